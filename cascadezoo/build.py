@@ -1,0 +1,376 @@
+"""The main job: a spec in, a trained, measured, loadable cascade out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cascadezoo import __version__
+from cascadezoo.cascade import Cascade
+from cascadezoo.data.base import ImageData
+from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.data.prepare import prepare
+from cascadezoo.errors import DataError, InputError, Interrupted, RunFolderError
+from cascadezoo.evaluate.evaluate import evaluate_kid, measure_sampling
+from cascadezoo.evaluate.features import FeatureExtractor, load_extractor
+from cascadezoo.evaluate.figures import Figure
+from cascadezoo.hub.layout import METRICS
+from cascadezoo.hub.local import publish_local
+from cascadezoo.hub.refs import is_hub_id
+from cascadezoo.plan import check_memory, make_plan
+from cascadezoo.plugins import get_registry
+from cascadezoo.run import RunFolder, RunState
+from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
+from cascadezoo.train.checkpoint import CheckpointStore
+from cascadezoo.train.engine import (
+    describe_device,
+    make_accelerator,
+    pick_device,
+    pick_precision,
+)
+from cascadezoo.train.events import EventLog
+from cascadezoo.train.progress import Progress, QuietProgress
+from cascadezoo.train.signals import StopSignals
+from cascadezoo.train.step import ExtraLoss
+from cascadezoo.train.trainer import Trainer
+from cascadezoo.writing import read_figures, write_model
+
+__all__ = ["BuildResult", "build_cascade"]
+
+Stop = Callable[[], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build made.
+
+    Args:
+        run: the run folder.
+        model: its model folder.
+        figures: what was measured.
+        seconds: how long this call took.
+        already_done: nothing was left to do.
+        published: where the model was published.
+    """
+
+    run: Path
+    model: Path
+    figures: list[Figure]
+    seconds: float
+    already_done: bool = False
+    published: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as ``--json`` prints it."""
+        return {
+            "run": str(self.run),
+            "model": str(self.model),
+            "figures": [figure.to_dict() for figure in self.figures],
+            "seconds": round(self.seconds, 3),
+            "already_done": self.already_done,
+            "published": self.published,
+        }
+
+
+def build_cascade(
+    spec: CascadeSpec | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    settings: Iterable[str] = (),
+    seed: int | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    resume: bool | None = None,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Assemble, train, evaluate, write and publish a cascade.
+
+    Whatever can be wrong with spec, data, weights, memory or folder is found before the training
+    begins. A build that was stopped goes on from its newest checkpoint.
+
+    Args:
+        spec: a spec, its JSON data, a file, ``-``, or the name of a shipped spec.
+        out: the run folder; None is ``runs/NAME``.
+        settings: ``path=value`` changes to the spec.
+        seed: in the spec's place.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: in the spec's place: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        resume: None goes on where there is something to go on with; True insists on it; False
+            starts over.
+        progress: what is shown.
+
+    Raises:
+        InputError: a bad spec, data, folder, or too little memory; exit code 2.
+        CascadezooError: everything else that is foreseen.
+    """
+    began = time.monotonic()
+    changes = list(settings)
+    if seed is not None:
+        changes.append(f"seed={seed}")
+    if precision is not None:
+        changes.append(f"training.precision={json.dumps(precision)}")
+    resolved = load_spec(spec, settings=changes)
+    run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
+    home = pick_device(device)
+    check_memory(make_plan(resolved, home))
+    show = progress or QuietProgress()
+    # Processes that torchrun starts share one run folder; the first of them writes it.
+    first = int(os.environ.get("RANK", "0")) == 0
+    try:
+        with run.locked() if first else nullcontext(), StopSignals() as stop:
+            return _Build(resolved, run, home, show, stop.requested).run_all(resume, began)
+    except Interrupted as error:
+        place = f" -o {shlex.quote(str(out))}" if out is not None else ""
+        hint = f"go on with: cascadezoo build {shlex.quote(str(run.spec))}{place or _here(run)}"
+        raise Interrupted(error.what, hint=hint) from None
+    finally:
+        show.close()
+
+
+def _here(run: RunFolder) -> str:
+    return f" -o {shlex.quote(str(run.path))}"
+
+
+class _Build:
+    def __init__(
+        self,
+        resolved: ResolvedSpec,
+        run: RunFolder,
+        device: torch.device,
+        progress: Progress,
+        stop: Stop,
+    ) -> None:
+        self.resolved = resolved
+        self.spec = resolved.spec
+        self.run = run
+        self.device = device
+        self.progress = progress
+        self.stop = stop
+        self.precision = pick_precision(self.spec.training.precision, device)
+        self.accelerator = make_accelerator(device, self.precision)
+        self.main = self.accelerator.is_main_process
+        self.data: dict[str, ImageData] = {}
+
+    def run_all(self, resume: bool | None, began: float) -> BuildResult:
+        if self.main:
+            state = self._begin(resume)
+        self.accelerator.wait_for_everyone()
+        if not self.main:
+            state = self.run.state() or _nothing(self.run)
+        if state.state == "done" and state.spec_digest == self.spec.digest():
+            figures = read_figures(self.run.model / METRICS)
+            seconds = time.monotonic() - began
+            return BuildResult(self.run.path, self.run.model, figures, seconds, already_done=True)
+        self._check_destination()
+        self._load_data()
+        extractors = self._load_extractors()
+        cascade = self._train(extractors, trained=state.state != "training")
+        if not self.main:
+            self.accelerator.wait_for_everyone()
+            return BuildResult(self.run.path, self.run.model, [], time.monotonic() - began)
+        state = replace(state, state="trained", spec_digest=self.spec.digest())
+        self.run.write_state(state)
+        figures = self._evaluate(cascade, extractors)
+        write_model(self.run, cascade, figures, self.data["train"], self.precision)
+        self.run.write_state(replace(state, state="done"))
+        self.accelerator.wait_for_everyone()
+        published = None
+        if self.spec.publish is not None:
+            published = str(publish_local(self.run.model, Path(self.spec.publish.to)))
+        seconds = time.monotonic() - began
+        return BuildResult(self.run.path, self.run.model, figures, seconds, published=published)
+
+    # --- before the training
+
+    def _begin(self, resume: bool | None) -> RunState:
+        if resume is False:
+            self.run.clear()
+        before = self.run.state()
+        if before is None:
+            if resume:
+                raise RunFolderError(
+                    f"{self.run.path} holds nothing to resume", hint="leave --resume out"
+                )
+            self.run.clear()
+            before = RunState(
+                name=self.spec.name,
+                training_digest=self.spec.training_digest(),
+                spec_digest=self.spec.digest(),
+                state="training",
+                cascadezoo_version=__version__,
+                device=describe_device(self.device),
+                precision=self.precision,
+            )
+        elif before.training_digest != self.spec.training_digest():
+            raise RunFolderError(
+                f"{self.run.path} holds a build of {before.name!r} from another spec",
+                hint="choose another folder with -o DIR, or start over with --fresh",
+            )
+        if before.state != "done" or before.spec_digest != self.spec.digest():
+            self.run.write_spec(self.spec)
+            self.run.write_state(before)
+        return before
+
+    def _check_destination(self) -> None:
+        publish = self.spec.publish
+        if publish is not None and is_hub_id(publish.to) and not Path(publish.to).exists():
+            raise InputError(
+                f"publish.to {publish.to!r} is on the Hub, which this version does not reach yet",
+                hint=f"write a folder as ./{publish.to}, or leave publish out",
+            )
+
+    def _load_data(self) -> None:
+        self.data["train"] = self._split("train")
+        if self._evaluates() and self.spec.evaluation.split not in self.data:
+            self.data[self.spec.evaluation.split] = self._split(self.spec.evaluation.split)
+
+    def _split(self, split: str) -> ImageData:
+        spec = self.spec.data
+        entry = get_registry().datasets.get(spec.source).entry
+        data = entry.load()(self.resolved.data_config, split)
+        data = prepare(data, size=spec.size or 0, channels=spec.channels or 3, fit=spec.fit)
+        classes = self.resolved.num_classes
+        if classes is not None:
+            if data.labels is None:
+                raise DataError(
+                    f"data.num_classes is {classes}, but {spec.source} has no labels",
+                    hint="set data.num_classes to 0",
+                )
+            highest = int(data.labels.max())
+            if highest >= classes or int(data.labels.min()) < 0:
+                raise DataError(
+                    f"data.num_classes is {classes}, but {spec.source} has label {highest}",
+                    hint=f"set data.num_classes to {highest + 1}",
+                )
+        return data
+
+    def _evaluates(self) -> bool:
+        return bool(self.spec.evaluation.metrics)
+
+    def _load_extractors(self) -> dict[str, FeatureExtractor]:
+        """Load them before the training, so that missing weights do not cost one."""
+        evaluation = self.spec.evaluation
+        names = {evaluation.extractor} if self._evaluates() else set()
+        if evaluation.in_loop is not None:
+            names.add(evaluation.in_loop.extractor)
+        for index, name in enumerate(evaluation.metrics):
+            if name != "kid":
+                raise InputError(
+                    f"evaluation.metrics.{index}: {name!r} cannot be measured by a build yet",
+                    hint='builds measure "kid"',
+                )
+        return {name: load_extractor(name, device=self.device) for name in sorted(names)}
+
+    def _load_losses(self) -> list[ExtraLoss]:
+        made = []
+        outputs = {stage.name: stage.output for stage in self.resolved.stages}
+        for loss in self.spec.training.losses or []:
+            if loss.weight == 0.0:
+                continue
+            entry = get_registry().losses.get(loss.kind).entry
+            config = entry.load_config().model_validate(loss.config)
+            module = entry.load()(config, outputs[loss.stage]).to(self.device)
+            made.append(ExtraLoss(loss.stage, loss.kind, loss.weight, module))
+        return made
+
+    # --- training
+
+    def _train(self, extractors: dict[str, FeatureExtractor], trained: bool) -> Cascade:
+        losses = [] if trained else self._load_losses()
+        accelerator = self.accelerator
+        cascade = Cascade.from_spec(self.resolved, device=self.device)
+        spec = self.spec
+        loader = DeviceLoader(
+            self.data["train"],
+            batch_size=spec.training.batch_size,
+            seed=spec.seed,
+            flip=spec.data.flip,
+            device=self.device,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+        )
+        in_loop = spec.evaluation.in_loop
+        events = EventLog(self.run.events if self.main else None)
+        try:
+            Trainer(
+                cascade,
+                loader,
+                accelerator,
+                losses=losses,
+                store=CheckpointStore(self.run.checkpoints),
+                events=events,
+                progress=self.progress,
+                figures=lambda c: self._in_loop(c, extractors),
+                figures_every=in_loop.every_epochs if in_loop else None,
+                stop=self.stop,
+            ).run()
+        finally:
+            events.close()
+        return cascade
+
+    def _in_loop(
+        self, cascade: Cascade, extractors: dict[str, FeatureExtractor]
+    ) -> list[dict[str, Any]]:
+        spec = self.spec.evaluation.in_loop
+        if spec is None:
+            return []
+        figure = self._kid(
+            cascade, extractors[spec.extractor], spec, note="in the course of training"
+        )
+        self.progress.say(str(figure))
+        return [figure.to_dict()]
+
+    # --- after it
+
+    def _evaluate(self, cascade: Cascade, extractors: dict[str, FeatureExtractor]) -> list[Figure]:
+        evaluation = self.spec.evaluation
+        figures = []
+        if self._evaluates():
+            self.progress.task(f"sampling {evaluation.samples} images", evaluation.samples)
+            figures.append(self._kid(cascade, extractors[evaluation.extractor], evaluation))
+
+        def sample(first: int, count: int) -> torch.Tensor:
+            return cascade.sample(count, first=first, batch_size=count)
+
+        figures.append(measure_sampling(sample, n=64))
+        return figures
+
+    def _kid(
+        self, cascade: Cascade, extractor: FeatureExtractor, spec: Any, note: str | None = None
+    ) -> Figure:
+        evaluation = self.spec.evaluation
+        seed = evaluation.seed
+
+        def sample(first: int, count: int) -> torch.Tensor:
+            reason = self.stop()
+            if reason is not None and note is None:
+                raise Interrupted(f"stopped by {reason} while evaluating; the training is kept")
+            images = cascade.sample(count, first=first, seed=seed, batch_size=count)
+            if note is None:
+                self.progress.advance(first + count)
+            return images
+
+        return evaluate_kid(
+            sample,
+            self.data[evaluation.split],
+            extractor=extractor,
+            n=spec.samples,
+            seed=seed,
+            subsets=spec.subsets,
+            subset_size=spec.subset_size,
+            batch_size=evaluation.batch_size,
+            note=note,
+        )
+
+
+def _nothing(run: RunFolder) -> RunState:
+    raise RunFolderError(f"{run.path} has no run.json that the first process wrote")

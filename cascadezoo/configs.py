@@ -1,0 +1,174 @@
+"""Base classes of the configs that plugins write: stages and datasets. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "ConfigProblem",
+    "DataConfig",
+    "DataInfo",
+    "EmptyConfig",
+    "GeneratorConfig",
+    "ImageShape",
+    "Model",
+    "Probability",
+    "RefinerConfig",
+    "StageConfig",
+    "UpsamplerConfig",
+    "Width",
+]
+
+# Wide enough for any network; what a machine can hold is for ``plan`` to say, from the meta device.
+Width = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Model(BaseModel):
+    """A pydantic model that forbids unknown keys, coercion between types, inf and nan."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        # A field's docstring is the description that `cascadezoo schema` shows.
+        use_attribute_docstrings=True,
+    )
+
+
+class ConfigProblem(ValueError):
+    """A config cannot work where it stands; names the field so that the error gets a path.
+
+    Args:
+        field: the config's field at fault, dotted for nested ones, or "" for the config itself.
+        message: what is wrong.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class ImageShape:
+    """What flows between stages: ``channels`` x ``size`` x ``size``.
+
+    Pixels lie in [-1, 1]; ``latent`` marks an encoder's output, which has no such bounds.
+    """
+
+    channels: int
+    size: int
+    latent: bool = False
+
+    def __str__(self) -> str:
+        kind = " latents" if self.latent else ""
+        return f"{self.channels}x{self.size}x{self.size}{kind}"
+
+
+class StageConfig(Model):
+    """Base of every stage's config.
+
+    Sizes chain from the end of the cascade: the last stage makes the data's images, and each
+    stage says by :meth:`upstream_shape` what it needs from the one before it.
+    """
+
+    def fit(self, output: ImageShape) -> Self:
+        """This config with what follows from its place filled in.
+
+        Args:
+            output: the image that the stage must make.
+
+        Raises:
+            ConfigProblem: the config contradicts its place.
+        """
+        return self
+
+    def upstream_shape(self, output: ImageShape) -> ImageShape | None:
+        """The image that this stage needs from the one before it; None for a generator."""
+        return output
+
+    def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
+        """What an expert would warn of before training. Shown by ``cascadezoo plan``."""
+        return ()
+
+
+class GeneratorConfig(StageConfig):
+    """Base config of a stage that draws an image from nothing."""
+
+    size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Height and width of the image in pixels; None takes what the next stage needs."""
+
+    def fit(self, output: ImageShape) -> Self:
+        """Fill ``size`` in, or check it.
+
+        Raises:
+            ConfigProblem: ``size`` is not what the next stage needs.
+        """
+        if self.size is None:
+            return self.model_copy(update={"size": output.size})
+        if self.size != output.size:
+            message = f"is {self.size}, but what follows needs {output.size}x{output.size}"
+            raise ConfigProblem("size", message)
+        return self
+
+    def upstream_shape(self, output: ImageShape) -> ImageShape | None:
+        """None: a generator has no upstream."""
+        return None
+
+
+class UpsamplerConfig(StageConfig):
+    """Base config of a stage that enlarges its upstream image by a whole factor."""
+
+    factor: Annotated[int, Field(ge=2, le=64)] = 2
+    """How many times larger the image becomes in each direction."""
+
+    def upstream_shape(self, output: ImageShape) -> ImageShape:
+        """The same image, ``factor`` times smaller.
+
+        Raises:
+            ConfigProblem: the output's size is not a multiple of ``factor``.
+        """
+        if output.size % self.factor:
+            message = f"is {self.factor}, which does not divide the {output.size} pixels to make"
+            raise ConfigProblem("factor", message)
+        return ImageShape(output.channels, output.size // self.factor, output.latent)
+
+
+class RefinerConfig(StageConfig):
+    """Base config of a stage that sharpens its upstream image and keeps its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataInfo:
+    """What is known of a dataset before it is read. None: only the data themselves tell."""
+
+    size: int | None = None
+    channels: int | None = None
+    num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+    title: str | None = None
+    license: str | None = None
+    hub_id: str | None = None
+
+
+class DataConfig(Model):
+    """Base of every dataset's config."""
+
+    def info(self) -> DataInfo:
+        """Native size, channels and classes, without reading images; may look at a file's header.
+
+        Raises:
+            DataError: the file or folder that the config names is not there or not readable.
+        """
+        return DataInfo()
+
+
+class EmptyConfig(Model):
+    """The config of a thing that has no settings."""

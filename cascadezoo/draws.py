@@ -1,0 +1,137 @@
+"""Keyed randomness: every draw follows from a key, never from what was drawn before.
+
+A resumed run repeats the draws of the one that was stopped; the number of processes does not
+change what a training draws; the way a batch is split does not change what is sampled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["Draw", "ImageDraw", "derive_seed"]
+
+
+def derive_seed(*key: str | int) -> int:
+    """A 63-bit seed from a key, the same on every machine."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+class Draw:
+    """Random numbers of one training step of one stage.
+
+    Draws are made for the global batch and sliced to this process's share. The first size of
+    every shape is the local batch size.
+
+    Args:
+        key: what the numbers follow from, e.g. ``(seed, phase, step, stage)``.
+        device: where the tensors are made.
+        rank: this process's number.
+        world: how many processes share the global batch.
+    """
+
+    def __init__(
+        self, *key: str | int, device: torch.device | str = "cpu", rank: int = 0, world: int = 1
+    ) -> None:
+        self.device = torch.device(device)
+        # A meta tensor has no generator of its own; a CPU one does for shape propagation.
+        home = "cpu" if self.device.type == "meta" else self.device
+        self.generator = torch.Generator(home)
+        self.generator.manual_seed(derive_seed(*key))
+        self.rank = rank
+        self.world = world
+
+    def randn(self, *shape: int) -> Tensor:
+        """Standard normal numbers, float32."""
+        if self.device.type == "meta":
+            return torch.empty(shape, device="meta")
+        return self._local(
+            torch.randn(self._global(shape), generator=self.generator, device=self.device), shape
+        )
+
+    def rand(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), float32."""
+        if self.device.type == "meta":
+            return torch.empty(shape, device="meta")
+        return self._local(
+            torch.rand(self._global(shape), generator=self.generator, device=self.device), shape
+        )
+
+    def randint(self, low: int, high: int, *shape: int) -> Tensor:
+        """Whole numbers in [low, high), int64."""
+        if self.device.type == "meta":
+            return torch.empty(shape, device="meta", dtype=torch.int64)
+        numbers = torch.randint(
+            low, high, self._global(shape), generator=self.generator, device=self.device
+        )
+        return self._local(numbers, shape)
+
+    def _global(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return (shape[0] * self.world, *shape[1:])
+
+    def _local(self, numbers: Tensor, shape: Sequence[int]) -> Tensor:
+        if self.world == 1:
+            return numbers
+        return numbers[self.rank * shape[0] : (self.rank + 1) * shape[0]]
+
+
+class ImageDraw:
+    """Random numbers of a sampling request: one stream for each image.
+
+    The numbers of image ``i`` follow from (seed, stage, i) alone, so images come out the same
+    whichever batch they are sampled in.
+
+    Args:
+        seed: the request's seed.
+        stage: the stage that draws.
+        first: the number of the batch's first image.
+        count: how many images are in the batch.
+        device: where the tensors are made.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        stage: str,
+        first: int,
+        count: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        home = "cpu" if self.device.type == "meta" else self.device
+        self.generators = []
+        for index in range(first, first + count):
+            generator = torch.Generator(home)
+            generator.manual_seed(derive_seed(seed, "sample", stage, index))
+            self.generators.append(generator)
+
+    def randn(self, *shape: int) -> Tensor:
+        """Standard normal numbers, float32; the first size is the number of images."""
+        if self.device.type == "meta":
+            return torch.empty(shape, device="meta")
+        rows = torch.empty(shape, device=self.device)
+        for row, generator in zip(rows, self.generators, strict=True):
+            row.normal_(generator=generator)
+        return rows
+
+    def rand(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), float32; the first size is the number of images."""
+        if self.device.type == "meta":
+            return torch.empty(shape, device="meta")
+        rows = torch.empty(shape, device=self.device)
+        for row, generator in zip(rows, self.generators, strict=True):
+            row.uniform_(generator=generator)
+        return rows
+
+    def randint(self, low: int, high: int, *shape: int) -> Tensor:
+        """Whole numbers in [low, high), int64; the first size is the number of images."""
+        if self.device.type == "meta":
+            return torch.empty(shape, device="meta", dtype=torch.int64)
+        rows = torch.empty(shape, device=self.device, dtype=torch.int64)
+        for row, generator in zip(rows, self.generators, strict=True):
+            row.random_(low, high, generator=generator)
+        return rows

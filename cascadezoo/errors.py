@@ -1,0 +1,192 @@
+"""Every error that cascadezoo raises on purpose.
+
+CascadezooError                 exit code 1
+├── InputError                  exit code 2: what the user gave cannot be used
+│   ├── SpecError               a spec does not validate; carries one Problem per fault
+│   ├── LookupFailed            a name that nothing answers to (kind, dataset, metric, stage)
+│   ├── DataError               a dataset cannot be read
+│   ├── ModelError              a model folder is incomplete, damaged or does not fit its spec
+│   ├── ModelReferenceError         a model reference cannot be understood or found
+│   ├── RunFolderError          an output folder cannot be used
+│   ├── SampleError             a sampling request that the cascade cannot serve
+│   └── ResourceError           more memory than the machine has
+├── PluginError                 an installed plugin is broken or claims what another claims
+├── WeightsUnavailable          weights of a feature or perceptual network cannot be had
+├── TrainingError               training cannot go on (loss not finite, out of memory)
+├── CheckpointError             a checkpoint cannot be written or read
+├── RunLocked                   another build is writing to the folder
+└── Interrupted                 exit code 130: stopped by a signal, after a checkpoint
+
+A message says what and where; ``hint`` says the command or change that mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "CascadezooError",
+    "CheckpointError",
+    "DataError",
+    "InputError",
+    "Interrupted",
+    "LookupFailed",
+    "ModelError",
+    "ModelReferenceError",
+    "PluginError",
+    "Problem",
+    "ResourceError",
+    "RunFolderError",
+    "RunLocked",
+    "SampleError",
+    "SpecError",
+    "TrainingError",
+    "WeightsUnavailable",
+]
+
+
+class CascadezooError(Exception):
+    """Base of all errors that cascadezoo raises on purpose.
+
+    Args:
+        what: what went wrong and where, in one or a few lines.
+        hint: the exact command or change that mends it.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.what if self.hint is None else f"{self.what}\nHint: {self.hint}"
+
+    def to_dict(self) -> dict[str, object]:
+        """The error as ``--json`` prints it."""
+        return {"code": self.code, "message": self.what, "hint": self.hint}
+
+
+class InputError(CascadezooError):
+    """What the user gave cannot be used."""
+
+    code = "input"
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of a spec: its path (``stages.1.config.factor``), what is wrong, and a hint."""
+
+    path: str
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {self.message}" if self.path else self.message
+        return text if self.hint is None else f"{text} ({self.hint})"
+
+
+class SpecError(InputError):
+    """A spec does not validate. ``problems`` holds every fault that was found."""
+
+    code = "spec"
+
+    def __init__(
+        self, problems: Iterable[Problem], *, source: str = "spec", hint: str | None = None
+    ) -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        count = len(self.problems)
+        head = f"{source} has {count} problem{'' if count == 1 else 's'}:"
+        super().__init__("\n".join([head, *(f"  {p}" for p in self.problems)]), hint=hint)
+
+    def to_dict(self) -> dict[str, object]:
+        """The error as ``--json`` prints it."""
+        rows = [{"path": p.path, "message": p.message, "hint": p.hint} for p in self.problems]
+        return {**super().to_dict(), "problems": rows}
+
+
+class LookupFailed(InputError, KeyError):
+    """No registered thing has that name."""
+
+    code = "lookup"
+
+    __str__ = InputError.__str__
+
+
+class DataError(InputError):
+    """A dataset is missing, unreadable or not what its spec says."""
+
+    code = "data"
+
+
+class ModelError(InputError):
+    """A model folder is incomplete, damaged, or does not fit its own spec."""
+
+    code = "model"
+
+
+class ModelReferenceError(InputError):
+    """A model reference cannot be understood, is ambiguous, or leads nowhere."""
+
+    code = "reference"
+
+
+class RunFolderError(InputError):
+    """An output folder cannot be written, or holds something else."""
+
+    code = "run-folder"
+
+
+class SampleError(InputError):
+    """A sampling request that this cascade cannot serve."""
+
+    code = "sample"
+
+
+class ResourceError(InputError):
+    """The cascade needs more memory than there is."""
+
+    code = "resources"
+
+
+class PluginError(CascadezooError):
+    """An installed plugin is broken, or two plugins claim one name."""
+
+    code = "plugin"
+
+
+class WeightsUnavailable(CascadezooError):
+    """The weights of a pretrained feature or perceptual network cannot be had."""
+
+    code = "weights"
+
+
+class TrainingError(CascadezooError):
+    """Training cannot go on."""
+
+    code = "training"
+
+
+class CheckpointError(CascadezooError):
+    """A checkpoint cannot be written or read."""
+
+    code = "checkpoint"
+
+
+class RunLocked(CascadezooError):
+    """Another process is building into the folder."""
+
+    code = "locked"
+
+
+class Interrupted(CascadezooError):
+    """Stopped by SIGINT or SIGTERM; what was trained is in a checkpoint."""
+
+    code = "interrupted"
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""Model folders, references, cards and zoos: files only, no torch."""

@@ -1,0 +1,214 @@
+"""The model folder: which files it holds, its config.json, and the check of every file's sha256.
+
+```
+README.md       metric card
+config.json     the resolved spec, cascadezoo's version, requires, sha256 of every other file
+metrics.json    every figure with how it was got
+samples.png
+stages/<name>/model.safetensors
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from cascadezoo.configs import Model
+from cascadezoo.errors import ModelError, SpecError
+from cascadezoo.spec import CascadeSpec, parse_json
+from cascadezoo.spec.faults import problems_of
+
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "METRICS",
+    "SAMPLES",
+    "FileRecord",
+    "ModelConfig",
+    "check_files",
+    "model_files",
+    "read_config",
+    "seal",
+    "sha256_of",
+    "weights_path",
+    "write_atomically",
+]
+
+CARD = "README.md"
+CONFIG = "config.json"
+METRICS = "metrics.json"
+SAMPLES = "samples.png"
+
+_WEIGHTS = re.compile(r"stages/[a-z][a-z0-9_-]{0,39}/model\.safetensors")
+_REPAIR = "pull or copy the model again"
+
+
+class FileRecord(Model):
+    """What a file must be."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]
+
+
+class ModelConfig(Model):
+    """The content of config.json."""
+
+    format: Literal[1] = 1
+    library_name: Literal["cascadezoo"] = "cascadezoo"
+    cascadezoo_version: Annotated[str, Field(max_length=80)]
+    spec: dict[str, Any]
+    """The resolved spec."""
+    spec_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    requires: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=64)]
+    files: Annotated[dict[str, FileRecord], Field(max_length=64)]
+    """sha256 and size in bytes of every other file of the folder."""
+
+
+def weights_path(stage: str) -> str:
+    """Where a stage's weights lie in a model folder."""
+    return f"stages/{stage}/model.safetensors"
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a relative path belongs to the layout of a model folder."""
+    return name in (CARD, METRICS, SAMPLES) or _WEIGHTS.fullmatch(name) is not None
+
+
+def model_files(folder: Path) -> Iterator[str]:
+    """The files of a model folder besides config.json, as relative paths, sorted.
+
+    Raises:
+        ModelError: something in the folder is not part of a model, or is a link.
+    """
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise ModelError(f"{folder}: {name} is a symbolic link", hint="copy the file itself")
+        if path.is_dir() or name == CONFIG:
+            continue
+        if not is_model_file(name):
+            raise ModelError(f"{folder}: {name} is not part of a model", hint="move it elsewhere")
+        yield name
+
+
+def seal(folder: Path, spec: CascadeSpec, version: str) -> ModelConfig:
+    """Write config.json over the files that lie in the folder.
+
+    Raises:
+        ModelError: something in the folder is not part of a model.
+    """
+    files = {
+        name: FileRecord(sha256=sha256_of(folder / name), size=(folder / name).stat().st_size)
+        for name in model_files(folder)
+    }
+    config = ModelConfig(
+        cascadezoo_version=version,
+        spec=spec.to_dict(),
+        spec_digest=spec.digest(),
+        requires=spec.requires,
+        files=files,
+    )
+    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / CONFIG, text.encode())
+    return config
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read and validate config.json.
+
+    Raises:
+        ModelError: it is missing, is not JSON, or is not the config of a cascadezoo model.
+    """
+    path = folder / CONFIG
+    try:
+        with path.open("rb") as file:
+            text = file.read((1 << 20) + 1)
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} is not a model folder: it has no {CONFIG}",
+            hint="give a run folder that `cascadezoo build` finished, or a pulled model",
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        data = parse_json(text, str(path))
+    except SpecError as error:
+        raise ModelError(error.what, hint=_REPAIR) from None
+    if data.get("library_name") != "cascadezoo":
+        raise ModelError(
+            f"{path} is not the config of a cascadezoo model",
+            hint="other libraries' models have a config.json too; load it with the one it names",
+        )
+    try:
+        config = ModelConfig.model_validate(data)
+    except ValidationError as error:
+        lines = "\n".join(f"  {p}" for p in problems_of(error, data, ""))
+        raise ModelError(
+            f"{path} does not validate:\n{lines}",
+            hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
+        ) from None
+    for name in config.files:
+        if not is_model_file(name):
+            raise ModelError(f"{path} lists {name!r}, which is not part of a model")
+    return config
+
+
+def check_files(folder: Path, config: ModelConfig, names: Iterable[str] | None = None) -> None:
+    """Compare files with their records in config.json.
+
+    Args:
+        folder: the model folder.
+        config: its config.
+        names: the files to check; None checks all but the card, which people edit.
+
+    Raises:
+        ModelError: a file is missing, is a link, or is not what its record says.
+    """
+    wanted = [n for n in config.files if n != CARD] if names is None else list(names)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        faults = [f for f in pool.map(lambda n: _fault(folder, config, n), wanted) if f]
+    if faults:
+        raise ModelError(f"{folder}: " + "; ".join(faults), hint=_REPAIR)
+
+
+def _fault(folder: Path, config: ModelConfig, name: str) -> str | None:
+    record = config.files.get(name)
+    if record is None:
+        return f"{CONFIG} has no sha256 of {name}"
+    path = folder / name
+    if not path.is_file():
+        return f"{name} is missing"
+    size = path.stat().st_size
+    if size != record.size:
+        return f"{name} has {size} bytes, not the {record.size} of {CONFIG}"
+    if sha256_of(path) != record.sha256:
+        return f"{name} was changed: its sha256 is not the one in {CONFIG}"
+    return None
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it holds either its old or its new content, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

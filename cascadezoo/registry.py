@@ -1,0 +1,259 @@
+"""What plugins register and how it is looked up. Free of torch: entries hold import strings."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+
+from cascadezoo.errors import LookupFailed, PluginError
+
+__all__ = [
+    "API_LEVEL",
+    "DataEntry",
+    "Entry",
+    "FeatureEntry",
+    "LossEntry",
+    "MetricEntry",
+    "Origin",
+    "Registered",
+    "Registry",
+    "Role",
+    "StageEntry",
+    "Table",
+    "ZooEntry",
+]
+
+API_LEVEL = 1
+"""The level of the plugin contract that this cascadezoo speaks."""
+
+Role = Literal["generator", "upsampler", "refiner", "decoder"]
+
+_KIND = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\.v[1-9][0-9]*")
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A name, a one-line summary, and where its config and implementation are imported from.
+
+    Args:
+        name: the registry key, lower case with dashes (``cifar10``).
+        summary: one line for ``list`` commands.
+        config: ``package.module:Class`` of the pydantic config; its module must not import torch.
+        impl: ``package.module:object`` of the implementation, imported when it is used.
+        api: the level of the plugin contract that the entry was written for.
+
+    Raises:
+        ValueError: a name or import string that is not of that form.
+    """
+
+    what: ClassVar[str] = "entry"
+
+    name: str
+    summary: str
+    impl: str
+    config: str = "cascadezoo.configs:EmptyConfig"
+    api: int = API_LEVEL
+
+    def __post_init__(self) -> None:
+        pattern, form = (
+            (_KIND, "name.v1") if isinstance(self, StageEntry) else (_NAME, "lower-case-name")
+        )
+        if not isinstance(self.name, str) or not pattern.fullmatch(self.name):
+            raise ValueError(f"{self.what} name {self.name!r} is not of the form {form!r}")
+        for label, target in (("config", self.config), ("impl", self.impl)):
+            if not isinstance(target, str) or not _TARGET.fullmatch(target):
+                raise ValueError(
+                    f"{self.what} {self.name!r}: {label}={target!r} is not 'package.module:Name'"
+                )
+
+    def load_config(self) -> Any:
+        """Import the config class."""
+        return _load(self.config, self)
+
+    def load(self) -> Any:
+        """Import the implementation."""
+        return _load(self.impl, self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEntry(Entry):
+    """A stage kind, ``name.vN``. ``impl`` is a :class:`~cascadezoo.Stage` subclass."""
+
+    what: ClassVar[str] = "stage"
+
+    role: Role
+
+    def __post_init__(self) -> None:
+        super(StageEntry, self).__post_init__()
+        if self.role not in get_args(Role):
+            roles = ", ".join(get_args(Role))
+            raise ValueError(f"stage {self.name!r}: role {self.role!r} is not one of {roles}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataEntry(Entry):
+    """A dataset. ``impl`` is ``load(config, split) -> ImageData``."""
+
+    what: ClassVar[str] = "dataset"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossEntry(Entry):
+    """A loss between a stage's estimate and its target. ``impl`` is ``make(config, ...)``."""
+
+    what: ClassVar[str] = "loss"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureEntry(Entry):
+    """A feature extractor for metrics. ``impl`` is ``make(config) -> FeatureExtractor``."""
+
+    what: ClassVar[str] = "feature extractor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricEntry(Entry):
+    """A metric over generated and real images."""
+
+    what: ClassVar[str] = "metric"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZooEntry(Entry):
+    """A zoo. ``impl`` is ``load() -> dict`` in the form of ``zoo_manifest.json``."""
+
+    what: ClassVar[str] = "zoo"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The distribution that registered an entry, and the entry point that did it."""
+
+    distribution: str
+    version: str
+    plugin: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+
+E = TypeVar("E", bound=Entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered(Generic[E]):
+    """An entry together with where it came from."""
+
+    entry: E
+    origin: Origin
+
+
+@dataclass
+class Table(Generic[E]):
+    """All entries of one sort, by name. Names that two plugins claim belong to neither."""
+
+    what: str
+    install_hint: str
+    rows: dict[str, Registered[E]] = field(default_factory=dict)
+    contested: dict[str, list[Origin]] = field(default_factory=dict)
+
+    def add(self, entry: E, origin: Origin) -> str | None:
+        """Register an entry; returns what is wrong when its name is taken."""
+        name = entry.name
+        if name in self.contested:
+            self.contested[name].append(origin)
+        elif name in self.rows:
+            self.contested[name] = [self.rows.pop(name).origin, origin]
+        else:
+            self.rows[name] = Registered(entry, origin)
+            return None
+        return self._contest(name)
+
+    def __iter__(self) -> Iterator[Registered[E]]:
+        return iter(sorted(self.rows.values(), key=lambda row: _natural(row.entry.name)))
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Registered names that match a glob, sorted."""
+        return [r.entry.name for r in self if fnmatch.fnmatchcase(r.entry.name, pattern)]
+
+    def resolve(self, name: str) -> str:
+        """The full name: ``diffusion`` becomes the newest ``diffusion.vN``.
+
+        Raises:
+            LookupFailed: nothing of that name is registered.
+            PluginError: two plugins claim it.
+        """
+        if name in self.rows:
+            return name
+        if name in self.contested:
+            raise PluginError(
+                self._contest(name),
+                hint="uninstall one of them, or limit CASCADEZOO_LOAD_PLUGINS to the other",
+            )
+        versions = [k for k in (*self.rows, *self.contested) if k.rpartition(".v")[0] == name]
+        if versions:
+            return self.resolve(max(versions, key=_natural))
+        raise LookupFailed(f"there is no {self.what} {name!r}", hint=self._nearest(name))
+
+    def get(self, name: str) -> Registered[E]:
+        """The entry of that name, or of its newest version.
+
+        Raises:
+            LookupFailed: nothing of that name is registered.
+            PluginError: two plugins claim it.
+        """
+        return self.rows[self.resolve(name)]
+
+    def _contest(self, name: str) -> str:
+        origins = " and ".join(f"{o.distribution} {o.version}" for o in self.contested[name])
+        return f"{self.what} {name!r} is claimed by {origins}; neither is used"
+
+    def _nearest(self, name: str) -> str:
+        stem = name.rpartition(".v")[0] or name
+        other = [k for k in self.rows if k.rpartition(".v")[0] == stem]
+        close = other or difflib.get_close_matches(name, list(self.rows), n=3, cutoff=0.6)
+        if not close:
+            stems = {k.rpartition(".v")[0] or k: k for k in self.rows}
+            found = difflib.get_close_matches(stem, list(stems), n=3, cutoff=0.6)
+            close = [stems[s] for s in found]
+        guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+        return f"{guess}{self.install_hint}"
+
+
+_INSTALL = "If a plugin brings it, install that: pip install DISTRIBUTION"
+
+
+class Registry:
+    """Everything that the installed plugins register, one :class:`Table` a sort."""
+
+    def __init__(self) -> None:
+        self.stages: Table[StageEntry] = Table("stage kind", f"{_INSTALL}; cascadezoo stages list")
+        self.datasets: Table[DataEntry] = Table("dataset", _INSTALL)
+        self.losses: Table[LossEntry] = Table("loss", _INSTALL)
+        self.metrics: Table[MetricEntry] = Table("metric", _INSTALL)
+        self.features: Table[FeatureEntry] = Table("feature extractor", _INSTALL)
+        self.zoos: Table[ZooEntry] = Table("zoo", _INSTALL)
+
+
+def _natural(name: str) -> tuple[str, int]:
+    stem, _, version = name.rpartition(".v")
+    return (stem, int(version)) if stem and version.isdecimal() else (name, 0)
+
+
+def _load(target: str, entry: Entry) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise PluginError(
+            f"{entry.what} {entry.name!r} cannot be imported from {target}: "
+            f"{type(error).__name__}: {error}",
+            hint="cascadezoo plugins list shows which plugin brings it; upgrade or uninstall it",
+        ) from error

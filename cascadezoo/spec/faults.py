@@ -1,0 +1,48 @@
+"""Turns pydantic's errors into problems with the path that the user wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from cascadezoo.errors import Problem
+
+__all__ = ["problems_of"]
+
+
+def problems_of(error: ValidationError, raw: Any, path: str) -> Iterator[Problem]:
+    """A pydantic error as problems with clean paths."""
+    for row in error.errors(include_url=False, include_context=False):
+        steps = [path] if path else []
+        node = raw
+        for position, part in enumerate(row["loc"]):
+            last = position == len(row["loc"]) - 1
+            inside = isinstance(node, Mapping) and (part in node or last)
+            inside = inside or (isinstance(node, (list, tuple)) and isinstance(part, int))
+            if not inside:
+                continue  # the name of a union's branch, not a place in the JSON
+            steps.append(str(part))
+            node = _step(node, part)
+        message = row["msg"].removeprefix("Value error, ")
+        if row["type"] == "extra_forbidden":
+            message = "is not a key that is known here"
+        elif row["type"] == "missing":
+            message = "is missing"
+        else:
+            message = message[:1].lower() + message[1:] + _given(row["input"])
+        yield Problem(".".join(steps), message)
+
+
+def _step(node: Any, part: Any) -> Any:
+    if isinstance(node, Mapping):
+        return node.get(part)
+    return node[part] if isinstance(part, int) and part < len(node) else None
+
+
+def _given(value: Any) -> str:
+    if isinstance(value, (Mapping, list, tuple)):
+        return ""
+    text = repr(value)
+    return f", not {text if len(text) <= 60 else text[:57] + '...'}"

@@ -1,0 +1,169 @@
+"""Reading specs: files, standard input, those that ship with the package, and ``--set``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from cascadezoo.errors import InputError, LookupFailed, Problem, SpecError
+
+__all__ = ["apply_settings", "parse_json", "read_spec", "shipped_specs"]
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 40
+
+
+def shipped_specs() -> list[str]:
+    """The names of the specs that ship with the package, sorted."""
+    files = resources.files("cascadezoo.specs").iterdir()
+    return sorted(f.name.removesuffix(".json") for f in files if f.name.endswith(".json"))
+
+
+def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
+    """The JSON data of a spec.
+
+    Args:
+        source: a file, ``-`` for standard input, or the name of a shipped spec. A file in the
+            current folder of the same name as a shipped spec must be written as ``./name``.
+
+    Returns:
+        The data, and how error messages name the source.
+
+    Raises:
+        SpecError: the text is not a JSON object.
+        LookupFailed: there is neither such a file nor such a shipped spec.
+    """
+    name = str(source)
+    if name == "-":
+        return parse_json(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input"), "standard input"
+    if name in shipped_specs():
+        text = resources.files("cascadezoo.specs").joinpath(f"{name}.json").read_bytes()
+        return parse_json(text, name), name
+    path = Path(source)
+    if path.is_dir() and (path / "spec.json").is_file():
+        path = path / "spec.json"
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        listed = ", ".join(shipped_specs())
+        raise LookupFailed(
+            f"there is no spec {name!r}: no such file, and no shipped spec of that name",
+            hint=f"give a .json file, or one of {listed}",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"the spec {name!r} cannot be read: {error}") from error
+    return parse_json(text, name), name
+
+
+def parse_json(text: bytes | str, source: str) -> dict[str, Any]:
+    """Parse a JSON object strictly: UTF-8, no double keys, no NaN, bounded size and depth.
+
+    Raises:
+        SpecError: with line and column where there is one.
+    """
+    if len(text) > MAX_BYTES:
+        raise SpecError([Problem("", f"is larger than {MAX_BYTES} bytes")], source=source)
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        data = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise SpecError(
+            [Problem("", f"is not valid JSON: {error.msg} at {place}")], source=source
+        ) from None
+    except UnicodeDecodeError as error:
+        raise SpecError(
+            [Problem("", f"is not UTF-8 text (byte {error.start})")], source=source
+        ) from None
+    except RecursionError:
+        raise SpecError([Problem("", "is nested too deeply")], source=source) from None
+    except ValueError as error:
+        raise SpecError([Problem("", str(error))], source=source) from None
+    if not isinstance(data, dict):
+        raise SpecError([Problem("", "is not a JSON object")], source=source)
+    if _depth(data) > MAX_DEPTH:
+        raise SpecError([Problem("", "is nested too deeply")], source=source)
+    return data
+
+
+def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """A copy of the data with ``path=value`` settings applied.
+
+    A path has dots; items of a list go by number or by their ``name``
+    (``stages.up.config.hidden=64``). A value is JSON, or else a string.
+
+    Raises:
+        InputError: a setting without ``=``, or a path that leads nowhere.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(data))
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path:
+            raise InputError(f"--set {setting!r} is not of the form path=value")
+        try:
+            value = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            value = text
+        _put(result, path.split("."), value, setting)
+    return result
+
+
+def _put(node: Any, parts: list[str], value: Any, setting: str) -> None:
+    *way, last = parts
+    for part in way:
+        if isinstance(node, dict):
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        else:
+            node = node[_index(node, part, setting)]
+    if isinstance(node, dict):
+        node[last] = value
+    else:
+        node[_index(node, last, setting)] = value
+
+
+def _index(node: Any, part: str, setting: str) -> int:
+    if not isinstance(node, list):
+        raise InputError(f"--set {setting!r}: {part!r} goes into something that has no parts")
+    names = [item.get("name") if isinstance(item, dict) else None for item in node]
+    if part in names:
+        return names.index(part)
+    if re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(node):
+        return int(part)
+    known = [repr(n) for n in names if n is not None]
+    hint = f"use 0 to {len(node) - 1}" + (f", or {', '.join(known)}" if known else "")
+    raise InputError(f"--set {setting!r}: there is no item {part!r}", hint=hint if node else None)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r} is there twice in one object")
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _depth(node: Any) -> int:
+    level, depth = [node], 0
+    while level:
+        depth += 1
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, (dict, list))
+        ]
+    return depth

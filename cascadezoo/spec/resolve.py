@@ -1,0 +1,424 @@
+"""Late validation: kinds, their configs, sizes, phases. Finds every fault before it raises."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel, ValidationError
+
+from cascadezoo.configs import ConfigProblem, DataConfig, DataInfo, ImageShape, Model, StageConfig
+from cascadezoo.errors import CascadezooError, LookupFailed, PluginError, Problem, SpecError
+from cascadezoo.plugins import get_registry
+from cascadezoo.registry import Entry, Origin, Registered, Registry, StageEntry, Table
+from cascadezoo.spec.faults import problems_of
+from cascadezoo.spec.files import apply_settings, read_spec
+from cascadezoo.spec.models import (
+    CascadeSpec,
+    DataSpec,
+    LossSpec,
+    OptimizerSpec,
+    PhaseSpec,
+    ScheduleSpec,
+    StageSpec,
+    TeacherForcing,
+    TrainingSpec,
+)
+from cascadezoo.spec.requires import check_requires, derive_requires, install_line, missing
+
+__all__ = ["ResolvedSpec", "ResolvedStage", "load_spec", "resolve"]
+
+M = TypeVar("M", bound=BaseModel)
+E = TypeVar("E", bound=Entry)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedStage:
+    """A stage with its validated config and its place in the chain of sizes."""
+
+    name: str
+    kind: str
+    entry: StageEntry
+    origin: Origin
+    config: StageConfig
+    output: ImageShape
+    input: ImageShape | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSpec:
+    """A spec that holds together on this machine.
+
+    Args:
+        spec: the spec with every default written out and kinds with their versions.
+        stages: its stages, from the generator on.
+        data_config: the dataset's config; None when resolved for sampling only.
+        data_info: what the dataset tells of itself.
+    """
+
+    spec: CascadeSpec
+    stages: tuple[ResolvedStage, ...]
+    data_config: DataConfig | None
+    data_info: DataInfo
+
+    @property
+    def image(self) -> ImageShape:
+        """The images that the cascade makes."""
+        return self.stages[-1].output
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many labels there are; None without labels."""
+        return self.spec.data.num_classes or None
+
+
+def resolve(
+    spec: CascadeSpec | Mapping[str, Any],
+    *,
+    source: str = "spec",
+    for_training: bool = True,
+    registry: Registry | None = None,
+) -> ResolvedSpec:
+    """Validate a spec wholly and write out its defaults.
+
+    A resolved spec resolves to itself.
+
+    Args:
+        spec: a spec or its JSON data.
+        source: how error messages name it.
+        for_training: False asks only for what sampling needs: the stages, not the dataset, the
+            losses or the metrics, which may come from plugins that are not installed here.
+        registry: what the names are looked up in; None is what is installed.
+
+    Raises:
+        SpecError: with every fault that was found.
+    """
+    raw: Any = spec.to_dict() if isinstance(spec, CascadeSpec) else spec
+    return _Resolver(registry or get_registry(), for_training).run(raw, source)
+
+
+def load_spec(
+    source: CascadeSpec | Mapping[str, Any] | str | Path, *, settings: Iterable[str] = ()
+) -> ResolvedSpec:
+    """Read a spec and resolve it.
+
+    Args:
+        source: a spec, its JSON data, a file, ``-``, or the name of a shipped spec.
+        settings: ``path=value`` changes, as ``cascadezoo build --set`` takes them.
+
+    Raises:
+        SpecError: with every fault that was found.
+        LookupFailed: there is neither such a file nor such a shipped spec.
+    """
+    name = "spec"
+    if isinstance(source, (str, Path)):
+        data, name = read_spec(source)
+    elif isinstance(source, CascadeSpec):
+        data = source.to_dict()
+    else:
+        data = dict(source)
+    return resolve(apply_settings(data, settings), source=name)
+
+
+class _Resolver:
+    def __init__(self, registry: Registry, for_training: bool) -> None:
+        self.registry = registry
+        self.for_training = for_training
+        self.problems: list[Problem] = []
+        self.origins: list[Origin] = []
+        self.requires: list[str] = []
+
+    def run(self, raw: Any, source: str) -> ResolvedSpec:
+        if not isinstance(raw, Mapping):
+            raise SpecError([Problem("", "is not a JSON object")], source=source)
+        envelope = self.validate(CascadeSpec, raw, "")
+        stated = raw.get("requires")
+        self.requires = (
+            [t for t in stated if isinstance(t, str)] if isinstance(stated, list) else []
+        )
+        # Parts are looked at one by one, so that a fault in one does not hide those of the others.
+        rows = raw.get("stages")
+        stages = self.parts(StageSpec, rows) if isinstance(rows, list) else []
+        found = [self.stage_config(i, s) if s else None for i, s in enumerate(stages)]
+        data_spec = self.quiet(DataSpec, raw.get("data"))
+        data, data_config, info = self.data(data_spec) if data_spec else (None, None, DataInfo())
+        self.names(stages, found)
+        placed = self.chain(stages, found, data)
+        training = self.quiet(TrainingSpec, raw.get("training", {}))
+        if training:
+            training = self.training(training, stages, found)
+        if envelope and self.for_training:
+            self.evaluation(envelope)
+        used = None
+        if not self.for_training:
+            used = frozenset(canonicalize_name(o.distribution) for o in self.origins)
+        self.problems += check_requires(self.requires, used)
+        if self.problems or not (envelope and data and placed and training):
+            raise SpecError(_unique(self.problems), source=source)
+        update = {
+            "data": data,
+            "stages": [
+                s.model_copy(update={"kind": p.kind, "config": p.config.model_dump(mode="json")})
+                for s, p in zip(envelope.stages, placed, strict=True)
+            ],
+            "training": training,
+            "requires": derive_requires(self.origins, self.requires),
+        }
+        return ResolvedSpec(envelope.model_copy(update=update), tuple(placed), data_config, info)
+
+    # --- single parts
+
+    def validate(self, model: type[M], raw: Any, path: str) -> M | None:
+        try:
+            return model.model_validate(raw)
+        except ValidationError as error:
+            self.problems += problems_of(error, raw, path)
+        except RecursionError:
+            self.problems.append(Problem(path, "is nested too deeply"))
+        return None
+
+    def quiet(self, model: type[M], raw: Any) -> M | None:
+        """Validate a part whose faults the envelope has reported already.
+
+        Keys at fault are left out, so that what stands beside them is looked at all the same.
+        """
+        try:
+            return model.model_validate(raw)
+        except RecursionError:
+            return None
+        except ValidationError as error:
+            faulty = {row["loc"][0] for row in error.errors() if row["loc"]}
+        if not faulty or not isinstance(raw, Mapping):
+            return None
+        rest = {key: value for key, value in raw.items() if key not in faulty}
+        return self.quiet(model, rest) if len(rest) < len(raw) else None
+
+    def parts(self, model: type[M], rows: Iterable[Any]) -> list[M | None]:
+        return [self.quiet(model, row) for row in rows]
+
+    def look_up(self, table: Table[E], name: str, path: str) -> Registered[E] | None:
+        try:
+            found = table.get(name)
+        except LookupFailed as error:
+            # Only what the spec itself requires is named: a guess at a package is a risk.
+            absent = missing(self.requires)
+            hint = f"it may come from: {install_line(absent)}" if absent else error.hint
+            self.problems.append(Problem(path, error.what, hint))
+            return None
+        except PluginError as error:
+            self.problems.append(Problem(path, error.what, error.hint))
+            return None
+        self.origins.append(found.origin)
+        return found
+
+    def config_of(
+        self, found: Registered[E], raw: dict[str, Any], path: str, base: type[M]
+    ) -> M | None:
+        try:
+            model = found.entry.load_config()
+        except PluginError as error:
+            self.problems.append(Problem(path, error.what, error.hint))
+            return None
+        if not (isinstance(model, type) and issubclass(model, base)):
+            message = f"{found.entry.config} is not a {base.__name__}; {found.origin} is at fault"
+            self.problems.append(Problem(path, message))
+            return None
+        return self.validate(model, raw, path)
+
+    def stage_config(
+        self, index: int, stage: StageSpec
+    ) -> tuple[Registered[StageEntry], StageConfig] | None:
+        found = self.look_up(self.registry.stages, stage.kind, f"stages.{index}.kind")
+        if found is None:
+            return None
+        config = self.config_of(found, stage.config, f"stages.{index}.config", StageConfig)
+        return None if config is None else (found, config)
+
+    def data(self, spec: DataSpec) -> tuple[DataSpec | None, DataConfig | None, DataInfo]:
+        known = None not in (spec.size, spec.channels, spec.num_classes)
+        if not self.for_training and known:
+            return spec, None, DataInfo()
+        found = self.look_up(self.registry.datasets, spec.source, "data.source")
+        config = self.config_of(found, spec.config, "data.config", DataConfig) if found else None
+        if config is None:
+            return (spec if known else None), None, DataInfo()
+        try:
+            info = config.info()
+        except CascadezooError as error:
+            if not known:
+                self.problems.append(Problem("data.config", error.what, error.hint))
+                return None, config, DataInfo()
+            info = DataInfo(spec.size, spec.channels, spec.num_classes)
+        update = {"config": config.model_dump(mode="json")}
+        for name in ("size", "channels", "num_classes"):
+            value = getattr(spec, name)
+            value = getattr(info, name) if value is None else value
+            if name == "num_classes" and value is None:
+                value = 0
+            if value is None:
+                message = "the dataset does not tell it; write it into the spec"
+                self.problems.append(Problem(f"data.{name}", message))
+                return None, config, info
+            update[name] = value
+        return spec.model_copy(update=update), config, info
+
+    # --- how parts go together
+
+    def names(self, stages: list[StageSpec | None], found: list[Any]) -> None:
+        self.duplicates("stages", [s.name if s else None for s in stages])
+        for index, row in enumerate(found):
+            if row is None:
+                continue
+            role = row[0].entry.role
+            if index == 0 and role != "generator":
+                message = f"a cascade starts with a generator; {row[0].entry.name} is a {role}"
+            elif index > 0 and role == "generator":
+                message = f"only the first stage is a generator; {row[0].entry.name} is one too"
+            else:
+                continue
+            self.problems.append(Problem(f"stages.{index}.kind", message))
+
+    def duplicates(self, path: str, names: list[str | None]) -> None:
+        seen: Counter[str] = Counter()
+        for index, name in enumerate(names):
+            if name is None:
+                continue
+            if seen[name]:
+                message = f"{name!r} is the name of another of the {path} already"
+                self.problems.append(Problem(f"{path}.{index}.name", message))
+            seen[name] += 1
+
+    def chain(
+        self,
+        stages: list[StageSpec | None],
+        found: list[tuple[Registered[StageEntry], StageConfig] | None],
+        data: DataSpec | None,
+    ) -> list[ResolvedStage] | None:
+        if data is None or data.size is None or data.channels is None or not stages:
+            return None
+        output = ImageShape(data.channels, data.size)
+        placed: list[ResolvedStage] = []
+        for index in reversed(range(len(stages))):
+            stage, row = stages[index], found[index]
+            if stage is None or row is None:
+                return None
+            registered, config = row
+            upstream: ImageShape | None
+            try:
+                config = config.fit(output)
+                upstream = config.upstream_shape(output)
+            except ConfigProblem as error:
+                path = ".".join(p for p in (f"stages.{index}.config", error.field) if p)
+                self.problems.append(Problem(path, error.message))
+                return None
+            entry = registered.entry
+            placed.insert(
+                0,
+                ResolvedStage(
+                    stage.name, entry.name, entry, registered.origin, config, output, upstream
+                ),
+            )
+            if (upstream is None) != (entry.role == "generator"):
+                message = f"the config of {entry.name} contradicts its role, {entry.role}"
+                self.problems.append(Problem(f"stages.{index}.kind", message))
+                return None
+            if upstream is None:
+                return placed if index == 0 else None
+            output = upstream
+        return None
+
+    def training(
+        self, training: TrainingSpec, stages: list[StageSpec | None], found: list[Any]
+    ) -> TrainingSpec:
+        names = [s.name for s in stages if s is not None]
+        roles = {
+            s.name: row[0].entry.role
+            for s, row in zip(stages, found, strict=True)
+            if s is not None and row is not None
+        }
+        losses = training.losses
+        if losses is None:
+            losses = [LossSpec(stage=n) for n, role in roles.items() if role == "refiner"]
+        if self.for_training:
+            losses = [self.loss(i, loss, names) for i, loss in enumerate(losses)]
+        phases = training.phases
+        if phases is None:
+            phases = _default_phases(names)
+        else:
+            self.duplicates("training.phases", [p.name for p in phases])
+        phases = [self.phase(i, p, training, names) for i, p in enumerate(phases)]
+        return training.model_copy(update={"losses": losses, "phases": phases})
+
+    def loss(self, index: int, loss: LossSpec, names: list[str]) -> LossSpec:
+        path = f"training.losses.{index}"
+        self.known(f"{path}.stage", loss.stage, names)
+        found = self.look_up(self.registry.losses, loss.kind, f"{path}.kind")
+        if found is None:
+            return loss
+        config = self.config_of(found, loss.config, f"{path}.config", Model)
+        if config is None:
+            return loss
+        return loss.model_copy(update={"config": config.model_dump(mode="json")})
+
+    def phase(
+        self, index: int, phase: PhaseSpec, training: TrainingSpec, names: list[str]
+    ) -> PhaseSpec:
+        path = f"training.phases.{index}"
+        for place, name in enumerate(phase.train):
+            self.known(f"{path}.train.{place}", name, names)
+            if name in phase.train[:place]:
+                self.problems.append(Problem(f"{path}.train.{place}", f"{name!r} is there twice"))
+        for name in phase.stages:
+            self.known(f"{path}.stages.{name}", name, phase.train, "trained in this phase")
+        return phase.model_copy(
+            update={
+                "optimizer": _override(training.optimizer, phase.optimizer),
+                "schedule": _override(training.schedule, phase.schedule),
+            }
+        )
+
+    def known(self, path: str, name: str, names: list[str], what: str = "a stage") -> None:
+        if name not in names:
+            listed = ", ".join(repr(n) for n in names)
+            self.problems.append(Problem(path, f"{name!r} is not {what}", f"there are {listed}"))
+
+    def evaluation(self, spec: CascadeSpec) -> None:
+        evaluation = spec.evaluation
+        for index, name in enumerate(evaluation.metrics):
+            self.look_up(self.registry.metrics, name, f"evaluation.metrics.{index}")
+        self.look_up(self.registry.features, evaluation.extractor, "evaluation.extractor")
+        if evaluation.in_loop:
+            path = "evaluation.in_loop.extractor"
+            self.look_up(self.registry.features, evaluation.in_loop.extractor, path)
+
+
+def _default_phases(names: list[str]) -> list[PhaseSpec]:
+    """The study's three phases; a lone generator has only the first."""
+    coarse = PhaseSpec(name="coarse", train=names[:1], epochs=35)
+    if len(names) < 2:
+        return [coarse]
+    falling = TeacherForcing(start=0.9, end=0.1)
+    ending = TeacherForcing(start=0.1, end=0.0)
+    return [
+        coarse,
+        PhaseSpec(name="cascade", train=names[1:], epochs=35, teacher_forcing=falling),
+        PhaseSpec(name="joint", train=names, epochs=30, joint=True, teacher_forcing=ending),
+    ]
+
+
+S = TypeVar("S", OptimizerSpec, ScheduleSpec)
+
+
+def _override(base: S, differing: S | None) -> S:
+    if differing is None:
+        return base
+    changed = {name: getattr(differing, name) for name in differing.model_fields_set}
+    return base.model_copy(update=changed)
+
+
+def _unique(problems: list[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems)) or [Problem("", "does not hold together")]

@@ -1,0 +1,68 @@
+"""JSON Schema of specs, with the config of every installed kind, for editors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cascadezoo.errors import PluginError
+from cascadezoo.plugins import get_registry
+from cascadezoo.registry import Registry, Table
+from cascadezoo.spec.models import CascadeSpec
+
+__all__ = ["kind_schema", "spec_schema"]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def kind_schema(kind: str, registry: Registry | None = None) -> dict[str, Any]:
+    """The JSON Schema of one stage kind's config.
+
+    Raises:
+        LookupFailed: no such kind is registered.
+        PluginError: its config cannot be imported.
+    """
+    entry = (registry or get_registry()).stages.get(kind).entry
+    schema: dict[str, Any] = entry.load_config().model_json_schema()
+    return {"$schema": DIALECT, **schema, "title": entry.name}
+
+
+def spec_schema(registry: Registry | None = None) -> dict[str, Any]:
+    """The JSON Schema of a spec in which each kind brings its own config's schema.
+
+    Kinds whose plugin is broken are left out.
+    """
+    registry = registry or get_registry()
+    schema = CascadeSpec.model_json_schema(by_alias=True)
+    defs = schema.setdefault("$defs", {})
+    _branch(defs, "StageSpec", "kind", registry.stages)
+    _branch(defs, "DataSpec", "source", registry.datasets)
+    _branch(defs, "LossSpec", "kind", registry.losses)
+    return {"$schema": DIALECT, **schema, "title": "cascadezoo spec"}
+
+
+def _branch(defs: dict[str, Any], model: str, key: str, table: Table[Any]) -> None:
+    names, branches = [], []
+    for row in table:
+        try:
+            schema = row.entry.load_config().model_json_schema(
+                ref_template=f"#/$defs/{row.entry.name}.{{model}}"
+            )
+        except PluginError:
+            continue
+        for name, part in schema.pop("$defs", {}).items():
+            defs[f"{row.entry.name}.{name}"] = part
+        defs[f"config of {row.entry.name}"] = schema
+        newest = table.resolve(row.entry.name.rpartition(".v")[0] or row.entry.name)
+        spellings = [row.entry.name]
+        if newest == row.entry.name and ".v" in newest:
+            spellings.append(newest.rpartition(".v")[0])
+        names += spellings
+        branches.append(
+            {
+                "if": {"properties": {key: {"enum": spellings}}, "required": [key]},
+                "then": {"properties": {"config": {"$ref": f"#/$defs/config of {row.entry.name}"}}},
+            }
+        )
+    part = defs[model]
+    part["properties"][key] = {**part["properties"][key], "enum": names}
+    part["allOf"] = branches

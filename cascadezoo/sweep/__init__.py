@@ -1,0 +1,1 @@
+"""Grids of specs; comes with the ablation study."""

@@ -1,0 +1,1 @@
+"""Training: phases, teacher forcing, losses, EMA, checkpoints."""

@@ -1,0 +1,170 @@
+"""Checkpoints: written beside, synced and renamed, so that each one there is a whole one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cascadezoo.errors import CheckpointError
+from cascadezoo.hub.layout import sha256_of
+from cascadezoo.weights import save_state
+
+__all__ = ["Checkpoint", "CheckpointStore", "Position"]
+
+WEIGHTS = "weights.safetensors"
+AVERAGE = "average.safetensors"
+OPTIMIZER = "optimizer.pt"
+STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a training is.
+
+    Args:
+        phase: the number of the phase that goes on, from 0; the number of phases when done.
+        step: how many steps of that phase are done.
+        global_step: how many steps are done over all phases.
+        seconds: training time so far.
+    """
+
+    phase: int = 0
+    step: int = 0
+    global_step: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """All that a training needs to go on as if it had never stopped."""
+
+    position: Position
+    training_digest: str
+    weights: Mapping[str, Tensor]
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+
+
+class CheckpointStore:
+    """The checkpoints of a run; keeps the newest ones.
+
+    Args:
+        folder: made when the first is written.
+        keep: how many are kept.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint; the former ones stay usable whatever happens.
+
+        Raises:
+            CheckpointError: it cannot be written, e.g. because the disk is full.
+        """
+        place = checkpoint.position
+        final = self.folder / f"step-{place.global_step:09d}-phase-{place.phase}"
+        temporary = self.folder / f".{final.name}.{os.getpid()}.tmp"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._clear()
+            temporary.mkdir()
+            save_state(checkpoint.weights, temporary / WEIGHTS)
+            save_state(checkpoint.average, temporary / AVERAGE)
+            torch.save(checkpoint.optimizer, temporary / OPTIMIZER)
+            state = {
+                "position": asdict(place),
+                "training_digest": checkpoint.training_digest,
+                "files": {
+                    name: sha256_of(temporary / name) for name in (WEIGHTS, AVERAGE, OPTIMIZER)
+                },
+            }
+            (temporary / STATE).write_text(json.dumps(state, indent=2))
+            for path in (*temporary.iterdir(), temporary):
+                _sync(path)
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.rename(final)
+            _sync(self.folder)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            former = self.steps()
+            kept = f"the one of step {former[-1]} is whole" if former else "there is none yet"
+            raise CheckpointError(
+                f"the checkpoint of step {place.global_step} cannot be written to {self.folder}: "
+                f"{_reason(error)}; {kept}",
+                hint="make room there, then run the same command again to go on",
+            ) from error
+        for old in self._folders()[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None where there is none.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none of them is whole.
+        """
+        folders = self._folders()
+        faults = []
+        for folder in reversed(folders):
+            try:
+                return self._load(folder)
+            except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+                faults.append(f"{folder.name}: {_reason(error)}")
+        if faults:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} is whole: {'; '.join(faults)}",
+                hint="start over with --fresh",
+            )
+        return None
+
+    def steps(self) -> list[int]:
+        """The steps (of the whole training) that have a checkpoint."""
+        return [int(folder.name.split("-")[1]) for folder in self._folders()]
+
+    def _load(self, folder: Path) -> Checkpoint:
+        state = json.loads((folder / STATE).read_text())
+        for name, digest in state["files"].items():
+            if sha256_of(folder / name) != digest:
+                raise ValueError(f"{name} was changed or cut short")
+        return Checkpoint(
+            position=Position(**state["position"]),
+            training_digest=state["training_digest"],
+            weights=load_file(folder / WEIGHTS),
+            average=load_file(folder / AVERAGE),
+            optimizer=torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True),
+        )
+
+    def _folders(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*-phase-*")) if self.folder.is_dir() else []
+
+    def _clear(self) -> None:
+        """Remove what killed processes left; the run's lock makes sure that none is at work."""
+        for rest in self.folder.glob(".step-*.tmp"):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]

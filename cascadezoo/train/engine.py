@@ -1,0 +1,103 @@
+"""The Accelerate engine: device, precision, processes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from accelerate.accelerator import Accelerator
+from accelerate.state import AcceleratorState
+
+from cascadezoo.errors import InputError
+
+__all__ = ["Precision", "describe_device", "make_accelerator", "pick_device", "pick_precision"]
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device that a name stands for; ``auto`` is the GPU where there is one.
+
+    Raises:
+        InputError: no such device, or it is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(
+            f"there is no device {name!r}", hint="use auto, cpu, cuda, cuda:N or mps"
+        ) from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise InputError(
+                f"device {name!r} is not there: this torch sees {count} CUDA devices",
+                hint="cascadezoo doctor shows what is there; --device cpu works everywhere",
+            )
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps' is not there", hint="--device cpu works everywhere")
+    elif device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device {name!r} is not supported", hint="use auto, cpu, cuda or mps")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> Precision:
+    """The precision that a name stands for on a device.
+
+    ``auto`` is bf16 on GPUs that compute in it, else fp32.
+
+    Raises:
+        InputError: the device does not compute in it.
+    """
+    if name == "auto":
+        gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if gpu else "fp32"
+    if name == "fp16" and device.type != "cuda":
+        raise InputError(
+            f"fp16 training needs a CUDA device, and this is {device.type}",
+            hint="use --precision bf16 or fp32",
+        )
+    if name not in ("fp32", "bf16", "fp16"):
+        raise InputError(f"there is no precision {name!r}", hint="use auto, fp32, bf16 or fp16")
+    return name  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    device: str
+    precision: str
+
+
+_current: _Setting | None = None
+
+
+def make_accelerator(device: torch.device, precision: Precision) -> Accelerator:
+    """An Accelerator for a device and precision.
+
+    Accelerate keeps its state for the whole process and refuses another setting; builds that
+    follow each other in one process may differ, so the state is cleared where the setting does.
+    """
+    global _current
+    setting = _Setting(str(device), precision)
+    if _current is not None and _current != setting:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    _current = setting
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not distributed and device.type != "cpu":
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    mixed = "no" if precision == "fp32" else precision
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
+
+
+def describe_device(device: torch.device) -> str:
+    """The hardware in words, for metric cards."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads != 1 else ''}"

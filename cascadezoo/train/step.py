@@ -1,0 +1,158 @@
+"""One training step: a walk over the stages, from the generator on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cascadezoo.cascade import Cascade
+from cascadezoo.draws import Draw
+from cascadezoo.spec import PhaseSpec
+from cascadezoo.stages.base import GROUP, Loss, StageOutput, TrainContext
+from cascadezoo.train.forcing import Choice, choose, mix, probability
+
+__all__ = ["ExtraLoss", "PhaseWalk"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraLoss:
+    """A loss from ``training.losses`` of the spec."""
+
+    stage: str
+    name: str
+    weight: float
+    module: nn.Module
+
+
+class PhaseWalk:
+    """Computes the losses of a phase's training steps.
+
+    Args:
+        cascade: the cascade on its device; stages that the phase does not train are frozen.
+        phase: the phase.
+        total: how many steps it has.
+        losses: extra losses on the stages' estimates.
+        seed: of the training.
+        autocast: makes the context that forward passes run in.
+        rank: this process's number.
+        world: how many processes share the batch.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        phase: PhaseSpec,
+        total: int,
+        *,
+        losses: list[ExtraLoss],
+        seed: int,
+        autocast: Callable[[], AbstractContextManager[None]],
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.cascade = cascade
+        self.phase = phase
+        self.total = total
+        self.seed = seed
+        self.autocast = autocast
+        self.rank = rank
+        self.world = world
+        self.trained = [name in phase.train for name in cascade.names]
+        self.last = max(i for i, trained in enumerate(self.trained) if trained)
+        self.stages = [cascade.stage(name) for name in cascade.names]
+        self.losses = {
+            name: [loss for loss in losses if loss.stage == name] for name in cascade.names
+        }
+        # A lone decoder or generator has nothing to choose between.
+        self.forced = any(self.trained[1:])
+
+    def losses_of(
+        self, images: Tensor, labels: Tensor | None, step: int
+    ) -> dict[str, dict[str, Tensor]]:
+        """The weighted losses of a batch: by parameter group, then by ``stage.loss``.
+
+        Args:
+            images: [N, C, H, W] in [-1, 1].
+            labels: int64 [N], or None.
+            step: the step within the phase, from 0.
+        """
+        names = self.cascade.names
+        with torch.no_grad():
+            targets = self.cascade.targets(images)
+        choices = self._choices(len(images), step, images.device)
+        needed = self._needed(choices)
+        found: dict[str, dict[str, Tensor]] = {}
+        estimate: Tensor | None = None
+        for index, (name, stage) in enumerate(zip(names, self.stages, strict=True)):
+            if not needed[index]:
+                estimate = None
+                continue
+            upstream = None if index == 0 else mix(choices[index], targets[index - 1], estimate)
+            if upstream is not None and not self.phase.joint:
+                upstream = upstream.detach()
+            context = TrainContext(
+                draw=Draw(
+                    self.seed,
+                    self.phase.name,
+                    step,
+                    name,
+                    device=images.device,
+                    rank=self.rank,
+                    world=self.world,
+                ),
+                labels=labels,
+                progress=step / self.total,
+                step=step,
+                phase=self.phase.name,
+            )
+            trained = self.trained[index]
+            # A frozen stage between trained ones must let gradients of a joint phase through.
+            through = trained or (self.phase.joint and any(self.trained[:index]))
+            with nullcontext() if through else torch.no_grad(), self.autocast():
+                inputs = stage.preprocess(targets[index], upstream, context)
+                output: StageOutput = stage(inputs)
+                estimate = output.estimate
+                if trained:
+                    for key, loss in output.losses.items():
+                        group, value = (
+                            (loss.group, loss.value) if isinstance(loss, Loss) else (GROUP, loss)
+                        )
+                        found.setdefault(group, {})[f"{name}.{key}"] = value
+                    for extra in self.losses[name]:
+                        value = extra.weight * extra.module(estimate, targets[index])
+                        found.setdefault(GROUP, {})[f"{name}.{extra.name}"] = value
+            if index == self.last:
+                break
+        return found
+
+    def forcing(self, step: int) -> float | None:
+        """The probability of the truth at a step; None where no stage has an upstream."""
+        if not self.forced:
+            return None
+        return probability(self.phase.teacher_forcing, step, self.total)
+
+    def _choices(self, n: int, step: int, device: torch.device) -> list[Choice]:
+        spec = self.phase.teacher_forcing
+        p = probability(spec, step, self.total)
+        rows = []
+        for index, name in enumerate(self.cascade.names):
+            if not self.trained[index]:
+                # What a frozen stage is fed decides what the trained ones after it learn from.
+                rows.append(Choice(all_truth=False, all_estimate=True))
+                continue
+            key = (self.seed, self.phase.name, step, name, "forcing")
+            draw = Draw(*key, device=device, rank=self.rank, world=self.world)
+            rows.append(choose(spec, p, key, draw, n))
+        return rows
+
+    def _needed(self, choices: list[Choice]) -> list[bool]:
+        """Which stages must run: the trained ones, and those whose estimate somebody takes."""
+        needed = [False] * len(choices)
+        for index in range(self.last, -1, -1):
+            feeds = index < self.last and needed[index + 1] and not choices[index + 1].all_truth
+            needed[index] = self.trained[index] or feeds
+        return needed

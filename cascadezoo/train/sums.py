@@ -1,0 +1,57 @@
+"""Sums of losses that stay on the device until they are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cascadezoo.errors import TrainingError
+
+__all__ = ["LossSums", "check_finite"]
+
+
+class LossSums:
+    """Adds up losses by name without waiting for the device."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Add the losses of a step: scalar tensors."""
+        names = list(losses)
+        values = [losses[name].float() for name in names]
+        if list(self._sums) == names:
+            torch._foreach_add_(list(self._sums.values()), values)
+        else:
+            for name, value in zip(names, values, strict=True):
+                old = self._sums.get(name)
+                self._sums[name] = value.clone() if old is None else old + value
+        self.count += 1
+
+    def read(self) -> dict[str, float]:
+        """The means since the last :meth:`take`; waits for the device once."""
+        if not self._sums:
+            return {}
+        values = (torch.stack(list(self._sums.values())) / self.count).tolist()
+        return dict(zip(self._sums, values, strict=True))
+
+    def take(self) -> dict[str, float]:
+        """The means, and start anew."""
+        means = self.read()
+        self._sums, self.count = {}, 0
+        return means
+
+
+def check_finite(phase: str, step: int, losses: Mapping[str, float]) -> None:
+    """Raise a TrainingError that names the losses that are NaN or infinite."""
+    wrong = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+    if wrong:
+        raise TrainingError(
+            f"phase {phase!r}, up to step {step + 1}: {'; '.join(wrong)}",
+            hint="lower the learning rate, clip gradients (training.clip_norm), or use "
+            "--precision fp32; the last checkpoint is from before this",
+        )
