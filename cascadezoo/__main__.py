@@ -2,4 +2,5 @@
 
 from cascadezoo.cli.main import main
 
-main(prog_name="python -m cascadezoo")
+if __name__ == "__main__":
+    main(prog_name="cascadezoo")

@@ -18,8 +18,8 @@ from cascadezoo import __version__
 from cascadezoo.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.data.prepare import prepare
-from cascadezoo.errors import DataError, InputError, Interrupted, RunFolderError
+from cascadezoo.data.prepare import prepare, require_labels
+from cascadezoo.errors import InputError, Interrupted, RunFolderError
 from cascadezoo.evaluate.evaluate import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.figures import Figure
@@ -238,19 +238,8 @@ class _Build:
         entry = get_registry().datasets.get(spec.source).entry
         data = entry.load()(self.resolved.data_config, split)
         data = prepare(data, size=spec.size or 0, channels=spec.channels or 3, fit=spec.fit)
-        classes = self.resolved.num_classes
-        if classes is not None:
-            if data.labels is None:
-                raise DataError(
-                    f"data.num_classes is {classes}, but {spec.source} has no labels",
-                    hint="set data.num_classes to 0",
-                )
-            highest = int(data.labels.max())
-            if highest >= classes or int(data.labels.min()) < 0:
-                raise DataError(
-                    f"data.num_classes is {classes}, but {spec.source} has label {highest}",
-                    hint=f"set data.num_classes to {highest + 1}",
-                )
+        if self.resolved.num_classes is not None:
+            require_labels(data, self.resolved.num_classes)
         return data
 
     def _evaluates(self) -> bool:

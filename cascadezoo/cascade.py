@@ -343,7 +343,8 @@ def _build(
                     hint=f"make its config smaller: cascadezoo stages show {stage.kind}",
                 ) from error
             raise
-    return built.to(device)
+    # On the meta device, what a stage made on the CPU stays: it is not saved, so not loaded either.
+    return built if home == "meta" else built.to(device)
 
 
 def _is_too_large(error: BaseException) -> bool:

@@ -231,12 +231,12 @@ class _Resolver:
 
     def stage_config(
         self, index: int, stage: StageSpec
-    ) -> tuple[Registered[StageEntry], StageConfig] | None:
+    ) -> tuple[Registered[StageEntry], StageConfig | None] | None:
         found = self.look_up(self.registry.stages, stage.kind, f"stages.{index}.kind")
         if found is None:
             return None
         config = self.config_of(found, stage.config, f"stages.{index}.config", StageConfig)
-        return None if config is None else (found, config)
+        return found, config
 
     def data(self, spec: DataSpec) -> tuple[DataSpec | None, DataConfig | None, DataInfo]:
         known = None not in (spec.size, spec.channels, spec.num_classes)
@@ -295,7 +295,7 @@ class _Resolver:
     def chain(
         self,
         stages: list[StageSpec | None],
-        found: list[tuple[Registered[StageEntry], StageConfig] | None],
+        found: list[tuple[Registered[StageEntry], StageConfig | None] | None],
         data: DataSpec | None,
     ) -> list[ResolvedStage] | None:
         if data is None or data.size is None or data.channels is None or not stages:
@@ -307,6 +307,8 @@ class _Resolver:
             if stage is None or row is None:
                 return None
             registered, config = row
+            if config is None:
+                return None
             upstream: ImageShape | None
             try:
                 config = config.fit(output)

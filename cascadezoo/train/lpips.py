@@ -64,7 +64,7 @@ def _load(net: str) -> nn.Module:
     try:
         with warnings.catch_warnings():
             # lpips asks torchvision in a way that it deprecates.
-            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
+            warnings.simplefilter("ignore", UserWarning)
             network: nn.Module = lpips.LPIPS(net=net, verbose=False)
     except (URLError, OSError, RuntimeError) as error:
         others = " or ".join(n for n in ("vgg", "alex", "squeeze") if n != net)

@@ -1,0 +1,106 @@
+"""``cascadezoo build``."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from cascadezoo.cli.options import (
+    device_option,
+    examples,
+    json_option,
+    seed_option,
+    set_option,
+    spec_argument,
+)
+from cascadezoo.cli.output import clean, echo, echo_json, human_seconds
+
+if TYPE_CHECKING:
+    from cascadezoo.build import BuildResult
+
+
+@click.command(
+    "build",
+    epilog=examples(
+        "cascadezoo build shapes-demo",
+        "cascadezoo build my.json -o runs/try2 --set training.batch_size=64 --seed 1",
+        "cascadezoo build paper-baseline --dry-run",
+    ),
+)
+@spec_argument
+@click.option("-o", "--out", metavar="DIR", help="The run folder.  [default: runs/NAME]")
+@set_option
+@seed_option("In the place of the spec's.")
+@device_option()
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    help="In the place of the spec's.",
+)
+@click.option(
+    "--resume/--fresh",
+    default=None,
+    help="Insist on going on with the build in DIR, or start it over.  "
+    "[default: go on where there is something to go on with]",
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@json_option
+def command(
+    spec: str,
+    out: str | None,
+    settings: tuple[str, ...],
+    seed: int | None,
+    device: str,
+    precision: str | None,
+    resume: bool | None,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Build a cascade from a spec: assemble, train, measure, write.
+
+    SPEC is a file, - for standard input, or the name of a shipped spec (cascadezoo specs list).
+    A build that was stopped goes on when the same command is given again.
+    """
+    if dry_run:
+        from cascadezoo.cli.plan import run_plan
+
+        changes = [*settings]
+        changes += [f"seed={seed}"] if seed is not None else []
+        changes += [f"training.precision={precision}"] if precision is not None else []
+        run_plan(spec, changes, device, as_json)
+        return
+    from cascadezoo.build import build_cascade
+    from cascadezoo.train.progress import make_progress
+
+    result = build_cascade(
+        spec,
+        out,
+        settings=settings,
+        seed=seed,
+        device=device,
+        precision=precision,
+        resume=resume,
+        progress=make_progress(quiet),
+    )
+    if as_json:
+        echo_json(result.to_dict())
+    else:
+        _show(result)
+
+
+def _show(result: BuildResult) -> None:
+    run = clean(result.run)
+    if result.already_done:
+        echo(f"{run} is built already; --fresh starts over")
+    else:
+        echo(f"built {run} in {human_seconds(result.seconds)}")
+    echo(f"model: {clean(result.model)}")
+    for figure in result.figures:
+        echo(f"  {clean(figure)}")
+    if result.published is not None:
+        echo(f"published: {clean(result.published)}")
+    echo(f"next: cascadezoo sample {shlex.quote(str(result.run))}")

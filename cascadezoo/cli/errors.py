@@ -1,0 +1,109 @@
+"""How every error leaves the command line: ``Error:``, ``Hint:`` and an exit code, in one place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from dataclasses import dataclass
+
+import click
+
+from cascadezoo.cli.output import clean, echo, echo_json
+from cascadezoo.errors import CascadezooError, SpecError
+
+__all__ = ["DEBUG_VARIABLE", "report"]
+
+DEBUG_VARIABLE = "CASCADEZOO_DEBUG"
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    exit_code: int
+    data: dict[str, object]
+    lines: str
+
+
+def report(error: BaseException, *, as_json: bool) -> int:
+    """Tell an error on stderr.
+
+    Args:
+        error: what ended the command.
+        as_json: write one line of JSON, ``{"error": {"code": ..., "message": ..., "hint": ...}}``.
+
+    Returns:
+        The exit code.
+    """
+    if os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"):
+        import traceback
+
+        echo("".join(traceback.format_exception(error)).rstrip(), err=True)
+    told = _describe(error)
+    if as_json:
+        echo_json({"error": told.data}, err=True, indent=None)
+    else:
+        echo(told.lines, err=True)
+    return told.exit_code
+
+
+def _describe(error: BaseException) -> _Report:
+    if isinstance(error, CascadezooError):
+        return _Report(error.exit_code, error.to_dict(), _lines(_message(error), error.hint))
+    if isinstance(error, click.ClickException):
+        return _usage(error)
+    if isinstance(error, (KeyboardInterrupt, EOFError, click.Abort)):
+        return _plain(130, "interrupted", "interrupted")
+    if _is_out_of_memory(error):
+        what = f"out of memory: {_first_line(error)}"
+        return _plain(1, "memory", what, "take a smaller batch or cascade; cascadezoo plan SPEC")
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename is not None else ""
+        what = f"{place}{error.strerror or _first_line(error)}"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _plain(1, "system", what, "make room on that disk, then try again" if full else None)
+    return _plain(
+        1,
+        "internal",
+        f"internal error: {type(error).__name__}: {_first_line(error)}",
+        f"run again with {DEBUG_VARIABLE}=1 and report what it prints",
+    )
+
+
+def _message(error: CascadezooError) -> str:
+    """The message, in which nothing that a spec holds can pass for a line of its own."""
+    if isinstance(error, SpecError):
+        return "\n".join(
+            [clean(error.what.splitlines()[0]), *(f"  {clean(p)}" for p in error.problems)]
+        )
+    return error.what
+
+
+def _usage(error: click.ClickException) -> _Report:
+    what = error.format_message()
+    hint = None
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.UsageError) and context is not None:
+        hint = f"{context.command_path} --help shows how it is called"
+    data: dict[str, object] = {"code": "usage", "message": what, "hint": hint}
+    return _Report(error.exit_code, data, _lines(what, hint))
+
+
+def _plain(exit_code: int, code: str, what: str, hint: str | None = None) -> _Report:
+    return _Report(exit_code, {"code": code, "message": what, "hint": hint}, _lines(what, hint))
+
+
+def _lines(what: str, hint: str | None) -> str:
+    return f"Error: {what}" if hint is None else f"Error: {what}\nHint: {hint}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")  # only where a command has imported it
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,0 +1,206 @@
+"""Where ``cascadezoo sample`` puts images: a grid, a strip of the stages, an .npz, a folder.
+
+Each is opened, and so found to be writable, before anything is sampled, takes batch after batch,
+and is there whole or not at all (of a folder: each file). Only bytes are kept, never floats.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+from cascadezoo.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cascadezoo.configs import ImageShape
+
+__all__ = ["ImageFile", "format_of", "open_images"]
+
+LARGEST_GRID = 2**26
+"""Pixels of a grid picture; Pillow holds three bytes of each."""
+LONGEST_STRIP = 256
+CELL = 96
+
+
+class ImageFile(Protocol):
+    """Takes batches of images."""
+
+    def add(self, stages: Mapping[str, Tensor], labels: Sequence[int] | None) -> None:
+        """Take a batch: uint8 [N, C, H, W] by stage, the last of them the cascade's own."""
+
+
+def format_of(path: str, stages: bool) -> str:
+    """What a path asks for: ``grid``, ``strip``, ``npz`` or ``folder``.
+
+    Raises:
+        InputError: another suffix, or stages in something other than a picture.
+    """
+    suffix = Path(path).suffix.lower()
+    if path.endswith(("/", os.sep)) or Path(path).is_dir() or not suffix:
+        found = "folder"
+    elif suffix == ".png":
+        return "strip" if stages else "grid"
+    elif suffix == ".npz":
+        found = "npz"
+    else:
+        raise InputError(
+            f"images cannot be written as {suffix} ({path})",
+            hint="give a file ending in .png (a grid) or .npz, or a folder, as DIR/",
+        )
+    if stages:
+        raise InputError(
+            f"--stages draws a strip, and {path} is no .png", hint="-o stages.png --stages"
+        )
+    return found
+
+
+@contextmanager
+def open_images(
+    path: Path, what: str, *, n: int, image: ImageShape, labelled: bool, force: bool
+) -> Iterator[ImageFile]:
+    """Open a place for ``n`` images; when the block ends without an error, they are there.
+
+    Args:
+        path: a file, which is replaced, or a folder. Folders above it are made.
+        what: see :func:`format_of`.
+        n: how many images will come.
+        image: what each is.
+        labelled: whether labels will come.
+        force: let files in a folder be replaced.
+
+    Raises:
+        InputError: it cannot be written, holds such files, or so many images make no picture.
+    """
+    cell = image.size * max(1, CELL // image.size)
+    if (what == "grid" and n * cell * cell > LARGEST_GRID) or (
+        what == "strip" and n > LONGEST_STRIP
+    ):
+        raise InputError(
+            f"a picture of {n} images would be too large", hint="-o DIR/ or -o images.npz"
+        )
+    if what == "folder":
+        yield _Folder(path, n, force)
+        return
+    with _replacing(path) as file:
+        if what == "npz":
+            shape = (n, image.size, image.size, image.channels)
+            with _npz(file, shape, labelled) as npz:
+                yield npz
+        else:
+            picture = _Picture(strip=what == "strip")
+            yield picture
+            picture.save(file)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of ``path`` when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _writable(path):
+        if path.is_dir():
+            raise IsADirectoryError(21, os.strerror(21))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = temporary.open("w+b")
+    try:
+        with opened as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}", hint="choose another place with -o"
+        ) from error
+
+
+class _Picture:
+    def __init__(self, strip: bool) -> None:
+        self.strip = strip
+        self.rows: dict[str, list[Tensor]] = {}
+
+    def add(self, stages: Mapping[str, Tensor], labels: Sequence[int] | None) -> None:
+        for name, images in stages.items():
+            self.rows.setdefault(name, []).append(images)
+
+    def save(self, file: IO[bytes]) -> None:
+        import torch
+
+        from cascadezoo.report.images import grid, stage_strip
+
+        stages = {name: torch.cat(rows) for name, rows in self.rows.items()}
+        picture = stage_strip(stages) if self.strip else grid(list(stages.values())[-1])
+        picture.save(file, format="PNG")
+
+
+class _Folder:
+    def __init__(self, path: Path, n: int, force: bool) -> None:
+        self.path = path
+        self.done = 0
+        with _writable(path):
+            path.mkdir(parents=True, exist_ok=True)
+            there = {entry.name for entry in os.scandir(path)}
+            probe = path / f".{os.getpid()}.tmp"
+            probe.touch()
+            probe.unlink()
+        taken = next((name for i in range(n) if (name := _number(i)) in there), None)
+        if taken is not None and not force:
+            raise InputError(
+                f"{path} holds {taken} already",
+                hint="choose another folder with -o, or replace its files with --force",
+            )
+
+    def add(self, stages: Mapping[str, Tensor], labels: Sequence[int] | None) -> None:
+        from cascadezoo.report.images import to_pil
+
+        for image in to_pil(list(stages.values())[-1]):
+            temporary = self.path / f".{os.getpid()}.tmp"
+            try:
+                image.save(temporary, format="PNG")
+                temporary.replace(self.path / _number(self.done))
+            finally:
+                temporary.unlink(missing_ok=True)
+            self.done += 1
+
+
+def _number(index: int) -> str:
+    return f"{index:06}.png"
+
+
+class _Npz:
+    """``arr_0`` uint8 [N, H, W, C], ``arr_1`` int64 [N]: as evaluation suites read them."""
+
+    def __init__(self, array: IO[bytes]) -> None:
+        self.array = array
+        self.labels: list[int] = []
+
+    def add(self, stages: Mapping[str, Tensor], labels: Sequence[int] | None) -> None:
+        images = list(stages.values())[-1]
+        self.array.write(images.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+        self.labels += labels or []
+
+
+@contextmanager
+def _npz(file: IO[bytes], shape: tuple[int, ...], labelled: bool) -> Iterator[_Npz]:
+    import numpy as np
+
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as array:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(array, header)
+            npz = _Npz(array)
+            yield npz
+        if labelled:
+            with archive.open("arr_1.npy", "w", force_zip64=True) as array:
+                np.lib.format.write_array(array, np.asarray(npz.labels, dtype=np.int64))

@@ -1,0 +1,131 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+__all__ = [
+    "ParamType",
+    "Whole",
+    "device_option",
+    "examples",
+    "json_option",
+    "per_stage_option",
+    "seed_option",
+    "set_option",
+    "spec_argument",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LARGEST_SEED = 2**63 - 1
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # generic only in newer versions of click
+
+
+class Whole(ParamType):
+    """A whole number within bounds, without click's listing of them in every help text."""
+
+    name = "number"
+
+    def __init__(self, low: int, high: int = LARGEST_SEED) -> None:
+        self.low = low
+        self.high = high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the number."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = None
+        if number is None or not self.low <= number <= self.high:
+            self.fail(f"{value!r} is not a whole number from {self.low} to {self.high}", param, ctx)
+        return number
+
+
+def examples(*lines: str) -> str:
+    """An epilog of command lines, kept as they are."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def json_option(function: F) -> F:
+    """``--json``; errors then are one line of JSON on stderr."""
+    text = "Print JSON on stdout; errors become a line of JSON on stderr."
+    return click.option("--json", "as_json", is_flag=True, help=text)(function)
+
+
+def set_option(function: F) -> F:
+    """``--set path=value``, any number of times."""
+    return click.option(
+        "--set",
+        "settings",
+        metavar="PATH=VALUE",
+        multiple=True,
+        help="Change the spec: training.batch_size=64, stages.up.config.hidden=32.",
+    )(function)
+
+
+def spec_argument(function: F) -> F:
+    """``SPEC``: a file, ``-`` or the name of a shipped spec."""
+    return click.argument("spec")(function)
+
+
+def seed_option(text: str, default: int | None = None) -> Callable[[F], F]:
+    """``--seed N``."""
+    return click.option(
+        "--seed",
+        type=Whole(0),
+        default=default,
+        show_default=default is not None,
+        metavar="N",
+        help=text,
+    )
+
+
+def device_option(text: str = "auto, cpu, cuda, cuda:N or mps.") -> Callable[[F], F]:
+    """``--device D``."""
+    return click.option("--device", default="auto", show_default=True, metavar="D", help=text)
+
+
+class _PerStage(ParamType):
+    """A value for all stages, or ``STAGE=VALUE`` for one."""
+
+    def __init__(self, of: Callable[[str], Any], what: str) -> None:
+        self.of = of
+        self.name = what
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str | None, Any]:
+        """Split the stage's name from the value."""
+        stage, equals, text = str(value).rpartition("=")
+        try:
+            return (stage if equals else None), self.of(text)
+        except ValueError:
+            self.fail(f"{text!r} is not {self.name}", param, ctx)
+
+
+def _merged(
+    _ctx: click.Context, _parameter: click.Parameter, rows: Sequence[tuple[str | None, Any]]
+) -> Any:
+    if len(rows) == 1 and rows[0][0] is None:
+        return rows[0][1]
+    if any(stage is None for stage, _ in rows):
+        raise click.BadParameter("give one value for all stages, or STAGE=VALUE for each")
+    return {str(stage): value for stage, value in rows} or None
+
+
+def per_stage_option(name: str, of: Callable[[str], Any], what: str, text: str) -> Callable[[F], F]:
+    """An option that takes a value for all stages, or ``STAGE=VALUE`` for each of some.
+
+    The command gets the value, a dict by stage, or None.
+    """
+    kind = _PerStage(of, what)
+    place = "[STAGE=]VALUE"
+    return click.option(name, multiple=True, type=kind, callback=_merged, metavar=place, help=text)

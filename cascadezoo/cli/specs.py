@@ -1,0 +1,58 @@
+"""``cascadezoo specs list`` and ``cascadezoo specs show``."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import click
+
+from cascadezoo.cli.lazy import Commands
+from cascadezoo.cli.options import examples, json_option
+from cascadezoo.cli.output import echo, echo_json, table
+from cascadezoo.errors import LookupFailed
+
+
+@click.group("specs", cls=Commands)
+def command() -> None:
+    """List and show the specs that ship with cascadezoo."""
+
+
+@command.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the shipped specs.
+
+    Each name can be given to build, validate and plan.
+    """
+    from cascadezoo.spec.files import read_spec, shipped_specs
+
+    rows: list[dict[str, Any]] = []
+    for name in shipped_specs():
+        data, _ = read_spec(name)
+        rows.append({"name": name, "description": data.get("description", "")})
+    if as_json:
+        echo_json(rows)
+    else:
+        echo(table(("SPEC", "DESCRIPTION"), [(r["name"], r["description"]) for r in rows]))
+
+
+@command.command(
+    "show",
+    epilog=examples(
+        "cascadezoo specs show shapes-demo > mine.json",
+        "cascadezoo validate shapes-demo --resolved    with every default written out",
+    ),
+)
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Changes nothing: a spec is JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Print a shipped spec, as written, to start one's own from."""
+    from cascadezoo.spec.files import read_spec, shipped_specs
+
+    names = shipped_specs()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+        raise LookupFailed(f"no spec {name!r} ships with cascadezoo", hint=hint)
+    echo_json(read_spec(name)[0])

@@ -1,0 +1,106 @@
+"""``cascadezoo stages list`` and ``cascadezoo stages show``."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cascadezoo.cli.lazy import Commands
+from cascadezoo.cli.options import examples, json_option
+from cascadezoo.cli.output import clean, echo, echo_json, table
+
+if TYPE_CHECKING:
+    from cascadezoo.registry import Registered, StageEntry
+
+ROLES = ("generator", "upsampler", "refiner", "decoder")
+
+
+@click.group("stages", cls=Commands)
+def command() -> None:
+    """List and explain the installed stage kinds."""
+
+
+@command.command(
+    "list",
+    epilog=examples(
+        "cascadezoo stages list",
+        "cascadezoo stages list 'diffusion*'",
+        "cascadezoo stages list --role refiner --json",
+    ),
+)
+@click.argument("pattern", metavar="[GLOB]", default="*")
+@click.option("--role", type=click.Choice(ROLES), help="Only kinds of this role.")
+@json_option
+def list_(pattern: str, role: str | None, as_json: bool) -> None:
+    """List the installed stage kinds."""
+    from cascadezoo.plugins import get_host
+
+    host = get_host()
+    stages = host.registry.stages
+    names = set(stages.names(pattern))
+    rows = [r for r in stages if r.entry.name in names and role in (None, r.entry.role)]
+    if as_json:
+        echo_json([_row(row) for row in rows])
+        return
+    if rows:
+        cells = [(r.entry.name, r.entry.role, r.origin, r.entry.summary) for r in rows]
+        echo(table(("KIND", "ROLE", "FROM", "SUMMARY"), cells))
+    else:
+        what = f"no installed stage kind matches {pattern!r}"
+        echo(what if role is None else f"{what} in the role {role}", err=True)
+    if host.problems:
+        echo("\nSome plugins have problems: cascadezoo plugins list", err=True)
+
+
+@command.command(
+    "show",
+    epilog=examples(
+        "cascadezoo stages show flow.v1",
+        "cascadezoo stages show diffusion --json",
+    ),
+)
+@click.argument("kind")
+@json_option
+def show(kind: str, as_json: bool) -> None:
+    """Explain a stage kind: what it is, and every field of its config.
+
+    KIND without a version is its newest.
+    """
+    from cascadezoo.cli.fields import describe
+    from cascadezoo.plugins import get_registry
+    from cascadezoo.spec.schema import kind_schema
+
+    found = get_registry().stages.get(kind)
+    schema = kind_schema(found.entry.name)
+    fields = describe(schema)
+    if as_json:
+        rows = [field.to_dict() for field in fields]
+        about = schema.get("description", "")
+        echo_json({**_row(found), "description": about, "config": rows})
+        return
+    echo(f"{found.entry.name}: {clean(found.entry.summary)}")
+    echo(f"a {found.entry.role} from {clean(found.origin)}")
+    if about := schema.get("description"):
+        echo(f"\n{clean(about, keep=chr(10))}")
+    echo("\nconfig:" if fields else "\nIt has no settings.")
+    for field in fields:
+        given = "required" if field.required else f"default {json.dumps(field.default)}"
+        echo(f"  {clean(field.name)}: {clean(field.type)}; {clean(given)}")
+        if field.description:
+            echo(textwrap.fill(clean(field.description), 96, **_INDENT))
+
+
+_INDENT: dict[str, Any] = {"initial_indent": "      ", "subsequent_indent": "      "}
+
+
+def _row(row: Registered[StageEntry]) -> dict[str, Any]:
+    return {
+        "kind": row.entry.name,
+        "role": row.entry.role,
+        "summary": row.entry.summary,
+        "distribution": row.origin.distribution,
+        "version": row.origin.version,
+    }

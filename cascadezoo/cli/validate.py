@@ -1,0 +1,69 @@
+"""``cascadezoo validate``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cascadezoo.cli.options import examples, json_option, set_option, spec_argument
+from cascadezoo.cli.output import echo, echo_json
+
+if TYPE_CHECKING:
+    from cascadezoo.spec import ResolvedSpec
+
+
+@click.command(
+    "validate",
+    epilog=examples(
+        "cascadezoo validate my.json",
+        "cascadezoo validate shapes-demo --set stages.up.config.hidden=64",
+        "cascadezoo validate paper-baseline --resolved > mine.json",
+    ),
+)
+@spec_argument
+@set_option
+@click.option("--resolved", is_flag=True, help="Print the spec with every default written out.")
+@json_option
+def command(spec: str, settings: tuple[str, ...], resolved: bool, as_json: bool) -> None:
+    """Check a spec and show every fault in it.
+
+    SPEC is a file, - for standard input, or the name of a shipped spec. Nothing is built and no
+    dataset is read beyond its header.
+    """
+    from cascadezoo.spec import load_spec
+
+    found = load_spec(spec, settings=settings)
+    if resolved:
+        echo_json(found.spec.to_dict())
+    elif as_json:
+        echo_json(_summary(found))
+    else:
+        echo(f"{found.spec.name} is valid: {chain(found)}")
+
+
+def chain(resolved: ResolvedSpec) -> str:
+    """The cascade in a line: ``coarse (flow.v1) 16 -> up (pixelshuffle.v1) 32``."""
+    return " -> ".join(f"{s.name} ({s.kind}) {s.output.size}" for s in resolved.stages)
+
+
+def _summary(resolved: ResolvedSpec) -> dict[str, Any]:
+    return {
+        "valid": True,
+        "name": resolved.spec.name,
+        "digest": resolved.spec.digest(),
+        "image": {"size": resolved.image.size, "channels": resolved.image.channels},
+        "num_classes": resolved.num_classes,
+        "stages": [
+            {
+                "name": stage.name,
+                "kind": stage.kind,
+                "role": stage.entry.role,
+                "from": str(stage.origin),
+                "input": None if stage.input is None else str(stage.input),
+                "output": str(stage.output),
+            }
+            for stage in resolved.stages
+        ],
+        "requires": resolved.spec.requires,
+    }

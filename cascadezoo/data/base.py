@@ -1,0 +1,62 @@
+"""What a dataset is once it is read: uint8 arrays in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadezoo.errors import DataError
+
+__all__ = ["ImageData", "Split"]
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images and labels.
+
+    Args:
+        images: uint8, [N, C, H, W].
+        labels: int64, [N]; None where the data have none.
+        split: which part of the dataset this is.
+
+    Raises:
+        DataError: the arrays are not of those types and shapes, or there are no images.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    split: Split
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        shape = tuple(images.shape)
+        if images.dtype != np.uint8 or images.ndim != 4 or 0 in shape:
+            raise DataError(
+                f"{self.split} images are {images.dtype} {shape}, not uint8 [N, C, H, W]"
+            )
+        if labels is not None and (labels.dtype != np.int64 or labels.shape != shape[:1]):
+            raise DataError(
+                f"{self.split} labels are {labels.dtype} {tuple(labels.shape)}, not int64 "
+                f"[{len(images)}], one for each image"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over shape, images and labels: which data these are."""
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        arrays: list[NDArray[Any]] = [self.images]
+        if self.labels is not None:
+            arrays.append(self.labels)
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).data.cast("B"))
+        return digest.hexdigest()

@@ -1,0 +1,127 @@
+"""The dataset ``folder``: image files in a folder, one subfolder a class if there are any."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cascadezoo.configs import DataConfig, DataInfo
+from cascadezoo.errors import DataError
+
+if TYPE_CHECKING:
+    from cascadezoo.data.base import ImageData, Split
+    from cascadezoo.data.folder_list import Listing
+
+__all__ = ["FolderConfig", "load"]
+
+Path_ = Annotated[str, Field(min_length=1)]
+
+
+class FolderConfig(DataConfig):
+    """PNG, JPEG, WebP, TIFF, BMP, GIF and PPM files, in the order of their names.
+
+    Subfolders are searched. An image is turned as its EXIF orientation says, laid on white where
+    it is transparent, and cropped about its centre to a square. Hidden files, and text, tables and
+    archives by their suffix, are left out; any other file that is no image is an error.
+    """
+
+    path: Path_
+    """The folder; a relative path starts from the current directory."""
+    test_path: Path_ | None = None
+    """The folder of test images; None has none, unless `holdout` sets some aside."""
+    labels: bool | None = None
+    """Whether the first subfolder is the class. None: where every image is in one of at least two.
+    """
+    channels: Literal[1, 3] = 3
+    """3 reads every image as RGB, 1 as grey."""
+    resize: Annotated[int, Field(ge=1, le=16384)] | None = None
+    """Bring the squares to so many pixels; None wants images that are all of one size."""
+    holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """The share of the images to set aside as test split."""
+
+    @model_validator(mode="after")
+    def _check_test(self) -> Self:
+        if self.test_path is not None and self.holdout:
+            raise ValueError("test_path and holdout both make a test split; give one of them")
+        return self
+
+    def info(self) -> DataInfo:
+        """Size from the header of the first image, classes from the subfolders.
+
+        Raises:
+            DataError: the folder is missing, has no images, or its first one is not readable.
+        """
+        from cascadezoo.data.folder_read import square_size
+
+        listing = _list(self)
+        names = listing.classes
+        return DataInfo(
+            size=self.resize or square_size(listing.root / listing.files[0]),
+            channels=self.channels,
+            num_classes=None if names is None else len(names),
+            class_names=names,
+        )
+
+
+def load(config: FolderConfig, split: Split) -> ImageData:
+    """Read the images of a split.
+
+    Args:
+        config: the folder, and how to read it.
+        split: ``train`` or ``test``.
+
+    Returns:
+        uint8 [N, C, size, size], in the order of the files' names.
+
+    Raises:
+        DataError: the folder is missing or has no images or no such split; a file is not an image,
+            damaged, too large, or of another size than the first.
+        ResourceError: the images are larger than the memory of the machine.
+    """
+    import numpy as np
+
+    from cascadezoo.data.base import ImageData
+    from cascadezoo.data.folder_read import read_images
+    from cascadezoo.data.holdout import holdout_indices
+
+    listing = _list(config)
+    classes = listing.classes
+    if config.test_path is not None:
+        if split == "test":
+            listing = _list_test(config, classes)
+        rows = np.arange(len(listing.files))
+    else:
+        rows = holdout_indices(len(listing.files), config.holdout, split, source=config.path)
+    files = [listing.files[row] for row in rows]
+    images = read_images(listing.root, files, channels=config.channels, resize=config.resize)
+    labels = None
+    if classes is not None:
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = np.array([numbers[file.parts[0]] for file in files], dtype=np.int64)
+    return ImageData(images, labels, split)
+
+
+def _list(config: FolderConfig) -> Listing:
+    from pathlib import Path
+
+    from cascadezoo.data.folder_list import list_images
+
+    return list_images(Path(config.path).expanduser(), labels=config.labels)
+
+
+def _list_test(config: FolderConfig, classes: tuple[str, ...] | None) -> Listing:
+    """The test images, whose classes must be among those of the training images."""
+    from pathlib import Path
+
+    from cascadezoo.data.folder_list import list_images
+
+    root = Path(config.test_path or "").expanduser()
+    listing = list_images(root, labels=classes is not None)
+    extra = sorted(set(listing.classes or ()) - set(classes or ()))
+    if extra:
+        raise DataError(
+            f"{root} has the class {extra[0]!r}, which {config.path} has not",
+            hint="give both folders the same subfolders, or set data.config.labels to false",
+        )
+    return listing

@@ -1,0 +1,108 @@
+"""Finds the image files of a folder and what their subfolders say. Opens no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from cascadezoo.errors import DataError
+
+__all__ = ["Listing", "list_images"]
+
+_IMAGES = ".png .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp .gif .ppm .pgm .pbm .pnm"
+_NOT_IMAGES = (
+    ".txt .md .rst .json .jsonl .csv .tsv .xml .yaml .yml .toml .html .pdf .log .py .ini .db "
+    ".sha256 .md5 .npy .npz .mat .parquet .zip .tar .gz .tgz .xz .bz2 .7z"
+)
+_NOT_IMAGE_NAMES = "readme license licence copying notice authors changelog md5sums sha256sums"
+_SPLITS = "train training test testing val valid validation eval"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The images of a folder.
+
+    Args:
+        root: the folder.
+        files: its images, relative to it, in the order of their names.
+        classes: the subfolders that are classes, sorted; None where there are none.
+    """
+
+    root: Path
+    files: tuple[PurePath, ...]
+    classes: tuple[str, ...] | None
+
+
+def list_images(root: Path, *, labels: bool | None) -> Listing:
+    """List the images under a folder.
+
+    Args:
+        root: the folder.
+        labels: whether the first subfolder is the class; None decides it by where the images are.
+
+    Raises:
+        DataError: the folder is not there, not readable or has no images, holds a file that may or
+            may not be an image, or has images outside the subfolders where labels are asked for.
+    """
+    try:
+        files = sorted(_walk(root, PurePath(), set()), key=lambda file: file.parts)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"there is no folder {error.filename}",
+            hint="a relative path starts from the current directory",
+        ) from error
+    except NotADirectoryError as error:
+        raise DataError(
+            f"{root} is not a folder", hint="for an .npz file use the source npz"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{root} cannot be read: {error}") from error
+    if not files:
+        raise DataError(
+            f"{root} holds no images",
+            hint=f"images are files that end in {', '.join(_IMAGES.split())}",
+        )
+    loose = next((file for file in files if len(file.parts) == 1), None)
+    classes = tuple(sorted({file.parts[0] for file in files if len(file.parts) > 1}))
+    if labels and loose is not None:
+        raise DataError(
+            f"{root / loose} is in no subfolder, so it has no class",
+            hint="move it into one, or set data.config.labels to false",
+        )
+    if labels is None:
+        labels = loose is None and len(classes) > 1
+        if labels and {name.lower() for name in classes} <= set(_SPLITS.split()):
+            raise DataError(
+                f"the subfolders of {root} look like splits, not classes: {', '.join(classes)}",
+                hint="name them by data.config.path and data.config.test_path; or set "
+                "data.config.labels to true if they are classes",
+            )
+    return Listing(root, tuple(files), classes if labels else None)
+
+
+def _walk(root: Path, inside: PurePath, seen: set[tuple[int, int]]) -> Iterator[PurePath]:
+    folder = root / inside
+    state = folder.stat()
+    if (state.st_dev, state.st_ino) in seen:  # a link that leads back to where it is
+        return
+    seen = seen | {(state.st_dev, state.st_ino)}
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _walk(root, inside / path.name, seen)
+        elif _is_image(path):
+            yield inside / path.name
+
+
+def _is_image(path: Path) -> bool:
+    suffix, name = path.suffix.lower(), path.name.lower()
+    if suffix in _IMAGES.split():
+        return True
+    if suffix in _NOT_IMAGES.split() or name in _NOT_IMAGE_NAMES.split():
+        return False
+    raise DataError(
+        f"{path} is neither an image that can be read nor a file known to be none",
+        hint=f"convert, rename or remove it; images end in {', '.join(_IMAGES.split())}",
+    )

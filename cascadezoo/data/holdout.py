@@ -1,0 +1,51 @@
+"""Sets a part of a dataset aside as its test split, always the same part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadezoo.errors import DataError
+
+if TYPE_CHECKING:
+    from cascadezoo.data.base import Split
+
+__all__ = ["holdout_indices"]
+
+_KEY = 0x63617363616465
+
+
+def holdout_indices(count: int, fraction: float, split: Split, *, source: str) -> NDArray[np.int64]:
+    """The numbers of the images that belong to a split, in rising order.
+
+    Args:
+        count: how many images there are in all.
+        fraction: the share of them that is the test split, in [0, 1).
+        split: ``train`` or ``test``.
+        source: the file or folder, for messages.
+
+    Returns:
+        int64; the two splits together hold each of ``range(count)`` once.
+
+    Raises:
+        DataError: there is no test split, or one of the two would be empty.
+    """
+    if fraction == 0.0:
+        if split == "test":
+            raise DataError(
+                f"{source} has no test split",
+                hint="set data.config.holdout to the share to set aside for it, e.g. 0.1",
+            )
+        return np.arange(count, dtype=np.int64)
+    held = max(1, round(count * fraction))
+    if held >= count:
+        raise DataError(
+            f"{source}: holdout {fraction} of {count} image{'s' * (count != 1)} leaves none to "
+            "train on",
+            hint="lower data.config.holdout, or set it to 0 to train on all of them",
+        )
+    # A stable sort of fixed random numbers is the same permutation everywhere.
+    order = np.argsort(np.random.Philox(key=_KEY).random_raw(count), kind="stable")
+    return np.sort(order[:held] if split == "test" else order[held:]).astype(np.int64)

@@ -1,0 +1,289 @@
+"""The dataset ``npz``: uint8 images, and labels if there are any, in one ``.npz`` file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from cascadezoo.configs import DataConfig, DataInfo
+from cascadezoo.errors import DataError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from cascadezoo.data.base import ImageData, Split
+    from cascadezoo.data.npz_read import NpzReader
+
+__all__ = ["NpzConfig", "load"]
+
+Key = Annotated[str, Field(min_length=1, max_length=200)]
+
+_HABITS = (
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("images", "labels", "test_images", "test_labels"),
+    ("arr_0", "arr_1", None, None),
+)
+_CLASS_NAMES = "class_names"
+
+
+class NpzConfig(DataConfig):
+    """A file made with ``numpy.savez``.
+
+    Images are uint8: [N, H, W], [N, H, W, C] or, where it cannot be mistaken, [N, C, H, W], with
+    1 or 3 channels and H = W. Labels are whole numbers from 0, [N]. An array ``class_names`` of
+    text names the classes. Arrays are looked for under these names, in this order:
+    ``train_images, train_labels, test_images, test_labels``; ``x_train, y_train, x_test, y_test``;
+    ``images, labels, test_images, test_labels``; ``arr_0, arr_1``.
+    """
+
+    path: Annotated[str, Field(min_length=1)]
+    """The file; a relative path starts from the current directory."""
+    images: Key | None = None
+    """The array of training images; None looks for the usual names."""
+    labels: Key | None = None
+    """The array of their labels; None looks for the usual name, unless `images` is given."""
+    test_images: Key | None = None
+    """The array of test images; None looks for the usual name, unless `images` is given."""
+    test_labels: Key | None = None
+    """The array of their labels; None looks for the usual name, unless `images` is given."""
+    layout: Literal["auto", "NHWC", "NCHW"] = "auto"
+    """The order of the sizes of a four-dimensional array; `auto` tells it by the channels."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use only the first so many images of each split."""
+    holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Where the file has no test images: the share of its images to set aside as test split."""
+
+    def info(self) -> DataInfo:
+        """Size and channels from the header of the images; classes from names or labels.
+
+        Raises:
+            DataError: the file is missing or damaged, or holds what this dataset cannot use.
+        """
+        with _open(self) as file:
+            keys = _keys(self, file)
+            shape = _image_shape(self, file, keys.images)
+            names = _class_names(file) if keys.labels else None
+            return DataInfo(
+                size=shape.size,
+                channels=shape.channels,
+                num_classes=_num_classes(file, keys, names),
+                class_names=names,
+            )
+
+
+def load(config: NpzConfig, split: Split) -> ImageData:
+    """Read a split.
+
+    Args:
+        config: the file, and what to take from it.
+        split: ``train`` or ``test``.
+
+    Returns:
+        The images as uint8 [N, C, H, W], in the order of the file.
+
+    Raises:
+        DataError: the file is missing or damaged, holds what this dataset cannot use, or has no
+            such split.
+        ResourceError: the images are larger than the memory of the machine.
+    """
+    import numpy as np
+
+    from cascadezoo.data.base import ImageData
+    from cascadezoo.data.holdout import holdout_indices
+    from cascadezoo.data.memory import require_memory
+
+    with _open(config) as file:
+        keys = _keys(config, file)
+        own_test = keys.test_images is not None
+        if own_test and config.holdout:
+            raise DataError(
+                f"{config.path} has test images of its own ({keys.test_images!r}), so nothing "
+                "can be held out",
+                hint="remove data.config.holdout",
+            )
+        images_key, labels_key = keys.images, keys.labels
+        if split == "test" and keys.test_images is not None:
+            images_key, labels_key = keys.test_images, keys.test_labels
+        shape = _image_shape(config, file, images_key)
+        # What is held out is drawn from all images; without that the first ones will do.
+        count = shape.count if config.holdout else min(shape.count, config.limit or shape.count)
+        require_memory(
+            count * shape.channels * shape.size**2,
+            f"{config.path}: {count:,} images {images_key!r}",
+            hint="set data.config.limit to use fewer",
+        )
+        part: Split = "train" if own_test else split
+        rows = holdout_indices(count, config.holdout, part, source=config.path)[: config.limit]
+        images = file.read(images_key, int(rows[-1]) + 1)
+        if len(rows) != len(images):
+            images = images[rows]
+        if images.ndim == 3:
+            images = images[:, None]
+        elif shape.channels_last:
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        labels = None
+        if labels_key is not None:
+            _num_classes(file, keys, _class_names(file))
+            labels = _labels(file, labels_key, images_key)[rows]
+        return ImageData(images, labels, split)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    images: str
+    labels: str | None
+    test_images: str | None
+    test_labels: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    count: int
+    size: int
+    channels: int
+    channels_last: bool
+
+
+def _open(config: NpzConfig) -> NpzReader:
+    from pathlib import Path
+
+    from cascadezoo.data.npz_read import NpzReader
+
+    return NpzReader(Path(config.path).expanduser())
+
+
+def _keys(config: NpzConfig, file: NpzReader) -> _Keys:
+    """Which arrays are used: those that the config names, or the first habit that fits."""
+    given = (config.images, config.labels, config.test_images, config.test_labels)
+    for key in given:
+        if key is not None and key not in file:
+            raise DataError(
+                f"{config.path} has no array {key!r}",
+                hint=f"it has {', '.join(file.keys) or 'no arrays'}",
+            )
+    found: tuple[str | None, ...] = given
+    if config.images is None:
+        for habit in _HABITS:
+            if habit[0] in file:
+                usual = (key if key is not None and key in file else None for key in habit)
+                found = tuple(key or other for key, other in zip(given, usual, strict=True))
+                break
+    images, labels, test_images, test_labels = found
+    if images is None:
+        raise DataError(
+            f"{config.path} has no array of a usual name for images; it has "
+            f"{', '.join(file.keys) or 'no arrays'}",
+            hint="name it by data.config.images, and the labels by data.config.labels",
+        )
+    if test_images is None and test_labels is not None:
+        raise DataError(
+            f"{config.path} has test labels {test_labels!r}, and no test images",
+            hint="name them by data.config.test_images",
+        )
+    return _Keys(images, labels, test_images, test_labels)
+
+
+def _image_shape(config: NpzConfig, file: NpzReader, key: str) -> _Shape:
+    header = file.header(key)
+    where = f"{config.path}: images {key!r}"
+    if header.dtype != "uint8":
+        raise DataError(
+            f"{where} are {header.dtype}, not uint8",
+            hint="save them as numbers from 0 to 255: (images * 255).round().astype('uint8')",
+        )
+    shape = header.shape
+    if len(shape) not in (3, 4):
+        raise DataError(
+            f"{where} have shape {list(shape)}",
+            hint="save them as [N, H, W], [N, H, W, C] or [N, C, H, W]",
+        )
+    if len(shape) == 3:
+        channels_last, channels, (count, high, wide) = True, 1, shape
+    else:
+        channels_last = _channels_last(config, shape, where)
+        count, *rest = shape
+        high, wide, channels = rest if channels_last else (*rest[1:], rest[0])
+    if channels not in (1, 3):
+        raise DataError(
+            f"{where} have shape {list(shape)}: {channels} channels, not 1 or 3",
+            hint="drop an alpha channel; set data.config.layout if these are not the channels",
+        )
+    if 0 in shape:
+        raise DataError(f"{where} have shape {list(shape)}: there are none")
+    if high != wide:
+        raise DataError(f"{where} are {high}x{wide}, not square", hint="crop them before saving")
+    return _Shape(count, high, channels, channels_last)
+
+
+def _channels_last(config: NpzConfig, shape: tuple[int, ...], where: str) -> bool:
+    if config.layout != "auto":
+        return config.layout == "NHWC"
+    first, last = shape[1] in (1, 3), shape[3] in (1, 3)
+    if first == last:
+        raise DataError(
+            f"{where} have shape {list(shape)}, which does not tell where the channels are",
+            hint="set data.config.layout to NHWC or NCHW (1 or 3 channels)",
+        )
+    return last
+
+
+def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
+    """Labels of a whole array of images, int64 [N]."""
+    header, count = file.header(key), file.header(images_key).shape[0]
+    where = f"{file.path}: labels {key!r}"
+    if header.dtype.kind not in "iu":
+        raise DataError(
+            f"{where} are {header.dtype}, not whole numbers",
+            hint="save the number of each image's class, from 0",
+        )
+    if header.shape != (count,):
+        raise DataError(
+            f"{where} have shape {list(header.shape)}, and {images_key!r} holds {count} images",
+            hint="save one label for each image, as [N]",
+        )
+    labels = file.read(key)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > 2**31 - 1:
+        raise DataError(
+            f"{where} lie in [{low}, {high}]", hint="number the classes 0, 1, 2, and so on"
+        )
+    return labels.astype("int64")
+
+
+def _class_names(file: NpzReader) -> tuple[str, ...] | None:
+    if _CLASS_NAMES not in file:
+        return None
+    header = file.header(_CLASS_NAMES)
+    if header.dtype.kind != "U" or len(header.shape) != 1:
+        raise DataError(
+            f"{file.path}: {_CLASS_NAMES!r} is {header.dtype} {list(header.shape)}, not a row of "
+            "text",
+            hint="save it as numpy.array(['first', 'second', ...])",
+        )
+    try:
+        names = tuple(str(name) for name in file.read(_CLASS_NAMES))
+        "".join(names).encode()
+    except ValueError as error:  # damaged bytes need not be letters
+        raise DataError(f"{file.path}: {_CLASS_NAMES!r} holds what is not text") from error
+    return names
+
+
+def _num_classes(file: NpzReader, keys: _Keys, names: tuple[str, ...] | None) -> int | None:
+    """How many classes the labels of both splits speak of; None without labels."""
+    highest = -1
+    for labels, images in ((keys.labels, keys.images), (keys.test_labels, keys.test_images)):
+        if labels is not None and images is not None:
+            highest = max(highest, int(_labels(file, labels, images).max()))
+    if highest < 0:
+        return None
+    if names is not None and highest >= len(names):
+        raise DataError(
+            f"{file.path}: a label is {highest}, and {_CLASS_NAMES!r} names {len(names)} classes",
+            hint="give every class a name, or leave class_names out",
+        )
+    return highest + 1 if names is None else len(names)

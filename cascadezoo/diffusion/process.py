@@ -1,0 +1,117 @@
+"""The forward process, and what a network may predict of it.
+
+A noised image is ``x_t = alpha * x0 + sigma * eps`` with ``alpha**2 + sigma**2 == 1`` (Ho et al.
+2020, eq. 4). ``alpha`` and ``sigma`` are floats, or tensors that broadcast against the image. The
+conversions follow from that equation and from ``v = alpha * eps - sigma * x0`` (Salimans & Ho
+2022, appendix D).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, assert_never
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Prediction",
+    "add_noise",
+    "eps_from_v",
+    "eps_from_x0",
+    "noise_table",
+    "prediction_target",
+    "rates_at",
+    "v_from_x0_eps",
+    "x0_from_eps",
+    "x0_from_prediction",
+    "x0_from_v",
+]
+
+Prediction = Literal["eps", "x0", "v"]
+Rate = float | Tensor
+
+
+def noise_table(signal: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+    """The rates alpha and sigma of every timestep, computed in float64.
+
+    Args:
+        signal: ``alphas_cumprod``, the variance that the signal keeps at each timestep.
+        dtype: what the table is rounded to.
+
+    Returns:
+        [T, 2] on the CPU, also where the default device is another one.
+    """
+    rows = [(math.sqrt(s), math.sqrt(1 - s)) for s in signal]
+    return torch.tensor(rows, dtype=dtype, device="cpu")
+
+
+def rates_at(table: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    """The rates alpha and sigma of a batch of images.
+
+    Args:
+        table: what :func:`noise_table` gave.
+        timesteps: int64 [N].
+
+    Returns:
+        Two tensors [N, 1, 1, 1].
+    """
+    alpha, sigma = table[timesteps].unbind(1)
+    return alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
+
+
+def add_noise(x0: Tensor, eps: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
+    """The noised image x_t (Ho et al. 2020, eq. 4)."""
+    return alpha * x0 + sigma * eps
+
+
+def x0_from_eps(x_t: Tensor, eps: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
+    """The clean image that a noise implies. Infinite where alpha is 0 (zero terminal SNR)."""
+    return (x_t - sigma * eps) / alpha
+
+
+def eps_from_x0(x_t: Tensor, x0: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
+    """The noise that a clean image implies. Infinite where sigma is 0 (no noise)."""
+    return (x_t - alpha * x0) / sigma
+
+
+def v_from_x0_eps(x0: Tensor, eps: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
+    """The velocity v (Salimans & Ho 2022)."""
+    return alpha * eps - sigma * x0
+
+
+def x0_from_v(x_t: Tensor, v: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
+    """The clean image that a velocity implies; finite at every timestep."""
+    return alpha * x_t - sigma * v
+
+
+def eps_from_v(x_t: Tensor, v: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
+    """The noise that a velocity implies; finite at every timestep."""
+    return alpha * v + sigma * x_t
+
+
+def prediction_target(
+    prediction: Prediction, x0: Tensor, eps: Tensor, alpha: Rate, sigma: Rate
+) -> Tensor:
+    """What a network of that prediction shall output."""
+    if prediction == "eps":
+        return eps
+    if prediction == "x0":
+        return x0
+    if prediction == "v":
+        return v_from_x0_eps(x0, eps, alpha, sigma)
+    assert_never(prediction)
+
+
+def x0_from_prediction(
+    prediction: Prediction, x_t: Tensor, output: Tensor, alpha: Rate, sigma: Rate
+) -> Tensor:
+    """The clean image that a network's output implies."""
+    if prediction == "eps":
+        return x0_from_eps(x_t, output, alpha, sigma)
+    if prediction == "x0":
+        return output
+    if prediction == "v":
+        return x0_from_v(x_t, output, alpha, sigma)
+    assert_never(prediction)

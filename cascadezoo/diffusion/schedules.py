@@ -1,0 +1,125 @@
+"""Noise schedules as lists of float64 numbers. Free of torch, so that a config can look at one.
+
+A schedule is the list of ``betas`` of T timesteps: the share of the variance that each step of
+the forward process replaces by noise (Ho et al. 2020). ``alphas_cumprod[t]`` is the variance that
+the clean image keeps at timestep t, the noise has ``1 - alphas_cumprod[t]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from operator import mul
+from typing import Literal, assert_never
+
+__all__ = [
+    "Spacing",
+    "alphas_cumprod",
+    "cosine_betas",
+    "linear_betas",
+    "rescale_zero_terminal_snr",
+    "spaced_timesteps",
+    "terminal_signal_variance",
+]
+
+Spacing = Literal["trailing", "leading", "linspace"]
+
+
+def linear_betas(timesteps: int, start: float = 1e-4, end: float = 0.02) -> list[float]:
+    """Betas that rise linearly from ``start`` to ``end`` (Ho et al. 2020, section 4).
+
+    The published end points are meant for 1000 timesteps; with fewer, the last step keeps most of
+    the signal (see :func:`terminal_signal_variance`).
+
+    Raises:
+        ValueError: fewer than one timestep, or betas that do not lie in (0, 1).
+    """
+    _check_timesteps(timesteps)
+    if not 0 < start < 1 or not 0 < end < 1:
+        raise ValueError(f"betas lie in (0, 1), not {start} .. {end}")
+    if timesteps == 1:
+        return [start]
+    return [start + (end - start) * t / (timesteps - 1) for t in range(timesteps)]
+
+
+def cosine_betas(timesteps: int, offset: float = 0.008, limit: float = 0.999) -> list[float]:
+    """Betas under which the signal falls like a squared cosine (Nichol & Dhariwal 2021, eq. 17).
+
+    Args:
+        timesteps: T.
+        offset: the paper's s, which keeps the first betas from being too small.
+        limit: the largest beta.
+
+    Raises:
+        ValueError: fewer than one timestep.
+    """
+    _check_timesteps(timesteps)
+
+    def signal(time: float) -> float:
+        return math.cos((time + offset) / (1 + offset) * math.pi / 2) ** 2
+
+    return [
+        min(1 - signal((t + 1) / timesteps) / signal(t / timesteps), limit)
+        for t in range(timesteps)
+    ]
+
+
+def rescale_zero_terminal_snr(betas: Sequence[float]) -> list[float]:
+    """The schedule, shifted and scaled so that its last timestep is pure noise.
+
+    Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1.
+    The last beta becomes exactly 1. There, noise tells nothing of the image, so a network must
+    predict v or x0 and not eps.
+
+    Raises:
+        ValueError: fewer than two timesteps.
+    """
+    if len(betas) < 2:
+        raise ValueError("rescaling to zero terminal SNR needs at least two timesteps")
+    roots = [math.sqrt(signal) for signal in alphas_cumprod(betas)]
+    first, last = roots[0], roots[-1]
+    signals = [((root - last) * first / (first - last)) ** 2 for root in roots]
+    ratios = [after / before for before, after in pairwise(signals)]
+    return [1 - signals[0], *(1 - ratio for ratio in ratios)]
+
+
+def alphas_cumprod(betas: Sequence[float]) -> list[float]:
+    """The variance that the signal keeps at each timestep: running product of ``1 - beta``."""
+    return list(accumulate((1 - beta for beta in betas), mul))
+
+
+def terminal_signal_variance(betas: Sequence[float]) -> float:
+    """The variance that the signal keeps at the last timestep; 0 where it is pure noise."""
+    return alphas_cumprod(betas)[-1]
+
+
+def spaced_timesteps(timesteps: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
+    """The timesteps that a sampler of ``steps`` steps visits, falling (Lin et al. 2024, table 2).
+
+    Args:
+        timesteps: T, how many the network was trained with.
+        steps: how many to take of them.
+        spacing: ``trailing`` starts at T-1, where training ended, and is what the paper
+            recommends; ``leading`` ends at 0; ``linspace`` has both ends.
+
+    Raises:
+        ValueError: ``steps`` does not lie in 1..T.
+    """
+    _check_timesteps(timesteps)
+    if not 1 <= steps <= timesteps:
+        raise ValueError(f"{steps} steps do not fit into {timesteps} timesteps")
+    if spacing == "trailing":
+        return [round((steps - i) * timesteps / steps) - 1 for i in range(steps)]
+    if spacing == "leading":
+        return [i * (timesteps // steps) for i in reversed(range(steps))]
+    if spacing == "linspace":
+        if steps == 1:
+            return [timesteps - 1]
+        return [round(i * (timesteps - 1) / (steps - 1)) for i in reversed(range(steps))]
+    assert_never(spacing)
+
+
+def _check_timesteps(timesteps: int) -> None:
+    if timesteps < 1:
+        raise ValueError(f"a schedule has at least one timestep, not {timesteps}")

@@ -1,0 +1,1 @@
+"""Figures of a model: how good its images are, and how that was measured. See README.md."""

@@ -1,0 +1,75 @@
+"""Bytes and floats: the one place where images in [-1, 1] become the bytes that are published."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cascadezoo.errors import InputError
+
+__all__ = ["check_images", "to_float", "to_uint8"]
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse what is no batch of images.
+
+    Args:
+        images: anything.
+
+    Raises:
+        InputError: not uint8 or floating [N, C, H, W] with 1 or 3 channels and some pixels, or
+            floats among which there are NaN or infinite ones.
+    """
+    shape = tuple(images.shape)
+    if images.dim() != 4 or shape[1] not in (1, 3) or 0 in shape[2:]:
+        raise InputError(
+            f"images have the shape {shape}, not [N, C, H, W] with 1 or 3 channels",
+            hint="a single image is images[None]; channels last is images.permute(0, 3, 1, 2)",
+        )
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise InputError(
+            f"images are {images.dtype}, not uint8 and not floating",
+            hint="pass bytes in [0, 255] as uint8, or floats in [-1, 1]",
+        )
+    bad = ~torch.isfinite(images).flatten(1).all(dim=1)
+    if bool(bad.any()):
+        rows = bad.nonzero().flatten().tolist()
+        some = ", ".join(str(row) for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
+        raise InputError(
+            f"{len(rows)} of {len(images)} images hold NaN or infinite values (number {some})",
+            hint="the model diverged: lower its learning rate, clip gradients, "
+            'or train with "precision": "fp32"',
+        )
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images as bytes.
+
+    Args:
+        images: floating [N, C, H, W] in [-1, 1], clamped to that; uint8 comes back as it is.
+
+    Returns:
+        uint8 [N, C, H, W], on the same device; -1 is 0 and 1 is 255, rounded to the nearest.
+
+    Raises:
+        InputError: see :func:`check_images`.
+    """
+    check_images(images)
+    if images.dtype == torch.uint8:
+        return images
+    scaled = (images.detach().float().clamp(-1, 1) + 1) * 127.5
+    return scaled.round_().to(torch.uint8)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Images as floats.
+
+    Args:
+        images: uint8 [N, C, H, W]; floating ones come back as they are.
+
+    Returns:
+        float32 [N, C, H, W] in [-1, 1]; :func:`to_uint8` gives the same bytes back.
+    """
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images

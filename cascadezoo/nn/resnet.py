@@ -1,0 +1,103 @@
+"""Residual blocks of U-Nets and upsamplers."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cascadezoo.nn.sizes import divisor_near
+
+__all__ = ["BottleneckBlock", "Norm", "ResidualBlock", "zero"]
+
+L = TypeVar("L", nn.Conv2d, nn.Linear)
+
+
+class Norm(nn.GroupNorm):
+    """Group normalisation whose groups always divide the channels, in float32.
+
+    At most 32 groups (Wu & He 2018) of at least 4 channels where the width allows it. Under
+    autocast the input is raised to float32: the statistics need it, and PyTorch's bfloat16 kernel
+    for channels_last is several times slower on CPUs.
+
+    Args:
+        channels: of the input.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(divisor_near(channels, max(1, min(32, channels // 4))), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From [N, C, H, W] to the same in float32."""
+        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps)
+
+
+class ResidualBlock(nn.Module):
+    """Two times norm, SiLU, 3x3 convolution, added to the input (He et al. 2016; Ho et al. 2020).
+
+    The last convolution starts at zero, so a fresh block passes its input on.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        time: width of the time embedding, which scales and shifts the second norm (Dhariwal &
+            Nichol 2021); None for a block that knows no time.
+        dropout: before the last convolution.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, time: int | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = Norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.time = nn.Linear(time, 2 * outputs) if time is not None else None
+        self.norm2 = Norm(outputs)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv2 = zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """From [N, inputs, H, W] and an activated embedding [N, time] to [N, outputs, H, W]."""
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.time is not None and time is not None:
+            scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        out: Tensor = self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+        return out
+
+
+class BottleneckBlock(nn.Module):
+    """Narrow, look around with a 3x3 convolution, widen, add to the input (He et al. 2016).
+
+    A tenth of the work of two 3x3 convolutions at full width, and in enlarging CIFAR-10 from 16 to
+    32 pixels the better of the two for the same training time. The last layer starts at zero.
+
+    Args:
+        channels: of input and output.
+        inner: channels of the 3x3 convolution.
+    """
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.norm1 = Norm(channels)
+        self.narrow = nn.Conv2d(channels, inner, 1)
+        self.norm2 = Norm(inner)
+        self.conv = nn.Conv2d(inner, inner, 3, padding=1)
+        self.widen = zero(nn.Conv2d(inner, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From [N, channels, H, W] to the same."""
+        h = self.narrow(F.silu(self.norm1(x)))
+        h = self.conv(F.silu(self.norm2(h)))
+        out: Tensor = x + self.widen(F.silu(h))
+        return out
+
+
+def zero(layer: L) -> L:
+    """The layer, its weights and bias set to zero."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,181 @@
+"""What a run wrote down while it trained, read for drawing. Free of torch and matplotlib."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cascadezoo.errors import RunFolderError
+
+__all__ = ["Course", "Line", "PhaseSpan", "read_course", "read_events"]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseSpan:
+    """A phase and the global steps it went from and to."""
+
+    name: str
+    index: int
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class Line:
+    """A quantity over global steps within one phase."""
+
+    steps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def add(self, step: int, value: float) -> None:
+        """Append a point."""
+        self.steps.append(step)
+        self.values.append(value)
+
+
+@dataclass(slots=True)
+class Course:
+    """The course of a training: every quantity by name, one line a phase.
+
+    Attributes:
+        losses: by ``stage.loss``.
+        rates: learning rates by stage.
+        forcing: teacher forcing, one line a phase.
+        epochs: seconds of each epoch at the step where it ended, one line a phase.
+        figures: value and spread of measured figures, by name.
+    """
+
+    phases: list[PhaseSpan] = field(default_factory=list)
+    losses: dict[str, dict[int, Line]] = field(default_factory=dict)
+    rates: dict[str, dict[int, Line]] = field(default_factory=dict)
+    forcing: dict[int, Line] = field(default_factory=dict)
+    epochs: dict[int, Line] = field(default_factory=dict)
+    figures: dict[str, list[tuple[int, float, float | None]]] = field(default_factory=dict)
+
+
+def read_events(source: Path | str | Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The events of a run.
+
+    Args:
+        source: an ``events.jsonl``, or the events themselves. Lines that are no JSON object,
+            as a killed process leaves them, are passed over.
+
+    Raises:
+        RunFolderError: the file cannot be read.
+    """
+    if not isinstance(source, (str, Path)):
+        return list(source)
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RunFolderError(
+            f"the events of a run cannot be read from {path}: {error.strerror or error}",
+            hint="name the events.jsonl in a run folder that cascadezoo build wrote",
+        ) from error
+    rows: list[Mapping[str, Any]] = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def read_course(source: Path | str | Iterable[Mapping[str, Any]]) -> Course:
+    """The course of a training, from its events.
+
+    Events of an unknown kind are passed over. A run that was stopped and went on from a
+    checkpoint tells some steps twice; what was told last counts.
+
+    Args:
+        source: what :func:`read_events` takes.
+
+    Raises:
+        RunFolderError: the file cannot be read.
+    """
+    latest: dict[tuple[str, int, str], Mapping[str, Any]] = {}
+    for row in read_events(source):
+        step = row.get("step")
+        if not isinstance(step, int):
+            continue
+        kind = str(row.get("event"))
+        extra = ""
+        if kind == "phase":
+            extra = f"{row.get('phase_index')} {row.get('state')}"
+        elif kind == "figure":
+            extra = str(_mapping(row.get("figure")).get("name"))
+        latest[kind, step, extra] = row
+    rows = sorted(latest.values(), key=lambda row: int(row["step"]))
+    course = Course(phases=_phases(rows))
+    for row in rows:
+        _take(course, row)
+    return course
+
+
+def _take(course: Course, row: Mapping[str, Any]) -> None:
+    step, kind = int(row["step"]), row.get("event")
+    if kind == "log":
+        index = _index(course, row)
+        for name, value in _numbers(row.get("losses")).items():
+            course.losses.setdefault(name, {}).setdefault(index, Line()).add(step, value)
+        for name, value in _numbers(row.get("lr")).items():
+            course.rates.setdefault(name, {}).setdefault(index, Line()).add(step, value)
+        for value in _numbers({"": row.get("teacher_forcing")}).values():
+            course.forcing.setdefault(index, Line()).add(step, value)
+    elif kind == "epoch":
+        for value in _numbers({"": row.get("seconds")}).values():
+            course.epochs.setdefault(_index(course, row), Line()).add(step, value)
+    elif kind == "figure":
+        figure = _mapping(row.get("figure"))
+        numbers = _numbers({key: figure.get(key) for key in ("value", "std")})
+        if "value" in numbers:
+            place = course.figures.setdefault(str(figure.get("name")), [])
+            place.append((step, numbers["value"], numbers.get("std")))
+
+
+def _phases(rows: list[Mapping[str, Any]]) -> list[PhaseSpan]:
+    """Phases as their own events tell, widened to every step that names them."""
+    names: list[tuple[int, str]] = []
+    spans: dict[tuple[int, str], tuple[int, int]] = {}
+    for row in rows:
+        if not isinstance(row.get("phase"), str):
+            continue
+        index, name, step = row.get("phase_index"), str(row["phase"]), int(row["step"])
+        if isinstance(index, int):
+            key = (index, name)
+        else:
+            same = [known for known in names if known[1] == name]
+            if not same:
+                continue
+            key = same[-1]
+        if key not in spans:
+            names.append(key)
+        low, high = spans.get(key, (step, step))
+        spans[key] = (min(low, step), max(high, step))
+    return [PhaseSpan(name, index, *spans[index, name]) for index, name in sorted(spans)]
+
+
+def _index(course: Course, row: Mapping[str, Any]) -> int:
+    index = row.get("phase_index")
+    if isinstance(index, int):
+        return index
+    same = [p.index for p in course.phases if p.name == row.get("phase")]
+    return same[-1] if same else 0
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _numbers(value: object) -> dict[str, float]:
+    return {
+        str(name): float(number)
+        for name, number in _mapping(value).items()
+        if isinstance(number, (int, float)) and not isinstance(number, bool)
+    }

@@ -1,0 +1,205 @@
+"""Images as pictures: grids of samples and strips that show a cascade stage by stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from cascadezoo.errors import InputError
+from cascadezoo.evaluate.pixels import to_uint8
+
+__all__ = ["grid", "samples_picture", "stage_strip", "to_pil", "to_uint8"]
+
+CELL = 96
+"""About how many pixels wide an image is drawn unless told otherwise."""
+
+_LARGEST_CELL = 512
+_PAD = 2
+_GAP = 10
+_MARGIN = 12
+_NAME_SIZE = 14
+_NOTE_SIZE = 12
+_WHITE = (255, 255, 255)
+_INK = (32, 32, 32)
+_FAINT = (110, 110, 110)
+
+_Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Images for PIL.
+
+    Args:
+        images: floating [N, C, H, W] in [-1, 1], or uint8; 1 or 3 channels.
+
+    Returns:
+        N pictures of mode ``L`` or ``RGB``.
+
+    Raises:
+        InputError: another shape or type, or values that are not finite.
+    """
+    rows = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row) for row in rows]
+
+
+def grid(
+    images: Tensor, columns: int | None = None, scale: int | None = None, pad: int = 2
+) -> Image.Image:
+    """Images side by side, each pixel enlarged to a square, on white.
+
+    Args:
+        images: floating [N, C, H, W] in [-1, 1], or uint8; N at least 1.
+        columns: images in a row; None makes the grid about square.
+        scale: how many pixels wide each pixel is drawn; None draws small images about
+            96 pixels wide and large ones as they are.
+        pad: pixels between the images and around them.
+
+    Returns:
+        An RGB picture, ``columns * (W * scale + pad) + pad`` wide and
+        ``rows * (H * scale + pad) + pad`` high.
+
+    Raises:
+        InputError: no images, or a number below its least.
+    """
+    cells = to_pil(images)
+    if not cells:
+        raise InputError("there are no images to draw", hint="draw at least one")
+    columns = math.ceil(math.sqrt(len(cells))) if columns is None else columns
+    width, height = cells[0].size
+    scale = max(1, CELL // max(width, height)) if scale is None else scale
+    if columns < 1 or scale < 1 or pad < 0:
+        raise InputError(
+            f"a grid of {columns} columns, scale {scale} and padding {pad} cannot be drawn",
+            hint="columns and scale are at least 1, padding at least 0",
+        )
+    columns = min(columns, len(cells))
+    width, height = width * scale, height * scale
+    rows = math.ceil(len(cells) / columns)
+    size = (columns * (width + pad) + pad, rows * (height + pad) + pad)
+    sheet = Image.new("RGB", size, _WHITE)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        place = (pad + column * (width + pad), pad + row * (height + pad))
+        sheet.paste(_enlarge(cell, width, height), place)
+    return sheet
+
+
+def stage_strip(stages: Mapping[str, Tensor]) -> Image.Image:
+    """How each sample comes about: one row a sample, one column a stage, coarse to fine.
+
+    Args:
+        stages: the images of each stage by its name, in the order of the cascade; floating
+            [N, C, H, W] in [-1, 1] or uint8, with one N; sizes and channels may differ.
+
+    Returns:
+        An RGB picture; every image is drawn equally large, with its stage's name and size above.
+
+    Raises:
+        InputError: no stages, or different numbers of images.
+    """
+    columns = {name: to_pil(images) for name, images in stages.items()}
+    counts = {name: len(column) for name, column in columns.items()}
+    if not counts or len(set(counts.values())) > 1 or 0 in counts.values():
+        raise InputError(
+            f"a strip needs the same number of images of every stage, and got {counts or 'none'}",
+            hint="sample with return_stages=True and pass what it returns",
+        )
+    sizes = {name: column[0].size for name, column in columns.items()}
+    cell = _common_cell([max(size) for size in sizes.values()])
+    names, rows = list(columns), next(iter(counts.values()))
+    head = _head_height()
+    width = len(columns) * (cell + _GAP) - _GAP
+    sheet = Image.new("RGB", (width, head + rows * (cell + _PAD) - _PAD), _WHITE)
+    for number, name in enumerate(names):
+        left = number * (cell + _GAP)
+        _write_head(sheet, left, cell, name, "{}x{}".format(*sizes[name]))
+        for row, image in enumerate(columns[name]):
+            sheet.paste(_enlarge(image, cell, cell), (left, head + row * (cell + _PAD)))
+    return sheet
+
+
+def samples_picture(
+    samples: Tensor, stages: Mapping[str, Tensor] | None = None, *, columns: int | None = None
+) -> Image.Image:
+    """What a metric card shows: a grid of samples, and beside it some of them stage by stage.
+
+    Args:
+        samples: floating [N, C, H, W] in [-1, 1], or uint8; N at least 1.
+        stages: what :func:`stage_strip` takes; None, or a single stage, draws the grid alone.
+        columns: images in a row of the grid.
+
+    Returns:
+        An RGB picture. The strip shows as many samples as fit beside the grid, at least one.
+
+    Raises:
+        InputError: no samples, or stages with different numbers of images.
+    """
+    # Without the outer padding, so that the grid's rows and the strip's stand side by side.
+    sheet = grid(samples, columns, pad=_PAD)
+    sheet = sheet.crop((_PAD, _PAD, sheet.width - _PAD, sheet.height - _PAD))
+    head = _head_height()
+    left = Image.new("RGB", (max(sheet.width, CELL), head + sheet.height), _WHITE)
+    height, width = samples.shape[2:]
+    title = f"{len(samples)} sample{'' if len(samples) == 1 else 's'}"
+    _write_head(left, 0, left.width, title, f"{width}x{height}")
+    left.paste(sheet, (0, head))
+    parts = [left]
+    if stages is not None and len(stages) > 1:
+        cell = _common_cell([max(images.shape[2:]) for images in stages.values()])
+        rows = max(1, (sheet.height + _PAD) // (cell + _PAD))
+        parts.append(stage_strip({name: images[:rows] for name, images in stages.items()}))
+    size = (
+        sum(part.width for part in parts) + (len(parts) - 1) * 3 * _GAP + 2 * _MARGIN,
+        max(part.height for part in parts) + 2 * _MARGIN,
+    )
+    whole = Image.new("RGB", size, _WHITE)
+    across = _MARGIN
+    for part in parts:
+        whole.paste(part, (across, _MARGIN))
+        across += part.width + 3 * _GAP
+    return whole
+
+
+def _common_cell(sizes: list[int]) -> int:
+    """The width to draw images of several sizes at, so that every pixel becomes a whole square."""
+    common = math.lcm(*sizes)
+    if common > _LARGEST_CELL:
+        return max(*sizes, CELL)
+    return common * max(1, CELL // common)
+
+
+def _enlarge(image: Image.Image, width: int, height: int) -> Image.Image:
+    return image.convert("RGB").resize((width, height), Image.Resampling.NEAREST)
+
+
+def _fonts() -> tuple[_Font, _Font]:
+    return ImageFont.load_default(_NAME_SIZE), ImageFont.load_default(_NOTE_SIZE)
+
+
+def _line_height(font: _Font) -> int:
+    return math.ceil(font.getbbox("Ag|")[3]) + 3
+
+
+def _head_height() -> int:
+    return sum(_line_height(font) for font in _fonts()) + 4
+
+
+def _write_head(sheet: Image.Image, left: int, width: int, name: str, note: str) -> None:
+    """A name and a fainter note below it, at the top of a column."""
+    name_font, note_font = _fonts()
+    pen = ImageDraw.Draw(sheet)
+    pen.text((left, 0), _fit(name, name_font, width), fill=_INK, font=name_font)
+    below = _line_height(name_font)
+    pen.text((left, below), _fit(note, note_font, width), fill=_FAINT, font=note_font)
+
+
+def _fit(text: str, font: _Font, width: int) -> str:
+    """The text, cut so that it is at most ``width`` pixels wide."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

@@ -1,0 +1,219 @@
+"""The stage contract: what every kind implements, built-in or not.
+
+Images are float tensors, NCHW, in [-1, 1]. Labels are int64 tensors of shape [N].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cascadezoo.configs import ImageShape, StageConfig
+from cascadezoo.draws import Draw, ImageDraw
+
+__all__ = [
+    "GROUP",
+    "Loss",
+    "SampleRequest",
+    "Stage",
+    "StageGeometry",
+    "StageInputs",
+    "StageOutput",
+    "TrainContext",
+    "downsample",
+]
+
+GROUP = "generator"
+"""The parameter group that losses and parameters belong to unless a stage says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageGeometry:
+    """Where a stage stands in its cascade.
+
+    Args:
+        output: the image that the stage makes.
+        input: the image that it receives; None for a generator.
+        num_classes: how many labels the data have; None where they have none.
+    """
+
+    output: ImageShape
+    input: ImageShape | None = None
+    num_classes: int | None = None
+
+
+@dataclass(slots=True)
+class TrainContext:
+    """What a stage may know of the training step it takes part in.
+
+    Args:
+        draw: this step's random numbers; use no others, so that a resumed run repeats itself.
+        labels: int64 [N], or None where the data have none.
+        progress: the share of the phase that is done, in [0, 1].
+        step: the step within the phase, from 0.
+        phase: the phase's name.
+    """
+
+    draw: Draw
+    labels: Tensor | None = None
+    progress: float = 0.0
+    step: int = 0
+    phase: str = ""
+
+
+@dataclass(slots=True)
+class StageInputs:
+    """What :meth:`Stage.preprocess` hands to :meth:`Stage.forward`. Unused fields stay None.
+
+    Args:
+        target: the clean image to produce, [N, C, H, W].
+        upstream: the image of the stage before, [N, C', H', W'].
+        labels: int64 [N].
+        noise: the noise that was mixed in.
+        times: [N], the timesteps or times of a diffusion or flow.
+        noisy: the noised image that the network sees.
+        extra: anything else that the stage needs, by name.
+    """
+
+    target: Tensor
+    upstream: Tensor | None = None
+    labels: Tensor | None = None
+    noise: Tensor | None = None
+    times: Tensor | None = None
+    noisy: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Loss:
+    """A loss that trains one parameter group only.
+
+    Args:
+        value: a scalar tensor.
+        group: the name of a group that :meth:`Stage.parameter_groups` gives.
+    """
+
+    value: Tensor
+    group: str = GROUP
+
+
+@dataclass(slots=True)
+class StageOutput:
+    """What a stage makes of a training batch.
+
+    Args:
+        estimate: the differentiable guess of the target, [N, C, H, W]; flows downstream.
+        losses: scalar tensors by name; a :class:`Loss` where it is not of the usual group.
+    """
+
+    estimate: Tensor
+    losses: dict[str, Tensor | Loss] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class SampleRequest:
+    """What a stage shall sample.
+
+    Args:
+        count: how many images, N.
+        draw: their random numbers, one stream for each image.
+        labels: int64 [N], or None.
+        steps: how many steps an iterative stage takes; None is its config's number.
+        guidance: the scale of classifier-free guidance; None is the config's.
+        sampler: the name of the sampler; None is the config's.
+        options: anything else, by name.
+    """
+
+    count: int
+    draw: ImageDraw
+    labels: Tensor | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Stage(nn.Module, ABC):
+    """One trainable step of a cascade.
+
+    Subclasses set ``Config`` and build their layers in ``__init__(config, geometry)`` after
+    calling ``super().__init__``. A cascade is first built on the meta device, so constant
+    tensors that are not saved (``register_buffer(..., persistent=False)``) must be made with
+    ``device="cpu"`` written out.
+
+    Args:
+        config: the validated config of the kind.
+        geometry: sizes, channels and number of classes.
+    """
+
+    Config: ClassVar[type[StageConfig]]
+
+    sampling_options: ClassVar[frozenset[str]] = frozenset()
+    """Which of ``steps``, ``guidance``, ``sampler`` (and further options) the stage heeds."""
+
+    def __init__(self, config: Any, geometry: StageGeometry) -> None:
+        super().__init__()
+        self.config = config
+        self.geometry = geometry
+
+    @property
+    def in_size(self) -> int | None:
+        """Height and width of the upstream image; None for a generator."""
+        return None if self.geometry.input is None else self.geometry.input.size
+
+    @property
+    def out_size(self) -> int:
+        """Height and width of the image that the stage makes."""
+        return self.geometry.output.size
+
+    def upstream_target(self, images: Tensor) -> Tensor:
+        """What the stage before this one must learn to produce.
+
+        Args:
+            images: this stage's target, [N, C, out_size, out_size].
+
+        Returns:
+            The images resized to ``in_size``, [N, C, in_size, in_size].
+        """
+        return images if self.in_size is None else downsample(images, self.in_size)
+
+    @abstractmethod
+    def preprocess(
+        self, target: Tensor, upstream: Tensor | None, context: TrainContext
+    ) -> StageInputs:
+        """Turn a clean target and the upstream image into training inputs.
+
+        Noise, timesteps, augmentation and dropped labels are decided here, by ``context.draw``.
+        """
+
+    @abstractmethod
+    def forward(self, inputs: StageInputs) -> StageOutput:
+        """Named losses, and the differentiable estimate of the target that flows downstream."""
+
+    @abstractmethod
+    def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
+        """Draw the stage's images, [N, C, out_size, out_size]."""
+
+    def upstream_request(self, request: SampleRequest) -> SampleRequest:
+        """How the stage before this one shall sample. Default: as this one was asked to."""
+        return request
+
+    def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
+        """How many times :meth:`sample` runs the network on an image. For FLOP counts."""
+        return 1
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters by group; each group has an optimizer of its own."""
+        return {GROUP: list(self.parameters())}
+
+
+def downsample(images: Tensor, size: int) -> Tensor:
+    """Resize to a smaller ``size`` by averaging areas, which keeps the range of the values."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, size=(size, size), mode="area")

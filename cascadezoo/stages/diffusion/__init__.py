@@ -1,0 +1,1 @@
+"""diffusion.v1: the shallow wide diffusion model of the cascade study."""

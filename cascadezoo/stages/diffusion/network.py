@@ -1,0 +1,115 @@
+"""The shallow wide network of the cascade study."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cascadezoo.nn.embeddings import TimeEmbedding
+from cascadezoo.nn.resnet import Norm, zero
+
+__all__ = ["ShallowWide"]
+
+
+class _Layer(nn.Module):
+    """Norm, SiLU, convolution to the inner width, then the same back, told the timestep."""
+
+    def __init__(self, channels: int, latent: int, time: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = Norm(channels)
+        self.conv1 = nn.Conv2d(channels, latent, 3, padding=1)
+        self.time = nn.Linear(time, 2 * latent)
+        self.norm2 = Norm(latent)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv2 = nn.Conv2d(latent, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(self.conv1(F.silu(self.norm1(x)))) * (1 + scale) + shift
+        out: Tensor = self.conv2(self.dropout(F.silu(h)))
+        return out
+
+
+class _Group(nn.Module):
+    """Layers that one skip connection spans. The last starts at zero."""
+
+    def __init__(self, layers: list[_Layer]) -> None:
+        super().__init__()
+        zero(layers[-1].conv2)
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = x
+        for layer in self.layers:
+            h = layer(h, time)
+        return x + h
+
+
+class ShallowWide(nn.Module):
+    """A few wide convolutional layers at the image's own resolution, in channels_last.
+
+    The study gives widths, the number of layers and "skip every 2 layers", and no more. This is
+    one reading of it: each layer goes from ``channels`` to ``latent`` and back, and what entered
+    a group of ``skip_every`` layers is added to what leaves it, as in a residual network (He et al.
+    2016). The last layer of a group starts at zero, so a fresh group passes its input on.
+
+    Args:
+        image: channels of the image.
+        channels: width between the layers.
+        latent: width inside a layer.
+        layers: how many.
+        skip_every: how many of them a skip connection spans; the last group may have fewer.
+        embedding: width of the sinusoidal timestep embedding.
+        embedding_hidden: width of the perceptron it passes through.
+        dropout: in every layer.
+        num_classes: labels that it is conditioned on; label ``num_classes`` stands for none. None
+            for a network that knows no labels.
+    """
+
+    def __init__(
+        self,
+        image: int,
+        *,
+        channels: int = 128,
+        latent: int = 256,
+        layers: int = 6,
+        skip_every: int = 2,
+        embedding: int = 32,
+        embedding_hidden: int = 128,
+        dropout: float = 0.0,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.time = TimeEmbedding(embedding, embedding_hidden)
+        self.labels = (
+            None if num_classes is None else nn.Embedding(num_classes + 1, embedding_hidden)
+        )
+        self.stem = nn.Conv2d(image, channels, 3, padding=1)
+        spans = [min(skip_every, layers - first) for first in range(0, layers, skip_every)]
+        self.groups = nn.ModuleList(
+            _Group([_Layer(channels, latent, embedding_hidden, dropout) for _ in range(span)])
+            for span in spans
+        )
+        self.norm = Norm(channels)
+        self.head = zero(nn.Conv2d(channels, image, 3, padding=1))
+
+    def forward(self, x: Tensor, times: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The prediction, [N, C, H, W].
+
+        Args:
+            x: noised images, [N, C, H, W].
+            times: timesteps [N].
+            labels: int64 [N]; None for images that have no labels.
+        """
+        embedding = self.time(times)
+        if self.labels is not None:
+            embedding = embedding + (
+                self.labels.weight[-1] if labels is None else self.labels(labels)
+            )
+        embedding = F.silu(embedding)
+        h = self.stem(x.contiguous(memory_format=torch.channels_last))
+        for group in self.groups:
+            h = group(h, embedding)
+        out: Tensor = self.head(F.silu(self.norm(h)))
+        return out

@@ -1,0 +1,1 @@
+"""flow.v1: rectified flow on a class-conditional U-Net."""

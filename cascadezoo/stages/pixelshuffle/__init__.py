@@ -1,0 +1,1 @@
+"""pixelshuffle.v1: sub-pixel convolution over an interpolation."""

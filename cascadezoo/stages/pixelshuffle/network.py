@@ -1,0 +1,47 @@
+"""The network of ``pixelshuffle.v1``."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cascadezoo.nn.resnet import BottleneckBlock, zero
+from cascadezoo.nn.upsample import PixelShuffleUp, factor_steps
+
+__all__ = ["PixelShuffleNetwork"]
+
+
+class PixelShuffleNetwork(nn.Module):
+    """Residual blocks at low resolution, then one sub-pixel convolution per prime factor.
+
+    It works in channels_last. The last convolution starts at zero.
+
+    Args:
+        image: channels of the image.
+        factor: how many times larger the output is.
+        hidden: width at low resolution; an eighth of it after the first enlargement.
+        blocks: residual blocks at low resolution.
+    """
+
+    def __init__(self, image: int, *, factor: int, hidden: int = 256, blocks: int = 2) -> None:
+        super().__init__()
+        fine = max(hidden // 8, 1)
+        first, *further = factor_steps(factor)
+        self.stem = nn.Conv2d(image, hidden, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            BottleneckBlock(hidden, max(hidden // 4, 1)) for _ in range(blocks)
+        )
+        self.up = nn.ModuleList([PixelShuffleUp(hidden, fine, first, kernel=1)])
+        self.up.extend(PixelShuffleUp(fine, fine, step) for step in further)
+        self.head = zero(nn.Conv2d(fine, image, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From [N, C, H, W] to the residual, [N, C, factor * H, factor * W]."""
+        h = self.stem(x.contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            h = block(h)
+        for up in self.up:
+            h = up(F.silu(h))
+        out: Tensor = self.head(F.silu(h))
+        return out

@@ -1,0 +1,41 @@
+"""``pixelshuffle.v1``: an upsampler that predicts what an interpolation lacks."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from cascadezoo.stages.base import StageGeometry
+from cascadezoo.stages.pixelshuffle.config import PixelShuffleConfig
+from cascadezoo.stages.pixelshuffle.network import PixelShuffleNetwork
+from cascadezoo.stages.residual import ResidualStage
+
+__all__ = ["PixelShuffleUpsampler"]
+
+
+class PixelShuffleUpsampler(ResidualStage):
+    """Sub-pixel convolution (Shi et al. 2016) over an interpolation."""
+
+    Config = PixelShuffleConfig
+    config: PixelShuffleConfig
+
+    def __init__(self, config: PixelShuffleConfig, geometry: StageGeometry) -> None:
+        super().__init__(config, geometry)
+        self.network = PixelShuffleNetwork(
+            geometry.output.channels,
+            factor=config.factor,
+            hidden=config.hidden,
+            blocks=config.blocks,
+        )
+
+    def base(self, upstream: Tensor) -> Tensor:
+        """The upstream image, interpolated to ``out_size``."""
+        mode = self.config.interpolation
+        corners = None if mode == "nearest" else False
+        size = (self.out_size, self.out_size)
+        return F.interpolate(upstream, size=size, mode=mode, align_corners=corners)
+
+    def residual(self, upstream: Tensor) -> Tensor:
+        """What the network adds."""
+        residual: Tensor = self.network(upstream)
+        return self.config.residual_scale * residual

@@ -1,0 +1,1 @@
+"""vit.v1: transformer blocks on patches, residual output."""

@@ -1,0 +1,57 @@
+"""The config of ``vit.v1``. Free of torch and timm."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from cascadezoo.configs import ConfigProblem, ImageShape, RefinerConfig, Width
+from cascadezoo.stages.config import Dropout, ResidualScale
+
+__all__ = ["ViTConfig"]
+
+
+class ViTConfig(RefinerConfig):
+    """Transformer blocks on patches (Dosovitskiy et al. 2021) that predict a correction."""
+
+    features: Width = 256
+    """Width of a patch's token."""
+
+    blocks: Annotated[int, Field(ge=1, le=256)] = 2
+    """How many transformer blocks."""
+
+    heads: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Attention heads; must divide `features`."""
+
+    patch_size: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Height and width of a patch in pixels; must divide the image's size."""
+
+    mlp_ratio: Annotated[float, Field(ge=1.0, le=64.0)] = 4.0
+    """Width of the blocks' perceptrons as a multiple of `features`."""
+
+    dropout: Dropout = 0.0
+    """Dropout of attention and perceptron outputs."""
+
+    residual_scale: ResidualScale = 1.0
+    """What the network's output is multiplied by before it is added to the image."""
+
+    @field_validator("heads")
+    @classmethod
+    def _divide_features(cls, heads: int, info: ValidationInfo) -> int:
+        features = info.data.get("features", heads)
+        if features % heads:
+            raise ValueError(f"is {heads}, which does not divide {features} features")
+        return heads
+
+    def fit(self, output: ImageShape) -> Self:
+        """Check that patches tile the image.
+
+        Raises:
+            ConfigProblem: ``patch_size`` does not divide the size.
+        """
+        if output.size % self.patch_size:
+            raise ConfigProblem(
+                "patch_size", f"is {self.patch_size}, which does not divide {output.size} pixels"
+            )
+        return super().fit(output)

@@ -1,0 +1,82 @@
+"""What all tests share: quiet threads, the caches of real data and networks, plugin hosts."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import Distribution, EntryPoint
+from pathlib import Path
+
+import pytest
+
+CACHE = Path.home() / ".cache" / "cascadezoo-dev"
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a developer has in the environment must not change a test."""
+    for name in ("CASCADEZOO_DEBUG", "CASCADEZOO_LOAD_PLUGINS", "CASCADEZOO_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def real_cifar10() -> Path:
+    """The real CIFAR-10 as .npz; skips where it was not fetched."""
+    path = CACHE / "cifar10.npz"
+    if not path.is_file():
+        pytest.skip("real CIFAR-10 is not in the development cache")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_mnist() -> Path:
+    """The real MNIST as .npz; skips where it was not fetched."""
+    path = CACHE / "mnist.npz"
+    if not path.is_file():
+        pytest.skip("real MNIST is not in the development cache")
+    return path
+
+
+@pytest.fixture
+def real_networks(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """TORCH_HOME with the genuine Inception, VGG16 and AlexNet; skips where it was not made."""
+    path = CACHE / "torch_home"
+    if not (path / "hub" / "checkpoints").is_dir():
+        pytest.skip("the real feature networks are not in the development cache")
+    monkeypatch.setenv("TORCH_HOME", str(path))
+    return path
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., EntryPoint]]:
+    """Makes a distribution with one module and one entry point, importable and installed.
+
+    ``plugin("name", "1.0", source)`` writes a module and metadata as pip does.
+    """
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def make(
+        name: str, version: str, source: str, *, target: str | None = None, **modules: str
+    ) -> EntryPoint:
+        module = name.replace("-", "_")
+        (site / f"{module}.py").write_text(source)
+        importlib.invalidate_caches()
+        for other, text in modules.items():
+            (site / f"{other}.py").write_text(text)
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[cascadezoo]\nmain = {target or module}\n")
+        (point,) = Distribution.at(info).entry_points
+        return point
+
+    yield make
+    for name in [n for n, m in sys.modules.items() if _lies_in(m, site)]:
+        del sys.modules[name]
+
+
+def _lies_in(module: object, site: Path) -> bool:
+    return str(getattr(module, "__file__", None) or "").startswith(str(site))

@@ -1,0 +1,143 @@
+"""prepare: exact where nothing is lost, anti-aliased where something is, clear where it cannot."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascadezoo.data.base import ImageData
+from cascadezoo.data.prepare import prepare, require_labels
+from cascadezoo.errors import DataError
+
+
+def make(count=3, channels=3, high=8, wide=None, seed=0, labels=None):
+    shape = (count, channels, high, wide or high)
+    images = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    return ImageData(images, labels, "train")
+
+
+@pytest.mark.parametrize("fit", ["resize", "pad", "crop"])
+def test_nothing_to_do_is_nothing_done(fit):
+    data = make()
+    assert prepare(data, size=8, channels=3, fit=fit) is data
+
+
+@given(
+    high=st.integers(1, 12),
+    wide=st.integers(1, 12),
+    more=st.integers(0, 9),
+    channels=st.sampled_from([1, 3]),
+)
+def test_pad_and_crop_undo_each_other(high, wide, more, channels):
+    size = max(high, wide) + more
+    data = make(2, channels, high, wide)
+    padded = prepare(data, size=size, channels=channels, fit="pad").images
+    assert padded.shape == (2, channels, size, size)
+    top, left = (size - high) // 2, (size - wide) // 2
+    assert (padded[:, :, top : top + high, left : left + wide] == data.images).all()
+    assert padded.sum(dtype=np.int64) == data.images.sum(dtype=np.int64)  # the rest is 0
+    if high == wide and more % 2 == 0:
+        back = prepare(ImageData(padded, None, "train"), size=high, channels=channels, fit="crop")
+        assert (back.images == data.images).all()
+        assert back.images.flags.c_contiguous
+
+
+def test_mnist_28_to_32():
+    data = make(2, 1, 28)
+    padded = prepare(data, size=32, channels=1, fit="pad").images
+    assert (padded[:, :, 2:-2, 2:-2] == data.images).all()
+    assert not padded[:, :, :2].any()
+    assert not padded[..., -2:].any()
+
+
+def test_resize_averages_what_it_removes():
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    data = ImageData(np.tile(board, (2, 3, 1, 1)), None, "train")
+    small = prepare(data, size=16, channels=3).images
+    assert np.abs(small.astype(int) - 127).max() <= 2
+
+
+@pytest.mark.parametrize("size", [5, 16, 31, 64])
+def test_resize_keeps_ramps_and_channels_apart(size):
+    ramp = np.linspace(40, 200, 32).round().astype(np.uint8)
+    image = np.stack(
+        [np.tile(ramp, (32, 1)), np.tile(ramp[:, None], (1, 32)), np.full((32, 32), 9)]
+    )
+    data = ImageData(image[None].astype(np.uint8), None, "train")
+    scaled = prepare(data, size=size, channels=3).images[0].astype(float)
+    places = (np.arange(size) + 0.5) / size * 32 - 0.5
+    inside = (places > 3) & (places < 28)
+    expected = np.interp(places, np.arange(32), np.linspace(40, 200, 32))
+    assert np.abs(scaled[0] - expected)[:, inside].max() <= 2
+    assert np.abs(scaled[1] - expected[:, None])[inside].max() <= 2
+    assert (scaled[2] == 9).all()
+
+
+def test_grey_to_color_repeats():
+    labels = np.arange(3)
+    data = make(channels=1, labels=labels)
+    out = prepare(data, size=8, channels=3)
+    assert (out.images == data.images).all()
+    assert out.images.shape == (3, 3, 8, 8)
+    assert out.images.flags.writeable
+    assert out.labels is labels
+
+
+def test_color_to_grey_is_bt601():
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [7, 7, 7]])
+    images = np.tile(colors[:, :, None, None], (1, 1, 4, 4)).astype(np.uint8)
+    out = prepare(ImageData(images, None, "train"), size=4, channels=1).images
+    assert out[:, 0, 0, 0].tolist() == [76, 150, 29, 255, 7]
+    many = make(600)
+    grey = prepare(many, size=8, channels=1).images[:, 0]
+    exact = np.tensordot([0.299, 0.587, 0.114], many.images.astype(float), (0, 1))
+    assert np.abs(grey - exact).max() <= 0.5001
+
+
+@pytest.mark.parametrize(
+    ("data", "keys", "message", "hint"),
+    [
+        (make(high=40), {"size": 32, "channels": 3, "fit": "pad"}, "40x40, too large", "crop"),
+        (make(), {"size": 32, "channels": 3, "fit": "crop"}, "8x8, too small", "pad"),
+        (make(wide=9), {"size": 8, "channels": 3, "fit": "resize"}, "8x9, not square", "crop"),
+        (make(channels=4), {"size": 8, "channels": 3}, "4 channels", "data.channels"),
+        (make(), {"size": 8, "channels": 2}, "2 are wanted", "data.channels"),
+        (make(), {"size": 4, "channels": 3, "fit": "stretch"}, "no fit 'stretch'", "resize"),
+    ],
+)
+def test_what_cannot_be(data, keys, message, hint):
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(data, **keys)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((3, 3, 4, 4), np.float32), None, "float32"),
+        (np.zeros((3, 4, 4), np.uint8), None, r"\(3, 4, 4\), not uint8 \[N, C, H, W\]"),
+        (np.zeros((0, 3, 4, 4), np.uint8), None, r"\(0, 3, 4, 4\)"),
+        (np.zeros((3, 3, 4, 4), np.uint8), np.zeros(2, np.int64), r"int64 \(2,\), not int64 \[3\]"),
+        (np.zeros((3, 3, 4, 4), np.uint8), np.zeros(3, np.int32), "int32"),
+    ],
+)
+def test_image_data_refuses_other_arrays(images, labels, message):
+    with pytest.raises(DataError, match=message):
+        ImageData(images, labels, "train")
+
+
+def test_digest_tells_data_apart():
+    one, same = make(labels=np.arange(3)), make(labels=np.arange(3))
+    assert one.digest == same.digest
+    assert (
+        len({one.digest, make().digest, make(seed=1).digest, make(labels=np.ones(3, int)).digest})
+        == 4
+    )
+
+
+def test_require_labels():
+    require_labels(make(labels=np.array([0, 2, 1])), 3)
+    with pytest.raises(DataError, match=r"lie in \[0, 2\], outside of 2 classes"):
+        require_labels(make(labels=np.array([0, 2, 1])), 2)
+    with pytest.raises(DataError, match="have no labels"):
+        require_labels(make(), 2)

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from cascadezoo.data.base import ImageData
+from cascadezoo.errors import InputError
+from cascadezoo.evaluate.evaluate import evaluate_kid, evaluate_kid_quickly, measure_sampling
+from cascadezoo.evaluate.features import load_extractor
+from cascadezoo.evaluate.kid import kernel_inception_distance
+from cascadezoo.evaluate.psnr import psnr
+from cascadezoo.evaluate.real import choose_real, real_features
+
+
+def data(count=200, size=8, seed=0, split="train"):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+    return ImageData(images, None, split)
+
+
+class Sampler:
+    """Image i follows from i alone; keeps note of what was asked."""
+
+    def __init__(self, size=8):
+        self.size = size
+        self.calls = []
+
+    def __call__(self, first, count):
+        self.calls.append((first, count))
+        rows = [
+            torch.rand(3, self.size, self.size, generator=torch.Generator().manual_seed(i)) * 2 - 1
+            for i in range(first, first + count)
+        ]
+        return torch.stack(rows)
+
+
+def test_figure_tells_how_it_was_got(means):
+    real, sampler = data(), Sampler()
+    figure = evaluate_kid(
+        sampler, real, extractor=means, n=100, seed=4, subsets=10, batch_size=33, note="hello"
+    )
+    assert sampler.calls == [(0, 33), (33, 33), (66, 33), (99, 1)]
+    told = figure.to_dict()
+    assert told.pop("seconds") > 0
+    assert told.pop("sampling_seconds") > 0
+    chosen = torch.from_numpy(real.images[choose_real(200, 100)])
+    kid = kernel_inception_distance(
+        means(Sampler()(0, 100)), means(chosen), subsets=10, subset_size=50, seed=4
+    )
+    assert told == {
+        "name": "kid.means.n100",
+        "metric": "kid",
+        "value": kid.mean,
+        "std": kid.std,
+        "n": 100,
+        "n_real": 100,
+        "extractor": "means",
+        "extractor_version": "v1",
+        "extractor_sha256": "0" * 64,
+        "precision": "fp32",
+        "subsets": 10,
+        "subset_size": 50,
+        "seed": 4,
+        "split": "train",
+        "data_digest": real.digest,
+        "resolution": 8,
+        "device": "cpu",
+        "note": "hello",
+    }
+
+
+def test_batches_change_nothing(means):
+    values = {
+        evaluate_kid(Sampler(), data(), extractor=means, n=60, subsets=5, batch_size=b).value
+        for b in (1, 7, 60, 1000)
+    }
+    assert len(values) == 1
+
+
+def test_too_few_samples_are_refused_before_anything_is_sampled(means):
+    sampler = Sampler()
+    with pytest.raises(InputError, match="100 generated and 100 real") as caught:
+        evaluate_kid(sampler, data(), extractor=means, n=100, subset_size=1000)
+    assert "at least 1000" in str(caught.value.hint)
+    with pytest.raises(InputError, match="1 generated"):
+        evaluate_kid(sampler, data(), extractor=means, n=1)
+    with pytest.raises(InputError, match="20 real"):
+        evaluate_kid(sampler, data(20), extractor=means, n=100, subset_size=30)
+    assert sampler.calls == []
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(0, 8), (8, 0)])
+def test_nothing_to_sample(means, n, batch_size):
+    with pytest.raises(InputError, match=r"at least 1|cannot be measured"):
+        evaluate_kid(Sampler(), data(), extractor=means, n=n, batch_size=batch_size)
+
+
+def test_sizes_that_differ_from_the_real_images(means):
+    with pytest.raises(InputError, match="generated images are 3x16x16 and real ones 3x8x8"):
+        evaluate_kid(Sampler(size=16), data(), extractor=means, n=20)
+
+
+def test_a_diverged_model_is_told_not_measured(means):
+    with pytest.raises(InputError, match="20 of 20 images hold NaN"):
+        evaluate_kid(
+            lambda first, count: Sampler()(first, count) * float("nan"),
+            data(),
+            extractor=means,
+            n=20,
+            batch_size=20,
+        )
+
+
+def test_a_sampler_that_gives_too_few(means):
+    with pytest.raises(InputError, match="gave 5 images where 20"):
+        evaluate_kid(lambda first, count: torch.zeros(5, 3, 8, 8), data(), extractor=means, n=20)
+
+
+def test_precision_shows_in_the_name(means):
+    figure = evaluate_kid(Sampler(), data(), extractor=means, n=20, subsets=2, precision="bf16")
+    assert figure.name == "kid.means-bf16.n20"
+
+
+def test_sampling_speed(means):
+    sampler = Sampler()
+    figure = measure_sampling(sampler, n=20, batch_size=8)
+    assert sampler.calls == [(0, 8), (0, 8), (8, 8), (16, 4)]
+    assert figure.name == "images-per-second.n20"
+    assert figure.unit == "images/s"
+    assert figure.value > 0
+
+
+def test_real_images_are_chosen_once_for_every_seed():
+    some, more = choose_real(500, 20), choose_real(500, 100)
+    assert list(some) == list(more[:20])
+    assert len(set(more)) == 100
+    assert sorted(choose_real(30, 30)) == list(range(30))
+    for count in (0, 31):
+        with pytest.raises(InputError, match="the data have 30"):
+            choose_real(30, count)
+
+
+class Counting:
+    """Counts how many images an extractor is given."""
+
+    def __init__(self, extractor):
+        self.__dict__.update(inner=extractor, images=0)
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def __call__(self, images, **options):
+        self.__dict__["images"] += len(images)
+        return self.inner(images, **options)
+
+
+def test_real_features_are_made_once(means, tmp_path):
+    counting, real = Counting(means), data()
+    first = real_features(real, counting, count=150, cache=tmp_path)
+    assert counting.images == 150
+    assert torch.equal(real_features(real, counting, count=150, cache=tmp_path), first)
+    assert counting.images == 150
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_whatever_changes_features_makes_them_anew(means, tmp_path):
+    counting = Counting(means)
+    real_features(data(), counting, count=100, cache=tmp_path)
+    before = counting.images
+    real_features(data(seed=1), counting, count=100, cache=tmp_path)
+    real_features(data(split="test"), counting, count=100, cache=tmp_path)
+    real_features(data(), counting, count=99, cache=tmp_path)
+    real_features(data(), counting, count=100, precision="bf16", cache=tmp_path)
+    means.version = "v2"
+    real_features(data(), counting, count=100, cache=tmp_path)
+    means.sha256 = "1" * 64
+    real_features(data(), counting, count=100, cache=tmp_path)
+    assert counting.images - before == 5 * 100 + 99
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", b"\x10\0\0\0\0\0\0\0{"])
+def test_a_torn_cache_file_is_replaced_and_told(means, tmp_path, content, caplog):
+    whole = real_features(data(), means, cache=tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    with caplog.at_level(logging.WARNING, "cascadezoo"):
+        assert torch.equal(real_features(data(), means, cache=tmp_path), whole)
+    assert "made anew" in caplog.text
+    counting = Counting(means)
+    real_features(data(), counting, cache=tmp_path)
+    assert counting.images == 0
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(means, tmp_path, caplog):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    assert len(real_features(data(), means, cache=blocked)) == 200
+    assert "cannot be kept" in caplog.text
+
+
+def test_quick_kid_of_real_images_is_about_nothing(cifar10):
+    real = ImageData(cifar10["train"][:6000].numpy(), None, "train")
+    test = cifar10["test"][:1000].float() / 127.5 - 1
+    extractor = load_extractor("small")
+    figure = evaluate_kid_quickly(
+        lambda first, count: test[first : first + count], real, extractor=extractor
+    )
+    assert figure.name == "kid.small.n1000"
+    assert figure.n_real == 5000
+    assert abs(figure.value) < 3 * figure.std
+
+
+def test_psnr():
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    truth = torch.rand(4, 3, 8, 8) * 2 - 1
+    images = (truth + 0.1 * torch.randn_like(truth)).clamp(-1, 1)
+    each = [
+        peak_signal_noise_ratio(i, t, data_range=2.0) for i, t in zip(images, truth, strict=True)
+    ]
+    torch.testing.assert_close(psnr(images, truth), torch.stack(each))
+    assert psnr(truth, truth).isinf().all()
+    with pytest.raises(InputError, match="no PSNR"):
+        psnr(images, truth[:2])

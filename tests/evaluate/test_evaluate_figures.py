@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascadezoo.errors import ModelError
+from cascadezoo.evaluate.figures import Figure, figure_name
+
+KID = {
+    "name": "kid.small.n2000",
+    "metric": "kid",
+    "extractor": "small",
+    "n": 2000,
+    "value": 0.0123,
+    "std": 0.0011,
+    "seed": 3,
+    "precision": "fp32",
+}
+
+
+@given(
+    st.builds(
+        dict,
+        value=st.floats(allow_nan=False, allow_infinity=False),
+        std=st.none() | st.floats(0, 1e9),
+        n=st.integers(0, 10**9),
+        n_real=st.none() | st.integers(0, 10**9),
+        precision=st.none() | st.sampled_from(["fp32", "bf16"]),
+        extractor=st.none() | st.sampled_from(["inception", "small"]),
+        note=st.none() | st.text(),
+    )
+)
+def test_figures_survive_json(fields):
+    name = figure_name("kid", fields["n"], fields["extractor"], fields["precision"])
+    figure = Figure(name=name, metric="kid", **fields)
+    assert Figure.from_dict(json.loads(json.dumps(figure.to_dict()))) == figure
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "kid"}, "its fields say 'kid.small.n2000'"),
+        ({"name": "kid.inception.n2000"}, "its fields say 'kid.small.n2000'"),
+        ({"n": 1999}, "its fields say 'kid.small.n1999'"),
+        ({"precision": "bf16"}, "its fields say 'kid.small-bf16.n2000'"),
+        ({"value": "0.1"}, "value: Input should be a valid number"),
+        ({"value": float("nan")}, "value: Input should be a finite number"),
+        ({"std": -1.0}, "std: Input should be greater than or equal to 0"),
+        ({"flavour": 1}, "flavour: Extra inputs"),
+    ],
+)
+def test_figures_that_cannot_be(changes, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        Figure.from_dict({**KID, **changes}, source="run/metrics.json")
+    assert "run/metrics.json" in str(caught.value)
+
+
+def test_a_further_part_of_a_name_may_follow():
+    assert Figure.from_dict({**KID, "name": "kid.small.n2000.test"}).name.endswith(".test")
+
+
+def test_text_and_speed():
+    figure = Figure.from_dict({**KID, "sampling_seconds": 4.0})
+    assert str(figure) == "kid.small.n2000: 12.30 +- 1.10 x 10^-3"
+    assert figure.images_per_second == 500
+    assert Figure.from_dict(KID).images_per_second is None
+
+
+def test_reading_figures_needs_no_torch():
+    code = (
+        "import sys, cascadezoo.evaluate.figures, cascadezoo.evaluate, cascadezoo.report, "
+        "cascadezoo.report.events; "
+        "print([m for m in ('torch', 'PIL', 'matplotlib', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
