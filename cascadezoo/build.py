@@ -20,7 +20,12 @@ from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.data.prepare import prepare, require_labels
 from cascadezoo.errors import InputError, Interrupted, RunFolderError
-from cascadezoo.evaluate.evaluate import evaluate_kid, measure_sampling
+from cascadezoo.evaluate.evaluate import (
+    evaluate_kid,
+    measure_sampling,
+    require_enough,
+    sampling_speed,
+)
 from cascadezoo.evaluate.features import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.figures import Figure
 from cascadezoo.hub.layout import METRICS
@@ -175,14 +180,13 @@ class _Build:
         extractors = self._load_extractors()
         cascade = self._train(extractors, trained=state.state != "training")
         if not self.main:
-            self.accelerator.wait_for_everyone()
+            # Evaluation is the first process's alone; waiting for it could outlast a time-out.
             return BuildResult(self.run.path, self.run.model, [], time.monotonic() - began)
         state = replace(state, state="trained", spec_digest=self.spec.digest())
         self.run.write_state(state)
         figures = self._evaluate(cascade, extractors)
         write_model(self.run, cascade, figures, self.data["train"], self.precision)
         self.run.write_state(replace(state, state="done"))
-        self.accelerator.wait_for_everyone()
         published = None
         if self.spec.publish is not None:
             published = str(publish_local(self.run.model, Path(self.spec.publish.to)))
@@ -257,6 +261,10 @@ class _Build:
                     f"evaluation.metrics.{index}: {name!r} cannot be measured by a build yet",
                     hint='builds measure "kid"',
                 )
+        for asked in (evaluation if self._evaluates() else None, evaluation.in_loop):
+            if asked is not None:
+                real = len(self.data[evaluation.split])
+                require_enough(asked.samples, min(asked.samples, real), asked.subset_size)
         return {name: load_extractor(name, device=self.device) for name in sorted(names)}
 
     def _load_losses(self) -> list[ExtraLoss]:
@@ -322,16 +330,15 @@ class _Build:
 
     def _evaluate(self, cascade: Cascade, extractors: dict[str, FeatureExtractor]) -> list[Figure]:
         evaluation = self.spec.evaluation
-        figures = []
         if self._evaluates():
             self.progress.task(f"sampling {evaluation.samples} images", evaluation.samples)
-            figures.append(self._kid(cascade, extractors[evaluation.extractor], evaluation))
+            kid = self._kid(cascade, extractors[evaluation.extractor], evaluation)
+            return [kid, sampling_speed(kid, evaluation.batch_size)]
 
         def sample(first: int, count: int) -> torch.Tensor:
             return cascade.sample(count, first=first, batch_size=count)
 
-        figures.append(measure_sampling(sample, n=64))
-        return figures
+        return [measure_sampling(sample, n=64)]
 
     def _kid(
         self, cascade: Cascade, extractor: FeatureExtractor, spec: Any, note: str | None = None

@@ -106,14 +106,14 @@ class DataEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossEntry(Entry):
-    """A loss between a stage's estimate and its target. ``impl`` is ``make(config, ...)``."""
+    """A loss between a stage's estimate and its target. ``impl`` is ``make(config, shape)``."""
 
     what: ClassVar[str] = "loss"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureEntry(Entry):
-    """A feature extractor for metrics. ``impl`` is ``make(config) -> FeatureExtractor``."""
+    """A feature extractor. ``impl`` is ``load(config, device) -> FeatureExtractor``."""
 
     what: ClassVar[str] = "feature extractor"
 

@@ -70,7 +70,9 @@ def _show(plan: Plan) -> None:
     ]
     head = ("STAGE", "KIND", "IMAGE", "PARAMETERS", "FLOPS", "PASSES", "TO SAMPLE", "ACTIVATIONS")
     echo(table(head, stages, right=range(3, 8)))
-    echo("per image: FLOPs of a forward pass, passes to sample it, FLOPs of both; bytes kept in training")
+    echo(
+        "all per image: FLOPs of a pass, passes to sample, FLOPs to sample, bytes kept in training"
+    )
     if plan.phases:
         phases = [
             (

@@ -18,7 +18,7 @@ def command() -> None:
     """List and show the specs that ship with cascadezoo."""
 
 
-@command.command("list")
+@command.command("list", epilog=examples("cascadezoo specs list", "cascadezoo specs list --json"))
 @json_option
 def list_(as_json: bool) -> None:
     """List the shipped specs.

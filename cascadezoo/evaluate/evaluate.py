@@ -16,7 +16,14 @@ from cascadezoo.evaluate.figures import Figure, figure_name
 from cascadezoo.evaluate.kid import SUBSETS, KidMetric, usual_subset_size
 from cascadezoo.evaluate.real import real_features
 
-__all__ = ["SampleFn", "evaluate_kid", "evaluate_kid_quickly", "measure_sampling"]
+__all__ = [
+    "SampleFn",
+    "evaluate_kid",
+    "evaluate_kid_quickly",
+    "measure_sampling",
+    "require_enough",
+    "sampling_speed",
+]
 
 SampleFn = Callable[[int, int], Tensor]
 """``sample(first, count)`` draws images ``first`` to ``first + count - 1`` of one seed:
@@ -67,14 +74,7 @@ def evaluate_kid(
     n_real = min(n, len(real)) if n_real is None else n_real
     if subset_size is None:
         subset_size = usual_subset_size(n, n_real)
-    if min(n, n_real) < subset_size:
-        raise InputError(
-            f"KID with subsets of {subset_size} cannot be measured on {n} generated and "
-            f"{n_real} real images",
-            hint=f'set "evaluation.samples" to at least {subset_size}'
-            if n < subset_size
-            else f'set "evaluation.subset_size" to at most {n_real}',
-        )
+    require_enough(n, n_real, subset_size)
     metric = KidMetric()
     sampling = measuring = 0.0
     for images, seconds in _batches(sample_fn, n, batch_size):
@@ -142,6 +142,27 @@ def evaluate_kid_quickly(
     )
 
 
+def require_enough(n: int, n_real: int, subset_size: int) -> None:
+    """Refuse a KID that :func:`evaluate_kid` could not measure; to be asked before training.
+
+    Args:
+        n: how many images will be sampled.
+        n_real: how many real ones there are to compare with.
+        subset_size: how many of each are in a subset.
+
+    Raises:
+        InputError: a subset is larger than what there is to choose from.
+    """
+    if min(n, n_real) < subset_size:
+        raise InputError(
+            f"KID with subsets of {subset_size} cannot be measured on {n} generated and "
+            f"{n_real} real images",
+            hint=f'set "evaluation.samples" to at least {subset_size}'
+            if n < subset_size
+            else f'set "evaluation.subset_size" to at most {n_real}',
+        )
+
+
 def measure_sampling(sample_fn: SampleFn, *, n: int = 64, batch_size: int = 64) -> Figure:
     """How fast images are sampled, in images per second.
 
@@ -163,6 +184,30 @@ def measure_sampling(sample_fn: SampleFn, *, n: int = 64, batch_size: int = 64) 
         unit="images/s",
         sampling_seconds=round(seconds, 3),
         device=device,
+        note=f"batches of {batch_size}",
+    )
+
+
+def sampling_speed(measured: Figure, batch_size: int) -> Figure:
+    """How fast the images of another figure were sampled, in images per second.
+
+    Args:
+        measured: a figure that knows its ``sampling_seconds``.
+        batch_size: how many were sampled at once.
+
+    Raises:
+        ValueError: the figure does not know it.
+    """
+    if not measured.sampling_seconds:
+        raise ValueError(f"{measured.name} does not know how long sampling took")
+    return Figure(
+        name=figure_name("images-per-second", measured.n),
+        metric="images-per-second",
+        value=measured.n / measured.sampling_seconds,
+        n=measured.n,
+        unit="images/s",
+        sampling_seconds=measured.sampling_seconds,
+        device=measured.device,
         note=f"batches of {batch_size}",
     )
 

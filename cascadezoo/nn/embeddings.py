@@ -1,13 +1,14 @@
-"""Embeddings of times and timesteps."""
+"""Embeddings of times and labels."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FourierEmbedding", "TimeEmbedding", "sinusoidal_embedding"]
+__all__ = ["ConditionEmbedding", "FourierEmbedding", "sinusoidal_embedding"]
 
 
 def sinusoidal_embedding(times: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
@@ -27,7 +28,7 @@ def sinusoidal_embedding(times: Tensor, width: int, longest: float = 10_000.0) -
     steps = torch.arange(half, device=times.device, dtype=torch.float32)
     angles = times.float()[:, None] * torch.exp(steps * (-math.log(longest) / max(half, 1)))
     waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-    return waves if width % 2 == 0 else nn.functional.pad(waves, (0, 1))
+    return waves if width % 2 == 0 else F.pad(waves, (0, 1))
 
 
 class FourierEmbedding(nn.Module):
@@ -57,20 +58,38 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-class TimeEmbedding(nn.Module):
-    """A sinusoidal embedding through a two-layer perceptron (Ho et al. 2020, appendix B).
+class ConditionEmbedding(nn.Module):
+    """Time and label as one vector that residual blocks are told.
+
+    The sinusoidal embedding of the time passes through a two-layer perceptron (Ho et al. 2020,
+    appendix B); the label's embedding is added (Dhariwal & Nichol 2021).
 
     Args:
         width: of the sinusoidal embedding.
-        hidden: of the perceptron and its output.
+        hidden: of the perceptron and of the result.
+        num_classes: how many labels there are; label ``num_classes`` stands for none. None for a
+            network that knows no labels.
     """
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, num_classes: int | None = None) -> None:
         super().__init__()
         self.width = width
-        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.time = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.labels = None if num_classes is None else nn.Embedding(num_classes + 1, hidden)
 
-    def forward(self, times: Tensor) -> Tensor:
-        """From times [N], neighbours about 1 apart, to [N, hidden]."""
-        embedding: Tensor = self.layers(sinusoidal_embedding(times, self.width))
-        return embedding
+    def forward(self, times: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The activated embedding, so that no block has to.
+
+        Args:
+            times: [N], on a scale where neighbours are about 1 apart.
+            labels: int64 [N] in 0..num_classes; None for images that have no labels.
+
+        Returns:
+            [N, hidden].
+        """
+        embedding: Tensor = self.time(sinusoidal_embedding(times, self.width))
+        if self.labels is not None:
+            embedding = embedding + (
+                self.labels.weight[-1] if labels is None else self.labels(labels)
+            )
+        return F.silu(embedding)

@@ -41,18 +41,27 @@ class ResidualBlock(nn.Module):
     Args:
         inputs: channels of the input.
         outputs: channels of the output.
-        time: width of the time embedding, which scales and shifts the second norm (Dhariwal &
-            Nichol 2021); None for a block that knows no time.
+        time: width of the time embedding; None for a block that knows no time.
+        scale_shift: the time embedding scales and shifts the second norm (Dhariwal & Nichol 2021),
+            which learns faster; otherwise it is added before that norm (Ho et al. 2020).
         dropout: before the last convolution.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, time: int | None = None, dropout: float = 0.0
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        time: int | None = None,
+        scale_shift: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.scale_shift = scale_shift
         self.norm1 = Norm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.time = nn.Linear(time, 2 * outputs) if time is not None else None
+        told = 2 * outputs if scale_shift else outputs
+        self.time = nn.Linear(time, told) if time is not None else None
         self.norm2 = Norm(outputs)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv2 = zero(nn.Conv2d(outputs, outputs, 3, padding=1))
@@ -60,10 +69,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """From [N, inputs, H, W] and an activated embedding [N, time] to [N, outputs, H, W]."""
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        if self.time is not None and time is not None:
+        h = self.conv1(F.silu(self.norm1(x)))
+        if self.time is None or time is None:
+            h = self.norm2(h)
+        elif self.scale_shift:
             scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
-            h = h * (1 + scale) + shift
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + self.time(time)[:, :, None, None])
         out: Tensor = self.skip(x) + self.conv2(self.dropout(F.silu(h)))
         return out
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cascadezoo.nn.attention import SelfAttention
-from cascadezoo.nn.embeddings import TimeEmbedding
+from cascadezoo.nn.embeddings import ConditionEmbedding
 from cascadezoo.nn.resnet import Norm, ResidualBlock, zero
 from cascadezoo.nn.sizes import multiple_of, unet_resolutions
 
@@ -24,6 +24,7 @@ class _Level(nn.Module):
         outputs: channels that each block makes.
         attends: whether attention follows each block.
         time: width of the embedding of time and label.
+        scale_shift: how the blocks are told it.
         dropout: in every block.
         resample: what leads to the next resolution; None at the last.
     """
@@ -35,12 +36,14 @@ class _Level(nn.Module):
         *,
         attends: bool,
         time: int,
+        scale_shift: bool,
         dropout: float,
         resample: nn.Module | None,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            ResidualBlock(width, outputs, time=time, dropout=dropout) for width in widths
+            ResidualBlock(width, outputs, time=time, scale_shift=scale_shift, dropout=dropout)
+            for width in widths
         )
         self.attention = nn.ModuleList(
             SelfAttention(outputs) if attends else nn.Identity() for _ in widths
@@ -88,6 +91,7 @@ class UNet(nn.Module):
         attention: resolutions (of :func:`~cascadezoo.nn.sizes.unet_resolutions`) with
             self-attention after each block.
         middle_attention: self-attention between the two blocks of the lowest resolution.
+        scale_shift: how the blocks are told time and label, see :class:`ResidualBlock`.
         dropout: in every residual block.
         num_classes: labels that it is conditioned on; label ``num_classes`` stands for none. None
             for a network that knows no labels.
@@ -106,6 +110,7 @@ class UNet(nn.Module):
         dense_skips: bool = False,
         attention: Collection[int] = (),
         middle_attention: bool = False,
+        scale_shift: bool = True,
         dropout: float = 0.0,
         num_classes: int | None = None,
         condition: int = 0,
@@ -115,10 +120,9 @@ class UNet(nn.Module):
         self.factor = 2 ** (len(multipliers) - 1)
         time = 4 * channels
         widths = [channels * multiplier for multiplier in multipliers]
-        attends = [size in attention for size in unet_resolutions(size, len(widths))]
+        attends = [level in attention for level in unet_resolutions(size, len(widths))]
 
-        self.time = TimeEmbedding(channels, time)
-        self.labels = None if num_classes is None else nn.Embedding(num_classes + 1, time)
+        self.embedding = ConditionEmbedding(channels, time, num_classes)
         self.stem = nn.Conv2d(inputs + condition, channels, 3, padding=1)
 
         skips = [channels] if dense_skips else []
@@ -132,6 +136,7 @@ class UNet(nn.Module):
                     out,
                     attends=attends[level],
                     time=time,
+                    scale_shift=scale_shift,
                     dropout=dropout,
                     resample=None if last else nn.Conv2d(out, out, 3, stride=2, padding=1),
                 )
@@ -139,9 +144,12 @@ class UNet(nn.Module):
             skips += [out] * (blocks + (dense_skips and not last))
             width = out
 
-        self.middle1 = ResidualBlock(width, width, time=time, dropout=dropout)
+        def middle() -> ResidualBlock:
+            return ResidualBlock(width, width, time=time, scale_shift=scale_shift, dropout=dropout)
+
+        self.middle1 = middle()
         self.middle_attention = SelfAttention(width) if middle_attention else nn.Identity()
-        self.middle2 = ResidualBlock(width, width, time=time, dropout=dropout)
+        self.middle2 = middle()
 
         self.up = nn.ModuleList()
         for level, out in reversed(list(enumerate(widths))):
@@ -152,6 +160,7 @@ class UNet(nn.Module):
                     out,
                     attends=attends[level],
                     time=time,
+                    scale_shift=scale_shift,
                     dropout=dropout,
                     resample=None if level == 0 else nn.Conv2d(out, out, 3, padding=1),
                 )
@@ -185,7 +194,7 @@ class UNet(nn.Module):
         height, width = x.shape[-2:]
         x, top, left = pad_to_multiple(x, self.factor)
         x = x.contiguous(memory_format=torch.channels_last)
-        embedding = F.silu(self.time(times) + self._label_embedding(labels))
+        embedding = self.embedding(times, labels)
 
         h = self.stem(x)
         skips = [h] if self.dense_skips else []
@@ -197,14 +206,6 @@ class UNet(nn.Module):
             h = level(h, skips, embedding)
         out: Tensor = self.head(F.silu(self.norm(h)))
         return out[..., top : top + height, left : left + width]
-
-    def _label_embedding(self, labels: Tensor | None) -> Tensor | float:
-        if self.labels is None:
-            return 0.0
-        if labels is None:
-            return self.labels.weight[-1]
-        embedding: Tensor = self.labels(labels)
-        return embedding
 
 
 def pad_to_multiple(images: Tensor, factor: int) -> tuple[Tensor, int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from cascadezoo.report.events import Course, Line, PhaseSpan, read_course
 
@@ -26,6 +26,7 @@ _WIDTH = 9.0
 _DPI = 110
 _SMOOTH_FROM = 60
 _MOST_POINTS = 2000
+_NARROW = 5.0
 
 _Panel = tuple[float, Callable[[Axes], None]]
 
@@ -105,6 +106,11 @@ def _losses(axes: Axes, course: Course) -> None:
             _plot(axes, seen, colours[stage], label, dash)
             label = None
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    few = high / low < _NARROW
+    axes.yaxis.set_major_locator(MaxNLocator(5) if few else LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel("loss", color=_INK)
 
 
@@ -177,7 +183,7 @@ def _dress(axes: Axes) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(colors=_INK, labelsize=8, length=2)
     axes.yaxis.label.set_fontsize(9)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.margins(x=0.01)
     handles, labels = axes.get_legend_handles_labels()

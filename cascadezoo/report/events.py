@@ -44,7 +44,7 @@ class Course:
         losses: by ``stage.loss``.
         rates: learning rates by stage.
         forcing: teacher forcing, one line a phase.
-        epochs: seconds of each epoch at the step where it ended, one line a phase.
+        epochs: seconds of each whole epoch at the step where it ended, one line a phase.
         figures: value and spread of measured figures, by name.
     """
 
@@ -128,7 +128,7 @@ def _take(course: Course, row: Mapping[str, Any]) -> None:
             course.rates.setdefault(name, {}).setdefault(index, Line()).add(step, value)
         for value in _numbers({"": row.get("teacher_forcing")}).values():
             course.forcing.setdefault(index, Line()).add(step, value)
-    elif kind == "epoch":
+    elif kind == "epoch" and row.get("whole", True):
         for value in _numbers({"": row.get("seconds")}).values():
             course.epochs.setdefault(_index(course, row), Line()).add(step, value)
     elif kind == "figure":

@@ -22,7 +22,7 @@ _GAP = 10
 _MARGIN = 12
 _NAME_SIZE = 14
 _NOTE_SIZE = 12
-_WHITE = (255, 255, 255)
+_PAPER = (236, 236, 236)
 _INK = (32, 32, 32)
 _FAINT = (110, 110, 110)
 
@@ -48,7 +48,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 def grid(
     images: Tensor, columns: int | None = None, scale: int | None = None, pad: int = 2
 ) -> Image.Image:
-    """Images side by side, each pixel enlarged to a square, on white.
+    """Images side by side, each pixel enlarged to a square, on light grey paper.
 
     Args:
         images: floating [N, C, H, W] in [-1, 1], or uint8; N at least 1.
@@ -79,7 +79,7 @@ def grid(
     width, height = width * scale, height * scale
     rows = math.ceil(len(cells) / columns)
     size = (columns * (width + pad) + pad, rows * (height + pad) + pad)
-    sheet = Image.new("RGB", size, _WHITE)
+    sheet = Image.new("RGB", size, _PAPER)
     for number, cell in enumerate(cells):
         row, column = divmod(number, columns)
         place = (pad + column * (width + pad), pad + row * (height + pad))
@@ -112,7 +112,7 @@ def stage_strip(stages: Mapping[str, Tensor]) -> Image.Image:
     names, rows = list(columns), next(iter(counts.values()))
     head = _head_height()
     width = len(columns) * (cell + _GAP) - _GAP
-    sheet = Image.new("RGB", (width, head + rows * (cell + _PAD) - _PAD), _WHITE)
+    sheet = Image.new("RGB", (width, head + rows * (cell + _PAD) - _PAD), _PAPER)
     for number, name in enumerate(names):
         left = number * (cell + _GAP)
         _write_head(sheet, left, cell, name, "{}x{}".format(*sizes[name]))
@@ -141,7 +141,7 @@ def samples_picture(
     sheet = grid(samples, columns, pad=_PAD)
     sheet = sheet.crop((_PAD, _PAD, sheet.width - _PAD, sheet.height - _PAD))
     head = _head_height()
-    left = Image.new("RGB", (max(sheet.width, CELL), head + sheet.height), _WHITE)
+    left = Image.new("RGB", (max(sheet.width, CELL), head + sheet.height), _PAPER)
     height, width = samples.shape[2:]
     title = f"{len(samples)} sample{'' if len(samples) == 1 else 's'}"
     _write_head(left, 0, left.width, title, f"{width}x{height}")
@@ -155,7 +155,7 @@ def samples_picture(
         sum(part.width for part in parts) + (len(parts) - 1) * 3 * _GAP + 2 * _MARGIN,
         max(part.height for part in parts) + 2 * _MARGIN,
     )
-    whole = Image.new("RGB", size, _WHITE)
+    whole = Image.new("RGB", size, _PAPER)
     across = _MARGIN
     for part in parts:
         whole.paste(part, (across, _MARGIN))

@@ -21,13 +21,11 @@ from cascadezoo.spec.models import (
     CascadeSpec,
     DataSpec,
     LossSpec,
-    OptimizerSpec,
     PhaseSpec,
-    ScheduleSpec,
     StageSpec,
-    TeacherForcing,
     TrainingSpec,
 )
+from cascadezoo.spec.phases import default_phases, override
 from cascadezoo.spec.requires import check_requires, derive_requires, install_line, missing
 
 __all__ = ["ResolvedSpec", "ResolvedStage", "load_spec", "resolve"]
@@ -349,7 +347,7 @@ class _Resolver:
             losses = [self.loss(i, loss, names) for i, loss in enumerate(losses)]
         phases = training.phases
         if phases is None:
-            phases = _default_phases(names)
+            phases = default_phases(names)
         else:
             self.duplicates("training.phases", [p.name for p in phases])
         phases = [self.phase(i, p, training, names) for i, p in enumerate(phases)]
@@ -378,8 +376,8 @@ class _Resolver:
             self.known(f"{path}.stages.{name}", name, phase.train, "trained in this phase")
         return phase.model_copy(
             update={
-                "optimizer": _override(training.optimizer, phase.optimizer),
-                "schedule": _override(training.schedule, phase.schedule),
+                "optimizer": override(training.optimizer, phase.optimizer),
+                "schedule": override(training.schedule, phase.schedule),
             }
         )
 
@@ -396,30 +394,6 @@ class _Resolver:
         if evaluation.in_loop:
             path = "evaluation.in_loop.extractor"
             self.look_up(self.registry.features, evaluation.in_loop.extractor, path)
-
-
-def _default_phases(names: list[str]) -> list[PhaseSpec]:
-    """The study's three phases; a lone generator has only the first."""
-    coarse = PhaseSpec(name="coarse", train=names[:1], epochs=35)
-    if len(names) < 2:
-        return [coarse]
-    falling = TeacherForcing(start=0.9, end=0.1)
-    ending = TeacherForcing(start=0.1, end=0.0)
-    return [
-        coarse,
-        PhaseSpec(name="cascade", train=names[1:], epochs=35, teacher_forcing=falling),
-        PhaseSpec(name="joint", train=names, epochs=30, joint=True, teacher_forcing=ending),
-    ]
-
-
-S = TypeVar("S", OptimizerSpec, ScheduleSpec)
-
-
-def _override(base: S, differing: S | None) -> S:
-    if differing is None:
-        return base
-    changed = {name: getattr(differing, name) for name in differing.model_fields_set}
-    return base.model_copy(update=changed)
 
 
 def _unique(problems: list[Problem]) -> list[Problem]:

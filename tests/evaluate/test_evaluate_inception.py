@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,12 +47,36 @@ def test_a_file_that_is_no_weights(tmp_path, monkeypatch, content):
     assert str(path) in str(caught.value.hint)
 
 
-def test_weights_of_another_network_or_not_finite(tmp_path, monkeypatch):
+class Intruder:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("code", [False, True], ids=["another network", "code"])
+def test_a_file_with_other_things_than_the_weights(tmp_path, monkeypatch, code):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "hub" / "checkpoints" / WEIGHTS_FILE
     path.parent.mkdir(parents=True)
-    torch.save({"conv.weight": torch.zeros(3)}, path)
+    torch.save({"a": Intruder(tmp_path / "trace") if code else torch.zeros(3)}, path)
     with pytest.raises(WeightsUnavailable, match="cannot be read"):
+        load_extractor("inception")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_finite(torch_home, tmp_path, monkeypatch):
+    checkpoints = Path("hub", "checkpoints")
+    weights = torch.load(torch_home / checkpoints / WEIGHTS_FILE, weights_only=True)
+    weights["Mixed_7c.branch1x1.conv.weight"][3, 5] = float("nan")
+    (tmp_path / checkpoints).mkdir(parents=True)
+    torch.save(weights, tmp_path / checkpoints / WEIGHTS_FILE)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsUnavailable, match="hold NaN"):
         load_extractor("inception")
 
 

@@ -85,12 +85,14 @@ def test_torn_lines_unknown_events_and_odd_values(tmp_path):
         {"event": "figure", "step": 9, "figure": {"name": "kid.small.n9", "value": None}},
         {"no": "event"},
         ["no", "object"],
+        {"event": "epoch", "phase": "warm-up", "step": 7, "seconds": 0.1, "whole": False},
     ]
     path = write(tmp_path / "events.jsonl", [*events(), *odd], '{"event": "log", "st')
     course = read_course(path)
     assert len(read_events(path)) == len(events()) + len(odd) - 1
     assert course.phases == read_course(events()).phases
     assert course.figures == read_course(events()).figures
+    assert course.epochs == read_course(events()).epochs
     torn = path.read_text() + '{"event": "mystery"}\n'
     path.write_text(torn)
     assert read_course(path).phases == course.phases

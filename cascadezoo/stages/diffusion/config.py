@@ -43,7 +43,7 @@ class DiffusionConfig(ConditionalGeneratorConfig):
     """Width inside each layer."""
 
     layers: Count = 6
-    """How many layers; each is two 3x3 convolutions at full resolution."""
+    """How many layers, all at full resolution; each looks around once, by a 3x3 convolution."""
 
     skip_every: Count = 2
     """A skip connection spans this many layers."""

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cascadezoo.nn.embeddings import TimeEmbedding
+from cascadezoo.nn.embeddings import ConditionEmbedding
 from cascadezoo.nn.resnet import Norm, zero
 
 __all__ = ["ShallowWide"]
 
 
 class _Layer(nn.Module):
-    """Norm, SiLU, convolution to the inner width, then the same back, told the timestep."""
+    """Norm, SiLU, 3x3 convolution to the inner width; norm, time, SiLU, 1x1 convolution back."""
 
     def __init__(self, channels: int, latent: int, time: int, dropout: float) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class _Layer(nn.Module):
         self.time = nn.Linear(time, 2 * latent)
         self.norm2 = Norm(latent)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.conv2 = nn.Conv2d(latent, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(latent, channels, 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
@@ -50,9 +50,10 @@ class ShallowWide(nn.Module):
     """A few wide convolutional layers at the image's own resolution, in channels_last.
 
     The study gives widths, the number of layers and "skip every 2 layers", and no more. This is
-    one reading of it: each layer goes from ``channels`` to ``latent`` and back, and what entered
-    a group of ``skip_every`` layers is added to what leaves it, as in a residual network (He et al.
-    2016). The last layer of a group starts at zero, so a fresh group passes its input on.
+    one reading of it: each layer looks around on its way from ``channels`` to ``latent`` and mixes
+    on its way back, and what enters a group of ``skip_every`` layers is added to what leaves it, as
+    in a residual network (He et al. 2016). The last layer of a group starts at zero, so a fresh
+    group passes its input on.
 
     Args:
         image: channels of the image.
@@ -81,10 +82,7 @@ class ShallowWide(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        self.time = TimeEmbedding(embedding, embedding_hidden)
-        self.labels = (
-            None if num_classes is None else nn.Embedding(num_classes + 1, embedding_hidden)
-        )
+        self.embedding = ConditionEmbedding(embedding, embedding_hidden, num_classes)
         self.stem = nn.Conv2d(image, channels, 3, padding=1)
         spans = [min(skip_every, layers - first) for first in range(0, layers, skip_every)]
         self.groups = nn.ModuleList(
@@ -102,12 +100,7 @@ class ShallowWide(nn.Module):
             times: timesteps [N].
             labels: int64 [N]; None for images that have no labels.
         """
-        embedding = self.time(times)
-        if self.labels is not None:
-            embedding = embedding + (
-                self.labels.weight[-1] if labels is None else self.labels(labels)
-            )
-        embedding = F.silu(embedding)
+        embedding = self.embedding(times, labels)
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
         for group in self.groups:
             h = group(h, embedding)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cascadezoo.cli.main import main
+
+Invoke = Callable[..., Result]
+Plugin = Callable[..., dict[str, str]]
+
+LONE = {
+    "name": "lone",
+    "data": {"source": "shapes", "config": {"size": 8, "count": 64, "test_count": 32}},
+    "stages": [
+        {
+            "name": "coarse",
+            "kind": "flow.v1",
+            "config": {"channels": 8, "multipliers": [1, 1], "steps": 2},
+        }
+    ],
+    "training": {
+        "batch_size": 16,
+        "losses": [],
+        "phases": [{"name": "coarse", "train": ["coarse"], "steps": 4}],
+    },
+    "evaluation": {"metrics": [], "extractor": "small"},
+}
+
+
+@pytest.fixture
+def lone() -> dict[str, Any]:
+    """A spec that is small, sound, and the test's own to spoil."""
+    data: dict[str, Any] = json.loads(json.dumps(LONE))
+    return data
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """Run a command line in this process."""
+    monkeypatch.delenv("CASCADEZOO_DEBUG", raising=False)
+
+    def run(*args: object, stdin: str | bytes | None = None) -> Result:
+        return CliRunner().invoke(main, [str(a) for a in args], input=stdin, prog_name="cascadezoo")
+
+    return run
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Callable[[Any], Path]:
+    """Write a spec, or any text, to a file."""
+
+    def write(content: Any, name: str = "spec.json") -> Path:
+        path = tmp_path / name
+        text = content if isinstance(content, str) else json.dumps(content)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Plugin:
+    """Install a plugin the way pip would, for a process that gets the returned environment."""
+
+    def install(name: str, code: str, *, version: str = "1.0") -> dict[str, str]:
+        site = tmp_path / "site"
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        module = name.replace("-", "_")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[cascadezoo]\nmain = {module}\n")
+        (site / f"{module}.py").write_text(code)
+        return {"PYTHONPATH": str(site)}
+
+    return install
+
+
+def cascadezoo(
+    *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "cascadezoo", *args],
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(name="cascadezoo")
+def _cascadezoo() -> Callable[..., subprocess.CompletedProcess[str]]:
+    return cascadezoo
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder; its images are noise that follows labels, steps and guidance."""
+    import torch
+
+    from cascadezoo import Cascade
+
+    cascade = Cascade.from_spec(LONE)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in cascade.parameters():  # an untrained flow is zero, and heeds nothing
+            weight.add_(0.2 * torch.randn(weight.shape, generator=random))
+    return cascade.save_pretrained(tmp_path_factory.mktemp("lone") / "model")

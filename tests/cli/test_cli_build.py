@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cascadezoo import Cascade
+
+TINY = "diffusion-pixelshuffle-vit-tiny"
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_builds_says_where_and_what_next(invoke, lone, spec_file):
+    told = invoke("build", spec_file(lone))
+    assert told.exit_code == 0, told.stderr
+    lines = told.stdout.splitlines()
+    assert lines[0].startswith("built runs/lone in ")
+    assert lines[1] == "model: runs/lone/model"
+    assert lines[-1] == "next: cascadezoo sample runs/lone"
+    assert all(line.startswith("  ") for line in lines[2:-1])
+    assert "phase 1/1 coarse: 4 steps" in told.stderr
+
+    again = invoke("build", spec_file(lone))
+    assert again.exit_code == 0
+    assert again.stdout.startswith("runs/lone is built already; --fresh starts over\n")
+    assert invoke("sample", "runs/lone", "-q", "-n", 1).exit_code == 0
+
+    fresh = invoke("build", spec_file(lone), "--fresh", "--quiet")
+    assert fresh.stdout.startswith("built runs/lone in ")
+    assert fresh.stderr == ""
+
+
+def test_options_reach_the_build(invoke, lone, spec_file, tmp_path):
+    told = invoke(
+        "build",
+        spec_file(lone),
+        "-o",
+        "a folder",
+        "--seed",
+        "5",
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+        "--set",
+        "training.batch_size=8",
+        "--json",
+    )
+    assert told.exit_code == 0, told.stderr
+    data = json.loads(told.stdout)
+    assert (data["run"], data["model"]) == ("a folder", "a folder/model")
+    assert data["already_done"] is False
+    spec = json.loads((tmp_path / "a folder" / "spec.json").read_text())
+    assert spec["seed"] == 5
+    assert spec["training"]["precision"] == "fp32"
+    assert spec["training"]["batch_size"] == 8
+    assert Cascade.from_pretrained("a folder").spec.seed == 5
+    quoted = invoke("build", spec_file(lone), "-o", "a folder", "--fresh", "-q").stdout
+    assert quoted.splitlines()[-1] == "next: cascadezoo sample 'a folder'"
+
+
+def test_spec_on_standard_input(invoke, lone):
+    told = invoke("build", "-", "-q", "-o", "out", stdin=json.dumps(lone))
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout.startswith("built out in ")
+
+
+@pytest.mark.slow
+def test_shipped_tiny_spec_from_start_to_pictures(invoke, tmp_path):
+    told = invoke("build", TINY, "--json")
+    assert told.exit_code == 0, told.stderr
+    (kid, speed) = json.loads(told.stdout)["figures"]
+    assert kid["name"].startswith("kid.small")
+    assert speed["unit"] == "images/s"
+    assert invoke("sample", f"runs/{TINY}", "--stages", "-n", 2, "-q").exit_code == 0
+    assert invoke("publish", f"runs/{TINY}", "./shelf").exit_code == 0
+    assert invoke("pull", "./shelf", "--to", "mine").exit_code == 0
+    assert invoke("sample", "mine", "-q", "-o", "x.npz").exit_code == 0
+
+
+def test_another_spec_in_the_folder_is_refused(invoke, lone, spec_file):
+    assert invoke("build", spec_file(lone), "-q").exit_code == 0
+    told = invoke("build", spec_file(lone), "-q", "--set", "training.batch_size=8")
+    assert told.exit_code == 2
+    assert "--fresh" in told.stderr
+
+
+REFUSED = {
+    "resume of nothing": (["--resume"], "holds nothing to resume", "--resume"),
+    "an output below a file": (["-o", "file/run"], "file/run", "-o DIR"),
+    "an output without rights": (["-o", "/proc/nobody/run"], "/proc/nobody/run", "-o DIR"),
+    "an output that holds something else": (["-o", "thesis"], "is not empty", "-o DIR"),
+    "no such device": (["--device", "cuda:63"], "cuda:63", "cpu"),
+    "a precision that the device lacks": (
+        ["--precision", "fp16", "--device", "cpu"],
+        "fp16",
+        "bf16",
+    ),
+    "a missing data file": (
+        [
+            "--set",
+            'data={"source": "npz", "config": {"path": "no.npz"}, "size": 8, '
+            '"channels": 3, "num_classes": 8}',
+        ],
+        "no.npz",
+        "",
+    ),
+    "a setting that leads nowhere": (["--set", "stages.up.config.x=1"], "'up'", "'coarse'"),
+    "a publisher on the Hub": (["--set", "publish.to=org/name"], "Hub", "./org/name"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_built_is_told_before_training(case, invoke, lone, spec_file, tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years")
+    args, said, hint = REFUSED[case]
+    told = invoke("build", spec_file(lone), "-q", *args)
+    assert told.exit_code == 2, told.output
+    assert told.stdout == ""
+    assert said in told.stderr
+    assert hint in told.stderr.partition("Hint: ")[2]
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+
+
+@pytest.mark.slow
+def test_full_disk_is_an_error_with_a_way_out(lone, spec_file, tmp_path):
+    """A file size limit stands in for the full disk: writing fails with an OSError all the same."""
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "import torch\n"
+        "from cascadezoo.cli.main import main\n"
+        "import cascadezoo.build\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "main(sys.argv[1:])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "build", str(spec_file(lone)), "-q"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "checkpoint" in done.stderr
+    assert "Hint: make room" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_interrupt_ends_with_130_and_the_command_to_go_on(invoke, lone, spec_file, tmp_path):
+    lone["training"]["phases"][0]["steps"] = 3000
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cascadezoo", "build", str(spec_file(lone))],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "phase 1/1" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Error: stopped by SIGINT" in err
+    (line,) = [x for x in err.splitlines() if x.startswith("Hint: go on with: ")]
+    command = shlex.split(line.removeprefix("Hint: go on with: "))
+    assert command[0] == "cascadezoo"
+    told = invoke(*command[1:], "-q", "--resume")
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout.startswith("built runs/lone in ")

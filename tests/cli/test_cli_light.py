@@ -1,0 +1,113 @@
+"""What commands that only look at specs and plugins may import, and how long they may take."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = [
+    "accelerate",
+    "huggingface_hub",
+    "lpips",
+    "matplotlib",
+    "numpy",
+    "PIL",
+    "rich",
+    "safetensors",
+    "timm",
+    "torch",
+    "torch_fidelity",
+    "torchmetrics",
+    "torchvision",
+]
+
+LIGHT = [
+    "--help",
+    "--version",
+    "validate shapes-demo",
+    "validate paper-baseline --json",
+    "specs list",
+    "specs show fashion-demo",
+    "stages list",
+    "stages show vit",
+    "schema",
+    "schema --kind diffusion",
+    "plugins list --all",
+    "build --help",
+    "sample --help",
+    "plan --help",
+    "doctor --help",
+    "publish --help",
+    "pull --help",
+]
+
+RUN = """
+import json, sys
+from cascadezoo.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+loaded = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps({"code": code, "loaded": loaded}), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("line", LIGHT)
+def test_imports_nothing_heavy(line):
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *line.split()], capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert told["code"] == 0
+    assert done.stdout
+    assert sorted(set(told["loaded"]) & set(HEAVY)) == []
+
+
+def test_help_imports_neither_pydantic_nor_any_command():
+    done = subprocess.run(
+        [sys.executable, "-c", RUN.replace('.partition(".")[0]', ""), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = json.loads(done.stderr.splitlines()[-1])["loaded"]
+    assert not [name for name in loaded if name.startswith(("pydantic", "pluggy"))]
+    ours = {name for name in loaded if name.startswith("cascadezoo")}
+    assert ours == {
+        "cascadezoo",
+        "cascadezoo.cli",
+        "cascadezoo.cli.errors",
+        "cascadezoo.cli.lazy",
+        "cascadezoo.cli.main",
+        "cascadezoo.cli.output",
+        "cascadezoo.errors",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["--help", "stages list", "validate shapes-demo"])
+def test_takes_less_than_three_times_click_and_pydantic(line, tmp_path):
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = str(tmp_path)  # as pip leaves it: compiled
+    base = [sys.executable, "-c", "import click, pydantic"]
+    ours = [sys.executable, "-m", "cascadezoo", *line.split()]
+
+    def seconds(command):
+        # Processor time: on a busy machine the clock on the wall measures the others.
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        return used.ru_utime + used.ru_stime
+
+    for command in (base, ours):
+        seconds(command)  # compiles
+    rows = [(seconds(base), seconds(ours)) for _ in range(11)]
+    ratio = statistics.median(b for _, b in rows) / statistics.median(a for a, _ in rows)
+    assert ratio < 3, f"{line}: {ratio:.2f} times"

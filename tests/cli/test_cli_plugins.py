@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points
+
+import pytest
+
+from cascadezoo.registry import StageEntry
+
+GOOD = """
+from cascadezoo.hookspecs import hookimpl
+from cascadezoo.registry import StageEntry
+
+@hookimpl
+def register_stages():
+    return [StageEntry(name="wave.v1", role="refiner", summary={summary!r}, impl="no_such_wave:Stage")]
+"""
+
+# What a broken plugin's module holds, what must be said, and the line to blame.
+BROKEN = {
+    "import error": ("import os\nimport no_such_module\n", "no_such_module", 2),
+    "syntax error": ("x = 1\ndef f(:\n    pass\n", "SyntaxError", 2),
+    "exits": ("import sys\nsys.exit(3)\n", "SystemExit", 2),
+    "hook that raises": (
+        "from cascadezoo.hookspecs import hookimpl\n\n"
+        "@hookimpl\ndef register_stages():\n    raise ValueError('oh\\x1b[31m no')\n",
+        "oh\\x1b[31m no",
+        5,
+    ),
+    "misspelt hook": (
+        "from cascadezoo.hookspecs import hookimpl\n\n"
+        "@hookimpl\ndef register_stage():\n    return []\n",
+        "'register_stage' is no hook",
+        3,
+    ),
+    "rubbish": (
+        "from cascadezoo.hookspecs import hookimpl\n\n"
+        "@hookimpl\ndef register_stages():\n    return ['flow']\n",
+        "gave a str",
+        3,
+    ),
+    "taken kind": (GOOD.format(summary="mine").replace("wave.v1", "flow.v1"), "is claimed by", 5),
+}
+
+
+@pytest.mark.skipif(len(entry_points(group="cascadezoo")) > 1, reason="plugins are installed here")
+def test_none_installed(invoke):
+    told = invoke("plugins", "list")
+    assert told.exit_code == 0
+    assert "no plugins are installed" in told.stdout
+    assert json.loads(invoke("plugins", "list", "--json").stdout) == []
+
+
+def test_all_shows_what_cascadezoo_registers(invoke):
+    row = json.loads(invoke("plugins", "list", "--all", "--json").stdout)[0]
+    assert (row["distribution"], row["state"], row["problems"]) == ("cascadezoo", "loaded", [])
+    assert "flow.v1" in row["registers"]["stage kind"]
+    assert "register_stages" in row["hooks"]
+    assert "cascadezoo:builtin" in invoke("plugins", "list", "--all").stdout
+
+
+def test_plugin_is_listed_and_its_kind_too(cascadezoo, plugin):
+    env = plugin("cascadezoo-wave", GOOD.format(summary="waves \x1b[5m and\nError: more"))
+    rows = json.loads(cascadezoo("plugins", "list", "--json", env=env).stdout)
+    assert [row for row in rows if row["distribution"] == "cascadezoo-wave"] == [
+        {
+            "distribution": "cascadezoo-wave",
+            "version": "1.0",
+            "plugin": "cascadezoo-wave:main",
+            "entry_point": "cascadezoo_wave",
+            "state": "loaded",
+            "hooks": ["register_stages"],
+            "registers": {"stage kind": ["wave.v1"]},
+            "problems": [],
+        }
+    ]
+    listed = cascadezoo("stages", "list", "wave*", env=env)
+    assert listed.stderr == ""
+    assert listed.stdout.splitlines()[1].split() == [
+        "wave.v1",
+        "refiner",
+        "cascadezoo-wave",
+        "1.0",
+        "waves",
+        "\\x1b[5m",
+        "and\\nError:",
+        "more",
+    ]
+    limited = cascadezoo("plugins", "list", env=env | {"CASCADEZOO_LOAD_PLUGINS": ""})
+    assert "disabled" in limited.stdout
+    assert "CASCADEZOO_LOAD_PLUGINS" in limited.stdout
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_plugin_is_told_with_file_and_line(case, cascadezoo, plugin):
+    code, said, line = BROKEN[case]
+    env = plugin("cascadezoo-broken", code)
+    told = cascadezoo("plugins", "list", env=env)
+    assert told.returncode == 0, told.stderr
+    assert told.stderr == ""
+    assert said in told.stdout
+    assert f"cascadezoo_broken.py:{line}" in told.stdout
+    assert "\x1b" not in told.stdout
+
+
+def test_broken_plugin_takes_no_other_command_down(cascadezoo, plugin):
+    env = plugin("cascadezoo-broken", BROKEN["import error"][0])
+    listed = cascadezoo("stages", "list", env=env)
+    assert listed.returncode == 0
+    assert "flow.v1" in listed.stdout
+    assert "cascadezoo plugins list" in listed.stderr
+    assert cascadezoo("validate", "shapes-demo", env=env).returncode == 0
+    rows = json.loads(cascadezoo("plugins", "list", "--json", env=env).stdout)
+    (row,) = [row for row in rows if row["distribution"] == "cascadezoo-broken"]
+    assert row["state"] == "broken"
+    assert row["problems"][0]["where"].endswith("cascadezoo_broken.py:2")
+
+
+def test_contested_kind_is_an_error_that_names_both(cascadezoo, plugin):
+    env = plugin("cascadezoo-thief", BROKEN["taken kind"][0])
+    told = cascadezoo("validate", "shapes-demo", env=env)
+    assert told.returncode == 2
+    assert "cascadezoo 0" in told.stderr
+    assert "cascadezoo-thief 1.0" in told.stderr
+    assert cascadezoo("validate", "paper-baseline", env=env).returncode == 0
+
+
+def test_kind_whose_config_cannot_be_imported(cascadezoo, plugin):
+    env = plugin(
+        "cascadezoo-wave",
+        GOOD.format(summary="w").replace("impl=", "config='no_such_wave:C', impl="),
+    )
+    told = cascadezoo("stages", "show", "wave", env=env)
+    assert told.returncode == 1
+    assert "cannot be imported from no_such_wave:C: ModuleNotFoundError" in told.stderr
+    assert "Hint: cascadezoo plugins list" in told.stderr
+
+
+def test_the_form_of_an_entry_is_checked():
+    with pytest.raises(ValueError, match="not of the form"):
+        StageEntry(name="Wave", role="refiner", summary="", impl="no_such_wave:Stage")

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cascadezoo import Cascade
+from cascadezoo.errors import ModelError, ModelReferenceError, RunFolderError
+from cascadezoo.hub.layout import check_files, read_config
+from cascadezoo.hub.local import publish_local, pull_local
+
+WEIGHTS = "stages/coarse/model.safetensors"
+
+
+@pytest.fixture
+def source(model, tmp_path):
+    """A model folder of the test's own, with a card."""
+    folder = shutil.copytree(model, tmp_path / "source")
+    (folder / "README.md").write_text("# lone\n")
+    return folder
+
+
+@pytest.fixture
+def newer(lone, tmp_path):
+    """Another version of the same model."""
+    lone["seed"] = 1
+    return Cascade.from_spec(lone).save_pretrained(tmp_path / "newer")
+
+
+def contents(folder):
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_publish_and_pull_give_the_same_files(source, tmp_path):
+    done = publish_local(source, tmp_path / "shelf" / "lone")
+    assert (done.changed, done.replaced, str(done)) == (True, False, str(tmp_path / "shelf/lone"))
+    pulled = pull_local(tmp_path / "shelf" / "lone", tmp_path / "mine")
+    assert contents(tmp_path / "mine") == contents(source)
+    assert pulled.size == sum(len(data) for data in contents(source).values())
+    check_files(tmp_path / "mine", read_config(tmp_path / "mine"))
+    Cascade.from_pretrained(tmp_path / "mine")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "shelf", "source"]
+    assert [p.name for p in (tmp_path / "shelf").iterdir()] == ["lone"]
+
+
+def test_run_folder_is_found_and_only_its_model_goes(source, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    source.rename(run / "model")
+    (run / "events.jsonl").write_text("{}")
+    publish_local(run, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(run / "model")
+
+
+def test_the_same_again_writes_nothing(source, tmp_path):
+    publish_local(source, tmp_path / "out")
+    before = (tmp_path / "out").stat().st_ino
+    done = publish_local(source, tmp_path / "out")
+    assert (done.changed, done.replaced) == (False, False)
+    assert (tmp_path / "out").stat().st_ino == before
+
+
+def test_an_older_version_is_replaced_whole(source, newer, tmp_path):
+    publish_local(source, tmp_path / "out")
+    done = publish_local(newer, tmp_path / "out")
+    assert (done.changed, done.replaced) == (True, True)
+    assert contents(tmp_path / "out") == contents(newer)  # and no README.md of the older one
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["newer", "out", "source"]
+
+
+def test_a_new_card_alone_is_a_change(source, tmp_path):
+    publish_local(source, tmp_path / "out")
+    (source / "README.md").write_text("# lone, better said\n")
+    assert publish_local(source, tmp_path / "out").changed
+    assert (tmp_path / "out" / "README.md").read_text() == "# lone, better said\n"
+
+
+def test_dry_run_checks_and_writes_nothing(source, newer, tmp_path):
+    done = publish_local(source, tmp_path / "out", dry_run=True)
+    assert (done.changed, done.dry_run) == (True, True)
+    assert not (tmp_path / "out").exists()
+    publish_local(source, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    assert publish_local(newer, tmp_path / "out", dry_run=True).replaced
+    assert contents(tmp_path / "out") == before
+    (source / WEIGHTS).write_bytes(b"x")
+    with pytest.raises(ModelError, match="has 1 bytes"):
+        publish_local(source, tmp_path / "elsewhere", dry_run=True)
+
+
+def test_empty_folder_is_filled(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    publish_local(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(source)
+
+
+def strange(out):
+    (out / "thesis.tex").write_text("years of work")
+
+
+def model_and_more(out):
+    shutil.copytree(out.parent / "source", out, dirs_exist_ok=True)
+    (out / "notes.txt").write_text("mine")
+
+
+def other_model(out):
+    shutil.copytree(out.parent / "source", out, dirs_exist_ok=True)
+    config = json.loads((out / "config.json").read_text())
+    config["spec"]["name"] = "other"
+    (out / "config.json").write_text(json.dumps(config))
+
+
+def other_library(out):
+    (out / "config.json").write_text('{"model_type": "bert"}')
+
+
+def link_inside(out):
+    shutil.copytree(out.parent / "source", out, dirs_exist_ok=True)
+    (out / "samples.png").symlink_to("/etc/hostname")
+
+
+@pytest.mark.parametrize(
+    ("fill", "said"),
+    [
+        (strange, "is not empty and holds no model"),
+        (model_and_more, "notes.txt is not part of a model"),
+        (other_model, "holds another model, 'other'; this one is 'lone'"),
+        (other_library, "is not the config of a cascadezoo model"),
+        (link_inside, "symbolic link"),
+    ],
+)
+def test_what_is_not_an_older_version_is_left_alone(fill, said, source, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    fill(out)
+    before = contents(out)
+    with pytest.raises(RunFolderError) as raised:
+        publish_local(source, out)
+    assert said in raised.value.what
+    assert raised.value.hint is not None
+    assert contents(out) == before
+
+
+def test_places_that_cannot_be(source, tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for dest, said in {
+        tmp_path / "file": "is not a folder",
+        tmp_path / "link": "is not a folder",
+        tmp_path / "file" / "below": "cannot be written",
+        source: "lie in one another",
+        source / "inside": "lie in one another",
+        tmp_path: "lie in one another",
+    }.items():
+        with pytest.raises(RunFolderError, match=said):
+            publish_local(source, dest)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda m: (m / WEIGHTS).unlink(), "model.safetensors is missing"),
+        (lambda m: (m / WEIGHTS).write_bytes((m / WEIGHTS).read_bytes()[:-1]), "bytes, not the"),
+        (lambda m: _flip(m / WEIGHTS), "was changed"),
+        (lambda m: (m / "config.json").unlink(), "holds no model"),
+        (lambda m: (m / "config.json").write_text("{"), "not valid JSON"),
+        (lambda m: (m / "secret.pem").write_text("x"), "secret.pem is not part of a model"),
+        (lambda m: (m / "metrics.json").write_text("{}"), "has no sha256 of metrics.json"),
+        (lambda m: (m / "samples.png").symlink_to("/etc/hostname"), "symbolic link"),
+        (lambda m: _edit(m, "../../evil"), "not part of a model"),
+        (lambda m: _edit(m, "/etc/passwd"), "not part of a model"),
+    ],
+)
+def test_model_that_is_not_whole_goes_nowhere(spoil, said, source, tmp_path):
+    spoil(source)
+    with pytest.raises((ModelError, ModelReferenceError)) as raised:
+        publish_local(source, tmp_path / "out")
+    assert said in raised.value.what
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def _edit(folder, name):
+    config = json.loads((folder / "config.json").read_text())
+    config["files"][name] = {"sha256": "0" * 64, "size": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.integers(0, 2**31), st.integers(0, 255))
+def test_no_changed_byte_is_published(source, tmp_path, place, value):
+    path = source / WEIGHTS
+    sound = path.read_bytes()
+    data = bytearray(sound)
+    data[place % len(data)] = value
+    path.write_bytes(data)
+    try:
+        if bytes(data) == sound:
+            return
+        with pytest.raises(ModelError, match="was changed"):
+            publish_local(source, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    finally:
+        path.write_bytes(sound)
+
+
+@pytest.mark.parametrize("dest", ["org/name", "hf://org/name", "org/name@main"])
+def test_hub_ids_are_told_apart_from_folders(dest, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelReferenceError, match="does not reach yet") as raised:
+        publish_local(source, dest)
+    assert "./org/name" in str(raised.value.hint)
+    publish_local(source, "./org/name")
+    assert (tmp_path / "org" / "name" / "config.json").is_file()
+    with pytest.raises(ModelReferenceError, match="does not reach the Hub yet"):
+        pull_local("other/name", tmp_path / "x")
+
+
+def test_killed_while_it_copies_leaves_the_older_version(source, newer, tmp_path):
+    """SIGKILL at several moments: the older or the newer version is there, never a mix."""
+    out = tmp_path / "out"
+    old, new = contents(source), contents(newer)
+    code = (
+        "import sys\n"
+        "from cascadezoo.hub.local import publish_local\n"
+        "print('ready', flush=True)\n"
+        "publish_local(sys.argv[1], sys.argv[2])\n"
+    )
+    for delay in (0.0, 0.001, 0.002, 0.004, 0.008):
+        shutil.rmtree(out, ignore_errors=True)
+        publish_local(source, out)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(newer), str(out)], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        # Between two renames there is a moment in which the older version lies beside its place.
+        (there,) = [out] if out.exists() else tmp_path.glob(".out.*.old")
+        assert contents(there) in (old, new)
+        for rest in tmp_path.glob(".out.*"):
+            shutil.rmtree(rest)
+
+
+def test_commands(invoke, source, newer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = invoke("publish", "source", "./out", "--dry-run")
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout.startswith("would publish lone: 3 files, ")
+    assert WEIGHTS in told.stdout
+    assert invoke("publish", "source", "./out").stdout.startswith("published lone: 3 files, ")
+    assert "already" in invoke("publish", "source", "./out").stdout
+    assert "was replaced" in invoke("publish", "newer", "./out").stdout
+    data = json.loads(invoke("publish", "newer", "./out", "--json").stdout)
+    assert (data["changed"], data["dest"], data["bytes"]) == (
+        False,
+        "out",
+        sum(data["files"].values()),
+    )
+    told = invoke("pull", "./out", "--to", "mine")
+    assert told.stdout.startswith("pulled lone: 2 files, ")
+    assert "cascadezoo sample mine" in told.stderr
+    assert json.loads(invoke("pull", "./out", "--to", "mine", "--json").stdout)["changed"] is False
+    for args in (["publish", "nowhere", "./x"], ["pull", "org/name", "--to", "x"]):
+        told = invoke(*args)
+        assert (told.exit_code, told.stdout) == (2, "")
+        assert told.stderr.startswith("Error: there is no ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_rights(source, tmp_path):
+    (tmp_path / "shut").mkdir(mode=0o500)
+    with pytest.raises(RunFolderError, match="Permission denied"):
+        publish_local(source, tmp_path / "shut" / "out")

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascadezoo import Cascade
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def images_of(model, n, **options):
+    """What the library draws, as bytes [n, H, W, C]."""
+    images = Cascade.from_pretrained(model).sample(n, **options)
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def test_grid_by_default_and_where_it_says(invoke, model, tmp_path):
+    told = invoke("sample", model)
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout.startswith("wrote 16 images of 3x8x8 to lone-seed0.png (")
+    assert "sampling 16 images" in told.stderr
+    with Image.open(tmp_path / "lone-seed0.png") as picture:
+        assert (picture.format, picture.mode) == ("PNG", "RGB")
+        pixels = np.asarray(picture)
+    assert pixels.shape == (4 * 98 + 2, 4 * 98 + 2, 3)
+    # The first image of the grid, each of its pixels drawn 12 wide.
+    first = pixels[2:98:12, 2:98:12]
+    assert (first == images_of(model, 16)[0]).all()
+
+
+def test_quiet_and_json(invoke, model):
+    told = invoke("sample", model, "-n", 3, "--seed", 7, "--quiet", "--json")
+    assert told.stderr == ""
+    data = json.loads(told.stdout)
+    assert data["output"] == "lone-seed7.png"
+    assert (data["n"], data["seed"], data["size"], data["channels"]) == (3, 7, 8, 3)
+    assert (data["model"], data["format"]) == ("lone", "grid")
+
+
+def test_npz_holds_the_images_and_labels_of_the_library(invoke, model):
+    told = invoke("sample", model, "-n", 21, "--seed", 3, "--batch-size", 8, "-o", "a.npz")
+    assert told.exit_code == 0, told.stderr
+    with np.load("a.npz") as rows:
+        assert set(rows.files) == {"arr_0", "arr_1"}
+        images, labels = rows["arr_0"], rows["arr_1"]
+    assert (images.dtype, images.shape) == (np.uint8, (21, 8, 8, 3))
+    assert labels.tolist() == [i % 8 for i in range(21)]
+    expected = images_of(model, 21, seed=3)
+    assert np.abs(images.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_labels_are_taken_in_turn_across_batches(invoke, model):
+    args = ["-n", 7, "--label", 5, "--label", 1, "--label", 2, "--batch-size", 2, "-o", "l.npz"]
+    assert invoke("sample", model, *args).exit_code == 0
+    with np.load("l.npz") as rows:
+        assert rows["arr_1"].tolist() == [5, 1, 2, 5, 1, 2, 5]
+        expected = images_of(model, 7, labels=[5, 1, 2, 5, 1, 2, 5])
+        assert np.abs(rows["arr_0"].astype(int) - expected).max() <= 1
+
+
+def test_folder_of_numbered_files(invoke, model, tmp_path):
+    assert invoke("sample", model, "-n", 5, "-o", "out/deep/").exit_code == 0
+    files = sorted((tmp_path / "out" / "deep").iterdir())
+    assert [f.name for f in files] == [f"{i:06}.png" for i in range(5)]
+    expected = images_of(model, 5)
+    for file, image in zip(files, expected, strict=True):
+        with Image.open(file) as picture:
+            assert (np.asarray(picture) == image).all()
+
+
+def test_folder_with_such_files_is_kept_unless_forced(invoke, model, tmp_path):
+    out = tmp_path / "out"
+    assert invoke("sample", model, "-n", 2, "-o", "out/").exit_code == 0
+    (out / "notes.txt").write_text("mine")
+    before = (out / "000000.png").read_bytes()
+    told = invoke("sample", model, "-n", 2, "--seed", 1, "-o", "out")
+    assert told.exit_code == 2
+    assert "out holds 000000.png already" in told.stderr
+    assert "--force" in told.stderr
+    assert (out / "000000.png").read_bytes() == before
+    assert invoke("sample", model, "-n", 2, "--seed", 1, "-o", "out", "--force").exit_code == 0
+    assert (out / "000000.png").read_bytes() != before
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_options_reach_the_stages(invoke, model):
+    for out, args in {
+        "plain.npz": [],
+        "steps.npz": ["--steps", "coarse=3"],
+        "all.npz": ["--steps", "3"],
+        "free.npz": ["--guidance", "0"],
+    }.items():
+        assert invoke("sample", model, "-n", 2, "-o", out, *args).exit_code == 0
+    rows = {name: np.load(f"{name}.npz")["arr_0"] for name in ("plain", "steps", "all", "free")}
+    assert (rows["steps"] == rows["all"]).all()
+    assert (rows["steps"] != rows["plain"]).any()
+    assert (rows["free"] != rows["plain"]).any()
+
+
+def test_strip_of_the_stages(invoke, tmp_path):
+    spec = "diffusion-pixelshuffle-vit-tiny"
+    folder = Cascade.from_spec(spec).save_pretrained(tmp_path / "tiny")
+    told = invoke("sample", folder, "-n", 3, "--stages")
+    assert told.exit_code == 0, told.stderr
+    with Image.open(f"{spec}-seed0-stages.png") as picture:
+        width, height = picture.size
+    assert width == 3 * 96 + 2 * 10
+    assert height > 3 * 96
+
+
+REFUSED = {
+    "a suffix that is no format": (["-o", "a.jpg"], ".jpg", "DIR/"),
+    "a strip that is no picture": (["--stages", "-o", "a.npz"], "a strip", ".png"),
+    "a strip of too many": (["--stages", "-n", "300"], "too large", ".npz"),
+    "a grid of too many": (["-n", "9000000"], "too large", ".npz"),
+    "below a file": (["-o", "file/a.png"], "cannot be written", "-o"),
+    "a folder below a file": (["-o", "file/a/"], "cannot be written", "-o"),
+    "an npz below a file": (["-o", "file/a.npz"], "cannot be written", "-o"),
+    "a place without rights": (["-o", "/proc/nobody/a.png"], "cannot be written", "-o"),
+    "a folder named as a picture": (["-o", "dir.png/x.png/y.png"], "cannot be written", "-o"),
+    "label out of range": (["--label", "8"], "label 8 is out of range", "0 to 7"),
+    "no steps": (["--steps", "0"], "0 steps", "1 or more"),
+    "unknown stage": (["--steps", "up=3"], "steps cannot be set for stage 'up'", "coarse"),
+    "unknown sampler": (["--sampler", "magic"], "magic", "euler"),
+    "guidance that is no number": (["--guidance", "nan"], "nan", "0 or more"),
+    "no such device": (["--device", "cuda:63"], "cuda:63", "cpu"),
+    "no device at all": (["--device", "\x1b[1m"], "no device", "cpu"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals_leave_nothing_behind(case, invoke, model, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "dir.png").write_text("a file too")
+    args, said, hint = REFUSED[case]
+    told = invoke("sample", model, "-q", *args)
+    assert told.exit_code == 2, told.output
+    assert said in told.stderr
+    assert hint in told.stderr.split("Hint: ")[1]
+    assert told.stdout == ""
+    assert "\x1b" not in told.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dir.png", "file"]
+
+
+def test_a_failed_run_keeps_the_file_that_was_there(invoke, model, tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"old")
+    assert invoke("sample", model, "-q", "-o", "a.npz", "--label", "99").exit_code == 2
+    assert (tmp_path / "a.npz").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+    assert invoke("sample", model, "-q", "-o", "a.npz", "-n", "1").exit_code == 0
+    assert np.load("a.npz")["arr_0"].shape == (1, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("nowhere", "there is no model 'nowhere'"),
+        (".", "holds no model"),
+        ("org/name", "does not reach the Hub"),
+        ("no\x1bwhere", "no\\x1bwhere"),
+    ],
+)
+def test_models_that_are_not_there(reference, said, invoke):
+    told = invoke("sample", reference)
+    assert told.exit_code == 2
+    assert said in told.stderr
+    assert "Hint: " in told.stderr
+    assert "\x1b" not in told.stderr
+
+
+def test_output_is_checked_before_the_weights_are_read(invoke, model, tmp_path):
+    broken = shutil.copytree(model, tmp_path / "broken")
+    (broken / "stages/coarse/model.safetensors").write_bytes(b"rubbish")
+    assert "cannot be written" in invoke("sample", broken, "-o", "/proc/x/a.png").stderr
+    told = invoke("sample", broken, "-q")
+    assert told.exit_code == 2
+    assert "model.safetensors has 7 bytes" in told.stderr
+    assert not (tmp_path / "lone-seed0.png").exists()
+
+
+@pytest.mark.slow
+def test_many_images_cost_little_memory(model):
+    """The floats of 30,000 images are 23 MB; the file takes them batch by batch."""
+
+    def peak(n):
+        code = (
+            "import resource, sys\n"
+            "from cascadezoo.cli.main import main\n"
+            "try: main(sys.argv[1:])\n"
+            "except SystemExit as end: assert not end.code\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        )
+        args = ["sample", str(model), "-n", str(n), "-q", "-o", f"{n}.npz", "--steps", "1"]
+        args += ["--batch-size", "1000"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *args], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout.split()[-1]) * (1024 if sys.platform == "linux" else 1)
+
+    small, large = peak(2000), peak(30_000)
+    assert np.load("30000.npz")["arr_0"].shape == (30_000, 8, 8, 3)
+    assert large - small < 12 * 2**20

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cascadezoo.spec import CascadeSpec, shipped_specs
+
+
+@pytest.mark.parametrize("name", shipped_specs())
+def test_shipped_specs_are_valid_and_resolve_to_themselves(name, invoke, spec_file):
+    told = invoke("validate", name)
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout.startswith(f"{name} is valid: coarse (")
+    resolved = invoke("validate", name, "--resolved")
+    again = invoke("validate", spec_file(resolved.stdout), "--resolved")
+    assert again.exit_code == 0, again.stderr
+    assert again.stdout == resolved.stdout
+    CascadeSpec.model_validate(json.loads(again.stdout))
+
+
+def test_says_the_chain_in_a_line(invoke):
+    told = invoke("validate", "shapes-demo")
+    assert told.stdout == (
+        "shapes-demo is valid: coarse (flow.v1) 16 -> up (pixelshuffle.v1) 32"
+        " -> refine (vit.v1) 32\n"
+    )
+    assert told.stderr == ""
+
+
+def test_json_tells_stages_and_digest(invoke):
+    told = json.loads(invoke("validate", "shapes-demo", "--json").stdout)
+    assert told["valid"] is True
+    assert [s["output"] for s in told["stages"]] == ["3x16x16", "3x32x32", "3x32x32"]
+    assert [s["input"] for s in told["stages"]] == [None, "3x16x16", "3x32x32"]
+    assert told["num_classes"] == 8
+    changed = json.loads(invoke("validate", "shapes-demo", "--set", "seed=9", "--json").stdout)
+    assert changed["digest"] != told["digest"]
+
+
+def test_reads_standard_input(invoke, lone):
+    told = invoke("validate", "-", stdin=json.dumps(lone))
+    assert told.stdout == "lone is valid: coarse (flow.v1) 8\n"
+
+
+def test_set_changes_the_spec(invoke):
+    told = invoke(
+        "validate",
+        "shapes-demo",
+        "--set",
+        "stages.up.config.hidden=64",
+        "--set",
+        "training.batch_size=7",
+        "--set",
+        "description=two words",
+        "--resolved",
+    )
+    spec = json.loads(told.stdout)
+    assert spec["stages"][1]["config"]["hidden"] == 64
+    assert spec["training"]["batch_size"] == 7
+    assert spec["description"] == "two words"
+
+
+def spoiled(path, value):
+    def change(data):
+        *way, last = path
+        for part in way:
+            data = data[part]
+        data[last] = value
+
+    return change
+
+
+# What is done to a sound spec, and what must be said: each with the path in it.
+FAULTS = {
+    "unknown key": (spoiled(["colour"], 1), ["colour: is not a key that is known here"]),
+    "unknown key of a kind": (
+        spoiled(["stages", 0, "config", "chanels"], 1),
+        ["stages.0.config.chanels"],
+    ),
+    "unknown kind, near": (
+        spoiled(["stages", 0, "kind"], "flwo.v1"),
+        ["stages.0.kind", "'flow.v1'", "pip install"],
+    ),
+    "unknown kind of a stated plugin": (
+        lambda d: (
+            spoiled(["stages", 0, "kind"], "wavelet.v1")(d),
+            spoiled(["requires"], ["cascadezoo-wavelet>=1.2"])(d),
+        ),
+        ["pip install 'cascadezoo-wavelet>=1.2'"],
+    ),
+    "wrong type": (spoiled(["training", "batch_size"], "many"), ["training.batch_size", "'many'"]),
+    "out of range": (spoiled(["training", "batch_size"], 0), ["training.batch_size"]),
+    "size that does not chain": (
+        spoiled(["stages", 0, "config", "size"], 7),
+        ["stages.0.config.size: is 7, but what follows needs 8x8"],
+    ),
+    "impossible size": (spoiled(["data", "size"], 10**9), ["data.size", "65536"]),
+    "more channels than an integer": (
+        spoiled(["stages", 0, "config", "channels"], 10**30),
+        ["stages.0.config.channels"],
+    ),
+    "starts without a generator": (
+        spoiled(["stages", 0], {"name": "up", "kind": "pixelshuffle"}),
+        ["stages.0.kind: a cascade starts with a generator"],
+    ),
+    "duplicate stage": (
+        lambda d: d["stages"].append({"name": "coarse", "kind": "pixelshuffle"}),
+        ["stages.1.name: 'coarse' is the name of another"],
+    ),
+    "phase of an unknown stage": (
+        spoiled(["training", "phases", 0, "train"], ["coarse", "fine"]),
+        ["training.phases.0.train.1: 'fine' is not a stage", "'coarse'"],
+    ),
+    "unknown dataset": (spoiled(["data", "source"], "shape"), ["data.source", "'shapes'"]),
+    "missing data file": (
+        spoiled(["data"], {"source": "npz", "config": {"path": "no/such.npz"}}),
+        ["no/such.npz"],
+    ),
+    "no stages": (spoiled(["stages"], []), ["stages"]),
+    "import path as a kind": (spoiled(["stages", 0, "kind"], "os:system"), ["'os:system'"]),
+    "address to install from": (
+        spoiled(["requires"], ["x @ https://example.org/x.whl"]),
+        ["requires.0", "names an address"],
+    ),
+    "control characters in a name": (spoiled(["name"], "a\x1b[31mb"), ["\\x1b[31m"]),
+    "control characters in a kind": (
+        spoiled(["stages", 0, "kind"], "x\x1b]0;t\x07\nError: y"),
+        ["\\x1b"],
+    ),
+    "control characters in a key": (
+        lambda d: d.update({"\x1b[2J\u202e\nHint: rm -rf ~": 1}),
+        ["\\x1b[2J\\u202e\\nHint"],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_told_with_their_path(fault, invoke, lone, spec_file):
+    change, said = FAULTS[fault]
+    change(lone)
+    path = spec_file(lone)
+    told = invoke("validate", path)
+    assert told.exit_code == 2
+    assert told.stdout == ""
+    assert told.stderr.startswith(f"Error: {path} has ")
+    for text in said:
+        assert text in told.stderr
+    # No line but the error's own begins at the left margin, whatever the spec holds.
+    assert [x for x in told.stderr.splitlines()[1:] if not x.startswith(("  ", "Hint: "))] == []
+    assert not any(c in told.stderr for c in "\x1b\x07\u202e")
+
+    error = json.loads(invoke("validate", path, "--json").stderr)["error"]
+    assert error["code"] == "spec"
+    assert len(error["problems"]) >= 1
+    assert set(error["problems"][0]) == {"path", "message", "hint"}
+
+
+def test_all_faults_at_once(invoke, lone, spec_file):
+    lone["name"] = "Not A Name"
+    lone["stages"][0]["config"]["channels"] = -1
+    lone["training"]["batch_size"] = 0
+    lone["training"]["phases"][0]["train"] = ["nobody"]
+    told = invoke("validate", spec_file(lone))
+    for path in ("name", "stages.0.config.channels", "training.batch_size", "training.phases.0"):
+        assert f"\n  {path}" in told.stderr
+
+
+TEXTS = {
+    "broken JSON": ('{"name": "x",\n  "data": }', "not valid JSON: Expecting value at line 2"),
+    "empty": ("", "not valid JSON"),
+    "a list": ("[1]", "is not a JSON object"),
+    "duplicate keys": ('{"name": "a", "name": "b"}', "the key 'name' is there twice"),
+    "NaN": ('{"seed": NaN}', "NaN is not JSON"),
+    "infinity": ('{"seed": -Infinity}', "-Infinity is not JSON"),
+    "deep": ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+    "deep object": ('{"a":' * 60 + "1" + "}" * 60, "nested too deeply"),
+    "large": (" " * (1 << 21) + "{}", "larger than"),
+    "huge number": ('{"seed": ' + "9" * 5000 + "}", "spec"),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_text_that_is_no_spec(case, invoke, spec_file):
+    text, said = TEXTS[case]
+    told = invoke("validate", spec_file(text))
+    assert told.exit_code == 2
+    assert said in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_bytes_that_are_no_text(invoke, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes(b'{"name": "\xff"}')
+    told = invoke("validate", path)
+    assert (told.exit_code, "is not UTF-8 text" in told.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("shapes-dmo", "no such file, and no shipped spec"),
+        ("no/such.json", "no such file"),
+        (".", "cannot be read"),
+        ("x\x00y", "cannot be read"),
+        ("shapes-demo\x1b[0m", "\\x1b[0m"),
+    ],
+)
+def test_sources_that_lead_nowhere(source, said, invoke):
+    told = invoke("validate", source)
+    assert told.exit_code == 2
+    assert said in told.stderr
+    assert "\x1b" not in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("training.batch_size", "not of the form path=value"),
+        ("=3", "not of the form path=value"),
+        ("stages.nobody.config.x=1", "there is no item 'nobody'"),
+        ("stages.7.name=x", "there is no item '7'"),
+        ("stages.-1.name=x", "there is no item '-1'"),
+        ("name.x=1", "has no parts"),
+        ("training.batch_size=x", "training.batch_size"),
+        ("training.batch_size=NaN", "training.batch_size"),
+        ("no.such.path=1", "no: is not a key"),
+        ("..=1", "not a key"),
+        ("seed=9223372036854775808", "seed"),
+        ("data.config.limit=[" + "[" * 5000, "data.config"),
+        ("name=a\x1b[1mb", "\\x1b[1m"),
+    ],
+)
+def test_settings_that_cannot_be(setting, said, invoke, lone, spec_file):
+    told = invoke("validate", spec_file(lone), "--set", setting)
+    assert told.exit_code == 2, told.output
+    assert said in told.stderr
+    assert "\x1b" not in told.stderr
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "kind", "config", "stages", "data", "training", "x\x1b"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(junk, st.sampled_from(["stages", "data", "training", "evaluation", "requires", "name"]))
+def test_no_spec_is_an_internal_error(invoke, lone, value, key):
+    told = invoke("validate", "-", stdin=json.dumps({**lone, key: value}))
+    assert told.exit_code in (0, 2), told.stderr
+    assert "internal error" not in told.stderr
+    assert "\x1b" not in told.output

@@ -1,0 +1,153 @@
+"""The documentation is what the code does: its blocks are run, its lists are compared."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import Distribution
+from pathlib import Path
+
+import pytest
+
+import cascadezoo
+from cascadezoo import hookspecs
+from cascadezoo.plugins import PluginHost, get_registry
+from cascadezoo.spec import parse_json
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "README.md")
+BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
+
+
+@dataclass
+class Block:
+    language: str
+    title: str | None
+    text: str
+
+
+def blocks(path: Path) -> list[Block]:
+    return [Block(*found) for found in BLOCK.findall(path.read_text())]
+
+
+def shell(text: str, folder: Path) -> None:
+    # `cascadezoo` of this environment, whatever else is on the PATH.
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+
+
+def run_page(page: list[Block], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    names: dict[str, object] = {}
+    for block in page:
+        if block.text.startswith("# not run:"):
+            continue
+        if block.title:
+            path = folder / block.title
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text)
+        elif block.language == "python":
+            exec(compile(block.text, "docs", "exec"), names)
+        elif block.language == "bash":
+            shell(block.text, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p.name for p in PAGES])
+def test_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_page(blocks(ROOT / "docs" / page), tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = " ".join(f"--set training.phases.{i}.steps=3" for i in range(3))
+    quick = f"cascadezoo build shapes-demo {short} --set evaluation.metrics=[] --quiet"
+    page = blocks(ROOT / "README.md")
+    install, test = (b.text.strip() for b in page if "pip install" in b.text)
+    assert install == "pip install . && cascadezoo build shapes-demo"
+    assert test == "pip install -e '.[dev]' && make test"
+    shell(quick, tmp_path)
+    run_page([b for b in page if "pip install" not in b.text], tmp_path, monkeypatch)
+    assert (tmp_path / "grid.png").stat().st_size > 1000
+
+
+def test_json_blocks_are_json() -> None:
+    found = 0
+    for page in (*PAGES, ROOT / "README.md"):
+        for block in blocks(page):
+            if block.language == "json":
+                text = block.text if block.text.startswith("{") else f"{{{block.text}}}"
+                json.loads(text)
+                found += 1
+    assert found >= 4
+
+
+def test_the_readmes_spec_resolves() -> None:
+    (block,) = (b for b in blocks(ROOT / "README.md") if b.language == "json")
+    resolved = cascadezoo.load_spec(parse_json(block.text, "README"))
+    assert [str(s.output) for s in resolved.stages] == ["3x16x16", "3x32x32", "3x32x32"]
+
+
+def test_the_plugin_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in blocks(ROOT / "docs" / "plugins.md"):
+        if block.title:
+            path = tmp_path / block.title
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block.text)
+    info = tmp_path / "cascadezoo_brighten-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: cascadezoo-brighten\nVersion: 0.1.0\n"
+    )
+    (info / "entry_points.txt").write_text("[cascadezoo]\nbrighten = brighten\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from importlib.metadata import entry_points
+
+    builtin = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.builtin"]
+    host = PluginHost([*builtin, *Distribution.at(info).entry_points])
+    assert not host.problems
+    from cascadezoo.spec import read_spec, resolve
+
+    data = read_spec("diffusion-pixelshuffle-vit-tiny")[0]
+    data["stages"][2] = {"name": "refine", "kind": "brighten.v1", "config": {"start": 0.5}}
+    resolved = resolve(data, registry=host.registry)
+    assert "cascadezoo-brighten>=0.1.0" in resolved.spec.requires
+    cascade = cascadezoo.Cascade.from_spec(resolved)
+    stages = cascade.sample(2, return_stages=True)
+    assert ((stages["up"] + 0.5).clamp(-1, 1) - stages["refine"]).abs().max() < 1e-6
+
+
+def test_every_hook_is_documented() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text()
+    hooks = [
+        n for n, f in inspect.getmembers(hookspecs, inspect.isfunction) if n.startswith("register_")
+    ]
+    assert len(hooks) == 6
+    for name in hooks:
+        assert f"`{name}()`" in page
+
+
+def test_every_public_name_is_documented() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    for name in cascadezoo.__all__:
+        if name not in ("__version__", "hookimpl", "Model", "EmptyConfig", "CascadezooError"):
+            assert f"::: cascadezoo.{name}\n" in page, name
+
+
+def test_every_dataset_is_documented() -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    for name in get_registry().datasets.names():
+        assert f"`{name}`" in page

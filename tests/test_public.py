@@ -1,0 +1,101 @@
+"""The public API: what it is, that it is typed, and that it is imported lazily."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+import cascadezoo
+
+PUBLIC = [
+    "Cascade",
+    "CascadeSpec",
+    "CascadezooError",
+    "ConfigProblem",
+    "DataConfig",
+    "DataEntry",
+    "DataInfo",
+    "Draw",
+    "EmptyConfig",
+    "FeatureEntry",
+    "GeneratorConfig",
+    "ImageData",
+    "ImageDraw",
+    "ImageShape",
+    "Loss",
+    "LossEntry",
+    "MetricEntry",
+    "Model",
+    "RefinerConfig",
+    "SampleRequest",
+    "Stage",
+    "StageConfig",
+    "StageEntry",
+    "StageGeometry",
+    "StageInputs",
+    "StageOutput",
+    "TrainContext",
+    "UpsamplerConfig",
+    "ZooEntry",
+    "__version__",
+    "build_cascade",
+    "hookimpl",
+    "load_spec",
+]
+
+
+def test_the_public_names() -> None:
+    assert sorted(cascadezoo.__all__) == sorted(PUBLIC)
+    for name in cascadezoo.__all__:
+        assert getattr(cascadezoo, name) is not None
+        assert name in dir(cascadezoo)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        cascadezoo.nonsense  # noqa: B018
+
+
+def test_the_version_is_the_distributions() -> None:
+    from importlib.metadata import version
+
+    assert version("cascadezoo") == cascadezoo.__version__
+
+
+def test_typed_and_with_its_manifest() -> None:
+    from cascadezoo.hub.manifest import read_manifest
+
+    assert resources.files("cascadezoo").joinpath("py.typed").is_file()
+    assert read_manifest().version == 1
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, cascadezoo\n"
+        "from cascadezoo import StageEntry, hookimpl, RefinerConfig, load_spec\n"
+        "load_spec('shapes-demo')\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'huggingface_hub', 'lpips', 'torchmetrics', 'numpy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_files_are_short_and_folders_tell_newcomers_where_to_go() -> None:
+    package = Path(cascadezoo.__file__).parent
+    long = [p for p in package.rglob("*.py") if len(p.read_text().splitlines()) > 400]
+    assert not long
+    for folder in (
+        "stages",
+        "data",
+        "evaluate",
+        "report",
+        "cli",
+        "nn",
+        "diffusion",
+        "train",
+        "hub",
+    ):
+        lines = (package / folder / "README.md").read_text().splitlines()
+        assert 5 <= len(lines) <= 60, folder

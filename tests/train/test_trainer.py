@@ -1,0 +1,147 @@
+"""The trainer on toy stages: groups of parameters, processes, exceptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import toy_cascade
+
+from cascadezoo.cascade import Cascade
+from cascadezoo.data.base import ImageData
+from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.train.engine import make_accelerator
+from cascadezoo.train.trainer import Trainer
+
+ALL = ["coarse", "up", "refine"]
+
+
+def loader(batch_size: int = 8) -> DeviceLoader:
+    images = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), dtype=np.uint8)
+    data = ImageData(images, np.arange(64) % 8, "train")
+    return DeviceLoader(data, batch_size=batch_size, seed=0, flip=False, device="cpu")
+
+
+def train(cascade: Cascade) -> Cascade:
+    Trainer(cascade, loader(), make_accelerator(torch.device("cpu"), "fp32")).run()
+    return cascade
+
+
+def values(cascade: Cascade) -> dict[str, float]:
+    return {name: p.item() for name, p in cascade.stages.named_parameters()}
+
+
+def test_only_the_trained_stages_change() -> None:
+    before = values(toy_cascade({"train": ["up"]}))
+    after = values(train(toy_cascade({"train": ["up"]})))
+    assert [k for k in before if before[k] != after[k]] == ["1.scale"]
+
+
+def test_everything_learns_again_when_the_training_is_done() -> None:
+    cascade = train(toy_cascade({"train": ["up"]}))
+    assert all(p.requires_grad for p in cascade.parameters())
+
+
+def test_an_adversary_and_its_opponent_train_apart() -> None:
+    """The critic raises what the rest lowers; a leak either way would cancel or drag along."""
+    phase = {"train": ALL, "joint": True, "steps": 1}
+    quiet = {"stages": {"refine": {"lr": 0.0}}}
+    with_critic = train(toy_cascade(phase, adversary=True))
+    assert with_critic.stage("refine").critic.item() != 1.0
+    still = train(toy_cascade({**phase, **quiet}, adversary=True))
+    assert still.stage("refine").critic.item() == 1.0
+    # The critic's own loss pulls scale up and 'fool' pulls it down: without a leak, 'fool' and
+    # mse alone decide, as in a hand-made step.
+    cascade = toy_cascade(phase, adversary=True)
+    images, labels = loader().batch(0, 0)
+    from contextlib import nullcontext
+
+    from cascadezoo.train.step import PhaseWalk
+
+    (spec,) = cascade.spec.training.phases
+    walk = PhaseWalk(cascade, spec, 1, losses=[], seed=0, autocast=nullcontext)
+    losses = walk.losses_of(images, labels, 0)
+    scale, critic = cascade.stage("refine").scale, cascade.stage("refine").critic
+    own = sum(losses["generator"].values())
+    (want,) = torch.autograd.grad(own, [scale], retain_graph=True)
+    (other,) = torch.autograd.grad(sum(losses["adversary"].values()), [critic])
+    # AdamW's first step has the size of the learning rate and the sign of the gradient; the
+    # average of the weights then keeps one tenth of it.
+    moved_scale = with_critic.stage("refine").scale.item() - 0.5
+    moved_critic = with_critic.stage("refine").critic.item() - 1.0
+    assert np.sign(moved_scale) == -np.sign(want.item())
+    assert np.sign(moved_critic) == -np.sign(other.item())
+
+
+def test_a_phase_without_parameters_to_learn_does_no_harm() -> None:
+    cascade = toy_cascade({"train": ["up"]})
+    cascade.stage("up").scale.requires_grad_(False)
+    before = values(cascade)
+    assert values(train(cascade)) == before
+    assert not cascade.stage("up").scale.requires_grad
+
+
+WORKER = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np, torch
+from cascadezoo.data.base import ImageData
+from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.train.engine import make_accelerator
+from cascadezoo.train.trainer import Trainer
+from toys import toy_cascade
+
+torch.set_num_threads(1)
+accelerator = make_accelerator(torch.device("cpu"), "fp32")
+images = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), dtype=np.uint8)
+loader = DeviceLoader(
+    ImageData(images, np.arange(64) % 8, "train"), batch_size=8, seed=0, flip=False, device="cpu",
+    rank=accelerator.process_index, world=accelerator.num_processes,
+)
+forcing = {"start": 0.5, "end": 0.5}
+cascade = toy_cascade({"train": ["coarse", "up", "refine"], "joint": True, "teacher_forcing": forcing}, adversary=True)
+Trainer(cascade, loader, accelerator).run()
+if accelerator.is_main_process:
+    rows = {k: p.item() for k, p in cascade.stages.named_parameters()}
+    print(json.dumps({"world": accelerator.num_processes, "values": rows}))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+    def run(world: int) -> dict[str, float]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        workers = []
+        for rank in range(world):
+            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
+            env = {
+                **os.environ,
+                **{k: str(v) for k, v in names.items()},
+                "MASTER_ADDR": "127.0.0.1",
+            }
+            workers.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", WORKER, str(Path(__file__).parent)],
+                    env=env,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+        found = json.loads(outputs[0].splitlines()[-1])
+        assert found["world"] == world
+        return found["values"]
+
+    one, two = run(1), run(2)
+    assert one.keys() == two.keys()
+    assert all(abs(one[k] - two[k]) < 1e-6 for k in one)
+    assert any(abs(v - 0.5) > 1e-4 for v in one.values())
