@@ -160,7 +160,7 @@ def test_full_disk_is_an_error_with_a_way_out(lone, spec_file, tmp_path):
 
 @pytest.mark.slow
 def test_interrupt_ends_with_130_and_the_command_to_go_on(invoke, lone, spec_file, tmp_path):
-    lone["training"]["phases"][0]["steps"] = 3000
+    lone["training"]["phases"][0]["steps"] = 600
     process = subprocess.Popen(
         [sys.executable, "-m", "cascadezoo", "build", str(spec_file(lone))],
         cwd=tmp_path,

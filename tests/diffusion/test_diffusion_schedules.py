@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_rescaling_ends_in_pure_noise_and_keeps_the_start(
     before, after = alphas_cumprod(betas), alphas_cumprod(rescale_zero_terminal_snr(betas))
     assert after[-1] == 0.0
     assert after[0] == pytest.approx(before[0], rel=1e-12)
-    assert all(high > low >= 0 for high, low in zip(after, after[1:], strict=False))
+    assert all(high > low >= 0 for high, low in pairwise(after))
 
 
 def test_the_study_keeps_78_percent_of_the_signal() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -136,7 +135,7 @@ def _eta(options: Any, sampler: str, default: float) -> float:
             f"eta was given, but the sampler is {sampler}",
             hint="add sampler ddim, or leave eta out",
         )
-    if not isinstance(eta, int | float) or not math.isfinite(eta) or not 0 <= eta <= 1:
+    if isinstance(eta, bool) or not isinstance(eta, int | float) or not 0 <= eta <= 1:
         raise SampleError(
             f"eta lies in 0..1, not {eta!r}", hint="0 adds no noise, 1 as much as ddpm"
         )

@@ -1,0 +1,116 @@
+"""Configs: what they refuse, with the path, and what they fill in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from stage_cases import ENTRIES
+
+from cascadezoo.configs import ConfigProblem, ImageShape
+from cascadezoo.stages.diffusion.config import DiffusionConfig
+from cascadezoo.stages.flow.config import FlowConfig
+from cascadezoo.stages.pixelshuffle.config import PixelShuffleConfig
+from cascadezoo.stages.vit.config import ViTConfig
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "path", "message"),
+    [
+        ("flow.v1", {"chanels": 8}, "chanels", "not permitted"),
+        ("flow.v1", {"channels": 0}, "channels", "greater than or equal to 1"),
+        ("flow.v1", {"channels": "32"}, "channels", "valid integer"),
+        ("flow.v1", {"multipliers": []}, "multipliers", "at least 1 item"),
+        ("flow.v1", {"multipliers": [1, 0]}, "multipliers.1", "greater than or equal to 1"),
+        ("flow.v1", {"multipliers": [1] * 9}, "multipliers", "at most 8 items"),
+        ("flow.v1", {"blocks": 0}, "blocks", "greater than or equal to 1"),
+        ("flow.v1", {"dropout": 1.0}, "dropout", "less than 1"),
+        ("flow.v1", {"label_drop": 1.5}, "label_drop", "less than or equal to 1"),
+        ("flow.v1", {"guidance": -1}, "guidance", "greater than or equal to 0"),
+        ("flow.v1", {"guidance": float("nan")}, "guidance", "finite number"),
+        ("flow.v1", {"steps": 0}, "steps", "greater than or equal to 1"),
+        ("flow.v1", {"sampler": "ddpm"}, "sampler", "'euler'"),
+        ("flow.v1", {"time_sampling": "cosine"}, "time_sampling", "'logit-normal' or 'uniform'"),
+        ("diffusion.v1", {"skip_every": 7}, "skip_every", "only 6 layers"),
+        ("diffusion.v1", {"layers": 1}, "skip_every", "only 1 layers"),
+        ("diffusion.v1", {"beta_start": 0.0}, "beta_start", "greater than 0"),
+        ("diffusion.v1", {"beta_start": 0.03}, "beta_end", "not above beta_start, 0.03"),
+        ("diffusion.v1", {"beta_end": 0.0001}, "beta_end", "not above beta_start"),
+        ("diffusion.v1", {"beta_end": 0.9, "timesteps": 200}, "beta_end", "nothing of the image"),
+        ("diffusion.v1", {"timesteps": 1}, "timesteps", "greater than or equal to 2"),
+        ("diffusion.v1", {"steps": 26}, "steps", "only 25 timesteps"),
+        ("diffusion.v1", {"zero_terminal_snr": True}, "prediction", "tells nothing of the image"),
+        ("diffusion.v1", {"prediction": "noise"}, "prediction", "'eps', 'x0' or 'v'"),
+        ("diffusion.v1", {"eta": 1.1}, "eta", "less than or equal to 1"),
+        ("pixelshuffle.v1", {"factor": 5}, "factor", "2, 3, 4 or 8"),
+        ("pixelshuffle.v1", {"blocks": -1}, "blocks", "greater than or equal to 0"),
+        ("pixelshuffle.v1", {"residual_scale": 0.0}, "residual_scale", "greater than 0"),
+        ("pixelshuffle.v1", {"interpolation": "area"}, "interpolation", "'bicubic'"),
+        ("vit.v1", {"heads": 7}, "heads", "is 7, which does not divide 256 features"),
+        ("vit.v1", {"patch_size": 0}, "patch_size", "greater than or equal to 1"),
+        ("vit.v1", {"mlp_ratio": 0.5}, "mlp_ratio", "greater than or equal to 1"),
+    ],
+)
+def test_bad_settings_are_refused_with_their_path(
+    kind: str, settings: dict[str, Any], path: str, message: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ENTRIES[kind].load_config().model_validate(settings)
+    (error,) = caught.value.errors()
+    assert ".".join(map(str, error["loc"])) == path
+    assert message in error["msg"]
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "field", "message"),
+    [
+        (FlowConfig(size=8), 16, "size", "is 8, but what follows needs 16x16"),
+        (FlowConfig(attention=[7]), 16, "attention", "names 7, but .* at 16, 8, 4"),
+        (FlowConfig(attention=[14], multipliers=[1, 2, 2, 2]), 28, "attention", "at 32, 16, 8, 4"),
+        (DiffusionConfig(size=8), 16, "size", "is 8"),
+        (ViTConfig(patch_size=5), 32, "patch_size", "is 5, which does not divide 32 pixels"),
+    ],
+)
+def test_configs_that_do_not_fit_their_place(
+    config: FlowConfig, size: int, field: str, message: str
+) -> None:
+    with pytest.raises(ConfigProblem, match=message) as caught:
+        config.fit(ImageShape(3, size))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "upstream"),
+    [
+        (FlowConfig(), 16, None),
+        (DiffusionConfig(), 16, None),
+        (PixelShuffleConfig(factor=4), 32, ImageShape(3, 8)),
+        (ViTConfig(), 32, ImageShape(3, 32)),
+    ],
+)
+def test_what_is_needed_upstream(
+    config: FlowConfig, size: int, upstream: ImageShape | None
+) -> None:
+    assert config.fit(ImageShape(3, size)).upstream_shape(ImageShape(3, size)) == upstream
+
+
+def test_generators_take_the_size_that_follows() -> None:
+    assert FlowConfig().fit(ImageShape(3, 16)).size == 16
+    assert DiffusionConfig(size=16).fit(ImageShape(3, 16)).size == 16
+
+
+@pytest.mark.parametrize("kind", sorted(ENTRIES))
+def test_defaults_survive_a_round_trip_and_every_field_is_described(kind: str) -> None:
+    model = ENTRIES[kind].load_config()
+    config = model()
+    assert model.model_validate_json(config.model_dump_json()) == config
+    assert [n for n, f in model.model_fields.items() if not f.description] == []
+
+
+def test_the_study_is_the_default() -> None:
+    config = DiffusionConfig()
+    assert (config.channels, config.latent, config.layers, config.skip_every) == (128, 256, 6, 2)
+    assert (config.timesteps, config.beta_start, config.beta_end) == (25, 1e-4, 0.02)
+    assert (config.embedding, config.embedding_hidden) == (32, 128)
+    assert (config.schedule, config.prediction, config.sampler) == ("linear", "eps", "ddpm")
