@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cascadezoo import __version__
-from cascadezoo.draws import ImageDraw, derive_seed
+from cascadezoo.draws import ImageDraw, derive_seed, seed_global
 from cascadezoo.errors import PluginError, ResourceError, SampleError
 from cascadezoo.hub.layout import CONFIG, check_files, read_config, seal, weights_path
 from cascadezoo.hub.refs import locate
@@ -332,7 +332,7 @@ def _build(
     # On the CPU first, so that initial weights do not depend on the device.
     home = "meta" if torch.device(device).type == "meta" else "cpu"
     with torch.random.fork_rng(devices=[]), torch.device(home):
-        torch.manual_seed(derive_seed(seed, "init", stage.name))
+        seed_global(derive_seed(seed, "init", stage.name))
         try:
             built = impl(stage.config, geometry)
         except (RuntimeError, OverflowError, MemoryError) as error:

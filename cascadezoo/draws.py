@@ -12,13 +12,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Draw", "ImageDraw", "derive_seed"]
+__all__ = ["Draw", "ImageDraw", "derive_seed", "seed_global"]
 
 
 def derive_seed(*key: str | int) -> int:
     """A 63-bit seed from a key, the same on every machine."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def seed_global(seed: int, device: torch.device | str = "cpu") -> None:
+    """Seed the generators that dropout and initialisation draw from: the CPU's and the device's.
+
+    ``torch.manual_seed`` seeds every backend; where one is not in use it queues the call with a
+    stack trace, which costs half a millisecond and is never given back.
+    """
+    torch.default_generator.manual_seed(seed)
+    device = torch.device(device)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 class Draw:

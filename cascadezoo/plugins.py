@@ -34,7 +34,14 @@ from cascadezoo.registry import (
     ZooEntry,
 )
 
-__all__ = ["Plugin", "PluginHost", "PluginProblem", "get_host", "get_registry"]
+__all__ = [
+    "Plugin",
+    "PluginHost",
+    "PluginProblem",
+    "canonical_name",
+    "get_host",
+    "get_registry",
+]
 
 LIMIT_VARIABLE = "CASCADEZOO_LOAD_PLUGINS"
 BUILTIN_DISTRIBUTION = "cascadezoo"
@@ -97,13 +104,13 @@ class PluginHost:
 
     def problems_of(self, distribution: str) -> list[PluginProblem]:
         """The problems of one distribution's plugins."""
-        wanted = _canonical(distribution)
-        return [p for p in self.problems if _canonical(p.origin.distribution) == wanted]
+        wanted = canonical_name(distribution)
+        return [p for p in self.problems if canonical_name(p.origin.distribution) == wanted]
 
     def _load(self, origin: Origin, point: EntryPoint, limit: frozenset[str] | None) -> None:
         plugin = Plugin(origin, point.value)
         self.plugins.append(plugin)
-        name = _canonical(origin.distribution)
+        name = canonical_name(origin.distribution)
         if limit is not None and name != BUILTIN_DISTRIBUTION and name not in limit:
             plugin.state = "disabled"
             return
@@ -181,9 +188,9 @@ def get_host() -> PluginHost:
     value = os.environ.get(LIMIT_VARIABLE)
     limit = None
     if value is not None:
-        limit = frozenset(_canonical(part.strip()) for part in value.split(",") if part.strip())
+        limit = frozenset(canonical_name(part.strip()) for part in value.split(",") if part.strip())
     host = PluginHost(limit=limit)
-    if not any(_canonical(p.origin.distribution) == BUILTIN_DISTRIBUTION for p in host.plugins):
+    if not any(canonical_name(p.origin.distribution) == BUILTIN_DISTRIBUTION for p in host.plugins):
         raise PluginError(
             "cascadezoo's own stages are not registered: it is imported but not installed",
             hint="pip install . (or pip install -e . in a checkout)",
@@ -204,11 +211,12 @@ def _origin(point: EntryPoint) -> Origin:
 
 
 def _order(origin: Origin) -> tuple[bool, str, str]:
-    name = _canonical(origin.distribution)
+    name = canonical_name(origin.distribution)
     return name != BUILTIN_DISTRIBUTION, name, origin.plugin
 
 
-def _canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
+    """A distribution's name as the index spells it: lower case, with dashes."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

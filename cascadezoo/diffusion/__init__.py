@@ -1,5 +1,4 @@
 """Diffusion and flow as pure functions that cite their papers.
 
-``schedules`` and ``guidance``'s arithmetic aside, the modules work on tensors; this package
-imports none of them, so that ``cascadezoo.diffusion.schedules`` stays free of torch.
+The package imports none of its modules, so that ``schedules`` stays free of torch.
 """

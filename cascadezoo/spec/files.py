@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,13 @@ __all__ = ["apply_settings", "parse_json", "read_spec", "shipped_specs"]
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
 
+_SHIPPED = re.compile(r"[a-z0-9-]+")
+
 
 def shipped_specs() -> list[str]:
     """The names of the specs that ship with the package, sorted."""
+    from importlib import resources
+
     files = resources.files("cascadezoo.specs").iterdir()
     return sorted(f.name.removesuffix(".json") for f in files if f.name.endswith(".json"))
 
@@ -41,7 +44,9 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
     name = str(source)
     if name == "-":
         return parse_json(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input"), "standard input"
-    if name in shipped_specs():
+    if _SHIPPED.fullmatch(name) and name in shipped_specs():
+        from importlib import resources
+
         text = resources.files("cascadezoo.specs").joinpath(f"{name}.json").read_bytes()
         return parse_json(text, name), name
     path = Path(source)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from importlib import metadata
+from typing import TYPE_CHECKING
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from cascadezoo.errors import Problem
+from cascadezoo.plugins import canonical_name
 from cascadezoo.registry import Origin
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 __all__ = ["check_requires", "derive_requires", "install_line", "missing"]
 
@@ -21,11 +24,12 @@ def derive_requires(origins: Iterable[Origin], stated: Iterable[str] = ()) -> li
     A kind's behaviour is fixed by its own version, so a newer distribution that still registers
     the kind is as good; hence no upper bound. What ``stated`` says of a distribution is kept.
     """
-    rows = {canonicalize_name(Requirement(text).name): text for text in stated}
+    parsed = ((_parse(text), text) for text in stated)
+    rows = {canonical_name(found.name): text for found, text in parsed if found is not None}
     for origin in origins:
         version = Version(origin.version).public if _is_version(origin.version) else None
         text = f"{origin.distribution}>={version}" if version else origin.distribution
-        rows.setdefault(canonicalize_name(origin.distribution), text)
+        rows.setdefault(canonical_name(origin.distribution), text)
     return [rows[name] for name in sorted(rows)]
 
 
@@ -38,16 +42,15 @@ def check_requires(stated: Iterable[str], only: frozenset[str] | None = None) ->
     """
     for index, text in enumerate(stated):
         path = f"requires.{index}"
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
+        requirement = _parse(text)
+        if requirement is None:
             yield Problem(path, f"{text!r} is not a requirement as pip writes them")
             continue
         if requirement.url is not None:
             # A spec or a pulled model is data: it may name a package, never a place to fetch from.
             yield Problem(path, f"{text!r} names an address; give a name and a version range")
             continue
-        if only is not None and canonicalize_name(requirement.name) not in only:
+        if only is not None and canonical_name(requirement.name) not in only:
             continue
         have = _installed(requirement.name)
         if have is None:
@@ -64,11 +67,10 @@ def missing(stated: Iterable[str]) -> list[str]:
     """The stated requirements whose distribution is not installed."""
     rows = []
     for text in stated:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
+        requirement = _parse(text)
+        if requirement is None or requirement.url is not None:
             continue
-        if requirement.url is None and _installed(requirement.name) is None:
+        if _installed(requirement.name) is None:
             rows.append(text)
     return rows
 
@@ -77,6 +79,16 @@ def install_line(requirements: Iterable[str], *, upgrade: bool = False) -> str:
     """The pip command that installs them, quoted for a shell."""
     quoted = " ".join(f"'{text}'" for text in requirements)
     return f"pip install {'--upgrade ' if upgrade else ''}{quoted}"
+
+
+def _parse(text: str) -> Requirement | None:
+    # Its parser is slow to import, and most specs state no requirements.
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        return None
 
 
 def _installed(name: str) -> str | None:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ValidationError
 
 from cascadezoo.configs import ConfigProblem, DataConfig, DataInfo, ImageShape, Model, StageConfig
 from cascadezoo.errors import CascadezooError, LookupFailed, PluginError, Problem, SpecError
-from cascadezoo.plugins import get_registry
+from cascadezoo.plugins import canonical_name, get_registry
 from cascadezoo.registry import Entry, Origin, Registered, Registry, StageEntry, Table
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.spec.files import apply_settings, read_spec
@@ -153,7 +152,7 @@ class _Resolver:
             self.evaluation(envelope)
         used = None
         if not self.for_training:
-            used = frozenset(canonicalize_name(o.distribution) for o in self.origins)
+            used = frozenset(canonical_name(o.distribution) for o in self.origins)
         self.problems += check_requires(self.requires, used)
         if self.problems or not (envelope and data and placed and training):
             raise SpecError(_unique(self.problems), source=source)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cascadezoo.cascade import Cascade
 from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.draws import derive_seed
+from cascadezoo.draws import derive_seed, seed_global
 from cascadezoo.errors import Interrupted, TrainingError
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
@@ -211,9 +211,9 @@ class Trainer:
 
     def _step(self, phase: _Phase, step: int, epoch: int, index: int) -> Mapping[str, Tensor]:
         # Dropout and the like draw from the global generators; keyed by the step as all else is.
-        torch.manual_seed(
-            derive_seed(self.spec.seed, phase.spec.name, step, self.accelerator.process_index)
-        )
+        rank = self.accelerator.process_index
+        key = derive_seed(self.spec.seed, phase.spec.name, step, rank)
+        seed_global(key, self.accelerator.device)
         images, labels = self.loader.batch(self.position.phase * 1_000_000 + epoch, index)
         if self.cascade.resolved.num_classes is None:
             labels = None

@@ -97,7 +97,7 @@ def synchronize(device: torch.device) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--spec", default="shapes-demo")
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
