@@ -80,12 +80,14 @@ class Cascade(nn.Module):
         folder = locate(reference)
         config = read_config(folder)
         resolved = resolve(config.spec, source=str(folder / CONFIG), for_training=False)
-        check_files(folder, config, [weights_path(s.name) for s in resolved.stages])
+        weights = [weights_path(stage.name) for stage in resolved.stages]
+        check_files(folder, config, weights, trust_verified=True)
         cascade = cls.from_spec(resolved, device="meta")
         for name, stage in cascade.named_stages():
             load_state(stage, folder / weights_path(name), device)
             check_whole(stage, name, resolved.spec.name)
-        return cascade.to(device).eval()
+        # What a stage made for itself on the CPU goes where the weights are.
+        return (cascade if torch.device(device).type == "cpu" else cascade.to(device)).eval()
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write config.json and the weights of every stage as safetensors.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cascadezoo.errors import ModelError
@@ -54,13 +54,14 @@ def load_state(module: nn.Module, path: Path, device: torch.device | str) -> Non
     """
     wanted = module.state_dict()
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            names = list(file.keys())
             found = {}
-            for name in file.keys():  # noqa: SIM118 - a safetensors handle, not a dict
+            for name in names:
                 part = file.get_slice(name)
                 found[name] = (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()))
-        _compare(path, wanted, found)
-        state = load_file(path, device=str(device))
+            _compare(path, wanted, found)
+            state = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise ModelError(f"{path} is missing", hint="pull or copy the model again") from None
     except (SafetensorError, OSError) as error:

@@ -13,10 +13,18 @@ import pytest
 CACHE = Path.home() / ".cache" / "cascadezoo-dev"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither use nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CASCADEZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a developer has in the environment must not change a test."""
-    for name in ("CASCADEZOO_DEBUG", "CASCADEZOO_LOAD_PLUGINS", "CASCADEZOO_CACHE"):
+    for name in ("CASCADEZOO_DEBUG", "CASCADEZOO_LOAD_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
 
 

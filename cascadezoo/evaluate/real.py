@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cascadezoo.data.base import ImageData
 from cascadezoo.draws import derive_seed
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.features import FeatureExtractor, Precision
+from cascadezoo.hub import verified
 
 __all__ = ["cache_folder", "choose_real", "real_features"]
 
@@ -28,8 +28,7 @@ _BATCH = 256
 
 def cache_folder() -> Path:
     """``$CASCADEZOO_CACHE/features``, or ``~/.cache/cascadezoo/features``."""
-    root = os.environ.get("CASCADEZOO_CACHE")
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "cascadezoo") / "features"
+    return verified.cache_folder() / "features"
 
 
 def choose_real(total: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

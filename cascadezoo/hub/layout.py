@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 
 from cascadezoo.configs import Model
 from cascadezoo.errors import ModelError, SpecError
+from cascadezoo.hub.verified import Verified
 from cascadezoo.spec import CascadeSpec, parse_json
 from cascadezoo.spec.faults import problems_of
 
@@ -162,25 +163,45 @@ def read_config(folder: Path) -> ModelConfig:
     return config
 
 
-def check_files(folder: Path, config: ModelConfig, names: Iterable[str] | None = None) -> None:
+def check_files(
+    folder: Path,
+    config: ModelConfig,
+    names: Iterable[str] | None = None,
+    *,
+    trust_verified: bool = False,
+) -> None:
     """Compare files with their records in config.json.
 
     Args:
         folder: the model folder.
         config: its config.
         names: the files to check; None checks all but the card, which people edit.
+        trust_verified: take files that were hashed before and not touched since as they are.
 
     Raises:
         ModelError: a file is missing, is a link, or is not what its record says.
     """
     wanted = [n for n in config.files if n != CARD] if names is None else list(names)
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        faults = [f for f in pool.map(lambda n: _fault(folder, config, n), wanted) if f]
+    faults = [fault for name in wanted if (fault := _size_fault(folder, config, name))]
+    if not faults:
+        known = Verified(folder)
+        digests = {name: config.files[name].sha256 for name in wanted}
+        rest = [n for n in wanted if not (trust_verified and known.holds(n, digests[n]))]
+        if rest:
+            with ThreadPoolExecutor(max_workers=4) as pool:
+                found = list(pool.map(lambda name: sha256_of(folder / name), rest))
+            faults = [
+                f"{name} was changed: its sha256 is not the one in {CONFIG}"
+                for name, digest in zip(rest, found, strict=True)
+                if digest != digests[name]
+            ]
+            if not faults:
+                known.remember({name: digests[name] for name in rest})
     if faults:
         raise ModelError(f"{folder}: " + "; ".join(faults), hint=_REPAIR)
 
 
-def _fault(folder: Path, config: ModelConfig, name: str) -> str | None:
+def _size_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
     record = config.files.get(name)
     if record is None:
         return f"{CONFIG} has no sha256 of {name}"
@@ -190,8 +211,6 @@ def _fault(folder: Path, config: ModelConfig, name: str) -> str | None:
     size = path.stat().st_size
     if size != record.size:
         return f"{name} has {size} bytes, not the {record.size} of {CONFIG}"
-    if sha256_of(path) != record.sha256:
-        return f"{name} was changed: its sha256 is not the one in {CONFIG}"
     return None
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,6 +210,43 @@ def test_a_flipped_bit(folder: Path) -> None:
     (folder / UP).write_bytes(data)
     with pytest.raises(ModelError, match=f"{UP} was changed"):
         Cascade.from_pretrained(folder)
+
+
+def age(folder: Path) -> None:
+    """Let the clock pass the grain within which a change could go unseen."""
+    from cascadezoo.hub import verified
+
+    limit = time.monotonic() + verified.SETTLED + 0.2
+    while time.monotonic() < limit:
+        time.sleep(0.05)
+
+
+def test_a_file_that_was_verified_is_hashed_again_once_it_is_touched(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cascadezoo.hub import layout
+
+    monkeypatch.setenv("CASCADEZOO_CACHE", str(tmp_path / "cache"))
+    hashed: list[str] = []
+    real = layout.sha256_of
+    monkeypatch.setattr(layout, "sha256_of", lambda p: hashed.append(p.parent.name) or real(p))
+    Cascade.from_pretrained(folder)
+    Cascade.from_pretrained(folder)
+    assert sorted(hashed) == ["coarse", "coarse", "refine", "refine", "up", "up"]  # too fresh
+    age(folder)
+    Cascade.from_pretrained(folder)
+    hashed.clear()
+    Cascade.from_pretrained(folder)
+    assert hashed == []
+    path = folder / UP
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ModelError, match=f"{UP} was changed"):
+        Cascade.from_pretrained(folder)
+    assert hashed == ["up"]
 
 
 def test_a_missing_file(folder: Path) -> None:

@@ -1,0 +1,75 @@
+"""Remembers which files were found to be what their sha256 says, so that none is hashed twice.
+
+Hashing is slower than reading: loading a model of 200 MB again would spend most of its time on
+it. A file counts as verified while device, inode, size, mtime and ctime are what they were when it
+was hashed, as in git's index. Whatever writes to a file changes its ctime, which cannot be set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["Verified", "cache_folder"]
+
+# A file that changed within the clock's grain of being hashed could change again unseen.
+SETTLED = 2.0
+
+
+class Verified:
+    """What is known of the files of one model folder.
+
+    Args:
+        folder: the model folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        key = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:32]
+        self._path = cache_folder() / "verified" / f"{key}.json"
+        self._known = self._read()
+
+    def holds(self, name: str, sha256: str) -> bool:
+        """Whether the file was found to have that sha256 and was not touched since."""
+        return self._known.get(name) == [sha256, *_stamp(self.folder / name)]
+
+    def remember(self, digests: Mapping[str, str]) -> None:
+        """Keep what was found, for files that have not changed just now."""
+        known = dict(self._known)
+        now = time.time_ns()
+        for name, sha256 in digests.items():
+            stamp = _stamp(self.folder / name)
+            if now - max(stamp[3:]) > SETTLED * 1e9:
+                known[name] = [sha256, *stamp]
+        if known == self._known:
+            return
+        self._known = known
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        # Where the cache cannot be written, files are hashed each time; nothing else is lost.
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(known))
+            temporary.replace(self._path)
+
+    def _read(self) -> dict[str, list[str | int]]:
+        try:
+            data = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def cache_folder() -> Path:
+    """``$CASCADEZOO_CACHE``, or ``~/.cache/cascadezoo``."""
+    root = os.environ.get("CASCADEZOO_CACHE")
+    return Path(root).expanduser() if root else Path.home() / ".cache" / "cascadezoo"
