@@ -83,10 +83,12 @@ def _metrics(
 ) -> dict[str, Any]:
     events = list(read_events(run.events))
     epochs = [row for row in events if row["event"] == "epoch"]
-    whole: dict[str, list[float]] = {}
+    per_epoch = {row["phase"]: row["steps_per_epoch"] for row in events if row["event"] == "phase"}
+    seconds: dict[str, float] = {}
+    steps: dict[str, int] = {}
     for row in epochs:
-        if row.get("whole"):
-            whole.setdefault(row["phase"], []).append(row["seconds"])
+        seconds[row["phase"]] = seconds.get(row["phase"], 0.0) + row["seconds"]
+        steps[row["phase"]] = steps.get(row["phase"], 0) + row["steps"]
     return {
         "format": 1,
         "name": cascade.spec.name,
@@ -103,8 +105,9 @@ def _metrics(
         ],
         "training": {
             "seconds": round(sum(row["seconds"] for row in epochs), 2),
+            # By the step, since a phase may be shorter than an epoch or end within one.
             "seconds_per_epoch": {
-                name: round(sum(rows) / len(rows), 4) for name, rows in whole.items()
+                name: round(seconds[name] / steps[name] * per_epoch[name], 4) for name in seconds
             },
             "losses": {row["phase"]: row["losses"] for row in epochs},
             "device": describe_device(cascade.device),

@@ -150,7 +150,8 @@ def _training(spec: CascadeSpec, metrics: Mapping[str, Any]) -> str:
     ]
     seconds = metrics["training"]["seconds_per_epoch"]
     for phase in spec.training.phases or []:
-        length = f"{phase.epochs} epochs" if phase.epochs else f"{phase.steps} steps"
+        count, unit = (phase.epochs, "epoch") if phase.epochs else (phase.steps, "step")
+        length = f"{count} {unit}{'' if count == 1 else 's'}"
         forcing = phase.teacher_forcing
         span = (
             f"{forcing.start:g} to {forcing.end:g}" if phase.train != [spec.stages[0].name] else ""

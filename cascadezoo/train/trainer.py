@@ -335,6 +335,7 @@ class Trainer:
             phase=phase.spec.name,
             phase_index=self.position.phase,
             step=self.position.global_step,
+            steps_per_epoch=self.loader.steps_per_epoch,
             state=state,
         )
 
