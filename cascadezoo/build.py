@@ -29,8 +29,7 @@ from cascadezoo.evaluate.evaluate import (
 from cascadezoo.evaluate.features import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.figures import Figure
 from cascadezoo.hub.layout import METRICS
-from cascadezoo.hub.local import publish_local
-from cascadezoo.hub.refs import is_hub_id
+from cascadezoo.hub.local import check_destination, publish_local
 from cascadezoo.plan import check_memory, make_plan
 from cascadezoo.plugins import get_registry
 from cascadezoo.run import RunFolder, RunState
@@ -175,7 +174,8 @@ class _Build:
             figures = read_figures(self.run.model / METRICS)
             seconds = time.monotonic() - began
             return BuildResult(self.run.path, self.run.model, figures, seconds, already_done=True)
-        self._check_destination()
+        if self.spec.publish is not None:
+            check_destination(self.spec.publish.to, self.spec.name)
         self._load_data()
         extractors = self._load_extractors()
         cascade = self._train(extractors, trained=state.state != "training")
@@ -189,7 +189,7 @@ class _Build:
         self.run.write_state(replace(state, state="done"))
         published = None
         if self.spec.publish is not None:
-            published = str(publish_local(self.run.model, Path(self.spec.publish.to)))
+            published = str(publish_local(self.run.model, self.spec.publish.to))
         seconds = time.monotonic() - began
         return BuildResult(self.run.path, self.run.model, figures, seconds, published=published)
 
@@ -223,14 +223,6 @@ class _Build:
             self.run.write_spec(self.spec)
             self.run.write_state(before)
         return before
-
-    def _check_destination(self) -> None:
-        publish = self.spec.publish
-        if publish is not None and is_hub_id(publish.to) and not Path(publish.to).exists():
-            raise InputError(
-                f"publish.to {publish.to!r} is on the Hub, which this version does not reach yet",
-                hint=f"write a folder as ./{publish.to}, or leave publish out",
-            )
 
     def _load_data(self) -> None:
         self.data["train"] = self._split("train")

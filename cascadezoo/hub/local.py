@@ -23,7 +23,7 @@ from cascadezoo.hub.layout import (
 )
 from cascadezoo.hub.refs import is_hub_id, locate
 
-__all__ = ["Copied", "publish_local", "pull_local"]
+__all__ = ["Copied", "check_destination", "publish_local", "pull_local"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +87,23 @@ def publish_local(model: str | Path, dest: str | Path, *, dry_run: bool = False)
         ModelError: the model is not whole.
         RunFolderError: ``dest`` holds something else, or cannot be written.
     """
-    text = str(dest)
-    if is_hub_id(text) and not Path(text).is_dir():
-        raise ModelReferenceError(
-            f"{text!r} reads as a repo on the Hub, which this cascadezoo does not reach yet",
-            hint=f"for a folder, write ./{text.removeprefix('hf://')}",
-        )
+    _refuse_hub(str(dest))
     return _copy(locate(model), Path(dest).expanduser(), dry_run)
+
+
+def check_destination(dest: str | Path, name: str) -> None:
+    """Whether a model of that name could be published there; asked before it is trained.
+
+    Raises:
+        ModelReferenceError: ``dest`` is on the Hub.
+        RunFolderError: ``dest`` holds something else, or cannot be written.
+    """
+    _refuse_hub(str(dest))
+    path = Path(dest).expanduser()
+    _older_version(path, name)
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise RunFolderError(f"{dest} cannot be written", hint="choose another folder")
 
 
 def pull_local(reference: str | Path, dest: str | Path) -> Copied:
@@ -107,11 +117,19 @@ def pull_local(reference: str | Path, dest: str | Path) -> Copied:
     return _copy(locate(reference), Path(dest).expanduser(), dry_run=False)
 
 
+def _refuse_hub(text: str) -> None:
+    if is_hub_id(text) and not Path(text).is_dir():
+        raise ModelReferenceError(
+            f"{text!r} reads as a repo on the Hub, which this cascadezoo does not reach yet",
+            hint=f"for a folder, write ./{text.removeprefix('hf://')}",
+        )
+
+
 def _copy(source: Path, dest: Path, dry_run: bool) -> Copied:
     config = read_config(source)
     names = _whole(source, config)
     _refuse_overlap(source, dest)
-    before = _older_version(dest, config)
+    before = _older_version(dest, _name(config))
     same = before is not None and _same(source, dest, [CONFIG, *names])
     result = Copied(
         name=_name(config),
@@ -164,7 +182,7 @@ def _refuse_overlap(source: Path, dest: Path) -> None:
         )
 
 
-def _older_version(dest: Path, config: ModelConfig) -> ModelConfig | None:
+def _older_version(dest: Path, name: str) -> ModelConfig | None:
     """The config of the model of the same name that ``dest`` holds; None where it is free.
 
     Raises:
@@ -182,8 +200,8 @@ def _older_version(dest: Path, config: ModelConfig) -> ModelConfig | None:
         list(model_files(dest))
     except ModelError as error:
         raise RunFolderError(f"{dest} would be replaced, but {error.what}", hint=hint) from error
-    if _name(before) != _name(config):
-        message = f"{dest} holds another model, {_name(before)!r}; this one is {_name(config)!r}"
+    if _name(before) != name:
+        message = f"{dest} holds another model, {_name(before)!r}; this one is {name!r}"
         raise RunFolderError(message, hint=hint)
     return before
 

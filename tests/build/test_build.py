@@ -397,6 +397,19 @@ def test_publishing_to_a_folder(tmp_path: Path, built: Path) -> None:
     assert same(dest, built / "model")
 
 
+def test_a_destination_that_cannot_be_is_found_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "a.tex").write_text("mine")
+    for place in (str(tmp_path / "thesis"), "org/name", str(tmp_path / "thesis" / "a.tex" / "x")):
+        run = tmp_path / "run"
+        with pytest.raises(InputError):
+            build_cascade(
+                TINY, run, device="cpu", settings=[f'publish={{"to": {json.dumps(place)}}}']
+            )
+        assert not list(read_events(run / "events.jsonl"))
+        shutil.rmtree(run)
+
+
 def test_in_loop_figures_are_kept(tmp_path: Path) -> None:
     in_loop = '{"every_epochs": 1, "samples": 20, "subset_size": 10, "subsets": 3}'
     build_cascade(
