@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,8 @@ def command(
     from cascadezoo.build import build_cascade
     from cascadezoo.train.progress import make_progress
 
+    # Of the processes that torchrun starts, the first speaks.
+    first = int(os.environ.get("RANK", "0")) == 0
     result = build_cascade(
         spec,
         out,
@@ -84,8 +87,10 @@ def command(
         device=device,
         precision=precision,
         resume=resume,
-        progress=make_progress(quiet),
+        progress=make_progress(quiet or not first),
     )
+    if not first:
+        return
     if as_json:
         echo_json(result.to_dict())
     else:
