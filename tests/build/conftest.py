@@ -1,0 +1,18 @@
+"""One whole build for all tests of builds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from build_cases import TINY
+
+from cascadezoo.build import build_cascade
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole build, never changed by a test."""
+    out = tmp_path_factory.mktemp("built") / "run"
+    build_cascade(TINY, out, device="cpu")
+    return out

@@ -1,0 +1,194 @@
+"""Builds that cannot be: each is refused with a clear error and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from build_cases import QUICK, TINY, same
+from filelock import FileLock
+
+from cascadezoo.build import build_cascade
+from cascadezoo.errors import (
+    CheckpointError,
+    DataError,
+    InputError,
+    ResourceError,
+    RunFolderError,
+    RunLocked,
+    TrainingError,
+    WeightsUnavailable,
+)
+from cascadezoo.train.checkpoint import CheckpointStore
+from cascadezoo.train.events import read_events
+
+
+def test_two_builds_into_one_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with FileLock(run / ".lock"), pytest.raises(RunLocked, match="another build is at work"):
+        build_cascade(TINY, run, device="cpu")
+
+
+def test_fresh_starts_over_and_touches_nothing_else(built: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(built, run)
+    (run / "notes.txt").write_text("mine")
+    build_cascade(TINY, run, device="cpu", settings=QUICK, seed=3, resume=False)
+    assert not same(run / "model", built / "model")
+    assert (run / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    for resume in (None, False):
+        with pytest.raises(RunFolderError, match="not a run folder, and it is not empty"):
+            build_cascade(TINY, tmp_path, device="cpu", resume=resume)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="nothing to resume"):
+        build_cascade(TINY, tmp_path / "run", device="cpu", resume=True)
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        build_cascade(TINY, tmp_path / "run", device="cpu")
+
+
+def test_data_that_are_not_there(tmp_path: Path) -> None:
+    settings = ['data={"source": "npz", "config": {"path": "nowhere.npz"}}']
+    with pytest.raises(InputError, match=r"nowhere\.npz"):
+        build_cascade(TINY, tmp_path / "run", device="cpu", settings=settings)
+
+
+def test_labels_that_the_spec_does_not_expect(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels lie in \[0, 7\], outside of 3 classes"):
+        build_cascade(TINY, tmp_path / "run", device="cpu", settings=["data.num_classes=3"])
+
+
+@pytest.mark.parametrize("width", [10**9, 200_000])
+def test_more_channels_than_memory(tmp_path: Path, width: int) -> None:
+    with pytest.raises(ResourceError, match=r"(GiB|EiB)"):
+        build_cascade(
+            TINY, tmp_path / "run", device="cpu", settings=[f"stages.up.config.hidden={width}"]
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_cannot_be_had_stop_before_the_training(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    loss = 'training.losses=[{"stage": "refine", "kind": "lpips", "config": {"net": "alex"}}]'
+    for setting in (loss, "evaluation.extractor=inception"):
+        run = tmp_path / "run"
+        with pytest.raises(WeightsUnavailable):
+            build_cascade(TINY, run, device="cpu", settings=[setting, "data.size=16"])
+        assert not list(read_events(run / "events.jsonl"))
+        shutil.rmtree(run)
+
+
+def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    settings = [*QUICK, "training.optimizer.lr=10", "training.clip_norm=null"]
+    settings += ["training.optimizer.eps=1e-30", "training.phases.0.steps=400"]
+    settings += ["training.optimizer.weight_decay=0", "training.ema=null"]
+    with pytest.raises(TrainingError, match="coarse.mse is (nan|inf)"):
+        build_cascade(TINY, tmp_path / "run", device="cpu", settings=settings)
+
+
+def test_a_full_disk_keeps_the_former_checkpoint(tmp_path: Path) -> None:
+    """The kernel refuses the write, as it does on a full disk."""
+    run = tmp_path / "run"
+    code = (
+        "import resource, sys\n"
+        "from cascadezoo.build import build_cascade\n"
+        "from cascadezoo.train import checkpoint\n"
+        "save, done = checkpoint.CheckpointStore.save, []\n"
+        "def limited(self, state):\n"
+        "    if done: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "    done.append(1)\n"
+        "    return save(self, state)\n"
+        "checkpoint.CheckpointStore.save = limited\n"
+        f"build_cascade({TINY!r}, sys.argv[1], device='cpu')\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False
+    )
+    assert "CheckpointError: the checkpoint of step 24 cannot be written" in process.stderr
+    assert "the one of step 16 is whole" in process.stderr
+    store = CheckpointStore(run / "checkpoints")
+    assert store.newest().position.global_step == 16
+    assert [p.name for p in store.folder.iterdir()] == ["step-000000016-phase-1"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 20_000
+
+
+def test_a_damaged_checkpoint_is_passed_over(built: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(built, run)
+    store = CheckpointStore(run / "checkpoints")
+    older, newest = sorted(store.folder.iterdir())
+    path = newest / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert store.newest().position.global_step == int(older.name.split("-")[1])
+    (older / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no checkpoint in .* is whole"):
+        store.newest()
+
+
+def test_publishing_to_a_folder(tmp_path: Path, built: Path) -> None:
+    run, dest = tmp_path / "run", tmp_path / "published"
+    shutil.copytree(built, run)
+    result = build_cascade(
+        TINY, run, device="cpu", settings=[f'publish={{"to": {json.dumps(str(dest))}}}']
+    )
+    assert result.published == str(dest)
+    assert same(dest, built / "model")
+
+
+def test_a_destination_that_cannot_be_is_found_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "a.tex").write_text("mine")
+    for place in (str(tmp_path / "thesis"), "org/name", str(tmp_path / "thesis" / "a.tex" / "x")):
+        run = tmp_path / "run"
+        with pytest.raises(InputError):
+            build_cascade(
+                TINY, run, device="cpu", settings=[f'publish={{"to": {json.dumps(place)}}}']
+            )
+        assert not list(read_events(run / "events.jsonl"))
+        shutil.rmtree(run)
+
+
+def test_in_loop_figures_are_kept(tmp_path: Path) -> None:
+    in_loop = '{"every_epochs": 1, "samples": 20, "subset_size": 10, "subsets": 3}'
+    build_cascade(
+        TINY,
+        tmp_path / "run",
+        device="cpu",
+        settings=[*QUICK, f"evaluation.in_loop={in_loop}"],
+    )
+    rows = [r for r in read_events(tmp_path / "run/events.jsonl") if r["event"] == "figure"]
+    assert [(r["phase"], r["epoch"]) for r in rows] == [
+        ("coarse", 1),
+        ("coarse", 2),
+        ("cascade", 1),
+        ("joint", 1),
+    ]
+    assert all(r["figure"]["name"] == "kid.small.n20" for r in rows)
+    course = json.loads((tmp_path / "run/model/metrics.json").read_text())["course"]
+    assert len(course) == 4
+
+
+def test_looking_at_figures_in_the_course_does_not_change_the_training(
+    built: Path, tmp_path: Path
+) -> None:
+    in_loop = '{"every_epochs": 1, "samples": 10, "subset_size": 5, "subsets": 2}'
+    build_cascade(
+        TINY, tmp_path / "run", device="cpu", settings=[f"evaluation.in_loop={in_loop}", *QUICK]
+    )
+    assert same(tmp_path / "run/model", built / "model")
