@@ -122,26 +122,27 @@ def build_cascade(
         changes.append(f"seed={seed}")
     if precision is not None:
         changes.append(f"training.precision={json.dumps(precision)}")
-    resolved = load_spec(spec, settings=changes)
-    run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
-    home = pick_device(device)
-    check_memory(make_plan(resolved, home))
     show = progress or QuietProgress()
-    # Processes that torchrun starts share one run folder; the first of them writes it.
-    first = int(os.environ.get("RANK", "0")) == 0
     try:
+        resolved = load_spec(spec, settings=changes)
+        run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
+        home = pick_device(device)
+        check_memory(make_plan(resolved, home))
+        # Processes that torchrun starts share one run folder; the first of them writes it.
+        first = int(os.environ.get("RANK", "0")) == 0
         with run.locked() if first else nullcontext(), StopSignals() as stop:
-            return _Build(resolved, run, home, show, stop.requested).run_all(resume, began)
-    except Interrupted as error:
-        place = f" -o {shlex.quote(str(out))}" if out is not None else ""
-        hint = f"go on with: cascadezoo build {shlex.quote(str(run.spec))}{place or _here(run)}"
-        raise Interrupted(error.what, hint=hint) from None
+            try:
+                return _Build(resolved, run, home, show, stop.requested).run_all(resume, began)
+            except Interrupted as error:
+                raise Interrupted(error.what, hint=_go_on(run, device)) from None
     finally:
         show.close()
 
 
-def _here(run: RunFolder) -> str:
-    return f" -o {shlex.quote(str(run.path))}"
+def _go_on(run: RunFolder, device: str) -> str:
+    place = "" if device == "auto" else f" --device {shlex.quote(device)}"
+    command = f"cascadezoo build {shlex.quote(str(run.spec))} -o {shlex.quote(str(run.path))}"
+    return f"go on with: {command}{place}"
 
 
 class _Build:
@@ -163,6 +164,7 @@ class _Build:
         self.accelerator = make_accelerator(device, self.precision)
         self.main = self.accelerator.is_main_process
         self.data: dict[str, ImageData] = {}
+        self.trained_seconds = 0.0
 
     def run_all(self, resume: bool | None, began: float) -> BuildResult:
         if self.main:
@@ -170,28 +172,37 @@ class _Build:
         self.accelerator.wait_for_everyone()
         if not self.main:
             state = self.run.state() or _nothing(self.run)
-        if state.state == "done" and state.spec_digest == self.spec.digest():
-            figures = read_figures(self.run.model / METRICS)
-            seconds = time.monotonic() - began
-            return BuildResult(self.run.path, self.run.model, figures, seconds, already_done=True)
         if self.spec.publish is not None:
             check_destination(self.spec.publish.to, self.spec.name)
+        if state.state == "done" and state.spec_digest == self.spec.digest():
+            figures = read_figures(self.run.model / METRICS)
+            return self._result(figures, began, already_done=True)
         self._load_data()
         extractors = self._load_extractors()
         cascade = self._train(extractors, trained=state.state != "training")
         if not self.main:
             # Evaluation is the first process's alone; waiting for it could outlast a time-out.
-            return BuildResult(self.run.path, self.run.model, [], time.monotonic() - began)
+            return self._result([], began)
         state = replace(state, state="trained", spec_digest=self.spec.digest())
         self.run.write_state(state)
         figures = self._evaluate(cascade, extractors)
-        write_model(self.run, cascade, figures, self.data["train"], self.precision)
+        write_model(
+            self.run, cascade, figures, self.data["train"], self.precision, self.trained_seconds
+        )
         self.run.write_state(replace(state, state="done"))
+        return self._result(figures, began)
+
+    def _result(
+        self, figures: list[Figure], began: float, *, already_done: bool = False
+    ) -> BuildResult:
         published = None
-        if self.spec.publish is not None:
+        if self.spec.publish is not None and self.main:
+            # Also of a model that was built before: publishing may have failed then, and what is
+            # published already is not written again.
             published = str(publish_local(self.run.model, self.spec.publish.to))
         seconds = time.monotonic() - began
-        return BuildResult(self.run.path, self.run.model, figures, seconds, published=published)
+        run = self.run
+        return BuildResult(run.path, run.model, figures, seconds, already_done, published)
 
     # --- before the training
 
@@ -226,8 +237,10 @@ class _Build:
 
     def _load_data(self) -> None:
         self.data["train"] = self._split("train")
-        if self._evaluates() and self.spec.evaluation.split not in self.data:
-            self.data[self.spec.evaluation.split] = self._split(self.spec.evaluation.split)
+        evaluation = self.spec.evaluation
+        measured = self._evaluates() or evaluation.in_loop is not None
+        if measured and evaluation.split not in self.data:
+            self.data[evaluation.split] = self._split(evaluation.split)
 
     def _split(self, split: str) -> ImageData:
         spec = self.spec.data
@@ -274,6 +287,14 @@ class _Build:
     # --- training
 
     def _train(self, extractors: dict[str, FeatureExtractor], trained: bool) -> Cascade:
+        store = CheckpointStore(self.run.checkpoints)
+        if trained:
+            newest = store.newest()
+            if newest is None or newest.position.phase < len(self.spec.training.phases or []):
+                raise RunFolderError(
+                    f"{self.run.path} was trained, but its last checkpoint is gone",
+                    hint="start over with --fresh",
+                )
         losses = [] if trained else self._load_losses()
         accelerator = self.accelerator
         cascade = Cascade.from_spec(self.resolved, device=self.device)
@@ -290,20 +311,22 @@ class _Build:
         in_loop = spec.evaluation.in_loop
         events = EventLog(self.run.events if self.main else None)
         try:
-            Trainer(
+            trainer = Trainer(
                 cascade,
                 loader,
                 accelerator,
                 losses=losses,
-                store=CheckpointStore(self.run.checkpoints),
+                store=store,
                 events=events,
                 progress=self.progress,
                 figures=lambda c: self._in_loop(c, extractors),
                 figures_every=in_loop.every_epochs if in_loop else None,
                 stop=self.stop,
-            ).run()
+            )
+            trainer.run()
         finally:
             events.close()
+        self.trained_seconds = trainer.position.seconds
         return cascade
 
     def _in_loop(

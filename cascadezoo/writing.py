@@ -29,7 +29,12 @@ SHOWN = 36
 
 
 def write_model(
-    run: RunFolder, cascade: Cascade, figures: list[Figure], data: ImageData, precision: str
+    run: RunFolder,
+    cascade: Cascade,
+    figures: list[Figure],
+    data: ImageData,
+    precision: str,
+    seconds: float,
 ) -> None:
     """Write ``model/`` and ``curves.png`` of a run whose training is done.
 
@@ -39,12 +44,14 @@ def write_model(
         figures: what was measured.
         data: the training images.
         precision: that the cascade was trained in.
+        seconds: how long it was trained, over all sittings.
 
     Raises:
         RunFolderError: the disk is full or the folder is gone; the training is kept.
     """
     spec = cascade.spec
-    metrics = _metrics(run, cascade, figures, data, precision)
+    metrics = _metrics(run, cascade, figures, data)
+    metrics["training"] |= {"seconds": round(seconds, 2), "precision": precision}
     pictures = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
     try:
         draw_curves(run.events, run.curves)
@@ -79,7 +86,7 @@ def read_figures(path: Path) -> list[Figure]:
 
 
 def _metrics(
-    run: RunFolder, cascade: Cascade, figures: list[Figure], data: ImageData, precision: str
+    run: RunFolder, cascade: Cascade, figures: list[Figure], data: ImageData
 ) -> dict[str, Any]:
     events = list(read_events(run.events))
     epochs = [row for row in events if row["event"] == "epoch"]
@@ -104,14 +111,12 @@ def _metrics(
             for stage in cascade.resolved.stages
         ],
         "training": {
-            "seconds": round(sum(row["seconds"] for row in epochs), 2),
             # By the step, since a phase may be shorter than an epoch or end within one.
             "seconds_per_epoch": {
                 name: round(seconds[name] / steps[name] * per_epoch[name], 4) for name in seconds
             },
             "losses": {row["phase"]: row["losses"] for row in epochs},
             "device": describe_device(cascade.device),
-            "precision": precision,
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "images": len(data),
             "data_digest": data.digest,

@@ -107,6 +107,9 @@ class Trainer:
         restored = self.reading.newest() if self.reading else None
         if restored is not None:
             self._restore(restored)
+        else:
+            # A build that was killed before its first checkpoint may have left some.
+            self.events.rewind(-1)
         for index in range(self.position.phase, len(self.phases)):
             self._run_phase(index, restored)
             restored = None
@@ -178,6 +181,7 @@ class Trainer:
         began = time.monotonic()
         mark = epoch_began = began
         before = self.position.seconds
+        measuring = 0.0
         for step in range(self.position.step, phase.total):
             epoch, index = divmod(step, per_epoch)
             losses = self._step(phase, step, epoch, index)
@@ -191,16 +195,19 @@ class Trainer:
             last = done == phase.total
             if done % self.training.log_steps == 0 or last:
                 mark = self._log(phase, log, done, mark)
-                self.position = replace(self.position, seconds=before + mark - began)
+                trained = before + mark - began - measuring
+                self.position = replace(self.position, seconds=trained)
             if done % per_epoch == 0 or last:
                 now = self._epoch(phase, epoch_sums, done, epoch_began)
                 epoch_began = now + self._figures(phase, epoch + 1, last, done % per_epoch == 0)
                 mark += epoch_began - now
+                measuring += epoch_began - now
             reason = self.stop()
             due = time.monotonic() - saved >= self.training.checkpoint_seconds
             if reason is not None or (due and not last):
                 check_finite(phase.spec.name, step, log.read())
-                self.position = replace(self.position, seconds=before + time.monotonic() - began)
+                trained = before + time.monotonic() - began - measuring
+                self.position = replace(self.position, seconds=trained)
                 self._save(phase)
                 saved = time.monotonic()
             if reason is not None:
@@ -251,6 +258,8 @@ class Trainer:
         backward once for each parameter group.
         """
         grads = [p.grad for p in parameters if p.grad is not None]
+        if not grads:
+            return
         flat = torch.cat([grad.reshape(-1) for grad in grads])
         mean = self.accelerator.reduce(flat, reduction="mean")
         parts = mean.split([grad.numel() for grad in grads])

@@ -21,6 +21,7 @@ from cascadezoo.errors import (
     ResourceError,
     RunFolderError,
     RunLocked,
+    SpecError,
     TrainingError,
     WeightsUnavailable,
 )
@@ -192,3 +193,59 @@ def test_looking_at_figures_in_the_course_does_not_change_the_training(
         TINY, tmp_path / "run", device="cpu", settings=[f"evaluation.in_loop={in_loop}", *QUICK]
     )
     assert same(tmp_path / "run/model", built / "model")
+
+
+def test_in_loop_figures_against_the_test_split_alone(tmp_path: Path) -> None:
+    in_loop = '{"every_epochs": 9, "samples": 10, "subset_size": 5, "subsets": 2}'
+    settings = [*QUICK, f"evaluation.in_loop={in_loop}", "evaluation.split=test"]
+    build_cascade(TINY, tmp_path / "run", device="cpu", settings=settings)
+    rows = [r for r in read_events(tmp_path / "run/events.jsonl") if r["event"] == "figure"]
+    assert {r["figure"]["split"] for r in rows} == {"test"}
+
+
+def test_a_training_whose_checkpoints_are_gone_is_not_done_again_unasked(
+    built: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(built, run)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(RunFolderError, match="its last checkpoint is gone"):
+        build_cascade(TINY, run, device="cpu", settings=["evaluation.samples=50"])
+
+
+def test_a_model_that_is_built_is_published_when_asked_again(built: Path, tmp_path: Path) -> None:
+    run, dest = tmp_path / "run", tmp_path / "dest"
+    shutil.copytree(built, run)
+    settings = [f'publish={{"to": {json.dumps(str(dest))}}}']
+    build_cascade(TINY, run, device="cpu", settings=settings)
+    shutil.rmtree(dest)
+    again = build_cascade(TINY, run, device="cpu", settings=settings)
+    assert again.already_done
+    assert same(dest, built / "model")
+
+
+def test_events_of_a_build_killed_before_its_first_checkpoint_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsUnavailable):
+        build_cascade(TINY, run, device="cpu", settings=["evaluation.extractor=inception"])
+    (run / "events.jsonl").write_text('{"event": "log", "step": 3}\n{"event": "log", "st')
+    build_cascade(TINY, run, device="cpu", settings=QUICK)
+    rows = list(read_events(run / "events.jsonl"))
+    assert rows[0]["event"] == "phase"
+    assert {"event": "log", "step": 3} not in rows
+
+
+def test_the_display_is_closed_when_the_spec_is_wrong() -> None:
+    class Closes:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    progress = Closes()
+    with pytest.raises(SpecError):
+        build_cascade(TINY, device="cpu", settings=["seed=x"], progress=progress)
+    assert progress.closed
