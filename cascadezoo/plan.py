@@ -109,7 +109,7 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
         training_bytes=max((p["bytes"] for p in phases), default=weights),
         available_bytes=available_memory(device),
         phases=phases,
-        warnings=list(_warnings(resolved)),
+        warnings=[*_warnings(resolved), *_untraced(rows)],
     )
 
 
@@ -175,11 +175,11 @@ def _trace(
         labels = torch.zeros(1, dtype=torch.int64, device="meta")
     context = TrainContext(Draw(0, device="meta"), labels)
     kept: dict[int, int] = {}
-    own = {id(t.untyped_storage()) for t in (*stage.parameters(), *stage.buffers())}
+    own = {t.untyped_storage()._cdata for t in (*stage.parameters(), *stage.buffers())}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if id(storage) not in own:
+        if storage._cdata not in own:
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
@@ -224,6 +224,15 @@ def _warnings(resolved: ResolvedSpec) -> Iterator[str]:
             yield (
                 f"{loss.stage}: LPIPS on {size}x{size} images is far below the 64x64 patches that "
                 "it was calibrated on"
+            )
+
+
+def _untraced(rows: list[StagePlan]) -> Iterator[str]:
+    for row in rows:
+        if row.flops_forward is None:
+            yield (
+                f"{row.name} ({row.kind}): does what cannot be traced on the meta device, so its "
+                "FLOPs are not known and its activations are not in the memory"
             )
 
 
