@@ -84,17 +84,11 @@ class LazyGroup(Commands):
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.exit(code if isinstance(code, int) else 0)
-        except _HELP as error:
+        except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(error.exit_code)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the end of the line
             sys.exit(report(error, as_json=_asks_for_json(given)))
-
-
-# A group without a command shows its help; click before 8.2 exits with 0 then, and raises nothing.
-_HELP: tuple[type[click.UsageError], ...] = (
-    (click.exceptions.NoArgsIsHelpError,) if hasattr(click.exceptions, "NoArgsIsHelpError") else ()
-)
 
 
 def _asks_for_json(args: Iterable[str]) -> bool:
