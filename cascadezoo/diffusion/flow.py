@@ -7,12 +7,15 @@ solver, write the generator function and name it in ``SOLVERS``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from cascadezoo.diffusion.schedules import signal_of
 
 __all__ = [
     "SOLVERS",
@@ -21,8 +24,13 @@ __all__ = [
     "data_from_velocity",
     "euler",
     "even_times",
+    "heun",
     "interpolate",
+    "level_at",
     "logit_normal_times",
+    "midpoint",
+    "preserved",
+    "time_of",
     "uniform_times",
     "velocity_target",
 ]
@@ -83,28 +91,106 @@ def logit_normal_times(
     return torch.sigmoid(mean + deviation * draw.randn(count))
 
 
-def even_times(steps: int) -> list[float]:
-    """The ``steps + 1`` times of a sampling, evenly from 1 to 0."""
-    return [1 - step / steps for step in range(steps + 1)]
+def even_times(steps: int, end: float = 0.0) -> list[float]:
+    """The ``steps + 1`` times of a sampling, evenly from 1 to ``end``.
+
+    Raises:
+        ValueError: fewer than one step, or an end that does not lie in [0, 1).
+    """
+    if steps < 1:
+        raise ValueError(f"a sampling has at least one step, not {steps}")
+    if not 0 <= end < 1:
+        raise ValueError(f"a sampling ends at a time in [0, 1), not {end:g}")
+    return [1 - (1 - end) * step / steps for step in range(steps)] + [end]
+
+
+def time_of(level: float) -> float:
+    """The time with the signal-to-noise ratio of a level, ``sigma / (alpha + sigma)``; 0..1.
+
+    Raises:
+        ValueError: ``level`` does not lie in 0..1.
+    """
+    signal = signal_of(level)
+    alpha, sigma = math.sqrt(signal), math.sqrt(1 - signal)
+    return sigma / (alpha + sigma)
+
+
+def level_at(time: float) -> float:
+    """The noise level, 0..1, with the signal-to-noise ratio of a time; undoes :func:`time_of`.
+
+    Raises:
+        ValueError: ``time`` does not lie in 0..1.
+    """
+    if not 0 <= time <= 1:
+        raise ValueError(f"a flow's time lies in 0..1, not {time:g}")
+    return math.atan2(time, 1 - time) * 2 / math.pi
+
+
+def preserved(x_t: Tensor, time: float) -> Tensor:
+    """x_t [N, C, H, W], scaled to ``alpha * x0 + sigma * noise`` with squares that add up to 1.
+
+    alpha and sigma are those of the level :func:`level_at` that time.
+    """
+    return x_t / math.hypot(1 - time, time)
 
 
 def euler(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[Tensor]:
-    """Euler's method. See :class:`Solver`."""
+    """Euler's method, first order. See :class:`Solver`."""
     for time, end in pairwise(times):
         x = x + (end - time) * velocity(x, time)
         yield x
+
+
+def midpoint(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[Tensor]:
+    """The explicit midpoint method, second order at two evaluations a step. See :class:`Solver`."""
+    for time, end in pairwise(times):
+        half = (end - time) / 2
+        x = x + 2 * half * velocity(x + half * velocity(x, time), time + half)
+        yield x
+
+
+def heun(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[Tensor]:
+    """Heun's method, second order at two evaluations a step. See :class:`Solver`.
+
+    A step to time 0 is Euler's: there a velocity has no noise left to tell (as Karras et al. 2022,
+    algorithm 1, for the step to the clean image).
+    """
+    for time, end in pairwise(times):
+        slope = velocity(x, time)
+        ahead = x + (end - time) * slope
+        if end > 0:
+            ahead = x + ((end - time) / 2) * (slope + velocity(ahead, end))
+        x = ahead
+        del slope, ahead
+        yield x
+
+
+def _once(steps: int) -> int:
+    return steps
+
+
+def _twice(steps: int) -> int:
+    return 2 * steps
+
+
+def _twice_but_last(steps: int) -> int:
+    return 2 * steps - 1
 
 
 class Solver(NamedTuple):
     """A solver and its price.
 
     ``run(velocity, x, times)`` takes the velocity field, x at the first time [N, C, H, W] and the
-    times to visit, and yields the image after each step.
+    times to visit, falling, and yields the image at each time but the first.
     """
 
     run: Callable[[Velocity, Tensor, Sequence[float]], Iterator[Tensor]]
-    evaluations: int = 1
-    """How often a step asks for the velocity."""
+    evaluations: Callable[[int], int] = _once
+    """How often the velocity is asked for in that many steps that end at time 0."""
 
 
-SOLVERS: Mapping[str, Solver] = {"euler": Solver(euler)}
+SOLVERS: Mapping[str, Solver] = {
+    "euler": Solver(euler),
+    "midpoint": Solver(midpoint, _twice),
+    "heun": Solver(heun, _twice_but_last),
+}

@@ -6,7 +6,8 @@ replaced by a null label in training. In sampling the two are combined::
     guided = unconditional + scale * (conditional - unconditional)
 
 so a scale of 1 is the plain conditional prediction, 0 the unconditional one, and above 1 pushes
-towards the label. (The paper's w is ``scale - 1``.)
+towards the label. (The paper's w is ``scale - 1``.) Another label in the place of the null label, a
+negative one, is what the image is pushed away from.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["drop_labels", "evaluations", "guided"]
+__all__ = ["drop_labels", "evaluations", "guided", "scale_within"]
 
-Network = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From images [N, C, H, W], times [N] and labels int64 [N] to the prediction [N, C, H, W]."""
+Network = Callable[..., Tensor]
+"""From images [N, C, H, W], times [N], labels int64 [N] and further conditions [N, ...] to the
+prediction [N, C', H, W]."""
 
 
 class Uniform(Protocol):
@@ -43,27 +45,58 @@ def evaluations(scale: float) -> int:
     return 1 if scale in (0.0, 1.0) else 2
 
 
+def scale_within(scale: float, level: float, interval: tuple[float, float]) -> float:
+    """The scale inside an interval of noise levels, ends included, and 1 outside.
+
+    Kynkäänniemi et al. 2024, "Applying Guidance in a Limited Interval": guidance at the noisiest
+    levels costs variety, at the cleanest it does nothing; without it a step costs half.
+
+    Args:
+        scale: of guidance.
+        level: where the image is, in 0..1.
+        interval: the lowest and the highest level that is guided.
+    """
+    low, high = interval
+    return scale if low <= level <= high else 1.0
+
+
 def guided(
-    network: Network, x: Tensor, times: Tensor, labels: Tensor, null: int, scale: float
+    network: Network,
+    x: Tensor,
+    times: Tensor,
+    labels: Tensor,
+    against: Tensor,
+    scale: float,
+    *conditions: Tensor,
+    channels: int | None = None,
 ) -> Tensor:
     """The guided prediction, from one forward over both halves.
 
     Args:
-        network: the network.
+        network: called as ``network(x, times, labels, *conditions)``.
         x: [N, C, H, W].
         times: [N].
         labels: int64 [N].
-        null: the label that stands for none.
+        against: what the other half is told, int64 [N]: the null label, or a negative one.
         scale: see above; 0 and 1 cost a single half.
+        conditions: whatever else the network takes, each [N, ...]; the same for both halves.
+        channels: only so many of the prediction's first channels are guided; the others, as a
+            learned variance, are the conditional half's (at scale 0 the other half's, which is
+            then the only one). None guides all.
 
     Returns:
-        [N, C, H, W], float32.
+        What the network gives, [N, C', H, W], float32.
     """
-    if scale == 1:
-        return network(x, times, labels).float()
-    nothing = torch.full_like(labels, null)
-    if scale == 0:
-        return network(x, times, nothing).float()
-    both = network(torch.cat([x, x]), torch.cat([times, times]), torch.cat([labels, nothing]))
+    if scale in (0.0, 1.0):
+        return network(x, times, labels if scale else against, *conditions).float()
+    both = network(
+        torch.cat([x, x]),
+        torch.cat([times, times]),
+        torch.cat([labels, against]),
+        *(torch.cat([condition, condition]) for condition in conditions),
+    )
     conditional, unconditional = both.float().chunk(2)
-    return torch.lerp(unconditional, conditional, scale)
+    if channels is None or channels >= conditional.shape[1]:
+        return torch.lerp(unconditional, conditional, scale)
+    pushed = torch.lerp(unconditional[:, :channels], conditional[:, :channels], scale)
+    return torch.cat([pushed, conditional[:, channels:]], dim=1)

@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from typing import Literal, assert_never
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
     "Prediction",
     "add_noise",
+    "continuous_rates",
     "eps_from_v",
     "eps_from_x0",
+    "level_rates",
     "noise_table",
     "prediction_target",
     "rates_at",
@@ -59,6 +62,34 @@ def rates_at(table: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
     """
     alpha, sigma = table[timesteps].unbind(1)
     return alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
+
+
+def continuous_rates(signal: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rates between timesteps, for a network that is told the level and not the timestep.
+
+    Chen et al. 2021 (WaveGrad, section 3.2) and Saharia et al. 2021 (SR3, algorithm 1):
+    ``alphas_cumprod`` is taken to fall linearly from each timestep to the next, and from 1 to the
+    first.
+
+    Args:
+        signal: ``alphas_cumprod`` of all timesteps, [T].
+        position: [N], in [0, T); timestep t is reached at t + 1.
+
+    Returns:
+        alpha and sigma, [N, 1, 1, 1], and the noise level, [N], in 0..1.
+    """
+    before = F.pad(signal[:-1], (1, 0), value=1.0)
+    timestep = position.long().clamp(max=signal.shape[0] - 1)
+    kept = torch.lerp(before[timestep], signal[timestep], (position - timestep).to(signal.dtype))
+    alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
+    level = torch.atan2(sigma, alpha) * (2 / math.pi)
+    return alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1), level
+
+
+def level_rates(level: Tensor) -> tuple[Tensor, Tensor]:
+    """The rates alpha and sigma, [N, 1, 1, 1], at noise levels [N] in 0..1."""
+    angle = level.view(-1, 1, 1, 1) * (math.pi / 2)
+    return angle.cos(), angle.sin()
 
 
 def add_noise(x0: Tensor, eps: Tensor, alpha: Rate, sigma: Rate) -> Tensor:

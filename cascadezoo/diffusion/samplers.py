@@ -2,8 +2,9 @@
 
 A sampler is a generator function: it yields the image after each step and keeps none, so a
 caller takes the last one, every one (a trajectory), or stops early. Its coefficients are Python
-floats computed in float64 from the schedule; nothing in the loop waits for the device. To add one,
-write the function and name it in ``SAMPLERS``.
+floats computed in float64 from the levels; nothing in the loop waits for the device. All take paths
+that start at pure noise (zero terminal SNR) and that end before the clean image (truncation). To
+add one, write the function and name it in ``SAMPLERS``.
 """
 
 from __future__ import annotations
@@ -11,53 +12,42 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from cascadezoo.diffusion.levels import CLEAN, Level, reverse_path
+
 __all__ = [
+    "CLEAN",
     "SAMPLERS",
     "Coefficients",
+    "Denoised",
     "Denoiser",
+    "Level",
     "Noise",
     "Sampler",
     "SamplerOptions",
-    "Transition",
     "Variance",
     "ddim",
     "ddim_coefficients",
     "ddpm",
     "ddpm_coefficients",
+    "dpmpp_2m",
     "final",
-    "transitions",
+    "heun",
+    "reverse_path",
 ]
 
-Variance = Literal["small", "large"]
+Variance = Literal["small", "large", "learned"]
 
+# Heun's correction grows with how much a step lowers sigma/alpha, and without bound where it starts
+# at pure noise. Steps of any accuracy lie far below this.
+STEEPEST = 32.0
 
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One step of the reverse process.
-
-    Args:
-        timestep: where the step starts.
-        signal: ``alphas_cumprod`` there.
-        next_signal: ``alphas_cumprod`` where it ends; 1.0 after the last step.
-    """
-
-    timestep: int
-    signal: float
-    next_signal: float
-
-    @property
-    def alpha(self) -> float:
-        """The rate of the signal where the step starts."""
-        return math.sqrt(self.signal)
-
-    @property
-    def sigma(self) -> float:
-        """The rate of the noise where the step starts."""
-        return math.sqrt(1 - self.signal)
+# With fewer steps than these, the last step of DPM-Solver++ is steadier at first order.
+FEW_STEPS = 15
 
 
 class Noise(Protocol):
@@ -68,8 +58,21 @@ class Noise(Protocol):
         ...
 
 
-Denoiser = Callable[[Tensor, Transition], Tensor]
-"""From x_t [N, C, H, W] and the step that starts there to the estimate of x0."""
+class Denoised(NamedTuple):
+    """What a network makes of a noised image.
+
+    Args:
+        x0: the estimate of the clean image, [N, C, H, W].
+        spread: where a learned variance lies between its bounds, from -1 (the posterior's) to 1
+            (beta), [N, C, H, W]; None where the network learns none.
+    """
+
+    x0: Tensor
+    spread: Tensor | None = None
+
+
+Denoiser = Callable[[Tensor, Level], Denoised]
+"""From x_t [N, C, H, W] and its level to the estimate of x0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ class SamplerOptions:
 
     Args:
         eta: how much of DDPM's noise DDIM adds in each step, from 0 (none) to 1.
-        variance: DDPM's fixed variance, the posterior's (small) or beta (large).
+        variance: DDPM's variance: the posterior's (small), beta (large), or between them as the
+            network says (learned).
     """
 
     eta: float = 0.0
@@ -93,105 +97,181 @@ class Coefficients(NamedTuple):
     noise: float
 
 
-def transitions(signal: Sequence[float], timesteps: Sequence[int]) -> list[Transition]:
-    """The steps between chosen timesteps, and from the last of them to the clean image.
-
-    Args:
-        signal: ``alphas_cumprod`` of all timesteps.
-        timesteps: those to visit, falling.
-    """
-    ends = [*(signal[t] for t in timesteps[1:]), 1.0]
-    return [Transition(t, signal[t], end) for t, end in zip(timesteps, ends, strict=True)]
-
-
-def ddpm_coefficients(step: Transition, variance: Variance = "small") -> Coefficients:
+def ddpm_coefficients(start: Level, end: Level, variance: Variance = "small") -> Coefficients:
     """Ancestral sampling (Ho et al. 2020, eq. 7 and section 3.2) over any strided subset.
 
     Between timesteps that are not neighbours, beta is what the signal loses between them (Nichol &
-    Dhariwal 2021, eq. 19). The step to the clean image adds no noise.
+    Dhariwal 2021, eq. 19). The step to the clean image adds no noise. ``noise`` of a learned
+    variance is its lower bound, the posterior's.
     """
-    kept = step.signal / step.next_signal
+    kept = start.signal / end.signal
     beta = 1 - kept
-    noise, next_noise = 1 - step.signal, 1 - step.next_signal
+    noise, next_noise = 1 - start.signal, 1 - end.signal
     spread = 0.0
-    if step.next_signal < 1:
+    if end.signal < 1:
         spread = beta if variance == "large" else beta * next_noise / noise
     return Coefficients(
-        x0=math.sqrt(step.next_signal) * beta / noise,
+        x0=math.sqrt(end.signal) * beta / noise,
         x=math.sqrt(kept) * next_noise / noise,
         noise=math.sqrt(spread),
     )
 
 
-def ddim_coefficients(step: Transition, eta: float = 0.0) -> Coefficients:
+def ddim_coefficients(start: Level, end: Level, eta: float = 0.0) -> Coefficients:
     """Implicit sampling (Song et al. 2021, eqs. 12 and 16).
 
     The noise is taken from x_t and the estimate of x0, so a clipped estimate stays consistent.
     """
-    noise, next_noise = 1 - step.signal, 1 - step.next_signal
-    spread = eta**2 * (next_noise / noise) * (1 - step.signal / step.next_signal)
+    noise, next_noise = 1 - start.signal, 1 - end.signal
+    spread = eta**2 * (next_noise / noise) * (1 - start.signal / end.signal)
     direction = math.sqrt(max(next_noise - spread, 0.0) / noise)
     return Coefficients(
-        x0=math.sqrt(step.next_signal) - direction * step.alpha,
+        x0=end.alpha - direction * start.alpha,
         x=direction,
         noise=math.sqrt(spread),
     )
 
 
 def ddpm(
-    denoise: Denoiser, x: Tensor, path: Sequence[Transition], noise: Noise, options: SamplerOptions
+    denoise: Denoiser, x: Tensor, path: Sequence[Level], noise: Noise, options: SamplerOptions
 ) -> Iterator[Tensor]:
-    """Ancestral sampling of Ho et al. 2020. See :class:`Sampler`."""
-    return _linear(
-        denoise, x, path, noise, [ddpm_coefficients(step, options.variance) for step in path]
-    )
+    """Ancestral sampling of Ho et al. 2020. See :class:`Sampler`.
+
+    A learned variance lies between the posterior's and beta, geometrically (Nichol & Dhariwal
+    2021, eq. 15).
+
+    Raises:
+        ValueError: the variance is to be a learned one, and the denoiser gives no spread.
+    """
+    for start, end in pairwise(path):
+        factor = ddpm_coefficients(start, end, options.variance)
+        x0, spread = denoise(x, start)
+        x = factor.x0 * x0 + factor.x * x
+        if factor.noise > 0:
+            fresh = noise.randn(*x.shape)
+            if options.variance == "learned":
+                if spread is None:
+                    raise ValueError("a learned variance needs a denoiser that gives its spread")
+                rise = math.log(ddpm_coefficients(start, end, "large").noise / factor.noise)
+                fresh = fresh * ((spread + 1) * (rise / 2)).exp()
+            x = x + factor.noise * fresh
+        del x0, spread
+        yield x
 
 
 def ddim(
-    denoise: Denoiser, x: Tensor, path: Sequence[Transition], noise: Noise, options: SamplerOptions
+    denoise: Denoiser, x: Tensor, path: Sequence[Level], noise: Noise, options: SamplerOptions
 ) -> Iterator[Tensor]:
     """Implicit sampling of Song et al. 2021; deterministic where eta is 0. See :class:`Sampler`."""
-    return _linear(denoise, x, path, noise, [ddim_coefficients(step, options.eta) for step in path])
-
-
-def _linear(
-    denoise: Denoiser,
-    x: Tensor,
-    path: Sequence[Transition],
-    noise: Noise,
-    coefficients: Sequence[Coefficients],
-) -> Iterator[Tensor]:
-    for step, factor in zip(path, coefficients, strict=True):
-        x = factor.x0 * denoise(x, step) + factor.x * x
+    for start, end in pairwise(path):
+        factor = ddim_coefficients(start, end, options.eta)
+        x = factor.x0 * denoise(x, start).x0 + factor.x * x
         if factor.noise > 0:
             x = x + factor.noise * noise.randn(*x.shape)
         yield x
 
 
+def dpmpp_2m(
+    denoise: Denoiser, x: Tensor, path: Sequence[Level], noise: Noise, options: SamplerOptions
+) -> Iterator[Tensor]:
+    """DPM-Solver++(2M) of Lu et al. 2022 (algorithm 2): second order at one evaluation a step.
+
+    Each step extrapolates the estimates of x0 at its start and at the start of the one before, in
+    half the log-SNR. First order (as ddim) are: the first step; the one after, where the first
+    started at pure noise, whose log-SNR is infinite; and the last, where it ends at the clean image
+    or there are fewer than 15 steps. Draws no noise. See :class:`Sampler`.
+    """
+    steps = len(path) - 1
+    before: Tensor | None = None
+    past = 0.0  # how far the step before went, in half the log-SNR
+    for step, (start, end) in enumerate(pairwise(path), start=1):
+        factor = ddim_coefficients(start, end)
+        x0 = denoise(x, start).x0
+        length = _half_log_snr(end) - _half_log_snr(start)
+        mixed = x0
+        last = step == steps and (end.signal == 1 or steps < FEW_STEPS)
+        if before is not None and not last and math.isfinite(past):
+            mixed = x0 + (length / past / 2) * (x0 - before)
+        x = factor.x0 * mixed + factor.x * x
+        before, past = x0, length
+        del x0, mixed
+        yield x
+
+
+def heun(
+    denoise: Denoiser, x: Tensor, path: Sequence[Level], noise: Noise, options: SamplerOptions
+) -> Iterator[Tensor]:
+    """Heun's method of Karras et al. 2022 (algorithm 1 without churn), second order.
+
+    The paper integrates ``x / alpha`` over ``sigma / alpha``; written out for the
+    variance-preserving image x, a step is an Euler step (which is ddim's) to
+    ``x' = alpha' * x0 + sigma' * eps`` and the correction
+    ``alpha' * (ratio - 1) / 2 * (x0' - x0)``, where ``ratio`` is how many times the step lowers
+    ``sigma / alpha``. The step to the clean image has no correction, nor has one with a ratio above
+    32: such a step starts at pure noise or next to it (zero terminal SNR, the end of the cosine
+    schedule) and the correction would be as large as the ratio. Draws no noise. See
+    :class:`Sampler`.
+    """
+    for start, end in pairwise(path):
+        factor = ddim_coefficients(start, end)
+        x0 = denoise(x, start).x0
+        x = factor.x0 * x0 + factor.x * x
+        ratio = math.exp(_half_log_snr(end) - _half_log_snr(start)) if end.signal < 1 else math.inf
+        if ratio <= STEEPEST:
+            x = x + (end.alpha * (ratio - 1) / 2) * (denoise(x, end).x0 - x0)
+        del x0
+        yield x
+
+
+def _half_log_snr(level: Level) -> float:
+    if level.signal == 0:
+        return -math.inf
+    return math.inf if level.signal == 1 else math.log(level.alpha / level.sigma)
+
+
+def _once(steps: int) -> int:
+    return steps
+
+
+def _twice(steps: int) -> int:
+    return 2 * steps - 1
+
+
 class Sampler(NamedTuple):
     """A sampler and its price.
 
-    ``run(denoise, x, path, noise, options)`` takes the denoiser, x_T [N, C, H, W], the steps,
-    the source of further noise and the options, and yields the image after each step.
+    ``run(denoise, x, path, noise, options)`` takes the denoiser, x [N, C, H, W] at the path's first
+    level, the levels to visit (see :func:`reverse_path`), the source of further noise and the
+    options, and yields the image at each level but the first.
     """
 
-    run: Callable[[Denoiser, Tensor, Sequence[Transition], Noise, SamplerOptions], Iterator[Tensor]]
-    evaluations: int = 1
-    """How often a step calls the denoiser."""
+    run: Callable[[Denoiser, Tensor, Sequence[Level], Noise, SamplerOptions], Iterator[Tensor]]
+    evaluations: Callable[[int], int] = _once
+    """How often, at most, that many steps to the clean image call the denoiser."""
 
 
-SAMPLERS: Mapping[str, Sampler] = {"ddpm": Sampler(ddpm), "ddim": Sampler(ddim)}
+SAMPLERS: Mapping[str, Sampler] = {
+    "ddpm": Sampler(ddpm),
+    "ddim": Sampler(ddim),
+    "dpmpp-2m": Sampler(dpmpp_2m),
+    "heun": Sampler(heun, _twice),
+}
 
 
-def final(states: Iterator[Tensor]) -> Tensor:
+def final(states: Iterator[Tensor], watch: Callable[[Tensor], None] | None = None) -> Tensor:
     """The last image that a sampler yields.
+
+    Args:
+        states: what a sampler or solver yields.
+        watch: called with each image; keep a copy of what is to be kept.
 
     Raises:
         ValueError: it yields none.
     """
     last: Tensor | None = None
-    for last in states:  # noqa: B007
-        pass
+    for last in states:
+        if watch is not None:
+            watch(last)
     if last is None:
         raise ValueError("the sampler was given no steps")
     return last

@@ -3,6 +3,10 @@
 A schedule is the list of ``betas`` of T timesteps: the share of the variance that each step of
 the forward process replaces by noise (Ho et al. 2020). ``alphas_cumprod[t]`` is the variance that
 the clean image keeps at timestep t, the noise has ``1 - alphas_cumprod[t]``.
+
+A *level* names the same amount of noise without a schedule: from 0 (clean) to 1 (pure noise), with
+``alpha = cos(pi/2 * level)`` and ``sigma = sin(pi/2 * level)``, so ``alphas_cumprod`` is
+``alpha**2``.
 """
 
 from __future__ import annotations
@@ -17,10 +21,13 @@ __all__ = [
     "Spacing",
     "alphas_cumprod",
     "cosine_betas",
+    "level_of",
     "linear_betas",
     "rescale_zero_terminal_snr",
+    "signal_of",
     "spaced_timesteps",
     "terminal_signal_variance",
+    "timestep_of",
 ]
 
 Spacing = Literal["trailing", "leading", "linspace"]
@@ -92,6 +99,49 @@ def alphas_cumprod(betas: Sequence[float]) -> list[float]:
 def terminal_signal_variance(betas: Sequence[float]) -> float:
     """The variance that the signal keeps at the last timestep; 0 where it is pure noise."""
     return alphas_cumprod(betas)[-1]
+
+
+def level_of(signal: float) -> float:
+    """The level, 0..1, at which the signal keeps that variance.
+
+    Raises:
+        ValueError: ``signal`` does not lie in 0..1.
+    """
+    if not 0 <= signal <= 1:
+        raise ValueError(f"a signal's variance lies in 0..1, not {signal:g}")
+    return math.atan2(math.sqrt(1 - signal), math.sqrt(signal)) * 2 / math.pi
+
+
+def signal_of(level: float) -> float:
+    """The variance, 0..1, that the signal keeps at a level; exactly 0 at 1 and 1 at 0.
+
+    Raises:
+        ValueError: ``level`` does not lie in 0..1.
+    """
+    if not 0 <= level <= 1:
+        raise ValueError(f"a noise level lies in 0..1, not {level:g}")
+    return math.sin((1 - level) * math.pi / 2) ** 2
+
+
+def timestep_of(signal: Sequence[float], kept: float) -> float:
+    """The time, whole or between two timesteps, at which the signal keeps a variance.
+
+    The variance is taken to fall linearly from each timestep to the next, as in continuous noise
+    conditioning.
+
+    Args:
+        signal: ``alphas_cumprod`` of all timesteps.
+        kept: the variance to look for.
+
+    Returns:
+        A time in [0, T - 1]; its ends stand for whatever lies beyond them.
+    """
+    if kept >= signal[0]:
+        return 0.0
+    for later, (before, after) in enumerate(pairwise(signal), start=1):
+        if kept >= after:
+            return later - (kept - after) / (before - after)
+    return float(len(signal) - 1)
 
 
 def spaced_timesteps(timesteps: int, steps: int, spacing: Spacing = "trailing") -> list[int]:

@@ -38,6 +38,8 @@ def test_cosine_betas_are_those_of_diffusers(timesteps: int) -> None:
     ours = torch.tensor(cosine_betas(timesteps), dtype=torch.float64)
     assert torch.allclose(ours, reference.betas.double(), rtol=0, atol=1e-7)
     assert max(ours) == 0.999
+    signal = torch.tensor(alphas_cumprod(ours.tolist()), dtype=torch.float64)
+    assert torch.allclose(signal, reference.alphas_cumprod.double(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("betas", [linear_betas(25), linear_betas(1000), cosine_betas(50)])
@@ -112,7 +114,7 @@ def test_a_single_timestep_has_the_first_beta() -> None:
 def test_schedules_and_configs_import_nothing_heavy() -> None:
     code = (
         "import sys\n"
-        "import cascadezoo.diffusion.schedules, cascadezoo.nn.sizes\n"
+        "import cascadezoo.diffusion.levels, cascadezoo.nn.sizes\n"
         "import cascadezoo.stages.flow.config, cascadezoo.stages.diffusion.config\n"
         "import cascadezoo.stages.pixelshuffle.config, cascadezoo.stages.vit.config\n"
         "print(*sorted({'torch', 'torchvision', 'timm', 'numpy'} & set(sys.modules)))"
