@@ -1,4 +1,4 @@
-"""Self-attention over the positions of an image."""
+"""Attention over the positions of an image, and from them to tokens that condition it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cascadezoo.nn.resnet import Norm, zero
 from cascadezoo.nn.sizes import divisor_near
 
-__all__ = ["FEW_TOKENS", "SelfAttention", "attend"]
+__all__ = ["FEW_TOKENS", "CrossAttention", "SelfAttention", "attend"]
 
 FEW_TOKENS = 64
 """Up to here, attention is done by plain matrix products.
@@ -36,6 +36,24 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.softmax(scores, dim=-1) @ value
 
 
+def _heads(channels: int, heads: int | None, head: int) -> int:
+    """How many heads attention over ``channels`` has.
+
+    Args:
+        channels: that the heads share.
+        heads: how many; None for as many as are at least ``head`` wide.
+        head: the width that a head has at least, where the channels allow it.
+
+    Raises:
+        ValueError: heads that do not divide the channels.
+    """
+    if heads is None:
+        return divisor_near(channels, max(1, channels // head))
+    if channels % heads:
+        raise ValueError(f"{heads} attention heads do not divide {channels} channels")
+    return heads
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention over all positions, added to the input.
 
@@ -44,11 +62,15 @@ class SelfAttention(nn.Module):
     Args:
         channels: of input and output.
         head: the width that a head has at least, where the channels allow it.
+        heads: how many heads there are; None for as many as ``head`` allows.
+
+    Raises:
+        ValueError: heads that do not divide the channels.
     """
 
-    def __init__(self, channels: int, head: int = 32) -> None:
+    def __init__(self, channels: int, head: int = 32, heads: int | None = None) -> None:
         super().__init__()
-        self.heads = divisor_near(channels, max(1, channels // head))
+        self.heads = _heads(channels, heads, head)
         self.norm = Norm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = zero(nn.Linear(channels, channels))
@@ -59,6 +81,44 @@ class SelfAttention(nn.Module):
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         qkv = self.qkv(tokens).view(n, h * w, 3, self.heads, c // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = attend(query, key, value).transpose(1, 2).reshape(n, h * w, c)
+        out: Tensor = x + self.out(mixed).transpose(1, 2).reshape(n, c, h, w)
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from all positions to tokens, added to the input (Rombach et al. 2022).
+
+    The output layer starts at zero, so a fresh one passes its input on.
+
+    Args:
+        channels: of input and output.
+        context: width of a token.
+        head: the width that a head has at least, where the channels allow it.
+        heads: how many heads there are; None for as many as ``head`` allows.
+
+    Raises:
+        ValueError: heads that do not divide the channels.
+    """
+
+    def __init__(
+        self, channels: int, context: int, head: int = 32, heads: int | None = None
+    ) -> None:
+        super().__init__()
+        self.heads = _heads(channels, heads, head)
+        self.norm = Norm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(context, 2 * channels)
+        self.out = zero(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """From [N, C, H, W] and tokens [N, S, context] to [N, C, H, W]."""
+        n, c, h, w = x.shape
+        each = c // self.heads
+        positions = self.norm(x).flatten(2).transpose(1, 2)
+        query = self.query(positions).view(n, h * w, self.heads, each).transpose(1, 2)
+        pair = self.key_value(tokens).view(n, tokens.shape[1], 2, self.heads, each)
+        key, value = pair.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = attend(query, key, value).transpose(1, 2).reshape(n, h * w, c)
         out: Tensor = x + self.out(mixed).transpose(1, 2).reshape(n, c, h, w)
         return out

@@ -1,4 +1,4 @@
-"""Embeddings of times and labels."""
+"""Embeddings of times, noise levels and labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ConditionEmbedding", "FourierEmbedding", "sinusoidal_embedding"]
+__all__ = ["ConditionEmbedding", "FourierEmbedding", "LabelTable", "sinusoidal_embedding"]
+
+LEVEL_SCALE = 1000.0
+"""Noise levels in [0, 1] are brought to the scale of DDPM's 1,000 times."""
 
 
 def sinusoidal_embedding(times: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
@@ -58,38 +61,91 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
+class LabelTable(nn.Module):
+    """A learned array of numbers for each label, of order 1.
+
+    Args:
+        num_classes: how many labels there are; label ``num_classes`` stands for none.
+        shape: of a label's array.
+    """
+
+    def __init__(self, num_classes: int, *shape: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.table = nn.Embedding(num_classes + 1, math.prod(shape))
+
+    def forward(self, labels: Tensor | None, count: int) -> Tensor:
+        """The labels' arrays.
+
+        Args:
+            labels: int64 [N] in 0..num_classes; None for images that have no labels.
+            count: N.
+
+        Returns:
+            [N, *shape].
+        """
+        rows = self.table.weight[-1:].expand(count, -1) if labels is None else self.table(labels)
+        arrays: Tensor = rows.reshape(count, *self.shape)
+        return arrays
+
+
 class ConditionEmbedding(nn.Module):
-    """Time and label as one vector that residual blocks are told.
+    """Time, further noise levels and label as one vector that residual blocks are told.
 
     The sinusoidal embedding of the time passes through a two-layer perceptron (Ho et al. 2020,
-    appendix B); the label's embedding is added (Dhariwal & Nichol 2021).
+    appendix B); to it are added those of further noise levels, each through its own (Ho et al.
+    2021, section 4: conditioning augmentation), and the label's (Dhariwal & Nichol 2021).
 
     Args:
         width: of the sinusoidal embedding.
         hidden: of the perceptron and of the result.
         num_classes: how many labels there are; label ``num_classes`` stands for none. None for a
             network that knows no labels.
+        levels: how many further noise levels there are.
     """
 
-    def __init__(self, width: int, hidden: int, num_classes: int | None = None) -> None:
+    def __init__(
+        self, width: int, hidden: int, num_classes: int | None = None, levels: int = 0
+    ) -> None:
         super().__init__()
         self.width = width
-        self.time = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.time = _perceptron(width, hidden)
         self.labels = None if num_classes is None else nn.Embedding(num_classes + 1, hidden)
+        self.levels = nn.ModuleList(_perceptron(width, hidden) for _ in range(levels))
 
-    def forward(self, times: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, times: Tensor, labels: Tensor | None = None, level: Tensor | None = None
+    ) -> Tensor:
         """The activated embedding, so that no block has to.
 
         Args:
             times: [N], on a scale where neighbours are about 1 apart.
             labels: int64 [N] in 0..num_classes; None for images that have no labels.
+            level: the further noise levels, [N, levels] (or [N] where there is one), each from 0
+                (clean) to 1 (pure noise).
 
         Returns:
             [N, hidden].
+
+        Raises:
+            ValueError: no level for a network that wants one, or the other way round.
         """
         embedding: Tensor = self.time(sinusoidal_embedding(times, self.width))
         if self.labels is not None:
             embedding = embedding + (
                 self.labels.weight[-1] if labels is None else self.labels(labels)
             )
+        given = 0 if level is None else 1 if level.ndim == 1 else level.shape[1]
+        if given != len(self.levels):
+            raise ValueError(f"{given} noise levels for a network of {len(self.levels)}")
+        if level is not None:
+            for index, perceptron in enumerate(self.levels):
+                one = level if level.ndim == 1 else level[:, index]
+                # float() first: bfloat16 cannot tell 1000 times apart
+                waves = sinusoidal_embedding(LEVEL_SCALE * one.float(), self.width)
+                embedding = embedding + perceptron(waves)
         return F.silu(embedding)
+
+
+def _perceptron(width: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cascadezoo.nn.attention import SelfAttention
-from cascadezoo.nn.embeddings import ConditionEmbedding
+from cascadezoo.nn.attention import CrossAttention, SelfAttention
+from cascadezoo.nn.embeddings import ConditionEmbedding, LabelTable
 from cascadezoo.nn.resnet import Norm, ResidualBlock, zero
 from cascadezoo.nn.sizes import multiple_of, unet_resolutions
 
-__all__ = ["UNet", "pad_to_multiple"]
+__all__ = ["LABEL_CHANNELS", "LABEL_TOKENS", "LabelConditioning", "UNet", "pad_to_multiple"]
+
+LabelConditioning: TypeAlias = Literal["embedding", "concat", "cross-attention"]
+
+LABEL_CHANNELS = 8
+"""Input channels that a label becomes where it is concatenated."""
+
+LABEL_TOKENS = 4
+"""Tokens that a label becomes for cross-attention; one alone would leave nothing to attend to."""
 
 
 class _Level(nn.Module):
@@ -22,10 +32,9 @@ class _Level(nn.Module):
     Args:
         widths: channels that each block receives.
         outputs: channels that each block makes.
-        attends: whether attention follows each block.
-        time: width of the embedding of time and label.
-        scale_shift: how the blocks are told it.
-        dropout: in every block.
+        block: makes a block from the channels that it receives and makes.
+        attention: makes self-attention from its channels; None for none.
+        cross: makes cross-attention from its channels; None for none.
         resample: what leads to the next resolution; None at the last.
     """
 
@@ -34,38 +43,44 @@ class _Level(nn.Module):
         widths: Sequence[int],
         outputs: int,
         *,
-        attends: bool,
-        time: int,
-        scale_shift: bool,
-        dropout: float,
+        block: Callable[[int, int], ResidualBlock],
+        attention: Callable[[int], SelfAttention] | None,
+        cross: Callable[[int], CrossAttention] | None,
         resample: nn.Module | None,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            ResidualBlock(width, outputs, time=time, scale_shift=scale_shift, dropout=dropout)
-            for width in widths
-        )
+        self.blocks = nn.ModuleList(block(width, outputs) for width in widths)
         self.attention = nn.ModuleList(
-            SelfAttention(outputs) if attends else nn.Identity() for _ in widths
+            nn.Identity() if attention is None else attention(outputs) for _ in widths
         )
+        self.cross = nn.ModuleList([] if cross is None else [cross(outputs) for _ in widths])
         self.resample = resample
+
+    def step(self, index: int, h: Tensor, embedding: Tensor, tokens: Tensor | None) -> Tensor:
+        """A block and the attention after it."""
+        h = self.attention[index](self.blocks[index](h, embedding))
+        return h if tokens is None or not len(self.cross) else self.cross[index](h, tokens)
 
 
 class _Down(_Level):
-    def forward(self, h: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, h: Tensor, embedding: Tensor, tokens: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
         """The image for the next level, and what each block made."""
         made = []
-        for block, attention in zip(self.blocks, self.attention, strict=True):
-            h = attention(block(h, embedding))
+        for index in range(len(self.blocks)):
+            h = self.step(index, h, embedding, tokens)
             made.append(h)
         return (h if self.resample is None else self.resample(h)), made
 
 
 class _Up(_Level):
-    def forward(self, h: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
+    def forward(
+        self, h: Tensor, skips: list[Tensor], embedding: Tensor, tokens: Tensor | None
+    ) -> Tensor:
         """The image for the next level; takes a skip from the end of the list for each block."""
-        for block, attention in zip(self.blocks, self.attention, strict=True):
-            h = attention(block(torch.cat([h, skips.pop()], dim=1), embedding))
+        for index in range(len(self.blocks)):
+            h = self.step(index, torch.cat([h, skips.pop()], dim=1), embedding, tokens)
         if self.resample is None:
             return h
         grown: Tensor = self.resample(F.interpolate(h, scale_factor=2.0, mode="nearest"))
@@ -96,6 +111,18 @@ class UNet(nn.Module):
         num_classes: labels that it is conditioned on; label ``num_classes`` stands for none. None
             for a network that knows no labels.
         condition: channels of a further image that it is conditioned on.
+        label_conditioning: how it is told the label; nothing where there are no classes.
+            ``embedding``: a learned vector, added to that of the time, in every residual block.
+            ``concat``: :data:`LABEL_CHANNELS` learned numbers, each a further input channel of
+            one value. ``cross-attention``: :data:`LABEL_TOKENS` learned tokens of width
+            ``channels``, attended to after each block of the ``attention`` resolutions and
+            between the two blocks of the lowest, whatever ``middle_attention`` says.
+        levels: how many further noise levels it is told, each by a time embedding of its own
+            (Ho et al. 2021: the level of conditioning augmentation).
+        heads: of every attention; None for as many as are at least 32 wide.
+
+    Raises:
+        ValueError: heads that do not divide the channels of an attention.
     """
 
     def __init__(
@@ -114,6 +141,9 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         num_classes: int | None = None,
         condition: int = 0,
+        label_conditioning: LabelConditioning = "embedding",
+        levels: int = 0,
+        heads: int | None = None,
     ) -> None:
         super().__init__()
         self.dense_skips = dense_skips
@@ -122,8 +152,25 @@ class UNet(nn.Module):
         widths = [channels * multiplier for multiplier in multipliers]
         attends = [level in attention for level in unet_resolutions(size, len(widths))]
 
-        self.embedding = ConditionEmbedding(channels, time, num_classes)
-        self.stem = nn.Conv2d(inputs + condition, channels, 3, padding=1)
+        told = num_classes if label_conditioning == "embedding" else None
+        self.embedding = ConditionEmbedding(channels, time, told, levels)
+        self.label_channels: LabelTable | None = None
+        self.label_tokens: LabelTable | None = None
+        received = inputs + condition
+        if num_classes is not None and label_conditioning == "concat":
+            self.label_channels = LabelTable(num_classes, LABEL_CHANNELS, 1, 1)
+            received += LABEL_CHANNELS
+        if num_classes is not None and label_conditioning == "cross-attention":
+            self.label_tokens = LabelTable(num_classes, LABEL_TOKENS, channels)
+        self.stem = nn.Conv2d(received, channels, 3, padding=1)
+
+        block = partial(ResidualBlock, time=time, scale_shift=scale_shift, dropout=dropout)
+        self_attention = partial(SelfAttention, heads=heads)
+        cross_attention = (
+            None
+            if self.label_tokens is None
+            else partial(CrossAttention, context=channels, heads=heads)
+        )
 
         skips = [channels] if dense_skips else []
         width = channels
@@ -134,34 +181,30 @@ class UNet(nn.Module):
                 _Down(
                     [width, *[out] * (blocks - 1)],
                     out,
-                    attends=attends[level],
-                    time=time,
-                    scale_shift=scale_shift,
-                    dropout=dropout,
+                    block=block,
+                    attention=self_attention if attends[level] else None,
+                    cross=cross_attention if attends[level] else None,
                     resample=None if last else nn.Conv2d(out, out, 3, stride=2, padding=1),
                 )
             )
             skips += [out] * (blocks + (dense_skips and not last))
             width = out
 
-        def middle() -> ResidualBlock:
-            return ResidualBlock(width, width, time=time, scale_shift=scale_shift, dropout=dropout)
-
-        self.middle1 = middle()
-        self.middle_attention = SelfAttention(width) if middle_attention else nn.Identity()
-        self.middle2 = middle()
+        self.middle1 = block(width, width)
+        self.middle_attention = self_attention(width) if middle_attention else nn.Identity()
+        self.middle_cross = None if cross_attention is None else cross_attention(width)
+        self.middle2 = block(width, width)
 
         self.up = nn.ModuleList()
         for level, out in reversed(list(enumerate(widths))):
-            received = [width, *[out] * (blocks - 1 + dense_skips)]
+            carried = [width, *[out] * (blocks - 1 + dense_skips)]
             self.up.append(
                 _Up(
-                    [inner + skips.pop() for inner in received],
+                    [inner + skips.pop() for inner in carried],
                     out,
-                    attends=attends[level],
-                    time=time,
-                    scale_shift=scale_shift,
-                    dropout=dropout,
+                    block=block,
+                    attention=self_attention if attends[level] else None,
+                    cross=cross_attention if attends[level] else None,
                     resample=None if level == 0 else nn.Conv2d(out, out, 3, padding=1),
                 )
             )
@@ -176,6 +219,7 @@ class UNet(nn.Module):
         times: Tensor,
         labels: Tensor | None = None,
         condition: Tensor | None = None,
+        level: Tensor | None = None,
     ) -> Tensor:
         """The prediction.
 
@@ -185,25 +229,38 @@ class UNet(nn.Module):
             labels: int64 [N] in 0..num_classes, the last of which stands for none; None for
                 images that have no labels.
             condition: [N, condition, H, W].
+            level: the further noise levels, [N, levels] (or [N] where there is one), each from 0
+                (clean) to 1 (pure noise).
 
         Returns:
             [N, outputs, H, W].
+
+        Raises:
+            ValueError: no level for a network that is told one, or the other way round.
         """
-        if condition is not None:
-            x = torch.cat([x, condition], dim=1)
-        height, width = x.shape[-2:]
+        count, height, width = x.shape[0], x.shape[-2], x.shape[-1]
+        further = [] if condition is None else [condition]
+        if self.label_channels is not None:
+            further.append(self.label_channels(labels, count).expand(-1, -1, height, width))
+        if further:
+            x = torch.cat([x, *further], dim=1)
         x, top, left = pad_to_multiple(x, self.factor)
         x = x.contiguous(memory_format=torch.channels_last)
-        embedding = self.embedding(times, labels)
+        embedding = self.embedding(times, labels, level)
+        tokens = None if self.label_tokens is None else self.label_tokens(labels, count)
 
-        h = self.stem(x)
+        # A single channel has no layout, so the stem may answer in the other one.
+        h = self.stem(x).contiguous(memory_format=torch.channels_last)
         skips = [h] if self.dense_skips else []
-        for level in self.down:
-            h, made = level(h, embedding)
-            skips += [*made, h] if self.dense_skips and level.resample is not None else made
-        h = self.middle2(self.middle_attention(self.middle1(h, embedding)), embedding)
-        for level in self.up:
-            h = level(h, skips, embedding)
+        for down in self.down:
+            h, made = down(h, embedding, tokens)
+            skips += [*made, h] if self.dense_skips and down.resample is not None else made
+        h = self.middle_attention(self.middle1(h, embedding))
+        if self.middle_cross is not None:
+            h = self.middle_cross(h, tokens)
+        h = self.middle2(h, embedding)
+        for up in self.up:
+            h = up(h, skips, embedding, tokens)
         out: Tensor = self.head(F.silu(self.norm(h)))
         return out[..., top : top + height, left : left + width]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascadezoo.draws import Draw
-from cascadezoo.nn.attention import FEW_TOKENS, SelfAttention, attend
-from cascadezoo.nn.embeddings import ConditionEmbedding, FourierEmbedding, sinusoidal_embedding
+from cascadezoo.nn.attention import FEW_TOKENS, CrossAttention, SelfAttention, attend
+from cascadezoo.nn.embeddings import (
+    ConditionEmbedding,
+    FourierEmbedding,
+    LabelTable,
+    sinusoidal_embedding,
+)
 from cascadezoo.nn.resnet import BottleneckBlock, Norm, ResidualBlock
 from cascadezoo.nn.sizes import divisor_near, multiple_of, unet_resolutions
 from cascadezoo.nn.upsample import PixelShuffleUp, factor_steps
@@ -55,6 +62,39 @@ def test_no_label_is_the_null_label() -> None:
     null = embedding(times, torch.tensor([3, 3]))
     assert torch.allclose(embedding(times), null, rtol=0, atol=1e-6)
     assert not torch.allclose(embedding(times, torch.tensor([0, 1])), null, atol=1e-3)
+
+
+def test_a_label_table_has_a_row_for_no_label() -> None:
+    table = LabelTable(3, 2, 5)
+    out = table(torch.tensor([1, 3, 1]), 3)
+    assert out.shape == (3, 2, 5)
+    assert torch.equal(out[0], out[2])
+    assert not torch.equal(out[0], out[1])
+    assert torch.equal(table(None, 4), out[1].expand(4, 2, 5))
+
+
+def test_further_noise_levels_have_embeddings_of_their_own() -> None:
+    embedding = ConditionEmbedding(8, 16, levels=2)
+    times, level = torch.tensor([0.0, 5.0]), torch.tensor([[0.5, 0.25], [1.0, 0.0]])
+    waves = [sinusoidal_embedding(1000 * level[:, i], 8) for i in range(2)]
+    expected = embedding.time(sinusoidal_embedding(times, 8)) + sum(
+        perceptron(wave) for perceptron, wave in zip(embedding.levels, waves, strict=True)
+    )
+    assert torch.allclose(embedding(times, level=level), F.silu(expected), rtol=0, atol=1e-6)
+    assert not torch.allclose(embedding(times, level=level.flip(1)), F.silu(expected), atol=1e-3)
+    # bfloat16 cannot tell 1000 * 0.999 from 1000
+    coarse = embedding(times, level=level.bfloat16())
+    assert torch.allclose(coarse, F.silu(expected), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("levels", "level"),
+    [(0, torch.zeros(2)), (1, None), (1, torch.zeros(2, 2)), (2, torch.zeros(2))],
+)
+def test_noise_levels_that_do_not_fit_are_refused(levels: int, level: torch.Tensor | None) -> None:
+    embedding = ConditionEmbedding(8, 16, levels=levels)
+    with pytest.raises(ValueError, match=f"noise levels for a network of {levels}"):
+        embedding(torch.zeros(2), level=level)
 
 
 @given(channels=st.integers(1, 2048))
@@ -102,12 +142,15 @@ def test_norm_is_float32_under_autocast() -> None:
         lambda: ResidualBlock(8, 8, time=16, scale_shift=False, dropout=0.3),
         lambda: BottleneckBlock(8, 2),
         lambda: SelfAttention(8),
+        lambda: CrossAttention(8, 16),
     ],
 )
 def test_fresh_blocks_pass_their_input_on(block: object) -> None:
     module = block()  # type: ignore[operator]
     x = Draw(0).randn(2, 8, 6, 6)
     told = [Draw(1).randn(2, 16)] if getattr(module, "time", None) is not None else []
+    if isinstance(module, CrossAttention):
+        told = [Draw(1).randn(2, 3, 16)]
     assert torch.equal(module(x, *told), x)
     assert not torch.allclose(shaken(module)(x, *told), x, atol=1e-2)
 
@@ -130,7 +173,32 @@ def test_attention_is_the_same_by_either_way(tokens: int) -> None:
 
 @pytest.mark.parametrize(("channels", "heads"), [(16, 1), (64, 2), (96, 3), (67, 1)])
 def test_heads_divide_the_channels(channels: int, heads: int) -> None:
-    assert SelfAttention(channels).heads == heads
+    assert SelfAttention(channels).heads == CrossAttention(channels, 4).heads == heads
+
+
+@pytest.mark.parametrize("make", [SelfAttention, lambda c, **kw: CrossAttention(c, 4, **kw)])
+def test_heads_asked_for_are_had_or_refused(make: Callable[..., SelfAttention]) -> None:
+    assert make(24, heads=6).heads == 6
+    with pytest.raises(ValueError, match="5 attention heads do not divide 24 channels"):
+        make(24, heads=5)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_cross_attention_is_that_of_torch(heads: int) -> None:
+    ours = shaken(CrossAttention(12, 5, heads=heads))
+    reference = torch.nn.MultiheadAttention(12, heads, kdim=5, vdim=5, batch_first=True)
+    weight, bias = ours.key_value.weight, ours.key_value.bias
+    with torch.no_grad():
+        reference.q_proj_weight.copy_(ours.query.weight)
+        reference.k_proj_weight.copy_(weight[:12])
+        reference.v_proj_weight.copy_(weight[12:])
+        reference.in_proj_bias.copy_(torch.cat([ours.query.bias, bias]))
+        reference.out_proj.load_state_dict(ours.out.state_dict())
+    x, tokens = Draw(0).randn(2, 12, 4, 3), Draw(1).randn(2, 7, 5)
+    positions = ours.norm(x).flatten(2).transpose(1, 2)
+    mixed, _ = reference(positions, tokens, tokens)
+    expected = x + mixed.transpose(1, 2).reshape(x.shape)
+    assert torch.allclose(ours(x, tokens), expected, rtol=0, atol=1e-5)
 
 
 def test_attention_carries_news_across_the_image() -> None:

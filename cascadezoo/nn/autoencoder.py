@@ -1,0 +1,242 @@
+"""Variational autoencoders of images (Kingma & Welling 2014; Rombach et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cascadezoo.nn.attention import SelfAttention
+from cascadezoo.nn.resnet import Norm, ResidualBlock, zero
+from cascadezoo.nn.unet import pad_to_multiple
+
+__all__ = ["Posterior", "VariationalAutoencoder", "channels_last", "crop_middle", "posterior_of"]
+
+FRESH_LOG_VARIANCE = -6.0
+"""Log variance of a fresh encoder's posterior.
+
+It starts close to an autoencoder without noise: with a variance of 1, which a fresh encoder's
+latents are far below, the decoder learns at first to ignore them.
+"""
+
+
+class Posterior(NamedTuple):
+    """A normal distribution over the latents of each image, with independent dimensions.
+
+    Args:
+        mean: which is the mode as well, [N, C, H, W], float32.
+        log_variance: natural logarithm, the same shape, in [-30, 20].
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Latents drawn by standard normal ``noise`` of the same shape, differentiable."""
+        return self.mean + torch.exp(0.5 * self.log_variance) * noise
+
+    def kl(self) -> Tensor:
+        """Divergence from the standard normal in nats, summed over each image's dimensions, [N].
+
+        Kingma & Welling 2014, appendix B.
+        """
+        terms = self.mean.square() + self.log_variance.exp() - 1.0 - self.log_variance
+        return 0.5 * terms.flatten(1).sum(dim=1)
+
+
+def posterior_of(moments: Tensor) -> Posterior:
+    """The posterior that an encoder's output [N, 2 C, H, W] stands for: means, log variances.
+
+    The log variance is limited to [-30, 20], as Rombach et al. have it.
+    """
+    mean, log_variance = moments.float().chunk(2, dim=1)
+    return Posterior(mean, log_variance.clamp(-30.0, 20.0))
+
+
+def crop_middle(images: Tensor, size: int) -> Tensor:
+    """Images [N, C, H, W] without what :func:`~cascadezoo.nn.unet.pad_to_multiple` put around.
+
+    Args:
+        images: at least as large as ``size``.
+        size: height and width before the padding.
+    """
+    height, width = images.shape[-2:]
+    if (height, width) == (size, size):
+        return images
+    top, left = (height - size) // 2, (width - size) // 2
+    return images[..., top : top + size, left : left + size]
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The tensor [N, C, H, W] in channels_last, the faster layout on CPUs and tensor cores.
+
+    To be asked for after the first convolution once more: an image of one channel is in both
+    layouts at once, and a convolution then answers in the other.
+    """
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class _Encoder(nn.Module):
+    """Residual blocks at falling resolution, attention at the lowest.
+
+    Args:
+        inputs: channels of the image.
+        outputs: channels made.
+        widths: of each level; each but the first halves the resolution.
+        blocks: residual blocks per level.
+        attention: self-attention between the last two blocks.
+        dropout: in every residual block.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        widths: Sequence[int],
+        *,
+        blocks: int,
+        attention: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        width = widths[0]
+        self.stem = nn.Conv2d(inputs, width, 3, padding=1)
+        self.levels = nn.ModuleList()
+        for level, wide in enumerate(widths):
+            layers: list[nn.Module] = []
+            if level:
+                layers.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+            for _ in range(blocks):
+                layers.append(ResidualBlock(width, wide, dropout=dropout))
+                width = wide
+            self.levels.append(nn.Sequential(*layers))
+        self.middle = _middle(width, attention=attention, dropout=dropout)
+        self.norm = Norm(width)
+        self.head = nn.Conv2d(width, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From [N, inputs, H, W] to [N, outputs, H / factor, W / factor]."""
+        h = channels_last(self.stem(channels_last(x)))
+        for level in self.levels:
+            h = level(h)
+        out: Tensor = self.head(F.silu(self.norm(self.middle(h))))
+        return out
+
+
+class _Decoder(nn.Module):
+    """Attention at the lowest resolution, residual blocks at rising resolution.
+
+    Args:
+        inputs: channels of the latents.
+        outputs: channels of the image.
+        widths: of each level, from the highest resolution on.
+        blocks: residual blocks per level.
+        attention: self-attention between the first two blocks.
+        dropout: in every residual block.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        widths: Sequence[int],
+        *,
+        blocks: int,
+        attention: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        width = widths[-1]
+        self.stem = nn.Conv2d(inputs, width, 3, padding=1)
+        self.middle = _middle(width, attention=attention, dropout=dropout)
+        self.levels = nn.ModuleList()
+        for level, wide in reversed(list(enumerate(widths))):
+            layers: list[nn.Module] = []
+            for _ in range(blocks):
+                layers.append(ResidualBlock(width, wide, dropout=dropout))
+                width = wide
+            if level:
+                layers.append(nn.Upsample(scale_factor=2.0, mode="nearest"))
+                layers.append(nn.Conv2d(width, widths[level - 1], 3, padding=1))
+                width = widths[level - 1]
+            self.levels.append(nn.Sequential(*layers))
+        self.norm = Norm(width)
+        self.head = zero(nn.Conv2d(width, outputs, 3, padding=1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """From [N, inputs, H, W] to [N, outputs, H * factor, W * factor]."""
+        h = self.middle(channels_last(self.stem(channels_last(z))))
+        for level in self.levels:
+            h = level(h)
+        out: Tensor = self.head(F.silu(self.norm(h)))
+        return out
+
+
+class VariationalAutoencoder(nn.Module):
+    """An encoder to a posterior over latents and a decoder of latents.
+
+    It works in channels_last, whatever it is given. The decoder's last layer starts at zero, so a
+    fresh one makes grey.
+
+    Args:
+        image: channels of the image.
+        latent: channels of the latents.
+        channels: width of the first level.
+        multipliers: width of each level as a multiple of ``channels``; each but the first level
+            halves the resolution.
+        blocks: residual blocks per level, in the encoder and in the decoder; two more at the lowest
+            resolution.
+        attention: self-attention at the lowest resolution.
+        dropout: in every residual block.
+    """
+
+    def __init__(
+        self,
+        image: int,
+        latent: int,
+        *,
+        channels: int = 32,
+        multipliers: Sequence[int] = (1, 2, 4),
+        blocks: int = 1,
+        attention: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.factor = 2 ** (len(multipliers) - 1)
+        widths = [channels * multiplier for multiplier in multipliers]
+
+        self.encoder = _Encoder(
+            image, 2 * latent, widths, blocks=blocks, attention=attention, dropout=dropout
+        )
+        self.decoder = _Decoder(
+            latent, image, widths, blocks=blocks, attention=attention, dropout=dropout
+        )
+        with torch.no_grad():
+            bias = self.encoder.head.bias
+            if bias is not None:
+                bias[latent:].fill_(FRESH_LOG_VARIANCE)
+
+    def encode(self, images: Tensor) -> Posterior:
+        """The posterior of images [N, C, H, W], which are padded to a multiple of ``factor``.
+
+        Returns:
+            Over latents [N, latent, ceil(H / factor), ceil(W / factor)], float32.
+        """
+        padded, _, _ = pad_to_multiple(images, self.factor)
+        return posterior_of(self.encoder(padded))
+
+    def decode(self, latents: Tensor, size: int) -> Tensor:
+        """Images [N, C, size, size] of latents [N, latent, h, w], float32, not limited."""
+        image: Tensor = self.decoder(latents)
+        return crop_middle(image.float(), size)
+
+
+def _middle(width: int, *, attention: bool, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        ResidualBlock(width, width, dropout=dropout),
+        SelfAttention(width) if attention else nn.Identity(),
+        ResidualBlock(width, width, dropout=dropout),
+    )
