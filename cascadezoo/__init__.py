@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cascadezoo.configs import ConfigProblem as ConfigProblem
     from cascadezoo.configs import DataConfig as DataConfig
     from cascadezoo.configs import DataInfo as DataInfo
+    from cascadezoo.configs import DecoderConfig as DecoderConfig
     from cascadezoo.configs import EmptyConfig as EmptyConfig
     from cascadezoo.configs import GeneratorConfig as GeneratorConfig
     from cascadezoo.configs import ImageShape as ImageShape
@@ -49,6 +50,7 @@ __all__ = [
     "DataConfig",
     "DataEntry",
     "DataInfo",
+    "DecoderConfig",
     "Draw",
     "EmptyConfig",
     "FeatureEntry",
@@ -86,6 +88,7 @@ _HOMES = {
     "DataConfig": "configs",
     "DataEntry": "registry",
     "DataInfo": "configs",
+    "DecoderConfig": "configs",
     "Draw": "draws",
     "EmptyConfig": "configs",
     "FeatureEntry": "registry",

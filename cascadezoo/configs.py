@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,7 @@ __all__ = [
     "ConfigProblem",
     "DataConfig",
     "DataInfo",
+    "DecoderConfig",
     "EmptyConfig",
     "GeneratorConfig",
     "ImageShape",
@@ -121,6 +122,15 @@ class StageConfig(Model):
     stage says by :meth:`upstream_shape` what it needs from the one before it.
     """
 
+    frozen: ClassVar[bool] = False
+    """Whether the stage's weights are never trained; phases cannot name such a stage."""
+
+    reflows: ClassVar[bool] = False
+    """Whether the stage can be trained on pairs of its own noise and images."""
+
+    stops: ClassVar[bool] = False
+    """Whether sampling can stop at a noise level: the stage heeds the option ``stop``."""
+
     def fit(self, output: ImageShape) -> Self:
         """This config with what follows from its place filled in.
 
@@ -135,6 +145,13 @@ class StageConfig(Model):
     def upstream_shape(self, output: ImageShape) -> ImageShape | None:
         """The image that this stage needs from the one before it; None for a generator."""
         return output
+
+    def check_upstream(self, upstream: StageConfig) -> None:
+        """Look at the config of the stage before this one.
+
+        Raises:
+            ConfigProblem: this config asks for what that stage cannot do.
+        """
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
         """What an expert would warn of before training. Shown by ``cascadezoo plan``."""
@@ -185,6 +202,13 @@ class UpsamplerConfig(StageConfig):
 
 class RefinerConfig(StageConfig):
     """Base config of a stage that sharpens its upstream image and keeps its size."""
+
+
+class DecoderConfig(StageConfig):
+    """Base config of a stage that turns latents into an image, and makes the latents itself.
+
+    Its :meth:`upstream_shape` is of latents; the stage's ``upstream_target`` encodes images.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ PUBLIC = [
     "DataConfig",
     "DataEntry",
     "DataInfo",
+    "DecoderConfig",
     "Draw",
     "EmptyConfig",
     "FeatureEntry",

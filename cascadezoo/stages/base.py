@@ -6,7 +6,7 @@ Images are float tensors, NCHW, in [-1, 1]. Labels are int64 tensors of shape [N
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -57,6 +57,8 @@ class TrainContext:
         progress: the share of the phase that is done, in [0, 1].
         step: the step within the phase, from 0.
         phase: the phase's name.
+        noise: the noise that belongs to the target, of its shape, to be used and not drawn; None
+            outside of reflow.
     """
 
     draw: Draw
@@ -64,6 +66,7 @@ class TrainContext:
     progress: float = 0.0
     step: int = 0
     phase: str = ""
+    noise: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -126,7 +129,9 @@ class SampleRequest:
         steps: how many steps an iterative stage takes; None is its config's number.
         guidance: the scale of classifier-free guidance; None is the config's.
         sampler: the name of the sampler; None is the config's.
-        options: anything else, by name.
+        options: anything else, by name; see :attr:`Stage.sampling_options`.
+        watch: called with the image after each step of an iterative stage; keep a copy of what is
+            to be kept.
     """
 
     count: int
@@ -136,6 +141,7 @@ class SampleRequest:
     guidance: float | None = None
     sampler: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    watch: Callable[[Tensor], None] | None = None
 
 
 class Stage(nn.Module, ABC):
@@ -154,7 +160,7 @@ class Stage(nn.Module, ABC):
     Config: ClassVar[type[StageConfig]]
 
     sampling_options: ClassVar[frozenset[str]] = frozenset()
-    """Which of ``steps``, ``guidance``, ``sampler`` (and further options) the stage heeds."""
+    """Which of ``steps``, ``guidance``, ``sampler`` and which ``options`` the stage heeds."""
 
     def __init__(self, config: Any, geometry: StageGeometry) -> None:
         super().__init__()
@@ -202,6 +208,33 @@ class Stage(nn.Module, ABC):
     def upstream_request(self, request: SampleRequest) -> SampleRequest:
         """How the stage before this one shall sample. Default: as this one was asked to."""
         return request
+
+    def finish_phase(self, images: Iterable[Tensor]) -> None:
+        """Called without gradients when a phase has ended whose first trained stage this is.
+
+        Not after a phase that trained a stage before it too, which has learned by what was measured
+        earlier. Whatever is measured here belongs into persistent buffers. Default: nothing.
+
+        Args:
+            images: the stage's targets over the whole training set, in batches
+                [N, C, out_size, out_size]; made when they are asked for.
+        """
+
+    def load_initial_weights(self) -> None:
+        """Take the weights that the training starts from, where the config names any.
+
+        Called once when a cascade is built from a spec, on the CPU; never when a trained model is
+        loaded. Default: nothing.
+        """
+
+    def make_pairs(self, noise: Tensor, request: SampleRequest) -> Tensor:
+        """The images that the stage makes of given noise; for reflow.
+
+        Args:
+            noise: standard normal, of the images' shape.
+            request: labels, steps and the like.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no reflow")
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
         """How many times :meth:`sample` runs the network on an image. For FLOP counts."""

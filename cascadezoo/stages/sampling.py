@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from cascadezoo.configs import ImageShape
 from cascadezoo.errors import SampleError
 
-__all__ = ["bounded", "checked_guidance", "chosen_sampler", "chosen_steps"]
+__all__ = [
+    "bounded",
+    "checked_guidance",
+    "checked_interval",
+    "chosen_sampler",
+    "chosen_steps",
+    "share",
+]
 
 
 def bounded(images: Tensor, shape: ImageShape) -> Tensor:
@@ -67,3 +75,35 @@ def checked_guidance(scale: float) -> float:
             hint="use 0 or more: 1 is none, 2 to 4 follow the label more closely",
         )
     return scale
+
+
+def checked_interval(interval: Any) -> tuple[float, float]:
+    """The lowest and highest noise level at which guidance acts.
+
+    Raises:
+        SampleError: not two rising numbers in [0, 1].
+    """
+    try:
+        low, high = (float(end) for end in interval)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0 <= low < high <= 1:
+        raise SampleError(
+            f"{interval!r} is no guidance interval",
+            hint="give two rising noise levels between 0 (clean) and 1 (pure noise)",
+        )
+    return low, high
+
+
+def share(options: Mapping[str, Any], name: str, hint: str) -> float | None:
+    """An option that is a number in [0, 1]; None where it is not given.
+
+    Raises:
+        SampleError: anything else.
+    """
+    value = options.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise SampleError(f"{name} lies in 0..1, not {value!r}", hint=hint)
+    return float(value)

@@ -31,6 +31,10 @@ class Case:
     def __str__(self) -> str:
         return self.kind
 
+    @property
+    def role(self) -> str:
+        return ENTRIES[self.kind].role
+
     def config(self) -> StageConfig:
         output = ImageShape(self.channels, self.size, self.latent)
         config: StageConfig = ENTRIES[self.kind].load_config().model_validate(self.settings)
@@ -70,6 +74,14 @@ class Case:
 SMALL = {
     "flow.v1": Case("flow.v1", {"channels": 8, "steps": 3}),
     "diffusion.v1": Case("diffusion.v1", {"channels": 16, "latent": 16, "timesteps": 6}),
+    "unet-diffusion.v1": Case("unet-diffusion.v1", {"channels": 8, "timesteps": 6}),
+    "diffusion-sr.v1": Case("diffusion-sr.v1", {"channels": 8, "timesteps": 6, "s": 0.2}),
+    "flow-sr.v1": Case("flow-sr.v1", {"channels": 8, "steps": 3}),
+    "autoencoder.v1": Case("autoencoder.v1", {"channels": 8, "multipliers": [1, 2]}),
+    "autoencoder-kl.v1": Case(
+        "autoencoder-kl.v1",
+        {"block_out_channels": [8, 8], "norm_num_groups": 4, "layers_per_block": 1},
+    ),
     "pixelshuffle.v1": Case("pixelshuffle.v1", {"hidden": 32}),
     "vit.v1": Case("vit.v1", {"features": 32, "heads": 4}),
 }

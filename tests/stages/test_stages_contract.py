@@ -13,6 +13,9 @@ from cascadezoo.draws import Draw, ImageDraw
 from cascadezoo.stages.base import GROUP, SampleRequest, Stage, StageInputs, TrainContext
 
 cases = pytest.mark.parametrize("case", SMALL.values(), ids=str)
+learning = pytest.mark.parametrize(
+    "case", [case for case in SMALL.values() if not case.config().frozen], ids=str
+)
 
 
 def test_every_built_in_kind_is_here() -> None:
@@ -25,7 +28,8 @@ def test_images_have_the_size_and_type_of_the_place(case: Case) -> None:
     output = train(stage, case)
     assert output.estimate.shape == (4, 3, 12, 12)
     assert output.estimate.dtype == torch.float32
-    assert [loss.shape for loss in output.losses.values()] == [()]
+    assert [loss.shape for loss in output.losses.values()] == [()] * len(output.losses)
+    assert output.losses or case.config().frozen
     with torch.inference_mode():
         images = stage.eval().sample(case.upstream(4), request(case, 0, 4))
     assert images.shape == (4, 3, 12, 12)
@@ -34,7 +38,7 @@ def test_images_have_the_size_and_type_of_the_place(case: Case) -> None:
     assert set(stage.parameter_groups()) == {GROUP}
 
 
-@cases
+@learning
 def test_the_loss_reaches_every_parameter(case: Case) -> None:
     stage = case.stage()
     sum(train(stage, case).losses.values()).backward()
@@ -50,8 +54,10 @@ def test_the_estimate_reaches_parameters_and_upstream(case: Case) -> None:
         upstream.requires_grad_()
     train(stage, case, upstream=upstream).estimate.square().sum().backward()
     for name, parameter in stage.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 0, name
+        # A decoder's estimate is of the upstream latents: its encoder has no part in it.
+        if parameter.requires_grad and not (case.role == "decoder" and "encode" in name):
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
     if upstream is not None:
         assert upstream.grad is not None
         assert upstream.grad.abs().min() > 0
@@ -91,7 +97,8 @@ def test_weights_loaded_over_meta_give_the_same_images(case: Case) -> None:
 def test_only_weights_are_saved_and_contiguous(case: Case) -> None:
     stage = case.stage()
     state = stage.state_dict()
-    assert set(state) == {name for name, _ in stage.named_parameters()}
+    measured = {"scale"} if case.kind == "autoencoder.v1" else set()
+    assert set(state) == {name for name, _ in stage.named_parameters()} | measured
     assert all(tensor.is_contiguous() for tensor in state.values())
 
 
@@ -101,10 +108,12 @@ def test_bfloat16_autocast_trains_and_samples_in_float32(case: Case) -> None:
     exact = train(stage, case)
     with torch.autocast("cpu", torch.bfloat16):
         output = train(stage, case)
-    (loss,), (exact_loss,) = output.losses.values(), exact.losses.values()
-    assert loss.dtype == output.estimate.dtype == torch.float32
-    assert loss.item() == pytest.approx(exact_loss.item(), rel=0.05)
-    sum(output.losses.values()).backward()
+    assert output.estimate.dtype == torch.float32
+    for name, loss in output.losses.items():
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(exact.losses[name].item(), rel=0.05)
+    if output.losses:
+        sum(output.losses.values()).backward()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         images = stage.eval().sample(case.upstream(4), request(case, 0, 4))
     assert images.dtype == torch.float32
@@ -158,6 +167,7 @@ def test_the_network_compiles_into_one_graph(case: Case) -> None:
     def run(inputs: StageInputs) -> torch.Tensor:
         return stage(inputs).estimate
 
+    torch.compiler.reset()  # each kind is a new code path of the same function
     compiled = torch.compile(run, backend="eager", fullgraph=True)
     assert torch.allclose(compiled(inputs), run(inputs), rtol=0, atol=1e-5)
 
@@ -174,7 +184,7 @@ def test_generators_do_without_labels(kind: str, settings: dict[str, object]) ->
     assert stage.eval().sample(None, request(case, 0, 2)).shape == (2, 3, 12, 12)
 
 
-@pytest.mark.parametrize("kind", ["flow.v1", "diffusion.v1"])
+@pytest.mark.parametrize("kind", ["flow.v1", "diffusion.v1", "diffusion-sr.v1"])
 def test_forward_wants_what_preprocess_makes(kind: str) -> None:
-    with pytest.raises(TypeError, match=rf"{kind} takes the inputs"):
+    with pytest.raises(TypeError, match="takes the inputs that its preprocess makes"):
         SMALL[kind].stage()(StageInputs(target=SMALL[kind].target(2)))

@@ -16,8 +16,8 @@ from cascadezoo.stages.base import Stage, TrainContext
 from cascadezoo.stages.diffusion.config import DiffusionConfig
 from cascadezoo.stages.flow.config import FlowConfig
 
-FLOW, DIFFUSION = SMALL["flow.v1"], SMALL["diffusion.v1"]
-generators = pytest.mark.parametrize("case", [FLOW, DIFFUSION], ids=str)
+FLOW, DIFFUSION, UNET = SMALL["flow.v1"], SMALL["diffusion.v1"], SMALL["unet-diffusion.v1"]
+generators = pytest.mark.parametrize("case", [FLOW, DIFFUSION, UNET], ids=str)
 
 
 def with_settings(case: Case, **settings: Any) -> Case:
@@ -69,7 +69,7 @@ def test_guidance_of_one_batch_is_that_of_two(case: Case) -> None:
     x, times = Draw(0).randn(4, 3, 12, 12), torch.full((4,), 3.0)
     labels = torch.arange(4)
     predict: Any = stage
-    guided = predict.predictor(request(case, 0, 4, labels=labels, guidance=scale))(x, 3.0)
+    guided = predict.predictor(request(case, 0, 4, labels=labels, guidance=scale))(x, 3.0, 0.5)
     conditional = network(x, times, labels)
     unconditional = network(x, times, torch.full_like(labels, 5))
     wanted = unconditional + scale * (conditional - unconditional)

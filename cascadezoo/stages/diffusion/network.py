@@ -101,7 +101,9 @@ class ShallowWide(nn.Module):
             labels: int64 [N]; None for images that have no labels.
         """
         embedding = self.embedding(times, labels)
+        # Again after the stem: a single channel has no layout.
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
+        h = h.contiguous(memory_format=torch.channels_last)
         for group in self.groups:
             h = group(h, embedding)
         out: Tensor = self.head(F.silu(self.norm(h)))

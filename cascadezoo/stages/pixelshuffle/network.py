@@ -38,7 +38,9 @@ class PixelShuffleNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From [N, C, H, W] to the residual, [N, C, factor * H, factor * W]."""
+        # Again after the stem: a single channel has no layout.
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
+        h = h.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h)
         for up in self.up:

@@ -1,0 +1,96 @@
+"""The config of ``autoencoder.v1``. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+
+from cascadezoo.configs import ConfigProblem, DecoderConfig, ImageShape, Probability, Width
+from cascadezoo.nn.sizes import multiple_of
+from cascadezoo.stages.config import Count, Dropout
+
+__all__ = ["AutoencoderConfig"]
+
+
+class AutoencoderConfig(DecoderConfig):
+    """Variational autoencoder (Kingma & Welling 2014) as latent diffusion has it (Rombach 2022).
+
+    It is trained first, in a phase of its own; the stages before it then learn to make its latents.
+    """
+
+    latent_channels: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Channels of the latents."""
+
+    channels: Width = 32
+    """Width of the first level, which works at full resolution."""
+
+    multipliers: Annotated[
+        list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1, max_length=8)
+    ] = [1, 2, 4]
+    """Width of each level as a multiple of `channels`; each but the first halves the resolution."""
+
+    blocks: Count = 1
+    """Residual blocks per level, in the encoder and in the decoder."""
+
+    attention: bool = True
+    """Self-attention at the lowest resolution."""
+
+    dropout: Dropout = 0.0
+    """Dropout in every residual block."""
+
+    kl_weight: Annotated[float, Field(ge=0.0, le=1000.0)] = 1e-5
+    """Weight of the KL divergence of the latents from a standard normal. The divergence is in nats,
+    summed over an image's latents, and stands against the mean error of a pixel: the larger the
+    image, the smaller the weight should be (1e-6 at 256x256, 1e-4 at 28x28 with few latents)."""
+
+    kl_warmup: Probability = 0.0
+    """Share of the phase over which the weight rises from 0, in a straight line."""
+
+    reconstruction: Literal["mse", "l1"] = "mse"
+    """Error of a pixel: squared or absolute."""
+
+    @property
+    def factor(self) -> int:
+        """How many times smaller than the image the latents are in each direction."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+    def fit(self, output: ImageShape) -> Self:
+        """Check that the last level has something left to halve.
+
+        Raises:
+            ConfigProblem: more levels than the image can be halved.
+        """
+        most = (2 * output.size - 1).bit_length()
+        if len(self.multipliers) > most:
+            raise ConfigProblem(
+                "multipliers",
+                f"has {len(self.multipliers)} levels, but {most} bring {output.size} pixels down "
+                "to one already",
+            )
+        return self
+
+    def upstream_shape(self, output: ImageShape) -> ImageShape:
+        """The latents; images whose size ``factor`` does not divide are padded."""
+        size = multiple_of(output.size, self.factor) // self.factor
+        return ImageShape(self.latent_channels, size, latent=True)
+
+    def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
+        """Warn of latents that save nothing and of settings that undo each other."""
+        yield from super().advice(output, num_classes)
+        latents = self.upstream_shape(output)
+        values = latents.channels * latents.size**2
+        pixels = output.channels * output.size**2
+        if values >= pixels:
+            yield (
+                f"its latents ({latents.channels}x{latents.size}x{latents.size}) hold as many "
+                f"numbers as the image ({output}): lower latent_channels or add a multiplier"
+            )
+        if self.kl_weight == 0:
+            yield (
+                "kl_weight is 0: nothing keeps the latents of similar images together, so that "
+                "a generator's small errors may decode to anything; 1e-5 is usual"
+            )
+            if self.kl_warmup > 0:
+                yield "kl_warmup has no effect, as kl_weight is 0"

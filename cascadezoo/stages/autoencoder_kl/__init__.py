@@ -1,0 +1,1 @@
+"""autoencoder-kl.v1: a pretrained AutoencoderKL of diffusers as a frozen decoder."""

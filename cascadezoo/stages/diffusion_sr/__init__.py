@@ -1,0 +1,1 @@
+"""diffusion-sr.v1: super-resolution by diffusion, with conditioning augmentation."""

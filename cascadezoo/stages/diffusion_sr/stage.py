@@ -1,0 +1,34 @@
+"""``diffusion-sr.v1``: an upsampler that draws the fine image by diffusion."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from cascadezoo.stages.base import StageGeometry
+from cascadezoo.stages.denoising import DenoisingStage
+from cascadezoo.stages.diffusion_sr.config import DiffusionSRConfig
+from cascadezoo.stages.networks import make_unet
+from cascadezoo.stages.superresolution import SuperResolution
+
+__all__ = ["DiffusionUpsampler"]
+
+
+class DiffusionUpsampler(SuperResolution, DenoisingStage):
+    """Super-resolution diffusion of Cascaded Diffusion Models (Ho et al. 2021)."""
+
+    Config = DiffusionSRConfig
+    sampling_options: ClassVar[frozenset[str]] = (
+        DenoisingStage.sampling_options | SuperResolution.sampling_options
+    )
+    config: DiffusionSRConfig
+
+    def __init__(self, config: DiffusionSRConfig, geometry: StageGeometry) -> None:
+        super().__init__(config, geometry)
+        self.network = make_unet(
+            config,
+            geometry,
+            self.num_classes,
+            learned=config.loss == "hybrid",
+            condition=geometry.output.channels,
+            levels=self.levels,
+        )

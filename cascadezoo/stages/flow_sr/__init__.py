@@ -1,0 +1,1 @@
+"""flow-sr.v1: super-resolution by rectified flow, with conditioning augmentation."""

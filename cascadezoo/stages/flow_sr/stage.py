@@ -1,0 +1,33 @@
+"""``flow-sr.v1``: an upsampler that follows a velocity from noise to the fine image."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from cascadezoo.stages.base import StageGeometry
+from cascadezoo.stages.flow_sr.config import FlowSRConfig
+from cascadezoo.stages.flowing import FlowStage
+from cascadezoo.stages.networks import make_unet
+from cascadezoo.stages.superresolution import SuperResolution
+
+__all__ = ["FlowUpsampler"]
+
+
+class FlowUpsampler(SuperResolution, FlowStage):
+    """Rectified flow (Liu et al. 2023), conditioned as in CDM (Ho et al. 2021)."""
+
+    Config = FlowSRConfig
+    sampling_options: ClassVar[frozenset[str]] = (
+        FlowStage.sampling_options | SuperResolution.sampling_options
+    )
+    config: FlowSRConfig
+
+    def __init__(self, config: FlowSRConfig, geometry: StageGeometry) -> None:
+        super().__init__(config, geometry)
+        self.network = make_unet(
+            config,
+            geometry,
+            self.num_classes,
+            condition=geometry.output.channels,
+            levels=self.levels,
+        )

@@ -1,0 +1,1 @@
+"""unet-diffusion.v1: denoising diffusion on a U-Net."""

@@ -1,0 +1,309 @@
+"""autoencoder-kl.v1: what diffusers saved loads and gives the same, and all else is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kl_cases import IMAGE, NETWORK, build, diffusers, loaded, pixels, request, save
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from cascadezoo.configs import ConfigProblem, ImageShape
+from cascadezoo.draws import Draw
+from cascadezoo.errors import ModelError, ModelReferenceError, SpecError
+from cascadezoo.stages.autoencoder_kl.config import ARCHITECTURE, AutoencoderKLConfig
+from cascadezoo.stages.autoencoder_kl.files import CONFIG_FILE, WEIGHTS_FILE
+from cascadezoo.stages.autoencoder_kl.stage import AutoencoderKL
+from cascadezoo.stages.base import StageOutput, TrainContext
+from cascadezoo.weights import load_state, save_state
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("vae")
+    return folder, save(folder)
+
+
+@pytest.fixture
+def copied(saved: tuple[Path, Any], tmp_path: Path) -> Path:
+    """A copy of the folder, to be damaged."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for path in saved[0].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / CONFIG_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+# --- what was saved
+
+
+def test_the_config_is_filled_in_from_the_folder(saved: tuple[Path, Any]) -> None:
+    folder, theirs = saved
+    config = build(folder).config
+    for name in ARCHITECTURE:
+        found, wanted = getattr(config, name), theirs.config[name]
+        assert found == (list(wanted) if isinstance(wanted, tuple) else wanted), name
+    assert config.upstream_shape(IMAGE) == ImageShape(3, 8, latent=True)
+    # A resolved config is whole: it validates and fits where the folder is not.
+    elsewhere = {**config.model_dump(mode="json"), "source": "/nowhere/at/all"}
+    again = AutoencoderKLConfig.model_validate(elsewhere).fit(IMAGE)
+    assert again == AutoencoderKLConfig.model_validate(elsewhere)
+
+
+def test_latents_and_images_are_those_of_diffusers(saved: tuple[Path, Any]) -> None:
+    folder, theirs = saved
+    stage, images = loaded(folder), pixels()
+    with torch.no_grad():
+        wanted = (theirs.encode(images).latent_dist.mode() - 0.05) * 0.4
+        found = stage.upstream_target(images)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+        picture = theirs.decode(wanted / 0.4 + 0.05).sample
+        torch.testing.assert_close(
+            stage.sample(found, request(3)), picture.clamp(-1, 1), rtol=0, atol=1e-5
+        )
+        inputs = stage.preprocess(images, found, TrainContext(Draw(0)))
+        output: StageOutput = stage(inputs)
+    torch.testing.assert_close(output.estimate, picture, rtol=0, atol=1e-5)
+    assert output.losses == {}
+
+
+def test_statistics_of_channels_are_used(saved: tuple[Path, Any], tmp_path: Path) -> None:
+    mean, std = [0.1, -0.2, 0.3], [0.5, 1.0, 2.0]
+    theirs = save(tmp_path, latents_mean=mean, latents_std=std, shift_factor=None)
+    stage, images = loaded(tmp_path), pixels()
+    with torch.no_grad():
+        mode = theirs.encode(images).latent_dist.mode()
+        shift, spread = (torch.tensor(rows).view(1, 3, 1, 1) for rows in (mean, std))
+        found = stage.upstream_target(images)
+        torch.testing.assert_close(found, (mode - shift) * 0.4 / spread, rtol=0, atol=1e-5)
+        picture = theirs.decode(found * spread / 0.4 + shift).sample.clamp(-1, 1)
+        torch.testing.assert_close(stage.sample(found, request(3)), picture, rtol=0, atol=1e-5)
+
+
+def test_old_names_of_attention_load(saved: tuple[Path, Any], copied: Path) -> None:
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = load_file(copied / WEIGHTS_FILE)
+    for new, name in old.items():
+        state = {k.replace(f".{new}.", f".{name}."): v for k, v in state.items()}
+    assert "encoder.mid_block.attentions.0.proj_attn.bias" in state
+    save_file(state, copied / WEIGHTS_FILE)
+    for name, tensor in loaded(copied).state_dict().items():
+        assert torch.equal(tensor, loaded(saved[0]).state_dict()[name]), name
+
+
+def test_half_precision_becomes_float32(saved: tuple[Path, Any], copied: Path) -> None:
+    state = {name: t.half() for name, t in load_file(copied / WEIGHTS_FILE).items()}
+    save_file(state, copied / WEIGHTS_FILE)
+    half, whole = loaded(copied), loaded(saved[0])
+    assert {t.dtype for t in half.state_dict().values()} == {torch.float32}
+    images = pixels()
+    difference = half.upstream_target(images) - whole.upstream_target(images)
+    assert difference.abs().max() < 0.01
+
+
+def test_a_pipelines_subfolder(tmp_path: Path) -> None:
+    save(tmp_path / "vae")
+    (tmp_path / "model_index.json").write_text("{}")
+    assert loaded(tmp_path, subfolder="vae").config.latent_channels == 3
+    with pytest.raises(ConfigProblem, match=r'whole pipeline: set "subfolder": "vae"') as caught:
+        build(tmp_path)
+    assert caught.value.field == "source"
+
+
+def test_a_trained_model_needs_no_source(saved: tuple[Path, Any], tmp_path: Path) -> None:
+    stage = loaded(saved[0])
+    save_state(stage.state_dict(), tmp_path / "model.safetensors")
+    config = AutoencoderKLConfig.model_validate(
+        {**stage.config.model_dump(mode="json"), "source": None}
+    ).fit(IMAGE)
+    with torch.device("meta"):
+        copy = AutoencoderKL(config, stage.geometry)
+    load_state(copy, tmp_path / "model.safetensors", "cpu")
+    z = Draw("z").randn(3, 3, 8, 8)
+    assert not any(buffer.is_meta for buffer in copy.buffers())
+    assert torch.equal(copy.sample(z, request(3)), stage.sample(z, request(3)))
+    assert torch.equal(copy.upstream_target(pixels()), stage.upstream_target(pixels()))
+
+
+# --- a stage
+
+
+def test_it_is_never_trained(saved: tuple[Path, Any]) -> None:
+    stage = loaded(saved[0])
+    assert AutoencoderKLConfig.frozen
+    assert stage.train(True) is stage
+    assert not any(module.training for module in stage.modules())
+    assert not any(parameter.requires_grad for parameter in stage.parameters())
+    assert not stage.upstream_target(pixels().requires_grad_()).requires_grad
+    z = Draw("z").randn(3, 3, 8, 8).requires_grad_()
+    stage(stage.preprocess(pixels(), z, TrainContext(Draw(0)))).estimate.sum().backward()
+    assert z.grad is not None
+    assert z.grad.abs().min() > 0
+    with pytest.raises(TypeError, match="needs upstream latents"):
+        stage.sample(None, request(1))
+
+
+def test_any_size_type_and_device(saved: tuple[Path, Any]) -> None:
+    output = ImageShape(3, 27)
+    stage = loaded(saved[0], output)
+    assert stage.geometry.input == ImageShape(3, 14, latent=True)
+    z = stage.upstream_target(pixels(2, 27))
+    assert z.shape == (2, 3, 14, 14)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low = stage.sample(z.bfloat16(), request(2))
+        encoded = stage.upstream_target(pixels(2, 27))
+    assert low.shape == (2, 3, 27, 27)
+    assert low.dtype == encoded.dtype == torch.float32
+    assert (encoded - z).abs().max() < 0.05
+    with torch.device("meta"):
+        meta = AutoencoderKL(stage.config, stage.geometry)
+    meta.to("meta")
+    images = torch.empty(2, 3, 27, 27, device="meta")
+    inputs = meta.preprocess(images, meta.upstream_target(images), TrainContext(Draw(0)))
+    assert meta(inputs).estimate.shape == (2, 3, 27, 27)
+    state = stage.state_dict()
+    assert set(state) == {name for name, _ in stage.named_parameters()}
+    assert all(tensor.is_contiguous() for tensor in state.values())
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"norm_num_groups": 7}, "7, which does not divide the width 128"),
+        ({"latents_mean": [0.0] * 4}, "give both or neither"),
+        ({"latents_mean": [0.0], "latents_std": [1.0]}, "1 numbers for 4 latent_channels"),
+        ({"latents_mean": [0.0] * 4, "latents_std": [0.0] * 4}, "must be above 0"),
+        ({"source": "a/b@main", "revision": "main"}, "given twice"),
+        ({"scaling_factor": 0.0}, "greater than 0"),
+        ({"act_fn": "silu"}, "Extra inputs"),
+    ],
+)
+def test_configs_that_contradict_themselves(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        AutoencoderKLConfig.model_validate(fields)
+
+
+def test_places_that_do_not_fit(saved: tuple[Path, Any]) -> None:
+    with pytest.raises(ConfigProblem, match="is 3, but the images have 1") as caught:
+        build(saved[0], ImageShape(1, 16))
+    assert caught.value.field == "in_channels"
+    with pytest.raises(ConfigProblem, match="has 4 levels, but 3 bring 4 pixels") as caught:
+        AutoencoderKLConfig().fit(ImageShape(3, 4))
+    assert caught.value.field == "block_out_channels"
+    said = list(AutoencoderKLConfig().advice(ImageShape(3, 32), None))
+    assert "source is not given" in said[0]
+    assert "latents are 4x4" in said[1]
+    assert list(AutoencoderKLConfig(source="a/b").advice(ImageShape(3, 256), None)) == []
+
+
+def test_no_source_is_an_error_when_a_cascade_is_built() -> None:
+    stage = build(None, block_out_channels=[8], norm_num_groups=4)
+    with pytest.raises(SpecError, match="source: is not given") as caught:
+        stage.load_initial_weights()
+    assert "org/name on the Hub" in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["./nowhere", "/nowhere/at/all", "nowhere", "~nobody-there/vae"])
+def test_a_path_that_leads_nowhere(source: str) -> None:
+    with pytest.raises(ConfigProblem, match="is not a folder") as caught:
+        build(source)
+    assert caught.value.field == "source"
+    every = {name: getattr(AutoencoderKLConfig(), name) for name in ARCHITECTURE}
+    small = {**every, "block_out_channels": [32]}
+    with pytest.raises(ModelReferenceError, match="is not a folder"):
+        loaded(source, **small)
+
+
+def test_an_architecture_that_is_not_the_sources(saved: tuple[Path, Any]) -> None:
+    stage = build(saved[0], scaling_factor=0.5, latent_channels=5)
+    with pytest.raises(SpecError) as caught:
+        stage.load_initial_weights()
+    assert [p.path for p in caught.value.problems] == ["latent_channels", "scaling_factor"]
+    text = str(caught.value)
+    assert f"is 0.5, but {saved[0]}/config.json has 0.4" in text
+    assert 'write "latent_channels": 3' in text
+
+
+def test_silent_fields_are_those_of_diffusers(copied: Path) -> None:
+    path = copied / CONFIG_FILE
+    said = {k: v for k, v in json.loads(path.read_text()).items() if k in NETWORK or k[0] == "_"}
+    del said["scaling_factor"], said["shift_factor"]
+    path.write_text(json.dumps(said))
+    assert loaded(copied).config.scaling_factor == 0.18215
+    theirs = diffusers.AutoencoderKL.from_pretrained(copied)
+    assert theirs.config.scaling_factor == 0.18215
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"_class_name": "VQModel"}, "is of 'VQModel', not of an AutoencoderKL"),
+        ({"_class_name": "StableDiffusionPipeline"}, 'set "subfolder": "vae"'),
+        ({"_class_name": None}, "is not a diffusers model's"),
+        ({"act_fn": "gelu"}, "act_fn = 'gelu'"),
+        ({"up_block_types": ["AttnUpDecoderBlock2D"]}, "AttnUpDecoderBlock2D"),
+        ({"norm_num_groups": 3}, "does not divide the width 8"),
+        ({"latent_channels": "four"}, "latent_channels: Input should be a valid integer"),
+    ],
+)
+def test_other_models_are_refused(copied: Path, changes: dict[str, Any], message: str) -> None:
+    edit(copied, **changes)
+    with pytest.raises(ConfigProblem, match=message) as caught:
+        build(copied)
+    assert caught.value.field == "source"
+
+
+def test_files_that_are_missing_or_damaged(copied: Path) -> None:
+    stage, weights = build(copied), copied / WEIGHTS_FILE
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="not a readable safetensors file"):
+        stage.load_initial_weights()
+    weights.unlink()
+    with pytest.raises(ModelError, match=f"there is no {WEIGHTS_FILE} in"):
+        stage.load_initial_weights()
+    torch.save({}, copied / "diffusion_pytorch_model.bin")
+    with pytest.raises(ModelError, match="can run any code, so it is refused") as caught:
+        stage.load_initial_weights()
+    assert "save_pretrained('vae')" in str(caught.value.hint)
+    (copied / CONFIG_FILE).write_text("{")
+    with pytest.raises(ModelError, match=r"config.json cannot be read"):
+        stage.load_initial_weights()
+    (copied / CONFIG_FILE).unlink()
+    with pytest.raises(ModelError, match=r"there is no config.json"):
+        stage.load_initial_weights()
+
+
+def test_weights_of_another_network(copied: Path) -> None:
+    stage, path = build(copied), copied / WEIGHTS_FILE
+    before = {name: t.clone() for name, t in stage.state_dict().items()}
+    state = load_file(path)
+    odd = dict(state)
+    odd["encoder.conv_in.weight"] = torch.zeros(8, 4, 3, 3)
+    odd["extra.weight"] = odd.pop("quant_conv.bias")
+    save_file(odd, path)
+    with pytest.raises(ModelError) as caught:
+        stage.load_initial_weights()
+    for part in (
+        "quant_conv.bias is missing",
+        "extra.weight is not part of the network",
+        "encoder.conv_in.weight has shape [8, 4, 3, 3], not [8, 3, 3, 3]",
+    ):
+        assert part in str(caught.value)
+    assert all(torch.equal(t, before[name]) for name, t in stage.state_dict().items())
+    state["decoder.conv_out.bias"] = torch.tensor([0.0, torch.nan, 0.0])
+    save_file(state, path)
+    with pytest.raises(ModelError, match=r"decoder.conv_out.bias in .* not made of finite numbers"):
+        stage.load_initial_weights()

@@ -1,0 +1,398 @@
+"""The diffusion and flow family: samplers, truncation, guidance, losses, conditioning."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from stage_cases import CLASSES, SMALL, Case, request, train
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cascadezoo.diffusion.flow import SOLVERS, time_of
+from cascadezoo.diffusion.samplers import SAMPLERS
+from cascadezoo.diffusion.schedules import level_of, signal_of
+from cascadezoo.draws import Draw, ImageDraw
+from cascadezoo.errors import SampleError
+from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
+
+UNET = SMALL["unet-diffusion.v1"]
+FLOW = SMALL["flow.v1"]
+UPSAMPLERS = [SMALL["diffusion-sr.v1"], SMALL["flow-sr.v1"]]
+FAMILY = [UNET, SMALL["diffusion.v1"], FLOW, *UPSAMPLERS]
+
+family = pytest.mark.parametrize("case", FAMILY, ids=str)
+upsamplers = pytest.mark.parametrize("case", UPSAMPLERS, ids=str)
+
+
+def with_settings(case: Case, **settings: Any) -> Case:
+    return dataclasses.replace(case, settings={**case.settings, **settings})
+
+
+def samplers(case: Case) -> list[str]:
+    return sorted(SOLVERS if "flow" in case.kind else SAMPLERS)
+
+
+EVERY = [(case, name) for case in FAMILY for name in samplers(case)]
+every = pytest.mark.parametrize(("case", "sampler"), EVERY, ids=str)
+
+
+class NoReading(TorchDispatchMode):
+    """Fails where a tensor's value is read by Python, which waits for the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert "_local_scalar_dense" not in str(func), "a value was read from the device"
+        assert "nonzero" not in str(func), "a size that depends on values"
+        return func(*args, **(kwargs or {}))
+
+
+@every
+@torch.no_grad()
+def test_samplers_read_nothing_from_the_device(case: Case, sampler: str) -> None:
+    stage = case.stage().eval()
+    upstream, asked = case.upstream(2), request(case, 0, 2, guidance=2.0, sampler=sampler)
+    with NoReading():
+        stage.sample(upstream, asked)
+    with pytest.raises(AssertionError, match="was read"), NoReading():
+        torch.ones(1).item()
+
+
+@every
+@torch.no_grad()
+def test_the_price_is_what_is_paid(case: Case, sampler: str) -> None:
+    stage = with_settings(case, sampler=sampler, guidance=2.0).stage().eval()
+    rows = 0
+
+    def count(module: torch.nn.Module, args: Any) -> None:
+        nonlocal rows
+        rows += len(args[0])
+
+    stage.network.register_forward_pre_hook(count)  # type: ignore[union-attr,operator]
+    stage.sample(case.upstream(2), request(case, 0, 2))
+    assert rows == 2 * stage.network_evaluations()
+
+
+@every
+@torch.no_grad()
+def test_states_are_shown_and_not_kept(case: Case, sampler: str) -> None:
+    stage = case.stage().eval()
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def watch(state: torch.Tensor) -> None:
+        nonlocal most
+        alive.append(weakref.ref(state))
+        most = max(most, sum(ref() is not None for ref in alive))
+
+    asked = request(case, 0, 2, sampler=sampler, steps=6)
+    asked.watch = watch
+    stage.sample(case.upstream(2), asked)
+    assert len(alive) == 6
+    assert most <= 2
+
+
+# --- stopping early
+
+
+@pytest.mark.parametrize("case", [UNET, SMALL["diffusion.v1"], FLOW], ids=str)
+@pytest.mark.parametrize("s", [0.2, 0.5])
+@torch.no_grad()
+def test_a_stopped_generator_leaves_the_noise_of_that_level(case: Case, s: float) -> None:
+    """With a network that knows the data (one image), the state at s is that image, noised."""
+    flow = case is FLOW
+    case = case if flow else with_settings(case, timesteps=200, schedule="cosine")
+    stage, image = case.stage().eval(), torch.linspace(-0.8, 0.8, 144).view(1, 1, 12, 12)
+    image = image.expand(1, 3, 12, 12)
+
+    def perfect(x: torch.Tensor, times: torch.Tensor, labels: Any) -> torch.Tensor:
+        if flow:
+            return (x - image) / (times / 1000).clamp(min=1e-3).view(-1, 1, 1, 1)
+        alpha, sigma = stage.rates[times.long()].unbind(1)  # type: ignore[index]
+        return (x - alpha.view(-1, 1, 1, 1) * image) / sigma.view(-1, 1, 1, 1)
+
+    stage.network = torch.nn.Module()
+    stage.network.forward = perfect  # type: ignore[method-assign]
+    count = 60
+    asked = SampleRequest(count, ImageDraw(1, "s", 0, count), steps=100)
+    asked.options = {"stop": signal_of(s)}
+    made = stage.sample(None, asked)
+    residue = made - signal_of(s) ** 0.5 * image
+    sigma = (1 - signal_of(s)) ** 0.5
+    assert residue.mean().abs() < 0.02
+    assert residue.std().item() == pytest.approx(sigma, rel=0.03)
+
+
+def test_a_stop_that_nothing_is_noisier_than() -> None:
+    stage = with_settings(UNET, timesteps=25).stage()  # whose last timestep keeps 78 %
+    with pytest.raises(SampleError, match="cannot stop where it starts"):
+        stage.sample(None, request(UNET, 0, 1, options={"stop": signal_of(0.9)}))
+    with pytest.raises(SampleError, match="cannot stop where it starts"):
+        FLOW.stage().sample(None, request(FLOW, 0, 1, options={"stop": 0.0}))
+
+
+@upsamplers
+@torch.no_grad()
+def test_truncated_sampling_asks_the_stage_before_to_stop(case: Case) -> None:
+    stage = with_settings(case, s=0.3).stage().eval()
+    plain = request(case, 0, 2)
+    assert stage.upstream_request(plain) is plain
+    asked = request(case, 0, 2, options={"truncated": True})
+    assert stage.upstream_request(asked).options["stop"] == pytest.approx(signal_of(0.3))
+    none = request(case, 0, 2, options={"truncated": True, "s": 0.0})
+    assert stage.upstream_request(none) is none
+    # A noised image comes as it is; a clean one is noised here.
+    upstream = case.upstream(2)
+    assert upstream is not None
+    level = torch.full((2,), 0.3)
+    (condition, told) = stage.sampling_conditions(upstream, asked)  # type: ignore[operator]
+    assert torch.equal(condition, stage.enlarged(upstream))  # type: ignore[operator]
+    assert torch.allclose(told, level)
+    (noised, told) = stage.sampling_conditions(upstream, plain)  # type: ignore[operator]
+    assert torch.allclose(told, level)
+    assert (noised - condition).abs().max() > 0.1
+
+
+# --- conditioning augmentation
+
+
+@upsamplers
+def test_gaussian_augmentation_is_told_and_ranges_to_s_max(case: Case) -> None:
+    stage = with_settings(case, s_max=0.4).stage()
+    upstream = torch.zeros(4000, 3, 6, 6)
+    context = TrainContext(Draw(0), labels=case.labels(4000))
+    extra = stage.preprocess(torch.zeros(4000, 3, 12, 12), upstream, context).extra
+    level = extra["level"]
+    assert level.min() >= 0
+    assert level.max().item() == pytest.approx(0.4, abs=0.01)
+    assert level.mean().item() == pytest.approx(0.2, abs=0.01)
+    # The variance of bilinearly enlarged noise follows sin(pi / 2 * level) squared.
+    spread = extra["condition"].flatten(1).var(1)
+    wanted = torch.sin(torch.pi / 2 * level).square()
+    ratio = spread[level > 0.2] / wanted[level > 0.2]
+    assert ratio.std() / ratio.mean() < 0.35
+    assert torch.corrcoef(torch.stack([spread, wanted]))[0, 1] > 0.9
+
+
+@upsamplers
+def test_the_network_uses_level_and_condition(case: Case) -> None:
+    stage = case.stage().eval()
+    upstream = case.upstream(2)
+    assert upstream is not None
+
+    def images(image: torch.Tensor, **options: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return stage.sample(image, request(case, 0, 2, options=options))
+
+    plain = images(upstream, s=0.0)
+    assert torch.equal(plain, images(upstream, s=0.0))
+    assert (plain - images(upstream, s=0.4, truncated=True)).abs().max() > 1e-3  # the level alone
+    assert (plain - images(upstream.flip(-1), s=0.0)).abs().max() > 1e-3
+
+
+@upsamplers
+@pytest.mark.parametrize("augmentation", ["none", "blur"])
+def test_without_levels(case: Case, augmentation: str) -> None:
+    settings = {k: v for k, v in case.settings.items() if k != "s"}
+    case = dataclasses.replace(case, settings={**settings, "augmentation": augmentation})
+    stage = case.stage()
+    assert not any("level" in name for name, _ in stage.named_parameters())
+    output = train(stage, case)
+    sum(output.losses.values()).backward()
+    for options, message in [({"s": 0.1}, "was trained with"), ({"truncated": True}, "without")]:
+        with pytest.raises(SampleError, match=message) as caught:
+            stage.sample(case.upstream(2), request(case, 0, 2, options=options))
+        assert caught.value.hint
+    assert stage.eval().sample(case.upstream(2), request(case, 0, 2)).shape == (2, 3, 12, 12)
+
+
+@upsamplers
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"s": 0.6}, "outside of the trained range"),
+        ({"s": -0.1}, "s lies in"),
+        ({"s": "much"}, "s lies in"),
+        ({"truncated": 1}, "true or false"),
+    ],
+)
+def test_bad_augmentation_options(case: Case, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SampleError, match=message):
+        case.stage().sample(case.upstream(2), request(case, 0, 2, options=options))
+
+
+@upsamplers
+def test_the_estimate_of_a_trained_upsampler_beats_its_condition(case: Case) -> None:
+    """Stripes at a period that the upstream image cannot show: only the network can add them."""
+    process = {"timesteps": 100, "schedule": "cosine", "prediction": "v", "sampler": "ddim"}
+    settings = {"conditional": False, "s": 0.0, **(process if "diff" in case.kind else {})}
+    case = dataclasses.replace(with_settings(case, **settings), channels=1)
+    stage = case.stage(fresh=True)
+    target = torch.where(torch.arange(12) % 2 == 0, 0.7, -0.7).expand(16, 1, 12, 12)
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=5e-3)
+    losses = []
+    for step in range(120):
+        context = TrainContext(Draw(0, step))
+        output = stage(stage.preprocess(target, stage.upstream_target(target), context))
+        (loss,) = output.losses.values()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-10:]) < 0.35 * sum(losses[:10])
+    with torch.no_grad():
+        asked = SampleRequest(4, ImageDraw(0, "s", 0, 4), steps=6)
+        images = stage.eval().sample(stage.upstream_target(target[:4]), asked)
+    assert (images - target[:4]).square().mean() < 0.25 * target[:4].square().mean()
+
+
+# --- guidance
+
+
+@family
+@torch.no_grad()
+def test_the_negative_label_is_the_branch_to_get_away_from(case: Case) -> None:
+    stage, labels = case.stage().eval(), torch.tensor([1, 1])
+
+    def images(**options: Any) -> torch.Tensor:
+        guidance = options.pop("guidance", 3.0)
+        asked = request(case, 0, 2, labels=labels, guidance=guidance, options=options)
+        return stage.sample(case.upstream(2), asked)
+
+    plain, conditional = images(), images(guidance=1.0)
+    assert torch.allclose(images(negative_label=1), conditional, rtol=0, atol=1e-4)
+    assert (images(negative_label=2) - plain).abs().max() > 1e-4
+    for wrong in (CLASSES, -1, True, "two"):
+        with pytest.raises(SampleError, match="negative label"):
+            images(negative_label=wrong)
+
+
+@family
+@torch.no_grad()
+def test_guidance_acts_inside_its_interval(case: Case) -> None:
+    stage = case.stage().eval()
+
+    def images(guidance: float, interval: Any = None) -> torch.Tensor:
+        options = {} if interval is None else {"guidance_interval": interval}
+        asked = request(case, 0, 2, guidance=guidance, options=options)
+        return stage.sample(case.upstream(2), asked)
+
+    assert torch.equal(images(4.0, (0.0, 1.0)), images(4.0))
+    # The diffusions here keep most of the signal, so no step starts at a level above 0.9.
+    outside = (0.0, 1e-6) if "flow" in case.kind else (0.99, 1.0)
+    assert torch.equal(images(4.0, outside), images(1.0))
+    for wrong in ((0.5, 0.5), (0.5, 0.2), (0.0, 1.2), (0.1,), "all", (float("nan"), 1)):
+        with pytest.raises(SampleError, match="no guidance interval"):
+            images(4.0, wrong)
+
+
+@pytest.mark.parametrize("how", ["embedding", "concat", "cross-attention"])
+@pytest.mark.parametrize("case", [UNET, FLOW, UPSAMPLERS[0]], ids=str)
+def test_every_way_to_tell_the_label(case: Case, how: str) -> None:
+    case = with_settings(case, label_conditioning=how, attention=[6], heads=2)
+    stage = case.stage()
+    sum(train(stage, case).losses.values()).backward()
+    assert [name for name, p in stage.named_parameters() if p.grad is None] == []
+    with torch.no_grad():
+        stage.eval()
+        one, two = (
+            stage.sample(
+                case.upstream(1),
+                request(case, 0, 1, labels=torch.tensor([label]), guidance=1.0),
+            )
+            for label in (0, 1)
+        )
+    assert (one - two).abs().max() > 1e-4
+
+
+# --- losses and noise
+
+
+def test_the_bound_trains_the_variances_alone() -> None:
+    case = with_settings(UNET, loss="hybrid", timesteps=50)
+    stage = case.stage()
+    losses = train(stage, case).losses
+    assert list(losses) == ["mse", "vlb"]
+    losses["vlb"].backward()  # type: ignore[union-attr]
+    head: Any = stage.network.head  # type: ignore[union-attr]
+    assert head.weight.grad[:3].abs().max() == 0
+    assert head.weight.grad[3:].abs().min() > 0
+
+
+def test_learned_variances_widen_ddpm_alone() -> None:
+    case = with_settings(UNET, loss="hybrid", timesteps=50, prediction="x0")
+    stage = case.stage().eval()
+
+    def spread(value: float, sampler: str) -> torch.Tensor:
+        stage.network = torch.nn.Module()
+        stage.network.forward = lambda x, times, labels: torch.cat(  # type: ignore[method-assign]
+            [torch.zeros_like(x), torch.full_like(x, value)], dim=1
+        )
+        states: list[torch.Tensor] = []
+        asked = request(case, 0, 8, sampler=sampler, steps=5)
+        asked.watch = lambda state: states.append(state.clone())
+        stage.sample(None, asked)
+        return states[2].std()
+
+    assert spread(1.0, "ddpm") > 1.02 * spread(-1.0, "ddpm")
+    assert spread(1.0, "ddim") == spread(-1.0, "ddim")
+
+
+def test_min_snr_counts_clean_timesteps_less() -> None:
+    plain, weighted = (with_settings(UNET, loss=name) for name in ("simple", "min-snr"))
+    # Its few timesteps are nearly clean: a signal-to-noise ratio far above 5.
+    assert train(weighted.stage(), weighted).losses["mse"] < (
+        0.2 * train(plain.stage(), plain).losses["mse"]
+    )
+
+
+@torch.no_grad()
+def test_continuous_noise_takes_more_steps_than_there_are_timesteps() -> None:
+    case = with_settings(UNET, noise_conditioning="continuous", schedule="cosine", steps=20)
+    stage = case.stage().eval()
+    told: list[float] = []
+    stage.network.register_forward_pre_hook(  # type: ignore[union-attr,operator]
+        lambda module, args: told.append(args[1][0].item())
+    )
+    stage.sample(None, request(case, 0, 1))
+    assert len(told) == 20
+    assert told == sorted(told, reverse=True)
+    assert 0 < told[-1] < told[0] <= 1000
+    signal: Any = stage.signal
+    assert told[0] == pytest.approx(1000 * level_of(signal[-1]), rel=1e-5)
+
+
+def test_continuous_noise_lies_between_the_timesteps() -> None:
+    stage = with_settings(UNET, noise_conditioning="continuous", schedule="cosine").stage()
+    target = torch.zeros(3000, 3, 2, 2)
+    inputs = stage.preprocess(target, None, TrainContext(Draw(0)))
+    assert inputs.times is not None
+    assert len(inputs.times.unique()) > 2900
+    alpha, sigma = inputs.extra["alpha"], inputs.extra["sigma"]
+    assert torch.allclose(alpha**2 + sigma**2, torch.ones(()), atol=1e-6)
+    assert torch.allclose(
+        inputs.times / 1000, torch.atan2(sigma, alpha).flatten() * 2 / torch.pi, atol=1e-5
+    )
+
+
+# --- reflow
+
+
+def test_reflow_uses_the_noise_of_its_pairs() -> None:
+    stage: Stage = FLOW.stage()
+    noise = torch.randn(4, 3, 12, 12)
+    context = TrainContext(Draw(0), labels=FLOW.labels(4), noise=noise)
+    inputs = stage.preprocess(FLOW.target(4), None, context)
+    assert inputs.noise is noise
+    with torch.no_grad():
+        pairs = stage.eval().make_pairs(noise, request(FLOW, 0, 4))
+        assert pairs.shape == noise.shape
+        assert torch.equal(pairs, stage.make_pairs(noise, request(FLOW, 0, 4)))
+    with pytest.raises(NotImplementedError, match="no reflow"):
+        UNET.stage().make_pairs(noise, request(UNET, 0, 4))
+
+
+def test_times_and_levels_agree() -> None:
+    assert time_of(0.5) == pytest.approx(0.5)
+    assert level_of(signal_of(0.37)) == pytest.approx(0.37)
