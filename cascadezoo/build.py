@@ -315,6 +315,7 @@ class _Build:
                 cascade,
                 loader,
                 accelerator,
+                data=self.data["train"],
                 losses=losses,
                 store=store,
                 events=events,

@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cascadezoo.cascade import Cascade
-from cascadezoo.draws import Draw
+from cascadezoo.configs import ImageShape
+from cascadezoo.draws import Draw, ImageDraw
 from cascadezoo.errors import ResourceError
-from cascadezoo.spec import ResolvedSpec, ResolvedStage
-from cascadezoo.stages.base import Stage, TrainContext
+from cascadezoo.spec import PhaseSpec, ResolvedSpec, ResolvedStage
+from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
+from cascadezoo.train.ema import ema_decay
 
 __all__ = ["Plan", "StagePlan", "available_memory", "check_memory", "make_plan"]
 
@@ -35,10 +37,10 @@ class StagePlan:
         input: what it receives, e.g. ``3x16x16``; None for a generator.
         output: what it makes.
         parameters: how many there are.
-        flops_forward: floating-point operations of one forward pass on one image (a
+        flops_forward: floating-point operations of one forward pass in training on one image (a
             multiplication and an addition are two); None where it cannot be traced.
         evaluations: forward passes to sample one image.
-        flops_sample: FLOPs to sample one image.
+        flops_sample: FLOPs to sample one image; of a decoder without what encodes in training.
         activation_bytes: what a training step keeps for the backward pass, for one image.
     """
 
@@ -91,13 +93,16 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
     ]
     spec = resolved.spec
     weights = sum(t.numel() * t.element_size() for t in cascade.state_dict().values())
+    on_host = _device_name(device) == "cpu"
     phases: list[dict[str, Any]] = [
         {
             "name": phase.name,
             "train": list(phase.train),
             "epochs": phase.epochs,
             "steps": phase.steps,
-            "bytes": _phase_bytes(rows, weights, phase.train, resolved),
+            "bytes": _phase_bytes(rows, weights, phase, resolved)
+            + (_pair_bytes(phase, resolved) if on_host else 0),
+            "pairs_bytes": _pair_bytes(phase, resolved),
         }
         for phase in spec.training.phases or []
     ]
@@ -133,9 +138,7 @@ def check_memory(plan: Plan) -> None:
 
 def available_memory(device: torch.device | str = "auto") -> int | None:
     """The device's whole memory in bytes; of the host what a process may get. None if unknown."""
-    name = str(device)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = _device_name(device)
     if name.startswith("cuda"):
         return torch.cuda.get_device_properties(torch.device(name)).total_memory
     if not hasattr(os, "sysconf"):
@@ -143,10 +146,20 @@ def available_memory(device: torch.device | str = "auto") -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def _device_name(device: torch.device | str) -> str:
+    if str(device) == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(device)
+
+
 def _plan_stage(place: ResolvedStage, stage: Stage, num_classes: int | None) -> StagePlan:
     stage = stage.to("meta")
     evaluations = stage.network_evaluations()
-    forward, kept = _trace(place, stage, num_classes)
+    labels = None
+    if num_classes is not None:
+        labels = torch.zeros(1, dtype=torch.int64, device="meta")
+    forward, kept = _trace(place, stage, labels)
+    each = _trace_sample(place, stage, labels) if place.entry.role == "decoder" else forward
     return StagePlan(
         name=place.name,
         kind=place.kind,
@@ -156,23 +169,32 @@ def _plan_stage(place: ResolvedStage, stage: Stage, num_classes: int | None) -> 
         parameters=sum(p.numel() for p in stage.parameters()),
         flops_forward=forward,
         evaluations=evaluations,
-        flops_sample=None if forward is None else forward * evaluations,
+        flops_sample=None if each is None else each * evaluations,
         activation_bytes=kept,
     )
 
 
+def _image(shape: ImageShape) -> Tensor:
+    return torch.empty(1, shape.channels, shape.size, shape.size, device="meta")
+
+
+def _trace_sample(place: ResolvedStage, stage: Stage, labels: Tensor | None) -> int | None:
+    """FLOPs to sample one image; None where that cannot be traced."""
+    request = SampleRequest(1, ImageDraw(0, place.name, 0, 1, "meta"), labels)
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter, torch.no_grad():
+            stage.sample(None if place.input is None else _image(place.input), request)
+    except (RuntimeError, NotImplementedError):
+        return None
+    return counter.get_total_flops()
+
+
 def _trace(
-    place: ResolvedStage, stage: Stage, num_classes: int | None
+    place: ResolvedStage, stage: Stage, labels: Tensor | None
 ) -> tuple[int | None, int | None]:
     """FLOPs of a forward pass and bytes kept for the backward pass, for one image."""
-
-    def image(shape: Any) -> Tensor:
-        return torch.empty(1, shape.channels, shape.size, shape.size, device="meta")
-
-    upstream = None if place.input is None else image(place.input)
-    labels = None
-    if num_classes is not None:
-        labels = torch.zeros(1, dtype=torch.int64, device="meta")
+    upstream = None if place.input is None else _image(place.input)
     context = TrainContext(Draw(0, device="meta"), labels)
     kept: dict[int, int] = {}
     own = {t.untyped_storage()._cdata for t in (*stage.parameters(), *stage.buffers())}
@@ -186,7 +208,7 @@ def _trace(
     counter = FlopCounterMode(display=False)
     try:
         with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            stage(stage.preprocess(image(place.output), upstream, context))
+            stage(stage.preprocess(_image(place.output), upstream, context))
     except (RuntimeError, NotImplementedError):
         # A plugin's stage may do what meta tensors cannot; its FLOPs are then not known.
         return None, None
@@ -194,12 +216,23 @@ def _trace(
 
 
 def _phase_bytes(
-    rows: list[StagePlan], weights: int, train: list[str], resolved: ResolvedSpec
+    rows: list[StagePlan], weights: int, phase: PhaseSpec, resolved: ResolvedSpec
 ) -> int:
-    copies = COPIES if resolved.spec.training.ema else COPIES - 1
-    learning = sum(row.parameters for row in rows if row.name in train) * FLOAT
-    kept = sum(row.activation_bytes or 0 for row in rows if row.name in train)
-    return weights + learning * copies + kept * resolved.spec.training.batch_size
+    training = resolved.spec.training
+    learning = kept = 0
+    for row in rows:
+        if row.name in phase.train:
+            averaged = ema_decay(training.ema, phase, row.name) is not None
+            learning += row.parameters * FLOAT * (COPIES if averaged else COPIES - 1)
+            kept += row.activation_bytes or 0
+    return weights + learning + kept * training.batch_size
+
+
+def _pair_bytes(phase: PhaseSpec, resolved: ResolvedSpec) -> int:
+    """What the noise and the images of a phase's pairs take in host memory."""
+    shape = resolved.stages[0].output
+    pairs = 0 if phase.reflow is None else phase.reflow.pairs
+    return 2 * pairs * shape.channels * shape.size**2 * FLOAT
 
 
 def _warnings(resolved: ResolvedSpec) -> Iterator[str]:
@@ -209,15 +242,17 @@ def _warnings(resolved: ResolvedSpec) -> Iterator[str]:
     training = resolved.spec.training
     outputs = {stage.name: stage.output for stage in resolved.stages}
     for phase in (training.phases or [])[-1:]:
-        if phase.teacher_forcing.end > 0.0 and len(resolved.stages) > 1:
+        forced = any(s.name in phase.train and _is_forced(s) for s in resolved.stages[1:])
+        if phase.teacher_forcing.end > 0.0 and forced:
             yield (
                 f"phase {phase.name}: teacher forcing ends at {phase.teacher_forcing.end:g}, so "
                 "the last training still differs from sampling, where no stage gets the truth"
             )
     learned = {name for phase in training.phases or [] for name in phase.train}
-    for name in outputs:
-        if name not in learned:
-            yield f"{name}: no phase trains this stage"
+    for stage in resolved.stages:
+        if stage.name not in learned and not stage.config.frozen:
+            yield f"{stage.name}: no phase trains this stage"
+    yield from _moved_latents(resolved)
     for loss in training.losses or []:
         size = outputs[loss.stage].size
         if loss.kind == "lpips" and loss.weight > 0 and size < 32:
@@ -225,6 +260,33 @@ def _warnings(resolved: ResolvedSpec) -> Iterator[str]:
                 f"{loss.stage}: LPIPS on {size}x{size} images is far below the 64x64 patches that "
                 "it was calibrated on"
             )
+
+
+def _is_forced(stage: ResolvedStage) -> bool:
+    """Whether training on true upstream images alone leaves the stage unused to estimates.
+
+    A decoder learns from its own latents; conditioning augmentation (Ho et al. 2021) has the
+    purpose that teacher forcing has.
+    """
+    augmented = getattr(stage.config, "augmentation", "none") != "none"
+    return stage.entry.role != "decoder" and not augmented
+
+
+def _moved_latents(resolved: ResolvedSpec) -> Iterator[str]:
+    """Phases that train a decoder after stages before it have learned its latents."""
+    learned: set[str] = set()
+    for phase in resolved.spec.training.phases or []:
+        for place, stage in enumerate(resolved.stages):
+            if stage.entry.role != "decoder" or stage.name not in phase.train:
+                continue
+            rest = learned.difference(phase.train)
+            before = [s.name for s in resolved.stages[:place] if s.name in rest]
+            if before:
+                yield (
+                    f"phase {phase.name}: trains the decoder {stage.name} after "
+                    f"{', '.join(before)} learned its latents, which move away from that"
+                )
+        learned.update(phase.train)
 
 
 def _untraced(rows: list[StagePlan]) -> Iterator[str]:

@@ -52,7 +52,8 @@ def write_model(
     spec = cascade.spec
     metrics = _metrics(run, cascade, figures, data)
     metrics["training"] |= {"seconds": round(seconds, 2), "precision": precision}
-    pictures = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
+    made = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
+    pictures = {s.name: made[s.name] for s in cascade.resolved.stages if not s.output.latent}
     try:
         draw_curves(run.events, run.curves)
         with run.new_model() as folder:

@@ -20,6 +20,7 @@ __all__ = [
     "OptimizerSpec",
     "PhaseSpec",
     "PublishSpec",
+    "ReflowSpec",
     "ScheduleSpec",
     "StageSpec",
     "StageTraining",
@@ -94,6 +95,8 @@ class StageTraining(Model):
 
     lr: LearningRate | None = None
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """In place of `training.ema.decay`, also where `training.ema` is null; 0 averages nothing."""
 
 
 class TeacherForcing(Model):
@@ -103,6 +106,26 @@ class TeacherForcing(Model):
     end: Probability = 1.0
     per: Literal["sample", "batch"] = "sample"
     """Whether each image draws for itself or the batch as one."""
+
+
+class ReflowSpec(Model):
+    """Training on pairs of noise and the image that the generator itself makes of it.
+
+    Straightens the paths of a rectified flow, so that fewer steps do (Liu et al. 2023, section
+    3). The pairs are made when the phase begins and take the place of the dataset in it; `steps`,
+    `guidance` and `sampler` are the generator's own unless they are given.
+    """
+
+    pairs: Annotated[int, Field(ge=1, le=100_000_000)]
+    """How many pairs are made; an epoch of the phase goes once through them."""
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    guidance: Annotated[float, Field(ge=0.0, le=1000.0)] | None = None
+    sampler: Annotated[str, Field(min_length=1, max_length=80)] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What is asked of the generator: the settings that are given, by name."""
+        asked = {name: getattr(self, name) for name in ("steps", "guidance", "sampler")}
+        return {name: value for name, value in asked.items() if value is not None}
 
 
 class PhaseSpec(Model):
@@ -122,6 +145,8 @@ class PhaseSpec(Model):
     """What differs from `training.schedule`."""
     stages: dict[PartName, StageTraining] = {}
     """What differs for single stages."""
+    reflow: ReflowSpec | None = None
+    """Train the generator on its own pairs; for kinds that can, in a phase of their own."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -165,7 +190,9 @@ class TrainingSpec(Model):
     losses: list[LossSpec] | None = None
     """Further losses; None puts LPIPS (vgg, weight 1) on each refiner; [] has none."""
     phases: list[PhaseSpec] | None = None
-    """None trains as the study did: generator, then the rest, then all jointly (35+35+30)."""
+    """None trains as the study did: generator, then the rest, then all jointly (35+35+30 epochs).
+
+    Decoders are trained first, in a phase of their own (35 epochs), and not again."""
     log_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Losses are read from the device and written down every so many steps."""
     checkpoint_seconds: Annotated[float, Field(ge=0.0, le=1e6)] = 300.0
@@ -258,7 +285,7 @@ class CascadeSpec(Model):
 
     def digest(self) -> str:
         """sha256 over the whole spec in canonical JSON."""
-        return _digest(self.to_dict())
+        return _digest(_without_later_keys(self.to_dict()))
 
     def training_digest(self) -> str:
         """sha256 over what the trained weights follow from.
@@ -272,7 +299,18 @@ class CascadeSpec(Model):
         data["evaluation"] = data["evaluation"]["in_loop"]
         for key in ("log_steps", "checkpoint_seconds"):
             data["training"].pop(key)
-        return _digest(data)
+        return _digest(_without_later_keys(data))
+
+
+def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
+    """Drop keys that specs did not always have where they say nothing, so that digests last."""
+    for phase in data["training"]["phases"] or []:
+        if phase["reflow"] is None:
+            del phase["reflow"]
+        for stage in phase["stages"].values():
+            if stage["ema_decay"] is None:
+                del stage["ema_decay"]
+    return data
 
 
 def _digest(data: dict[str, Any]) -> str:

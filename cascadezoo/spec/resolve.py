@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,57 +20,17 @@ from cascadezoo.spec.models import (
     CascadeSpec,
     DataSpec,
     LossSpec,
-    PhaseSpec,
     StageSpec,
     TrainingSpec,
 )
-from cascadezoo.spec.phases import default_phases, override
+from cascadezoo.spec.phases import Trainee, check_phases, default_phases, override, unknown
 from cascadezoo.spec.requires import check_requires, derive_requires, install_line, missing
+from cascadezoo.spec.resolved import ResolvedSpec, ResolvedStage
 
 __all__ = ["ResolvedSpec", "ResolvedStage", "load_spec", "resolve"]
 
 M = TypeVar("M", bound=BaseModel)
 E = TypeVar("E", bound=Entry)
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedStage:
-    """A stage with its validated config and its place in the chain of sizes."""
-
-    name: str
-    kind: str
-    entry: StageEntry
-    origin: Origin
-    config: StageConfig
-    output: ImageShape
-    input: ImageShape | None
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedSpec:
-    """A spec that holds together on this machine.
-
-    Args:
-        spec: the spec with every default written out and kinds with their versions.
-        stages: its stages, from the generator on.
-        data_config: the dataset's config; None when resolved for sampling only.
-        data_info: what the dataset tells of itself.
-    """
-
-    spec: CascadeSpec
-    stages: tuple[ResolvedStage, ...]
-    data_config: DataConfig | None
-    data_info: DataInfo
-
-    @property
-    def image(self) -> ImageShape:
-        """The images that the cascade makes."""
-        return self.stages[-1].output
-
-    @property
-    def num_classes(self) -> int | None:
-        """How many labels there are; None without labels."""
-        return self.spec.data.num_classes or None
 
 
 def resolve(
@@ -147,7 +107,8 @@ class _Resolver:
         placed = self.chain(stages, found, data)
         training = self.quiet(TrainingSpec, raw.get("training", {}))
         if training:
-            training = self.training(training, stages, found)
+            latents = {p.name for p in placed or () if p.output.latent}
+            training = self.training(training, stages, found, data, latents)
         if envelope and self.for_training:
             self.evaluation(envelope)
         used = None
@@ -311,8 +272,7 @@ class _Resolver:
                 config = config.fit(output)
                 upstream = config.upstream_shape(output)
             except ConfigProblem as error:
-                path = ".".join(p for p in (f"stages.{index}.config", error.field) if p)
-                self.problems.append(Problem(path, error.message))
+                self.misfit(index, error)
                 return None
             entry = registered.entry
             placed.insert(
@@ -321,40 +281,69 @@ class _Resolver:
                     stage.name, entry.name, entry, registered.origin, config, output, upstream
                 ),
             )
-            if (upstream is None) != (entry.role == "generator"):
-                message = f"the config of {entry.name} contradicts its role, {entry.role}"
+            fault = _against_role(entry.role, upstream)
+            if fault is not None:
+                message = f"the config of {entry.name} contradicts its role, {entry.role}: {fault}"
                 self.problems.append(Problem(f"stages.{index}.kind", message))
                 return None
             if upstream is None:
-                return placed if index == 0 else None
+                return self.neighbours(placed) if index == 0 else None
             output = upstream
         return None
 
+    def neighbours(self, placed: list[ResolvedStage]) -> list[ResolvedStage]:
+        for index, (before, stage) in enumerate(itertools.pairwise(placed), start=1):
+            try:
+                stage.config.check_upstream(before.config)
+            except ConfigProblem as error:
+                self.misfit(index, error)
+        return placed
+
+    def misfit(self, index: int, error: ConfigProblem) -> None:
+        path = ".".join(p for p in (f"stages.{index}.config", error.field) if p)
+        self.problems.append(Problem(path, error.message))
+
     def training(
-        self, training: TrainingSpec, stages: list[StageSpec | None], found: list[Any]
+        self,
+        training: TrainingSpec,
+        stages: list[StageSpec | None],
+        found: list[Any],
+        data: DataSpec | None,
+        latents: set[str],
     ) -> TrainingSpec:
-        names = [s.name for s in stages if s is not None]
-        roles = {
-            s.name: row[0].entry.role
+        trainees = [
+            Trainee(s.name, *((row[0].entry.role, row[1]) if row else ()))
             for s, row in zip(stages, found, strict=True)
-            if s is not None and row is not None
-        }
+            if s is not None
+        ]
         losses = training.losses
         if losses is None:
-            losses = [LossSpec(stage=n) for n, role in roles.items() if role == "refiner"]
+            refiners = [t.name for t in trainees if t.role == "refiner" and t.name not in latents]
+            losses = [LossSpec(stage=name) for name in refiners]
         if self.for_training:
+            names = [t.name for t in trainees]
             losses = [self.loss(i, loss, names) for i, loss in enumerate(losses)]
         phases = training.phases
         if phases is None:
-            phases = default_phases(names)
+            phases = default_phases(trainees)
         else:
             self.duplicates("training.phases", [p.name for p in phases])
-        phases = [self.phase(i, p, training, names) for i, p in enumerate(phases)]
-        return training.model_copy(update={"losses": losses, "phases": phases})
+        phases = [
+            phase.model_copy(
+                update={
+                    "optimizer": override(training.optimizer, phase.optimizer),
+                    "schedule": override(training.schedule, phase.schedule),
+                }
+            )
+            for phase in phases
+        ]
+        training = training.model_copy(update={"losses": losses, "phases": phases})
+        self.problems += check_phases(training, trainees, data.num_classes if data else None)
+        return training
 
     def loss(self, index: int, loss: LossSpec, names: list[str]) -> LossSpec:
         path = f"training.losses.{index}"
-        self.known(f"{path}.stage", loss.stage, names)
+        self.problems += unknown(f"{path}.stage", loss.stage, names)
         found = self.look_up(self.registry.losses, loss.kind, f"{path}.kind")
         if found is None:
             return loss
@@ -362,28 +351,6 @@ class _Resolver:
         if config is None:
             return loss
         return loss.model_copy(update={"config": config.model_dump(mode="json")})
-
-    def phase(
-        self, index: int, phase: PhaseSpec, training: TrainingSpec, names: list[str]
-    ) -> PhaseSpec:
-        path = f"training.phases.{index}"
-        for place, name in enumerate(phase.train):
-            self.known(f"{path}.train.{place}", name, names)
-            if name in phase.train[:place]:
-                self.problems.append(Problem(f"{path}.train.{place}", f"{name!r} is there twice"))
-        for name in phase.stages:
-            self.known(f"{path}.stages.{name}", name, phase.train, "trained in this phase")
-        return phase.model_copy(
-            update={
-                "optimizer": override(training.optimizer, phase.optimizer),
-                "schedule": override(training.schedule, phase.schedule),
-            }
-        )
-
-    def known(self, path: str, name: str, names: list[str], what: str = "a stage") -> None:
-        if name not in names:
-            listed = ", ".join(repr(n) for n in names)
-            self.problems.append(Problem(path, f"{name!r} is not {what}", f"there are {listed}"))
 
     def evaluation(self, spec: CascadeSpec) -> None:
         evaluation = spec.evaluation
@@ -393,6 +360,14 @@ class _Resolver:
         if evaluation.in_loop:
             path = "evaluation.in_loop.extractor"
             self.look_up(self.registry.features, evaluation.in_loop.extractor, path)
+
+
+def _against_role(role: str, upstream: ImageShape | None) -> str | None:
+    if (upstream is None) != (role == "generator"):
+        return "it asks for no upstream" if upstream is None else f"it asks for {upstream}"
+    if role == "decoder" and upstream is not None and not upstream.latent:
+        return f"it asks for images, {upstream}, and not for latents"
+    return None
 
 
 def _unique(problems: list[Problem]) -> list[Problem]:

@@ -19,7 +19,7 @@ from cascadezoo.errors import CheckpointError
 from cascadezoo.hub.layout import sha256_of
 from cascadezoo.weights import save_state
 
-__all__ = ["Checkpoint", "CheckpointStore", "Position"]
+__all__ = ["Checkpoint", "CheckpointStore", "Position", "reason_of", "sync"]
 
 WEIGHTS = "weights.safetensors"
 AVERAGE = "average.safetensors"
@@ -92,18 +92,18 @@ class CheckpointStore:
             }
             (temporary / STATE).write_text(json.dumps(state, indent=2))
             for path in (*temporary.iterdir(), temporary):
-                _sync(path)
+                sync(path)
             if final.exists():
                 shutil.rmtree(final)
             temporary.rename(final)
-            _sync(self.folder)
+            sync(self.folder)
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             former = self.steps()
             kept = f"the one of step {former[-1]} is whole" if former else "there is none yet"
             raise CheckpointError(
                 f"the checkpoint of step {place.global_step} cannot be written to {self.folder}: "
-                f"{_reason(error)}; {kept}",
+                f"{reason_of(error)}; {kept}",
                 hint="make room there, then run the same command again to go on",
             ) from error
         for old in self._folders()[: -self.keep]:
@@ -122,7 +122,7 @@ class CheckpointStore:
             try:
                 return self._load(folder)
             except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
-                faults.append(f"{folder.name}: {_reason(error)}")
+                faults.append(f"{folder.name}: {reason_of(error)}")
         if faults:
             raise CheckpointError(
                 f"no checkpoint in {self.folder} is whole: {'; '.join(faults)}",
@@ -156,7 +156,8 @@ class CheckpointStore:
             shutil.rmtree(rest, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk hold what was written to a file or folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -164,7 +165,8 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]

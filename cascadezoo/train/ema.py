@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cascadezoo.spec import EmaSpec
+from cascadezoo.spec import EmaSpec, PhaseSpec
 
-__all__ = ["Ema", "make_ema"]
+__all__ = ["Ema", "ema_decay", "make_ema"]
 
 
 class Ema:
@@ -18,24 +18,35 @@ class Ema:
 
     Args:
         parameters: the trained parameters by name.
-        decay: how much of the average is kept at each step, in [0, 1).
+        decay: how much of the average is kept at each step, in [0, 1); one number, or one for
+            each name.
         warmup: use ``min(decay, (1 + step) / (10 + step))``.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], decay: float, *, warmup: bool
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        decay: float | Mapping[str, float],
+        *,
+        warmup: bool,
     ) -> None:
-        self.decay = decay
         self.warmup = warmup
         self.names = list(parameters)
         self.parameters: list[Tensor] = list(parameters.values())
         self.shadow = [p.detach().clone() for p in self.parameters]
+        self._members: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
+        for name, parameter, shadow in zip(self.names, self.parameters, self.shadow, strict=True):
+            own = decay[name] if isinstance(decay, Mapping) else decay
+            shadows, weights = self._members.setdefault(own, ([], []))
+            shadows.append(shadow)
+            weights.append(parameter)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the weights after ``step`` (from 0) into the average."""
-        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        torch._foreach_lerp_(self.shadow, self.parameters, 1.0 - decay)
+        most = (1 + step) / (10 + step) if self.warmup else 1.0
+        for decay, (shadows, weights) in self._members.items():
+            torch._foreach_lerp_(shadows, weights, 1.0 - min(decay, most))
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -65,14 +76,31 @@ class Ema:
             shadow.copy_(state[name])
 
 
-def make_ema(spec: EmaSpec | None, stages: Mapping[str, nn.Module]) -> Ema | None:
-    """The average over all trained parameters of some stages; None where there are none."""
-    if spec is None:
-        return None
-    parameters: dict[str, nn.Parameter] = {
-        f"{name}.{key}": parameter
-        for name, stage in stages.items()
-        for key, parameter in stage.named_parameters()
-        if parameter.requires_grad and parameter.is_floating_point()
-    }
-    return Ema(parameters, spec.decay, warmup=spec.warmup) if parameters else None
+def ema_decay(spec: EmaSpec | None, phase: PhaseSpec, stage: str) -> float | None:
+    """The decay of a stage's average in a phase; None where it has none."""
+    own = phase.stages.get(stage)
+    if own is not None and own.ema_decay is not None:
+        return own.ema_decay
+    return None if spec is None else spec.decay
+
+
+def make_ema(spec: EmaSpec | None, phase: PhaseSpec, stages: Mapping[str, nn.Module]) -> Ema | None:
+    """The average over the trained parameters of a phase's stages; None where there are none.
+
+    Args:
+        spec: what the training says; None averages only what the phase itself asks for.
+        phase: its ``stages`` may name other decays.
+        stages: the trained stages by name.
+    """
+    parameters: dict[str, nn.Parameter] = {}
+    decays: dict[str, float] = {}
+    for name, stage in stages.items():
+        decay = ema_decay(spec, phase, name)
+        if decay is None:
+            continue
+        for key, parameter in stage.named_parameters():
+            if parameter.requires_grad and parameter.is_floating_point():
+                parameters[f"{name}.{key}"] = parameter
+                decays[f"{name}.{key}"] = decay
+    warmup = EmaSpec().warmup if spec is None else spec.warmup
+    return Ema(parameters, decays, warmup=warmup) if parameters else None

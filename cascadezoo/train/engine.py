@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from accelerate.accelerator import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from cascadezoo.errors import InputError
 
-__all__ = ["Precision", "describe_device", "make_accelerator", "pick_device", "pick_precision"]
+__all__ = [
+    "Precision",
+    "describe_device",
+    "make_accelerator",
+    "pick_device",
+    "pick_precision",
+    "share_gradients",
+]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -101,3 +110,21 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{device.type}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+def share_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
+    """Average the gradients over the processes, in one message; nothing in a lone process.
+
+    Not by DistributedDataParallel: a step walks several stages, may leave some out, and goes
+    backward once for each parameter group.
+    """
+    if accelerator.num_processes < 2:
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return
+    flat = torch.cat([grad.reshape(-1) for grad in grads])
+    mean = accelerator.reduce(flat, reduction="mean")
+    parts = mean.split([grad.numel() for grad in grads])
+    for grad, part in zip(grads, parts, strict=True):
+        grad.copy_(part.view_as(grad))

@@ -53,10 +53,16 @@ def choose(
     return Choice(all_truth=False, all_estimate=False, mask=draw.rand(n) < p)
 
 
-def mix(choice: Choice, truth: Tensor, estimate: Tensor | None) -> Tensor:
-    """The upstream image that a choice makes of truth and estimate, [N, C, H, W]."""
-    if choice.all_truth or estimate is None:
-        return truth
-    if choice.mask is None:
+def mix(choice: Choice, truth: Tensor | None, estimate: Tensor | None) -> Tensor:
+    """The upstream image that a choice makes of truth and estimate, [N, C, H, W].
+
+    Raises:
+        ValueError: the one that is chosen is not there.
+    """
+    if estimate is not None and choice.mask is None and not choice.all_truth:
         return estimate
+    if truth is None:
+        raise ValueError("there is neither a true upstream image nor an estimate of it")
+    if choice.all_truth or estimate is None or choice.mask is None:
+        return truth
     return torch.where(choice.mask[:, None, None, None], truth, estimate)

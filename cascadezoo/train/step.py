@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cascadezoo.cascade import Cascade
+from cascadezoo.configs import DecoderConfig
 from cascadezoo.draws import Draw
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.stages.base import GROUP, Loss, StageOutput, TrainContext
@@ -67,11 +68,16 @@ class PhaseWalk:
         self.losses = {
             name: [loss for loss in losses if loss.stage == name] for name in cascade.names
         }
+        # A decoder learns from the image that it encodes itself, unless gradients go upstream.
+        self.alone = [
+            trained and not phase.joint and isinstance(stage.config, DecoderConfig)
+            for trained, stage in zip(self.trained, self.stages, strict=True)
+        ]
         # A lone decoder or generator has nothing to choose between.
         self.forced = any(self.trained[1:])
 
     def losses_of(
-        self, images: Tensor, labels: Tensor | None, step: int
+        self, images: Tensor, labels: Tensor | None, step: int, noise: Tensor | None = None
     ) -> dict[str, dict[str, Tensor]]:
         """The weighted losses of a batch: by parameter group, then by ``stage.loss``.
 
@@ -79,21 +85,24 @@ class PhaseWalk:
             images: [N, C, H, W] in [-1, 1].
             labels: int64 [N], or None.
             step: the step within the phase, from 0.
+            noise: of pairs that the generator made: ``images`` are then its own targets, and it
+                is the only stage that the phase trains.
         """
         names = self.cascade.names
-        with torch.no_grad():
-            targets = self.cascade.targets(images)
         choices = self._choices(len(images), step, images.device)
         needed = self._needed(choices)
+        targets = self._targets(images, needed, choices) if noise is None else {0: images}
         found: dict[str, dict[str, Tensor]] = {}
         estimate: Tensor | None = None
         for index, (name, stage) in enumerate(zip(names, self.stages, strict=True)):
             if not needed[index]:
                 estimate = None
                 continue
-            upstream = None if index == 0 else mix(choices[index], targets[index - 1], estimate)
-            if upstream is not None and not self.phase.joint:
-                upstream = upstream.detach()
+            upstream = None
+            if index > 0 and not self.alone[index]:
+                upstream = mix(choices[index], targets.get(index - 1), estimate)
+                if not self.phase.joint:
+                    upstream = upstream.detach()
             context = TrainContext(
                 draw=Draw(
                     self.seed,
@@ -108,6 +117,7 @@ class PhaseWalk:
                 progress=step / self.total,
                 step=step,
                 phase=self.phase.name,
+                noise=noise,
             )
             trained = self.trained[index]
             # A frozen stage between trained ones must let gradients of a joint phase through.
@@ -149,10 +159,29 @@ class PhaseWalk:
             rows.append(choose(spec, p, key, draw, n))
         return rows
 
+    @torch.no_grad()
+    def _targets(
+        self, images: Tensor, needed: list[bool], choices: list[Choice]
+    ) -> dict[int, Tensor]:
+        """The targets that a step needs, by the stage's index."""
+        wanted = {index for index, runs in enumerate(needed) if runs}
+        wanted |= {
+            index - 1
+            for index in wanted
+            if index > 0 and not self.alone[index] and not choices[index].all_estimate
+        }
+        targets = {len(self.stages) - 1: images}
+        # Encoders run here; with autocast they cost half.
+        with self.autocast():
+            for index in range(len(self.stages) - 1, min(wanted), -1):
+                targets[index - 1] = self.stages[index].upstream_target(targets[index])
+        return targets
+
     def _needed(self, choices: list[Choice]) -> list[bool]:
         """Which stages must run: the trained ones, and those whose estimate somebody takes."""
         needed = [False] * len(choices)
         for index in range(self.last, -1, -1):
             feeds = index < self.last and needed[index + 1] and not choices[index + 1].all_truth
+            feeds = feeds and not self.alone[index + 1]
             needed[index] = self.trained[index] or feeds
         return needed

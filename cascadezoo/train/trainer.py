@@ -5,23 +5,29 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate.accelerator import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from cascadezoo.cascade import Cascade
+from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.draws import derive_seed, seed_global
 from cascadezoo.errors import Interrupted, TrainingError
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
-from cascadezoo.train.ema import Ema, make_ema
+from cascadezoo.train.ema import make_ema
+from cascadezoo.train.engine import share_gradients
 from cascadezoo.train.events import EventLog
-from cascadezoo.train.optim import GroupOptimizer, make_optimizers, schedule_factor
+from cascadezoo.train.finish import finish_phase, finishing
+from cascadezoo.train.optim import make_optimizers, schedule_factor
+from cascadezoo.train.phase import Batches, PhaseRun, epoch_steps
 from cascadezoo.train.progress import Progress, QuietProgress
+from cascadezoo.train.record import Recorder
+from cascadezoo.train.reflow import PairLoader, PairStore, pairs_of
 from cascadezoo.train.step import ExtraLoss, PhaseWalk
 from cascadezoo.train.sums import LossSums, check_finite
 
@@ -31,17 +37,6 @@ Figures = Callable[[Cascade], list[dict[str, Any]]]
 """Computes figures of a cascade in the course of training, as events keep them."""
 
 
-@dataclass(slots=True)
-class _Phase:
-    """What one phase needs while it runs."""
-
-    spec: PhaseSpec
-    total: int
-    walk: PhaseWalk
-    optimizers: list[GroupOptimizer]
-    ema: Ema | None
-
-
 class Trainer:
     """Trains a cascade as its spec says.
 
@@ -49,6 +44,8 @@ class Trainer:
         cascade: on its device already.
         loader: the training images, in batches of this process's share.
         accelerator: of that device.
+        data: the images of the loader, where a stage overrides ``finish_phase``: it goes through
+            them when a phase that trained it ends.
         losses: the extra losses, on the device.
         store: where checkpoints go; None writes none.
         events: where figures go.
@@ -64,6 +61,7 @@ class Trainer:
         loader: DeviceLoader,
         accelerator: Accelerator,
         *,
+        data: ImageData | None = None,
         losses: list[ExtraLoss] | None = None,
         store: CheckpointStore | None = None,
         events: EventLog | None = None,
@@ -77,11 +75,16 @@ class Trainer:
         self.training = cascade.spec.training
         self.loader = loader
         self.accelerator = accelerator
+        self.data = data
         self.losses = losses or []
         self.store = store if accelerator.is_main_process else None
         self.reading = store
+        self.pairs: PairStore | None = None
+        if store is not None:
+            self.pairs = PairStore(store.folder, self.spec.training_digest())
         self.events = events or EventLog(None)
         self.progress = progress or QuietProgress()
+        self.record = Recorder(self.events, self.progress, loader.batch_size)
         self.figures = figures
         self.figures_every = figures_every
         self.stop = stop
@@ -90,6 +93,9 @@ class Trainer:
             name: [p for p in stage.parameters() if p.requires_grad]
             for name, stage in cascade.named_stages()
         }
+        finish = [name for phase in self.phases for name in finishing(cascade, phase.train)]
+        if finish and data is None:
+            raise ValueError(f"{finish[0]} goes through the training images; give them as data")
 
     @property
     def phases(self) -> list[PhaseSpec]:
@@ -110,6 +116,8 @@ class Trainer:
         else:
             # A build that was killed before its first checkpoint may have left some.
             self.events.rewind(-1)
+        if self.store is not None and self.pairs is not None:
+            self.pairs.clear(before=self.position.phase)
         for index in range(self.position.phase, len(self.phases)):
             self._run_phase(index, restored)
             restored = None
@@ -124,14 +132,17 @@ class Trainer:
         phase = self._begin(index)
         if restored is not None and restored.optimizer:
             self._restore_phase(phase, restored)
-        first = self.position.step
-        self._mark(phase, "start")
-        shown = (index, len(self.phases), phase.total, first)
-        self.progress.phase(phase.spec.name, *shown)
         try:
+            phase.batches.pairs = self._pairs(phase)
+            self.record.mark(phase, "start", self.position.global_step)
+            shown = (index, len(self.phases), phase.total, self.position.step)
+            self.progress.phase(phase.spec.name, *shown)
             for group in phase.optimizers:
                 group.optimizer = self.accelerator.prepare_optimizer(group.optimizer)
             self._loop(phase)
+            if phase.ema is not None:
+                phase.ema.swap()
+            self._finish(phase)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 f"phase {phase.spec.name!r}: out of memory on {self.cascade.device}",
@@ -139,19 +150,18 @@ class Trainer:
             ) from error
         finally:
             self.accelerator.free_memory()
-        if phase.ema is not None:
-            phase.ema.swap()
-        self._mark(phase, "end")
+        self.record.mark(phase, "end", self.position.global_step)
         self.position = replace(self.position, phase=index + 1, step=0)
         self._save(None)
+        if self.store is not None and self.pairs is not None:
+            self.pairs.clear(before=index + 1)
 
-    def _begin(self, index: int) -> _Phase:
+    def _begin(self, index: int) -> PhaseRun:
         spec = self.phases[index]
-        steps = self.loader.steps_per_epoch
-        total = spec.steps or (spec.epochs or 0) * steps
+        per_epoch = epoch_steps(spec, self.loader)
+        total = spec.steps or (spec.epochs or 0) * per_epoch
         self._freeze(spec.train)
         trained = {n: s for n, s in self.cascade.named_stages() if n in spec.train}
-        optimizers = make_optimizers(spec, trained)
         walk = PhaseWalk(
             self.cascade,
             spec,
@@ -162,7 +172,82 @@ class Trainer:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
-        return _Phase(spec, total, walk, optimizers, make_ema(self.training.ema, trained))
+        return PhaseRun(
+            spec=spec,
+            index=index,
+            total=total,
+            per_epoch=per_epoch,
+            walk=walk,
+            optimizers=make_optimizers(spec, trained),
+            ema=make_ema(self.training.ema, spec, trained),
+            batches=Batches(self.loader, index, self.cascade.resolved.num_classes is not None),
+        )
+
+    def _pairs(self, phase: PhaseRun) -> PairLoader | None:
+        if phase.spec.reflow is None:
+            return None
+        began = time.monotonic()
+        pairs = pairs_of(
+            self.cascade,
+            phase.spec,
+            phase.index,
+            self.accelerator,
+            self.pairs,
+            going_on=self.position.step > 0,
+            batch_size=self.loader.local_batch_size,
+            check=lambda: self._check(f"making the pairs of phase {phase.spec.name!r}"),
+            progress=self.progress,
+        )
+        self._freeze(phase.spec.train)
+        self._spend(began)
+        return PairLoader(
+            pairs,
+            batch_size=self.loader.batch_size,
+            key=(self.spec.seed, phase.spec.name, "pairs"),
+            device=self.accelerator.device,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+
+    def _finish(self, phase: PhaseRun) -> None:
+        """Let stages measure what they need; a stop leaves the phase as after its last step."""
+        names = finishing(self.cascade, phase.spec.train)
+        if not names or self.data is None:
+            return
+        began = time.monotonic()
+        try:
+            finish_phase(
+                self.cascade,
+                names,
+                self.data,
+                phase=phase.spec.name,
+                batch_size=self.loader.local_batch_size,
+                check=lambda: self._check(f"ending phase {phase.spec.name!r}"),
+                progress=self.progress,
+            )
+        except Interrupted as error:
+            if phase.ema is not None:
+                phase.ema.swap()
+            self._save(phase)
+            raise Interrupted(self._kept(error.what)) from None
+        self._spend(began)
+
+    def _check(self, doing: str) -> None:
+        """Stop where that was asked for; the processes agree, since they do this together."""
+        reason = self.stop()
+        if self.accelerator.num_processes > 1:
+            asked = torch.tensor(float(reason is not None), device=self.accelerator.device)
+            if self.accelerator.reduce(asked, reduction="sum").item() > 0:
+                reason = reason or "another process"
+        if reason is not None:
+            raise Interrupted(f"stopped by {reason} while {doing}")
+
+    def _spend(self, began: float) -> None:
+        seconds = self.position.seconds + time.monotonic() - began
+        self.position = replace(self.position, seconds=seconds)
+
+    def _kept(self, what: str) -> str:
+        return what + ("; a checkpoint is written" if self.store else "")
 
     def _freeze(self, train: Iterable[str]) -> None:
         for name, stage in self.cascade.named_stages():
@@ -173,8 +258,8 @@ class Trainer:
 
     # --- the loop
 
-    def _loop(self, phase: _Phase) -> None:
-        per_epoch = self.loader.steps_per_epoch
+    def _loop(self, phase: PhaseRun) -> None:
+        per_epoch = phase.per_epoch
         epochs = math.ceil(phase.total / per_epoch)
         log, epoch_sums = LossSums(), LossSums()
         saved = time.monotonic()
@@ -194,11 +279,12 @@ class Trainer:
             self.progress.step(done, epoch + 1, epochs)
             last = done == phase.total
             if done % self.training.log_steps == 0 or last:
-                mark = self._log(phase, log, done, mark)
+                mark = self.record.log(phase, log, done, self.position.global_step, mark)
                 trained = before + mark - began - measuring
                 self.position = replace(self.position, seconds=trained)
             if done % per_epoch == 0 or last:
-                now = self._epoch(phase, epoch_sums, done, epoch_began)
+                at = self.position.global_step
+                now = self.record.epoch(phase, epoch_sums, done, at, epoch_began)
                 epoch_began = now + self._figures(phase, epoch + 1, last, done % per_epoch == 0)
                 mark += epoch_began - now
                 measuring += epoch_began - now
@@ -211,22 +297,18 @@ class Trainer:
                 self._save(phase)
                 saved = time.monotonic()
             if reason is not None:
-                raise Interrupted(
-                    f"stopped by {reason} in phase {phase.spec.name!r} after step {done} of "
-                    f"{phase.total}" + ("; a checkpoint is written" if self.store else "")
-                )
+                where = f"in phase {phase.spec.name!r} after step {done} of {phase.total}"
+                raise Interrupted(self._kept(f"stopped by {reason} {where}"))
 
-    def _step(self, phase: _Phase, step: int, epoch: int, index: int) -> Mapping[str, Tensor]:
+    def _step(self, phase: PhaseRun, step: int, epoch: int, index: int) -> Mapping[str, Tensor]:
         # Dropout and the like draw from the global generators; keyed by the step as all else is.
         rank = self.accelerator.process_index
         key = derive_seed(self.spec.seed, phase.spec.name, step, rank)
         seed_global(key, self.accelerator.device)
-        images, labels = self.loader.batch(self.position.phase * 1_000_000 + epoch, index)
-        if self.cascade.resolved.num_classes is None:
-            labels = None
-        groups = phase.walk.losses_of(images, labels, step)
+        images, labels, noise = phase.batches.batch(epoch, index)
+        groups = phase.walk.losses_of(images, labels, step, noise)
         schedule = phase.spec.schedule or self.training.schedule
-        factor = schedule_factor(schedule, step, phase.total, self.loader.steps_per_epoch)
+        factor = schedule_factor(schedule, step, phase.total, phase.per_epoch)
         totals = {name: torch.stack(list(rows.values())).sum() for name, rows in groups.items()}
         several = len(phase.optimizers) > 1
         for number, group in enumerate(phase.optimizers):
@@ -240,8 +322,7 @@ class Trainer:
             else:
                 self.accelerator.backward(total)
         for group in phase.optimizers:
-            if self.accelerator.num_processes > 1:
-                self._share(group.parameters)
+            share_gradients(self.accelerator, group.parameters)
             if self.training.clip_norm is not None:
                 self.accelerator.clip_grad_norm_(group.parameters, self.training.clip_norm)
             group.set_factor(factor)
@@ -251,62 +332,7 @@ class Trainer:
             phase.ema.update(step)
         return {k: v.detach() for rows in groups.values() for k, v in rows.items()}
 
-    def _share(self, parameters: list[nn.Parameter]) -> None:
-        """Average the gradients over the processes, in one message.
-
-        Not by DistributedDataParallel: a step walks several stages, may leave some out, and goes
-        backward once for each parameter group.
-        """
-        grads = [p.grad for p in parameters if p.grad is not None]
-        if not grads:
-            return
-        flat = torch.cat([grad.reshape(-1) for grad in grads])
-        mean = self.accelerator.reduce(flat, reduction="mean")
-        parts = mean.split([grad.numel() for grad in grads])
-        for grad, part in zip(grads, parts, strict=True):
-            grad.copy_(part.view_as(grad))
-
-    def _log(self, phase: _Phase, sums: LossSums, done: int, mark: float) -> float:
-        count = sums.count
-        losses = sums.take()
-        now = time.monotonic()
-        check_finite(phase.spec.name, done - 1, losses)
-        rate = count * self.loader.batch_size / max(now - mark, 1e-9)
-        self.progress.losses(losses, rate)
-        self.events.write(
-            "log",
-            phase=phase.spec.name,
-            phase_index=self.position.phase,
-            epoch=done / self.loader.steps_per_epoch,
-            step=self.position.global_step,
-            losses=losses,
-            lr={k: v for group in phase.optimizers for k, v in group.lr().items()},
-            teacher_forcing=phase.walk.forcing(done - 1),
-            images_per_second=round(rate, 2),
-            seconds=round(now - mark, 4),
-        )
-        return now
-
-    def _epoch(self, phase: _Phase, sums: LossSums, done: int, began: float) -> float:
-        per_epoch = self.loader.steps_per_epoch
-        count = sums.count
-        losses = sums.take()
-        now = time.monotonic()
-        self.events.write(
-            "epoch",
-            phase=phase.spec.name,
-            phase_index=self.position.phase,
-            epoch=math.ceil(done / per_epoch),
-            step=self.position.global_step,
-            seconds=round(now - began, 4),
-            # An epoch that a stop cut in two, or the last of a phase counted in steps, is partial.
-            steps=count,
-            whole=count == per_epoch,
-            losses=losses,
-        )
-        return now
-
-    def _figures(self, phase: _Phase, epoch: int, last: bool, whole: bool) -> float:
+    def _figures(self, phase: PhaseRun, epoch: int, last: bool, whole: bool) -> float:
         """Compute the figures in the course of training; returns the seconds that it took."""
         if self.figures is None or self.figures_every is None:
             return 0.0
@@ -327,30 +353,12 @@ class Trainer:
             for parameter in learning:
                 parameter.requires_grad_(True)
         self.accelerator.wait_for_everyone()
-        for row in rows:
-            self.events.write(
-                "figure",
-                phase=phase.spec.name,
-                phase_index=self.position.phase,
-                epoch=epoch,
-                step=self.position.global_step,
-                figure=row,
-            )
+        self.record.figures(phase, rows, epoch, self.position.global_step)
         return time.monotonic() - began
-
-    def _mark(self, phase: _Phase, state: str) -> None:
-        self.events.write(
-            "phase",
-            phase=phase.spec.name,
-            phase_index=self.position.phase,
-            step=self.position.global_step,
-            steps_per_epoch=self.loader.steps_per_epoch,
-            state=state,
-        )
 
     # --- checkpoints
 
-    def _save(self, phase: _Phase | None) -> None:
+    def _save(self, phase: PhaseRun | None) -> None:
         if self.store is None:
             return
         optimizer: dict[str, Any] = {}
@@ -373,7 +381,7 @@ class Trainer:
         self.position = checkpoint.position
         self.events.rewind(self.position.global_step)
 
-    def _restore_phase(self, phase: _Phase, checkpoint: Checkpoint) -> None:
+    def _restore_phase(self, phase: PhaseRun, checkpoint: Checkpoint) -> None:
         for group in phase.optimizers:
             group.optimizer.load_state_dict(checkpoint.optimizer[group.group])
         if phase.ema is not None:

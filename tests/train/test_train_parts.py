@@ -13,8 +13,8 @@ from torch import nn
 
 from cascadezoo.draws import Draw, ImageDraw, derive_seed
 from cascadezoo.errors import InputError, TrainingError, WeightsUnavailable
-from cascadezoo.spec import PhaseSpec, ScheduleSpec, StageTraining, TeacherForcing
-from cascadezoo.train.ema import Ema
+from cascadezoo.spec import EmaSpec, PhaseSpec, ScheduleSpec, StageTraining, TeacherForcing
+from cascadezoo.train.ema import Ema, ema_decay, make_ema
 from cascadezoo.train.engine import pick_device, pick_precision
 from cascadezoo.train.events import EventLog, read_events
 from cascadezoo.train.forcing import Choice, choose, mix, probability
@@ -102,6 +102,32 @@ def test_ema_is_the_naive_average(warmup: bool) -> None:
     with ema.applied():
         assert torch.allclose(parameters["a"].double(), naive["a"].detach(), atol=1e-5)
     assert torch.equal(parameters["a"], before)
+
+
+def test_each_stage_may_have_a_decay_of_its_own() -> None:
+    stages = {name: nn.Linear(2, 1, bias=False) for name in ("one", "two", "three")}
+    for stage in stages.values():
+        nn.init.zeros_(stage.weight)
+    settings = {"two": StageTraining(ema_decay=0.5), "three": StageTraining(ema_decay=0.0)}
+    phase = PhaseSpec(name="p", train=list(stages), steps=1, stages=settings)
+    spec = EmaSpec(decay=0.75, warmup=False)
+    assert [ema_decay(spec, phase, name) for name in stages] == [0.75, 0.5, 0.0]
+    ema = make_ema(spec, phase, stages)
+    with torch.no_grad():
+        for stage in stages.values():
+            stage.weight.fill_(1.0)
+    ema.update(0)
+    assert {k: v[0, 0].item() for k, v in ema.state_dict().items()} == {
+        "one.weight": 0.25,
+        "two.weight": 0.5,
+        "three.weight": 1.0,
+    }
+    # Without an average for all, the stages that ask for one have it.
+    alone = make_ema(None, phase, stages)
+    assert alone.names == ["two.weight", "three.weight"]
+    assert alone.warmup
+    plain = PhaseSpec(name="p", train=list(stages), steps=1)
+    assert make_ema(None, plain, stages) is None
 
 
 def factors(spec: ScheduleSpec, total: int, per_epoch: int = 10) -> list[float]:

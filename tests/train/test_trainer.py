@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
 from toys import toy_cascade
 
@@ -47,6 +39,15 @@ def test_only_the_trained_stages_change() -> None:
 def test_everything_learns_again_when_the_training_is_done() -> None:
     cascade = train(toy_cascade({"train": ["up"]}))
     assert all(p.requires_grad for p in cascade.parameters())
+
+
+def test_a_stage_with_a_decay_of_its_own_ends_on_its_own_average() -> None:
+    """A decay of 0 ends on the last weights, as without any average."""
+    phase = {"train": ["up", "refine"], "steps": 10}
+    averaged = values(train(toy_cascade(phase)))
+    mixed = values(train(toy_cascade({**phase, "stages": {"up": {"ema_decay": 0.0}}})))
+    assert mixed["2.scale"] == averaged["2.scale"]
+    assert abs(mixed["1.scale"] - 0.5) > abs(averaged["1.scale"] - 0.5)
 
 
 def test_an_adversary_and_its_opponent_train_apart() -> None:
@@ -86,62 +87,3 @@ def test_a_phase_without_parameters_to_learn_does_no_harm() -> None:
     before = values(cascade)
     assert values(train(cascade)) == before
     assert not cascade.stage("up").scale.requires_grad
-
-
-WORKER = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import numpy as np, torch
-from cascadezoo.data.base import ImageData
-from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.train.engine import make_accelerator
-from cascadezoo.train.trainer import Trainer
-from toys import toy_cascade
-
-torch.set_num_threads(1)
-accelerator = make_accelerator(torch.device("cpu"), "fp32")
-images = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), dtype=np.uint8)
-loader = DeviceLoader(
-    ImageData(images, np.arange(64) % 8, "train"), batch_size=8, seed=0, flip=False, device="cpu",
-    rank=accelerator.process_index, world=accelerator.num_processes,
-)
-forcing = {"start": 0.5, "end": 0.5}
-cascade = toy_cascade({"train": ["coarse", "up", "refine"], "joint": True, "teacher_forcing": forcing}, adversary=True)
-Trainer(cascade, loader, accelerator).run()
-if accelerator.is_main_process:
-    rows = {k: p.item() for k, p in cascade.stages.named_parameters()}
-    print(json.dumps({"world": accelerator.num_processes, "values": rows}))
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
-    def run(world: int) -> dict[str, float]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        workers = []
-        for rank in range(world):
-            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
-            env = {
-                **os.environ,
-                **{k: str(v) for k, v in names.items()},
-                "MASTER_ADDR": "127.0.0.1",
-            }
-            workers.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", WORKER, str(Path(__file__).parent)],
-                    env=env,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        outputs = [worker.communicate(timeout=120)[0] for worker in workers]
-        found = json.loads(outputs[0].splitlines()[-1])
-        assert found["world"] == world
-        return found["values"]
-
-    one, two = run(1), run(2)
-    assert one.keys() == two.keys()
-    assert all(abs(one[k] - two[k]) < 1e-6 for k in one)
-    assert any(abs(v - 0.5) > 1e-4 for v in one.values())

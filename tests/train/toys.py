@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from cascadezoo.cascade import Cascade
-from cascadezoo.configs import GeneratorConfig, RefinerConfig, UpsamplerConfig
+from cascadezoo.configs import (
+    ConfigProblem,
+    DecoderConfig,
+    GeneratorConfig,
+    ImageShape,
+    RefinerConfig,
+    StageConfig,
+    UpsamplerConfig,
+)
 from cascadezoo.plugins import PluginHost
 from cascadezoo.registry import Origin, Registry, StageEntry
 from cascadezoo.spec import resolve
@@ -27,6 +37,35 @@ class ToyRefinerConfig(RefinerConfig):
     """Scales pixels; with an adversary that learns the opposite."""
 
     adversary: bool = False
+
+
+class ToyReflowConfig(GeneratorConfig):
+    """An image that is its noise, scaled, plus its label; can be trained on such pairs."""
+
+    reflows: ClassVar[bool] = True
+
+    steps: Annotated[int, Field(ge=1, le=100)] = 2
+    sampler: Literal["one", "two"] = "one"
+
+
+class ToyDecoderConfig(DecoderConfig):
+    """Latents are pixels that are averaged, centred and stretched."""
+
+    pixels: bool = False
+
+    def upstream_shape(self, output: ImageShape) -> ImageShape:
+        return ImageShape(output.channels, output.size // 2, latent=not self.pixels)
+
+
+class ToyFrozenConfig(ToyDecoderConfig):
+    """A decoder that is not trained, and stands after small generators only."""
+
+    frozen: ClassVar[bool] = True
+    most: int = 64
+
+    def check_upstream(self, upstream: StageConfig) -> None:
+        if isinstance(upstream, GeneratorConfig) and (upstream.size or 0) > self.most:
+            raise ConfigProblem("most", f"is {self.most}, and the generator's size {upstream.size}")
 
 
 class Counting(Stage):
@@ -64,6 +103,74 @@ class ToyGenerator(Counting):
 
     def make(self, inputs: StageInputs) -> Tensor:
         return self.scale * inputs.noise.expand_as(inputs.target)
+
+
+class ToyReflow(Counting):
+    """Remembers the targets, noise and labels that it was trained on."""
+
+    Config = ToyReflowConfig
+
+    def __init__(self, config: Any, geometry: Any) -> None:
+        super().__init__(config, geometry)
+        self.batches: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+        self.requests: list[Any] = []
+
+    def preprocess(self, target: Tensor, upstream: Tensor | None, context: Any) -> StageInputs:
+        noise = context.draw.randn(*target.shape) if context.noise is None else context.noise
+        self.batches.append((target, context.noise, context.labels))
+        return StageInputs(target, noise=noise, labels=context.labels)
+
+    def make(self, inputs: StageInputs) -> Tensor:
+        shift = 0.0 if inputs.labels is None else inputs.labels.float()[:, None, None, None]
+        return self.scale * inputs.noise + 0.1 * shift
+
+    def make_pairs(self, noise: Tensor, request: Any) -> Tensor:
+        assert not torch.is_grad_enabled()
+        assert not self.training
+        self.requests.append(request)
+        return self.make(StageInputs(noise, noise=noise, labels=request.labels))
+
+    def sample(self, upstream: Tensor | None, request: Any) -> Tensor:
+        shape = self.geometry.output
+        noise = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
+        return self.make(StageInputs(noise, noise=noise, labels=request.labels))
+
+
+class ToyDecoder(Counting):
+    """Measures the scale of its latents when a phase ends; counts how often."""
+
+    Config = ToyDecoderConfig
+    latent_scale: Tensor
+
+    def __init__(self, config: Any, geometry: Any) -> None:
+        super().__init__(config, geometry)
+        self.register_buffer("latent_scale", torch.ones(()))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.finished: list[list[Tensor]] = []
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.scale * torch.nn.functional.avg_pool2d(images, 2)
+
+    def upstream_target(self, images: Tensor) -> Tensor:
+        return self.latent_scale * self.encode(images)
+
+    def make(self, inputs: StageInputs) -> Tensor:
+        latents = self.encode(inputs.target) if self.training else inputs.upstream
+        return (latents / self.latent_scale).repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    def finish_phase(self, images: Iterable[Tensor]) -> None:
+        assert not torch.is_grad_enabled()
+        assert not self.training
+        rows = []
+        for batch in images:
+            rows.append(batch)
+            self.seen += len(batch)  # at once, so that an undone end shows
+        self.finished.append(rows)
+        self.latent_scale.copy_(1 / self.encode(torch.cat(rows)).std())
+
+
+class ToyFrozen(ToyDecoder):
+    Config = ToyFrozenConfig
 
 
 class ToyUpsampler(Counting):
@@ -106,14 +213,17 @@ def toy_registry() -> Registry:
     points = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.builtin"]
     registry = PluginHost(points).registry
     origin = Origin("pluggy", "1.0", "toys")
-    for role, name in (
-        ("generator", "Generator"),
-        ("upsampler", "Upsampler"),
-        ("refiner", "Refiner"),
+    for role, kind, name in (
+        ("generator", "generator", "Generator"),
+        ("generator", "reflow", "Reflow"),
+        ("upsampler", "upsampler", "Upsampler"),
+        ("refiner", "refiner", "Refiner"),
+        ("decoder", "decoder", "Decoder"),
+        ("decoder", "frozen", "Frozen"),
     ):
         registry.stages.add(
             StageEntry(
-                name=f"toy-{role}.v1",
+                name=f"toy-{kind}.v1",
                 role=role,
                 summary="",
                 config=f"toys:Toy{name}Config",
@@ -124,19 +234,22 @@ def toy_registry() -> Registry:
     return registry
 
 
-def toy_cascade(phase: dict[str, Any], **refiner: Any) -> Cascade:
-    data = {
+def toy_spec(kinds: dict[str, str], phases: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """A spec of toy stages, ``{name: kind}`` without ``toy-`` and version; 8x8 images."""
+    return {
         "name": "toy",
         "data": {"source": "shapes", "config": {"size": 8, "count": 64}},
-        "stages": [
-            {"name": "coarse", "kind": "toy-generator.v1"},
-            {"name": "up", "kind": "toy-upsampler.v1"},
-            {"name": "refine", "kind": "toy-refiner.v1", "config": refiner},
-        ],
-        "training": {
-            "losses": [],
-            "batch_size": 8,
-            "phases": [{"name": "p", "steps": 10, **phase}],
-        },
+        "stages": [{"name": name, "kind": f"toy-{kind}.v1"} for name, kind in kinds.items()],
+        "training": {"losses": [], "batch_size": 8, "phases": phases},
     }
+
+
+def toys(data: dict[str, Any]) -> Cascade:
     return Cascade.from_spec(resolve(data, registry=toy_registry()))
+
+
+def toy_cascade(phase: dict[str, Any], **refiner: Any) -> Cascade:
+    kinds = {"coarse": "generator", "up": "upsampler", "refine": "refiner"}
+    data = toy_spec(kinds, [{"name": "p", "steps": 10, **phase}])
+    data["stages"][2]["config"] = refiner
+    return toys(data)

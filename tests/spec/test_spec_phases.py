@@ -1,0 +1,196 @@
+"""Phases: decoders first, frozen stages never, pairs only where there are any."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cascadezoo.errors import SpecError
+from cascadezoo.spec import CascadeSpec, load_spec, resolve
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
+
+from toys import toy_registry, toy_spec
+
+REGISTRY = toy_registry()
+
+
+def phases_of(kinds: dict[str, str]) -> list[tuple[str, list[str], int | None, bool]]:
+    spec = resolve(toy_spec(kinds), registry=REGISTRY).spec
+    return [(p.name, p.train, p.epochs, p.joint) for p in spec.training.phases or []]
+
+
+def problems(data: dict[str, Any]) -> dict[str, str]:
+    with pytest.raises(SpecError) as caught:
+        resolve(data, registry=REGISTRY)
+    return {p.path: f"{p.message} {p.hint or ''}" for p in caught.value.problems}
+
+
+LATENT = {"draw": "generator", "decode": "decoder"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "want"),
+    [
+        (LATENT, [("autoencoder", ["decode"], 35, False), ("coarse", ["draw"], 35, False)]),
+        ({"draw": "generator", "decode": "frozen"}, [("coarse", ["draw"], 35, False)]),
+        (
+            {"draw": "generator", "up": "upsampler", "decode": "decoder", "sharpen": "refiner"},
+            [
+                ("autoencoder", ["decode"], 35, False),
+                ("coarse", ["draw"], 35, False),
+                ("cascade", ["up", "sharpen"], 35, False),
+                ("joint", ["draw", "up", "sharpen"], 30, True),
+            ],
+        ),
+        (
+            {"draw": "generator", "inner": "decoder", "outer": "decoder"},
+            [
+                ("autoencoder", ["outer"], 35, False),
+                ("autoencoder-2", ["inner"], 35, False),
+                ("coarse", ["draw"], 35, False),
+            ],
+        ),
+    ],
+)
+def test_default_phases_train_decoders_first(kinds, want) -> None:
+    assert phases_of(kinds) == want
+
+
+def latent(*phases: dict[str, Any], decoder: str = "decoder") -> dict[str, Any]:
+    rows = [{"name": f"p{i}", "steps": 1, **phase} for i, phase in enumerate(phases)]
+    return toy_spec({"draw": "generator", "decode": decoder}, rows)
+
+
+def test_a_frozen_stage_is_not_trained() -> None:
+    found = problems(latent({"train": ["draw", "decode"], "joint": True}, decoder="frozen"))
+    assert set(found) == {"training.phases.0.train.1"}
+    assert "the weights of 'decode' are never trained leave 'decode' out" in found.popitem()[1]
+
+
+def test_latents_do_not_move_under_what_learns_them() -> None:
+    found = problems(latent({"train": ["decode", "draw"]}))
+    assert "whose targets would move train 'decode' in a phase before" in found.pop(
+        "training.phases.0.train"
+    )
+    assert not found
+    for order in ([{"train": ["draw"]}, {"train": ["decode"]}], [{"train": ["draw"]}]):
+        found = problems(latent(*order))
+        assert "a decoder that no phase before this one trains" in found.pop(
+            "training.phases.0.train"
+        )
+        assert not found
+    assert resolve(latent({"train": ["decode", "draw"], "joint": True}), registry=REGISTRY)
+    assert resolve(latent({"train": ["draw"]}, decoder="frozen"), registry=REGISTRY)
+    assert resolve(latent({"train": ["decode"]}, {"train": ["draw"]}), registry=REGISTRY)
+
+
+def test_a_decoder_asks_for_latents() -> None:
+    data = latent({"train": ["decode"]})
+    data["stages"][1]["config"] = {"pixels": True}
+    found = problems(data)
+    assert found == {
+        "stages.1.kind": "the config of toy-decoder.v1 contradicts its role, decoder: it asks for "
+        "images, 3x4x4, and not for latents "
+    }
+
+
+def test_a_stage_looks_at_the_one_before_it() -> None:
+    data = latent({"train": ["draw"]}, decoder="frozen")
+    data["stages"][1]["config"] = {"most": 3}
+    assert problems(data) == {"stages.1.config.most": "is 3, and the generator's size 4 "}
+    data["stages"][1]["config"] = {"most": 4}
+    assert resolve(data, registry=REGISTRY)
+
+
+def test_a_refiner_of_latents_is_not_held_against_lpips() -> None:
+    kinds = {"draw": "generator", "sharpen": "refiner", "decode": "decoder", "polish": "refiner"}
+    data = toy_spec(kinds)
+    del data["training"]["losses"]
+    losses = resolve(data, registry=REGISTRY).spec.training.losses
+    assert [loss.stage for loss in losses or []] == ["polish"]
+
+
+# --- reflow
+
+FIRST = {"name": "a", "train": ["draw"], "steps": 1}
+KINDS = {"draw": "reflow", "sharpen": "refiner"}
+
+
+def reflowing(reflow: dict[str, Any], *before: dict[str, Any], **phase: Any) -> dict[str, Any]:
+    row = {"name": "z", "train": ["draw"], "epochs": 1, "reflow": {"pairs": 16, **reflow}, **phase}
+    return toy_spec(KINDS, [*before, row])
+
+
+def test_pairs_are_written_out() -> None:
+    spec = resolve(reflowing({"steps": 3}, FIRST), registry=REGISTRY).spec
+    assert spec.to_dict()["training"]["phases"][1]["reflow"] == {
+        "pairs": 16,
+        "steps": 3,
+        "guidance": None,
+        "sampler": None,
+    }
+    assert resolve(spec, registry=REGISTRY).spec == spec
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "text"),
+    [
+        (reflowing({}), "reflow", "before any phase has trained it"),
+        (reflowing({"pairs": 7}, FIRST), "reflow.pairs", "less than a batch of 8"),
+        (reflowing({"pairs": 0}, FIRST), "reflow.pairs", "greater than or equal to 1"),
+        (reflowing({"steps": 101}, FIRST), "reflow.steps", "less than or equal to 100"),
+        (reflowing({"sampler": "three"}, FIRST), "reflow.sampler", "'one' or 'two'"),
+        (reflowing({"guidance": 2.0}, FIRST), "reflow.guidance", "not a key"),
+        (reflowing({}, FIRST, train=["sharpen"]), "reflow", "and the phase trains sharpen"),
+        (reflowing({}, FIRST, train=["draw", "sharpen"]), "reflow", 'train ["draw"] alone'),
+    ],
+)
+def test_pairs_that_cannot_be(data: dict[str, Any], path: str, text: str) -> None:
+    index = len(data["training"]["phases"]) - 1
+    found = problems(data)
+    assert set(found) == {f"training.phases.{index}.{path}"}
+    assert text in found[f"training.phases.{index}.{path}"]
+
+
+def test_a_kind_without_reflow() -> None:
+    data = reflowing({}, FIRST)
+    data["stages"][0]["kind"] = "toy-generator.v1"
+    found = problems(data)
+    assert "cannot be trained on pairs of its own" in found.pop("training.phases.1.reflow")
+    assert not found
+
+
+def test_guided_pairs_need_labels() -> None:
+    data = reflowing({"guidance": 1.5}, FIRST)
+    data["stages"][0] = {"name": "draw", "kind": "flow.v1", "config": {"channels": 8}}
+    assert resolve(data, registry=REGISTRY)
+    data["data"]["num_classes"] = 0
+    assert "guidance needs labels" in problems(data)["training.phases.1.reflow.guidance"]
+
+
+def test_digests_do_not_change_by_what_is_not_asked_for() -> None:
+    """Runs that were begun before specs had these keys can go on."""
+    spec = load_spec("diffusion-pixelshuffle-vit-tiny").spec
+    data = spec.to_dict()
+    data["training"]["phases"][0]["stages"] = {"coarse": {}}
+    named = resolve(data).spec
+    asked = named.to_dict()
+    assert asked["training"]["phases"][0]["stages"]["coarse"]["ema_decay"] is None
+    asked["training"]["phases"][0]["stages"]["coarse"]["ema_decay"] = 0.5
+    other = CascadeSpec.model_validate(asked)
+    assert len({s.training_digest() for s in (spec, named, other)}) == 3
+    assert len({s.digest() for s in (spec, named, other)}) == 3
+    import hashlib
+    import json
+
+    plain = named.to_dict()
+    for phase in plain["training"]["phases"]:
+        del phase["reflow"]
+        for stage in phase["stages"].values():
+            del stage["ema_decay"]
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    assert named.digest() == hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,196 @@
+"""Reflow: pairs of the generator's own, made once, trained on as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import toy_spec, toys
+from train_cases import StopAfter, equal, trainer
+
+from cascadezoo.cascade import Cascade
+from cascadezoo.draws import ImageDraw
+from cascadezoo.errors import CheckpointError, Interrupted
+from cascadezoo.train.checkpoint import CheckpointStore
+from cascadezoo.train.engine import make_accelerator
+from cascadezoo.train.events import EventLog, read_events
+from cascadezoo.train.progress import QuietProgress
+from cascadezoo.train.reflow import PairLoader, Pairs, PairStore, make_pairs
+
+PAIRS = 28  # three batches of 8, and 4 that are left over
+
+
+def cascade(**data: Any) -> Cascade:
+    phases = [
+        {"name": "coarse", "train": ["draw"], "steps": 4},
+        {
+            "name": "straight",
+            "train": ["draw"],
+            "epochs": 2,
+            "reflow": {"pairs": PAIRS, "steps": 7, "sampler": "two"},
+        },
+        {"name": "rest", "train": ["sharpen"], "steps": 2},
+    ]
+    spec = toy_spec({"draw": "reflow", "sharpen": "refiner"}, phases)
+    spec["training"]["optimizer"] = {"lr": 0.05}
+    spec["data"].update(data)
+    return toys(spec)
+
+
+def made(cascade: Cascade, batch_size: int = 8) -> Pairs:
+    phase = cascade.spec.training.phases[1]
+    device = make_accelerator(torch.device("cpu"), "fp32")
+    quiet = QuietProgress()
+    return make_pairs(cascade, phase, phase.reflow, device, batch_size=batch_size, progress=quiet)
+
+
+def test_pairs_are_what_the_generator_makes_of_its_noise() -> None:
+    toy = cascade()
+    pairs = made(toy)
+    assert pairs.noise.shape == pairs.images.shape == (PAIRS, 3, 8, 8)
+    assert pairs.labels.tolist() == [i % 8 for i in range(PAIRS)]
+    naive = 0.5 * pairs.noise + 0.1 * pairs.labels.float()[:, None, None, None]
+    assert torch.equal(pairs.images, naive)
+    requests = toy.stage("draw").requests
+    assert {(r.steps, r.sampler, r.guidance) for r in requests} == {(7, "two", None)}
+    assert [r.count for r in requests] == [8, 8, 8, 4]
+    assert abs(float(pairs.noise.std()) - 1) < 0.05
+    # Keyed by the phase and the number of the pair, however they are split.
+    assert torch.equal(
+        pairs.noise[5], ImageDraw(0, "straight/draw/pairs", 5, 1).randn(1, 3, 8, 8)[0]
+    )
+    assert torch.equal(made(cascade(), batch_size=5).images, pairs.images)
+    assert pairs.noise.unique(dim=0).shape[0] == PAIRS
+
+
+def test_pairs_without_labels() -> None:
+    assert made(cascade(num_classes=0)).labels is None
+
+
+def test_an_epoch_goes_once_through_whole_batches_and_keeps_pairs_together() -> None:
+    numbers = torch.arange(PAIRS, dtype=torch.float32)[:, None, None, None]
+    pairs = Pairs(numbers, numbers + 100, torch.arange(PAIRS))
+    loader = PairLoader(pairs, batch_size=8, key=(0, "x"))
+    assert loader.steps_per_epoch == 3
+    epochs = []
+    for epoch in range(2):
+        rows = []
+        for index in range(3):
+            noise, images, labels = loader.batch(epoch, index)
+            assert torch.equal(images, noise + 100)
+            assert torch.equal(labels.float(), noise.flatten())
+            rows += labels.tolist()
+        assert len(set(rows)) == 24
+        epochs.append(rows)
+    assert epochs[0] != epochs[1]
+    # Any batch can be had again, in any order, and processes share it.
+    assert loader.batch(0, 2)[2].tolist() == epochs[0][16:]
+    halves = [
+        PairLoader(pairs, batch_size=8, key=(0, "x"), rank=r, world=2).batch(0, 1)[2].tolist()
+        for r in range(2)
+    ]
+    assert halves[0] + halves[1] == epochs[0][8:16]
+    other = PairLoader(pairs, batch_size=8, key=(0, "y")).batch(0, 0)[2].tolist()
+    assert other != epochs[0][:8]
+
+
+def test_the_phase_trains_on_its_pairs_and_the_others_on_data(tmp_path: Path) -> None:
+    toy = cascade()
+    before = cascade()
+    log = EventLog(tmp_path / "events.jsonl")
+    trainer(toy, events=log).run()
+    log.close()
+    batches = toy.stage("draw").batches
+    assert len(batches) == 4 + 6
+    assert all(noise is None for _, noise, _ in batches[:4])
+    shift = 0.1
+    for target, noise, labels in batches[4:]:
+        # Each target is a line of its noise: slope the weights that the phase began with.
+        assert noise is not None
+        rest = target - shift * labels.float()[:, None, None, None]
+        slope = rest / noise
+        assert float(slope.std()) < 1e-3
+    assert float(slope.mean()) != pytest.approx(before.stage("draw").scale.item(), abs=1e-3)
+    starts = {r["phase"]: r for r in read_events(log.path) if r["event"] == "phase"}
+    assert starts["straight"]["steps_per_epoch"] == 3
+    assert starts["coarse"]["steps_per_epoch"] == 8
+    (first, second) = (r for r in read_events(log.path) if r["event"] == "epoch" and r["whole"])
+    assert (first["phase"], first["epoch"], second["epoch"]) == ("straight", 1, 2)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Cascade:
+    made = cascade()
+    trainer(made).run()
+    return made
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "asked", [*(pytest.param(n, marks=slow) for n in (4, 5, 8, 11, 15)), 7, 9, 14]
+)
+def test_a_stop_at_any_time_goes_on_to_the_same_weights(
+    whole: Cascade, tmp_path: Path, asked: int
+) -> None:
+    """Four steps, four blocks of pairs, six steps on them, two steps: each asks once."""
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted) as caught:
+        trainer(cascade(), run, stop=StopAfter(asked)).run()
+    kept = [p.name for p in run.glob("pairs-*")]
+    if 4 < asked <= 8:
+        assert "making the pairs of phase 'straight'" in str(caught.value)
+    assert kept == (["pairs-1.safetensors"] if 8 < asked <= 14 else [])
+    again = cascade()
+    trainer(again, run).run()
+    assert equal(again, whole)
+    if kept:
+        assert again.stage("draw").requests == []
+    assert not [p for p in run.iterdir() if "pairs" in p.name]
+
+
+def test_pairs_that_are_gone_are_not_made_anew_of_other_weights(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        trainer(cascade(), tmp_path, stop=StopAfter(10)).run()
+    path = tmp_path / "pairs-1.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:100])
+    with pytest.raises(CheckpointError, match="pairs-1.safetensors cannot be read") as caught:
+        trainer(cascade(), tmp_path).run()
+    assert "--fresh" in str(caught.value.hint)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="the pairs that it trains on are gone"):
+        trainer(cascade(), tmp_path).run()
+
+
+def test_the_store_keeps_bits_and_knows_its_training(tmp_path: Path) -> None:
+    pairs = made(cascade())
+    store = PairStore(tmp_path, "a")
+    assert store.load(1) is None
+    (tmp_path / ".pairs-1.safetensors.1.tmp").write_bytes(b"half")
+    store.save(1, pairs)
+    store.save(2, Pairs(pairs.noise, pairs.images, None))
+    found = store.load(1)
+    assert all(
+        torch.equal(getattr(found, k), getattr(pairs, k)) for k in ("noise", "images", "labels")
+    )
+    assert store.load(2).labels is None
+    assert PairStore(tmp_path, "b").load(1) is None
+    store.clear(before=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["pairs-2.safetensors"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="the 28 pairs of phase 1 cannot be written"):
+        PairStore(tmp_path / "file", "a").save(1, made(cascade()))
+
+
+def test_the_checkpoints_of_a_phase_with_pairs_are_whole(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        trainer(cascade(), tmp_path, stop=StopAfter(11)).run()
+    newest = CheckpointStore(tmp_path).newest()
+    assert (newest.position.phase, newest.position.step) == (1, 3)
