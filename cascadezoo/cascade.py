@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
 from cascadezoo import __version__
-from cascadezoo.draws import ImageDraw, derive_seed, seed_global
+from cascadezoo.draws import derive_seed, seed_global
 from cascadezoo.errors import PluginError, ResourceError, SampleError
 from cascadezoo.hub.layout import CONFIG, check_files, read_config, seal, weights_path
 from cascadezoo.hub.refs import locate
+from cascadezoo.sampling import SampleOptions, SamplingRun, Watch
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, ResolvedStage, load_spec, resolve
-from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry
+from cascadezoo.stages.base import Stage, StageGeometry
 from cascadezoo.weights import check_whole, load_state, save_state
 
 __all__ = ["Cascade"]
@@ -156,37 +156,14 @@ class Cascade(nn.Module):
 
     @overload
     def sample(
-        self,
-        n: int = ...,
-        *,
-        return_stages: Literal[False] = ...,
-        seed: int = ...,
-        labels: int | Sequence[int] | Tensor | None = ...,
-        steps: int | Mapping[str, int] | None = ...,
-        guidance: float | Mapping[str, float] | None = ...,
-        sampler: str | Mapping[str, str] | None = ...,
-        first: int = ...,
-        batch_size: int = ...,
-        progress: Callable[[int], None] | None = ...,
+        self, n: int = ..., *, return_stages: Literal[False] = ..., **rest: Unpack[SampleOptions]
     ) -> Tensor: ...
 
     @overload
     def sample(
-        self,
-        n: int = ...,
-        *,
-        return_stages: Literal[True],
-        seed: int = ...,
-        labels: int | Sequence[int] | Tensor | None = ...,
-        steps: int | Mapping[str, int] | None = ...,
-        guidance: float | Mapping[str, float] | None = ...,
-        sampler: str | Mapping[str, str] | None = ...,
-        first: int = ...,
-        batch_size: int = ...,
-        progress: Callable[[int], None] | None = ...,
+        self, n: int = ..., *, return_stages: Literal[True], **rest: Unpack[SampleOptions]
     ) -> dict[str, Tensor]: ...
 
-    @torch.no_grad()
     def sample(
         self,
         n: int = 16,
@@ -196,9 +173,11 @@ class Cascade(nn.Module):
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         sampler: str | Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
         first: int = 0,
         batch_size: int = 64,
         return_stages: bool = False,
+        watch: Watch | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """Draw images.
@@ -215,9 +194,15 @@ class Cascade(nn.Module):
                 stage's own.
             guidance: the scale of classifier-free guidance, likewise.
             sampler: the name of the sampler, likewise.
+            options: what else stages heed, by name; a value is for all stages that heed it, or
+                again by stage name. The built-in stages know ``s`` (noise level of conditioning
+                augmentation), ``truncated`` (whether the stage before stops at ``s``), ``eta``,
+                ``negative_label`` and ``guidance_interval`` (low and high noise level).
             first: the number of the first image.
             batch_size: how many images are sampled at a time.
             return_stages: also give what each stage before the last made.
+            watch: called with a stage's name and its image, [batch, C, H, W], after each step of
+                an iterative stage. Nothing is kept of it: copy what you keep.
             progress: called with the number of images done.
 
         Returns:
@@ -228,100 +213,152 @@ class Cascade(nn.Module):
             SampleError: a number out of range, labels that the cascade does not know, or an
                 option that none of its stages heeds.
         """
+        return self._sample(
+            self.names,
+            None,
+            n,
+            batch_size,
+            return_stages,
+            progress,
+            seed=seed,
+            labels=labels,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            options=options,
+            first=first,
+            watch=watch,
+        )
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[False] = ...,
+        **rest: Unpack[SampleOptions],
+    ) -> Tensor: ...
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[True],
+        **rest: Unpack[SampleOptions],
+    ) -> dict[str, Tensor]: ...
+
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        seed: int = 0,
+        labels: int | Sequence[int] | Tensor | None = None,
+        steps: int | Mapping[str, int] | None = None,
+        guidance: float | Mapping[str, float] | None = None,
+        sampler: str | Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        first: int = 0,
+        batch_size: int = 64,
+        return_stages: bool = False,
+        watch: Watch | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """Run a stage and those after it on images that are there already.
+
+        With what :meth:`sample` gave for the stage before, and the same seed and options, the
+        images are those of :meth:`sample`. A stage with conditioning augmentation re-noises the
+        images itself: they are clean, so it is never truncated here.
+
+        Args:
+            stage: the name of the first stage to run.
+            upstream: what it receives, floating [n, C, H, W] of its input's shape, on any device:
+                images in [-1, 1], or latents; real or sampled.
+            seed: this and all that follow: as for :meth:`sample`.
+            labels: likewise.
+            steps: likewise.
+            guidance: likewise.
+            sampler: likewise.
+            options: likewise.
+            first: likewise.
+            batch_size: likewise.
+            return_stages: likewise.
+            watch: likewise.
+            progress: likewise.
+
+        Returns:
+            As :meth:`sample`, of the stages that were run.
+
+        Raises:
+            SampleError: there is no such stage, it is the generator, the images do not fit it,
+                or whatever :meth:`sample` refuses.
+        """
+        if stage not in self.names[1:]:
+            what = "is the generator" if stage == self.names[0] else "is not a stage"
+            listed = ", ".join(self.names[1:])
+            hint = f"choose one of {listed}" if listed else "sample() draws from a lone generator"
+            raise SampleError(f"{stage!r} {what} of {self.spec.name}", hint=hint)
+        shape = self.stage(stage).geometry.input
+        wanted = None if shape is None else (shape.channels, shape.size, shape.size)
+        found = tuple(upstream.shape)
+        if not upstream.is_floating_point() or upstream.ndim != 4 or found[1:] != wanted:
+            raise SampleError(
+                f"stage {stage!r} takes floating [n, {', '.join(map(str, wanted or ()))}], "
+                f"and {upstream.dtype} {list(found)} was given",
+                hint="images are in [-1, 1]; cascade.targets(images) makes them of real ones",
+            )
+        return self._sample(
+            self.names[self.names.index(stage) :],
+            upstream,
+            len(upstream),
+            batch_size,
+            return_stages,
+            progress,
+            seed=seed,
+            labels=labels,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            options=options,
+            first=first,
+            watch=watch,
+        )
+
+    @torch.no_grad()
+    def _sample(
+        self,
+        names: Sequence[str],
+        upstream: Tensor | None,
+        n: int,
+        batch_size: int,
+        return_stages: bool,
+        progress: Callable[[int], None] | None,
+        *,
+        first: int,
+        **request: Any,
+    ) -> Tensor | dict[str, Tensor]:
         if n < 1 or batch_size < 1 or first < 0:
             raise SampleError(f"cannot sample n={n} images from {first} on, {batch_size} at a time")
-        given = {"steps": steps, "guidance": guidance, "sampler": sampler}
-        options = {name: self._options(name, given) for name in self.names}
-        every = self._labels(labels, n, first)
+        run = SamplingRun(
+            self.spec.name,
+            {name: self.stage(name) for name in names},
+            self.resolved.num_classes,
+            self.device,
+            n=n,
+            first=first,
+            given=upstream is not None,
+            **request,
+        )
         training = self.training
         self.eval()
         try:
-            rows = []
-            for start in range(0, n, batch_size):
-                count = min(batch_size, n - start)
-                batch = None if every is None else every[start : start + count]
-                rows.append(
-                    self._sample_batch(seed, first + start, count, batch, options, return_stages)
-                )
-                if progress is not None:
-                    progress(start + count)
+            made = run.run(batch_size, upstream=upstream, keep=return_stages, progress=progress)
         finally:
             self.train(training)
-        stages = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        return stages if return_stages else stages[self.names[-1]]
-
-    def _sample_batch(
-        self,
-        seed: int,
-        first: int,
-        count: int,
-        labels: Tensor | None,
-        options: Mapping[str, Mapping[str, Any]],
-        keep: bool,
-    ) -> dict[str, Tensor]:
-        requests: dict[str, SampleRequest] = {}
-        below: tuple[Stage, SampleRequest] | None = None
-        for name in reversed(self.names):
-            draw = ImageDraw(seed, name, first, count, self.device)
-            request = SampleRequest(count, draw, labels, **options[name])
-            if below is not None:
-                request = _passed_on(*below, request)
-            requests[name] = request
-            below = (self.stage(name), request)
-        made: dict[str, Tensor] = {}
-        image: Tensor | None = None
-        for name, stage in self.named_stages():
-            image = stage.sample(image, requests[name]).float()
-            if keep or name == self.names[-1]:
-                made[name] = image
-        return made
-
-    def _options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        options = {}
-        for key, value in given.items():
-            heeding = [n for n, s in self.named_stages() if key in s.sampling_options]
-            if isinstance(value, Mapping):
-                for other in value:
-                    if other not in heeding:
-                        raise SampleError(
-                            f"{key} cannot be set for stage {other!r}",
-                            hint=f"stages that heed it: {', '.join(heeding) or 'none'}",
-                        )
-                value = value.get(name)
-            elif value is not None and not heeding:
-                raise SampleError(f"no stage of {self.spec.name} heeds {key}")
-            if key == "guidance" and value is not None and self.resolved.num_classes is None:
-                raise SampleError(
-                    f"guidance needs labels, and {self.spec.name} was trained without",
-                    hint="leave guidance out",
-                )
-            options[key] = value if name in heeding else None
-        return options
-
-    def _labels(
-        self, labels: int | Sequence[int] | Tensor | None, n: int, first: int
-    ) -> Tensor | None:
-        classes = self.resolved.num_classes
-        if classes is None:
-            if labels is not None:
-                raise SampleError(
-                    f"{self.spec.name} was trained without labels", hint="leave labels out"
-                )
-            return None
-        if labels is None:
-            rows = [(first + i) % classes for i in range(n)]
-        elif isinstance(labels, int):
-            rows = [labels] * n
-        else:
-            rows = [int(label) for label in labels]
-        if len(rows) != n:
-            raise SampleError(f"{len(rows)} labels were given for {n} images")
-        wrong = [label for label in rows if not 0 <= label < classes]
-        if wrong:
-            raise SampleError(
-                f"label {wrong[0]} is out of range", hint=f"labels go from 0 to {classes - 1}"
-            )
-        return torch.tensor(rows, dtype=torch.int64, device=self.device)
+        return made if return_stages else made[names[-1]]
 
 
 def _build(
@@ -337,6 +374,8 @@ def _build(
         seed_global(derive_seed(seed, "init", stage.name))
         try:
             built = impl(stage.config, geometry)
+            if home == "cpu":
+                built.load_initial_weights()
         except (RuntimeError, OverflowError, MemoryError) as error:
             if isinstance(error, (MemoryError, OverflowError)) or _is_too_large(error):
                 raise ResourceError(
@@ -356,17 +395,3 @@ def _is_too_large(error: BaseException) -> bool:
 
 def _first(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _passed_on(stage: Stage, request: SampleRequest, base: SampleRequest) -> SampleRequest:
-    """``base`` with whatever ``stage.upstream_request`` changes of its own request."""
-    passed = stage.upstream_request(request)
-    if passed is request:
-        return base
-    changed = {
-        field.name: getattr(passed, field.name)
-        for field in dataclasses.fields(SampleRequest)
-        if field.name not in ("count", "draw", "labels")
-        and getattr(passed, field.name) != getattr(request, field.name)
-    }
-    return dataclasses.replace(base, **changed)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cascadezoo.configs import ImageShape
 
-__all__ = ["ImageFile", "format_of", "open_images"]
+__all__ = ["ImageFile", "format_of", "open_images", "replacing"]
 
 LARGEST_GRID = 2**26
 """Pixels of a grid picture; Pillow holds three bytes of each."""
@@ -35,17 +35,21 @@ class ImageFile(Protocol):
         """Take a batch: uint8 [N, C, H, W] by stage, the last of them the cascade's own."""
 
 
-def format_of(path: str, stages: bool) -> str:
+def format_of(path: str, strip: str | None) -> str:
     """What a path asks for: ``grid``, ``strip``, ``npz`` or ``folder``.
 
+    Args:
+        path: of a file or folder.
+        strip: the option that asks for a strip, ``stages`` or ``trajectory``; None asks for none.
+
     Raises:
-        InputError: another suffix, or stages in something other than a picture.
+        InputError: another suffix, or a strip in something other than a picture.
     """
     suffix = Path(path).suffix.lower()
     if path.endswith(("/", os.sep)) or Path(path).is_dir() or not suffix:
         found = "folder"
     elif suffix == ".png":
-        return "strip" if stages else "grid"
+        return "strip" if strip else "grid"
     elif suffix == ".npz":
         found = "npz"
     else:
@@ -53,9 +57,9 @@ def format_of(path: str, stages: bool) -> str:
             f"images cannot be written as {suffix} ({path})",
             hint="give a file ending in .png (a grid) or .npz, or a folder, as DIR/",
         )
-    if stages:
+    if strip:
         raise InputError(
-            f"--stages draws a strip, and {path} is no .png", hint="-o stages.png --stages"
+            f"--{strip} draws a strip, and {path} is no .png", hint=f"-o {strip}.png --{strip}"
         )
     return found
 
@@ -87,7 +91,7 @@ def open_images(
     if what == "folder":
         yield _Folder(path, n, force)
         return
-    with _replacing(path) as file:
+    with replacing(path) as file:
         if what == "npz":
             shape = (n, image.size, image.size, image.channels)
             with _npz(file, shape, labelled) as npz:
@@ -99,8 +103,12 @@ def open_images(
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` when the block ends without an error."""
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of ``path`` when the block ends without an error.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _writable(path):
         if path.is_dir():

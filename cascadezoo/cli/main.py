@@ -20,6 +20,14 @@ COMMANDS = {
         "Build a cascade from a spec: assemble, train, measure, write.",
     ),
     "sample": ("cascadezoo.cli.sample", "Draw images from a model."),
+    "report": (
+        "cascadezoo.cli.report",
+        "Draw what a model does: a grid over guidance scales.",
+    ),
+    "tune": (
+        "cascadezoo.cli.tune",
+        "Search a trained model's sampling settings for the best KID.",
+    ),
     "validate": ("cascadezoo.cli.validate", "Check a spec and show every fault in it."),
     "plan": (
         "cascadezoo.cli.plan",

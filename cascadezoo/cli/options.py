@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 __all__ = [
+    "Numbers",
     "ParamType",
     "Whole",
     "device_option",
@@ -47,6 +48,38 @@ class Whole(ParamType):
         if number is None or not self.low <= number <= self.high:
             self.fail(f"{value!r} is not a whole number from {self.low} to {self.high}", param, ctx)
         return number
+
+
+class Numbers(ParamType):
+    """Numbers with commas between them, within bounds."""
+
+    name = "numbers"
+
+    def __init__(self, low: float, high: float, count: int | None = None) -> None:
+        self.low = low
+        self.high = high
+        self.count = count
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Read the numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if self.count is not None and len(parts) != self.count:
+            self.fail(f"{value!r} is not {self.count} numbers with commas between them", param, ctx)
+        rows = []
+        for part in parts:
+            try:
+                number = float(part)
+            except ValueError:
+                self.fail(f"{part!r} in {value!r} is not a number", param, ctx)
+            if not self.low <= number <= self.high:  # also where it is nan
+                span = f"from {self.low:g} to {self.high:g}"
+                self.fail(f"{part} in {value!r} is not a number {span}", param, ctx)
+            rows.append(number)
+        return tuple(rows)
 
 
 def examples(*lines: str) -> str:
@@ -126,6 +159,11 @@ def per_stage_option(name: str, of: Callable[[str], Any], what: str, text: str) 
 
     The command gets the value, a dict by stage, or None.
     """
-    kind = _PerStage(of, what)
-    place = "[STAGE=]VALUE"
-    return click.option(name, multiple=True, type=kind, callback=_merged, metavar=place, help=text)
+    return click.option(
+        name,
+        multiple=True,
+        type=_PerStage(of, what),
+        callback=_merged,
+        metavar="[STAGE=]VALUE",
+        help=text,
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cascadezoo.cli.options import (
+    Numbers,
     Whole,
     device_option,
     examples,
@@ -20,6 +21,8 @@ from cascadezoo.cli.options import (
 from cascadezoo.cli.output import clean, echo, echo_json, human_seconds
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cascadezoo.cascade import Cascade
     from cascadezoo.cli.image_files import ImageFile
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
         "cascadezoo sample runs/shapes-demo",
         "cascadezoo sample runs/shapes-demo -n 64 --label 3 --guidance 3 -o threes.png",
         "cascadezoo sample runs/shapes-demo --stages -n 6 -o stages.png",
+        "cascadezoo sample runs/shapes-demo --trajectory -n 6 -o from-noise.png",
         "cascadezoo sample runs/shapes-demo -n 10000 --steps coarse=10 -o samples.npz",
     ),
 )
@@ -53,9 +57,45 @@ if TYPE_CHECKING:
     metavar="L",
     help="The label to draw; several are taken in turn. Default: all, in turn.",
 )
-@per_stage_option("--steps", int, "a whole number", "Steps of iterative stages.")
-@per_stage_option("--guidance", float, "a number", "Scale of classifier-free guidance.")
-@per_stage_option("--sampler", str, "a name", "Sampler of diffusion stages.")
+@per_stage_option(
+    "--steps",
+    int,
+    "a whole number",
+    "Steps of iterative stages: 1 or more, of a diffusion at most its timesteps.",
+)
+@per_stage_option(
+    "--guidance", float, "a number", "Scale of classifier-free guidance: 0 to 1000; 1 is none."
+)
+@click.option(
+    "--guidance-interval",
+    type=Numbers(0.0, 1.0, 2),
+    metavar="LOW,HIGH",
+    help="Noise levels, 0 to 1, between which there is guidance.",
+)
+@click.option(
+    "--negative-label",
+    type=Whole(0),
+    metavar="L",
+    help="The label that guidance leads away from.  [default: no label]",
+)
+@per_stage_option(
+    "--sampler", str, "a name", "Sampler of diffusion and flow stages: ddim, heun, ..."
+)
+@per_stage_option(
+    "--eta", float, "a number", "Noise that DDIM adds: 0 (none) to 1 (as much as DDPM)."
+)
+@per_stage_option(
+    "--s",
+    float,
+    "a number",
+    "Noise level of super-resolution's conditioning augmentation: 0 to the stage's s_max.",
+)
+@click.option(
+    "--truncated/--no-truncated",
+    default=None,
+    help="Stop the stage before at the level s, or finish its image and noise it again.  "
+    "[default: the model's]",
+)
 @click.option(
     "--batch-size",
     type=Whole(1, 1_000_000),
@@ -65,6 +105,12 @@ if TYPE_CHECKING:
     help="Images at a time; changes no image.",
 )
 @click.option("--stages", is_flag=True, help="Draw what each stage makes, side by side.")
+@click.option(
+    "--trajectory", is_flag=True, help="Draw a stage's way from noise to its image, one row each."
+)
+@click.option(
+    "--stage", metavar="NAME", help="The stage that --trajectory shows.  [default: the generator]"
+)
 @device_option()
 @click.option(
     "-o",
@@ -82,12 +128,14 @@ def command(
     labels: tuple[int, ...],
     batch_size: int,
     stages: bool,
+    trajectory: bool,
+    stage: str | None,
     device: str,
     out: str | None,
     force: bool,
     quiet: bool,
     as_json: bool,
-    **options: Any,
+    **asked: Any,
 ) -> None:
     """Draw images from a model.
 
@@ -95,24 +143,29 @@ def command(
     shape [N, H, W, C], and arr_1, the labels.
     """
     from cascadezoo.cli.image_files import format_of, open_images
+    from cascadezoo.cli.model import load_model
     from cascadezoo.hub.layout import CONFIG, read_config
     from cascadezoo.hub.refs import locate
     from cascadezoo.spec import resolve
 
+    if stages and trajectory:
+        raise click.UsageError("--stages and --trajectory are two pictures; ask for one at a time")
+    if stage is not None and not trajectory:
+        raise click.UsageError("--stage says whose course --trajectory shows; give both")
+    strip = "stages" if stages else "trajectory" if trajectory else None
     folder = locate(model)
     spec = read_config(folder).spec
     resolved = resolve(spec, source=str(folder / CONFIG), for_training=False)
     image, classes = resolved.image, resolved.num_classes
-    path = out or f"{resolved.spec.name}-seed{seed}{'-stages' if stages else ''}.png"
-    what = format_of(path, stages)
+    path = out or f"{resolved.spec.name}-seed{seed}{f'-{strip}' if strip else ''}.png"
+    what = format_of(path, strip)
     with open_images(
         Path(path), what, n=n, image=image, labelled=classes is not None, force=force
     ) as images:
-        cascade = _load(folder, device)
+        cascade = load_model(folder, device)
         turns = labels or tuple(range(classes or 0))
-        seconds = _draw(
-            cascade, images, n, batch_size, turns, stages, quiet, options | {"seed": seed}
-        )
+        batches = _Batches(cascade, strip, stage, _request(asked) | {"seed": seed})
+        seconds = _draw(batches, images, n, batch_size, turns, quiet)
     rate = n / max(seconds, 1e-9)
     if as_json:
         data = {
@@ -134,29 +187,55 @@ def command(
         echo(f"wrote {images_of} to {clean(path)} ({speed})")
 
 
-def _load(folder: Path, device: str) -> Cascade:
-    from cascadezoo.cascade import Cascade
-    from cascadezoo.train.engine import pick_device
+def _request(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of ``Cascade.sample``; what was not asked for is left to the model."""
+    given = {key: value for key, value in asked.items() if value is not None}
+    request: dict[str, Any] = {
+        key: given.pop(key) for key in ("steps", "guidance", "sampler") if key in given
+    }
+    return {**request, "options": given}
 
-    return Cascade.from_pretrained(folder, device=pick_device(device))
+
+class _Batches:
+    """What is drawn of each batch: the images, what each stage made, or the course of one."""
+
+    def __init__(
+        self, cascade: Cascade, strip: str | None, stage: str | None, request: Mapping[str, Any]
+    ) -> None:
+        from cascadezoo.report.trajectory import watched_stage
+
+        self.cascade = cascade
+        self.request = request
+        self.watched = watched_stage(cascade, stage) if strip == "trajectory" else None
+        staged = strip == "stages"
+        shown = [s.name for s in cascade.resolved.stages if staged and not s.output.latent]
+        self.shown = shown or cascade.names[-1:]
+
+    def draw(self, first: int, count: int, labels: list[int] | None) -> dict[str, Tensor]:
+        """Images [count, C, H, W] by what they are."""
+        request = {**self.request, "first": first, "labels": labels}
+        if self.watched is not None:
+            from cascadezoo.report.trajectory import sample_trajectory
+
+            return sample_trajectory(self.cascade, count, stage=self.watched, options=request)
+        if self.shown == self.cascade.names[-1:]:
+            return {self.shown[0]: self.cascade.sample(count, batch_size=count, **request)}
+        made = self.cascade.sample(count, batch_size=count, return_stages=True, **request)
+        return {name: made[name] for name in self.shown}
 
 
 def _draw(
-    cascade: Cascade,
+    batches: _Batches,
     images: ImageFile,
     n: int,
     batch_size: int,
     turns: tuple[int, ...],
-    stages: bool,
     quiet: bool,
-    options: Mapping[str, Any],
 ) -> float:
     """Sample batch after batch, labels in turn; returns the seconds that sampling took."""
     from cascadezoo.evaluate.pixels import to_uint8
     from cascadezoo.train.progress import make_progress
 
-    shown = [s.name for s in cascade.resolved.stages if stages and not s.output.latent]
-    shown = shown or cascade.names[-1:]
     progress = make_progress(quiet)
     seconds = 0.0
     try:
@@ -165,15 +244,8 @@ def _draw(
             count = min(batch_size, n - first)
             labels = [turns[i % len(turns)] for i in range(first, first + count)] if turns else None
             began = time.monotonic()
-            made = cascade.sample(
-                count,
-                first=first,
-                batch_size=count,
-                labels=labels,
-                return_stages=True,
-                **options,
-            )
-            rows = {name: to_uint8(made[name]).cpu() for name in shown}
+            made = batches.draw(first, count, labels)
+            rows = {name: to_uint8(part).cpu() for name, part in made.items()}
             seconds += time.monotonic() - began
             images.add(rows, labels)
             progress.advance(first + count)

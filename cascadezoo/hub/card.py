@@ -140,6 +140,8 @@ def _how(figure: Mapping[str, Any]) -> str:
         parts.append(f"features of {figure['extractor']}")
     if figure.get("precision", "fp32") != "fp32":
         parts.append(f"in {figure['precision']}")
+    if "note" in figure:
+        parts.append(_plain(figure["note"]))
     return ", ".join(parts)
 
 

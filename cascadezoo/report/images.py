@@ -17,14 +17,14 @@ CELL = 96
 """About how many pixels wide an image is drawn unless told otherwise."""
 
 _LARGEST_CELL = 512
-_PAD = 2
-_GAP = 10
-_MARGIN = 12
+PAD = 2
+GAP = 10
+MARGIN = 12
 _NAME_SIZE = 14
 _NOTE_SIZE = 12
-_PAPER = (236, 236, 236)
-_INK = (32, 32, 32)
-_FAINT = (110, 110, 110)
+PAPER = (236, 236, 236)
+INK = (32, 32, 32)
+NOTE = (110, 110, 110)
 
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -79,11 +79,11 @@ def grid(
     width, height = width * scale, height * scale
     rows = math.ceil(len(cells) / columns)
     size = (columns * (width + pad) + pad, rows * (height + pad) + pad)
-    sheet = Image.new("RGB", size, _PAPER)
+    sheet = Image.new("RGB", size, PAPER)
     for number, cell in enumerate(cells):
         row, column = divmod(number, columns)
         place = (pad + column * (width + pad), pad + row * (height + pad))
-        sheet.paste(_enlarge(cell, width, height), place)
+        sheet.paste(enlarge(cell, width, height), place)
     return sheet
 
 
@@ -108,16 +108,16 @@ def stage_strip(stages: Mapping[str, Tensor]) -> Image.Image:
             hint="sample with return_stages=True and pass what it returns",
         )
     sizes = {name: column[0].size for name, column in columns.items()}
-    cell = _common_cell([max(size) for size in sizes.values()])
+    cell = common_cell([max(size) for size in sizes.values()])
     names, rows = list(columns), next(iter(counts.values()))
     head = _head_height()
-    width = len(columns) * (cell + _GAP) - _GAP
-    sheet = Image.new("RGB", (width, head + rows * (cell + _PAD) - _PAD), _PAPER)
+    width = len(columns) * (cell + GAP) - GAP
+    sheet = Image.new("RGB", (width, head + rows * (cell + PAD) - PAD), PAPER)
     for number, name in enumerate(names):
-        left = number * (cell + _GAP)
+        left = number * (cell + GAP)
         _write_head(sheet, left, cell, name, "{}x{}".format(*sizes[name]))
         for row, image in enumerate(columns[name]):
-            sheet.paste(_enlarge(image, cell, cell), (left, head + row * (cell + _PAD)))
+            sheet.paste(enlarge(image, cell, cell), (left, head + row * (cell + PAD)))
     return sheet
 
 
@@ -138,32 +138,32 @@ def samples_picture(
         InputError: no samples, or stages with different numbers of images.
     """
     # Without the outer padding, so that the grid's rows and the strip's stand side by side.
-    sheet = grid(samples, columns, pad=_PAD)
-    sheet = sheet.crop((_PAD, _PAD, sheet.width - _PAD, sheet.height - _PAD))
+    sheet = grid(samples, columns, pad=PAD)
+    sheet = sheet.crop((PAD, PAD, sheet.width - PAD, sheet.height - PAD))
     head = _head_height()
-    left = Image.new("RGB", (max(sheet.width, CELL), head + sheet.height), _PAPER)
+    left = Image.new("RGB", (max(sheet.width, CELL), head + sheet.height), PAPER)
     height, width = samples.shape[2:]
     title = f"{len(samples)} sample{'' if len(samples) == 1 else 's'}"
     _write_head(left, 0, left.width, title, f"{width}x{height}")
     left.paste(sheet, (0, head))
     parts = [left]
     if stages is not None and len(stages) > 1:
-        cell = _common_cell([max(images.shape[2:]) for images in stages.values()])
-        rows = max(1, (sheet.height + _PAD) // (cell + _PAD))
+        cell = common_cell([max(images.shape[2:]) for images in stages.values()])
+        rows = max(1, (sheet.height + PAD) // (cell + PAD))
         parts.append(stage_strip({name: images[:rows] for name, images in stages.items()}))
     size = (
-        sum(part.width for part in parts) + (len(parts) - 1) * 3 * _GAP + 2 * _MARGIN,
-        max(part.height for part in parts) + 2 * _MARGIN,
+        sum(part.width for part in parts) + (len(parts) - 1) * 3 * GAP + 2 * MARGIN,
+        max(part.height for part in parts) + 2 * MARGIN,
     )
-    whole = Image.new("RGB", size, _PAPER)
-    across = _MARGIN
+    whole = Image.new("RGB", size, PAPER)
+    across = MARGIN
     for part in parts:
-        whole.paste(part, (across, _MARGIN))
-        across += part.width + 3 * _GAP
+        whole.paste(part, (across, MARGIN))
+        across += part.width + 3 * GAP
     return whole
 
 
-def _common_cell(sizes: list[int]) -> int:
+def common_cell(sizes: list[int]) -> int:
     """The width to draw images of several sizes at, so that every pixel becomes a whole square."""
     common = math.lcm(*sizes)
     if common > _LARGEST_CELL:
@@ -171,32 +171,32 @@ def _common_cell(sizes: list[int]) -> int:
     return common * max(1, CELL // common)
 
 
-def _enlarge(image: Image.Image, width: int, height: int) -> Image.Image:
+def enlarge(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.convert("RGB").resize((width, height), Image.Resampling.NEAREST)
 
 
-def _fonts() -> tuple[_Font, _Font]:
+def fonts() -> tuple[_Font, _Font]:
     return ImageFont.load_default(_NAME_SIZE), ImageFont.load_default(_NOTE_SIZE)
 
 
-def _line_height(font: _Font) -> int:
+def line_height(font: _Font) -> int:
     return math.ceil(font.getbbox("Ag|")[3]) + 3
 
 
 def _head_height() -> int:
-    return sum(_line_height(font) for font in _fonts()) + 4
+    return sum(line_height(font) for font in fonts()) + 4
 
 
 def _write_head(sheet: Image.Image, left: int, width: int, name: str, note: str) -> None:
     """A name and a fainter note below it, at the top of a column."""
-    name_font, note_font = _fonts()
+    name_font, note_font = fonts()
     pen = ImageDraw.Draw(sheet)
-    pen.text((left, 0), _fit(name, name_font, width), fill=_INK, font=name_font)
-    below = _line_height(name_font)
-    pen.text((left, below), _fit(note, note_font, width), fill=_FAINT, font=note_font)
+    pen.text((left, 0), fit(name, name_font, width), fill=INK, font=name_font)
+    below = line_height(name_font)
+    pen.text((left, below), fit(note, note_font, width), fill=NOTE, font=note_font)
 
 
-def _fit(text: str, font: _Font, width: int) -> str:
+def fit(text: str, font: _Font, width: int) -> str:
     """The text, cut so that it is at most ``width`` pixels wide."""
     if font.getlength(text) <= width:
         return text

@@ -41,6 +41,8 @@ LIGHT = [
     "build --help",
     "sample --help",
     "plan --help",
+    "report --help",
+    "tune --help",
     "doctor --help",
     "publish --help",
     "pull --help",

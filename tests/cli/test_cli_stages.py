@@ -25,8 +25,11 @@ def test_list_shows_every_kind_once(invoke):
 @pytest.mark.parametrize(
     ("args", "kinds"),
     [
-        (["d*"], ["diffusion.v1"]),
-        (["*.v1", "--role", "upsampler"], ["pixelshuffle.v1"]),
+        (["d*"], ["diffusion.v1", "diffusion-sr.v1"]),
+        (
+            ["*.v1", "--role", "upsampler"],
+            ["diffusion-sr.v1", "flow-sr.v1", "pixelshuffle.v1"],
+        ),
         (["vit.v1", "--role", "upsampler"], []),
     ],
 )
@@ -63,7 +66,7 @@ def test_show_of_an_unknown_kind_names_the_nearest(invoke):
     told = invoke("stages", "show", "difusion")
     assert told.exit_code == 2
     assert "there is no stage kind 'difusion'" in told.stderr
-    assert "did you mean 'diffusion.v1'?" in told.stderr
+    assert "did you mean 'diffusion.v1'" in told.stderr
     assert "pip install" in told.stderr
 
 

@@ -1,0 +1,158 @@
+"""``cascadezoo tune``."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cascadezoo.cli.options import (
+    Whole,
+    device_option,
+    examples,
+    json_option,
+    seed_option,
+    set_option,
+)
+from cascadezoo.cli.output import clean, echo, echo_json, human_seconds, table
+
+if TYPE_CHECKING:
+    from cascadezoo.tune.search import TuneResult
+
+
+def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _by_name(
+    _ctx: click.Context, _parameter: click.Parameter, rows: tuple[str, ...]
+) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        name, equals, text = row.partition("=")
+        if not equals or not name.strip():
+            raise click.BadParameter(f"{row!r} is not of the form NAME=A,B,...")
+        if name.strip() in found:
+            raise click.BadParameter(f"{name.strip()!r} is there twice")
+        found[name.strip()] = text.split(",")
+    return found
+
+
+@click.command(
+    "tune",
+    epilog=examples(
+        "cascadezoo tune runs/mnist-ddpm --over steps,guidance",
+        "cascadezoo tune runs/cifar10-cdm --over s --values s=0,0.1,0.2,0.3 --write",
+        "cascadezoo tune runs/cifar10-cdm --over s --upstream real -o runs/tune-real",
+    ),
+)
+@click.argument("model")
+@click.option(
+    "--over",
+    required=True,
+    callback=_listed,
+    metavar="A,B,...",
+    help="What to search: s, steps, guidance, sampler, eta, truncated; STAGE.NAME is of one "
+    "stage alone.",
+)
+@click.option(
+    "--values",
+    multiple=True,
+    callback=_by_name,
+    metavar="NAME=A,B,...",
+    help="What to try of it.  [default: from the stage's config]",
+)
+@click.option(
+    "-n",
+    "--count",
+    "--n",
+    "n",
+    type=Whole(10, 10_000_000),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Images drawn with each setting.",
+)
+@click.option(
+    "--extractor",
+    default="small",
+    show_default=True,
+    metavar="NAME",
+    help="Whose features KID is taken of: small, inception, or a plugin's.",
+)
+@click.option(
+    "--upstream",
+    type=click.Choice(["generated", "real"]),
+    default="generated",
+    show_default=True,
+    help="What the first tuned stage receives: the images of the stages before it, or true ones "
+    "made small.",
+)
+@set_option
+@seed_option("Of the noise, the same for all settings.  [default: the spec's]")
+@click.option(
+    "--batch-size",
+    type=Whole(1, 1_000_000),
+    metavar="N",
+    help="Images at a time.  [default: the spec's]",
+)
+@click.option("--write", is_flag=True, help="Store the best setting as the model's defaults.")
+@device_option()
+@click.option("-o", "--out", metavar="DIR", help="Table and plot.  [default: runs/tune-NAME]")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@json_option
+def command(
+    model: str,
+    settings: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Search a trained model's sampling settings for the best KID.
+
+    Tries every combination of the values and writes tune.json, tune.csv, TUNE.md and tune.png.
+    The images of low resolution are drawn once for all settings that differ only after them.
+    --set changes data.* and evaluation.* of the model's spec, such as where the images are here.
+    """
+    from cascadezoo.train.progress import make_progress
+    from cascadezoo.tune.search import tune_model
+
+    progress = make_progress(quiet)
+    try:
+        result = tune_model(model, settings=settings, progress=progress, **options)
+    finally:
+        progress.close()
+    if as_json:
+        echo_json(result.to_dict())
+    else:
+        _show(result)
+
+
+def _show(result: TuneResult) -> None:
+    from cascadezoo.tune.grid import show
+
+    found = result.table
+    rows = []
+    for row in found.rows:
+        spread = "" if row.figure.std is None else f" +- {row.figure.std * 1000:.2f}"
+        mark = "best" if row is found.best else "~" if found.close(row) else ""
+        cells = [show(row.setting[name]) for name in found.names]
+        kid = f"{row.figure.value * 1000:.2f}{spread}"
+        rows.append((*cells, kid, f"{row.rate:.1f}", mark))
+    head = (*(name.upper() for name in found.names), "KID X 1000", "IMAGES/S", "")
+    echo(table(head, rows, right=range(len(head) - 1)))
+    figure = found.best.figure
+    echo(
+        f"\n{figure.n} images each, features of {clean(figure.extractor)}, seed {figure.seed}; "
+        f"{human_seconds(result.seconds)} in all; ~ is within the spread of the best"
+    )
+    echo(f"wrote {clean(result.folder)}/TUNE.md, tune.csv, tune.json, tune.png")
+    if result.written:
+        echo(f"the best is now what {clean(result.model)} samples with")
+    elif found.upstream == "generated":
+        args = ["--over", ",".join(found.names)]
+        for name, value in found.best.setting.items():
+            args += ["--values", f"{name}={show(value)}"]
+        args += ["-n", str(figure.n), "--extractor", str(figure.extractor), "--write"]
+        echo(f"to store it: cascadezoo tune {shlex.join([str(result.model), *args])}")

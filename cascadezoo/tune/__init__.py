@@ -1,0 +1,1 @@
+"""Searching the sampling settings of a trained model, and storing the best as its defaults."""

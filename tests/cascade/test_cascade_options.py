@@ -1,0 +1,265 @@
+"""What a cascade asks of its stages: options, what stages ask of one another, starting midway."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import weakref
+from importlib.metadata import entry_points
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cascadezoo import Cascade
+from cascadezoo.configs import GeneratorConfig, UpsamplerConfig
+from cascadezoo.errors import SampleError
+from cascadezoo.plugins import PluginHost
+from cascadezoo.registry import Origin, Registry, StageEntry
+from cascadezoo.spec import resolve
+from cascadezoo.stages.base import SampleRequest, Stage
+
+
+class StartConfig(GeneratorConfig):
+    pass
+
+
+class EnlargeConfig(UpsamplerConfig):
+    truncated: bool = False
+
+
+class Recording(Stage):
+    """Remembers its requests, where its images went and how often it took initial weights."""
+
+    def __init__(self, config: Any, geometry: Any) -> None:
+        super().__init__(config, geometry)
+        self.weight = nn.Parameter(torch.ones(1))
+        self.requests: list[SampleRequest] = []
+        self.images: list[weakref.ref[Tensor]] = []
+        self.initial = 0
+
+    def load_initial_weights(self) -> None:
+        assert not self.weight.is_meta
+        self.initial += 1
+        with torch.no_grad():
+            self.weight.fill_(3.0)
+
+    def preprocess(self, *args: Any) -> Any:
+        raise NotImplementedError
+
+    def forward(self, inputs: Any) -> Any:
+        raise NotImplementedError
+
+    def keep(self, image: Tensor, request: SampleRequest) -> Tensor:
+        self.requests.append(request)
+        self.images.append(weakref.ref(image))
+        return image
+
+
+class Start(Recording):
+    Config = StartConfig
+    sampling_options = frozenset({"steps", "guidance", "sampler", "eta", "stop", "negative_label"})
+
+    def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
+        size = self.geometry.output.size
+        image = request.draw.randn(request.count, self.geometry.output.channels, size, size)
+        for _ in range(request.steps or 2):
+            image = image * 0.5
+            if request.watch is not None:
+                request.watch(image)
+        return self.keep(image, request)
+
+
+class Enlarge(Recording):
+    Config = EnlargeConfig
+    sampling_options = frozenset({"s", "truncated", "guidance"})
+
+    def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
+        assert upstream is not None
+        image = upstream.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return self.keep(image + 0.1 * request.draw.randn(*image.shape), request)
+
+    def upstream_request(self, request: SampleRequest) -> SampleRequest:
+        asked = request.options.get("truncated")
+        if not (self.config.truncated if asked is None else asked):
+            return request
+        options = {**request.options, "stop": 1 - request.options.get("s", 0.0)}
+        return dataclasses.replace(request, steps=7, options=options)
+
+
+def registry() -> Registry:
+    points = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.builtin"]
+    made = PluginHost(points).registry
+    for role, name in (("generator", "Start"), ("upsampler", "Enlarge")):
+        entry = StageEntry(
+            name=f"test-{name.lower()}.v1",
+            role=role,
+            summary="",
+            config=f"{__name__}:{name}Config",
+            impl=f"{__name__}:{name}",
+        )
+        made.stages.add(entry, Origin("pluggy", "1.0", "tests"))
+    return made
+
+
+def spec(stages: int = 2, classes: int | None = None, **enlarge: Any) -> Any:
+    rows = [{"name": "coarse", "kind": "test-start.v1"}]
+    for number in range(1, stages):
+        rows.append({"name": f"up{number}", "kind": "test-enlarge.v1", "config": enlarge})
+    data: dict[str, Any] = {"source": "shapes", "config": {"size": 16, "count": 64}}
+    if classes is not None:
+        data["num_classes"] = classes
+    phases = [{"name": "p", "train": ["coarse"], "steps": 1}]
+    training = {"losses": [], "phases": phases}
+    return resolve(
+        {"name": "toy", "data": data, "stages": rows, "training": training}, registry=registry()
+    )
+
+
+def made(stages: int = 2, **rest: Any) -> Cascade:
+    return Cascade.from_spec(spec(stages, **rest))
+
+
+def last_request(cascade: Cascade, name: str) -> SampleRequest:
+    stage = cascade.stage(name)
+    assert isinstance(stage, Recording)
+    return stage.requests[-1]
+
+
+def test_options_reach_the_stages_that_heed_them() -> None:
+    cascade = made(3)
+    cascade.sample(2, guidance=2.0, options={"s": {"up2": 0.25}, "eta": 0.5, "negative_label": 3})
+    coarse, up1, up2 = (last_request(cascade, name) for name in cascade.names)
+    assert coarse.options == {"eta": 0.5, "negative_label": 3}
+    assert up1.options == {}
+    assert up2.options == {"s": 0.25}
+    assert (coarse.guidance, up1.guidance, up2.guidance) == (2.0, 2.0, 2.0)
+    cascade.sample(2, options={"s": 0.5})
+    assert [last_request(cascade, n).options for n in cascade.names] == [{}, {"s": 0.5}, {"s": 0.5}]
+
+
+def test_what_a_stage_asks_of_the_one_before_is_merged_key_by_key() -> None:
+    cascade = made()
+    options = {"s": 0.25, "truncated": True, "eta": 0.5}
+    cascade.sample(2, guidance={"coarse": 3.0}, options=options)
+    coarse, up = last_request(cascade, "coarse"), last_request(cascade, "up1")
+    assert coarse.options == {"eta": 0.5, "stop": 0.75}
+    assert (coarse.steps, coarse.guidance) == (7, 3.0)
+    assert up.options == {"s": 0.25, "truncated": True}
+    assert (up.steps, up.guidance) == (None, None)
+    cascade.sample(2, options={"s": 0.25, "truncated": False})
+    assert last_request(cascade, "coarse").options == {}
+
+
+def test_a_request_that_the_stage_before_cannot_heed_names_both() -> None:
+    with pytest.raises(SampleError, match=r"'up2' asks for 'steps', 'stop'.* 'up1'") as caught:
+        made(3).sample(1, options={"truncated": {"up2": True}})
+    assert "--no-truncated" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message", "hint"),
+    [
+        ({"options": {"magic": 1}}, "no stage of toy heeds magic", "eta, guidance, negative_label"),
+        ({"options": {"s": {"coarse": 0.1}}}, "s cannot be set for stage 'coarse'", "up1"),
+        ({"options": {"eta": {"nobody": 1}}}, "eta cannot be set for stage 'nobody'", "coarse"),
+        ({"options": {"steps": 3}}, "steps is no further option", "steps=..."),
+        ({"options": {"stop": 0.5}}, "for the stage after it to say", "truncated=True"),
+        ({"options": {"negative_label": 8}}, "negative label 8 is out of range", "0 to 7"),
+        ({"options": {"negative_label": -1}}, "negative label -1 is out of range", "0 to 7"),
+        ({"options": {"negative_label": 1.5}}, "negative label 1.5 is out of range", "0 to 7"),
+    ],
+)
+def test_options_that_cannot_be_served(asked: Any, message: str, hint: str) -> None:
+    cascade = made()
+    with pytest.raises(SampleError, match=message) as caught:
+        cascade.sample(2, **asked)
+    assert hint in str(caught.value.hint)
+    stage = cascade.stage("coarse")
+    assert isinstance(stage, Recording)
+    assert stage.requests == []
+
+
+def test_without_labels_no_negative_label() -> None:
+    with pytest.raises(SampleError, match="negative_label needs labels"):
+        made(classes=0).sample(1, options={"negative_label": 0})
+
+
+def test_sampling_from_what_was_sampled_gives_the_same() -> None:
+    cascade = made(3)
+    whole = cascade.sample(5, seed=4, first=2, return_stages=True, options={"s": 0.3})
+    for place, name in enumerate(cascade.names[1:]):
+        given = whole[cascade.names[place]]
+        again = cascade.sample_from(
+            name, given, seed=4, first=2, batch_size=2, return_stages=True, options={"s": 0.3}
+        )
+        assert list(again) == cascade.names[place + 1 :]
+        for key, images in again.items():
+            assert torch.equal(images, whole[key])
+    assert torch.equal(cascade.sample_from("up2", whole["up1"], seed=4, first=2), whole["up2"])
+
+
+def test_given_images_are_clean_and_so_never_truncated() -> None:
+    cascade = made(truncated=True)
+    given = torch.zeros(2, 3, 8, 8)
+    cascade.sample_from("up1", given)
+    assert last_request(cascade, "up1").options == {"truncated": False}
+    with pytest.raises(SampleError, match="'up1' cannot be truncated"):
+        cascade.sample_from("up1", given, options={"truncated": True})
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "message"),
+    [
+        ("coarse", torch.zeros(2, 3, 8, 8), "'coarse' is the generator"),
+        ("nobody", torch.zeros(2, 3, 8, 8), "'nobody' is not a stage"),
+        ("up1", torch.zeros(2, 3, 16, 16), "takes floating"),
+        ("up1", torch.zeros(2, 1, 8, 8), "takes floating"),
+        ("up1", torch.zeros(3, 8, 8), "takes floating"),
+        ("up1", torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "takes floating"),
+        ("up1", torch.zeros(0, 3, 8, 8), "n=0"),
+    ],
+)
+def test_images_that_no_stage_takes(stage: str, given: Tensor, message: str) -> None:
+    with pytest.raises(SampleError, match=message):
+        made().sample_from(stage, given)
+
+
+def test_watch_sees_every_step_of_every_batch() -> None:
+    seen: list[tuple[str, tuple[int, ...], float]] = []
+    images = made().sample(
+        3,
+        steps=4,
+        batch_size=2,
+        watch=lambda name, x: seen.append((name, tuple(x.shape), float(x.abs().mean()))),
+    )
+    assert len(images) == 3
+    assert [(name, shape[0]) for name, shape, _ in seen] == [("coarse", 2)] * 4 + [
+        ("coarse", 1)
+    ] * 4
+    assert seen[1][2] == pytest.approx(seen[0][2] / 2)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_images_of_stages_before_the_last_are_kept_only_if_asked(keep: bool) -> None:
+    cascade = made(3)
+    result = cascade.sample(4, batch_size=4, return_stages=keep)
+    gc.collect()
+    assert len(result) in (3, 4)
+    alive = [
+        stage.images[0]() is not None
+        for _, stage in cascade.named_stages()
+        if isinstance(stage, Recording)
+    ]
+    assert alive == [keep, keep, True]
+
+
+def test_initial_weights_are_taken_once_and_only_for_an_untrained_cascade() -> None:
+    cascade = made()
+    for _, stage in cascade.named_stages():
+        assert isinstance(stage, Recording)
+        assert stage.initial == 1
+        assert float(stage.weight.detach()) == 3.0
+    empty = Cascade.from_spec(spec(), device="meta")
+    assert [stage.initial for _, stage in empty.named_stages()] == [0, 0]  # type: ignore[attr-defined]

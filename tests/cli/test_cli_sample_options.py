@@ -1,0 +1,199 @@
+"""``sample``'s options of diffusion cascades, its trajectories, and ``report --guidance``."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cascadezoo import Cascade
+
+UNET = {"channels": 8, "multipliers": [1], "timesteps": 6, "schedule": "cosine", "prediction": "v"}
+
+CDM = {
+    "name": "cdm",
+    "data": {"source": "shapes", "config": {"size": 16, "count": 64}},
+    "stages": [
+        {"name": "coarse", "kind": "unet-diffusion.v1", "config": {**UNET, "sampler": "ddim"}},
+        {"name": "sr", "kind": "diffusion-sr.v1", "config": UNET},
+    ],
+    "training": {
+        "losses": [],
+        "phases": [{"name": "p", "train": ["coarse"], "steps": 1}],
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def cdm(tmp_path_factory):
+    cascade = Cascade.from_spec(CDM)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in cascade.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=random))
+    return cascade.save_pretrained(tmp_path_factory.mktemp("cdm") / "model")
+
+
+ASKED = {
+    "s": (["--s", "0.3"], {"options": {"s": 0.3}}),
+    "s of a stage": (["--s", "sr=0.3"], {"options": {"s": {"sr": 0.3}}}),
+    "truncated": (["--s", "0.3", "--truncated"], {"options": {"s": 0.3, "truncated": True}}),
+    "not truncated": (
+        ["--s", "0.3", "--no-truncated"],
+        {"options": {"s": 0.3, "truncated": False}},
+    ),
+    "eta": (["--eta", "coarse=1"], {"options": {"eta": {"coarse": 1.0}}}),
+    "negative label": (
+        ["--guidance", "3", "--negative-label", "2"],
+        {"guidance": 3.0, "options": {"negative_label": 2}},
+    ),
+    "interval": (
+        ["--guidance", "3", "--guidance-interval", "0.2,0.8"],
+        {"guidance": 3.0, "options": {"guidance_interval": (0.2, 0.8)}},
+    ),
+}
+
+
+def test_each_option_is_what_the_library_does(invoke, cdm):
+    cascade = Cascade.from_pretrained(cdm)
+    seen = {}
+    for name, (args, request) in ASKED.items():
+        told = invoke("sample", cdm, "-n", 2, "-o", "a.npz", "-q", *args)
+        assert told.exit_code == 0, told.stderr
+        images = cascade.sample(2, **request)
+        expected = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        seen[name] = np.load("a.npz")["arr_0"]
+        assert np.abs(seen[name].astype(int) - expected).max() <= 1
+    assert (seen["s"] == seen["s of a stage"]).all()
+    assert (seen["s"] == seen["not truncated"]).all()
+    assert (seen["s"] != seen["truncated"]).any()
+    assert (seen["negative label"] != seen["interval"]).any()
+
+
+REFUSED = {
+    "s outside the trained range": (["--s", "0.9"], "outside of the trained range", "0 to 0.5"),
+    "s of the generator": (["--s", "coarse=0.1"], "s cannot be set for stage 'coarse'", "sr"),
+    "negative label": (["--negative-label", "8"], "negative label 8 is out of range", "0 to 7"),
+    "one number": (["--guidance-interval", "0.5"], "'0.5' is not 2 numbers", "--help"),
+    "no numbers": (["--guidance-interval", "a,b"], "'a' in 'a,b' is not a number", "--help"),
+    "interval out of range": (["--guidance-interval", "0,1.5"], "from 0 to 1", "--help"),
+    "steps above T": (["--steps", "7"], "6 timesteps", "1 to 6"),
+    "two pictures": (["--stages", "--trajectory"], "two pictures", "--help"),
+    "a stage without its course": (["--stage", "sr"], "give both", "--help"),
+    "an unknown stage's course": (["--trajectory", "--stage", "up"], "no stage 'up'", "coarse, sr"),
+    "a course that is no picture": (["--trajectory", "-o", "a.npz"], "--trajectory draws", ".png"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals(case, invoke, cdm, tmp_path):
+    args, said, hint = REFUSED[case]
+    told = invoke("sample", cdm, "-q", "-n", 2, *args)
+    assert told.exit_code == 2, told.output
+    assert said in told.stderr
+    assert hint in told.stderr.split("Hint: ")[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_no_stage_heeds(invoke, model):
+    told = invoke("sample", model, "-q", "--s", "0.1")
+    assert told.exit_code == 2
+    assert "no stage of lone heeds s" in told.stderr
+    assert "guidance" in told.stderr.split("Hint: ")[1]
+
+
+def test_help_shows_ranges(invoke):
+    text = " ".join(invoke("sample", "--help").stdout.split())
+    for part in ("0 to the stage's s_max", "0 (none) to 1", "0 to 1000", "1 or more"):
+        assert part in text
+
+
+def test_trajectory_from_noise_to_image_across_batches(invoke, cdm, tmp_path):
+    told = invoke("sample", cdm, "-n", 3, "--trajectory", "--batch-size", 2, "-q")
+    assert told.exit_code == 0, told.stderr
+    with Image.open(tmp_path / "cdm-seed0-trajectory.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    cell, gap = 96, 10
+    columns = (pixels.shape[1] + gap) // (cell + gap)
+    assert columns == 6 + 1  # every step of the generator, and the image
+    head = pixels.shape[0] - 3 * (cell + 2) + 2
+    images = Cascade.from_pretrained(cdm).sample(3, return_stages=True)
+    for place, name in ((5, "coarse"), (6, "sr")):
+        for row in range(3):
+            expected = (
+                ((images[name][row, :, 0, 0].clamp(-1, 1) + 1) * 127.5).round().int().tolist()
+            )
+            found = pixels[head + row * (cell + 2), place * (cell + gap)].tolist()
+            assert np.abs(np.subtract(found, expected)).max() <= 1
+
+
+def test_report_draws_a_row_for_each_scale(invoke, cdm, tmp_path):
+    told = invoke("report", cdm, "--guidance", "0,1,3", "--seed", 4, "-q", "--json")
+    assert told.exit_code == 0, told.stderr
+    data = json.loads(told.stdout)
+    assert (data["n"], data["labels"], data["guidance"]) == (8, [*range(8)], [0.0, 1.0, 3.0])
+    with Image.open(tmp_path / "guidance.png") as picture:
+        pixels = np.asarray(picture)
+    cascade, cell = Cascade.from_pretrained(cdm), 98
+    left, top = pixels.shape[1] - 12 - 8 * cell + 2, pixels.shape[0] - 12 - 3 * cell + 2
+    for row, scale in enumerate((0.0, 1.0, 3.0)):
+        images = cascade.sample(8, seed=4, guidance=scale)
+        for column in range(8):
+            expected = ((images[column, :, 0, 0].clamp(-1, 1) + 1) * 127.5).round().int().tolist()
+            found = pixels[top + row * cell, left + column * cell].tolist()
+            assert np.abs(np.subtract(found, expected)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "--guidance"),
+        (["--guidance", "1,x"], "'x' in '1,x' is not a number"),
+        (["--guidance", "-1"], "from 0 to 1000"),
+        (["--guidance", "1", "--label", "8"], "label 8 is out of range"),
+        (["--guidance", "1", "-o", "a.npz"], "no .png"),
+        (["--guidance", "1", "-o", "/proc/x/a.png"], "cannot be written"),
+    ],
+)
+def test_reports_that_are_refused(args, said, invoke, cdm, tmp_path):
+    told = invoke("report", cdm, "-q", *args)
+    assert told.exit_code == 2
+    assert said in told.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tune_prints_a_table_or_json(invoke, cdm, tmp_path):
+    args = ["--over", "s", "--values", "s=0,0.3", "-n", 20, "-q"]
+    told = invoke("tune", cdm, *args, "-o", "t")
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout.count("best") >= 1
+    assert "--values s=" in told.stdout
+    assert "--write" in told.stdout.splitlines()[-1]
+    told = invoke("tune", cdm, *args, "--json")
+    data = json.loads(told.stdout)
+    assert [row["setting"]["s"] for row in data["rows"]] == [0.0, 0.3]
+    assert (data["folder"], data["written"]) == ("runs/tune-cdm", False)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "--over"),
+        (["--over", "s", "--values", "s"], "NAME=A,B"),
+        (["--over", "s", "--values", "s=1", "--values", "s=2"], "twice"),
+        (["--over", "magic"], "'magic' cannot be searched"),
+        (["--over", "s", "-n", "5"], "from 10"),
+    ],
+)
+def test_searches_that_are_refused(args, said, invoke, cdm):
+    told = invoke("tune", cdm, "-q", *args)
+    assert told.exit_code == 2
+    assert said in told.stderr

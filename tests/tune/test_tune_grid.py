@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tune_cases import CDM, untrained
+
+from cascadezoo import Cascade
+from cascadezoo.errors import InputError
+from cascadezoo.tune.grid import PARAMETERS, make_grid, request_of, show
+
+
+def test_usual_values_come_from_the_configs(cdm: Cascade) -> None:
+    grid = make_grid(cdm, ["s", "steps", "guidance", "truncated"])
+    values = {p.name: p.values for p in grid.parameters}
+    assert values == {
+        "s": (0.0, 0.125, 0.25, 0.375, 0.5),
+        "steps": (1, 2, 4),
+        "guidance": (1.0, 1.5, 2.0, 3.0),
+        "truncated": (False, True),
+    }
+    assert len(grid.settings) == 5 * 3 * 4 * 2
+    assert {p.name: p.stages for p in grid.parameters}["s"] == ("sr",)
+    assert {p.name: p.stages for p in grid.parameters}["steps"] == ("coarse", "sr")
+    assert make_grid(cdm, ["sr.steps"]).parameters[0].values == (1, 2)
+    assert "ddim" in make_grid(cdm, ["sampler"]).parameters[0].values
+
+
+def test_settings_of_the_first_stages_are_outermost(cdm: Cascade) -> None:
+    given = {"s": ["0", "0.5"], "coarse.steps": ["2", "4"]}
+    grid = make_grid(cdm, ["s", "coarse.steps"], given)
+    assert [tuple(row.values()) for row in grid.settings] == [
+        (2, 0.0),
+        (2, 0.5),
+        (4, 0.0),
+        (4, 0.5),
+    ]
+    assert grid.options(grid.settings[1]) == {"coarse": {"steps": 2}, "sr": {"s": 0.5}}
+    assert request_of(grid.options(grid.settings[1])) == {
+        "steps": {"coarse": 2},
+        "options": {"s": {"sr": 0.5}},
+    }
+
+
+REFUSED = {
+    "nothing": ([], {}, "nothing to search", "--over"),
+    "unknown": (["magic"], {}, "'magic' cannot be searched", "guidance"),
+    "unknown stage": (["up.s"], {}, "no stage 'up'", "coarse, sr"),
+    "unheeded by that stage": (["coarse.s"], {}, "'coarse' of cdm does not heed s", "sr.s"),
+    "twice": (["s", "sr.s"], {}, "both s of 'sr'", "one of them"),
+    "not searched": (["s"], {"eta": ["0"]}, "not searched", "s,eta"),
+    "no number": (["s"], {"s": ["x"]}, "'x' is not a value of s", "s=A,B"),
+    "empty": (["s"], {"s": [""]}, "'' is not a value", "s=A,B"),
+    "nan": (["guidance"], {"guidance": ["nan"]}, "'nan' is not a value", "A,B"),
+    "negative": (["guidance"], {"guidance": ["-1"]}, "'-1' is not a value", "A,B"),
+    "half a step": (["steps"], {"steps": ["1.5"]}, "whole number", "A,B"),
+    "no steps": (["steps"], {"steps": ["0"]}, "whole number", "A,B"),
+    "no switch": (["truncated"], {"truncated": ["maybe"]}, "true or false", "A,B"),
+    "too many": (["s"], {"s": [f"0.{i:05}" for i in range(10_001)]}, "too many", "--values"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_grids_that_are_refused(case: str, cdm: Cascade) -> None:
+    over, values, said, hint = REFUSED[case]
+    with pytest.raises(InputError, match=said) as caught:
+        make_grid(cdm, over, values)
+    assert hint in str(caught.value.hint)
+
+
+def test_a_stage_that_is_not_run_has_nothing_to_search(cdm: Cascade) -> None:
+    with pytest.raises(InputError, match="'coarse' is not run") as caught:
+        make_grid(cdm, ["coarse.steps"], skip=["coarse"])
+    assert "--upstream real" in str(caught.value.hint)
+    assert make_grid(cdm, ["steps"], skip=["coarse"]).parameters[0].stages == ("sr",)
+
+
+def test_no_stage_heeds_it_and_no_labels() -> None:
+    spec = copy.deepcopy(CDM)
+    spec["stages"] = [
+        {"name": "g", "kind": "flow.v1", "config": {"channels": 8, "multipliers": [1]}}
+    ]
+    spec["training"]["phases"] = [{"name": "p", "train": ["g"], "steps": 1}]
+    flow = untrained(spec)
+    with pytest.raises(InputError, match="no stage of cdm that is run heeds s") as caught:
+        make_grid(flow, ["s"])
+    assert "steps, guidance, sampler" in str(caught.value.hint)
+    spec["data"]["num_classes"] = 0
+    with pytest.raises(InputError, match="guidance needs labels"):
+        make_grid(untrained(spec), ["guidance"])
+
+
+def test_no_level_to_choose_without_gaussian_augmentation() -> None:
+    spec = copy.deepcopy(CDM)
+    spec["stages"][1]["config"]["augmentation"] = "blur"
+    with pytest.raises(InputError, match="augmentation 'blur'"):
+        make_grid(untrained(spec), ["s"])
+
+
+@given(st.sampled_from(["s", "steps", "guidance", "truncated"]), st.data())
+def test_what_is_shown_can_be_given(name: str, data: st.DataObject) -> None:
+    value = data.draw(
+        {
+            "steps": st.integers(1, 10**6),
+            "truncated": st.booleans(),
+        }.get(name, st.integers(0, 1000).map(lambda i: i / 100))
+    )
+    from cascadezoo.tune.grid import _read
+
+    assert name in PARAMETERS
+    assert _read(name, name, show(value)) == value
