@@ -11,22 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cascadezoo.build import build_cascade
-from cascadezoo.cascade import Cascade
-from cascadezoo.data.base import ImageData
-from cascadezoo.evaluate.evaluate import evaluate_kid
-from cascadezoo.evaluate.features import load_extractor
-from cascadezoo.evaluate.pixels import to_float
-from cascadezoo.plugins import get_registry
+from cascadezoo.evaluate.figures import Figure
 from cascadezoo.spec import read_spec
 from cascadezoo.train.engine import describe_device
+from cascadezoo.tune.search import tune_model
 
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 STEPS = 30
@@ -68,51 +62,38 @@ def spec_of(path: Path, augmentation: str, base_steps: int, steps: int) -> dict[
     return spec
 
 
-def real_images(path: Path) -> ImageData:
-    entry = get_registry().datasets.get("npz").entry
-    return entry.load()(entry.load_config().model_validate({"path": str(path)}), "train")
+def measure(models: dict[str, Path], out: Path, n: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+
+    def add(augmentation: str, upstream: str, s: float | None, figure: Figure) -> None:
+        row = {"augmentation": augmentation, "upstream": upstream, "s": s}
+        rows.append(row | {"kid": figure.value, "std": figure.std})
+        print(json.dumps(rows[-1]), flush=True)
+
+    levels = [str(level) for level in LEVELS]
+    for upstream, told in (("generated", "generated"), ("real", "true")):
+        folder = out / f"tune-{told}"
+        steps = [str(STEPS)]
+        for _, figure in _tuned(models["none"], upstream, n, folder / "none", {"up.steps": steps}):
+            add("none", told, None, figure)
+        found = _tuned(models["gaussian"], upstream, n, folder / "gaussian", {"s": levels})
+        for setting, figure in found:
+            add("gaussian", told, setting["s"], figure)
+    values = {"truncated": ["true"], "s": levels[1:]}
+    for setting, figure in _tuned(
+        models["gaussian"], "generated", n, out / "tune-truncated", values
+    ):
+        add("gaussian", "truncated", setting["s"], figure)
+    return rows
 
 
-class Bench:
-    def __init__(self, path: Path, n: int, extractor: str) -> None:
-        self.real = real_images(path)
-        self.n = n
-        self.extractor = load_extractor(extractor, device=torch.device("cpu"))
-        # Conditions come from images that the figure is not taken against.
-        self.conditions = torch.from_numpy(self.real.images[-n:])
-        self.labels = torch.from_numpy(self.real.labels[-n:])
-        self.rows: list[dict[str, Any]] = []
-
-    def measure(self, cascade: Cascade, augmentation: str, upstream: str, s: float | None) -> None:
-        options: dict[str, Any] = {} if s is None else {"s": s}
-        if upstream == "truncated":
-            options["truncated"] = True
-
-        def sample(first: int, count: int) -> Tensor:
-            if upstream != "true":
-                return cascade.sample(count, first=first, batch_size=count, options=options)
-            images = to_float(self.conditions[first : first + count])
-            return cascade.sample_from(
-                "up",
-                cascade.targets(images)[0],
-                first=first,
-                batch_size=count,
-                labels=self.labels[first : first + count].long(),
-                options=options,
-            )
-
-        began = time.perf_counter()
-        figure = evaluate_kid(sample, self.real, extractor=self.extractor, n=self.n, batch_size=100)
-        row = {
-            "augmentation": augmentation,
-            "upstream": upstream,
-            "s": s,
-            "kid": figure.value,
-            "std": figure.std,
-            "seconds": time.perf_counter() - began,
-        }
-        self.rows.append(row)
-        print(json.dumps(row), flush=True)
+def _tuned(
+    model: Path, upstream: Any, n: int, out: Path, values: dict[str, list[str]]
+) -> list[tuple[Any, Figure]]:
+    found = tune_model(
+        model, list(values), values=values, n=n, upstream=upstream, out=out, device="cpu"
+    )
+    return [(row.setting, row.figure) for row in found.table.rows]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -136,32 +117,24 @@ def main() -> None:
     parser.add_argument("npz", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/conditioning"))
     parser.add_argument("-n", type=int, default=1000, help="images of a figure")
-    parser.add_argument("--extractor", default="small")
     parser.add_argument("--base-steps", type=int, default=3000)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=3000)
     arguments = parser.parse_args()
-    cascades = {}
+    models = {}
     for augmentation in ("gaussian", "none"):
         spec = spec_of(arguments.npz, augmentation, arguments.base_steps, arguments.steps)
         built = build_cascade(spec, arguments.out / spec["name"], device="cpu")
-        cascades[augmentation] = Cascade.from_pretrained(built.model)
-    bench = Bench(arguments.npz, arguments.n, arguments.extractor)
-    for upstream in ("generated", "true"):
-        bench.measure(cascades["none"], "none", upstream, None)
-    for s in LEVELS:
-        for upstream in ("generated", "truncated", "true"):
-            if s or upstream != "truncated":
-                bench.measure(cascades["gaussian"], "gaussian", upstream, s)
+        models[augmentation] = built.model
+    rows = measure(models, arguments.out, arguments.n)
     result = {
-        "rows": bench.rows,
+        "rows": rows,
         "n": arguments.n,
-        "extractor": arguments.extractor,
         "threads": torch.get_num_threads(),
         "device": describe_device(torch.device("cpu")),
     }
     (arguments.out / "conditioning.json").write_text(json.dumps(result, indent=2) + "\n")
-    (arguments.out / "conditioning.md").write_text(table(bench.rows))
-    print(table(bench.rows))
+    (arguments.out / "conditioning.md").write_text(table(rows))
+    print(table(rows))
 
 
 if __name__ == "__main__":
