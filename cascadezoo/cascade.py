@@ -10,14 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from cascadezoo import __version__
-from cascadezoo.draws import derive_seed, seed_global
-from cascadezoo.errors import PluginError, ResourceError, SampleError
+from cascadezoo.assemble import build_stage
+from cascadezoo.errors import SampleError
 from cascadezoo.hub.layout import CONFIG, check_files, read_config, seal, weights_path
 from cascadezoo.hub.refs import locate
 from cascadezoo.sampling import SampleOptions, SamplingRun, Watch
-from cascadezoo.spec import CascadeSpec, ResolvedSpec, ResolvedStage, load_spec, resolve
-from cascadezoo.stages.base import Stage, StageGeometry
-from cascadezoo.weights import check_whole, load_state, save_state
+from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
+from cascadezoo.stages.base import Stage
+from cascadezoo.weights import (
+    bounded_build,
+    check_room,
+    check_whole,
+    load_state,
+    save_state,
+)
 
 __all__ = ["Cascade"]
 
@@ -59,31 +65,44 @@ class Cascade(nn.Module):
         """
         resolved = spec if isinstance(spec, ResolvedSpec) else load_spec(spec)
         seed = resolved.spec.seed if seed is None else seed
-        stages = [_build(s, resolved.num_classes, device, seed) for s in resolved.stages]
+        stages = [build_stage(s, resolved.num_classes, device, seed) for s in resolved.stages]
         return cls(resolved, stages)
 
     @classmethod
     def from_pretrained(
-        cls, reference: str | Path, *, device: torch.device | str = "cpu"
+        cls,
+        reference: str | Path,
+        *,
+        revision: str | None = None,
+        offline: bool | None = None,
+        device: torch.device | str = "cpu",
     ) -> Cascade:
-        """Load a trained cascade, ready to sample from.
+        """Load a trained cascade, ready to sample from; pull it where it lies on the Hub.
 
         Args:
-            reference: a model folder or the run folder of a finished build.
+            reference: a model folder, the run folder of a finished build, the name of a zoo model,
+                or ``[hf://]org/name[@revision]``.
+            revision: of a repo on the Hub: a branch, a tag or a commit; None is ``main``.
+            offline: True sends no request; None does so where ``HF_HUB_OFFLINE`` is set.
             device: where the weights go.
 
         Raises:
-            ModelReferenceError: the reference leads nowhere.
+            ModelReferenceError: the reference leads nowhere, or has two meanings.
+            HubError: the Hub has no such repo, denies it, or cannot be reached.
             ModelError: a file is missing, was changed, or does not fit the spec.
             SpecError: a kind that the model needs is not installed.
+            ResourceError: the weights need more memory than there is.
         """
-        folder = locate(reference)
+        folder = locate(reference, revision, offline)
         config = read_config(folder)
         resolved = resolve(config.spec, source=str(folder / CONFIG), for_training=False)
         weights = [weights_path(stage.name) for stage in resolved.stages]
         check_files(folder, config, weights, trust_verified=True)
-        cascade = cls.from_spec(resolved, device="meta")
+        with bounded_build(resolved.spec.name):
+            cascade = cls.from_spec(resolved, device="meta")
+        check_room([folder / name for name in weights], resolved.spec.name, device)
         for name, stage in cascade.named_stages():
+            stage.drop_training_only()
             load_state(stage, folder / weights_path(name), device)
             check_whole(stage, name, resolved.spec.name)
         # What a stage made for itself on the CPU goes where the weights are.
@@ -101,7 +120,7 @@ class Cascade(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, stage in self.named_stages():
-            save_state(stage.state_dict(), folder / weights_path(name))
+            save_state(stage.saved_state(), folder / weights_path(name))
         seal(folder, self.spec, __version__)
         return folder
 
@@ -359,39 +378,3 @@ class Cascade(nn.Module):
         finally:
             self.train(training)
         return made if return_stages else made[names[-1]]
-
-
-def _build(
-    stage: ResolvedStage, num_classes: int | None, device: torch.device | str, seed: int
-) -> Stage:
-    impl = stage.entry.load()
-    if not (isinstance(impl, type) and issubclass(impl, Stage)):
-        raise PluginError(f"{stage.entry.impl} of {stage.kind} is not a cascadezoo.Stage")
-    geometry = StageGeometry(stage.output, stage.input, num_classes)
-    # On the CPU first, so that initial weights do not depend on the device.
-    home = "meta" if torch.device(device).type == "meta" else "cpu"
-    with torch.random.fork_rng(devices=[]), torch.device(home):
-        seed_global(derive_seed(seed, "init", stage.name))
-        try:
-            built = impl(stage.config, geometry)
-            if home == "cpu":
-                built.load_initial_weights()
-        except (RuntimeError, OverflowError, MemoryError) as error:
-            if isinstance(error, (MemoryError, OverflowError)) or _is_too_large(error):
-                raise ResourceError(
-                    f"stage {stage.name!r} ({stage.kind}) cannot be built: {_first(error)}; "
-                    "one of its tensors alone needs more memory than there can be (8 EiB)",
-                    hint=f"make its config smaller: cascadezoo stages show {stage.kind}",
-                ) from error
-            raise
-    # On the meta device, what a stage made on the CPU stays: it is not saved, so not loaded either.
-    return built if home == "meta" else built.to(device)
-
-
-def _is_too_large(error: BaseException) -> bool:
-    text = str(error)
-    return "overflow" in text.lower() or "allocate memory" in text or "out of memory" in text
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

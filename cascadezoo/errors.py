@@ -15,6 +15,13 @@ CascadezooError                 exit code 1
 ├── TrainingError               training cannot go on (loss not finite, out of memory)
 ├── CheckpointError             a checkpoint cannot be written or read
 ├── RunLocked                   another build is writing to the folder
+├── HubError                    the Hub, or its cache here, did not do what was asked
+│   ├── HubUnavailable          no answer, a server error, too many requests: try again later
+│   ├── HubConflict             somebody else changed the repo meanwhile
+│   ├── HubRefused              the Hub does not take what was sent
+│   ├── HubNotFound             exit code 2: no such repo, revision or file
+│   └── HubDenied               exit code 2: no token, or one that may not do this
+├── PublishFailed               a build's model is made and kept, but could not be published
 └── Interrupted                 exit code 130: stopped by a signal, after a checkpoint
 
 A message says what and where; ``hint`` says the command or change that mends it.
@@ -30,6 +37,12 @@ __all__ = [
     "CascadezooError",
     "CheckpointError",
     "DataError",
+    "HubConflict",
+    "HubDenied",
+    "HubError",
+    "HubNotFound",
+    "HubRefused",
+    "HubUnavailable",
     "InputError",
     "Interrupted",
     "LookupFailed",
@@ -37,6 +50,7 @@ __all__ = [
     "ModelReferenceError",
     "PluginError",
     "Problem",
+    "PublishFailed",
     "ResourceError",
     "RunFolderError",
     "RunLocked",
@@ -183,6 +197,62 @@ class RunLocked(CascadezooError):
     """Another process is building into the folder."""
 
     code = "locked"
+
+
+class HubError(CascadezooError):
+    """The Hub, or its cache on this machine, did not do what was asked."""
+
+    code = "hub"
+
+
+class HubUnavailable(HubError):
+    """The Hub cannot be reached or cannot answer now; the same may work later.
+
+    Args:
+        what: see :class:`CascadezooError`.
+        hint: see :class:`CascadezooError`.
+        retry_after: seconds after which the Hub asks to try again; None where it does not say.
+    """
+
+    code = "hub-unavailable"
+
+    def __init__(
+        self, what: str, *, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(what, hint=hint)
+        self.retry_after = retry_after
+
+
+class HubConflict(HubError):
+    """The repo was changed by somebody else in the meantime."""
+
+    code = "hub-conflict"
+
+
+class HubRefused(HubError):
+    """The Hub does not take what it was sent."""
+
+    code = "hub-refused"
+
+
+class HubNotFound(HubError):
+    """The Hub has no such repo, revision or file, or does not show it to this token."""
+
+    code = "hub-not-found"
+    exit_code = 2
+
+
+class HubDenied(HubError):
+    """There is no token, or this one may not do what was asked."""
+
+    code = "hub-denied"
+    exit_code = 2
+
+
+class PublishFailed(CascadezooError):
+    """A build made its model and kept it, but could not publish it."""
+
+    code = "publish"
 
 
 class Interrupted(CascadezooError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,25 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from cascadezoo.errors import ModelError
+from cascadezoo.data.memory import require_memory
+from cascadezoo.errors import ModelError, ResourceError
+from cascadezoo.hub.text import clean_remote
 
-__all__ = ["check_whole", "load_state", "save_state"]
+__all__ = ["bounded_build", "check_room", "check_whole", "load_state", "save_state"]
+
+LARGEST_HEADER = 16 << 20
+"""Bytes of a safetensors header: room for 100 000 tensors."""
+
+MOST_PARTS = 100_000
+"""Modules, parameters and buffers of a cascade; the largest known have a few thousand."""
+
+_HEAD = 8
 
 _DTYPES = {
     "F64": torch.float64,
@@ -54,6 +72,7 @@ def load_state(module: nn.Module, path: Path, device: torch.device | str) -> Non
     """
     wanted = module.state_dict()
     try:
+        _check_header(path)
         with safe_open(path, framework="pt", device=str(device)) as file:
             names = list(file.keys())
             found = {}
@@ -66,15 +85,34 @@ def load_state(module: nn.Module, path: Path, device: torch.device | str) -> Non
         raise ModelError(f"{path} is missing", hint="pull or copy the model again") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path} is not a readable safetensors file: {error}",
+            f"{path} is not a readable safetensors file: {clean_remote(error, 200)}",
             hint="pull or copy the model again",
         ) from error
     module.load_state_dict(state, strict=True, assign=True)
 
 
+def _check_header(path: Path) -> None:
+    """Look at the head of a file, so that no reader makes room for what it only claims to hold."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD + 1)
+        size = os.fstat(file.fileno()).st_size
+    said = int.from_bytes(head[:_HEAD], "little")
+    if len(head) <= _HEAD or head[_HEAD:] != b"{" or said > size - _HEAD:
+        fault = "it does not begin as one does"
+    elif said > LARGEST_HEADER:
+        fault = f"its header has {said} bytes, more than the {LARGEST_HEADER} that one may have"
+    else:
+        return
+    raise ModelError(
+        f"{path} is not a readable safetensors file: {fault}",
+        hint="pull or copy the model again; nothing but safetensors is ever opened",
+    )
+
+
 def _compare(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
     faults = [f"{name} is missing" for name in wanted if name not in found]
-    faults += [f"{name} is not part of the stage" for name in found if name not in wanted]
+    strange = (clean_remote(name, 80) for name in found if name not in wanted)
+    faults += [f"{name} is not part of the stage" for name in strange]
     for name, tensor in wanted.items():
         if name not in found:
             continue
@@ -89,6 +127,69 @@ def _compare(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Any])
             f"{path} does not fit its spec: {'; '.join(faults[:5])}{more}",
             hint="the weights and config.json are not of one model; pull or copy it again",
         )
+
+
+@contextmanager
+def bounded_build(model: str, most: int = MOST_PARTS) -> Iterator[None]:
+    """Within it, a module that is built of too many parts is refused before memory is full.
+
+    On the meta device tensors cost nothing, however large; modules and their names do.
+
+    Args:
+        model: how messages name it.
+        most: how many modules, parameters and buffers there may be.
+
+    Raises:
+        ModelError: a config asks for more layers than any model has.
+    """
+    thread = threading.get_ident()
+    count = 0
+
+    def count_one(*_: object) -> None:
+        nonlocal count
+        if threading.get_ident() != thread:
+            return
+        count += 1
+        if count > most:
+            raise ModelError(
+                f"{model} has more than {most} layers and tensors",
+                hint="no model that could be sampled from has; its config.json is at fault",
+            )
+
+    hooks = (
+        register_module_module_registration_hook(count_one),
+        register_module_parameter_registration_hook(count_one),
+        register_module_buffer_registration_hook(count_one),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def check_room(files: Iterable[Path], model: str, device: torch.device | str) -> None:
+    """Whether the weights in files fit into a device's memory; asked before any is read.
+
+    What a config claims beyond them is found by :func:`load_state`, which makes room for nothing
+    that a file does not hold.
+
+    Raises:
+        ResourceError: they do not.
+    """
+    size = sum(path.stat().st_size for path in files)
+    home = torch.device(device)
+    hint = "load it on another machine or device"
+    if home.type == "cuda":
+        have = torch.cuda.get_device_properties(home).total_memory
+        if size > have:
+            raise ResourceError(
+                f"the weights of {model} need {size / 2**30:,.1f} GiB of memory; {home} has "
+                f"{have / 2**30:,.1f} GiB",
+                hint=hint,
+            )
+    else:
+        require_memory(size, f"the weights of {model}", hint=hint)
 
 
 def check_whole(stage: nn.Module, name: str, model: str) -> None:

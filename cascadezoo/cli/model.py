@@ -11,11 +11,16 @@ if TYPE_CHECKING:
 __all__ = ["load_model"]
 
 
-def load_model(reference: str | Path, device: str) -> Cascade:
-    """A trained cascade on the device of that name; the reference is looked at first."""
+def load_model(
+    reference: str | Path, device: str, *, revision: str | None = None, offline: bool | None = None
+) -> Cascade:
+    """A trained cascade on the device of that name; the reference is looked at first.
+
+    What lies on the Hub is pulled.
+    """
     from cascadezoo.hub.refs import locate
 
-    folder = locate(reference)
+    folder = locate(reference, revision, offline)
 
     from cascadezoo.cascade import Cascade
     from cascadezoo.train.engine import pick_device

@@ -2,37 +2,105 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, human_bytes
 
+if TYPE_CHECKING:
+    from cascadezoo.hub.local import Copied
+    from cascadezoo.hub.published import Published
+
 
 @click.command(
     "publish",
     epilog=examples(
-        "cascadezoo publish runs/shapes-demo /srv/models/shapes-demo",
+        "cascadezoo publish runs/shapes-demo org/shapes-demo",
+        "cascadezoo publish runs/shapes-demo org/shapes-demo --private --tag v1",
+        "cascadezoo publish runs/shapes-demo org/shapes-demo --create-pr --message 'More epochs'",
         "cascadezoo publish runs/shapes-demo ./shared/shapes-demo --dry-run",
     ),
 )
 @click.argument("model")
 @click.argument("dest")
-@click.option("--dry-run", is_flag=True, help="Check everything and write nothing.")
+@click.option("--private", is_flag=True, help="Make the repo a private one.")
+@click.option(
+    "--revision", metavar="BRANCH", help="The branch; made where it is missing.  [default: main]"
+)
+@click.option("--create-pr", is_flag=True, help="Open a pull request, leave the branch alone.")
+@click.option("--tag", metavar="TAG", help="Tag the commit, for example v1.")
+@click.option("--message", metavar="TEXT", help="The commit's first line.")
+@click.option("--dry-run", is_flag=True, help="Check everything and change nothing.")
 @json_option
-def command(model: str, dest: str, dry_run: bool, as_json: bool) -> None:
-    """Copy a model, checked and whole, to where others are.
+def command(
+    model: str,
+    dest: str,
+    private: bool,
+    revision: str | None,
+    create_pr: bool,
+    tag: str | None,
+    message: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Publish a model, checked and whole, to the Hub or to a folder.
 
-    MODEL is a run folder of a finished build or a model folder. DEST is a folder: a new one, an
-    empty one, or one that holds an older version of the same model, which is replaced at once.
+    MODEL is a run folder of a finished build or a model folder. DEST is org/name on the Hugging
+    Face Hub, or a folder: ./x, /x, or one that is there. On the Hub the repo is made where there
+    is none, and the model becomes one commit; log in with `hf auth login` before. A folder is a
+    new one, an empty one, or one that holds an older version of the same model, which is replaced
+    at once.
     """
-    from cascadezoo.hub.local import publish_local
+    from cascadezoo.hub.publish import publish
+    from cascadezoo.hub.published import Published
 
-    done = publish_local(model, dest, dry_run=dry_run)
+    done = publish(
+        model,
+        dest,
+        private=private,
+        revision=revision,
+        create_pr=create_pr,
+        tag=tag,
+        message=message,
+        dry_run=dry_run,
+    )
     if as_json:
         echo_json(done.to_dict())
-        return
+    elif isinstance(done, Published):
+        _show_hub(done)
+    else:
+        _show_folder(done)
+
+
+def _show_hub(done: Published) -> None:
+    name, where = clean(done.name), clean(done.repo)
+    if done.dry_run and not done.changed:
+        echo(f"{where} holds {name} already, file by file the same; nothing would be sent")
+    elif done.dry_run:
+        echo(f"would publish {name} as one commit to {where}")
+        for file, size in done.files.items():
+            echo(f"  {file}  {human_bytes(size)}")
+        for file in done.deleted:
+            echo(f"  {clean(file)}  would be deleted")
+        echo(f"{human_bytes(done.uploaded_bytes)} are new or changed")
+    elif not done.changed:
+        echo(f"{where} holds {name} already, file by file the same")
+    else:
+        echo(f"published {name}: {len(done.files)} files, {human_bytes(done.uploaded_bytes)} new")
+        for file in done.deleted:
+            echo(f"  {clean(file)}  deleted")
+    if done.card_kept:
+        echo("the card was edited on the Hub: what was written there is kept", err=True)
+    if not done.dry_run:
+        echo(f"url: {clean(done)}")
+        echo(f"commit: {clean(done.commit)}" + (f", tag {clean(done.tag)}" if done.tag else ""))
+
+
+def _show_folder(done: Copied) -> None:
     what = f"{clean(done.name)}: {len(done.files)} files, {human_bytes(done.size)}"
-    if dry_run:
+    if done.dry_run:
         echo(f"would publish {what}, to {clean(done.dest)}" + (_REPLACES * done.replaced))
         for name, size in done.files.items():
             echo(f"  {name}  {human_bytes(size)}")

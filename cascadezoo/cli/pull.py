@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -13,27 +16,58 @@ from cascadezoo.cli.output import clean, echo, echo_json, human_bytes
 @click.command(
     "pull",
     epilog=examples(
+        "cascadezoo pull org/digits",
+        "cascadezoo pull org/digits@v1 --to models/digits",
         "cascadezoo pull /srv/models/shapes-demo --to models/shapes-demo",
     ),
 )
 @click.argument("reference", metavar="REF")
-@click.option("--to", "dest", required=True, metavar="DIR", help="The folder to put it into.")
+@click.option("--to", "dest", metavar="DIR", help="Also put it into this folder.")
+@click.option("--revision", metavar="R", help="A branch, a tag or a commit; main if left out.")
+@click.option("--offline", is_flag=True, help="Send no request; take what was pulled before.")
 @json_option
-def command(reference: str, dest: str, as_json: bool) -> None:
-    """Fetch a model into a folder and check every file of it.
+def command(
+    reference: str, dest: str | None, revision: str | None, offline: bool, as_json: bool
+) -> None:
+    """Fetch a model and check every file of it.
 
-    REF is a folder that a model was published to. DIR is a new or empty folder, or one that holds
-    an older version of the same model.
+    REF is a repo on the Hub (org/name, org/name@revision), the name of a zoo model, or a folder
+    that a model was published to. Models from the Hub go into its cache, where all commands find
+    them; DIR is a new or empty folder, or one that holds an older version of the same model.
     """
-    from cascadezoo.hub.local import pull_local
+    from cascadezoo.hub.pull import pull
+    from cascadezoo.hub.refs import as_argument
 
-    done = pull_local(reference, dest)
+    with _terminated_as_interrupted():
+        done = pull(reference, dest, revision=revision, offline=offline or None)
     if as_json:
         echo_json(done.to_dict())
         return
-    if done.changed:
-        what = f"{len(done.files)} files, {human_bytes(done.size)}"
-        echo(f"pulled {clean(done.name)}: {what}, to {clean(done.dest)}")
+    origin = "" if done.repo is None else f" from {done.repo}, commit {done.commit}"
+    if done.changed is False:
+        echo(f"{clean(done.folder)} holds {clean(done.name)} already, file by file the same")
     else:
-        echo(f"{clean(done.dest)} holds {clean(done.name)} already, file by file the same")
-    echo(f"Next: cascadezoo sample {shlex.quote(str(done.dest))}", err=True)
+        what = f"{len(done.files)} files, {human_bytes(done.size)}"
+        echo(f"pulled {clean(done.name)}{origin}: {what}, to {clean(done.folder)}")
+    named = reference if dest is None and revision is None else as_argument(done.folder)
+    if dest is None and revision is not None:
+        named = f"{done.repo}@{revision}"
+    echo(f"Next: cascadezoo sample {shlex.quote(named)}", err=True)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM as Ctrl-C, so that what is half made is taken away in either case."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread, which alone gets signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

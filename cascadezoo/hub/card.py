@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cascadezoo.configs import DataInfo
 from cascadezoo.spec import CascadeSpec
 
-__all__ = ["render_card"]
+__all__ = ["block", "block_digest", "render_card", "render_plain_card"]
 
 TASK = "unconditional-image-generation"
 
@@ -65,21 +66,51 @@ def _front_matter(spec: CascadeSpec, metrics: Mapping[str, Any], info: DataInfo)
     return text.strip()
 
 
+def render_plain_card(spec: CascadeSpec) -> str:
+    """A card for a model that was saved without figures.
+
+    Args:
+        spec: the resolved spec.
+    """
+    front = _front_matter(spec, {"figures": []}, DataInfo())
+    parts = [f"# {spec.name}"]
+    if spec.description:
+        parts.append(_plain(spec.description))
+    parts.append(block("use", f"## How to use it\n\n{_use(spec)}"))
+    body = "\n\n".join(parts)
+    return f"---\n{front}\n---\n\n{body}\n"
+
+
+def block(name: str, text: str) -> str:
+    """A part of the body that a new version of the model replaces, as long as nobody edits it.
+
+    The first comment holds the beginning of the text's sha256, by which a part that a person
+    changed is told from one that is as it was written; see :mod:`cascadezoo.hub.card_merge`.
+    What stands outside the blocks is anyone's.
+
+    Args:
+        name: of the part: lower-case letters and ``-``.
+        text: Markdown.
+    """
+    begin = f"<!-- cascadezoo:begin {name} {block_digest(text)} -->"
+    return f"{begin}\n{text}\n<!-- cascadezoo:end {name} -->"
+
+
+def block_digest(text: str) -> str:
+    """What the comment before a block says of its text: 16 hex digits."""
+    return hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()[:16]
+
+
 def _body(spec: CascadeSpec, metrics: Mapping[str, Any], info: DataInfo) -> Iterable[str]:
     yield f"# {spec.name}"
     if spec.description:
         yield _plain(spec.description)
     yield "![Samples of the cascade, and some of them stage by stage](samples.png)"
-    yield "## What it is"
-    yield _stages(spec, metrics)
-    yield "## How to use it"
-    yield _use(spec)
-    yield "## Figures"
-    yield _figures(metrics["figures"])
-    yield "## Training"
-    yield _training(spec, metrics)
-    yield "## Data and limits"
-    yield _limits(spec, info)
+    yield block("what", f"## What it is\n\n{_stages(spec, metrics)}")
+    yield block("use", f"## How to use it\n\n{_use(spec)}")
+    yield block("figures", f"## Figures\n\n{_figures(metrics['figures'])}")
+    yield block("training", f"## Training\n\n{_training(spec, metrics)}")
+    yield block("limits", f"## Data and limits\n\n{_limits(spec, info)}")
 
 
 def _stages(spec: CascadeSpec, metrics: Mapping[str, Any]) -> str:

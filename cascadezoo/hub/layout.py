@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ from cascadezoo.errors import ModelError, SpecError
 from cascadezoo.hub.verified import Verified
 from cascadezoo.spec import CascadeSpec, parse_json
 from cascadezoo.spec.faults import problems_of
+from cascadezoo.spec.files import MAX_BYTES
 
 __all__ = [
     "CARD",
@@ -36,7 +38,13 @@ __all__ = [
     "FileRecord",
     "ModelConfig",
     "check_files",
+    "file_faults",
+    "is_cache_link",
+    "is_model_file",
+    "is_snapshot",
     "model_files",
+    "model_name",
+    "parse_config",
     "read_config",
     "seal",
     "sha256_of",
@@ -50,6 +58,9 @@ METRICS = "metrics.json"
 SAMPLES = "samples.png"
 
 _WEIGHTS = re.compile(r"stages/[a-z][a-z0-9_-]{0,39}/model\.safetensors")
+LONGEST_KEY = 200
+"""Characters of a key in config.json; names of stages and settings are far shorter."""
+
 _REPAIR = "pull or copy the model again"
 
 
@@ -82,6 +93,11 @@ def weights_path(stage: str) -> str:
 def is_model_file(name: str) -> bool:
     """Whether a relative path belongs to the layout of a model folder."""
     return name in (CARD, METRICS, SAMPLES) or _WEIGHTS.fullmatch(name) is not None
+
+
+def model_name(config: ModelConfig) -> str:
+    """The name that the spec gives the model."""
+    return str(config.spec.get("name"))
 
 
 def model_files(folder: Path) -> Iterator[str]:
@@ -130,9 +146,12 @@ def read_config(folder: Path) -> ModelConfig:
         ModelError: it is missing, is not JSON, or is not the config of a cascadezoo model.
     """
     path = folder / CONFIG
+    fault = _link_fault(folder, CONFIG)
+    if fault is not None or (path.exists() and not path.is_file()):
+        raise ModelError(f"{folder}: {fault or f'{CONFIG} is not a file'}", hint=_REPAIR)
     try:
         with path.open("rb") as file:
-            text = file.read((1 << 20) + 1)
+            text = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ModelError(
             f"{folder} is not a model folder: it has no {CONFIG}",
@@ -140,27 +159,59 @@ def read_config(folder: Path) -> ModelConfig:
         ) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: bytes, source: str) -> ModelConfig:
+    """Validate the bytes of a config.json.
+
+    Args:
+        text: the content of the file.
+        source: how error messages name it.
+
+    Raises:
+        ModelError: it is no JSON, or not the config of a cascadezoo model.
+    """
     try:
-        data = parse_json(text, str(path))
+        data = parse_json(text, source)
     except SpecError as error:
         raise ModelError(error.what, hint=_REPAIR) from None
     if data.get("library_name") != "cascadezoo":
         raise ModelError(
-            f"{path} is not the config of a cascadezoo model",
+            f"{source} is not the config of a cascadezoo model",
             hint="other libraries' models have a config.json too; load it with the one it names",
         )
+    # Errors name keys by their paths; a stranger's key must neither flood nor steer a terminal.
+    if (key := _unfit_key(data)) is not None:
+        raise ModelError(f"{source} has a key that cannot be shown, {key[:40]!a}", hint=_REPAIR)
     try:
         config = ModelConfig.model_validate(data)
     except ValidationError as error:
-        lines = "\n".join(f"  {p}" for p in problems_of(error, data, ""))
+        lines = "\n".join(f"  {p}" for p in islice(problems_of(error, data, ""), 20))
         raise ModelError(
-            f"{path} does not validate:\n{lines}",
+            f"{source} does not validate:\n{lines}",
             hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
         ) from None
     for name in config.files:
         if not is_model_file(name):
-            raise ModelError(f"{path} lists {name!r}, which is not part of a model")
+            raise ModelError(f"{source} lists {name!a}, which is not part of a model", hint=_REPAIR)
     return config
+
+
+def _unfit_key(data: Any) -> str | None:
+    level = [data]
+    while level:
+        for item in level:
+            for key in item if isinstance(item, dict) else ():
+                if not key.isprintable() or len(key) > LONGEST_KEY:
+                    return str(key)
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, (dict, list))
+        ]
+    return None
 
 
 def check_files(
@@ -181,30 +232,48 @@ def check_files(
     Raises:
         ModelError: a file is missing, is a link, or is not what its record says.
     """
-    wanted = [n for n in config.files if n != CARD] if names is None else list(names)
-    faults = [fault for name in wanted if (fault := _size_fault(folder, config, name))]
-    if not faults:
-        known = Verified(folder)
-        digests = {name: config.files[name].sha256 for name in wanted}
-        rest = [n for n in wanted if not (trust_verified and known.holds(n, digests[n]))]
-        if rest:
-            with ThreadPoolExecutor(max_workers=4) as pool:
-                found = list(pool.map(lambda name: sha256_of(folder / name), rest))
-            faults = [
-                f"{name} was changed: its sha256 is not the one in {CONFIG}"
-                for name, digest in zip(rest, found, strict=True)
-                if digest != digests[name]
-            ]
-            if not faults:
-                known.remember({name: digests[name] for name in rest})
+    faults = file_faults(folder, config, names, trust_verified=trust_verified)
     if faults:
-        raise ModelError(f"{folder}: " + "; ".join(faults), hint=_REPAIR)
+        raise ModelError(f"{folder}: " + "; ".join(faults.values()), hint=_REPAIR)
 
 
-def _size_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
+def file_faults(
+    folder: Path,
+    config: ModelConfig,
+    names: Iterable[str] | None = None,
+    *,
+    trust_verified: bool = False,
+) -> dict[str, str]:
+    """What is wrong with files, by their names; see :func:`check_files`.
+
+    Nothing is hashed where a file is missing, is a link, or has another size.
+    """
+    wanted = [n for n in config.files if n != CARD] if names is None else list(names)
+    faults = {name: fault for name in wanted if (fault := _outside_fault(folder, config, name))}
+    if faults:
+        return faults
+    known = Verified(folder)
+    digests = {name: config.files[name].sha256 for name in wanted}
+    rest = [n for n in wanted if not (trust_verified and known.holds(n, digests[n]))]
+    if not rest:
+        return {}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        found = list(pool.map(lambda name: sha256_of(folder / name), rest))
+    faults = {
+        name: f"{name} was changed: its sha256 is not the one in {CONFIG}"
+        for name, digest in zip(rest, found, strict=True)
+        if digest != digests[name]
+    }
+    known.remember({name: digests[name] for name in rest if name not in faults})
+    return faults
+
+
+def _outside_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
     record = config.files.get(name)
     if record is None:
         return f"{CONFIG} has no sha256 of {name}"
+    if (fault := _link_fault(folder, name)) is not None:
+        return fault
     path = folder / name
     if not path.is_file():
         return f"{name} is missing"
@@ -212,6 +281,39 @@ def _size_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
     if size != record.size:
         return f"{name} has {size} bytes, not the {record.size} of {CONFIG}"
     return None
+
+
+def _link_fault(folder: Path, name: str) -> str | None:
+    path = folder / name
+    if path.is_symlink() and not is_cache_link(folder, path):
+        return f"{name} is a symbolic link"
+    for part in Path(name).parents[:-1]:
+        if (folder / part).is_symlink():
+            return f"{part.as_posix()} is a symbolic link"
+    return None
+
+
+def is_snapshot(folder: Path) -> bool:
+    """Whether a folder lies where the Hub's client puts the files of a commit."""
+    return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+
+
+def is_cache_link(folder: Path, path: Path) -> bool:
+    """Whether a link is one that the Hub's client makes, from a snapshot into its repo's blobs.
+
+    ```
+    models--org--name/snapshots/COMMIT/config.json -> ../../blobs/SHA
+    models--org--name/blobs/SHA                      a file, or a link into the store that the
+    blobs/AB/SHA256                                  repos of one cache share
+    ```
+    """
+    repo = folder.parent.parent
+    blobs = repo / "blobs"
+    if not is_snapshot(folder) or blobs.is_symlink():
+        return False
+    end = Path(os.path.realpath(path))
+    shared = Path(os.path.realpath(repo.parent)) / "blobs"
+    return end.parent == Path(os.path.realpath(blobs)) or end.parent.parent == shared
 
 
 def sha256_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Publishing to and pulling from local folders: whole and checked, or not at all."""
+"""Models between folders: copied whole and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -17,18 +17,27 @@ from cascadezoo.hub.layout import (
     CONFIG,
     ModelConfig,
     check_files,
+    is_snapshot,
     model_files,
+    model_name,
     read_config,
     sha256_of,
 )
 from cascadezoo.hub.refs import is_hub_id, locate
 
-__all__ = ["Copied", "check_destination", "publish_local", "pull_local"]
+__all__ = [
+    "Copied",
+    "check_destination",
+    "check_place",
+    "copy_model",
+    "publish_local",
+    "whole_files",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What publishing or pulling did, or would do.
+    """What copying a model did, or would do.
 
     Args:
         name: the model's name.
@@ -88,7 +97,7 @@ def publish_local(model: str | Path, dest: str | Path, *, dry_run: bool = False)
         RunFolderError: ``dest`` holds something else, or cannot be written.
     """
     _refuse_hub(str(dest))
-    return _copy(locate(model), Path(dest).expanduser(), dry_run)
+    return copy_model(locate(model), Path(dest).expanduser(), dry_run=dry_run)
 
 
 def check_destination(dest: str | Path, name: str) -> None:
@@ -101,38 +110,53 @@ def check_destination(dest: str | Path, name: str) -> None:
     _refuse_hub(str(dest))
     path = Path(dest).expanduser()
     _older_version(path, name)
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise RunFolderError(f"{dest} cannot be written", hint="choose another folder")
+    _require_writable(path)
 
 
-def pull_local(reference: str | Path, dest: str | Path) -> Copied:
-    """Copy a model from where it was published; see :func:`publish_local`.
+def check_place(dest: Path) -> None:
+    """Whether some model could be put there; asked before it is fetched.
 
     Raises:
-        ModelReferenceError: the reference leads nowhere, or to the Hub.
-        ModelError: the model is not whole.
-        RunFolderError: ``dest`` holds something else, or cannot be written.
+        RunFolderError: ``dest`` holds something else than a model, or cannot be written.
     """
-    return _copy(locate(reference), Path(dest).expanduser(), dry_run=False)
+    _older_version(dest, None)
+    _require_writable(dest)
+
+
+def _require_writable(path: Path) -> None:
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise RunFolderError(f"{path} cannot be written", hint="choose another folder")
 
 
 def _refuse_hub(text: str) -> None:
     if is_hub_id(text) and not Path(text).is_dir():
         raise ModelReferenceError(
-            f"{text!r} reads as a repo on the Hub, which this cascadezoo does not reach yet",
+            f"{text!r} reads as a repo on the Hub, not as a folder",
             hint=f"for a folder, write ./{text.removeprefix('hf://')}",
         )
 
 
-def _copy(source: Path, dest: Path, dry_run: bool) -> Copied:
+def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
+    """Copy a model folder whole and checked, or not at all.
+
+    Args:
+        source: a model folder; of a snapshot in the Hub's cache only what config.json lists, since
+            other programs put other files of the repo beside it.
+        dest: a new or empty folder, or one that holds an older version of the same model.
+        dry_run: check everything and write nothing.
+
+    Raises:
+        ModelError: the model is not whole.
+        RunFolderError: ``dest`` holds something else, or cannot be written.
+    """
     config = read_config(source)
-    names = _whole(source, config)
+    names = whole_files(source, config)
     _refuse_overlap(source, dest)
-    before = _older_version(dest, _name(config))
+    before = _older_version(dest, model_name(config))
     same = before is not None and _same(source, dest, [CONFIG, *names])
     result = Copied(
-        name=_name(config),
+        name=model_name(config),
         source=source,
         dest=dest,
         files={name: (source / name).stat().st_size for name in (CONFIG, *names)},
@@ -159,8 +183,15 @@ def _copy(source: Path, dest: Path, dry_run: bool) -> Copied:
     return result
 
 
-def _whole(source: Path, config: ModelConfig) -> list[str]:
-    """The files to copy besides config.json, after all of them were checked."""
+def whole_files(source: Path, config: ModelConfig) -> list[str]:
+    """The files of a model besides config.json, after all of them were checked.
+
+    Raises:
+        ModelError: one is missing, was changed, is not listed, or is not part of a model.
+    """
+    if is_snapshot(source):
+        check_files(source, config, trust_verified=True)
+        return [name for name in config.files if (source / name).exists()]
     check_files(source, config)
     known = list(model_files(source))
     if CARD in config.files and CARD not in known:
@@ -182,8 +213,8 @@ def _refuse_overlap(source: Path, dest: Path) -> None:
         )
 
 
-def _older_version(dest: Path, name: str) -> ModelConfig | None:
-    """The config of the model of the same name that ``dest`` holds; None where it is free.
+def _older_version(dest: Path, name: str | None) -> ModelConfig | None:
+    """The config of the model of that name, or any, that ``dest`` holds; None where it is free.
 
     Raises:
         RunFolderError: it holds anything else.
@@ -200,14 +231,10 @@ def _older_version(dest: Path, name: str) -> ModelConfig | None:
         list(model_files(dest))
     except ModelError as error:
         raise RunFolderError(f"{dest} would be replaced, but {error.what}", hint=hint) from error
-    if _name(before) != name:
-        message = f"{dest} holds another model, {_name(before)!r}; this one is {name!r}"
+    if name is not None and model_name(before) != name:
+        message = f"{dest} holds another model, {model_name(before)!r}; this one is {name!r}"
         raise RunFolderError(message, hint=hint)
     return before
-
-
-def _name(config: ModelConfig) -> str:
-    return str(config.spec.get("name"))
 
 
 def _same(source: Path, dest: Path, names: list[str]) -> bool:

@@ -1,36 +1,267 @@
-"""References to models: a folder, a zoo name, or a repo on the Hugging Face Hub."""
+"""References to models: a folder, a zoo name, or a repo on the Hugging Face Hub.
+
+```
+./models/digits   /srv/digits   ~/digits      a folder, and nothing else
+runs/digits                                   the run folder of a build, where there is one
+digits            zoo:digits                  a model of the zoo
+org/name          hf://org/name               a repo on the Hub; `@revision` may follow
+```
+"""
 
 from __future__ import annotations
 
+import difflib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from cascadezoo.errors import ModelReferenceError
 from cascadezoo.hub.layout import CONFIG
-from cascadezoo.hub.manifest import read_manifest
 
-__all__ = ["is_hub_id", "locate"]
+__all__ = ["HubRef", "ZooRef", "as_argument", "is_hub_id", "locate", "parse_reference"]
 
-_HUB = re.compile(r"(hf://)?[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_HF = "hf://"
+_ZOO = "zoo:"
+_HUB = re.compile(r"(hf://)?[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?")
+_PART = re.compile(r"(?![.-])[A-Za-z0-9_.-]{1,96}(?<![.-])")
+_REVISION = re.compile(r"(?![./-])[A-Za-z0-9_./-]{1,200}(?<![./])")
+_ZOO_NAME = re.compile(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_LONGEST = 4096
+_FORMS = "write ./folder for a folder, NAME for a model of the zoo, org/name[@revision] for the Hub"
+
+
+@dataclass(frozen=True, slots=True)
+class HubRef:
+    """A repo on the Hub.
+
+    Args:
+        repo_id: ``org/name``.
+        revision: a branch, a tag or a commit; None is ``main``.
+    """
+
+    repo_id: str
+    revision: str | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a whole commit, which cannot move."""
+        return self.revision is not None and _COMMIT.fullmatch(self.revision) is not None
+
+    def __str__(self) -> str:
+        return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class ZooRef:
+    """A model that a zoo lists."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def is_hub_id(text: str) -> bool:
     """Whether a text reads as ``[hf://]org/name[@revision]`` and is not written as a path."""
-    return not text.startswith(("./", "../", "/", "~")) and _HUB.fullmatch(text) is not None
+    return not _is_written_as_path(text) and _HUB.fullmatch(text) is not None
 
 
-def locate(reference: str | Path) -> Path:
-    """The model folder that a reference leads to.
+def as_argument(path: str | Path) -> str:
+    """A path written so that it can be read as nothing but a path."""
+    text = str(path)
+    plain = _is_written_as_path(text) or not (is_hub_id(text) or _ZOO_NAME.fullmatch(text))
+    return text if plain else f"./{text}"
+
+
+def parse_reference(reference: str | Path, revision: str | None = None) -> Path | ZooRef | HubRef:
+    """What a reference means; asks nothing of the network.
+
+    A :class:`~pathlib.Path` is a folder. A text that could be read in two ways is refused: a
+    folder here that has the form of a Hub id or bears the name of a zoo model. The run folder of
+    a build, such as ``runs/digits``, is taken as what it is.
 
     Args:
-        reference: a model folder, or the run folder that holds one.
+        reference: see the head of this module.
+        revision: in place of ``@revision``.
 
     Raises:
-        ModelReferenceError: nothing is there.
+        ModelReferenceError: it has no form that is known, or two meanings.
     """
-    text = str(reference)
-    path = Path(reference).expanduser()
-    if path.is_dir():
+    found = _parse(reference, revision)
+    if revision is not None and not isinstance(found, HubRef):
+        what = "a model of the zoo is pinned" if isinstance(found, ZooRef) else "a folder has none"
+        raise ModelReferenceError(
+            f"{str(reference)!r} takes no revision: {what}",
+            hint="leave the revision out, or give hf://org/name",
+        )
+    return found
+
+
+def _parse(reference: str | Path, revision: str | None) -> Path | ZooRef | HubRef:
+    if isinstance(reference, Path):
+        return _expanded(reference)
+    text = reference
+    if not text or "\0" in text or len(text) > _LONGEST:
+        raise ModelReferenceError(f"{text[:80]!r} names no model", hint=_FORMS)
+    if text.startswith(_HF):
+        return _hub_ref(text, revision)
+    if text.startswith(("https://", "http://")):
+        raise ModelReferenceError(
+            f"{text!r} is an address, not a model", hint="write hf://org/name for a repo on the Hub"
+        )
+    if text.startswith(_ZOO):
+        name = text.removeprefix(_ZOO)
+        if not _ZOO_NAME.fullmatch(name):
+            raise ModelReferenceError(f"{name!r} is not a name of the zoo", hint=_FORMS)
+        return ZooRef(name)
+    path = _expanded(Path(text))
+    if _is_written_as_path(text):
+        return path
+    if _HUB.fullmatch(text):
+        if not _is_there(path):
+            return _hub_ref(text, revision)
+        if revision is not None and "@" not in text:
+            return _hub_ref(text, revision)
+        if _is_run(path):
+            return path
+        raise _two_meanings(text, "a folder here", "a repo on the Hub", f"{_HF}{text}")
+    if _is_there(path):
+        if _ZOO_NAME.fullmatch(text) and _is_listed(text):
+            raise _two_meanings(text, "a folder here", "a model of the zoo", f"{_ZOO}{text}")
+        return path
+    if _ZOO_NAME.fullmatch(text) and _is_listed(text):
+        return ZooRef(text)
+    raise _nothing(text)
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ModelReferenceError(
+            f"{str(path)!r} lies in the home of somebody unknown here", hint=_FORMS
+        ) from None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file system takes, or a folder that may not be looked into
+        return False
+
+
+def _is_written_as_path(text: str) -> bool:
+    return (
+        text in (".", "..")
+        or text.startswith(("./", "../", "/", "~"))
+        or "\\" in text
+        or Path(text).is_absolute()
+    )
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "run.json").is_file() or (path / "model" / CONFIG).is_file()
+
+
+def _is_listed(name: str) -> bool:
+    from cascadezoo.hub.zoo import get_zoos
+
+    zoos = get_zoos()
+    return name in zoos.models or name in zoos.contested
+
+
+def _two_meanings(text: str, one: str, other: str, spelling: str) -> ModelReferenceError:
+    return ModelReferenceError(
+        f"{text!r} may be {one} or {other}",
+        hint=f"write ./{text} for the folder, {spelling} for {other.replace('a ', 'the ', 1)}",
+    )
+
+
+def _nothing(text: str) -> ModelReferenceError:
+    from cascadezoo.hub.zoo import get_zoos
+
+    names = sorted(get_zoos().models)
+    close = difflib.get_close_matches(text, names, n=3, cutoff=0.6)
+    if close:
+        hint = f"did you mean {' or '.join(repr(c) for c in close)}?"
+    elif names:
+        hint = f"cascadezoo zoo list shows the models of the zoo, such as {names[0]}"
+    else:
+        hint = "cascadezoo build shapes-demo makes one in runs/shapes-demo"
+    return ModelReferenceError(
+        f"there is no model {text!r}: no such folder, and no zoo lists it", hint=hint
+    )
+
+
+def _hub_ref(text: str, revision: str | None) -> HubRef:
+    repo_id, at, written = text.removeprefix(_HF).partition("@")
+    parts = repo_id.split("/")
+    sound = len(parts) == 2 and all(_PART.fullmatch(p) for p in parts)
+    if not sound or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
+        raise ModelReferenceError(
+            f"{repo_id!r} is not the id of a repo on the Hub",
+            hint="it has the form org/name, of letters, digits, '-', '_' and '.'",
+        )
+    if at and revision is not None and revision != written:
+        raise ModelReferenceError(
+            f"{text!r} names one revision, and {revision!r} is another", hint="give one of them"
+        )
+    wanted = written if at else revision
+    if wanted is not None and (
+        not _REVISION.fullmatch(wanted) or ".." in wanted or "//" in wanted or "/." in wanted
+    ):
+        raise ModelReferenceError(
+            f"{wanted!r} is not a revision: a branch, a tag or a commit of 40 digits",
+            hint=f"https://huggingface.co/{repo_id}/commits/main lists them",
+        )
+    return HubRef(repo_id, wanted)
+
+
+def locate(reference: str | Path, revision: str | None = None, offline: bool | None = None) -> Path:
+    """The model folder that a reference leads to; pulls it where it lies on the Hub.
+
+    Args:
+        reference: a model folder, the run folder that holds one, a zoo name, or a repo on the
+            Hub; see :func:`parse_reference`.
+        revision: of a repo on the Hub: a branch, a tag or a commit; None is ``main``.
+        offline: True sends no request and takes what was pulled before; None does so where
+            ``HF_HUB_OFFLINE`` is set.
+
+    Returns:
+        A folder whose files are there. What was pulled has been compared with its config.json.
+
+    Raises:
+        ModelReferenceError: the reference leads nowhere, or has two meanings.
+        HubError: the Hub has no such repo, denies it, or cannot be reached.
+        ModelError: what the Hub has is no model, or arrives damaged twice.
+    """
+    found = parse_reference(reference, revision)
+    if isinstance(found, Path):
+        return _local_folder(found, str(reference))
+    from cascadezoo.errors import HubNotFound
+    from cascadezoo.hub.fetch import pull_hub
+
+    if isinstance(found, HubRef):
+        try:
+            return pull_hub(found, offline=offline)
+        except HubNotFound as error:
+            if str(reference).startswith(_HF):
+                raise
+            raise HubNotFound(
+                f"{error.what} (there is no folder {str(reference)!r} here either)", hint=error.hint
+            ) from error
+    from cascadezoo.hub.zoo import bundled_folder, find
+
+    model = find(found.name)
+    folder = bundled_folder(model)
+    if folder is not None or model.repo is None:
+        return _local_folder(folder or Path(found.name), found.name)
+    return pull_hub(HubRef(model.repo, model.commit), offline=offline, records=model.files)
+
+
+def _local_folder(path: Path, text: str) -> Path:
+    if _is_there(path) and path.is_dir():
         for folder in (path, path / "model"):
             if (folder / CONFIG).is_file():
                 return folder
@@ -43,17 +274,8 @@ def locate(reference: str | Path) -> Path:
             f"{text} holds no model: there is no {CONFIG} in it",
             hint="give the run folder of a finished build, or its model/ folder",
         )
-    if path.exists():
-        raise ModelReferenceError(f"{text} is a file, not a model folder")
-    if is_hub_id(text):
-        raise ModelReferenceError(
-            f"there is no folder {text!r}, and this cascadezoo does not reach the Hub yet",
-            hint=f"hf download {text.removeprefix('hf://').partition('@')[0]} --local-dir DIR, "
-            "then give DIR",
-        )
-    names = [model.name for model in read_manifest().models]
-    listed = f"the zoo has {', '.join(names)}" if names else "the zoo lists no models yet"
+    if _is_there(path):
+        raise ModelReferenceError(f"{text} is a file, not a model folder", hint=_FORMS)
     raise ModelReferenceError(
-        f"there is no model {text!r}: no such folder, and {listed}",
-        hint="cascadezoo build shapes-demo makes one in runs/shapes-demo",
+        f"there is no model {text!r}: no such folder", hint="look at how the path is written"
     )

@@ -20,6 +20,12 @@ __all__ = ["Verified", "cache_folder"]
 # A file that changed within the clock's grain of being hashed could change again unseen.
 SETTLED = 2.0
 
+# What was hashed too soon to be kept on disk is believed, in this process, for as long as it takes
+# to load it, where it is older than the grain of this machine's own disks.
+_GRAIN = 0.05
+_MOMENT = 2 * SETTLED
+_recent: dict[tuple[str, str], tuple[list[str | int], float]] = {}
+
 
 class Verified:
     """What is known of the files of one model folder.
@@ -36,7 +42,11 @@ class Verified:
 
     def holds(self, name: str, sha256: str) -> bool:
         """Whether the file was found to have that sha256 and was not touched since."""
-        return self._known.get(name) == [sha256, *_stamp(self.folder / name)]
+        row = [sha256, *_stamp(self.folder / name)]
+        if self._known.get(name) == row:
+            return True
+        recent, when = _recent.get((str(self._path), name), ([], 0.0))
+        return recent == row and time.monotonic() - when < _MOMENT
 
     def remember(self, digests: Mapping[str, str]) -> None:
         """Keep what was found, for files that have not changed just now."""
@@ -44,8 +54,11 @@ class Verified:
         now = time.time_ns()
         for name, sha256 in digests.items():
             stamp = _stamp(self.folder / name)
-            if now - max(stamp[3:]) > SETTLED * 1e9:
+            age = (now - max(stamp[3:])) / 1e9
+            if age > SETTLED:
                 known[name] = [sha256, *stamp]
+            elif age > _GRAIN:
+                _recent[str(self._path), name] = ([sha256, *stamp], time.monotonic())
         if known == self._known:
             return
         self._known = known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -15,7 +16,20 @@ from cascadezoo.registry import Origin
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-__all__ = ["check_requires", "derive_requires", "install_line", "missing"]
+__all__ = [
+    "changed_since",
+    "check_requires",
+    "derive_requires",
+    "install_line",
+    "missing",
+    "where_from",
+]
+
+# What a spec or a pulled model may say of a distribution ends in a line that people paste into a
+# shell: letters and comparisons, no quotes, no markers, no options.
+_PLAIN = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]*\])?[ ]*\(?[A-Za-z0-9.,<>=!~*+ -]*\)?"
+)
 
 
 def derive_requires(origins: Iterable[Origin], stated: Iterable[str] = ()) -> list[str]:
@@ -50,6 +64,9 @@ def check_requires(stated: Iterable[str], only: frozenset[str] | None = None) ->
             # A spec or a pulled model is data: it may name a package, never a place to fetch from.
             yield Problem(path, f"{text!r} names an address; give a name and a version range")
             continue
+        if not _PLAIN.fullmatch(text):
+            yield Problem(path, f"{text!r} is more than a name and a version range")
+            continue
         if only is not None and canonical_name(requirement.name) not in only:
             continue
         have = _installed(requirement.name)
@@ -68,15 +85,66 @@ def missing(stated: Iterable[str]) -> list[str]:
     rows = []
     for text in stated:
         requirement = _parse(text)
-        if requirement is None or requirement.url is not None:
+        if requirement is None or requirement.url is not None or not _PLAIN.fullmatch(text):
             continue
         if _installed(requirement.name) is None:
             rows.append(text)
     return rows
 
 
+def where_from(stated: Iterable[str]) -> str | None:
+    """A hint at what may bring a name that nothing answers to; None where nothing is known.
+
+    Only what the spec itself requires is named: a guess at a package is a risk.
+    """
+    stated = list(stated)
+    absent = missing(stated)
+    if absent:
+        return f"it may come from: {install_line(absent)}"
+    unmet = next((p.hint for p in check_requires(stated) if p.hint), None)
+    return unmet and f"it may come with another version of what is installed: {unmet}"
+
+
+def changed_since(stated: Iterable[str], name: str, origin: Origin) -> str | None:
+    """A hint where another version of a distribution wrote a config that is refused now.
+
+    Args:
+        stated: the spec's ``requires``.
+        name: of the kind that the config is of.
+        origin: who registers it here.
+    """
+    then = _written_with(stated, origin)
+    if then is None:
+        return None
+    return (
+        f"{name} may have changed since {origin.distribution} {then}, which this was written with; "
+        f"{origin.version} is installed: {install_line([f'{origin.distribution}=={then}'])}"
+    )
+
+
+def _written_with(stated: Iterable[str], origin: Origin) -> str | None:
+    """The version that :func:`derive_requires` stated; None where that one is installed."""
+    for text in stated:
+        requirement = _parse(text) if _PLAIN.fullmatch(text) else None
+        if requirement is None or canonical_name(requirement.name) != canonical_name(
+            origin.distribution
+        ):
+            continue
+        least = [s.version for s in requirement.specifier if s.operator in (">=", "==", "~=")]
+        if not least or not (_is_version(least[0]) and _is_version(origin.version)):
+            return None
+        same = Version(least[0]) == Version(Version(origin.version).public)
+        return None if same else least[0]
+    return None
+
+
 def install_line(requirements: Iterable[str], *, upgrade: bool = False) -> str:
-    """The pip command that installs them, quoted for a shell."""
+    """The pip command that installs them, quoted for a shell.
+
+    Args:
+        requirements: names and version ranges that :func:`check_requires` finds nothing wrong with.
+        upgrade: add ``--upgrade``.
+    """
     quoted = " ".join(f"'{text}'" for text in requirements)
     return f"pip install {'--upgrade ' if upgrade else ''}{quoted}"
 

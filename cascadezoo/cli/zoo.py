@@ -1,0 +1,285 @@
+"""``cascadezoo zoo``: the models that are listed, and what is true of them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cascadezoo.cli.lazy import Commands
+from cascadezoo.cli.options import Whole, examples, json_option
+from cascadezoo.cli.output import clean, echo, echo_json, human_bytes, human_count, table
+
+if TYPE_CHECKING:
+    from cascadezoo.hub.manifest import ZooFigure, ZooModel
+    from cascadezoo.hub.zoo import Listed, Zoos
+    from cascadezoo.hub.zoo_search import Found
+
+MANIFEST = "zoo_manifest.json"
+
+
+@click.group("zoo", cls=Commands)
+def command() -> None:
+    """List, show, add, verify and search pretrained models."""
+
+
+@command.command(
+    "list",
+    epilog=examples(
+        "cascadezoo zoo list",
+        "cascadezoo zoo list 'shapes*' --json",
+    ),
+)
+@click.argument("pattern", metavar="[GLOB]", default="*")
+@json_option
+def list_(pattern: str, as_json: bool) -> None:
+    """List the models of the zoo, and of the zoos that plugins bring.
+
+    Each name can be given to sample, pull and Cascade.from_pretrained.
+    """
+    from cascadezoo.hub.zoo import get_zoos
+
+    zoos = get_zoos()
+    rows = zoos.matching(pattern)
+    if as_json:
+        echo_json([_row(row) for row in rows])
+    elif rows:
+        head = ("MODEL", "DATA", "PARAMETERS", "BYTES", "FIGURE", "FROM", "DESCRIPTION")
+        echo(table(head, map(_cells, rows), right=(2, 3)))
+    else:
+        echo(f"no zoo lists a model that matches {pattern!r}", err=True)
+    _tell_faults(zoos)
+
+
+@command.command("show", epilog=examples("cascadezoo zoo show shapes-tiny"))
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show what the zoo knows of a model."""
+    from cascadezoo.hub.zoo import get_zoos
+    from cascadezoo.spec.requires import install_line, missing
+
+    listed = get_zoos().get(name)
+    model = listed.model
+    absent = missing(model.requires)
+    if as_json:
+        echo_json({**_row(listed), "missing": absent})
+        return
+    echo(f"{model.name}: {clean(model.description)}" if model.description else model.name)
+    rows = [
+        ("lies", _place(model)),
+        ("listed", f"by {listed}"),
+        ("images", f"{model.size}x{model.size}"),
+        ("parameters", f"{model.parameters:,}"),
+        ("data", model.data),
+        ("licence", model.license),
+        ("requires", ", ".join(model.requires) or "-"),
+        ("spec", f"sha256 {model.spec_digest}"),
+    ]
+    for label, text in rows:
+        echo(f"  {label:<11} {clean(text)}")
+    if model.metrics:
+        figures = [(key, _figure(key, figure)) for key, figure in model.metrics.items()]
+        echo("\n" + table(("FIGURE", "VALUE"), figures))
+    files = [(key, human_bytes(f.size), f.sha256) for key, f in model.files.items()]
+    echo("\n" + table(("FILE", "SIZE", "SHA256"), files, right=(1,)))
+    if absent:
+        echo(f"\nIt needs what is not installed: {install_line(absent)}", err=True)
+    else:
+        echo(f"\nNext: cascadezoo sample {model.name}", err=True)
+
+
+@command.command(
+    "add",
+    epilog=examples(
+        "cascadezoo zoo add org/name",
+        "cascadezoo zoo add org/name@v1 --name shapes-large --manifest zoo/manifest.json",
+    ),
+)
+@click.argument("reference", metavar="REF")
+@click.option("--name", metavar="NAME", help="Its name in the zoo; else that of its spec.")
+@click.option(
+    "--manifest",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=MANIFEST,
+    show_default=True,
+    metavar="FILE",
+    help="The manifest to write to; made where there is none.",
+)
+@json_option
+def add(reference: str, name: str | None, manifest: Path, as_json: bool) -> None:
+    """Write the entry of a published model into a manifest.
+
+    REF is org/name or org/name@revision on the Hub. A branch or tag is followed once, and the
+    commit that it leads to is written down. An entry of the same name and repo is replaced.
+    """
+    from cascadezoo.hub.zoo import add_entry, zoo_entry
+
+    model = zoo_entry(reference, name=name)
+    before = add_entry(model, manifest)
+    if as_json:
+        echo_json({"manifest": str(manifest), "replaced": before is not None, **_data(model)})
+        return
+    if before == model:
+        echo(f"{clean(manifest)} has {model.name} already, at the same commit")
+    elif before is None:
+        echo(f"added {model.name} to {clean(manifest)}: {_place(model)}")
+    else:
+        echo(f"moved {model.name} in {clean(manifest)} from {before.commit} to {model.commit}")
+    echo(f"Next: cascadezoo zoo verify --manifest {shlex.quote(str(manifest))}", err=True)
+
+
+@command.command(
+    "verify",
+    epilog=examples(
+        "cascadezoo zoo verify",
+        "cascadezoo zoo verify shapes-tiny --offline",
+        "cascadezoo zoo verify --manifest zoo_manifest.json",
+    ),
+)
+@click.argument("name", required=False)
+@click.option("--offline", is_flag=True, help="Read the local cache of the Hub, weights and all.")
+@click.option(
+    "--manifest",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Verify the entries of a file, not the installed zoos'.",
+)
+@json_option
+@click.pass_context
+def verify(
+    ctx: click.Context, name: str | None, offline: bool, manifest: Path | None, as_json: bool
+) -> None:
+    """Hold entries against the models: every file's sha256 and what the entry tells.
+
+    Ends with exit code 1 where something is wrong or cannot be found out.
+    """
+    from cascadezoo.errors import CascadezooError
+    from cascadezoo.hub.zoo import entries_to_verify
+    from cascadezoo.hub.zoo import verify as hold
+
+    models, notes = entries_to_verify(name, manifest)
+    rows: list[dict[str, Any]] = []
+    for model in models:
+        try:
+            faults = hold(model, offline=offline)
+        except CascadezooError as error:
+            if name is not None:
+                raise
+            faults = [error.what]
+        rows.append({"name": model.name, "ok": not faults, "faults": faults})
+        if not as_json:
+            echo(f"{'ok' if not faults else 'WRONG':<6} {model.name}: {_place(model)}")
+            for fault in faults:
+                echo(f"       {clean(fault)}")
+    if as_json:
+        echo_json({"models": rows, "problems": notes})
+    for note in notes:
+        echo(clean(note), err=True)
+    if notes or not all(row["ok"] for row in rows):
+        ctx.exit(1)
+
+
+@command.command(
+    "search",
+    epilog=examples(
+        "cascadezoo zoo search shapes",
+        "cascadezoo zoo search '' --limit 100 --json",
+    ),
+)
+@click.argument("text")
+@click.option(
+    "--limit",
+    type=Whole(1, 1000),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="How many models to show.",
+)
+@json_option
+def search(text: str, limit: int, as_json: bool) -> None:
+    """Search the Hub for models made with cascadezoo; the most downloaded come first.
+
+    TEXT is looked for in the names of repos. What is found was looked at by nobody, other than
+    what `zoo list` shows.
+    """
+    from cascadezoo.hub.zoo_search import search as ask
+
+    found = ask(text, limit=limit)
+    if as_json:
+        echo_json([model.to_dict() for model in found])
+    elif found:
+        rows = [
+            (m.repo, human_count(m.downloads), m.likes, m.updated, _note(m), _tags(m))
+            for m in found
+        ]
+        head = ("REPO", "DOWNLOADS", "LIKES", "UPDATED", "NOTE", "TAGS")
+        echo(table(head, rows, right=(1, 2)))
+        echo(f"Next: cascadezoo sample {shlex.quote(found[0].repo)}", err=True)
+    else:
+        echo(f"the Hub has no cascadezoo model with {text!r} in its name", err=True)
+
+
+def _note(found: Found) -> str:
+    notes = ["gated"] * found.gated + ["private"] * found.private
+    return ", ".join(notes + [f"in the zoo: {name}" for name in found.zoo]) or "-"
+
+
+def _tags(found: Found) -> str:
+    # Those with a colon are the Hub's own: licence, dataset, region.
+    return ", ".join(tag for tag in found.tags if ":" not in tag and tag != "cascadezoo")
+
+
+def _row(listed: Listed) -> dict[str, Any]:
+    origin = listed.origin
+    return {
+        **_data(listed.model),
+        "zoo": listed.zoo,
+        "distribution": origin.distribution,
+        "version": origin.version,
+    }
+
+
+def _data(model: ZooModel) -> dict[str, Any]:
+    from cascadezoo.hub.manifest import model_dict
+
+    return {**model_dict(model), "bytes": model.bytes}
+
+
+def _cells(listed: Listed) -> tuple[object, ...]:
+    model = listed.model
+    return (
+        model.name,
+        f"{model.data} {model.size}x{model.size}",
+        human_count(model.parameters),
+        human_bytes(model.bytes),
+        _headline(model),
+        listed.origin,
+        model.description,
+    )
+
+
+def _headline(model: ZooModel) -> str | None:
+    for key, figure in model.metrics.items():
+        if key.startswith("kid."):
+            return f"{key} {_figure(key, figure)}"
+    return None
+
+
+def _figure(name: str, figure: ZooFigure) -> str:
+    scale, suffix = (1000, " x 10^-3") if name.startswith("kid.") else (1, "")
+    spread = "" if figure.std is None else f" +- {figure.std * scale:.2f}"
+    unit = "" if figure.unit is None else f" {figure.unit}"
+    return f"{figure.value * scale:.2f}{spread}{suffix}{unit}"
+
+
+def _place(model: ZooModel) -> str:
+    where = "ships with cascadezoo" if model.bundled else f"{model.repo}@{model.commit}"
+    return f"{where}, {len(model.files)} files, {human_bytes(model.bytes)}"
+
+
+def _tell_faults(zoos: Zoos) -> None:
+    for fault in zoos.faults:
+        echo(f"Problem: {clean(fault)}", err=True)

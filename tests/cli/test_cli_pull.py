@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+
+def test_help_tells_the_forms(invoke):
+    told = invoke("pull", "--help").stdout
+    for word in ("REF", "--to", "--revision", "--offline", "--json", "org/name@revision"):
+        assert word in told
+
+
+def test_a_folder_is_checked_where_it_is(invoke, model):
+    told = invoke("pull", model)
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout == f"pulled lone: 2 files, {told.stdout.partition('files, ')[2]}"
+    data = json.loads(invoke("pull", model, "--json").stdout)
+    assert (data["folder"], data["repo"], data["changed"]) == (str(model), None, None)
+    assert data["bytes"] == sum(data["files"].values())
+
+
+def test_from_a_folder_to_a_folder(invoke, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model, "models/lone")
+    told = invoke("pull", "./models/lone", "--to", "mine/lone")
+    assert told.exit_code == 0, told.stderr
+    assert told.stderr == "Next: cascadezoo sample ./mine/lone\n"
+    assert (tmp_path / "mine/lone/config.json").is_file()
+    assert "holds lone already" in invoke("pull", "./models/lone", "--to", "mine/lone").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["models/lone"], "'models/lone' may be a folder here or a repo on the Hub"),
+        (["./models/lone", "--revision", "main"], "takes no revision"),
+        (["./models/none"], "no such folder"),
+        (["hf://x"], "is not the id of a repo"),
+        (["org/name@a..b"], "is not a revision"),
+        (["org/name", "--offline"], "was not pulled before"),
+        (["./models/lone", "--to", "full"], "is not empty and holds no model"),
+        (["no\x1bthing"], "no\\x1bthing"),
+    ],
+)
+def test_what_cannot_be_pulled(args, said, invoke, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    shutil.copytree(model, "models/lone")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years")
+    told = invoke("pull", *args)
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert said in told.stderr
+    assert "\x1b" not in told.stderr
+    assert "\nHint: " in told.stderr
+    error = json.loads(invoke("pull", *args, "--json").stderr)["error"]
+    assert error["hint"]
+
+
+def test_an_ambiguous_name_tells_both_spellings(invoke, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model, "models/lone")
+    shutil.copytree(model, "shapes-tiny")
+    hint = invoke("pull", "models/lone").stderr.partition("Hint: ")[2]
+    assert hint == (
+        "write ./models/lone for the folder, hf://models/lone for the repo on the Hub\n"
+    )
+    hint = invoke("sample", "shapes-tiny").stderr.partition("Hint: ")[2]
+    assert hint == "write ./shapes-tiny for the folder, zoo:shapes-tiny for the model of the zoo\n"

@@ -1,0 +1,210 @@
+"""``cascadezoo zoo``: what is shown, how it is told, and that no text of strangers acts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from cascadezoo.hub.zoo import bundled_folder, find
+
+ENTRY = {
+    "name": "digits",
+    "description": "Digits.\x1b[2J\u202egnp",
+    "repo": "someone/digits",
+    "commit": "0123456789abcdef0123456789abcdef01234567",
+    "spec_digest": "ab" * 32,
+    "files": {"config.json": {"sha256": "cd" * 32, "size": 2048}},
+    "size": 28,
+    "parameters": 1234,
+    "data": "mnist",
+    "license": "mit",
+    "requires": ["cascadezoo-that-is-not-there>=2"],
+    "metrics": {
+        "kid.inception.n10000": {"value": 0.01, "std": 0.002},
+        "psnr.n64": {"value": 30.5, "unit": "dB"},
+    },
+}
+
+PLUGIN = """
+import json
+from cascadezoo import hookimpl
+from cascadezoo.registry import ZooEntry
+
+@hookimpl
+def register_zoos():
+    return [ZooEntry(name="mine", summary="mine", impl="zoo_mine:load")]
+
+def load():
+    return json.loads({text!r})
+"""
+
+
+@pytest.fixture
+def with_zoo(cascadezoo, plugin):
+    """Runs commands where a plugin brings a zoo of these entries."""
+
+    def install(*entries):
+        text = json.dumps({"version": 1, "models": list(entries)})
+        env = plugin("zoo-mine", PLUGIN.format(text=text))
+        return lambda *args: cascadezoo("zoo", *args, env=env)
+
+    return install
+
+
+def test_list_names_what_ships_with_the_package(invoke):
+    told = invoke("zoo", "list")
+    assert told.exit_code == 0
+    assert told.stderr == ""
+    head, row, *rest = told.stdout.splitlines()
+    assert head.split()[:3] == ["MODEL", "DATA", "PARAMETERS"]
+    assert row.startswith("shapes-tiny  shapes 32x32")
+    assert "kid.small.n1000 14.89 +- 1.96 x 10^-3" in row
+    assert rest == []
+
+
+def test_list_json_is_the_manifest(invoke):
+    (row,) = json.loads(invoke("zoo", "list", "shapes-*", "--json").stdout)
+    model = find("shapes-tiny")
+    assert row["name"] == model.name
+    assert (row["bundled"], row["repo"], row["commit"]) == (True, None, None)
+    assert row["files"]["config.json"]["sha256"] == model.files["config.json"].sha256
+    assert row["spec_digest"] == model.spec_digest
+    assert row["metrics"]["kid.small.n1000"]["value"] == model.metrics["kid.small.n1000"].value
+    assert (row["zoo"], row["distribution"]) == ("cascadezoo", "cascadezoo")
+    assert row["bytes"] == model.bytes
+
+
+def test_a_glob_that_matches_nothing(invoke):
+    told = invoke("zoo", "list", "x*")
+    assert (told.exit_code, told.stdout) == (0, "")
+    assert "no zoo lists a model that matches 'x*'" in told.stderr
+    assert json.loads(invoke("zoo", "list", "x*", "--json").stdout) == []
+
+
+def test_show_tells_all_of_an_entry(invoke):
+    told = invoke("zoo", "show", "shapes-tiny")
+    assert told.exit_code == 0
+    model = find("shapes-tiny")
+    for text in (f"{model.parameters:,}", "apache-2.0", "ships with cascadezoo", model.spec_digest):
+        assert text in told.stdout
+    for name, record in model.files.items():
+        assert any(line.split()[::3] == [name, record.sha256] for line in told.stdout.splitlines())
+    assert told.stderr == "\nNext: cascadezoo sample shapes-tiny\n"
+    row = json.loads(invoke("zoo", "show", "shapes-tiny", "--json").stdout)
+    assert row == {**json.loads(invoke("zoo", "list", "--json").stdout)[0], "missing": []}
+
+
+def test_show_of_an_unknown_name_tells_the_nearest(invoke):
+    told = invoke("zoo", "show", "shapes-tinny", "--json")
+    assert told.exit_code == 2
+    error = json.loads(told.stderr)["error"]
+    assert error["code"] == "lookup"
+    assert "did you mean 'shapes-tiny'?" in error["hint"]
+
+
+def test_a_plugins_zoo_is_shown_and_cannot_trick_the_terminal(with_zoo):
+    zoo = with_zoo(ENTRY)
+    listed = zoo("list")
+    assert listed.returncode == 0, listed.stderr
+    shown = zoo("show", "digits")
+    assert shown.returncode == 0, shown.stderr
+    for told in (listed, shown, zoo("list", "--json")):
+        assert not {"\x1b", "\u202e"} & set(told.stdout + told.stderr)
+    assert "someone/digits@0123456789abcdef" in shown.stdout
+    assert "the zoo 'mine' of zoo-mine 1.0" in shown.stdout
+    assert "10.00 +- 2.00 x 10^-3" in shown.stdout
+    assert "30.50 dB" in shown.stdout
+    assert "pip install 'cascadezoo-that-is-not-there>=2'" in shown.stderr
+
+
+def test_two_zoos_that_claim_one_name(with_zoo):
+    zoo = with_zoo({**ENTRY, "name": "shapes-tiny"})
+    listed = zoo("list")
+    assert listed.returncode == 0
+    assert "shapes-tiny" not in listed.stdout
+    for told in (listed.stderr, zoo("show", "shapes-tiny").stderr):
+        assert "the zoo 'cascadezoo' of cascadezoo" in told
+        assert "the zoo 'mine' of zoo-mine 1.0" in told
+    assert zoo("show", "shapes-tiny").returncode == 1
+    verified = zoo("verify")
+    assert verified.returncode == 1
+    assert "neither is used" in verified.stderr
+
+
+def test_verify_of_what_ships_with_the_package(invoke):
+    told = invoke("zoo", "verify", "shapes-tiny")
+    assert told.exit_code == 0
+    assert told.stdout.startswith("ok     shapes-tiny: ships with cascadezoo, 7 files")
+    assert json.loads(invoke("zoo", "verify", "--json").stdout) == {
+        "models": [{"name": "shapes-tiny", "ok": True, "faults": []}],
+        "problems": [],
+    }
+
+
+def test_verify_tells_a_wrong_entry_and_fails(invoke, tmp_path):
+    row = json.loads(invoke("zoo", "list", "--json").stdout)[0]
+    for key in ("zoo", "distribution", "version", "bytes"):
+        del row[key]
+    row["files"]["samples.png"]["sha256"] = "0" * 64
+    path = tmp_path / "zoo.json"
+    path.write_text(json.dumps({"version": 1, "models": [row]}))
+    told = invoke("zoo", "verify", "--manifest", path)
+    assert told.exit_code == 1
+    assert told.stdout.splitlines()[0].startswith("WRONG  shapes-tiny")
+    assert "samples.png has sha256" in told.stdout
+    found = invoke("zoo", "verify", "shapes-tiny", "--manifest", path, "--json")
+    assert found.exit_code == 1
+    assert json.loads(found.stdout)["models"][0]["ok"] is False
+
+
+def test_verify_offline_looks_into_the_cache(invoke, tmp_path, monkeypatch):
+    """A model in the Hub's cache is verified without a request, and a damaged one is told."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    row = json.loads(invoke("zoo", "list", "--json").stdout)[0]
+    for key in ("zoo", "distribution", "version", "bytes"):
+        del row[key]
+    row |= {"bundled": False, "repo": ENTRY["repo"], "commit": ENTRY["commit"]}
+    path = tmp_path / "zoo.json"
+    path.write_text(json.dumps({"version": 1, "models": [row]}))
+
+    absent = invoke("zoo", "verify", "shapes-tiny", "--manifest", path, "--offline")
+    assert absent.exit_code == 2
+    assert "is not in the local cache of the Hub" in absent.stderr
+    assert "cascadezoo pull shapes-tiny" in absent.stderr
+
+    folder = tmp_path / "hub" / "models--someone--digits" / "snapshots" / ENTRY["commit"]
+    shutil.copytree(bundled_folder(find("shapes-tiny")), folder)
+    told = invoke("zoo", "verify", "--manifest", path, "--offline")
+    assert told.exit_code == 0, told.output
+    assert "someone/digits@0123456789abcdef" in told.stdout
+
+    with (folder / "stages" / "coarse" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    damaged = invoke("zoo", "verify", "--manifest", path, "--offline")
+    assert damaged.exit_code == 1
+    assert "stages/coarse/model.safetensors has sha256" in damaged.stdout
+
+
+@pytest.mark.parametrize("reference", ["shapes-tiny", "./folder", "hf://x", "a/b@refs/pr/3"])
+def test_add_takes_published_models_only(invoke, tmp_path, monkeypatch, reference):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    told = invoke("zoo", "add", reference)
+    assert told.exit_code == 2
+    assert "Hint: " in told.stderr
+    assert not (tmp_path / "zoo_manifest.json").exists()
+
+
+def test_verify_of_a_file_that_is_not_there(invoke, tmp_path):
+    told = invoke("zoo", "verify", "--manifest", tmp_path / "none.json")
+    assert told.exit_code == 2
+    assert "cascadezoo zoo add REF makes one" in told.stderr
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "many"])
+def test_search_limits_are_bounded(invoke, limit):
+    assert invoke("zoo", "search", "x", "--limit", limit).exit_code == 2

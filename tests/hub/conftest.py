@@ -1,0 +1,44 @@
+"""The fixture ``hub``: a Hugging Face Hub on 127.0.0.1, for this process and for subprocesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import LocalHub
+
+_OUTSIDE = (
+    *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_XET_CACHE", "HF_ASSETS_CACHE", "HF_TOKEN_PATH"),
+    *("HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME"),
+    *("HF_HUB_DISABLE_IMPLICIT_TOKEN", "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"),
+)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """A Hub of this test's own, and an environment that knows no other.
+
+    The variables of ``hub.env`` are set in this process too. The client reads most of them when
+    it is imported, which may have been long ago: what would reach the developer's own files (the
+    cache, the token file) and the use of Xet are therefore set in the client's constants as well.
+    HF_ENDPOINT is not: code that is tested in this process has to hand the endpoint over.
+    """
+    # before the variables are set: the client must not keep the address of a server that is gone
+    from huggingface_hub import close_session, constants
+
+    home = tmp_path / "hf_home"
+    with LocalHub(home) as server:
+        for name in _OUTSIDE:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(constants, "HF_HOME", str(home))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        close_session()
+        yield server
+        close_session()
+    assert not server.errors, server.errors

@@ -1,0 +1,84 @@
+"""A small model in bytes, and what the pull tests ask of the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+REPO = "org/lone"
+WEIGHTS = "stages/coarse/model.safetensors"
+SPEC: dict[str, Any] = {
+    "name": "lone",
+    "data": {"source": "shapes", "config": {"size": 8, "count": 64, "test_count": 32}},
+    "stages": [
+        {
+            "name": "coarse",
+            "kind": "flow.v1",
+            "config": {"channels": 8, "multipliers": [1, 1], "steps": 2},
+        }
+    ],
+    "training": {
+        "batch_size": 16,
+        "losses": [],
+        "phases": [{"name": "coarse", "train": ["coarse"], "steps": 4}],
+    },
+    "evaluation": {"metrics": [], "extractor": "small"},
+}
+CARD = b"---\nlibrary_name: cascadezoo\n---\n# lone\n"
+METRICS = b'{"figures": []}\n'
+
+
+def make_files(folder: Path, seed: int = 0) -> dict[str, bytes]:
+    """The files of a model whose images are noise that follows its seed."""
+    import torch
+
+    from cascadezoo import Cascade, __version__
+    from cascadezoo.hub.layout import seal
+
+    cascade = Cascade.from_spec(SPEC)
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in cascade.parameters():
+            weight.add_(0.2 * torch.randn(weight.shape, generator=random))
+    cascade.save_pretrained(folder)
+    (folder / "README.md").write_bytes(CARD)
+    (folder / "metrics.json").write_bytes(METRICS)
+    seal(folder, cascade.spec, __version__)
+    return contents(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def record(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def changed(files: Mapping[str, bytes], /, **updates: Any) -> dict[str, bytes]:
+    """The same files with other keys in config.json."""
+    config = json.loads(files["config.json"])
+    config.update(updates)
+    return {**files, "config.json": json.dumps(config).encode()}
+
+
+def resealed(files: Mapping[str, bytes], /, **more: bytes) -> dict[str, bytes]:
+    """The files with some replaced, by their names with / as __, and config.json to match."""
+    files = {**files, **{n.replace("__", "/"): content for n, content in more.items()}}
+    rows = {n: record(c) for n, c in files.items() if n != "config.json"}
+    return changed(files, files=rows)
+
+
+def lines(hub: Any) -> list[str]:
+    """The requests that came, without their queries."""
+    return [f"{r.method} {r.path.partition('?')[0]}" for r in hub.requests]
+
+
+def here() -> list[str]:
+    """What lies in the current folder."""
+    return sorted(path.name for path in Path().iterdir())

@@ -1,0 +1,102 @@
+"""Two versions of a small model, as bytes, and what the publish tests ask of the Hub."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from hub_server import Commit, LocalHub, Repo
+from PIL import Image
+from pull_cases import make_files, resealed
+
+from cascadezoo.hub.card import block
+
+REPO = "org/lone"
+WEIGHTS = "stages/coarse/model.safetensors"
+CHANGES = r"^(POST .*/(create|preupload|batch|commit|branch|tag)|PUT|DELETE)"
+"""Requests by which something is made or sent."""
+
+FRONT = """\
+---
+library_name: cascadezoo
+license: apache-2.0
+pipeline_tag: unconditional-image-generation
+tags:
+- cascadezoo
+- image-generation
+---
+"""
+
+
+def card(value: float) -> bytes:
+    """A card as a build writes it."""
+    use = "## How to use it\n\n`cascadezoo sample path/to/lone`"
+    figures = f"## Figures\n\n| kid | {value} |"
+    parts = ["# lone", "A small flow.", block("use", use), block("figures", figures)]
+    return (FRONT + "\n" + "\n\n".join(parts) + "\n").encode()
+
+
+def picture(shade: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, 0, 0)).save(out, "png")
+    return out.getvalue()
+
+
+@cache
+def old() -> Mapping[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        files = make_files(Path(folder), seed=0)
+    return _seal(files, card(1.5), picture(10))
+
+
+@cache
+def new() -> Mapping[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        files = make_files(Path(folder), seed=1)
+    return _seal(files, card(0.5), picture(20))
+
+
+def _seal(files: Mapping[str, bytes], text: bytes, samples: bytes) -> dict[str, bytes]:
+    return resealed(dict(files) | {"README.md": text, "samples.png": samples})
+
+
+def write(files: Mapping[str, bytes], folder: Path) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def published(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files as they are in a repo: the commands on the card name it."""
+    text = files["README.md"].decode()
+    use = "## How to use it\n\n`cascadezoo sample {}`"
+    text = text.replace(block("use", use.format("path/to/lone")), block("use", use.format(REPO)))
+    return resealed(files, **{"README.md": text.encode()})
+
+
+def model_in(commit: Commit) -> dict[str, object]:
+    """The files of a commit, config.json as what it says."""
+    files = {n: c for n, c in commit.files.items() if n != ".gitattributes"}
+    return files | {"config.json": json.loads(files["config.json"])}
+
+
+def holds(repo: Repo, files: Mapping[str, bytes], revision: str = "main") -> bool:
+    """Whether a branch holds a model as it is published, and nothing else."""
+    wanted: dict[str, object] = dict(published(files))
+    wanted["config.json"] = json.loads(published(files)["config.json"])
+    return model_in(repo.head(revision)) == wanted
+
+
+def changes(hub: LocalHub) -> list[str]:
+    return [f"{r.method} {r.path.partition('?')[0]}" for r in hub.seen(CHANGES)]
+
+
+def puts(hub: LocalHub) -> int:
+    """How many objects were sent whole."""
+    return len([r for r in hub.seen("^PUT /lfs") if r.status == 200])

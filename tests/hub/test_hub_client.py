@@ -1,0 +1,257 @@
+"""The client's failures in this project's words, and what must not be in them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import socket
+import subprocess
+import sys
+import time
+import traceback
+
+import pytest
+from hub_server import Fault, LocalHub
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cascadezoo.cli.output import clean
+from cascadezoo.errors import (
+    CascadezooError,
+    HubConflict,
+    HubDenied,
+    HubError,
+    HubNotFound,
+    HubRefused,
+    HubUnavailable,
+)
+from cascadezoo.hub import client
+from cascadezoo.hub.client import hub_api, hub_endpoint, hub_token, translated
+from cascadezoo.hub.text import clean_remote, scrub
+
+ID = "org/name"
+TOKEN = "hf_" + "Ab3" * 12
+
+
+def ask(what: str = "the thing") -> None:
+    with translated(what):
+        hub_api().model_info(ID)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "exit_code"),
+    [
+        (400, {}, HubRefused, 1),
+        (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, HubDenied, 2),
+        (403, {}, HubDenied, 2),
+        (403, {"X-Error-Code": "GatedRepo"}, HubDenied, 2),
+        (403, {"X-Error-Message": "Access to this resource is disabled."}, HubDenied, 2),
+        (404, {}, HubNotFound, 2),
+        (404, {"X-Error-Code": "RepoNotFound"}, HubNotFound, 2),
+        (404, {"X-Error-Code": "RevisionNotFound"}, HubNotFound, 2),
+        (404, {"X-Error-Code": "EntryNotFound"}, HubNotFound, 2),
+        (409, {}, HubConflict, 1),
+        (412, {}, HubConflict, 1),
+        (413, {}, HubRefused, 1),
+        (418, {}, HubRefused, 1),
+        (429, {}, HubUnavailable, 1),
+        (500, {}, HubUnavailable, 1),
+        (504, {}, HubUnavailable, 1),
+    ],
+)
+def test_every_answer_has_its_error(
+    hub: LocalHub, status: int, headers: dict[str, str], kind: type[HubError], exit_code: int
+) -> None:
+    hub.fail(Fault("status", ".", status=status, headers=headers))
+    with pytest.raises(HubError) as raised:
+        ask("weights of org/name")
+    assert type(raised.value) is kind
+    assert raised.value.exit_code == exit_code
+    assert raised.value.what.startswith("weights of org/name: ")
+    assert "\n" not in raised.value.what
+    assert raised.value.hint
+    assert raised.value.to_dict()["code"] == kind.code
+
+
+def test_a_repo_that_is_not_there_tells_who_could_see_it(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(HubNotFound, match="no such repo, or it is private") as raised:
+        ask()
+    assert "hf auth whoami" in str(raised.value.hint)
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubNotFound) as raised:
+        ask()
+    assert "hf auth login" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:{}", "nonsense", "http://[::1", "ftp://x"])
+def test_an_address_where_nobody_answers(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", endpoint.format(free.getsockname()[1]))
+    with pytest.raises(HubUnavailable, match="cannot be reached") as raised:
+        ask()
+    assert "HF_ENDPOINT" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("kind", ["cut", "slow"])
+def test_a_connection_that_ends_or_hangs(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    hub.make_repo(ID)
+    monkeypatch.setitem(client._TIMEOUTS, "read", 0.2)
+    hub.fail(Fault(kind, ".", after_bytes=3, seconds=2.0))  # type: ignore[arg-type]
+    began = time.monotonic()
+    with pytest.raises(HubUnavailable):
+        ask()
+    assert time.monotonic() - began < 1.5
+    ask()
+
+
+def test_the_time_to_wait_is_kept(hub: LocalHub) -> None:
+    hub.fail(Fault("status", ".", status=429, headers={"Retry-After": "12"}))
+    with pytest.raises(HubUnavailable) as raised:
+        ask()
+    assert raised.value.retry_after == 12
+    for text in ("soon", "-1", "1e9", "²", "9" * 40):
+        hub.fail(Fault("status", ".", status=429, headers={"Retry-After": text}))
+        with pytest.raises(HubUnavailable) as raised:
+            ask()
+        assert raised.value.retry_after is None
+
+
+def test_endpoint_and_token_are_those_of_the_moment(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (hub_endpoint(), hub_token()) == (hub.url, hub.token)
+    monkeypatch.setenv("HF_ENDPOINT", "https://example.org/hub/")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert (hub_endpoint(), hub_token()) == ("https://example.org/hub", TOKEN)
+    assert hub_api().endpoint == "https://example.org/hub"
+    monkeypatch.delenv("HF_ENDPOINT")
+    assert hub_endpoint() == "https://huggingface.co"
+
+
+def test_offline_is_told(hub: LocalHub) -> None:
+    """The client reads the variable when it is imported."""
+    code = (
+        "from cascadezoo.errors import HubUnavailable\n"
+        "from cascadezoo.hub.client import hub_api, translated\n"
+        "try:\n"
+        "    with translated('x'):\n"
+        "        hub_api().model_info('org/name')\n"
+        "except HubUnavailable as error:\n"
+        "    print(error)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**hub.env, "HF_HUB_OFFLINE": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "HF_HUB_OFFLINE" in told.stdout, told.stderr
+    assert hub.requests == []
+
+
+def test_faults_of_this_program_stay_what_they_are() -> None:
+    for error in (KeyError("a"), TypeError("b"), ValueError("c"), AttributeError("d")):
+        with pytest.raises(type(error)), translated("x"):
+            raise error
+    with pytest.raises(HubDenied, match="^mine$"), translated("x"):
+        raise HubDenied("mine")
+    with pytest.raises(ZeroDivisionError), translated("x"):
+        _ = 1 / 0
+
+
+def test_a_full_disk_is_told(hub: LocalHub) -> None:
+    match = "config.json: /cache/x: No space left"
+    with pytest.raises(HubError, match=match) as raised, translated("config.json"):
+        raise OSError(28, "No space left on device", "/cache/x")
+    assert type(raised.value) is HubError
+    assert "HF_HOME" in str(raised.value.hint)
+
+
+# --- what must not be seen
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_tokens_are_in_no_message_and_no_traceback(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch, debug: str
+) -> None:
+    monkeypatch.setenv("CASCADEZOO_DEBUG", debug)
+    for secret in (hub.token, TOKEN, "a-token-that-looks-like-none"):
+        monkeypatch.setenv("HF_TOKEN", secret)
+        said = f"Bad token {secret}\x1b[2J https://me:pass@host/x?X-Amz-Signature=abcdef"
+        body = json.dumps({"error": said}).encode()
+        headers = {"X-Error-Message": f"Bad {secret}", "X-Request-Id": secret}
+        hub.fail(Fault("status", ".", status=403, body=body, headers=headers))
+        with pytest.raises(HubError) as raised:
+            ask()
+        text = "".join(traceback.format_exception(raised.value))
+        for hidden in (secret, "abcdef", "pass@", "\x1b"):
+            assert hidden not in str(raised.value)
+            assert hidden not in clean(text, keep="\n")
+        assert "***" in str(raised.value)
+        assert ("HfHubHTTPError" in text) is bool(debug)
+
+
+def test_tokens_and_controls_are_in_no_log(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub_api()
+    handlers = logging.getLogger("huggingface_hub").handlers
+    assert handlers
+    record = logging.LogRecord(
+        "huggingface_hub.x", 30, "f", 1, "PUT %s\x1b[31m", (f"https://a/b?sig=1 {TOKEN}",), None
+    )
+    for handler in handlers:
+        assert handler.filter(record)
+    assert record.getMessage() == "PUT https://a/b?*** hf_***[31m"
+
+
+def test_scrubbing() -> None:
+    shown = scrub(
+        f"Authorization: Bearer {TOKEN} at https://u:p@h/p?a=b&c=d, hf_hub_download({TOKEN!r})",
+        "p@h",
+    )
+    assert TOKEN not in shown
+    assert "u:p" not in shown
+    assert "c=d" not in shown
+    assert "hf_hub_download" in shown
+    assert scrub("plain text, nothing secret: a?b") == "plain text, nothing secret: a?b"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=80), st.integers(1, 60))
+def test_remote_text_is_one_short_line_that_steers_nothing(text: str, limit: int) -> None:
+    shown = clean_remote(text, limit)
+    assert len(shown) <= limit
+    assert shown.isprintable()
+    assert clean(shown) == shown
+    assert clean_remote(shown, limit) == shown
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60), st.integers(200, 599))
+def test_no_answer_makes_it_crash(body: bytes, status: int) -> None:
+    """Whatever a server says: an answer that is understood, or a HubError."""
+    from huggingface_hub.utils import hf_raise_for_status
+
+    http = importlib.import_module(client._LIBRARY)
+    request = http.Request("GET", "http://127.0.0.1/api/models/org/name")
+    answer = http.Response(status, content=body, request=request)
+    try:
+        with translated("x"):
+            hf_raise_for_status(answer)
+    except CascadezooError as error:
+        assert isinstance(error, HubError)
+        assert error.hint
+        assert isinstance(error, HubUnavailable) is (status >= 500 or status in (408, 425, 429))
+    else:
+        assert status < 400

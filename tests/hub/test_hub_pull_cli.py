@@ -1,0 +1,87 @@
+"""``cascadezoo pull`` and its kin against the local Hub, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import Fault
+from pull_cases import REPO, WEIGHTS, contents, here, make_files
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("lone") / "model")
+
+
+@pytest.fixture
+def repo(hub, files):
+    made = hub.make_repo(REPO, files)
+    hub.clear()
+    return made
+
+
+@pytest.fixture
+def run(hub, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+    def run(*args, **env):
+        return subprocess.run(
+            [sys.executable, "-m", "cascadezoo", *map(str, args)],
+            env={**os.environ, **hub.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def test_pull_then_sample(hub, repo, files, run):
+    told = run("pull", REPO)
+    assert told.returncode == 0, told.stderr
+    commit = repo.branches["main"]
+    assert told.stdout.startswith(f"pulled lone from {REPO}, commit {commit}: 4 files, ")
+    assert told.stderr == f"Next: cascadezoo sample {REPO}\n"
+    hub.clear()
+    told = run("sample", REPO, "-n", "2", "--device", "cpu", "-q", "-o", "x.png")
+    assert told.returncode == 0, told.stderr
+    assert Path("x.png").is_file()
+    assert len(hub.requests) == 1
+    assert hub.requests[0].headers["user-agent"].startswith("cascadezoo/")
+    told = run("pull", f"hf://{REPO}", "--to", "models/lone", "--offline", "--json")
+    data = json.loads(told.stdout)
+    assert (data["repo"], data["commit"], data["folder"]) == (REPO, commit, "models/lone")
+    assert contents(Path("models/lone")) == files
+    assert len(hub.requests) == 1
+
+
+def test_a_pull_that_fails_tells_what_to_do(hub, repo, run):
+    hub.fail(Fault("flip", f"GET .*{WEIGHTS}", times=9))
+    told = run("pull", REPO, "--to", "out")
+    assert (told.returncode, told.stdout, here()) == (2, "", [])
+    assert told.stderr.startswith(f"Error: {REPO} (commit {repo.branches['main']}): {WEIGHTS} was ")
+    assert "\nHint: " in told.stderr
+    hub.heal()
+    told = run("pull", "org/nothing", "--json")
+    assert (told.returncode, told.stdout) == (2, "")
+    error = json.loads(told.stderr)["error"]
+    assert error["code"] == "hub-not-found"
+    assert error["hint"]
+
+
+@pytest.mark.slow
+def test_no_token_is_ever_shown(hub, repo, run):
+    """Neither in messages nor, with CASCADEZOO_DEBUG, in tracebacks."""
+    for fault in ("status", "cut", "flip"):
+        hub.fail(Fault(fault, "HEAD|GET", times=99, status=503))
+        told = run("pull", REPO, CASCADEZOO_DEBUG="1")
+        assert told.returncode != 0
+        assert hub.token not in told.stdout + told.stderr
+        hub.heal()

@@ -1,0 +1,247 @@
+"""``cascadezoo publish`` to the Hub, and ``publish`` in a spec."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hub_server import Fault, LocalHub
+from push_cases import CHANGES, REPO, WEIGHTS, holds, new, old, write
+
+from cascadezoo.build import BuildResult, build_cascade
+from cascadezoo.cli.main import main
+from cascadezoo.errors import (
+    HubDenied,
+    InputError,
+    ModelReferenceError,
+    PublishFailed,
+)
+from cascadezoo.hub.local import Copied
+from cascadezoo.hub.publish import publish, read_destination
+from cascadezoo.hub.refs import HubRef
+
+TINY = "diffusion-pixelshuffle-vit-tiny"
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write(old(), tmp_path / "old")
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    return write(new(), tmp_path / "new")
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    def run(*args: object) -> Result:
+        return CliRunner().invoke(main, [str(a) for a in args], prog_name="cascadezoo")
+
+    return run
+
+
+def test_the_command(hub: LocalHub, model: Path, newer: Path, invoke: Invoke) -> None:
+    told = invoke("publish", "old", REPO, "--dry-run")
+    assert told.exit_code == 0, told.output
+    assert told.stdout.startswith(f"would publish lone as one commit to {REPO}\n  README.md  ")
+    assert hub.repos == {}
+    told = invoke("publish", "old", REPO, "--private", "--tag", "v1", "--message", "First")
+    assert told.exit_code == 0, told.output
+    commit = hub.repos[REPO].head()
+    assert told.stdout.splitlines()[1:] == [
+        f"url: {hub.url}/{REPO}",
+        f"commit: {commit.oid}, tag v1",
+    ]
+    assert (commit.message, hub.repos[REPO].private) == ("First", True)
+    told = invoke("publish", "old", f"hf://{REPO}")
+    assert told.stdout.startswith(f"{REPO} holds lone already, file by file the same\n")
+    assert f"commit: {commit.oid}" in told.stdout
+    hub.repos[REPO].commit({"stages/old/model.safetensors": b"x", "README.md": b"# Mine\n"})
+    told = invoke("publish", "new", REPO)
+    assert "  stages/old/model.safetensors  deleted\n" in told.stdout
+    assert "what was written there is kept" in told.stderr
+    data = json.loads(invoke("publish", "new", REPO, "--create-pr", "--json").stdout)
+    assert (data["changed"], data["commit"]) == (False, hub.repos[REPO].head().oid)
+    data = json.loads(invoke("publish", "old", REPO, "--create-pr", "--json").stdout)
+    assert data["pr_url"] == f"{hub.url}/{REPO}/discussions/1"
+    data = json.loads(invoke("publish", "old", REPO, "--revision", "dev", "--json").stdout)
+    assert data["url"] == f"{hub.url}/{REPO}/tree/dev"
+
+
+def test_errors_of_the_command(
+    hub: LocalHub, model: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    told = invoke("publish", "old", "foreign/lone")
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert told.stderr.startswith("Error: making foreign/lone: this token may not do that")
+    assert "\nHint: `hf auth whoami`" in told.stderr
+    hub.fail(Fault("status", "/commit/", times=99))
+    told = invoke("publish", "old", REPO, "--json")
+    assert (told.exit_code, told.stdout) == (1, "")
+    error = json.loads(told.stderr.splitlines()[-1])["error"]
+    assert error["code"] == "hub-unavailable"
+    assert "nothing is lost" in error["hint"]
+    monkeypatch.delenv("HF_TOKEN")
+    told = invoke("publish", "old", REPO)
+    assert told.exit_code == 2
+    assert "Hint: log in with `hf auth login`" in told.stderr
+
+
+def test_destinations(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "there" / "lone").mkdir(parents=True)
+    for text, meant in {
+        "org/name": HubRef("org/name"),
+        "hf://org/name": HubRef("org/name"),
+        "hf://there/lone": HubRef("there/lone"),
+        "./org/name": Path("org/name"),
+        "/srv/x": Path("/srv/x"),
+        "there/lone": Path("there/lone"),
+        "name": Path("name"),
+        "a/b/c": Path("a/b/c"),
+    }.items():
+        assert read_destination(text) == meant, text
+    assert read_destination(Path("org/name")) == Path("org/name")
+    with pytest.raises(ModelReferenceError, match="could be a new folder") as raised:
+        read_destination("there/other")
+    assert "./there/other" in str(raised.value.hint)
+    assert "hf://there/other" in str(raised.value.hint)
+    with pytest.raises(ModelReferenceError) as raised:
+        read_destination("org/name@dev")
+    assert raised.value.hint == "org/name --revision dev"
+
+
+def test_a_folder_takes_no_options_of_the_hub(model: Path, tmp_path: Path) -> None:
+    assert isinstance(publish("old", "./shelf"), Copied)
+    assert (tmp_path / "shelf" / WEIGHTS).read_bytes() == old()[WEIGHTS]
+    with pytest.raises(InputError, match="is a folder"):
+        publish("old", "./shelf", tag="v1")
+    with pytest.raises(InputError, match="is a folder"):
+        publish("old", "./shelf", private=True)
+
+
+def test_no_token_in_whatever_a_failing_command_prints(
+    hub: LocalHub, model: Path, tmp_path: Path
+) -> None:
+    """Even where the server repeats the token in all that it says, and tracebacks are shown."""
+    said = json.dumps({"error": f"no: {hub.token}\x1b[2J"}).encode()
+    headers = {"X-Error-Message": hub.token, "X-Request-Id": hub.token, "Retry-After": "0"}
+    outputs = []
+    for match in ("whoami", "models/org", "validate", "create", "preupload", "batch", "commit"):
+        hub.fail(Fault("status", match, 1, 403, headers=headers, body=said))
+        told = subprocess.run(
+            [sys.executable, "-m", "cascadezoo", "publish", str(model), REPO],
+            env={**os.environ, **hub.env, "CASCADEZOO_DEBUG": "1", "HF_DEBUG": "0"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert told.returncode == 2, (match, told.stderr)
+        assert "Traceback" in told.stderr
+        assert "\x1b" not in told.stderr
+        outputs.append(told.stdout + told.stderr)
+        hub.heal()
+    assert len(outputs) == 7
+    assert not any(hub.token in text for text in outputs)
+
+
+# --- publish in a spec
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("built") / "run"
+    build_cascade(TINY, run, device="cpu", settings=["evaluation.metrics=[]"])
+    return run
+
+
+@pytest.fixture
+def run(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "run"))
+
+
+def build(run: Path, **asked: object) -> BuildResult:
+    settings = ["evaluation.metrics=[]", f"publish={json.dumps(asked)}"]
+    return build_cascade(TINY, run, device="cpu", settings=settings)
+
+
+def test_a_build_publishes_at_its_end(hub: LocalHub, run: Path) -> None:
+    done = build(run, to=REPO, private=True)
+    head = hub.repos[REPO].head()
+    assert (done.published, done.commit) == (f"{hub.url}/{REPO}", head.oid)
+    assert done.to_dict()["commit"] == head.oid
+    assert hub.repos[REPO].private
+    weights = [n for n in head.files if n.endswith(".safetensors")]
+    assert len(weights) == 3
+    assert all(head.files[n] == (run / "model" / n).read_bytes() for n in weights)
+    assert f'from_pretrained("{REPO}")' in head.files["README.md"].decode()
+    again = build(run, to=REPO, private=True)
+    assert again.already_done
+    assert again.commit == head.oid
+    assert len(hub.repos[REPO].commits) == 2
+
+
+def test_a_failed_publish_keeps_the_model_and_says_how_to_go_on(
+    hub: LocalHub, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    hub.fail(Fault("status", "PUT /lfs", times=999))
+    with pytest.raises(PublishFailed) as raised:
+        build(run, to=REPO, private=True)
+    assert raised.value.exit_code == 1
+    assert f"the model is built and kept in {run}/model" in raised.value.what
+    again = str(raised.value.hint).partition("; then: ")[2].split()
+    assert again == ["cascadezoo", "publish", f"{run}/model", REPO, "--private"]
+    assert (run / "model" / "config.json").is_file()
+    assert hub.token not in (run / "events.jsonl").read_text()
+    hub.heal()
+    told = CliRunner().invoke(main, again[1:], prog_name="cascadezoo")
+    assert told.exit_code == 0, told.output
+    assert "config.json" in hub.repos[REPO].head().files
+
+
+def test_what_cannot_be_published_is_told_before_the_training(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "fresh"
+    hub.make_repo("org/public")
+    for asked, kind in (
+        ({"to": "org/name@dev"}, ModelReferenceError),
+        ({"to": "org/public", "private": True}, InputError),
+        ({"to": str(tmp_path / "shelf"), "private": True}, InputError),
+    ):
+        with pytest.raises(kind):
+            build(run, **asked)  # type: ignore[arg-type]
+    monkeypatch.setenv("HF_TOKEN", hub.read_token)
+    with pytest.raises(HubDenied, match="may read but not write"):
+        build(run, to=REPO)
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubDenied, match="has to know who you are"):
+        build(run, to=REPO)
+    assert not list(run.rglob("*.safetensors"))
+    assert hub.seen(CHANGES) == []
+
+
+def test_a_hub_that_is_away_before_the_training_does_not_keep_from_it(
+    hub: LocalHub, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    hub.fail(Fault("status", "whoami", times=4))
+    done = build(run, to=REPO)
+    assert done.commit == hub.repos[REPO].head().oid
+
+
+def test_publishing_again_by_hand_changes_nothing(hub: LocalHub, model: Path) -> None:
+    publish("old", REPO)
+    assert holds(hub.repos[REPO], old())

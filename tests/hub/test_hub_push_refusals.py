@@ -1,0 +1,333 @@
+"""What is never published, and that nothing was made or sent when it is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hub_server import Fault, LocalHub
+from pull_cases import contents, resealed
+from push_cases import CHANGES, REPO, WEIGHTS, card, holds, new, old, write
+
+from cascadezoo.errors import (
+    CascadezooError,
+    HubDenied,
+    HubNotFound,
+    HubRefused,
+    InputError,
+    ModelError,
+    ModelReferenceError,
+)
+from cascadezoo.hub.push import publish_hub
+
+TOKEN = b"hf_" + b"Ab3" * 12
+KEY = b"AKIA" + b"ABCD" * 4
+PRIVATE = b"-----BEGIN RSA " + b"PRIVATE KEY-----\n"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write(old(), tmp_path / "old")
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    return write(new(), tmp_path / "new")
+
+
+def reseal(folder: Path, **more: bytes) -> None:
+    write(resealed(contents(folder), **more), folder)
+
+
+def put(name: str, content: bytes = b"x") -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+    return spoil
+
+
+def flip(folder: Path) -> None:
+    data = bytearray((folder / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(data)
+
+
+def metadata(text: str) -> bytes:
+    """A safetensors file without tensors and with a text in its header."""
+    header = json.dumps({"__metadata__": {"format": "pt", "note": text}}).encode()
+    return struct.pack("<Q", len(header)) + header
+
+
+SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a changed byte": (flip, "was changed: its sha256"),
+    "a missing file": (lambda m: (m / WEIGHTS).unlink(), "is missing"),
+    "a file that is not listed": (put("notes.txt"), "notes.txt is not part of a model"),
+    "code": (put("modeling.py", b"import os"), "modeling.py is not part of a model"),
+    "a pickle beside the weights": (
+        put("stages/coarse/pytorch_model.bin"),
+        "pytorch_model.bin is not part of a model",
+    ),
+    "weights that are a pickle": (
+        lambda m: _weights(m, pickle.dumps({"w": [1.0] * 100})),
+        "is not a safetensors file",
+    ),
+    "weights with a tail": (
+        lambda m: _weights(m, old()[WEIGHTS] + b"PK\x03\x04"),
+        "is not a safetensors file",
+    ),
+    "a secret in the weights' header": (
+        lambda m: _weights(m, metadata(f"trained with {TOKEN.decode()}")),
+        "holds a token of the Hub",
+    ),
+    "samples that are no picture": (lambda m: reseal(m, **{"samples.png": b"MZ"}), "not a PNG"),
+    "metrics that are no JSON": (lambda m: reseal(m, **{"metrics.json": b"{"}), "is not JSON"),
+    "a link": (lambda m: _link(m), "symbolic link"),
+    "no weights of a stage": (lambda m: _without_weights(m), "no weights of its stage"),
+    "a .env": (put(".env", b"A=1"), ".env"),
+    "a key": (put("stages/server.pem"), "looks like a secret: stages/server.pem"),
+    "an ssh key": (put("id_ed25519"), "looks like a secret: id_ed25519"),
+    "a folder of git": (put(".git/config"), "looks like a secret: .git/config"),
+    "a token on the card": (
+        lambda m: (m / "README.md").write_bytes(card(1.0) + TOKEN),
+        "README.md of the model holds a token of the Hub (line ",
+    ),
+    "an AWS key in the metrics": (
+        lambda m: reseal(m, **{"metrics.json": b'{"figures": [], "k": "%s"}' % KEY}),
+        "metrics.json of the model holds an access key of AWS",
+    ),
+    "a private key on the card": (
+        lambda m: (m / "README.md").write_bytes(card(1.0) + PRIVATE),
+        "a private key",
+    ),
+    "a card without metadata": (put("README.md", b"# lone\n"), "it has no front matter"),
+    "a card with broken YAML": (put("README.md", b"---\na: [\n---\n"), "is not YAML"),
+    "a card of another library": (
+        put("README.md", b"---\nlibrary_name: diffusers\n---\n"),
+        "library_name is not cascadezoo",
+    ),
+    "a card with a figure that is none": (
+        put(
+            "README.md",
+            b"---\nlibrary_name: cascadezoo\nmodel-index:\n- name: a\n  results:\n"
+            b"  - task: {type: x}\n    dataset: {type: y, name: z}\n"
+            b"    metrics: [{type: kid, value: .nan}]\n---\n",
+        ),
+        "which is no figure",
+    ),
+    "a card that is not text": (put("README.md", b"---\xff"), "is not UTF-8"),
+}
+
+
+def _weights(folder: Path, content: bytes) -> None:
+    (folder / WEIGHTS).write_bytes(content)
+    reseal(folder)
+
+
+def _link(folder: Path) -> None:
+    (folder / "samples.png").unlink()
+    (folder / "samples.png").symlink_to("/etc/hostname")
+
+
+def _without_weights(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    reseal(folder)
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_what_is_refused_before_the_first_request(hub: LocalHub, model: Path, case: str) -> None:
+    spoil, said = SPOILED[case]
+    spoil(model)
+    with pytest.raises(ModelError) as raised:
+        publish_hub(model, REPO)
+    assert said in raised.value.what
+    assert raised.value.exit_code == 2
+    assert raised.value.hint
+    for secret in (TOKEN, KEY, PRIVATE):
+        assert secret.decode().strip() not in str(raised.value)
+    assert hub.requests == []
+
+
+def test_the_token_in_use_and_secrets_of_the_environment_are_found(
+    hub: LocalHub, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "an-old-token-of-another-form")
+    (model / "README.md").write_bytes(card(1.0) + b"an-old-token-of-another-form")
+    with pytest.raises(ModelError, match="HF_TOKEN"):
+        publish_hub(model, REPO)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123")
+    (model / "README.md").write_bytes(card(1.0) + b"\n0123456789abcdef0123")
+    with pytest.raises(ModelError, match="the value of WANDB_API_KEY") as raised:
+        publish_hub(model, REPO)
+    assert "0123456789abcdef0123" not in str(raised.value)
+    assert hub.requests == []
+
+
+def test_no_token(hub: LocalHub, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubDenied) as raised:
+        publish_hub(model, REPO)
+    assert "`hf auth login`" in str(raised.value.hint)
+    assert raised.value.exit_code == 2
+    assert hub.requests == []
+    # the file that `hf auth login` writes will do
+    (hub.home).mkdir(exist_ok=True)
+    (hub.home / "token").write_text(hub.token)
+    publish_hub(model, REPO)
+    assert holds(hub.repos[REPO], old())
+
+
+@pytest.mark.parametrize(
+    ("token", "said"), [("read_token", "may read but not write"), (None, "does not know this")]
+)
+def test_a_token_that_will_not_do(
+    hub: LocalHub, model: Path, monkeypatch: pytest.MonkeyPatch, token: str | None, said: str
+) -> None:
+    text = "hf_" + "z" * 34 if token is None else getattr(hub, token)
+    monkeypatch.setenv("HF_TOKEN", text)
+    with pytest.raises(HubDenied, match=said) as raised:
+        publish_hub(model, REPO)
+    assert "hf auth login" in str(raised.value.hint)
+    assert text not in str(raised.value)
+    assert [str(r) for r in hub.requests] == ["GET /api/whoami-v2"]
+
+
+def test_somebody_elses_namespace_and_repo(hub: LocalHub, model: Path) -> None:
+    with pytest.raises(HubDenied, match="may not do that"):
+        publish_hub(model, "foreign/lone")
+    hub.make_repo("foreign/there", {"a.txt": b"a"})
+    with pytest.raises(HubDenied, match="may not do that"):
+        publish_hub(model, "foreign/there")
+    assert hub.seen("^PUT") == []
+    assert len(hub.repos["foreign/there"].commits) == 2
+
+
+def test_offline(hub: LocalHub, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE"):
+        publish_hub(model, REPO)
+    assert hub.requests == []
+
+
+def test_metadata_that_only_the_hub_knows_to_be_wrong(
+    hub: LocalHub, model: Path, newer: Path
+) -> None:
+    (model / "README.md").write_bytes(card(1.0).replace(b"apache-2.0", b"my-own"))
+    with pytest.raises(HubRefused, match='"license" must be one of') as raised:
+        publish_hub(model, REPO)
+    assert "nothing was sent" in str(raised.value.hint)
+    assert len(raised.value.what) < 500
+    assert hub.seen(CHANGES) == []
+    assert hub.repos == {}
+    publish_hub(newer, REPO)
+    hub.clear()
+    with pytest.raises(HubRefused):
+        publish_hub(model, REPO)
+    assert hub.seen(CHANGES) == []
+    assert holds(hub.repos[REPO], new())
+
+
+def test_what_a_person_broke_on_the_hub_is_told(hub: LocalHub, model: Path, newer: Path) -> None:
+    publish_hub(model, REPO)
+    text = hub.repos[REPO].head().files["README.md"]
+    broken = text.replace(b"license: apache-2.0\n", b"license: apache-2.0\ndatasets: 3\n")
+    hub.repos[REPO].commit({"README.md": broken})
+    hub.clear()
+    with pytest.raises(ModelError, match="that is on the Hub .* datasets is not a list"):
+        publish_hub(newer, REPO)
+    assert hub.seen(CHANGES) == []
+
+
+def test_a_public_repo_where_a_private_one_is_wanted(hub: LocalHub, model: Path) -> None:
+    hub.make_repo(REPO)
+    with pytest.raises(InputError, match="is public"):
+        publish_hub(model, REPO, private=True)
+    assert hub.seen(CHANGES) == []
+    # also when it is made by somebody in the very moment
+    hub.before("repos/create", lambda: hub.make_repo("org/other"))
+    with pytest.raises(InputError, match="is public"):
+        publish_hub(model, "org/other", private=True)
+    assert list(hub.repos["org/other"].head().files) == [".gitattributes"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{"model_type": "bert"}', b"{", b'{"library_name": "cascadezoo"}', b" " * (1 << 20) + b"{}"],
+)
+def test_another_librarys_model_is_left_alone(hub: LocalHub, model: Path, content: bytes) -> None:
+    repo = hub.make_repo(REPO, {"config.json": content})
+    with pytest.raises(HubRefused) as raised:
+        publish_hub(model, REPO)
+    assert "another repo" in str(raised.value.hint)
+    assert hub.seen(CHANGES) == []
+    assert repo.head().files["config.json"] == content
+
+
+def test_a_tag_is_never_moved(hub: LocalHub, model: Path, newer: Path) -> None:
+    done = publish_hub(model, REPO, tag="v1")
+    hub.clear()
+    with pytest.raises(InputError, match="has a tag 'v1' already"):
+        publish_hub(newer, REPO, tag="v1")
+    assert hub.seen(CHANGES) == []
+    assert hub.repos[REPO].tags == {"v1": done.commit}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"revision": "a" * 40}, "a commit cannot be published to"),
+        ({"revision": "../x"}, "is not a revision"),
+        ({"tag": "a b"}, "is not a tag"),
+        ({"tag": "v1", "create_pr": True}, "cannot be tagged"),
+        ({"message": " \n"}, "message is empty"),
+        ({"message": TOKEN.decode()}, "holds a token of the Hub"),
+    ],
+)
+def test_options_that_cannot_be(
+    hub: LocalHub, model: Path, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError) as raised:
+        publish_hub(model, REPO, **options)  # type: ignore[arg-type]
+    assert said in raised.value.what
+    assert TOKEN.decode() not in str(raised.value)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "repo", ["lone", "a/b/c", "org/lone@main", "org/..", "org/a--b", "org/a.git", "", "org/a b"]
+)
+def test_ids_that_are_none(hub: LocalHub, model: Path, repo: str) -> None:
+    with pytest.raises(ModelReferenceError):
+        publish_hub(model, repo)
+    assert hub.requests == []
+
+
+def test_a_pull_request_against_a_branch_that_is_not_there(hub: LocalHub, model: Path) -> None:
+    hub.make_repo(REPO)
+    with pytest.raises(HubNotFound, match="no such revision"):
+        publish_hub(model, REPO, create_pr=True, revision="nowhere")
+
+
+@pytest.mark.parametrize("body", [b"<html>busy</html>", b"[]", b'{"sha": 3}', b"{}", b"\x1b[31m"])
+@pytest.mark.parametrize("match", ["whoami", "GET /api/models/", "validate-yaml", "preupload"])
+def test_answers_that_make_no_sense(
+    hub: LocalHub, model: Path, match: str, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    hub.make_repo(REPO)
+    hub.fail(Fault("status", match, times=99, status=200, body=body))
+    try:
+        publish_hub(model, REPO)
+    except CascadezooError as error:
+        assert error.hint
+        assert "\x1b" not in str(error)
+        assert len(hub.repos[REPO].commits) == 1
+    else:
+        # An account without a name, or a check that says nothing, keeps nobody from publishing.
+        assert match in ("whoami", "validate-yaml")
+        assert holds(hub.repos[REPO], old())

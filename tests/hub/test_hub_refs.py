@@ -1,0 +1,214 @@
+"""What a reference means, and that what could mean two things is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascadezoo.errors import CascadezooError, ModelReferenceError
+from cascadezoo.hub.refs import (
+    HubRef,
+    ZooRef,
+    as_argument,
+    is_hub_id,
+    locate,
+    parse_reference,
+)
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("org/name", HubRef("org/name")),
+        ("org/name@main", HubRef("org/name", "main")),
+        ("hf://org/name", HubRef("org/name")),
+        ("hf://org/name@refs/pr/12", HubRef("org/name", "refs/pr/12")),
+        (f"org/na.me-1_2@{COMMIT}", HubRef("org/na.me-1_2", COMMIT)),
+        ("shapes-tiny", ZooRef("shapes-tiny")),
+        ("zoo:shapes-tiny", ZooRef("shapes-tiny")),
+        ("zoo:not-there", ZooRef("not-there")),
+        ("./org/name", Path("org/name")),
+        ("../name", Path("../name")),
+        ("/srv/org/name", Path("/srv/org/name")),
+        (".", Path()),
+        (Path("org/name"), Path("org/name")),
+    ],
+)
+def test_forms(text, meant):
+    assert parse_reference(text) == meant
+
+
+def test_home_is_found():
+    assert parse_reference("~/models/x") == Path.home() / "models" / "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "names no model"),
+        ("a\0b", "names no model"),
+        ("nothing-here", "there is no model 'nothing-here'"),
+        ("a/b/c", "there is no model 'a/b/c'"),
+        ("https://huggingface.co/org/name", "is an address"),
+        ("hf://name", "is not the id of a repo"),
+        ("hf://org/name/more", "is not the id of a repo"),
+        ("hf://org/../name", "is not the id of a repo"),
+        ("hf://-org/name", "is not the id of a repo"),
+        ("hf://org/na--me", "is not the id of a repo"),
+        ("hf://org/name.git", "is not the id of a repo"),
+        ("hf://org/" + "n" * 97, "is not the id of a repo"),
+        ("hf://org/näme", "is not the id of a repo"),
+        ("hf://org/name@", "is not a revision"),
+        ("hf://org/name@../../x", "is not a revision"),
+        ("hf://org/name@a..b", "is not a revision"),
+        ("hf://org/name@-x", "is not a revision"),
+        ("hf://org/name@a b", "is not a revision"),
+        ("hf://org/name@a\x1b[31m", "is not a revision"),
+        ("hf://org/name@" + "r" * 201, "is not a revision"),
+        ("hf://org/name@x/.git", "is not a revision"),
+        ("org/name@a//b", "is not a revision"),
+        ("zoo:../x", "is not a name of the zoo"),
+        ("zoo:", "is not a name of the zoo"),
+        ("~nobody-of-that-name/x", "in the home of somebody unknown"),
+        ("x" * 5000, "names no model"),
+        ("x" * 300, "there is no model"),
+        ("org/" + "x" * 300, "is not the id of a repo"),
+        ("shapes-tiny@main", "there is no model"),
+    ],
+)
+def test_what_is_no_reference(text, said):
+    with pytest.raises(ModelReferenceError) as raised:
+        parse_reference(text)
+    assert said in raised.value.what
+    assert raised.value.hint
+    assert raised.value.exit_code == 2
+    assert "\x1b" not in raised.value.what
+
+
+def test_near_misses_are_told():
+    with pytest.raises(ModelReferenceError) as raised:
+        parse_reference("shapes-tyni")
+    assert raised.value.hint == "did you mean 'shapes-tiny'?"
+
+
+def test_a_folder_and_a_repo_of_one_name(here):
+    (here / "org" / "name").mkdir(parents=True)
+    (here / "org" / "name" / "config.json").write_text("{}")
+    with pytest.raises(ModelReferenceError, match="may be a folder here or a repo on the Hub") as e:
+        parse_reference("org/name")
+    assert e.value.hint == "write ./org/name for the folder, hf://org/name for the repo on the Hub"
+    assert parse_reference("./org/name") == Path("org/name")
+    assert parse_reference("hf://org/name") == HubRef("org/name")
+    # Folders have no revisions, so there is only one meaning left.
+    assert parse_reference("org/name@main") == HubRef("org/name", "main")
+    assert parse_reference("org/name", "main") == HubRef("org/name", "main")
+    (here / "org" / "name@main").mkdir()
+    with pytest.raises(ModelReferenceError, match="may be a folder here"):
+        parse_reference("org/name@main")
+
+
+def test_a_folder_and_a_zoo_model_of_one_name(here):
+    (here / "shapes-tiny").mkdir()
+    with pytest.raises(ModelReferenceError, match="or a model of the zoo") as raised:
+        parse_reference("shapes-tiny")
+    assert "zoo:shapes-tiny" in raised.value.hint
+    assert "./shapes-tiny" in raised.value.hint
+    (here / "other").mkdir()
+    assert parse_reference("other") == Path("other")
+
+
+def test_run_folders_are_what_they_are(here):
+    run = here / "runs" / "digits"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    assert parse_reference("runs/digits") == Path("runs/digits")
+    with pytest.raises(ModelReferenceError, match="has no finished model yet"):
+        locate("runs/digits")
+    (run / "model").mkdir()
+    (run / "model" / "config.json").write_text("{}")
+    assert locate("runs/digits") == Path("runs/digits/model")
+
+
+@pytest.mark.parametrize("text", ["./x", "zoo:shapes-tiny", "shapes-tiny", Path("x")])
+def test_only_repos_have_revisions(text):
+    with pytest.raises(ModelReferenceError, match="takes no revision"):
+        parse_reference(text, "main")
+
+
+def test_two_revisions():
+    assert parse_reference("org/name@v1", "v1") == HubRef("org/name", "v1")
+    with pytest.raises(ModelReferenceError, match="names one revision, and 'v2' is another"):
+        parse_reference("org/name@v1", "v2")
+
+
+def test_only_whole_commits_are_pinned():
+    assert HubRef("a/b", COMMIT).pinned
+    assert not any(HubRef("a/b", r).pinned for r in (None, "main", COMMIT[:7], COMMIT.upper()))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("models/x", "./models/x"),
+        ("x", "./x"),
+        ("./x", "./x"),
+        ("/a/x", "/a/x"),
+        ("a/b/c", "a/b/c"),
+        ("My Model", "My Model"),
+    ],
+)
+def test_paths_are_written_so_that_they_are_paths(path, text, here):
+    assert as_argument(path) == text
+    folder = here / text
+    folder.mkdir(parents=True) if not folder.is_absolute() or here in folder.parents else None
+    if folder.is_dir():
+        assert parse_reference(as_argument(path)) == Path(text)
+
+
+def test_bundled_models_are_found_offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    folder = locate("shapes-tiny", offline=True)
+    assert (folder / "config.json").is_file()
+    assert locate("zoo:shapes-tiny") == folder
+
+
+@given(
+    st.text(max_size=60) | st.from_regex(r"[~./a-z:@-]{0,20}", fullmatch=True),
+    st.none() | st.text(max_size=30),
+)
+def test_any_text_is_understood_or_refused(text, revision):
+    try:
+        found = parse_reference(text, revision)
+    except CascadezooError as error:
+        assert error.exit_code == 2
+        return
+    if isinstance(found, HubRef):
+        parts = found.repo_id.split("/")
+        assert len(parts) == 2
+        assert not {"", ".", ".."} & set(parts)
+        assert ".." not in (found.revision or "").split("/")
+
+
+@given(st.from_regex(r"(hf://)?[\w.-]{1,8}/[\w.-]{1,8}(@[\w./-]{0,8})?", fullmatch=True))
+def test_what_looks_like_a_repo_never_leads_out_of_the_cache(text):
+    if not is_hub_id(text):
+        return
+    try:
+        found = parse_reference(text)
+    except ModelReferenceError:
+        return
+    assert isinstance(found, HubRef)
+    assert ".." not in str(found)
+    assert str(found).isascii()

@@ -1,0 +1,301 @@
+"""Files that pass for weights: pickles, lies in headers, random bytes. Nothing is made for them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import struct
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pull_cases import SPEC, WEIGHTS, changed, make_files, record
+from safetensors.torch import load, save
+
+from cascadezoo import Cascade
+from cascadezoo.errors import CascadezooError, ModelError, ResourceError
+from cascadezoo.weights import LARGEST_HEADER, check_room, load_state
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("lone") / "model")
+
+
+@pytest.fixture(scope="module")
+def true(files):
+    """The weights as they are, by name."""
+    return load(files[WEIGHTS])
+
+
+def module():
+    """A stage of its own, to load into."""
+    return Cascade.from_spec(SPEC, device="meta").stage("coarse")
+
+
+def tells(error):
+    text = str(error)
+    assert all(c.isprintable() or c == "\n" for c in text), repr(text)
+    assert len(text) < 20_000
+    return text
+
+
+def packed(header, body=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def split(data):
+    (size,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def refused(content, tmp_path, match=None):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=match) as raised:
+        load_state(BLANK, path, "cpu")
+    assert raised.value.hint
+    assert all(t.is_meta for t in BLANK.state_dict().values())
+    return tells(raised.value)
+
+
+BLANK = module()
+"""Stays on the meta device: what is refused changes nothing."""
+
+
+class Boom:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('a pickle was read')",)
+
+
+FORGED = {
+    "empty": b"",
+    "one byte": b"{",
+    "only a length": struct.pack("<Q", 2),
+    "a pickle": pickle.dumps(Boom()),
+    "a zip": b"PK\x03\x04" + b"\0" * 100,
+    "html": b"<!doctype html><html>not found</html>",
+    "a pointer of git-lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n",
+    "longer than the file": struct.pack("<Q", 10_000) + b"{}",
+    "the longest length": struct.pack("<Q", 2**64 - 1) + b"{}",
+    "a negative length": struct.pack("<q", -8) + b"{}",
+    "an empty header": packed(b""),
+    "no JSON": packed(b"{"),
+    "no object": packed(b"[]"),
+    "nested": packed(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "no tensors": packed({}),
+    "no names": packed({"": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}, b"\0" * 4),
+    "not utf-8": packed(b'{"\xff": 1}'),
+    "a number": packed({"a": 1}),
+    "metadata of the wrong type": packed({"__metadata__": {"a": [1]}}),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_is_no_safetensors_file(name, tmp_path):
+    refused(FORGED[name], tmp_path)
+
+
+def test_a_pickle_of_the_right_size_and_digest_is_not_read(files, tmp_path):
+    """As from a repo whose config.json vouches for it."""
+    content = pickle.dumps(Boom())
+    config = json.loads(files["config.json"])
+    rows = {**config["files"], WEIGHTS: record(content)}
+    for name, data in {**changed(files, files=rows), WEIGHTS: content}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ModelError, match="is not a readable safetensors file"):
+        Cascade.from_pretrained(tmp_path)
+
+
+def one(**changes):
+    """A forgery of one tensor's row in the header."""
+
+    def forge(header, name):
+        header[name] |= changes
+
+    return forge
+
+
+LIES = {
+    "a larger shape": one(shape=[2**40, 2**20]),
+    "an endless shape": one(shape=[2**63, 2**63, 2**63]),
+    "many dimensions": one(shape=[1] * 10_000),
+    "a negative shape": one(shape=[-1, 8]),
+    "a shape of floats": one(shape=[1.5]),
+    "no shape": one(shape=[]),
+    "offsets beyond the file": one(data_offsets=[0, 2**50]),
+    "offsets backwards": one(data_offsets=[64, 0]),
+    "negative offsets": one(data_offsets=[-64, 0]),
+    "offsets that overflow": one(data_offsets=[2**64 - 8, 2**64]),
+    "offsets of another tensor": one(data_offsets=[0, 4]),
+    "three offsets": one(data_offsets=[0, 4, 8]),
+    "another type": one(dtype="F16"),
+    "an unknown type": one(dtype="OBJECT"),
+    "a small float": one(dtype="F8_E4M3"),
+    "a type of the wrong type": one(dtype=7),
+    "missing": lambda header, name: header.pop(name),
+    "another name": lambda header, name: header.__setitem__("\x1b[31mred", header.pop(name)),
+    "a long name": lambda header, name: header.__setitem__("n" * 100_000, header.pop(name)),
+    "a module's name": lambda header, name: header.__setitem__("__class__", header.pop(name)),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_headers_that_lie(name, files, tmp_path):
+    header, body = split(files[WEIGHTS])
+    first = next(k for k in header if k != "__metadata__")
+    LIES[name](header, first)
+    refused(packed(header, body), tmp_path)
+
+
+def test_a_truncated_and_a_longer_file(files, tmp_path):
+    refused(files[WEIGHTS][:-1], tmp_path, "readable")
+    refused(files[WEIGHTS] + b"\0", tmp_path, "readable")
+
+
+def test_a_header_as_large_as_a_model(files, tmp_path):
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", LARGEST_HEADER + 1) + b"{")
+        file.truncate(LARGEST_HEADER + 100)
+    with pytest.raises(ModelError, match="its header has 16777217 bytes, more than the 16777216"):
+        load_state(module(), path, "cpu")
+
+
+def test_other_numbers_of_the_right_shape_are_taken_as_they_are(true, tmp_path):
+    """A header that tells the truth loads, whatever the values are; nothing is computed from them."""
+    state = {k: torch.full_like(v, float("nan")) for k, v in true.items()}
+    (tmp_path / "model.safetensors").write_bytes(save(state))
+    stage = module()
+    load_state(stage, tmp_path / "model.safetensors", "cpu")
+    assert all(t.isnan().all() for t in stage.state_dict().values())
+
+
+ROW = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "F16", "I64", "BOOL", "F8_E4M3", "X", 3]),
+        "shape": st.lists(st.integers(-1, 2**70), max_size=4) | st.none(),
+        "data_offsets": st.lists(st.integers(-(2**65), 2**65), max_size=3),
+        "more": st.text(max_size=3),
+    },
+)
+WHOLE = st.dictionaries(st.text(max_size=8), ROW | st.integers() | st.text(max_size=5), max_size=5)
+FUZZ = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@FUZZ
+@given(header=WHOLE, body=st.binary(max_size=64))
+def test_any_header_is_refused(header, body, tmp_path):
+    refused(packed(header, body), tmp_path)
+
+
+@FUZZ
+@given(content=st.binary(max_size=300))
+@example(content=b"\0" * 8)
+def test_any_bytes_are_refused(content, tmp_path):
+    refused(content, tmp_path)
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_change_of_a_header_is_refused_or_changes_nothing(data, files, true, tmp_path):
+    header, body = split(files[WEIGHTS])
+    names = [k for k in header if k != "__metadata__"]
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.sampled_from(names))
+        key = data.draw(st.sampled_from(["dtype", "shape", "data_offsets"]))
+        value = data.draw(ROW)
+        if name in header and key in value:
+            header[name][key] = value[key]
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(packed(header, body))
+    stage = copy.deepcopy(BLANK)
+    try:
+        load_state(stage, path, "cpu")
+    except ModelError as error:
+        tells(error)
+    else:
+        assert all(t.equal(true[k]) for k, t in stage.state_dict().items())
+
+
+@FUZZ
+@given(place=st.integers(0, 4000), value=st.integers(0, 255))
+def test_any_byte_of_a_file_changed_loads_or_is_told(place, value, files, tmp_path):
+    content = bytearray(files[WEIGHTS])
+    content[place] = value
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    try:
+        load_state(copy.deepcopy(BLANK), path, "cpu")
+    except CascadezooError as error:
+        tells(error)
+
+
+MEASURE = """
+import json, re, sys
+from pathlib import Path
+from cascadezoo import Cascade
+from cascadezoo.errors import ModelError
+from cascadezoo.weights import load_state
+def highest():  # not ru_maxrss, which begins with that of the parent
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+spec, sound, *forged = sys.argv[1:]
+stage = Cascade.from_spec(json.loads(spec), device="meta").stage("coarse")
+load_state(stage, Path(sound), "cpu")
+before = highest()
+refused = 0
+for path in forged:
+    stage = Cascade.from_spec(json.loads(spec), device="meta").stage("coarse")
+    try:
+        load_state(stage, Path(path), "cpu")
+    except ModelError:
+        refused += 1
+print(json.dumps({"refused": refused, "kib": highest() - before}))
+"""
+
+
+@pytest.mark.slow
+def test_no_memory_is_made_for_what_a_header_claims(files, tmp_path):
+    contents = list(FORGED.values())
+    for lie in LIES.values():
+        header, body = split(files[WEIGHTS])
+        lie(header, next(k for k in header if k != "__metadata__"))
+        contents.append(packed(header, body))
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:  # 64 MiB of header in a file of 1 GiB
+        file.write(struct.pack("<Q", 64 << 20) + b"{")
+        file.truncate(1 << 30)
+    (tmp_path / "sound").write_bytes(files[WEIGHTS])
+    paths = [tmp_path / "sound"]
+    for index, content in enumerate(contents):
+        paths.append(tmp_path / str(index))
+        paths[-1].write_bytes(content)
+    paths.append(sparse)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, json.dumps(SPEC), *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found = json.loads(done.stdout)
+    assert found["refused"] == len(paths) - 1
+    assert found["kib"] < 32 << 10, found
+
+
+def test_weights_larger_than_the_machine_are_refused_before_they_are_read(tmp_path):
+    with (tmp_path / "vast").open("wb") as file:
+        file.truncate(1 << 43)  # holes only: no disk is filled
+    (tmp_path / "small").write_bytes(b"1234")
+    with pytest.raises(ResourceError, match=r"the weights of vast need 8,192\.0 GiB of memory"):
+        check_room([tmp_path / "small", tmp_path / "vast"], "vast", "cpu")
+    check_room([tmp_path / "small"], "small", "cpu")

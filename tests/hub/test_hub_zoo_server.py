@@ -1,0 +1,242 @@
+"""The zoo against a real Hub over HTTP: entries pinned, verified, searched; faults told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import Fault
+
+from cascadezoo.errors import (
+    HubDenied,
+    HubNotFound,
+    HubUnavailable,
+    ModelError,
+    ModelReferenceError,
+)
+from cascadezoo.hub.zoo import bundled_folder, find, verify, zoo_entry
+from cascadezoo.hub.zoo_search import search
+
+REPO = "someone/tiny"
+WAIT = {"Retry-After": "120"}  # longer than anyone waits, so that it is told at once
+WEIGHTS = "stages/coarse/model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    """The files of the model that ships with cascadezoo, as someone may publish them."""
+    folder = bundled_folder(find("shapes-tiny"))
+    assert folder is not None
+    return {name: (folder / name).read_bytes() for name in find("shapes-tiny").files}
+
+
+@pytest.fixture
+def repo(hub, files):
+    return hub.make_repo(REPO, files)
+
+
+def run(hub, *args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cascadezoo", "zoo", *map(str, args)],
+        env=hub.env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fetched(hub, name: str) -> list[str]:
+    return [r.path for r in hub.requests if r.method == "GET" and r.path.endswith(name)]
+
+
+# --- add
+
+
+def test_an_entry_is_pinned_and_tells_what_the_model_is(hub, repo) -> None:
+    hub.clear()
+    model = zoo_entry(f"hf://{REPO}")
+    shipped = find("shapes-tiny")
+    assert (model.repo, model.commit, model.bundled) == (REPO, repo.commits[-1].oid, False)
+    pinned = {"bundled": True, "repo": None, "commit": None}
+    assert model.model_copy(update=pinned) == shipped
+    # The Hub tells the sha256 of the weights; nobody fetches gigabytes to list them.
+    assert not fetched(hub, ".safetensors")
+    assert zoo_entry(REPO, name="other").name == "other"
+
+
+def test_a_branch_or_tag_is_followed_once(hub, repo, files) -> None:
+    old = repo.commits[-1].oid
+    repo.tags["v1"] = old
+    model = zoo_entry(f"{REPO}@v1")
+    assert model.commit == old
+    new = hub.make_repo("someone/new", {**files, "README.md": b"---\nlicense: mit\n---\nnew\n"})
+    assert zoo_entry("someone/new@main").commit == new.commits[-1].oid
+    assert zoo_entry(f"{REPO}@{old}").commit == old
+
+
+def test_a_pull_request_is_no_place_to_pin(hub, repo) -> None:
+    with pytest.raises(ModelReferenceError, match="is a pull request"):
+        zoo_entry(f"{REPO}@refs/pr/1")
+
+
+def test_what_has_no_place_in_a_zoo(hub, files) -> None:
+    hub.make_repo("a/empty", {"README.md": b"hello"})
+    with pytest.raises(ModelError, match=r"has no config\.json, so it is not a model"):
+        zoo_entry("a/empty")
+    hub.make_repo("a/other", {**files, "config.json": b'{"model_type": "bert"}'})
+    with pytest.raises(ModelError, match="is not the config of a cascadezoo model"):
+        zoo_entry("a/other")
+    hub.make_repo("a/blind", {n: c for n, c in files.items() if n != "metrics.json"})
+    with pytest.raises(ModelError, match=r"has no metrics\.json, so nothing is known of it"):
+        zoo_entry("a/blind")
+    hub.make_repo("a/half", {n: c for n, c in files.items() if n != WEIGHTS})
+    with pytest.raises(ModelError, match=f"{WEIGHTS} is missing"):
+        zoo_entry("a/half")
+    hub.make_repo("a/changed", {**files, WEIGHTS: files[WEIGHTS] + b"\0"})
+    with pytest.raises(ModelError, match=rf"{WEIGHTS} is not what config\.json says"):
+        zoo_entry("a/changed")
+
+
+def test_a_card_that_was_edited_on_the_hub_is_no_fault(hub, files) -> None:
+    hub.make_repo("a/edited", {**files, "README.md": files["README.md"] + b"\nMore.\n"})
+    assert verify(zoo_entry("a/edited")) == []
+
+
+def test_repos_that_are_not_there_or_not_for_us(hub, files, monkeypatch) -> None:
+    with pytest.raises(HubNotFound):
+        zoo_entry("no/such")
+    hub.make_repo("a/b", files)
+    with pytest.raises(HubNotFound):
+        zoo_entry("a/b@v9")
+    hub.make_repo("a/gated", files, gated="manual")
+    hub.make_repo("a/secret", files, private=True)
+    assert zoo_entry("a/secret").repo == "a/secret"
+    monkeypatch.setenv("HF_TOKEN", hub.other_token)
+    with pytest.raises(HubDenied, match="has to be granted by its authors"):
+        zoo_entry("a/gated")
+    with pytest.raises(HubNotFound, match="or it is private"):
+        zoo_entry("a/secret")
+
+
+# --- verify
+
+
+def test_a_pinned_entry_holds_whatever_happens_to_the_branch(hub, repo, files) -> None:
+    model = zoo_entry(REPO)
+    assert verify(model) == []
+    wrong = {**model.files, WEIGHTS: model.files[WEIGHTS].model_copy(update={"sha256": "0" * 64})}
+    (fault,) = verify(model.model_copy(update={"files": wrong}))
+    assert fault.startswith(f"{WEIGHTS} has sha256 ")
+    gone = {n: r for n, r in model.files.items() if n != "samples.png"}
+    assert verify(model.model_copy(update={"files": gone})) == ["samples.png is not in the entry"]
+    assert verify(model.model_copy(update={"parameters": 1})) == [
+        "the entry's parameters is not the model's"
+    ]
+    with pytest.raises(HubNotFound):
+        verify(model.model_copy(update={"commit": "f" * 40}))
+
+
+def test_a_byte_that_flips_on_the_way_is_fetched_again(hub, repo) -> None:
+    hub.fail(Fault("flip", r"GET .*/metrics\.json"))
+    model = zoo_entry(REPO)
+    assert model.files == find("shapes-tiny").files
+    assert verify(model) == []
+
+
+def test_a_file_that_arrives_damaged_twice_is_refused(hub, repo) -> None:
+    hub.fail(Fault("flip", r"GET .*/metrics\.json", times=10))
+    with pytest.raises(ModelError, match=r"metrics\.json arrived damaged twice"):
+        zoo_entry(REPO)
+
+
+def test_a_hub_that_is_down_is_told(hub, repo) -> None:
+    model = zoo_entry(REPO)
+    hub.fail(Fault("status", r".*/tree/.*", times=100, status=429, headers=WAIT))
+    with pytest.raises(HubUnavailable) as caught:
+        verify(model)
+    assert "120 s" in str(caught.value.hint)
+
+
+# --- search
+
+
+def card(*tags: str) -> bytes:
+    rows = "".join(f"- {tag}\n" for tag in tags)
+    return f"---\nlibrary_name: cascadezoo\ntags:\n{rows}---\n# Model\n".encode()
+
+
+def test_search_finds_models_of_the_library_only(hub, files) -> None:
+    hub.make_repo("a/shapes-one", {**files, "README.md": card("cascadezoo", "demo")})
+    hub.make_repo("b/shapes-two", {**files, "README.md": card("cascadezoo", "other")})
+    hub.make_repo("c/digits", {**files, "README.md": card("cascadezoo")})
+    hub.make_repo("d/shapes-bert", {"README.md": b"---\nlibrary_name: transformers\n---\n"})
+    found = search("shapes")
+    assert sorted(model.repo for model in found) == ["a/shapes-one", "b/shapes-two"]
+    one = next(model for model in found if model.repo == "a/shapes-one")
+    assert one.commit == hub.repos["a/shapes-one"].commits[-1].oid
+    assert "demo" in one.tags
+    assert one.zoo == []
+    assert len(search("", limit=2)) == 2
+    assert len(search("")) == 3
+    assert search("nothing of that name") == []
+
+
+def test_search_gives_no_control_characters(hub, files) -> None:
+    hub.make_repo("a/evil", {"README.md": card("cascadezoo", '"x\\e[2J\\u202e"')})
+    (model,) = search("evil")
+    assert not {"\x1b", "\u202e"} & set("".join(model.tags))
+
+
+def test_search_tells_when_the_hub_does_not_answer(hub) -> None:
+    hub.fail(Fault("status", r"GET /api/models(\?.*)?$", times=100, status=429, headers=WAIT))
+    with pytest.raises(HubUnavailable) as caught:
+        search("shapes")
+    assert "120 s" in str(caught.value.hint)
+
+
+# --- the commands
+
+
+def test_add_verify_and_search_from_the_command_line(hub, repo, tmp_path) -> None:
+    added = run(hub, "add", REPO, cwd=tmp_path)
+    assert added.returncode == 0, added.stderr
+    commit = repo.commits[-1].oid
+    assert f"added shapes-tiny to zoo_manifest.json: {REPO}@{commit}" in added.stdout
+    data = json.loads((tmp_path / "zoo_manifest.json").read_text())
+    assert data["models"][0]["commit"] == commit
+    again = run(hub, "add", REPO, cwd=tmp_path)
+    assert "has shapes-tiny already, at the same commit" in again.stdout
+    verified = run(hub, "verify", "--manifest", "zoo_manifest.json", cwd=tmp_path)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert verified.stdout.startswith(f"ok     shapes-tiny: {REPO}@{commit}")
+    found = run(hub, "search", "tiny", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert REPO in found.stdout
+    for told in (added, again, verified, found):
+        assert hub.token not in told.stdout + told.stderr
+
+
+def test_a_refused_model_leaves_the_manifest_alone(hub, files, tmp_path) -> None:
+    hub.make_repo("a/half", {n: c for n, c in files.items() if n != WEIGHTS})
+    told = run(hub, "add", "a/half", "--json", cwd=tmp_path)
+    assert told.returncode == 2
+    assert "is missing" in json.loads(told.stderr)["error"]["message"]
+    assert not (tmp_path / "zoo_manifest.json").exists()
+
+
+def test_a_model_that_cannot_be_reached_does_not_stop_the_others(hub, repo, tmp_path) -> None:
+    run(hub, "add", REPO, "--name", "one", cwd=tmp_path)
+    run(hub, "add", REPO, "--name", "two", cwd=tmp_path)
+    path = tmp_path / "zoo_manifest.json"
+    data = json.loads(path.read_text())
+    data["models"][0]["repo"] = "gone/gone"
+    path.write_text(json.dumps(data))
+    told = run(hub, "verify", "--manifest", path, "--json", cwd=tmp_path)
+    assert told.returncode == 1
+    one, two = json.loads(told.stdout)["models"]
+    assert (one["ok"], two["ok"]) == (False, True)
+    assert one["faults"]
