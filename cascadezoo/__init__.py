@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from cascadezoo.draws import Draw as Draw
     from cascadezoo.draws import ImageDraw as ImageDraw
     from cascadezoo.errors import CascadezooError as CascadezooError
+    from cascadezoo.evaluate.features import FeatureExtractor as FeatureExtractor
+    from cascadezoo.evaluate.metrics import Measured as Measured
+    from cascadezoo.evaluate.metrics import MetricFeatures as MetricFeatures
     from cascadezoo.hookspecs import hookimpl as hookimpl
+    from cascadezoo.registry import CallbackEntry as CallbackEntry
+    from cascadezoo.registry import CascadezooDeprecationWarning as CascadezooDeprecationWarning
+    from cascadezoo.registry import CommandEntry as CommandEntry
     from cascadezoo.registry import DataEntry as DataEntry
     from cascadezoo.registry import FeatureEntry as FeatureEntry
     from cascadezoo.registry import LossEntry as LossEntry
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from cascadezoo.registry import ZooEntry as ZooEntry
     from cascadezoo.spec import CascadeSpec as CascadeSpec
     from cascadezoo.spec import load_spec as load_spec
+    from cascadezoo.stages.base import GroupOptions as GroupOptions
     from cascadezoo.stages.base import Loss as Loss
     from cascadezoo.stages.base import SampleRequest as SampleRequest
     from cascadezoo.stages.base import Stage as Stage
@@ -41,11 +48,21 @@ if TYPE_CHECKING:
     from cascadezoo.stages.base import StageInputs as StageInputs
     from cascadezoo.stages.base import StageOutput as StageOutput
     from cascadezoo.stages.base import TrainContext as TrainContext
+    from cascadezoo.train.callbacks import Callback as Callback
+    from cascadezoo.train.callbacks import EpochEvent as EpochEvent
+    from cascadezoo.train.callbacks import FigureEvent as FigureEvent
+    from cascadezoo.train.callbacks import PhaseEvent as PhaseEvent
+    from cascadezoo.train.callbacks import StepEvent as StepEvent
+    from cascadezoo.train.callbacks import TrainingRun as TrainingRun
 
 __all__ = [
+    "Callback",
+    "CallbackEntry",
     "Cascade",
     "CascadeSpec",
+    "CascadezooDeprecationWarning",
     "CascadezooError",
+    "CommandEntry",
     "ConfigProblem",
     "DataConfig",
     "DataEntry",
@@ -53,15 +70,22 @@ __all__ = [
     "DecoderConfig",
     "Draw",
     "EmptyConfig",
+    "EpochEvent",
     "FeatureEntry",
+    "FeatureExtractor",
+    "FigureEvent",
     "GeneratorConfig",
+    "GroupOptions",
     "ImageData",
     "ImageDraw",
     "ImageShape",
     "Loss",
     "LossEntry",
+    "Measured",
     "MetricEntry",
+    "MetricFeatures",
     "Model",
+    "PhaseEvent",
     "RefinerConfig",
     "SampleRequest",
     "Stage",
@@ -70,7 +94,9 @@ __all__ = [
     "StageGeometry",
     "StageInputs",
     "StageOutput",
+    "StepEvent",
     "TrainContext",
+    "TrainingRun",
     "UpsamplerConfig",
     "ZooEntry",
     "__version__",
@@ -81,9 +107,13 @@ __all__ = [
 
 # Where each public name lives; imported when it is first used, so that torch is not before.
 _HOMES = {
+    "Callback": "train.callbacks",
+    "CallbackEntry": "registry",
     "Cascade": "cascade",
     "CascadeSpec": "spec",
+    "CascadezooDeprecationWarning": "registry",
     "CascadezooError": "errors",
+    "CommandEntry": "registry",
     "ConfigProblem": "configs",
     "DataConfig": "configs",
     "DataEntry": "registry",
@@ -91,15 +121,22 @@ _HOMES = {
     "DecoderConfig": "configs",
     "Draw": "draws",
     "EmptyConfig": "configs",
+    "EpochEvent": "train.callbacks",
     "FeatureEntry": "registry",
+    "FeatureExtractor": "evaluate.features",
+    "FigureEvent": "train.callbacks",
     "GeneratorConfig": "configs",
+    "GroupOptions": "stages.base",
     "ImageData": "data.base",
     "ImageDraw": "draws",
     "ImageShape": "configs",
     "Loss": "stages.base",
     "LossEntry": "registry",
+    "Measured": "evaluate.metrics",
     "MetricEntry": "registry",
+    "MetricFeatures": "evaluate.metrics",
     "Model": "configs",
+    "PhaseEvent": "train.callbacks",
     "RefinerConfig": "configs",
     "SampleRequest": "stages.base",
     "Stage": "stages.base",
@@ -108,7 +145,9 @@ _HOMES = {
     "StageGeometry": "stages.base",
     "StageInputs": "stages.base",
     "StageOutput": "stages.base",
+    "StepEvent": "train.callbacks",
     "TrainContext": "stages.base",
+    "TrainingRun": "train.callbacks",
     "UpsamplerConfig": "configs",
     "ZooEntry": "registry",
     "build_cascade": "build",
@@ -117,7 +156,16 @@ _HOMES = {
 }
 
 
+# Public names of before: what each is called now. They last as long as the level of the API.
+_RENAMED: dict[str, str] = {}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        from cascadezoo.registry import deprecated
+
+        deprecated(f"{__name__}.{name}", f"use {__name__}.{_RENAMED[name]}")
+        name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -19,7 +19,7 @@ from cascadezoo.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.data.prepare import prepare, require_labels
-from cascadezoo.errors import InputError, Interrupted, RunFolderError
+from cascadezoo.errors import Interrupted, RunFolderError
 from cascadezoo.evaluate.evaluate import (
     evaluate_kid,
     measure_sampling,
@@ -28,12 +28,14 @@ from cascadezoo.evaluate.evaluate import (
 )
 from cascadezoo.evaluate.features import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.figures import Figure
+from cascadezoo.evaluate.metrics import evaluate_metrics, load_metric
 from cascadezoo.hub.layout import METRICS
-from cascadezoo.hub.local import check_destination, publish_local
+from cascadezoo.hub.publish import check_publish, publish_built
 from cascadezoo.plan import check_memory, make_plan
 from cascadezoo.plugins import get_registry
 from cascadezoo.run import RunFolder, RunState
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
+from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.engine import (
     describe_device,
@@ -42,9 +44,9 @@ from cascadezoo.train.engine import (
     pick_precision,
 )
 from cascadezoo.train.events import EventLog
+from cascadezoo.train.extra import load_losses
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.signals import StopSignals
-from cascadezoo.train.step import ExtraLoss
 from cascadezoo.train.trainer import Trainer
 from cascadezoo.writing import read_figures, write_model
 
@@ -63,7 +65,8 @@ class BuildResult:
         figures: what was measured.
         seconds: how long this call took.
         already_done: nothing was left to do.
-        published: where the model was published.
+        published: the folder, or the address on the Hub, where the model was published.
+        commit: of the repo on the Hub.
     """
 
     run: Path
@@ -72,6 +75,7 @@ class BuildResult:
     seconds: float
     already_done: bool = False
     published: str | None = None
+    commit: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
@@ -82,6 +86,7 @@ class BuildResult:
             "seconds": round(self.seconds, 3),
             "already_done": self.already_done,
             "published": self.published,
+            "commit": self.commit,
         }
 
 
@@ -114,6 +119,7 @@ def build_cascade(
 
     Raises:
         InputError: a bad spec, data, folder, or too little memory; exit code 2.
+        PublishFailed: the model is built and kept, but could not be published.
         CascadezooError: everything else that is foreseen.
     """
     began = time.monotonic()
@@ -172,37 +178,43 @@ class _Build:
         self.accelerator.wait_for_everyone()
         if not self.main:
             state = self.run.state() or _nothing(self.run)
-        if self.spec.publish is not None:
-            check_destination(self.spec.publish.to, self.spec.name)
+        if self.main and (doubt := check_publish(self.spec.publish, self.spec.name)):
+            self.progress.say(doubt)
         if state.state == "done" and state.spec_digest == self.spec.digest():
             figures = read_figures(self.run.model / METRICS)
             return self._result(figures, began, already_done=True)
         self._load_data()
         extractors = self._load_extractors()
-        cascade = self._train(extractors, trained=state.state != "training")
-        if not self.main:
-            # Evaluation is the first process's alone; waiting for it could outlast a time-out.
-            return self._result([], began)
-        state = replace(state, state="trained", spec_digest=self.spec.digest())
-        self.run.write_state(state)
-        figures = self._evaluate(cascade, extractors)
-        write_model(
-            self.run, cascade, figures, self.data["train"], self.precision, self.trained_seconds
-        )
-        self.run.write_state(replace(state, state="done"))
-        return self._result(figures, began)
+        with self._load_callbacks() as callbacks:
+            cascade = self._train(extractors, callbacks, trained=state.state != "training")
+            if not self.main:
+                # Evaluation is the first process's alone; waiting for it could outlast a time-out.
+                return self._result([], began)
+            state = replace(state, state="trained", spec_digest=self.spec.digest())
+            self.run.write_state(state)
+            figures = self._evaluate(cascade, extractors)
+            write_model(
+                self.run, cascade, figures, self.data["train"], self.precision, self.trained_seconds
+            )
+            self.run.write_state(replace(state, state="done"))
+            for figure in figures:
+                callbacks.tell(FigureEvent(figure.to_dict()))
+            return self._result(figures, began)
 
     def _result(
         self, figures: list[Figure], began: float, *, already_done: bool = False
     ) -> BuildResult:
-        published = None
-        if self.spec.publish is not None and self.main:
-            # Also of a model that was built before: publishing may have failed then, and what is
-            # published already is not written again.
-            published = str(publish_local(self.run.model, self.spec.publish.to))
-        seconds = time.monotonic() - began
-        run = self.run
-        return BuildResult(run.path, run.model, figures, seconds, already_done, published)
+        # Also what was built before: what is published already is not sent again.
+        published = publish_built(self.run.model, self.spec.publish) if self.main else None
+        return BuildResult(
+            run=self.run.path,
+            model=self.run.model,
+            figures=figures,
+            seconds=time.monotonic() - began,
+            already_done=already_done,
+            published=None if published is None else str(published),
+            commit=getattr(published, "commit", None),
+        )
 
     # --- before the training
 
@@ -260,33 +272,26 @@ class _Build:
         names = {evaluation.extractor} if self._evaluates() else set()
         if evaluation.in_loop is not None:
             names.add(evaluation.in_loop.extractor)
-        for index, name in enumerate(evaluation.metrics):
-            if name != "kid":
-                raise InputError(
-                    f"evaluation.metrics.{index}: {name!r} cannot be measured by a build yet",
-                    hint='builds measure "kid"',
-                )
-        for asked in (evaluation if self._evaluates() else None, evaluation.in_loop):
+        for name in evaluation.metrics:
+            load_metric(name)
+        for asked in (evaluation if "kid" in evaluation.metrics else None, evaluation.in_loop):
             if asked is not None:
                 real = len(self.data[evaluation.split])
                 require_enough(asked.samples, min(asked.samples, real), asked.subset_size)
         return {name: load_extractor(name, device=self.device) for name in sorted(names)}
 
-    def _load_losses(self) -> list[ExtraLoss]:
-        made = []
-        outputs = {stage.name: stage.output for stage in self.resolved.stages}
-        for loss in self.spec.training.losses or []:
-            if loss.weight == 0.0:
-                continue
-            entry = get_registry().losses.get(loss.kind).entry
-            config = entry.load_config().model_validate(loss.config)
-            module = entry.load()(config, outputs[loss.stage]).to(self.device)
-            made.append(ExtraLoss(loss.stage, loss.kind, loss.weight, module))
-        return made
+    def _load_callbacks(self) -> Callbacks:
+        """Start them before the training, on the first process alone."""
+        run = TrainingRun(
+            self.spec.name, self.spec.to_dict(), self.run.path, str(self.device), self.precision
+        )
+        return load_callbacks(self.spec.training.callbacks if self.main else (), run)
 
     # --- training
 
-    def _train(self, extractors: dict[str, FeatureExtractor], trained: bool) -> Cascade:
+    def _train(
+        self, extractors: dict[str, FeatureExtractor], callbacks: Callbacks, trained: bool
+    ) -> Cascade:
         store = CheckpointStore(self.run.checkpoints)
         if trained:
             newest = store.newest()
@@ -295,7 +300,7 @@ class _Build:
                     f"{self.run.path} was trained, but its last checkpoint is gone",
                     hint="start over with --fresh",
                 )
-        losses = [] if trained else self._load_losses()
+        losses = [] if trained else load_losses(self.resolved, self.device)
         accelerator = self.accelerator
         cascade = Cascade.from_spec(self.resolved, device=self.device)
         spec = self.spec
@@ -323,6 +328,7 @@ class _Build:
                 figures=lambda c: self._in_loop(c, extractors),
                 figures_every=in_loop.every_epochs if in_loop else None,
                 stop=self.stop,
+                callbacks=callbacks,
             )
             trainer.run()
         finally:
@@ -336,8 +342,17 @@ class _Build:
         spec = self.spec.evaluation.in_loop
         if spec is None:
             return []
-        figure = self._kid(
-            cascade, extractors[spec.extractor], spec, note="in the course of training"
+        evaluation = self.spec.evaluation
+        figure = evaluate_kid(
+            lambda first, count: self._sample(cascade, first, count),
+            self.data[evaluation.split],
+            extractor=extractors[spec.extractor],
+            n=spec.samples,
+            seed=evaluation.seed,
+            subsets=spec.subsets,
+            subset_size=spec.subset_size,
+            batch_size=evaluation.batch_size,
+            note="in the course of training",
         )
         self.progress.say(str(figure))
         return [figure.to_dict()]
@@ -348,40 +363,32 @@ class _Build:
         evaluation = self.spec.evaluation
         if self._evaluates():
             self.progress.task(f"sampling {evaluation.samples} images", evaluation.samples)
-            kid = self._kid(cascade, extractors[evaluation.extractor], evaluation)
-            return [kid, sampling_speed(kid, evaluation.batch_size)]
 
-        def sample(first: int, count: int) -> torch.Tensor:
-            return cascade.sample(count, first=first, batch_size=count)
-
-        return [measure_sampling(sample, n=64)]
-
-    def _kid(
-        self, cascade: Cascade, extractor: FeatureExtractor, spec: Any, note: str | None = None
-    ) -> Figure:
-        evaluation = self.spec.evaluation
-        seed = evaluation.seed
-
-        def sample(first: int, count: int) -> torch.Tensor:
-            reason = self.stop()
-            if reason is not None and note is None:
-                raise Interrupted(f"stopped by {reason} while evaluating; the training is kept")
-            images = cascade.sample(count, first=first, seed=seed, batch_size=count)
-            if note is None:
+            def watched(first: int, count: int) -> torch.Tensor:
+                reason = self.stop()
+                if reason is not None:
+                    raise Interrupted(f"stopped by {reason} while evaluating; the training is kept")
+                images = self._sample(cascade, first, count)
                 self.progress.advance(first + count)
-            return images
+                return images
 
-        return evaluate_kid(
-            sample,
-            self.data[evaluation.split],
-            extractor=extractor,
-            n=spec.samples,
-            seed=seed,
-            subsets=spec.subsets,
-            subset_size=spec.subset_size,
-            batch_size=evaluation.batch_size,
-            note=note,
-        )
+            figures = evaluate_metrics(
+                evaluation.metrics,
+                watched,
+                self.data[evaluation.split],
+                extractor=extractors[evaluation.extractor],
+                n=evaluation.samples,
+                seed=evaluation.seed,
+                subsets=evaluation.subsets,
+                subset_size=evaluation.subset_size,
+                batch_size=evaluation.batch_size,
+            )
+            return [*figures, sampling_speed(figures[0], evaluation.batch_size)]
+        return [measure_sampling(lambda first, count: self._sample(cascade, first, count), n=64)]
+
+    def _sample(self, cascade: Cascade, first: int, count: int) -> torch.Tensor:
+        seed = self.spec.evaluation.seed
+        return cascade.sample(count, first=first, seed=seed, batch_size=count)
 
 
 def _nothing(run: RunFolder) -> RunState:

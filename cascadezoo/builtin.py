@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cascadezoo.hookspecs import hookimpl
-from cascadezoo.registry import DataEntry, FeatureEntry, LossEntry, MetricEntry, StageEntry
+from cascadezoo.registry import (
+    DataEntry,
+    FeatureEntry,
+    LossEntry,
+    MetricEntry,
+    StageEntry,
+    ZooEntry,
+)
 
 
 @hookimpl
@@ -147,7 +154,7 @@ def register_metrics() -> Iterable[MetricEntry]:
         MetricEntry(
             name="kid",
             summary="Kernel Inception Distance (Binkowski et al. 2018), mean and spread",
-            impl="cascadezoo.evaluate.kid:KidMetric",
+            impl="cascadezoo.evaluate.kid:measure",
         ),
     ]
 
@@ -165,5 +172,17 @@ def register_features() -> Iterable[FeatureEntry]:
             name="small",
             summary="small network that ships with the package, for offline and in-loop use",
             impl="cascadezoo.evaluate.small:load",
+        ),
+    ]
+
+
+@hookimpl
+def register_zoos() -> Iterable[ZooEntry]:
+    """The zoo that ships with the package."""
+    return [
+        ZooEntry(
+            name="cascadezoo",
+            summary="zoo_manifest.json: the models of the cascadezoo project",
+            impl="cascadezoo.hub.manifest:load",
         ),
     ]

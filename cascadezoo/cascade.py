@@ -16,6 +16,7 @@ from cascadezoo.hub.layout import CONFIG, check_files, read_config, seal, weight
 from cascadezoo.hub.refs import locate
 from cascadezoo.sampling import SampleOptions, SamplingRun, Watch
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
+from cascadezoo.spec.requires import changed_since
 from cascadezoo.stages.base import Stage
 from cascadezoo.weights import (
     bounded_build,
@@ -101,9 +102,10 @@ class Cascade(nn.Module):
         with bounded_build(resolved.spec.name):
             cascade = cls.from_spec(resolved, device="meta")
         check_room([folder / name for name in weights], resolved.spec.name, device)
-        for name, stage in cascade.named_stages():
+        for (name, stage), part in zip(cascade.named_stages(), resolved.stages, strict=True):
             stage.drop_training_only()
-            load_state(stage, folder / weights_path(name), device)
+            hint = changed_since(resolved.spec.requires, part.kind, part.origin)
+            load_state(stage, folder / weights_path(name), device, hint=hint)
             check_whole(stage, name, resolved.spec.name)
         # What a stage made for itself on the CPU goes where the weights are.
         return (cascade if torch.device(device).type == "cpu" else cascade.to(device)).eval()

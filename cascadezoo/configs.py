@@ -131,6 +131,13 @@ class StageConfig(Model):
     stops: ClassVar[bool] = False
     """Whether sampling can stop at a noise level: the stage heeds the option ``stop``."""
 
+    paired: ClassVar[bool] = True
+    """Whether the estimate of training is a guess of its own target; that of a GAN's is not."""
+
+    heeds_paired: ClassVar[bool] = False
+    """Whether the stage can learn from upstream images that are not of its targets: it heeds
+    ``TrainContext.paired``."""
+
     def fit(self, output: ImageShape) -> Self:
         """This config with what follows from its place filled in.
 

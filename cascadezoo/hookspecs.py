@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import pluggy
 
 from cascadezoo.registry import (
+    CallbackEntry,
+    CommandEntry,
     DataEntry,
     FeatureEntry,
     LossEntry,
@@ -54,3 +56,13 @@ def register_features() -> Iterable[FeatureEntry]:  # type: ignore[empty-body]
 @hookspec
 def register_zoos() -> Iterable[ZooEntry]:  # type: ignore[empty-body]
     """Lists of pretrained models, in the form of ``zoo_manifest.json``."""
+
+
+@hookspec
+def register_commands() -> Iterable[CommandEntry]:  # type: ignore[empty-body]
+    """Commands ``cascadezoo NAME`` besides the built-in ones."""
+
+
+@hookspec
+def register_callbacks() -> Iterable[CallbackEntry]:  # type: ignore[empty-body]
+    """Trackers and the like, that ``training.callbacks`` of a spec may name."""

@@ -18,6 +18,7 @@ from cascadezoo.errors import ResourceError
 from cascadezoo.spec import PhaseSpec, ResolvedSpec, ResolvedStage
 from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
 from cascadezoo.train.ema import ema_decay
+from cascadezoo.train.optim import check_groups
 
 __all__ = ["Plan", "StagePlan", "available_memory", "check_memory", "make_plan"]
 
@@ -40,7 +41,7 @@ class StagePlan:
         flops_forward: floating-point operations of one forward pass in training on one image (a
             multiplication and an addition are two); None where it cannot be traced.
         evaluations: forward passes to sample one image.
-        flops_sample: FLOPs to sample one image; of a decoder without what encodes in training.
+        flops_sample: FLOPs to sample one image; without what only training needs.
         activation_bytes: what a training step keeps for the backward pass, for one image.
     """
 
@@ -84,6 +85,8 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
 
     Raises:
         ResourceError: a stage is larger than any memory can be.
+        PluginError: the parameter groups of a stage do not go together.
+        SpecError: a phase names a parameter group that its stage has not.
     """
     with torch.random.fork_rng(devices=[]):
         cascade = Cascade.from_spec(resolved, device="meta")
@@ -92,6 +95,7 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
         for stage in resolved.stages
     ]
     spec = resolved.spec
+    check_groups(spec.training.phases or [], dict(cascade.named_stages()))
     weights = sum(t.numel() * t.element_size() for t in cascade.state_dict().values())
     on_host = _device_name(device) == "cpu"
     phases: list[dict[str, Any]] = [
@@ -159,7 +163,8 @@ def _plan_stage(place: ResolvedStage, stage: Stage, num_classes: int | None) -> 
     if num_classes is not None:
         labels = torch.zeros(1, dtype=torch.int64, device="meta")
     forward, kept = _trace(place, stage, labels)
-    each = _trace_sample(place, stage, labels) if place.entry.role == "decoder" else forward
+    apart = place.entry.role == "decoder" or bool(stage.training_only())
+    each = _trace_sample(place, stage, labels) if apart else forward
     return StagePlan(
         name=place.name,
         kind=place.kind,
@@ -243,6 +248,8 @@ def _warnings(resolved: ResolvedSpec) -> Iterator[str]:
     outputs = {stage.name: stage.output for stage in resolved.stages}
     for phase in (training.phases or [])[-1:]:
         forced = any(s.name in phase.train and _is_forced(s) for s in resolved.stages[1:])
+        # A GAN's estimates are of no target: those after it cannot learn from them.
+        forced = forced and all(s.config.paired for s in resolved.stages)
         if phase.teacher_forcing.end > 0.0 and forced:
             yield (
                 f"phase {phase.name}: teacher forcing ends at {phase.teacher_forcing.end:g}, so "

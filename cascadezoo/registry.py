@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import importlib
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
@@ -14,6 +15,9 @@ from cascadezoo.errors import LookupFailed, PluginError
 
 __all__ = [
     "API_LEVEL",
+    "CallbackEntry",
+    "CascadezooDeprecationWarning",
+    "CommandEntry",
     "DataEntry",
     "Entry",
     "FeatureEntry",
@@ -26,16 +30,37 @@ __all__ = [
     "StageEntry",
     "Table",
     "ZooEntry",
+    "deprecated",
 ]
 
 API_LEVEL = 1
-"""The level of the plugin contract that this cascadezoo speaks."""
+"""The level of the plugin contract that this cascadezoo speaks.
+
+It rises when a plugin that was right would no longer be: a hook, a public name or a method of the
+contract goes or means something else. What is only added leaves it as it is.
+"""
 
 Role = Literal["generator", "upsampler", "refiner", "decoder"]
 
 _KIND = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\.v[1-9][0-9]*")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class CascadezooDeprecationWarning(FutureWarning):
+    """Something still works and will not for ever; the text says what to use in its place."""
+
+
+def deprecated(what: str, instead: str, *, stacklevel: int = 2) -> None:
+    """Warn that something is going, and tell the way out.
+
+    Args:
+        what: what is deprecated, e.g. ``stage kind 'wave.v1'``.
+        instead: what to do, e.g. ``use wave.v2``.
+        stacklevel: whose line is told, as of :func:`warnings.warn`: 1 is that of this call.
+    """
+    text = f"{what} is deprecated: {instead}"
+    warnings.warn(text, CascadezooDeprecationWarning, stacklevel=stacklevel + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +73,8 @@ class Entry:
         config: ``package.module:Class`` of the pydantic config; its module must not import torch.
         impl: ``package.module:object`` of the implementation, imported when it is used.
         api: the level of the plugin contract that the entry was written for.
+        deprecated: what to use instead (``use wave.v2``), where this is going; whoever uses it is
+            warned.
 
     Raises:
         ValueError: a name or import string that is not of that form.
@@ -60,6 +87,7 @@ class Entry:
     impl: str
     config: str = "cascadezoo.configs:EmptyConfig"
     api: int = API_LEVEL
+    deprecated: str | None = None
 
     def __post_init__(self) -> None:
         pattern, form = (
@@ -72,6 +100,9 @@ class Entry:
                 raise ValueError(
                     f"{self.what} {self.name!r}: {label}={target!r} is not 'package.module:Name'"
                 )
+
+        if self.deprecated is not None and not str(self.deprecated).strip():
+            raise ValueError(f"{self.what} {self.name!r}: deprecated says what to use instead")
 
     def load_config(self) -> Any:
         """Import the config class."""
@@ -120,7 +151,11 @@ class FeatureEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricEntry(Entry):
-    """A metric over generated and real images."""
+    """A metric over generated and real images.
+
+    ``impl`` is ``measure(config, features) -> float | Measured`` of
+    :class:`~cascadezoo.MetricFeatures`.
+    """
 
     what: ClassVar[str] = "metric"
 
@@ -130,6 +165,26 @@ class ZooEntry(Entry):
     """A zoo. ``impl`` is ``load() -> dict`` in the form of ``zoo_manifest.json``."""
 
     what: ClassVar[str] = "zoo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandEntry(Entry):
+    """A command ``cascadezoo NAME``. ``impl`` is a :class:`click.Command`, imported when called.
+
+    Built-in commands are never replaced. ``summary`` is its line in ``cascadezoo --help``.
+    """
+
+    what: ClassVar[str] = "command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackEntry(Entry):
+    """Something that is told of a training. ``impl(config, run)`` gives a ``Callback``.
+
+    ``run`` is a :class:`~cascadezoo.TrainingRun`.
+    """
+
+    what: ClassVar[str] = "callback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +212,23 @@ class Registered(Generic[E]):
 
 @dataclass
 class Table(Generic[E]):
-    """All entries of one sort, by name. Names that two plugins claim belong to neither."""
+    """All entries of one sort, by name. Names that two plugins claim belong to neither.
+
+    Args:
+        what: what an entry is called in messages.
+        install_hint: the end of the hint where a name is not known.
+        unusable: installed distributions that may have brought more, and why they did not.
+        rows: the entries by name.
+        contested: the names that several plugins claim, and which do.
+        refused: entries that cannot be used, and what to say of each: what is wrong, and a hint.
+    """
 
     what: str
     install_hint: str
+    unusable: dict[str, str] = field(default_factory=dict)
     rows: dict[str, Registered[E]] = field(default_factory=dict)
     contested: dict[str, list[Origin]] = field(default_factory=dict)
+    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, entry: E, origin: Origin) -> str | None:
         """Register an entry; returns what is wrong when its name is taken."""
@@ -188,7 +254,7 @@ class Table(Generic[E]):
 
         Raises:
             LookupFailed: nothing of that name is registered.
-            PluginError: two plugins claim it.
+            PluginError: two plugins claim it, or its plugin is for another API level.
         """
         if name in self.rows:
             return name
@@ -197,19 +263,26 @@ class Table(Generic[E]):
                 self._contest(name),
                 hint="uninstall one of them, or limit CASCADEZOO_LOAD_PLUGINS to the other",
             )
-        versions = [k for k in (*self.rows, *self.contested) if k.rpartition(".v")[0] == name]
-        if versions:
-            return self.resolve(max(versions, key=_natural))
+        if name in self.refused:
+            what, hint = self.refused[name]
+            raise PluginError(what, hint=hint)
+        for known in ((*self.rows, *self.contested), (*self.refused,)):
+            versions = [k for k in known if k.rpartition(".v")[0] == name]
+            if versions:
+                return self.resolve(max(versions, key=_natural))
         raise LookupFailed(f"there is no {self.what} {name!r}", hint=self._nearest(name))
 
     def get(self, name: str) -> Registered[E]:
-        """The entry of that name, or of its newest version.
+        """The entry of that name, or of its newest version. Warns where it is deprecated.
 
         Raises:
             LookupFailed: nothing of that name is registered.
-            PluginError: two plugins claim it.
+            PluginError: two plugins claim it, or its plugin is for another API level.
         """
-        return self.rows[self.resolve(name)]
+        found = self.rows[self.resolve(name)]
+        if found.entry.deprecated is not None:
+            deprecated(f"{self.what} {found.entry.name!r}", found.entry.deprecated)
+        return found
 
     def _contest(self, name: str) -> str:
         origins = " and ".join(f"{o.distribution} {o.version}" for o in self.contested[name])
@@ -224,6 +297,9 @@ class Table(Generic[E]):
             found = difflib.get_close_matches(stem, list(stems), n=3, cutoff=0.6)
             close = [stems[s] for s in found]
         guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+        if self.unusable and not other:
+            rows = "; ".join(f"{name} {why}" for name, why in sorted(self.unusable.items()))
+            return f"{guess}It may come from what is installed and not in use: {rows}"
         return f"{guess}{self.install_hint}"
 
 
@@ -234,12 +310,22 @@ class Registry:
     """Everything that the installed plugins register, one :class:`Table` a sort."""
 
     def __init__(self) -> None:
-        self.stages: Table[StageEntry] = Table("stage kind", f"{_INSTALL}; cascadezoo stages list")
-        self.datasets: Table[DataEntry] = Table("dataset", _INSTALL)
-        self.losses: Table[LossEntry] = Table("loss", _INSTALL)
-        self.metrics: Table[MetricEntry] = Table("metric", _INSTALL)
-        self.features: Table[FeatureEntry] = Table("feature extractor", _INSTALL)
-        self.zoos: Table[ZooEntry] = Table("zoo", _INSTALL)
+        self.unusable: dict[str, str] = {}
+        self.stages: Table[StageEntry] = self._table("stage kind", "; cascadezoo stages list")
+        self.datasets: Table[DataEntry] = self._table("dataset")
+        self.losses: Table[LossEntry] = self._table("loss")
+        self.metrics: Table[MetricEntry] = self._table("metric")
+        self.features: Table[FeatureEntry] = self._table("feature extractor")
+        self.zoos: Table[ZooEntry] = self._table("zoo")
+        self.commands: Table[CommandEntry] = self._table("command")
+        self.callbacks: Table[CallbackEntry] = self._table("callback")
+
+    def tables(self) -> list[Table[Any]]:
+        """All tables."""
+        return [table for table in vars(self).values() if isinstance(table, Table)]
+
+    def _table(self, what: str, more: str = "") -> Table[Any]:
+        return Table(what, f"{_INSTALL}{more}", self.unusable)
 
 
 def _natural(name: str) -> tuple[str, int]:

@@ -61,11 +61,19 @@ def save_state(state: Mapping[str, Tensor], path: Path) -> None:
     save_file(rows, path, metadata={"format": "pt"})
 
 
-def load_state(module: nn.Module, path: Path, device: torch.device | str) -> None:
+def load_state(
+    module: nn.Module, path: Path, device: torch.device | str, *, hint: str | None = None
+) -> None:
     """Load a safetensors file into a module that is on the meta device.
 
     Names, shapes and types are compared with the file's header first; only then are tensors read,
     and taken as they are, so that no memory is filled twice.
+
+    Args:
+        module: what the tensors become part of.
+        path: the file.
+        device: where the tensors go.
+        hint: what to do where the file holds other tensors.
 
     Raises:
         ModelError: the file is missing, no safetensors file, or holds other tensors.
@@ -79,7 +87,7 @@ def load_state(module: nn.Module, path: Path, device: torch.device | str) -> Non
             for name in names:
                 part = file.get_slice(name)
                 found[name] = (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()))
-            _compare(path, wanted, found)
+            _compare(path, wanted, found, hint)
             state = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise ModelError(f"{path} is missing", hint="pull or copy the model again") from None
@@ -109,7 +117,9 @@ def _check_header(path: Path) -> None:
     )
 
 
-def _compare(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
+def _compare(
+    path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Any], hint: str | None
+) -> None:
     faults = [f"{name} is missing" for name in wanted if name not in found]
     strange = (clean_remote(name, 80) for name in found if name not in wanted)
     faults += [f"{name} is not part of the stage" for name in strange]
@@ -125,7 +135,7 @@ def _compare(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Any])
         more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
         raise ModelError(
             f"{path} does not fit its spec: {'; '.join(faults[:5])}{more}",
-            hint="the weights and config.json are not of one model; pull or copy it again",
+            hint=hint or "the weights and config.json are not of one model; pull or copy it again",
         )
 
 

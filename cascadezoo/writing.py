@@ -19,6 +19,7 @@ from cascadezoo.hub.layout import CARD, METRICS, SAMPLES, seal, weights_path, wr
 from cascadezoo.report.curves import draw_curves
 from cascadezoo.report.images import samples_picture
 from cascadezoo.run import RunFolder
+from cascadezoo.stages.base import Stage
 from cascadezoo.train.engine import describe_device
 from cascadezoo.train.events import read_events
 from cascadezoo.weights import save_state
@@ -58,7 +59,7 @@ def write_model(
         draw_curves(run.events, run.curves)
         with run.new_model() as folder:
             for name, stage in cascade.named_stages():
-                save_state(stage.state_dict(), folder / weights_path(name))
+                save_state(stage.saved_state(), folder / weights_path(name))
             samples_picture(pictures[cascade.names[-1]], pictures).save(folder / SAMPLES)
             text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
             write_atomically(folder / METRICS, text.encode())
@@ -107,7 +108,7 @@ def _metrics(
                 "name": stage.name,
                 "kind": stage.kind,
                 "output": str(stage.output),
-                "parameters": sum(p.numel() for p in cascade.stage(stage.name).parameters()),
+                "parameters": _saved_parameters(cascade.stage(stage.name)),
             }
             for stage in cascade.resolved.stages
         ],
@@ -129,3 +130,9 @@ def _metrics(
         ],
         "environment": {"cascadezoo": __version__, "torch": torch.__version__},
     }
+
+
+def _saved_parameters(stage: Stage) -> int:
+    """How many parameters a loaded model has."""
+    saved = stage.saved_state()
+    return sum(p.numel() for name, p in stage.named_parameters() if name in saved)

@@ -107,5 +107,6 @@ def _show(result: BuildResult) -> None:
     for figure in result.figures:
         echo(f"  {clean(figure)}")
     if result.published is not None:
-        echo(f"published: {clean(result.published)}")
+        commit = f", commit {clean(result.commit)}" if result.commit else ""
+        echo(f"published: {clean(result.published)}{commit}")
     echo(f"next: cascadezoo sample {shlex.quote(str(result.run))}")

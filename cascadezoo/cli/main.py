@@ -36,11 +36,15 @@ COMMANDS = {
     "specs": ("cascadezoo.cli.specs", "List and show the specs that ship with cascadezoo."),
     "stages": ("cascadezoo.cli.stages", "List and explain the installed stage kinds."),
     "schema": ("cascadezoo.cli.schema", "Print the JSON Schema of specs, for editors."),
-    "publish": ("cascadezoo.cli.publish", "Copy a model, checked and whole, to where others are."),
-    "pull": ("cascadezoo.cli.pull", "Fetch a model into a folder and check every file of it."),
+    "publish": (
+        "cascadezoo.cli.publish",
+        "Publish a model, checked and whole, to the Hub or to a folder.",
+    ),
+    "pull": ("cascadezoo.cli.pull", "Fetch a model and check every file of it."),
+    "zoo": ("cascadezoo.cli.zoo", "List, show, add, verify and search pretrained models."),
     "plugins": (
         "cascadezoo.cli.plugins",
-        "List the installed plugins and what is wrong with them.",
+        "List and check the installed plugins, and begin a new one.",
     ),
     "doctor": ("cascadezoo.cli.doctor", "Check this machine: packages, devices, weights, caches."),
 }

@@ -1,4 +1,4 @@
-"""``cascadezoo plugins list``."""
+"""``cascadezoo plugins``: ``list``, ``new`` and ``check``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cascadezoo.cli.lazy import Commands
+from cascadezoo.cli.lazy import Commands, LazyGroup
 from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, table
+from cascadezoo.cli.plugins_check import check
+from cascadezoo.cli.plugins_new import new
 
 if TYPE_CHECKING:
-    from cascadezoo.plugins import Plugin, PluginHost
+    from cascadezoo.plugins import Plugin, PluginHost, PluginProblem
 
 
 @click.group("plugins", cls=Commands)
 def command() -> None:
-    """List the installed plugins and what is wrong with them."""
+    """List and check the installed plugins, and begin a new one."""
 
 
 @command.command(
@@ -28,7 +30,8 @@ def command() -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Also what cascadezoo itself registers.")
 @json_option
-def list_(everything: bool, as_json: bool) -> None:
+@click.pass_context
+def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
     """List the installed plugins, what each registers, and its problems.
 
     A broken plugin takes no other down; commands that need it say so. CASCADEZOO_LOAD_PLUGINS=a,b
@@ -37,30 +40,35 @@ def list_(everything: bool, as_json: bool) -> None:
     from cascadezoo.plugins import BUILTIN_DISTRIBUTION, get_host
 
     host = get_host()
+    root = ctx.find_root().command
+    if isinstance(root, LazyGroup):
+        root.reserve(host)
+    problems = {plugin.origin: _problems(host, plugin) for plugin in host.plugins}
     plugins = [
         plugin
         for plugin in host.plugins
         if everything
-        or _problems(host, plugin)
+        or problems[plugin.origin]
         or plugin.origin.distribution != BUILTIN_DISTRIBUTION
     ]
     if as_json:
-        echo_json([_row(host, plugin) for plugin in plugins])
+        echo_json([_row(plugin, problems[plugin.origin]) for plugin in plugins])
         return
     if not plugins:
         echo("no plugins are installed besides what cascadezoo itself brings (--all shows it)")
     else:
-        echo(
-            table(
-                ("PLUGIN", "VERSION", "STATE", "REGISTERS"),
-                [(p.origin.plugin, p.origin.version, p.state, _names(p)) for p in plugins],
-            )
-        )
+        rows = [(p, _state(p, problems[p.origin])) for p in plugins]
+        cells = [(p.origin.plugin, p.origin.version, state, _names(p)) for p, state in rows]
+        echo(table(("PLUGIN", "VERSION", "STATE", "REGISTERS"), cells))
     for plugin in plugins:
-        for problem in _problems(host, plugin):
-            echo(f"\n{clean(problem['message'])}\n  in {clean(plugin.origin.plugin)}")
-            if problem["where"]:
-                echo(f"  at {clean(problem['where'])}")
+        for problem in problems[plugin.origin]:
+            echo(f"\n{clean(problem.message)}\n  in {clean(plugin.origin.plugin)}")
+            if problem.where:
+                echo(f"  at {clean(problem.where)}")
+
+
+command.add_command(new)
+command.add_command(check)
 
 
 def _names(plugin: Plugin) -> str:
@@ -69,22 +77,33 @@ def _names(plugin: Plugin) -> str:
     return "; ".join(f"{what}: {', '.join(names)}" for what, names in plugin.names.items()) or "-"
 
 
-def _problems(host: PluginHost, plugin: Plugin) -> list[dict[str, str | None]]:
-    return [
-        {"message": problem.message, "where": problem.where}
-        for problem in host.problems
-        if problem.origin == plugin.origin
-    ]
+def _problems(host: PluginHost, plugin: Plugin) -> list[PluginProblem]:
+    """What loading it showed, and what is wrong with the configs of its entries."""
+    from cascadezoo.plugins import BUILTIN_DISTRIBUTION, PluginProblem
+    from cascadezoo.testing.light import config_fault
+
+    rows = [problem for problem in host.problems if problem.origin == plugin.origin]
+    if plugin.origin.distribution == BUILTIN_DISTRIBUTION:
+        return rows
+    for entry in host.entries_of(plugin):
+        fault = config_fault(entry)
+        if fault is not None:
+            rows.append(PluginProblem(plugin.origin, fault[0], fault[1]))
+    return rows
 
 
-def _row(host: PluginHost, plugin: Plugin) -> dict[str, Any]:
+def _state(plugin: Plugin, problems: list[PluginProblem]) -> str:
+    return "faulty" if problems and plugin.state == "loaded" else plugin.state
+
+
+def _row(plugin: Plugin, problems: list[PluginProblem]) -> dict[str, Any]:
     return {
         "distribution": plugin.origin.distribution,
         "version": plugin.origin.version,
         "plugin": plugin.origin.plugin,
         "entry_point": plugin.target,
-        "state": plugin.state,
+        "state": _state(plugin, problems),
         "hooks": plugin.hooks,
         "registers": plugin.names,
-        "problems": _problems(host, plugin),
+        "problems": [{"message": p.message, "where": p.where} for p in problems],
     }

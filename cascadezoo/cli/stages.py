@@ -46,7 +46,7 @@ def list_(pattern: str, role: str | None, as_json: bool) -> None:
         echo_json([_row(row) for row in rows])
         return
     if rows:
-        cells = [(r.entry.name, r.entry.role, r.origin, r.entry.summary) for r in rows]
+        cells = [(r.entry.name, r.entry.role, r.origin, _summary(r.entry)) for r in rows]
         echo(table(("KIND", "ROLE", "FROM", "SUMMARY"), cells))
     else:
         what = f"no installed stage kind matches {pattern!r}"
@@ -81,7 +81,7 @@ def show(kind: str, as_json: bool) -> None:
         about = schema.get("description", "")
         echo_json({**_row(found), "description": about, "config": rows})
         return
-    echo(f"{found.entry.name}: {clean(found.entry.summary)}")
+    echo(f"{found.entry.name}: {clean(_summary(found.entry))}")
     echo(f"a {found.entry.role} from {clean(found.origin)}")
     if about := schema.get("description"):
         echo(f"\n{clean(about, keep=chr(10))}")
@@ -96,11 +96,17 @@ def show(kind: str, as_json: bool) -> None:
 _INDENT: dict[str, Any] = {"initial_indent": "      ", "subsequent_indent": "      "}
 
 
+def _summary(entry: StageEntry) -> str:
+    going = entry.deprecated
+    return entry.summary if going is None else f"{entry.summary} (deprecated: {going})"
+
+
 def _row(row: Registered[StageEntry]) -> dict[str, Any]:
     return {
         "kind": row.entry.name,
         "role": row.entry.role,
         "summary": row.entry.summary,
+        "deprecated": row.entry.deprecated,
         "distribution": row.origin.distribution,
         "version": row.origin.version,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,15 +14,18 @@ from cascadezoo.data.base import ImageData
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.features import FeatureExtractor, Precision
 from cascadezoo.evaluate.figures import Figure, figure_name
-from cascadezoo.evaluate.kid import SUBSETS, KidMetric, usual_subset_size
+from cascadezoo.evaluate.kid import SUBSETS, kernel_inception_distance, usual_subset_size
 from cascadezoo.evaluate.real import real_features
 
 __all__ = [
     "SampleFn",
+    "SampledFeatures",
     "evaluate_kid",
     "evaluate_kid_quickly",
+    "figure_of",
     "measure_sampling",
     "require_enough",
+    "sample_features",
     "sampling_speed",
 ]
 
@@ -75,24 +79,92 @@ def evaluate_kid(
     if subset_size is None:
         subset_size = usual_subset_size(n, n_real)
     require_enough(n, n_real, subset_size)
-    metric = KidMetric()
+    sampled = sample_features(
+        sample_fn, real, extractor=extractor, n=n, batch_size=batch_size, precision=precision
+    )
+    start = time.perf_counter()
+    known = real_features(real, extractor, count=n_real, precision=precision, cache=cache)
+    found = kernel_inception_distance(
+        sampled.features, known, subsets=subsets, subset_size=subset_size, seed=seed
+    )
+    return figure_of(
+        "kid",
+        found.mean,
+        sampled,
+        real,
+        extractor=extractor,
+        std=found.std,
+        precision=precision,
+        n_real=n_real,
+        subsets=subsets,
+        subset_size=subset_size,
+        seed=seed,
+        seconds=sampled.seconds + time.perf_counter() - start,
+        note=note,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SampledFeatures:
+    """Features of sampled images, float32 [N, D], and how long it took to get them.
+
+    Args:
+        features: on the extractor's device.
+        seconds: of the extractor.
+        sampling_seconds: of the sampler.
+    """
+
+    features: Tensor
+    seconds: float
+    sampling_seconds: float
+
+
+def sample_features(
+    sample_fn: SampleFn,
+    real: ImageData,
+    *,
+    extractor: FeatureExtractor,
+    n: int,
+    batch_size: int = 64,
+    precision: Precision = "fp32",
+) -> SampledFeatures:
+    """Draw images and keep their features alone; see :func:`evaluate_kid`."""
+    rows: list[Tensor] = []
     sampling = measuring = 0.0
     for images, seconds in _batches(sample_fn, n, batch_size):
         sampling += seconds
         start = time.perf_counter()
         _compare_shapes(images, real)
-        metric.update(images, extractor, precision=precision)
+        rows.append(extractor(images, precision=precision))
         measuring += time.perf_counter() - start
-    start = time.perf_counter()
-    known = real_features(real, extractor, count=n_real, precision=precision, cache=cache)
-    metric.update_features(known, real=True)
-    found = metric.compute(subsets=subsets, subset_size=subset_size, seed=seed)
-    measuring += time.perf_counter() - start
+    return SampledFeatures(torch.cat(rows), measuring, sampling)
+
+
+def figure_of(
+    metric: str,
+    value: float,
+    sampled: SampledFeatures,
+    real: ImageData,
+    *,
+    extractor: FeatureExtractor,
+    precision: Precision,
+    n_real: int,
+    seed: int,
+    seconds: float,
+    std: float | None = None,
+    unit: str | None = None,
+    subsets: int | None = None,
+    subset_size: int | None = None,
+    note: str | None = None,
+) -> Figure:
+    """A number with how it was got; see :class:`~cascadezoo.evaluate.figures.Figure`."""
+    n = len(sampled.features)
     return Figure(
-        name=figure_name("kid", n, extractor.name, precision),
-        metric="kid",
-        value=found.mean,
-        std=found.std,
+        name=figure_name(metric, n, extractor.name, precision),
+        metric=metric,
+        value=value,
+        std=std,
+        unit=unit,
         n=n,
         extractor=extractor.name,
         extractor_version=extractor.version,
@@ -105,8 +177,8 @@ def evaluate_kid(
         split=real.split,
         data_digest=real.digest,
         resolution=real.images.shape[-1],
-        seconds=round(measuring, 3),
-        sampling_seconds=round(sampling, 3),
+        seconds=round(seconds, 3),
+        sampling_seconds=round(sampled.sampling_seconds, 3),
         device=extractor.device.type,
         note=note,
     )

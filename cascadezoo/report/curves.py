@@ -150,7 +150,9 @@ def _rates(axes: Axes, course: Course) -> None:
         label: str | None = ", ".join(stages)
         for line in course.rates[stages[0]].values():
             dash = _DASHES[number % len(_DASHES)]
-            _plot(axes, _thin(line), colours[stages[0]], label, dash)
+            # A group's rate, `stage.group`, has the colour of its stage.
+            colour = colours[stages[0].partition(".")[0]]
+            _plot(axes, _thin(line), colour, label, dash)
             label = None
     axes.set_ylim(bottom=0)
     axes.set_ylabel("learning\nrate", color=_INK)

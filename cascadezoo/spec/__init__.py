@@ -2,10 +2,12 @@
 
 from cascadezoo.spec.files import apply_settings, parse_json, read_spec, shipped_specs
 from cascadezoo.spec.models import (
+    CallbackSpec,
     CascadeSpec,
     DataSpec,
     EmaSpec,
     EvaluationSpec,
+    GroupTraining,
     InLoopSpec,
     LossSpec,
     OptimizerSpec,
@@ -21,10 +23,12 @@ from cascadezoo.spec.models import (
 from cascadezoo.spec.resolve import ResolvedSpec, ResolvedStage, load_spec, resolve
 
 __all__ = [
+    "CallbackSpec",
     "CascadeSpec",
     "DataSpec",
     "EmaSpec",
     "EvaluationSpec",
+    "GroupTraining",
     "InLoopSpec",
     "LossSpec",
     "OptimizerSpec",

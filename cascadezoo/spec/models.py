@@ -11,10 +11,12 @@ from pydantic import Field, model_validator
 from cascadezoo.configs import Model, Probability
 
 __all__ = [
+    "CallbackSpec",
     "CascadeSpec",
     "DataSpec",
     "EmaSpec",
     "EvaluationSpec",
+    "GroupTraining",
     "InLoopSpec",
     "LossSpec",
     "OptimizerSpec",
@@ -32,6 +34,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_.][a-z0-9]+)*$", max_le
 PartName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", max_length=40)]
 Text = Annotated[str, Field(max_length=4000)]
 LearningRate = Annotated[float, Field(ge=0.0, le=10.0)]
+WeightDecay = Annotated[float, Field(ge=0.0, le=1.0)]
+Betas = Annotated[list[Annotated[float, Field(ge=0.0, lt=1.0)]], Field(min_length=2, max_length=2)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -71,11 +75,9 @@ class OptimizerSpec(Model):
     kind: Literal["adamw", "adam"] = "adamw"
     lr: LearningRate = 2e-4
     """The learning rate at its highest."""
-    betas: Annotated[
-        list[Annotated[float, Field(ge=0.0, lt=1.0)]], Field(min_length=2, max_length=2)
-    ] = [0.9, 0.999]
+    betas: Betas = [0.9, 0.999]
     eps: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    weight_decay: WeightDecay = 0.0
 
 
 class ScheduleSpec(Model):
@@ -90,13 +92,26 @@ class ScheduleSpec(Model):
     """`cosine`: the share of the rate that is left at the end of the phase."""
 
 
+class GroupTraining(Model):
+    """How one parameter group of a stage is trained; None is as its kind wants it."""
+
+    lr: LearningRate | None = None
+    """Left out, it is the stage's, times the factor of its kind."""
+    betas: Betas | None = None
+    weight_decay: WeightDecay | None = None
+    every: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """The group learns in one of so many steps."""
+
+
 class StageTraining(Model):
     """What one stage does differently from the others of its phase."""
 
     lr: LearningRate | None = None
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    weight_decay: WeightDecay | None = None
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """In place of `training.ema.decay`, also where `training.ema` is null; 0 averages nothing."""
+    groups: dict[Annotated[str, Field(min_length=1, max_length=80)], GroupTraining] = {}
+    """What differs for single parameter groups, as a GAN's `discriminator`."""
 
 
 class TeacherForcing(Model):
@@ -167,6 +182,17 @@ class LossSpec(Model):
     config: dict[str, Any] = {}
 
 
+class CallbackSpec(Model):
+    """Who is told of the training, as a tracker. It changes nothing of what is trained.
+
+    The config is part of the published spec: it must hold no passwords and no tokens.
+    """
+
+    kind: Annotated[str, Field(min_length=1, max_length=80)]
+    """The registered name of the callback."""
+    config: dict[str, Any] = {}
+
+
 class EmaSpec(Model):
     """Exponential moving average of the weights, per phase; a phase ends on the averaged ones."""
 
@@ -193,6 +219,8 @@ class TrainingSpec(Model):
     """None trains as the study did: generator, then the rest, then all jointly (35+35+30 epochs).
 
     Decoders are trained first, in a phase of their own (35 epochs), and not again."""
+    callbacks: Annotated[list[CallbackSpec], Field(max_length=16)] = []
+    """Who is told of phases, steps, epochs and figures, besides the run folder."""
     log_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Losses are read from the device and written down every so many steps."""
     checkpoint_seconds: Annotated[float, Field(ge=0.0, le=1e6)] = 300.0
@@ -297,19 +325,23 @@ class CascadeSpec(Model):
         for key in ("$schema", "description", "license", "tags", "publish", "requires"):
             data.pop(key, None)
         data["evaluation"] = data["evaluation"]["in_loop"]
-        for key in ("log_steps", "checkpoint_seconds"):
+        for key in ("log_steps", "checkpoint_seconds", "callbacks"):
             data["training"].pop(key)
         return _digest(_without_later_keys(data))
 
 
 def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
     """Drop keys that specs did not always have where they say nothing, so that digests last."""
+    if not data["training"].get("callbacks", True):
+        del data["training"]["callbacks"]
     for phase in data["training"]["phases"] or []:
         if phase["reflow"] is None:
             del phase["reflow"]
         for stage in phase["stages"].values():
             if stage["ema_decay"] is None:
                 del stage["ema_decay"]
+            if not stage["groups"]:
+                del stage["groups"]
     return data
 
 

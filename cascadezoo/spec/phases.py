@@ -12,6 +12,7 @@ from cascadezoo.configs import StageConfig
 from cascadezoo.errors import Problem
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.spec.models import (
+    LossSpec,
     OptimizerSpec,
     PhaseSpec,
     ReflowSpec,
@@ -43,16 +44,28 @@ class Trainee:
         return self.config is not None and self.config.frozen
 
     @property
+    def paired(self) -> bool:
+        """Whether its estimate is of its own target."""
+        return self.config is None or self.config.paired
+
+    @property
+    def heeds_paired(self) -> bool:
+        """Whether it can learn from upstream images that are not of its targets."""
+        return self.config is not None and self.config.heeds_paired
+
+    @property
     def decodes(self) -> bool:
         """Whether the stages before it learn latents that it must have learned to make."""
         return self.role == "decoder" and self.config is not None and not self.frozen
 
 
-def default_phases(stages: Sequence[Trainee]) -> list[PhaseSpec]:
+def default_phases(stages: Sequence[Trainee], losses: Sequence[LossSpec] = ()) -> list[PhaseSpec]:
     """The study's three phases; a lone generator has only the first.
 
     Decoders come before them, each in a phase of its own, the last of the cascade first, since a
-    decoder's latents are the target of what stands before it. Frozen stages are left out.
+    decoder's latents are the target of what stands before it. Frozen stages are left out. Where
+    estimates are not of the targets, as a GAN's, stages that cannot learn from such get the truth
+    throughout, and there is no joint phase.
     """
     phases = []
     for number, stage in enumerate((s for s in reversed(stages) if s.decodes), start=1):
@@ -63,7 +76,9 @@ def default_phases(stages: Sequence[Trainee]) -> list[PhaseSpec]:
     later = [name for name in rest if name not in first]
     if first:
         phases.append(PhaseSpec(name="coarse", train=first, epochs=35))
-    if later:
+    if later and any(_misled(stages, name, losses) for name in later):
+        phases.append(PhaseSpec(name="cascade", train=later, epochs=35))
+    elif later:
         falling = TeacherForcing(start=0.9, end=0.1)
         ending = TeacherForcing(start=0.1, end=0.0)
         phases += [
@@ -101,6 +116,7 @@ def check_phases(
         for name in phase.stages:
             yield from unknown(f"{path}.stages.{name}", name, phase.train, "trained in this phase")
         yield from _latents(path, phase, stages, learned)
+        yield from _pairing(path, phase, stages, training.losses or [])
         if phase.reflow is not None:
             yield from _reflow(path, phase, phase.reflow, training, stages, learned)
             if num_classes == 0 and phase.reflow.guidance is not None:
@@ -144,6 +160,39 @@ def _latents(
                 f"{listed} would learn the latents of {decoder.name!r}, a decoder that no phase "
                 "before this one trains",
                 f"put a phase that trains {decoder.name!r} before it",
+            )
+
+
+def _misled(stages: Sequence[Trainee], name: str, losses: Sequence[LossSpec]) -> Trainee | None:
+    """The stage whose estimates ``name`` would take for its targets; None where there is none.
+
+    Losses of the spec compare every estimate with its target, whatever the stage itself heeds.
+    """
+    place = next(i for i, stage in enumerate(stages) if stage.name == name)
+    compared = any(loss.stage == name and loss.weight > 0 for loss in losses)
+    if stages[place].heeds_paired and not compared:
+        return None
+    return next((stage for stage in stages[:place] if not stage.paired), None)
+
+
+def _pairing(
+    path: str, phase: PhaseSpec, stages: Sequence[Trainee], losses: Sequence[LossSpec]
+) -> Iterator[Problem]:
+    """Stages that compare their estimate with a target of another image learn nothing good."""
+    forcing = phase.teacher_forcing
+    if forcing.start >= 1.0 and forcing.end >= 1.0:
+        return
+    for stage in stages:
+        # A decoder learns from the image that it encodes itself, unless gradients go upstream.
+        if stage.name not in phase.train or (stage.role == "decoder" and not phase.joint):
+            continue
+        source = _misled(stages, stage.name, losses)
+        if source is not None:
+            yield Problem(
+                f"{path}.teacher_forcing",
+                f"{stage.name!r} would learn from estimates of {source.name!r}, which are not of "
+                "the images that it is to make",
+                'set {"start": 1, "end": 1}',
             )
 
 

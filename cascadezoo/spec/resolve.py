@@ -17,6 +17,7 @@ from cascadezoo.registry import Entry, Origin, Registered, Registry, StageEntry,
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.spec.files import apply_settings, read_spec
 from cascadezoo.spec.models import (
+    CallbackSpec,
     CascadeSpec,
     DataSpec,
     LossSpec,
@@ -24,13 +25,19 @@ from cascadezoo.spec.models import (
     TrainingSpec,
 )
 from cascadezoo.spec.phases import Trainee, check_phases, default_phases, override, unknown
-from cascadezoo.spec.requires import check_requires, derive_requires, install_line, missing
+from cascadezoo.spec.requires import (
+    changed_since,
+    check_requires,
+    derive_requires,
+    where_from,
+)
 from cascadezoo.spec.resolved import ResolvedSpec, ResolvedStage
 
 __all__ = ["ResolvedSpec", "ResolvedStage", "load_spec", "resolve"]
 
 M = TypeVar("M", bound=BaseModel)
 E = TypeVar("E", bound=Entry)
+P = TypeVar("P", LossSpec, CallbackSpec)
 
 
 def resolve(
@@ -162,9 +169,7 @@ class _Resolver:
         try:
             found = table.get(name)
         except LookupFailed as error:
-            # Only what the spec itself requires is named: a guess at a package is a risk.
-            absent = missing(self.requires)
-            hint = f"it may come from: {install_line(absent)}" if absent else error.hint
+            hint = where_from(self.requires) or error.hint
             self.problems.append(Problem(path, error.what, hint))
             return None
         except PluginError as error:
@@ -185,7 +190,16 @@ class _Resolver:
             message = f"{found.entry.config} is not a {base.__name__}; {found.origin} is at fault"
             self.problems.append(Problem(path, message))
             return None
-        return self.validate(model, raw, path)
+        before = len(self.problems)
+        config = self.validate(model, raw, path)
+        self.changed(found, before)
+        return config
+
+    def changed(self, found: Registered[E], before: int) -> None:
+        """Where a config does not validate, say whether another version of its plugin wrote it."""
+        hint = changed_since(self.requires, found.entry.name, found.origin)
+        rows = self.problems[before:]
+        self.problems[before:] = [Problem(p.path, p.message, p.hint or hint) for p in rows]
 
     def stage_config(
         self, index: int, stage: StageSpec
@@ -272,7 +286,9 @@ class _Resolver:
                 config = config.fit(output)
                 upstream = config.upstream_shape(output)
             except ConfigProblem as error:
+                before = len(self.problems)
                 self.misfit(index, error)
+                self.changed(registered, before)
                 return None
             entry = registered.entry
             placed.insert(
@@ -320,12 +336,21 @@ class _Resolver:
         if losses is None:
             refiners = [t.name for t in trainees if t.role == "refiner" and t.name not in latents]
             losses = [LossSpec(stage=name) for name in refiners]
+        callbacks = training.callbacks
         if self.for_training:
+            table = self.registry.losses
             names = [t.name for t in trainees]
-            losses = [self.loss(i, loss, names) for i, loss in enumerate(losses)]
+            for index, loss in enumerate(losses):
+                self.problems += unknown(f"training.losses.{index}.stage", loss.stage, names)
+            rows = enumerate(losses)
+            losses = [self.part(table, loss, f"training.losses.{i}") for i, loss in rows]
+            others = self.registry.callbacks
+            callbacks = [
+                self.part(others, c, f"training.callbacks.{i}") for i, c in enumerate(callbacks)
+            ]
         phases = training.phases
         if phases is None:
-            phases = default_phases(trainees)
+            phases = default_phases(trainees, losses)
         else:
             self.duplicates("training.phases", [p.name for p in phases])
         phases = [
@@ -337,20 +362,18 @@ class _Resolver:
             )
             for phase in phases
         ]
-        training = training.model_copy(update={"losses": losses, "phases": phases})
+        update = {"losses": losses, "phases": phases, "callbacks": callbacks}
+        training = training.model_copy(update=update)
         self.problems += check_phases(training, trainees, data.num_classes if data else None)
         return training
 
-    def loss(self, index: int, loss: LossSpec, names: list[str]) -> LossSpec:
-        path = f"training.losses.{index}"
-        self.problems += unknown(f"{path}.stage", loss.stage, names)
-        found = self.look_up(self.registry.losses, loss.kind, f"{path}.kind")
-        if found is None:
-            return loss
-        config = self.config_of(found, loss.config, f"{path}.config", Model)
+    def part(self, table: Table[Any], part: P, path: str) -> P:
+        """A loss or a callback with its config written out."""
+        found = self.look_up(table, part.kind, f"{path}.kind")
+        config = self.config_of(found, part.config, f"{path}.config", Model) if found else None
         if config is None:
-            return loss
-        return loss.model_copy(update={"config": config.model_dump(mode="json")})
+            return part
+        return part.model_copy(update={"config": config.model_dump(mode="json")})
 
     def evaluation(self, spec: CascadeSpec) -> None:
         evaluation = spec.evaluation

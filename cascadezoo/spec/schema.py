@@ -37,6 +37,7 @@ def spec_schema(registry: Registry | None = None) -> dict[str, Any]:
     _branch(defs, "StageSpec", "kind", registry.stages)
     _branch(defs, "DataSpec", "source", registry.datasets)
     _branch(defs, "LossSpec", "kind", registry.losses)
+    _branch(defs, "CallbackSpec", "kind", registry.callbacks)
     return {"$schema": DIALECT, **schema, "title": "cascadezoo spec"}
 
 
@@ -65,4 +66,5 @@ def _branch(defs: dict[str, Any], model: str, key: str, table: Table[Any]) -> No
         )
     part = defs[model]
     part["properties"][key] = {**part["properties"][key], "enum": names}
-    part["allOf"] = branches
+    if branches:
+        part["allOf"] = branches

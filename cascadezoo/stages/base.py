@@ -6,7 +6,7 @@ Images are float tensors, NCHW, in [-1, 1]. Labels are int64 tensors of shape [N
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from cascadezoo.draws import Draw, ImageDraw
 
 __all__ = [
     "GROUP",
+    "GroupOptions",
     "Loss",
     "SampleRequest",
     "Stage",
@@ -59,6 +60,8 @@ class TrainContext:
         phase: the phase's name.
         noise: the noise that belongs to the target, of its shape, to be used and not drawn; None
             outside of reflow.
+        paired: bool [N], which upstream images are of their targets; None where all are. Others
+            reach only stages whose config sets ``heeds_paired``.
     """
 
     draw: Draw
@@ -67,6 +70,7 @@ class TrainContext:
     step: int = 0
     phase: str = ""
     noise: Tensor | None = None
+    paired: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -103,6 +107,25 @@ class Loss:
 
     value: Tensor
     group: str = GROUP
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOptions:
+    """How a parameter group is trained where the spec does not say otherwise.
+
+    Args:
+        lr_factor: what the stage's learning rate is multiplied by.
+        betas: of Adam; None takes the phase's.
+        weight_decay: None takes the phase's.
+        every: the group learns in one of so many steps, the last of them.
+        averaged: whether ``training.ema`` averages it; what only training needs is not.
+    """
+
+    lr_factor: float = 1.0
+    betas: tuple[float, float] | None = None
+    weight_decay: float | None = None
+    every: int = 1
+    averaged: bool = True
 
 
 @dataclass(slots=True)
@@ -241,8 +264,37 @@ class Stage(nn.Module, ABC):
         return 1
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters by group; each group has an optimizer of its own."""
+        """The parameters by group; each group has an optimizer of its own.
+
+        A :class:`Loss` reaches the parameters of its group alone, whatever it is computed through.
+        Each parameter that learns belongs to exactly one group.
+        """
         return {GROUP: list(self.parameters())}
+
+    def group_options(self) -> Mapping[str, GroupOptions]:
+        """How groups are trained that want it otherwise than the phase says. Default: none does.
+
+        A spec has the last word: ``training.phases.N.stages.NAME.groups.GROUP``.
+        """
+        return {}
+
+    def training_only(self) -> Collection[str]:
+        """Names of child modules that sampling does without. Default: none.
+
+        They are in checkpoints and not in saved models: a model is loaded with None in their
+        places. An adversary is one.
+        """
+        return ()
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """The tensors of a saved model: the state without what only training needs."""
+        left_out = tuple(f"{name}." for name in self.training_only())
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out)}
+
+    def drop_training_only(self) -> None:
+        """Forget what only training needs, as a stage that is loaded does."""
+        for name in self.training_only():
+            setattr(self, name, None)
 
 
 def downsample(images: Tensor, size: int) -> Tensor:

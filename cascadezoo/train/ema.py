@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cascadezoo.spec import EmaSpec, PhaseSpec
+from cascadezoo.stages.base import Stage
 
 __all__ = ["Ema", "ema_decay", "make_ema"]
 
@@ -98,9 +99,22 @@ def make_ema(spec: EmaSpec | None, phase: PhaseSpec, stages: Mapping[str, nn.Mod
         decay = ema_decay(spec, phase, name)
         if decay is None:
             continue
+        left_out = _left_out(stage)
         for key, parameter in stage.named_parameters():
-            if parameter.requires_grad and parameter.is_floating_point():
+            if not parameter.requires_grad or id(parameter) in left_out:
+                continue
+            if parameter.is_floating_point():
                 parameters[f"{name}.{key}"] = parameter
                 decays[f"{name}.{key}"] = decay
     warmup = EmaSpec().warmup if spec is None else spec.warmup
     return Ema(parameters, decays, warmup=warmup) if parameters else None
+
+
+def _left_out(stage: nn.Module) -> set[int]:
+    """The parameters of groups that are not averaged."""
+    if not isinstance(stage, Stage):
+        return set()
+    options = stage.group_options()
+    apart = [group for group, own in options.items() if not own.averaged]
+    groups = stage.parameter_groups()
+    return {id(parameter) for group in apart for parameter in groups[group]}

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate.accelerator import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
+from cascadezoo.errors import PluginError, Problem, SpecError
 from cascadezoo.spec import OptimizerSpec, PhaseSpec, ScheduleSpec
-from cascadezoo.stages.base import Stage
+from cascadezoo.spec.models import GroupTraining, StageTraining
+from cascadezoo.stages.base import GROUP, GroupOptions, Stage
+from cascadezoo.train.engine import share_gradients
 
-__all__ = ["GroupOptimizer", "make_optimizers", "schedule_factor"]
+__all__ = [
+    "GroupOptimizer",
+    "apply_gradients",
+    "check_groups",
+    "make_optimizers",
+    "schedule_factor",
+]
 
 
 @dataclass(slots=True)
 class GroupOptimizer:
-    """The optimizer of one parameter group, over all trained stages that have it."""
+    """The optimizer of one parameter group, over all trained stages that have it.
+
+    Args:
+        group: the name of the group.
+        optimizer: with one row of parameters a stage.
+        parameters: of all rows.
+        base_lr: the learning rate of each row.
+        stages: the stage of each row.
+        every: in one of how many steps each row learns.
+    """
 
     group: str
     optimizer: torch.optim.Optimizer
     parameters: list[nn.Parameter]
     base_lr: list[float]
     stages: list[str]
+    every: list[int] = field(default_factory=list)
 
     def set_factor(self, factor: float) -> None:
         """Multiply every stage's own learning rate."""
@@ -32,13 +54,26 @@ class GroupOptimizer:
             row["lr"] = base * factor
 
     def lr(self) -> dict[str, float]:
-        """The present learning rate by stage."""
+        """The present learning rate by stage; of other groups than the usual by stage.group."""
         rows = zip(self.stages, self.optimizer.param_groups, strict=True)
-        return {name: row["lr"] for name, row in rows}
+        tail = "" if self.group == GROUP else f".{self.group}"
+        return {f"{name}{tail}": row["lr"] for name, row in rows}
+
+    def due(self, step: int) -> list[nn.Parameter]:
+        """The parameters that learn in a step of the phase, counted from 0."""
+        if max(self.every, default=1) == 1:
+            return self.parameters
+        rows = zip(self.every, self.optimizer.param_groups, strict=True)
+        return [p for every, row in rows if (step + 1) % every == 0 for p in row["params"]]
 
 
 def make_optimizers(phase: PhaseSpec, stages: Mapping[str, Stage]) -> list[GroupOptimizer]:
-    """One optimizer for each parameter group that the trained stages have."""
+    """One optimizer for each parameter group that the trained stages have.
+
+    What holds for a group of a stage is, from the strongest: the phase's ``stages.NAME.groups``,
+    its ``stages.NAME``, the stage's own :meth:`~cascadezoo.Stage.group_options`, its
+    ``optimizer``. The factor of the learning rate is the stage's own in all but the first.
+    """
     spec = phase.optimizer or OptimizerSpec()
     groups: dict[str, list[tuple[str, list[nn.Parameter]]]] = {}
     for name, stage in stages.items():
@@ -49,31 +84,124 @@ def make_optimizers(phase: PhaseSpec, stages: Mapping[str, Stage]) -> list[Group
     made = []
     for group, members in groups.items():
         rows: list[dict[str, Any]] = []
-        base: list[float] = []
-        names: list[str] = []
-        flat: list[nn.Parameter] = []
+        every: list[int] = []
         for name, parameters in members:
-            own = phase.stages.get(name)
-            lr = spec.lr if own is None or own.lr is None else own.lr
-            decay = spec.weight_decay
-            if own is not None and own.weight_decay is not None:
-                decay = own.weight_decay
-            rows.append({"params": parameters, "lr": lr, "weight_decay": decay})
-            base.append(lr)
-            names.append(name)
-            flat += parameters
+            options = stages[name].group_options().get(group, GroupOptions())
+            own = phase.stages.get(name, StageTraining())
+            row = _settings(spec, own, own.groups.get(group, GroupTraining()), options)
+            every.append(row.pop("every"))
+            rows.append({"params": parameters, **row})
+        flat = [p for _, parameters in members for p in parameters]
         cls = torch.optim.AdamW if spec.kind == "adamw" else torch.optim.Adam
         fused = all(p.device.type in ("cpu", "cuda") for p in flat)
-        optimizer = cls(
-            rows,
-            lr=spec.lr,
-            betas=(spec.betas[0], spec.betas[1]),
-            eps=spec.eps,
-            weight_decay=spec.weight_decay,
-            fused=fused,
-        )
-        made.append(GroupOptimizer(group, optimizer, flat, base, names))
+        optimizer = cls(rows, eps=spec.eps, fused=fused)
+        base = [row["lr"] for row in rows]
+        names = [name for name, _ in members]
+        made.append(GroupOptimizer(group, optimizer, flat, base, names, every))
     return made
+
+
+def _settings(
+    spec: OptimizerSpec, stage: StageTraining, group: GroupTraining, options: GroupOptions
+) -> dict[str, Any]:
+    lr = (spec.lr if stage.lr is None else stage.lr) * options.lr_factor
+    betas = spec.betas if options.betas is None else options.betas
+    decay = spec.weight_decay if options.weight_decay is None else options.weight_decay
+    decay = decay if stage.weight_decay is None else stage.weight_decay
+    return {
+        "lr": lr if group.lr is None else group.lr,
+        "betas": tuple(betas if group.betas is None else group.betas),
+        "weight_decay": decay if group.weight_decay is None else group.weight_decay,
+        "every": options.every if group.every is None else group.every,
+    }
+
+
+def check_groups(phases: Iterable[PhaseSpec], stages: Mapping[str, Stage]) -> None:
+    """Whether every group that is spoken of is there, before any training begins.
+
+    Raises:
+        PluginError: a stage's groups do not hold each of its learning parameters once, or it has
+            options for a group that it has not.
+        SpecError: a phase names a group that its stage has not.
+    """
+    groups = {name: stage.parameter_groups() for name, stage in stages.items()}
+    for name, stage in stages.items():
+        _check_whole(name, stage, groups[name])
+    problems = list(_unknown_groups(phases, groups))
+    if problems:
+        raise SpecError(problems)
+
+
+def _unknown_groups(
+    phases: Iterable[PhaseSpec], groups: Mapping[str, Mapping[str, object]]
+) -> Iterator[Problem]:
+    for index, phase in enumerate(phases):
+        for name, own in phase.stages.items():
+            for group in own.groups:
+                if group not in groups[name]:
+                    there = ", ".join(repr(g) for g in groups[name])
+                    yield Problem(
+                        f"training.phases.{index}.stages.{name}.groups.{group}",
+                        f"{name!r} has no parameter group {group!r}",
+                        f"it has {there}",
+                    )
+
+
+def _check_whole(name: str, stage: Stage, groups: Mapping[str, list[nn.Parameter]]) -> None:
+    kind = type(stage).__name__
+    strange = set(stage.group_options()) - set(groups)
+    if strange:
+        raise PluginError(
+            f"stage {name!r} ({kind}) has options for groups that it has not: "
+            f"{', '.join(sorted(strange))}",
+            hint="name in group_options() only groups that parameter_groups() gives",
+        )
+    held = Counter(id(p) for parameters in groups.values() for p in parameters)
+    for key, parameter in stage.named_parameters():
+        if parameter.requires_grad and held[id(parameter)] != 1:
+            count = "no group" if not held[id(parameter)] else "more than one group"
+            raise PluginError(
+                f"stage {name!r} ({kind}): the parameter {key} is in {count}",
+                hint="give each parameter in parameter_groups() once; freeze one that shall not "
+                "learn with requires_grad_(False)",
+            )
+
+
+def apply_gradients(
+    accelerator: Accelerator, groups: Iterable[GroupOptimizer], clip_norm: float | None
+) -> None:
+    """Share, clip and apply the gradients of each group, and clear them.
+
+    The scale of half precision is undone once for each group and moved once for all: by way of
+    Accelerate, which knows of one optimizer, the second would be scaled down twice.
+
+    Args:
+        accelerator: its scaler is used where it has one.
+        groups: a group without any gradient is left as it is.
+        clip_norm: the largest norm of a group's gradients; None does not clip.
+    """
+    scaler = accelerator.scaler
+    ready = [g for g in groups if any(p.grad is not None for p in g.parameters)]
+    for group in ready:
+        share_gradients(accelerator, group.parameters)
+        if clip_norm is not None:
+            if scaler is not None:
+                scaler.unscale_(_plain(group.optimizer))
+            nn.utils.clip_grad_norm_(group.parameters, clip_norm)
+    for group in ready:
+        if scaler is not None:
+            scaler.step(_plain(group.optimizer))
+        else:
+            group.optimizer.step()
+        group.optimizer.zero_grad(set_to_none=True)
+    if scaler is not None and ready:
+        scaler.update()
+
+
+def _plain(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    while isinstance(optimizer, AcceleratedOptimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
 
 
 def schedule_factor(spec: ScheduleSpec, step: int, total: int, steps_per_epoch: int) -> float:

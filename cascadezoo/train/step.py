@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cascadezoo.cascade import Cascade
 from cascadezoo.configs import DecoderConfig
 from cascadezoo.draws import Draw
+from cascadezoo.errors import PluginError
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.stages.base import GROUP, Loss, StageOutput, TrainContext
 from cascadezoo.train.forcing import Choice, choose, mix, probability
@@ -68,6 +69,7 @@ class PhaseWalk:
         self.losses = {
             name: [loss for loss in losses if loss.stage == name] for name in cascade.names
         }
+        self.groups = [frozenset(stage.parameter_groups()) for stage in self.stages]
         # A decoder learns from the image that it encodes itself, unless gradients go upstream.
         self.alone = [
             trained and not phase.joint and isinstance(stage.config, DecoderConfig)
@@ -94,15 +96,18 @@ class PhaseWalk:
         targets = self._targets(images, needed, choices) if noise is None else {0: images}
         found: dict[str, dict[str, Tensor]] = {}
         estimate: Tensor | None = None
+        paired: Tensor | None = None
         for index, (name, stage) in enumerate(zip(names, self.stages, strict=True)):
             if not needed[index]:
-                estimate = None
+                estimate = paired = None
                 continue
             upstream = None
+            known = paired if index > 0 and not self.alone[index] else None
             if index > 0 and not self.alone[index]:
                 upstream = mix(choices[index], targets.get(index - 1), estimate)
                 if not self.phase.joint:
                     upstream = upstream.detach()
+                known = _fed(choices[index], known)
             context = TrainContext(
                 draw=Draw(
                     self.seed,
@@ -118,6 +123,7 @@ class PhaseWalk:
                 step=step,
                 phase=self.phase.name,
                 noise=noise,
+                paired=known,
             )
             trained = self.trained[index]
             # A frozen stage between trained ones must let gradients of a joint phase through.
@@ -126,11 +132,19 @@ class PhaseWalk:
                 inputs = stage.preprocess(targets[index], upstream, context)
                 output: StageOutput = stage(inputs)
                 estimate = output.estimate
+                paired = known
+                if not stage.config.paired:
+                    paired = torch.zeros(len(images), dtype=torch.bool, device=images.device)
                 if trained:
                     for key, loss in output.losses.items():
                         group, value = (
                             (loss.group, loss.value) if isinstance(loss, Loss) else (GROUP, loss)
                         )
+                        if group not in self.groups[index]:
+                            raise PluginError(
+                                f"stage {name!r} ({type(stage).__name__}): the loss {key!r} is of "
+                                f"the group {group!r}, which its parameter_groups() does not give"
+                            )
                         found.setdefault(group, {})[f"{name}.{key}"] = value
                     for extra in self.losses[name]:
                         value = extra.weight * extra.module(estimate, targets[index])
@@ -185,3 +199,10 @@ class PhaseWalk:
             feeds = feeds and not self.alone[index + 1]
             needed[index] = self.trained[index] or feeds
         return needed
+
+
+def _fed(choice: Choice, paired: Tensor | None) -> Tensor | None:
+    """Which upstream images are of their targets, after a choice between truth and estimate."""
+    if paired is None or choice.all_truth:
+        return None
+    return paired if choice.mask is None else choice.mask | paired

@@ -18,12 +18,17 @@ from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.draws import derive_seed, seed_global
 from cascadezoo.errors import Interrupted, TrainingError
 from cascadezoo.spec import PhaseSpec
+from cascadezoo.train.callbacks import Callbacks
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
 from cascadezoo.train.ema import make_ema
-from cascadezoo.train.engine import share_gradients
 from cascadezoo.train.events import EventLog
 from cascadezoo.train.finish import finish_phase, finishing
-from cascadezoo.train.optim import make_optimizers, schedule_factor
+from cascadezoo.train.optim import (
+    apply_gradients,
+    check_groups,
+    make_optimizers,
+    schedule_factor,
+)
 from cascadezoo.train.phase import Batches, PhaseRun, epoch_steps
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.record import Recorder
@@ -53,6 +58,7 @@ class Trainer:
         figures: computed every ``figures_every`` epochs.
         figures_every: epochs; None computes none.
         stop: asked after every step; a text stops the training after a checkpoint.
+        callbacks: told of phases, steps, epochs and figures; those of the first process alone.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Trainer:
         figures: Figures | None = None,
         figures_every: int | None = None,
         stop: Callable[[], str | None] = lambda: None,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self.cascade = cascade
         self.spec = cascade.spec
@@ -84,7 +91,8 @@ class Trainer:
             self.pairs = PairStore(store.folder, self.spec.training_digest())
         self.events = events or EventLog(None)
         self.progress = progress or QuietProgress()
-        self.record = Recorder(self.events, self.progress, loader.batch_size)
+        self.callbacks = callbacks or Callbacks()
+        self.record = Recorder(self.events, self.progress, loader.batch_size, self.callbacks)
         self.figures = figures
         self.figures_every = figures_every
         self.stop = stop
@@ -93,6 +101,7 @@ class Trainer:
             name: [p for p in stage.parameters() if p.requires_grad]
             for name, stage in cascade.named_stages()
         }
+        check_groups(self.phases, dict(cascade.named_stages()))
         finish = [name for phase in self.phases for name in finishing(cascade, phase.train)]
         if finish and data is None:
             raise ValueError(f"{finish[0]} goes through the training images; give them as data")
@@ -109,6 +118,7 @@ class Trainer:
             Interrupted: ``stop`` asked for it; a checkpoint was written.
             TrainingError: a loss is not finite, or memory ran out.
             CheckpointError: a checkpoint cannot be written or read.
+            PluginError: a callback failed; a checkpoint was written.
         """
         restored = self.reading.newest() if self.reading else None
         if restored is not None:
@@ -135,6 +145,7 @@ class Trainer:
         try:
             phase.batches.pairs = self._pairs(phase)
             self.record.mark(phase, "start", self.position.global_step)
+            self.callbacks.check()
             shown = (index, len(self.phases), phase.total, self.position.step)
             self.progress.phase(phase.spec.name, *shown)
             for group in phase.optimizers:
@@ -153,6 +164,7 @@ class Trainer:
         self.record.mark(phase, "end", self.position.global_step)
         self.position = replace(self.position, phase=index + 1, step=0)
         self._save(None)
+        self.callbacks.check()
         if self.store is not None and self.pairs is not None:
             self.pairs.clear(before=index + 1)
 
@@ -289,13 +301,15 @@ class Trainer:
                 mark += epoch_began - now
                 measuring += epoch_began - now
             reason = self.stop()
+            ends = reason is not None or self.callbacks.failure is not None
             due = time.monotonic() - saved >= self.training.checkpoint_seconds
-            if reason is not None or (due and not last):
+            if ends or (due and not last):
                 check_finite(phase.spec.name, step, log.read())
                 trained = before + time.monotonic() - began - measuring
                 self.position = replace(self.position, seconds=trained)
                 self._save(phase)
                 saved = time.monotonic()
+            self.callbacks.check()
             if reason is not None:
                 where = f"in phase {phase.spec.name!r} after step {done} of {phase.total}"
                 raise Interrupted(self._kept(f"stopped by {reason} {where}"))
@@ -310,24 +324,17 @@ class Trainer:
         schedule = phase.spec.schedule or self.training.schedule
         factor = schedule_factor(schedule, step, phase.total, phase.per_epoch)
         totals = {name: torch.stack(list(rows.values())).sum() for name, rows in groups.items()}
-        several = len(phase.optimizers) > 1
-        for number, group in enumerate(phase.optimizers):
-            total = totals.get(group.group)
-            if total is None or not total.requires_grad:
-                continue
-            if several:
-                # Each loss reaches its own group alone, whatever it was computed through.
-                more = number < len(phase.optimizers) - 1
-                self.accelerator.backward(total, inputs=group.parameters, retain_graph=more)
-            else:
-                self.accelerator.backward(total)
+        parts = [(totals[g.group], g.due(step)) for g in phase.optimizers if g.group in totals]
+        parts = [(total, due) for total, due in parts if total.requires_grad and due]
+        for left, (total, due) in zip(reversed(range(len(parts))), parts, strict=True):
+            # Each loss reaches its own group alone, whatever it was computed through. Where there
+            # is but one, naming its parameters would only take time.
+            lone = len(phase.optimizers) == 1 and due is phase.optimizers[0].parameters
+            inputs = None if lone else due
+            self.accelerator.backward(total, inputs=inputs, retain_graph=left > 0)
         for group in phase.optimizers:
-            share_gradients(self.accelerator, group.parameters)
-            if self.training.clip_norm is not None:
-                self.accelerator.clip_grad_norm_(group.parameters, self.training.clip_norm)
             group.set_factor(factor)
-            group.optimizer.step()
-            group.optimizer.zero_grad(set_to_none=True)
+        apply_gradients(self.accelerator, phase.optimizers, self.training.clip_norm)
         if phase.ema is not None:
             phase.ema.update(step)
         return {k: v.detach() for rows in groups.values() for k, v in rows.items()}

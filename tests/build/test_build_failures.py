@@ -155,7 +155,11 @@ def test_publishing_to_a_folder(tmp_path: Path, built: Path) -> None:
 def test_a_destination_that_cannot_be_is_found_before_the_training(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "a.tex").write_text("mine")
-    for place in (str(tmp_path / "thesis"), "org/name", str(tmp_path / "thesis" / "a.tex" / "x")):
+    for place in (
+        str(tmp_path / "thesis"),
+        "org/name@v1",
+        str(tmp_path / "thesis" / "a.tex" / "x"),
+    ):
         run = tmp_path / "run"
         with pytest.raises(InputError):
             build_cascade(

@@ -341,8 +341,8 @@ def test_references_that_lead_nowhere(tmp_path: Path) -> None:
     for reference, message in (
         (tmp_path / "empty", "holds no model"),
         (tmp_path / "file", "is a file"),
-        ("org/name", "does not reach the Hub yet"),
-        ("hf://org/name@main", "does not reach the Hub yet"),
+        ("hf://org", "is not the id of a repo"),
+        ("hf://org/name@a..b", "is not a revision"),
         ("shapes-nothing", "there is no model"),
         (tmp_path / "nowhere", "there is no model"),
     ):

@@ -114,7 +114,7 @@ REFUSED = {
         "",
     ),
     "a setting that leads nowhere": (["--set", "stages.up.config.x=1"], "'up'", "'coarse'"),
-    "a publisher on the Hub": (["--set", "publish.to=org/name"], "Hub", "./org/name"),
+    "a revision to publish to": (["--set", "publish.to=org/name@v1"], "revision", "org/name"),
 }
 
 

@@ -46,6 +46,12 @@ LIGHT = [
     "doctor --help",
     "publish --help",
     "pull --help",
+    "zoo list",
+    "zoo list *tiny --json",
+    "zoo show shapes-tiny",
+    "zoo verify shapes-tiny",
+    "zoo add --help",
+    "zoo search --help",
 ]
 
 RUN = """

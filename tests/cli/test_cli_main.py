@@ -101,7 +101,7 @@ def test_unknown_command_names_the_nearest(args, guess, invoke):
         ("sample", "x", "--steps", "2", "--steps", "coarse=3"),
         ("sample", "x", "--guidance", "much"),
         ("build", "x", "--precision", "fp8"),
-        ("pull", "x"),
+        ("pull",),
         ("stages", "list", "--role", "painter"),
     ],
 )

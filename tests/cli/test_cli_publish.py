@@ -224,7 +224,9 @@ def test_no_changed_byte_is_published(source, tmp_path, place, value):
 @pytest.mark.parametrize("dest", ["org/name", "hf://org/name", "org/name@main"])
 def test_hub_ids_are_told_apart_from_folders(dest, source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelReferenceError, match="reads as a repo on the Hub, not as a folder") as raised:
+    with pytest.raises(
+        ModelReferenceError, match="reads as a repo on the Hub, not as a folder"
+    ) as raised:
         publish_local(source, dest)
     assert "./org/name" in str(raised.value.hint)
     publish_local(source, "./org/name")

@@ -165,7 +165,7 @@ def test_a_failed_run_keeps_the_file_that_was_there(invoke, model, tmp_path):
     [
         ("nowhere", "there is no model 'nowhere'"),
         (".", "holds no model"),
-        ("org/name", "does not reach the Hub"),
+        ("hf://org", "is not the id of a repo"),
         ("no\x1bwhere", "no\\x1bwhere"),
     ],
 )

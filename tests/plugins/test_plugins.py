@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import entry_points
 
 import pytest
 
+from cascadezoo import Callback, hookspecs, registry
 from cascadezoo.errors import LookupFailed, PluginError
 from cascadezoo.plugins import PluginHost, get_host
-from cascadezoo.registry import StageEntry
+from cascadezoo.registry import API_LEVEL, CascadezooDeprecationWarning, StageEntry
+
+EmptyTarget = "cascadezoo.configs:EmptyConfig"
 
 GOOD = """
 from cascadezoo import hookimpl, StageEntry
@@ -37,8 +41,7 @@ def test_builtins_come_through_the_entry_point_group() -> None:
 
 def test_every_builtin_entry_imports() -> None:
     registry = get_host().registry
-    tables = vars(registry).values()
-    entries = [row.entry for table in tables for row in table]
+    entries = [row.entry for table in registry.tables() for row in table]
     assert len(entries) >= 15
     for entry in entries:
         assert entry.load_config() is not None
@@ -100,8 +103,39 @@ def test_a_stranger_cannot_take_a_builtin_kind(plugin) -> None:
         (
             "from cascadezoo import hookimpl, StageEntry\n@hookimpl\ndef register_stages():\n"
             "    return [StageEntry(name='a.v1', role='refiner', summary='', impl='m:X', api=9)]\n",
-            "written for API level 9; this cascadezoo speaks level 1",
+            "'a.v1' is written for API level 9; this cascadezoo speaks level 1; "
+            "pip install --upgrade cascadezoo",
             2,
+        ),
+        (
+            "from cascadezoo import hookimpl\n\nCASCADEZOO_API = 2\n\n@hookimpl\n"
+            "def register_stages():\n    return 1 / 0\n",
+            "it is written for API level 2; this cascadezoo speaks level 1; "
+            "pip install --upgrade cascadezoo",
+            3,
+        ),
+        (
+            "CASCADEZOO_API = 0\n",
+            "speaks level 1; pip install --upgrade dist-bad",
+            1,
+        ),
+        (
+            "from cascadezoo import hookimpl\n@hookimpl\ndef register_stages(registry):\n"
+            "    return []\n",
+            "register_stages() raised TypeError",
+            2,
+        ),
+        (
+            "from cascadezoo import StageEntry, hookimpl\n@hookimpl\ndef register_stages():\n"
+            "    return [StageEntry(name='Wave', role='refiner', summary='', impl='m:X')]\n",
+            "stage name 'Wave' is not of the form 'name.v1'",
+            4,
+        ),
+        (
+            "from cascadezoo import StageEntry, hookimpl\n@hookimpl\ndef register_stages():\n"
+            "    return [StageEntry(name='a.v1', role='refiner', summary='', impl='m:X', new=1)]\n",
+            "unexpected keyword argument 'new'",
+            4,
         ),
     ],
 )
@@ -117,7 +151,7 @@ def test_a_broken_plugin_is_reported_and_takes_none_down(plugin, source, message
         assert problem.where.endswith(f"dist_bad.py:{line}")
     states = {p.origin.distribution: p.state for p in host.plugins}
     assert states["dist-good"] == "loaded"
-    assert states["dist-bad"] in ("broken", "faulty")
+    assert states["dist-bad"] in ("broken", "faulty", "incompatible")
     assert "good.v1" in host.registry.stages.names()
     assert "flow.v1" in host.registry.stages.names()
 
@@ -126,6 +160,20 @@ def test_an_entry_point_to_nowhere(plugin) -> None:
     point = plugin("dist-bad", "0.1", "", target="dist_bad:nothing.here")
     host = PluginHost([*BUILTIN, point])
     assert "AttributeError" in messages(host)[0]
+    assert host.problems[0].where is not None
+    assert host.problems[0].where.endswith("dist_bad-0.1.dist-info/entry_points.txt:2")
+
+
+@pytest.mark.parametrize(
+    "target", ["no_such_module", "no such:thing", "dist_bad:", ":x", "dist_bad.x"]
+)
+def test_entry_points_of_every_wrong_form(plugin, target) -> None:
+    point = plugin("dist-bad", "0.1", "x = 1\n", target=target)
+    host = PluginHost([*BUILTIN, point])
+    (problem,) = host.problems
+    assert host.plugins[-1].state == "broken"
+    assert str(problem.where).endswith("entry_points.txt:2")
+    assert "flow.v1" in host.registry.stages.names()
 
 
 def test_load_limit(plugin, monkeypatch) -> None:
@@ -189,3 +237,91 @@ def test_entries_check_themselves(wrong) -> None:
     fields = {"name": "flow.v1", "role": "generator", "summary": "", "impl": "a:b", **wrong}
     with pytest.raises(ValueError, match="not"):
         StageEntry(**fields)
+
+
+def test_an_entry_of_another_level_is_told_where_it_is_asked_for(plugin) -> None:
+    source = GOOD.format(kind="new.v1").replace("summary=", "api=2, summary=")
+    host = PluginHost([*BUILTIN, plugin("dist-new", "3.0", source)])
+    for name in ("new.v1", "new"):
+        with pytest.raises(PluginError, match="written for API level 2") as caught:
+            host.registry.stages.get(name)
+        assert caught.value.hint == "pip install --upgrade cascadezoo"
+    assert "dist-new 3.0" in str(caught.value)
+
+
+def test_a_name_that_a_broken_plugin_may_have_brought(plugin) -> None:
+    broken = plugin("dist-broken", "1", "import no_such_module")
+    newer = plugin("dist-newer", "1", "CASCADEZOO_API = 7")
+    left = plugin("dist-left", "1", GOOD.format(kind="left.v1"))
+    host = PluginHost(
+        [*BUILTIN, broken, newer, left], limit=frozenset({"dist-broken", "dist-newer"})
+    )
+    with pytest.raises(LookupFailed) as caught:
+        host.registry.stages.get("wave.v1")
+    hint = str(caught.value.hint)
+    assert "dist-broken cannot be loaded (cascadezoo plugins list)" in hint
+    assert "dist-newer is for plugin API level 7: pip install --upgrade cascadezoo" in hint
+    assert "dist-left is left out by CASCADEZOO_LOAD_PLUGINS" in hint
+    # What is only misspelt is not blamed on them.
+    with pytest.raises(LookupFailed) as caught:
+        host.registry.stages.get("flow.v9")
+    assert "dist-broken" not in str(caught.value.hint)
+
+
+def test_using_what_is_deprecated_warns_with_the_way_out(plugin) -> None:
+    source = GOOD.format(kind="old.v1").replace("summary=", "deprecated='use old.v2', summary=")
+    host = PluginHost([*BUILTIN, plugin("dist-old", "1", source)])
+    assert not host.problems
+    with pytest.warns(CascadezooDeprecationWarning) as caught:
+        assert host.registry.stages.get("old").entry.name == "old.v1"
+    assert str(caught[0].message) == "stage kind 'old.v1' is deprecated: use old.v2"
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError, match="what to use instead"):
+        StageEntry(name="a.v1", role="refiner", summary="", impl="a:b", deprecated=" ")
+
+
+def test_a_public_name_of_before_warns_and_works(monkeypatch) -> None:
+    import cascadezoo
+
+    monkeypatch.setitem(cascadezoo._RENAMED, "ImageRefiner", "RefinerConfig")
+    with pytest.warns(CascadezooDeprecationWarning, match="use cascadezoo.RefinerConfig"):
+        assert cascadezoo.ImageRefiner is cascadezoo.RefinerConfig
+    monkeypatch.delitem(cascadezoo._RENAMED, "ImageRefiner")
+    with pytest.raises(AttributeError):
+        cascadezoo.ImageRefiner  # noqa: B018
+
+
+def test_the_level_of_the_api_and_what_belongs_to_it() -> None:
+    """A change here is a change of the contract: see API_LEVEL."""
+    assert API_LEVEL == 1
+    hooks = [name for name in vars(hookspecs) if name.startswith("register_")]
+    assert {n: str(inspect.signature(getattr(hookspecs, n))).replace("'", "") for n in hooks} == {
+        "register_stages": "() -> Iterable[StageEntry]",
+        "register_datasets": "() -> Iterable[DataEntry]",
+        "register_losses": "() -> Iterable[LossEntry]",
+        "register_metrics": "() -> Iterable[MetricEntry]",
+        "register_features": "() -> Iterable[FeatureEntry]",
+        "register_zoos": "() -> Iterable[ZooEntry]",
+        "register_commands": "() -> Iterable[CommandEntry]",
+        "register_callbacks": "() -> Iterable[CallbackEntry]",
+    }
+    fields = "name: str, summary: str, impl: str, config: str = ..., api: int = 1, deprecated: str | None = None"
+    for name in hooks:
+        entry = inspect.signature(hookspecs.__dict__[name]).return_annotation
+        entry = getattr(registry, entry.removeprefix("Iterable[").removesuffix("]"))
+        told = str(inspect.signature(entry)).replace("'", "").replace(EmptyTarget, "...")
+        role = ", role: Role" if entry is StageEntry else ""
+        assert told == f"(*, {fields}{role}) -> None"
+    methods = {
+        n: str(inspect.signature(f)).replace("'", "")
+        for n, f in vars(Callback).items()
+        if inspect.isfunction(f)
+    }
+    assert methods == {
+        "__init__": "(self, config: Any, run: TrainingRun) -> None",
+        "on_phase": "(self, event: PhaseEvent) -> None",
+        "on_step": "(self, event: StepEvent) -> None",
+        "on_epoch": "(self, event: EpochEvent) -> None",
+        "on_figure": "(self, event: FigureEvent) -> None",
+        "close": "(self) -> None",
+    }

@@ -188,9 +188,11 @@ def test_digests_do_not_change_by_what_is_not_asked_for() -> None:
     import json
 
     plain = named.to_dict()
+    del plain["training"]["callbacks"]
     for phase in plain["training"]["phases"]:
         del phase["reflow"]
         for stage in phase["stages"].values():
             del stage["ema_decay"]
+            del stage["groups"]
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     assert named.digest() == hashlib.sha256(text.encode()).hexdigest()

@@ -14,6 +14,7 @@ from torch import nn
 from cascadezoo.draws import Draw, ImageDraw, derive_seed
 from cascadezoo.errors import InputError, TrainingError, WeightsUnavailable
 from cascadezoo.spec import EmaSpec, PhaseSpec, ScheduleSpec, StageTraining, TeacherForcing
+from cascadezoo.stages.base import GroupOptions
 from cascadezoo.train.ema import Ema, ema_decay, make_ema
 from cascadezoo.train.engine import pick_device, pick_precision
 from cascadezoo.train.events import EventLog, read_events
@@ -168,6 +169,9 @@ class TwoGroups(nn.Module):
             "adversary": list(self.critic.parameters()),
         }
 
+    def group_options(self) -> dict[str, GroupOptions]:
+        return {}
+
 
 def test_optimizers_by_group_with_stage_overrides() -> None:
     one, two = TwoGroups(), TwoGroups()
@@ -176,9 +180,9 @@ def test_optimizers_by_group_with_stage_overrides() -> None:
     )
     rows = {g.group: g for g in make_optimizers(phase, {"one": one, "two": two})}
     assert set(rows) == {"generator", "adversary"}
-    assert rows["adversary"].lr() == {"one": 2e-4, "two": 0.5}
+    assert rows["adversary"].lr() == {"one.adversary": 2e-4, "two.adversary": 0.5}
     rows["adversary"].set_factor(0.1)
-    assert rows["adversary"].lr() == pytest.approx({"one": 2e-5, "two": 0.05})
+    assert rows["adversary"].lr() == pytest.approx({"one.adversary": 2e-5, "two.adversary": 0.05})
     assert {id(p) for p in rows["adversary"].parameters} == {
         id(p) for m in (one, two) for p in m.critic.parameters()
     }

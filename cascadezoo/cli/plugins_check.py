@@ -1,0 +1,136 @@
+"""``cascadezoo plugins check``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cascadezoo.cli.options import examples, json_option
+from cascadezoo.cli.output import clean, echo, echo_json
+
+if TYPE_CHECKING:
+    from cascadezoo.plugins import Plugin, PluginHost
+    from cascadezoo.testing import Report
+
+
+@click.command(
+    "check",
+    epilog=examples(
+        "cascadezoo plugins check",
+        "cascadezoo plugins check cascadezoo-wave --set wave.v1:channels=8",
+        "cascadezoo plugins check cascadezoo-wave --skip compile --json",
+    ),
+)
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option(
+    "--set",
+    "settings",
+    metavar="ENTRY:PATH=VALUE",
+    multiple=True,
+    help="Settings of an entry: wave.v1:channels=8. Small networks are checked sooner.",
+)
+@click.option("--skip", multiple=True, metavar="CHECK", help="Leave a check out; may be repeated.")
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    name: str | None,
+    settings: tuple[str, ...],
+    skip: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Hold what plugins register against the contract.
+
+    NAME is an installed distribution; without it all are checked. Exit code 1 where something is
+    wrong. The same checks are in cascadezoo.testing, for the plugin's own tests.
+    """
+    from cascadezoo.plugins import get_host
+
+    host = get_host()
+    plugins = _chosen(host, name)
+    asked = _settings(settings, host, plugins)
+    rows = []
+    for plugin in plugins:
+        for report in _reports(host, plugin, asked, skip):
+            rows.append((plugin, report))
+            if not as_json:
+                echo(clean(report, keep="\n"))
+    if as_json:
+        echo_json([_row(plugin, report) for plugin, report in rows])
+    elif not plugins:
+        echo("no plugins are installed besides what cascadezoo itself brings")
+    else:
+        results = [result for _, report in rows for result in report.results]
+        bad = sum(not result.ok for result in results)
+        echo(
+            f"\n{len(results)} checks, {bad} failed" if bad else f"\n{len(results)} checks, all ok"
+        )
+    if any(not report.ok for _, report in rows):
+        ctx.exit(1)
+
+
+def _chosen(host: PluginHost, name: str | None) -> list[Plugin]:
+    from cascadezoo.errors import LookupFailed
+    from cascadezoo.plugins import BUILTIN_DISTRIBUTION, canonical_name
+
+    def named(plugin: Plugin) -> str:
+        return canonical_name(plugin.origin.distribution)
+
+    if name is None:
+        return [plugin for plugin in host.plugins if named(plugin) != BUILTIN_DISTRIBUTION]
+    for wanted in (canonical_name(name), canonical_name(f"{BUILTIN_DISTRIBUTION}-{name}")):
+        found = [plugin for plugin in host.plugins if named(plugin) == wanted]
+        if found:
+            return found
+    listed = ", ".join(sorted({named(plugin) for plugin in host.plugins}))
+    raise LookupFailed(
+        f"no plugin of the distribution {name!r} is installed", hint=f"there are {listed}"
+    )
+
+
+def _settings(
+    settings: tuple[str, ...], host: PluginHost, plugins: list[Plugin]
+) -> dict[str, dict[str, Any]]:
+    from cascadezoo.errors import InputError
+    from cascadezoo.spec import apply_settings
+
+    known = [entry.name for plugin in plugins for entry in host.entries_of(plugin)]
+    found: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        name, colon, rest = setting.partition(":")
+        if not colon or name not in known:
+            raise InputError(
+                f"--set {setting!r} is not of the form ENTRY:PATH=VALUE",
+                hint=f"the entries that are checked are {', '.join(known) or 'none'}",
+            )
+        found[name] = apply_settings(found.get(name, {}), [rest])
+    return found
+
+
+def _reports(
+    host: PluginHost, plugin: Plugin, settings: dict[str, dict[str, Any]], skip: tuple[str, ...]
+) -> Iterator[Report]:
+    from cascadezoo.testing import check_entry, check_names
+    from cascadezoo.testing.plugin import check_plugin
+
+    known = check_names(host.entries_of(plugin))
+    unknown = sorted(set(skip) - known)
+    if unknown:
+        raise click.UsageError(
+            f"there is no check {unknown[0]!r}; there are {', '.join(sorted(known))}"
+        )
+    yield check_plugin(host, plugin)
+    for entry in host.entries_of(plugin):
+        ours = {name for name in skip if name in check_names([entry])}
+        yield check_entry(entry, settings.get(entry.name), skip=ours)
+
+
+def _row(plugin: Plugin, report: Report) -> dict[str, Any]:
+    return {
+        "distribution": plugin.origin.distribution,
+        "subject": report.subject,
+        "ok": report.ok,
+        "checks": [result.to_dict() for result in report.results],
+    }

@@ -1,0 +1,263 @@
+"""What a training tells of itself while it goes on: events, and the callbacks that get them.
+
+For trackers and the like. Free of torch: what is told are numbers that were read already.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from cascadezoo.errors import PluginError
+from cascadezoo.plugins import get_registry
+from cascadezoo.spec import CallbackSpec
+
+__all__ = [
+    "Callback",
+    "Callbacks",
+    "EpochEvent",
+    "Event",
+    "FigureEvent",
+    "PhaseEvent",
+    "StepEvent",
+    "TrainingRun",
+    "load_callbacks",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """The build that a callback is told of.
+
+    Args:
+        name: the cascade's.
+        spec: the resolved spec, as JSON holds it.
+        folder: the run folder; a callback may write files of its own into it.
+        device: where is trained: ``cpu``, ``cuda:0``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    folder: Path
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEvent:
+    """A phase starts, or goes on after a stop, or has ended.
+
+    Args:
+        phase: its name.
+        index: its number, from 0.
+        state: ``start`` or ``end``.
+        step: steps of the whole training that are done.
+        steps: how many steps the phase has.
+    """
+
+    phase: str
+    index: int
+    state: Literal["start", "end"]
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvent:
+    """Steps have ended whose losses were read: one in ``training.log_steps`` of the spec.
+
+    Reading them waits for the device; more often would make the training slower.
+
+    Args:
+        phase: the name of the phase.
+        step: steps of the whole training that are done.
+        phase_step: those of the phase.
+        epoch: epochs of the phase that are done.
+        losses: means since the last event, by ``stage.loss``.
+        lr: learning rates, by stage; with the name of the group where it is not the usual one.
+        teacher_forcing: the probability of true upstream images; None where it has no meaning.
+        images_per_second: trained on since the last event.
+        seconds: since the last event.
+    """
+
+    phase: str
+    step: int
+    phase_step: int
+    epoch: float
+    losses: Mapping[str, float]
+    lr: Mapping[str, float]
+    teacher_forcing: float | None
+    images_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEvent:
+    """An epoch has ended.
+
+    Args:
+        phase: the name of the phase.
+        epoch: its number in the phase, from 1.
+        step: steps of the whole training that are done.
+        losses: means over the epoch, by ``stage.loss``.
+        seconds: how long it took.
+        whole: False where a stop or the end of the phase cut it short.
+    """
+
+    phase: str
+    epoch: int
+    step: int
+    losses: Mapping[str, float]
+    seconds: float
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FigureEvent:
+    """Something was measured.
+
+    Args:
+        figure: as ``metrics.json`` holds it: ``name``, ``value``, ``n`` and how it was got.
+        phase: in the course of which phase; None after the training.
+        step: steps of the whole training that were done; None after the training.
+    """
+
+    figure: Mapping[str, Any]
+    phase: str | None = None
+    step: int | None = None
+
+
+Event = PhaseEvent | StepEvent | EpochEvent | FigureEvent
+
+_METHODS = {
+    PhaseEvent: "on_phase",
+    StepEvent: "on_step",
+    EpochEvent: "on_epoch",
+    FigureEvent: "on_figure",
+}
+
+
+class Callback:
+    """Is told of a training. Subclass it, and write the methods that are wanted.
+
+    Of several processes the first alone has callbacks. After a crash the steps since the last
+    checkpoint are told again. What a callback raises ends the build with a checkpoint.
+
+    Args:
+        config: the validated config of the entry.
+        run: the build.
+    """
+
+    def __init__(self, config: Any, run: TrainingRun) -> None:
+        self.config = config
+        self.run = run
+
+    def on_phase(self, event: PhaseEvent) -> None:
+        """A phase starts or has ended."""
+
+    def on_step(self, event: StepEvent) -> None:
+        """Steps have ended; once in ``training.log_steps``."""
+
+    def on_epoch(self, event: EpochEvent) -> None:
+        """An epoch has ended."""
+
+    def on_figure(self, event: FigureEvent) -> None:
+        """A figure was measured, while training or after it."""
+
+    def close(self) -> None:
+        """The build ends, however it does; called once."""
+
+
+class Callbacks:
+    """The callbacks of a build. One that fails is told of no more, nor is any other.
+
+    As a context it closes them at its end, and raises what one of them failed with.
+
+    Args:
+        rows: callbacks with their names.
+    """
+
+    def __init__(self, rows: Iterable[tuple[str, Callback]] = ()) -> None:
+        self.rows = list(rows)
+        self.failure: PluginError | None = None
+
+    def tell(self, event: Event) -> None:
+        """Hand an event to each of them."""
+        method = _METHODS[type(event)]
+        for name, callback in self.rows:
+            if self.failure is None:
+                self._call(name, callback, method, event)
+
+    def check(self) -> None:
+        """Raise what a callback failed with.
+
+        Raises:
+            PluginError: one did.
+        """
+        if self.failure is not None:
+            raise self.failure
+
+    def close(self) -> None:
+        """Close each of them, also where one failed."""
+        rows, self.rows = self.rows, []
+        for name, callback in rows:
+            self._call(name, callback, "close")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+        if error is None:
+            self.check()
+
+    def _call(self, name: str, callback: Callback, method: str, *args: Event) -> None:
+        try:
+            getattr(callback, method)(*args)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's; kept and raised later
+            failure = failed(name, f"in {method}", error)
+            failure.__cause__ = error
+            self.failure = self.failure or failure
+
+
+def load_callbacks(asked: Iterable[CallbackSpec], run: TrainingRun) -> Callbacks:
+    """Start the callbacks that a spec names.
+
+    Raises:
+        LookupFailed: nothing is registered under a name.
+        PluginError: one cannot be imported, or fails to start; those before it are closed.
+    """
+    made = Callbacks()
+    for spec in asked:
+        entry = get_registry().callbacks.get(spec.kind).entry
+        try:
+            config = entry.load_config().model_validate(spec.config)
+            made.rows.append((spec.kind, entry.load()(config, run)))
+        except PluginError:
+            made.close()
+            raise
+        except (Exception, SystemExit) as error:
+            made.close()
+            raise failed(spec.kind, "to start", error) from error
+    return made
+
+
+def failed(name: str, when: str, error: BaseException) -> PluginError:
+    """What is said of a callback that raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" [{frames[-1].filename}:{frames[-1].lineno}]" if frames else ""
+    return PluginError(
+        f"callback {name!r} failed {when}: {type(error).__name__}: {error}{place}",
+        hint="what is trained is kept: run the same command again, or leave callbacks out with "
+        "--set 'training.callbacks=[]'; cascadezoo plugins list shows which plugin it is from",
+    )

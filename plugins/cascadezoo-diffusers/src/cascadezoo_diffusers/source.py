@@ -1,0 +1,211 @@
+"""Where a model of diffusers lies: a folder, or a repository on the Hub. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascadezoo.errors import ModelError, ModelReferenceError, WeightsUnavailable
+
+__all__ = ["CONFIG", "SCHEDULER", "WEIGHTS", "Source", "find", "read_json", "weights_of"]
+
+CONFIG = "config.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+SCHEDULER = "scheduler_config.json"
+
+_INDEX = f"{WEIGHTS}.index.json"
+_PICKLES = ("diffusion_pytorch_model.bin", "pytorch_model.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model lies.
+
+    Args:
+        text: a folder that diffusers saved, or ``org/name[@revision]`` on the Hub.
+        revision: branch, tag or commit on the Hub; None takes that of the text, or ``main``.
+    """
+
+    text: str
+    revision: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, where the source is a local one; None for one on the Hub."""
+        try:
+            root = Path(self.text).expanduser()
+        except RuntimeError:  # ~somebody who is not there
+            return None
+        return root if root.is_dir() else None
+
+    @property
+    def is_path(self) -> bool:
+        """Whether the text cannot be anything but a path."""
+        name = self.repository
+        return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") != 1
+
+    @property
+    def repository(self) -> str:
+        """What the text names on the Hub, without the revision."""
+        return self.text.removeprefix("hf://").partition("@")[0]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def find(source: Source, names: Sequence[str]) -> tuple[str, Path] | None:
+    """The first of some files that a source has; downloaded into the Hub's cache if it is there.
+
+    Args:
+        source: where to look.
+        names: paths inside the source, in the order in which they are tried.
+
+    Returns:
+        The name and the file; None where the source has none of them.
+
+    Raises:
+        ModelReferenceError: there is no such folder, repository or revision, or no right to it.
+        WeightsUnavailable: the Hub cannot be reached, and none of the files is in its cache.
+    """
+    folder = source.folder
+    if folder is not None:
+        found = [name for name in names if (folder / name).is_file()]
+        return (found[0], folder / found[0]) if found else None
+    if source.is_path:
+        raise ModelReferenceError(
+            f"source {source.text!r} is not a folder",
+            hint="give a folder that diffusers saved, or a repository on the Hub as org/name",
+        )
+    away: WeightsUnavailable | None = None
+    for name in names:
+        try:
+            path = _download(source, name)
+        except WeightsUnavailable as error:
+            away = error
+            continue
+        if path is not None:
+            return name, path
+    if away is not None:
+        raise away
+    return None
+
+
+def weights_of(source: Source, config: str) -> Path:
+    """The weights that lie beside a config.
+
+    Args:
+        source: where they are.
+        config: the path of the ``config.json`` inside the source.
+
+    Raises:
+        ModelError: they are not there, only as a pickle, or in parts.
+        ModelReferenceError: the source has gone meanwhile.
+        WeightsUnavailable: the Hub cannot be reached.
+    """
+    inner = config.removesuffix(CONFIG)
+    found = find(source, [inner + WEIGHTS])
+    if found is not None:
+        return found[1]
+    place = f"{source}/{inner}".rstrip("/")
+    folder = source.folder
+    if folder is not None and (folder / f"{inner}{_INDEX}").is_file():
+        raise ModelError(
+            f"the weights of {place} are in parts",
+            hint=_save_again(source, inner, 'max_shard_size="100GB"'),
+        )
+    pickles = [n for n in _PICKLES if folder is not None and (folder / f"{inner}{n}").is_file()]
+    if pickles:
+        raise ModelError(
+            f"{place} has its weights as a pickle alone ({pickles[0]}); reading one can run any "
+            "code, so it is refused",
+            hint=_save_again(source, inner),
+        )
+    hint = f"the folder must hold {CONFIG} and {WEIGHTS}"
+    if folder is None:
+        hint = "it may have them as a pickle alone, which is refused; " + _save_again(source, inner)
+    raise ModelError(f"there is no {WEIGHTS} in {place}", hint=hint)
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ModelError: the file cannot be read, or is something else.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", hint="copy it again") from error
+    except RecursionError:
+        raise ModelError(f"{path} is nested too deeply", hint="copy it again") from None
+    if not isinstance(raw, Mapping):
+        raise ModelError(f"{path} is not a JSON object", hint="copy it again")
+    return raw
+
+
+def _download(source: Source, name: str) -> Path | None:
+    """A file of a repository; None where the repository has none of that name."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    repo = source.repository
+    revision = source.revision or source.text.partition("@")[2] or None
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision, library_name="cascadezoo"))
+    except LocalEntryNotFoundError as error:
+        raise _unreachable(source, name, error) from error
+    except GatedRepoError as error:
+        raise ModelReferenceError(
+            f"{repo} is open only to those who have accepted its terms",
+            hint=f"accept them at https://huggingface.co/{repo}, then: hf auth login",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelReferenceError(
+            f"there is neither a folder nor a repository {repo!r} on the Hub",
+            hint="check the name; for a private repository: hf auth login",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelReferenceError(
+            f"{repo} has no revision {revision!r}",
+            hint=f"its branches and tags are listed at https://huggingface.co/{repo}/tree/main",
+        ) from error
+    except EntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise ModelReferenceError(
+            f"{source.text!r} is neither a folder nor the name of a repository",
+            hint="write org/name or org/name@revision",
+        ) from error
+    except (OSError, HfHubHTTPError) as error:
+        raise _unreachable(source, name, error) from error
+
+
+def _unreachable(source: Source, name: str, error: BaseException) -> WeightsUnavailable:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return WeightsUnavailable(
+        f"{name} of {source} is not in the Hub's cache, and cannot be fetched: {first}",
+        hint="one of two: connect to the Hub, or to a mirror by HF_ENDPOINT, with HF_HUB_OFFLINE "
+        "not set; or, on a machine that is connected, hf download "
+        f'{source.repository} --local-dir DIR, copy DIR here and set "source": "DIR"',
+    )
+
+
+def _save_again(source: Source, inner: str, more: str = "") -> str:
+    model = "AutoencoderKL" if "vae" in inner else "UNet2DModel"
+    subfolder = f", subfolder='{inner.rstrip('/')}'" if inner else ""
+    return (
+        f'save it anew where you trust it: python -c "from diffusers import {model}; {model}'
+        f".from_pretrained('{source}'{subfolder}).save_pretrained('saved'"
+        f'{", " + more.replace(chr(34), chr(39)) if more else ""})", then set "source": "./saved"'
+    )

@@ -1,0 +1,342 @@
+"""Parameter groups: optimizers of their own, adversaries, and estimates that are of no target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from group_toys import ToyDuel, duel, duel_spec, resolved
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from train_cases import StopAfter, equal, image_data, state, trainer
+
+from cascadezoo.cascade import Cascade
+from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.errors import Interrupted, PluginError, SpecError
+from cascadezoo.plan import make_plan
+from cascadezoo.spec import CascadeSpec
+from cascadezoo.train.ema import make_ema
+from cascadezoo.train.engine import make_accelerator
+from cascadezoo.train.optim import make_optimizers
+from cascadezoo.train.trainer import Trainer
+
+PLAIN = {"lr": 0.1, "betas": [0.8, 0.9], "weight_decay": 0.2}
+
+
+def rows(settings: dict[str, Any], phase: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each group of a duel is trained with."""
+    cascade = duel(settings, {"optimizer": PLAIN, **phase})
+    (spec,) = cascade.spec.training.phases
+    made = make_optimizers(spec, dict(cascade.named_stages()))
+    return {g.group: {**g.optimizer.param_groups[0], "every": g.every[0]} for g in made}
+
+
+def test_a_group_is_trained_as_its_stage_wants_it() -> None:
+    wants = {"lr_factor": 4.0, "betas": [0.0, 0.99], "weight_decay": 0.0, "every": 3}
+    found = rows(wants, {})
+    critic, own = found["adversary"], found["generator"]
+    assert (critic["lr"], critic["betas"]) == (0.4, (0.0, 0.99))
+    assert (critic["weight_decay"], critic["every"]) == (0.0, 3)
+    assert (own["lr"], own["betas"]) == (0.1, (0.8, 0.9))
+    assert (own["weight_decay"], own["every"]) == (0.2, 1)
+
+
+def test_the_phase_has_the_last_word() -> None:
+    wants = {"lr_factor": 4.0, "betas": [0.0, 0.99], "weight_decay": 0.0, "every": 3}
+    last = {"lr": 0.7, "betas": [0.1, 0.2], "weight_decay": 0.3, "every": 2}
+    found = rows(wants, {"stages": {"duel": {"lr": 0.5, "groups": {"adversary": last}}}})
+    critic = found["adversary"]
+    assert {k: critic[k] for k in last} == {**last, "betas": (0.1, 0.2)}
+    assert found["generator"]["lr"] == 0.5
+    # A rate for the whole stage keeps the ratio of its groups.
+    found = rows(wants, {"stages": {"duel": {"lr": 0.5, "weight_decay": 0.6}}})
+    assert (found["adversary"]["lr"], found["adversary"]["weight_decay"]) == (2.0, 0.6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(every=st.integers(1, 7), steps=st.integers(1, 30))
+def test_a_group_learns_in_one_of_so_many_steps(every: int, steps: int) -> None:
+    cascade = duel({"every": every}, {})
+    (spec,) = cascade.spec.training.phases
+    made = {g.group: g for g in make_optimizers(spec, dict(cascade.named_stages()))}
+    due = [bool(made["adversary"].due(step)) for step in range(steps)]
+    assert sum(due) == steps // every
+    assert all(len(made["generator"].due(step)) == 2 for step in range(steps))
+
+
+def test_a_group_that_is_not_due_stands_still() -> None:
+    settings, still = {"averaged": False}, {"duel": {"groups": {"adversary": {"every": 11}}}}
+    begun = duel(settings, {})
+    before = state(begun)
+    cascade = duel(settings, {"stages": still})
+    trainer(cascade).run()
+    after = state(cascade)
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"0.painter.weight", "0.painter.bias"}
+    once = duel(
+        settings, {"stages": {"duel": {"groups": {"adversary": {"every": 10, "lr": 0.25}}}}}
+    )
+    trainer(once).run()
+    # Adam's first step is of the size of the learning rate; the norms are below clipping's.
+    step = (state(once)["0.critic.weight"] - before["0.critic.weight"]).abs().item()
+    assert step == pytest.approx(0.25, rel=1e-3)
+
+
+def test_rates_are_recorded_group_by_group() -> None:
+    cascade = duel({"lr_factor": 3.0}, {"optimizer": PLAIN})
+    (spec,) = cascade.spec.training.phases
+    rates: dict[str, float] = {}
+    for group in make_optimizers(spec, dict(cascade.named_stages())):
+        rates |= group.lr()
+    assert rates == pytest.approx({"duel": 0.1, "duel.adversary": 0.3})
+
+
+# --- what is wrong is found before anything is trained
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("orphan", r"stage 'duel' \(ToyDuel\): the parameter critic.bias is in no group"),
+        ("twice", "the parameter critic.weight is in more than one group"),
+        ("options", "has options for groups that it has not: critics"),
+    ],
+)
+def test_groups_that_do_not_go_together(fault: str, message: str) -> None:
+    cascade = duel({"fault": fault}, {})
+    with pytest.raises(PluginError, match=message):
+        trainer(cascade)
+    with pytest.raises(PluginError, match=message):
+        make_plan(cascade.resolved, "cpu")
+
+
+def test_a_parameter_that_shall_not_learn_needs_no_group() -> None:
+    cascade = duel({"fault": "orphan"}, {})
+    cascade.stage("duel").critic.bias.requires_grad_(False)
+    before = cascade.stage("duel").critic.bias.item()
+    trainer(cascade).run()
+    assert cascade.stage("duel").critic.bias.item() == before
+
+
+def test_a_loss_of_a_group_that_is_not_there() -> None:
+    message = "the loss 'judge' is of the group 'adversaries', which its parameter_groups"
+    with pytest.raises(PluginError, match=message):
+        trainer(duel({"fault": "loss"}, {})).run()
+
+
+def test_a_spec_that_names_a_group_that_is_not_there() -> None:
+    cascade = duel({}, {"stages": {"duel": {"groups": {"critic": {"lr": 0.1}}}}})
+    for attempt in (lambda: trainer(cascade), lambda: make_plan(cascade.resolved, "cpu")):
+        with pytest.raises(SpecError) as caught:
+            attempt()
+        (problem,) = caught.value.problems
+        assert problem.path == "training.phases.0.stages.duel.groups.critic"
+        assert problem.hint == "it has 'generator', 'adversary'"
+
+
+def test_digests_of_specs_without_groups_last() -> None:
+    data = duel_spec({}, phases=[{"name": "p", "train": ["duel"], "steps": 1}])
+    spec = CascadeSpec.model_validate(data)
+    data["training"]["phases"][0]["stages"] = {"duel": {"lr": 0.5}}
+    other = CascadeSpec.model_validate(data)
+    dumped = other.to_dict()["training"]["phases"][0]["stages"]["duel"]
+    assert dumped["groups"] == {}
+    assert len({spec.digest(), other.digest()}) == 2
+    # Of this very spec, from before groups were known.
+    assert other.training_digest() == FORMER
+
+
+FORMER = "b32cef9b2f5601e9437e335d03d5a7c1fa4fbf8a8f1706d828092bdd8c975c97"
+
+
+# --- how they train
+
+
+def test_each_loss_reaches_its_own_group_alone() -> None:
+    """Steps of the trainer against steps by hand, with a graph for each group."""
+    settings = {"lr_factor": 2.0, "betas": [0.0, 0.99]}
+    options = {"ema": None, "clip_norm": None, "optimizer": {"lr": 0.01}}
+    cascade = duel(settings, {"steps": 5}, **options)
+    hand: ToyDuel = duel(settings, {"steps": 5}, **options).stage("duel")
+    trainer(cascade).run()
+
+    from cascadezoo.draws import Draw
+    from cascadezoo.stages.base import TrainContext
+
+    loader = DeviceLoader(image_data(), batch_size=8, seed=0, flip=True, device="cpu")
+    painter = torch.optim.AdamW(hand.painter.parameters(), lr=0.01, weight_decay=0)
+    critic = torch.optim.AdamW(hand.critic.parameters(), lr=0.02, betas=(0.0, 0.99), weight_decay=0)
+    for step in range(5):
+        images, _ = loader.batch(0, step)
+        context = TrainContext(Draw(0, "p", step, "duel"), step=step)
+        losses = hand(hand.preprocess(images, None, context)).losses
+        one = torch.autograd.grad(
+            losses["fool"], list(hand.painter.parameters()), retain_graph=True
+        )
+        two = torch.autograd.grad(losses["judge"].value, list(hand.critic.parameters()))
+        for optimizer, grads in ((painter, one), (critic, two)):
+            for parameter, grad in zip(optimizer.param_groups[0]["params"], grads, strict=True):
+                parameter.grad = grad
+            optimizer.step()
+    for key, value in hand.state_dict().items():
+        assert torch.allclose(state(cascade)[f"0.{key}"], value, atol=1e-6), key
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.01])
+def test_scaled_gradients_train_what_others_train(clip_norm: float | None) -> None:
+    """Half precision scales the loss; each of two optimizers must be scaled back once."""
+
+    def train(scale: float | None) -> dict[str, torch.Tensor]:
+        # Adam divides by the size of its gradients, so that eps must be large to show it.
+        optimizer = {"lr": 0.01, "eps": 1.0}
+        cascade = duel({}, {}, optimizer=optimizer, clip_norm=clip_norm)
+        accelerator = make_accelerator(torch.device("cpu"), "fp32")
+        if scale is not None:
+            accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        loader = DeviceLoader(image_data(), batch_size=8, seed=0, flip=True, device="cpu")
+        Trainer(cascade, loader, accelerator).run()
+        if scale is not None:
+            assert accelerator.scaler.get_scale() == scale
+        return state(cascade)
+
+    plain, scaled = train(None), train(2.0**12)
+    for key, value in plain.items():
+        assert torch.allclose(scaled[key], value, rtol=0, atol=1e-7), key
+
+
+def test_clipping_is_group_by_group() -> None:
+    """A group's step does not become smaller where another's gradients are large."""
+    optimizer = {"lr": 0.01, "eps": 1.0, "betas": [0.0, 0.0]}
+    moved = []
+    for lr in (0.01, 0.0):
+        stages = {"duel": {"groups": {"adversary": {"lr": lr}}}}
+        cascade = duel({}, {"steps": 1, "stages": stages}, optimizer=optimizer, clip_norm=1e-3)
+        trainer(cascade).run()
+        moved.append(state(cascade)["0.painter.weight"])
+    assert torch.equal(*moved)
+
+
+def test_a_group_that_is_not_averaged_ends_on_its_last_weights() -> None:
+    ends = {}
+    for averaged in (True, False):
+        cascade = duel({"averaged": averaged}, {})
+        (spec,) = cascade.spec.training.phases
+        ema = make_ema(cascade.spec.training.ema, spec, dict(cascade.named_stages()))
+        assert ema is not None
+        assert any("critic" in name for name in ema.names) is averaged
+        trainer(cascade).run()
+        ends[averaged] = state(cascade)
+    last = duel({}, {}, ema=None)
+    trainer(last).run()
+    assert torch.equal(ends[False]["0.critic.weight"], state(last)["0.critic.weight"])
+    assert not torch.equal(ends[True]["0.critic.weight"], state(last)["0.critic.weight"])
+    assert torch.equal(ends[False]["0.painter.weight"], ends[True]["0.painter.weight"])
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_a_stopped_duel_ends_on_the_same_weights(tmp_path: Path, stop: int) -> None:
+    phase = {"stages": {"duel": {"groups": {"adversary": {"every": 2, "betas": [0.0, 0.9]}}}}}
+    whole, stopped, resumed = (duel({"averaged": False}, phase) for _ in range(3))
+    trainer(whole).run()
+    with pytest.raises(Interrupted):
+        trainer(stopped, tmp_path, stop=StopAfter(stop)).run()
+    trainer(resumed, tmp_path).run()
+    assert equal(whole, resumed)
+
+
+# --- what only training needs
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_saved_model_has_no_adversary(tmp_path: Path, keep: bool) -> None:
+    cascade = duel({"keep": keep}, {})
+    trainer(cascade).run()
+    cascade.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "stages/duel/model.safetensors", "pt") as file:
+        critics = [name for name in file.keys() if name.startswith("critic")]  # noqa: SIM118
+    assert len(critics) == 2 * keep
+    # The cascade that was saved goes on as it was.
+    assert cascade.stage("duel").critic is not None
+    stage = cascade.stage("duel")
+    with torch.device("meta"):
+        copy = ToyDuel(stage.config, stage.geometry)
+    copy.drop_training_only()
+    copy.load_state_dict(stage.saved_state(), assign=True)
+    assert (copy.critic is None) is not keep
+    assert set(copy.saved_state()) == set(stage.saved_state()) == set(copy.state_dict())
+
+
+# --- estimates that are of no target
+
+
+def phases_after(*kinds: str) -> list[Any]:
+    return resolved(duel_spec({}, *kinds)).spec.training.phases
+
+
+def test_stages_after_a_gan_get_the_truth_by_default() -> None:
+    phases = phases_after("refiner")
+    assert [(p.name, p.joint) for p in phases] == [("coarse", False), ("cascade", False)]
+    assert phases[1].teacher_forcing.start == phases[1].teacher_forcing.end == 1.0
+    assert [p.name for p in phases_after("heeding")] == ["coarse", "cascade", "joint"]
+    assert not any("teacher forcing" in text for text in make_plan_warnings("refiner"))
+
+
+def make_plan_warnings(*kinds: str) -> list[str]:
+    return make_plan(resolved(duel_spec({}, *kinds)), "cpu").warnings
+
+
+def test_stages_that_would_be_misled_are_refused() -> None:
+    phase = {"name": "p", "train": ["refiner"], "steps": 4}
+    forcing = {"start": 1.0, "end": 0.5}
+    with pytest.raises(SpecError) as caught:
+        resolved(duel_spec({}, "refiner", phases=[{**phase, "teacher_forcing": forcing}]))
+    (problem,) = caught.value.problems
+    assert problem.path == "training.phases.0.teacher_forcing"
+    assert "'refiner' would learn from estimates of 'duel'" in problem.message
+    resolved(duel_spec({}, "refiner", phases=[phase]))
+    heeding = {**phase, "train": ["heeding"], "teacher_forcing": forcing}
+    resolved(duel_spec({}, "heeding", phases=[heeding]))
+    # A loss of the spec knows nothing of pairs, whatever the stage heeds.
+    data = duel_spec({}, "heeding", phases=[heeding])
+    data["training"]["losses"] = [{"stage": "heeding", "config": {"net": "alex"}}]
+    with pytest.raises(SpecError, match="'heeding' would learn from estimates of 'duel'"):
+        resolved(data)
+    data["training"]["phases"] = None
+    assert [p.name for p in resolved(data).spec.training.phases] == ["coarse", "cascade"]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_stage_is_told_which_images_are_of_their_targets(joint: bool) -> None:
+    def told(start: float, *after: str) -> list[torch.Tensor | None]:
+        forcing = {"start": start, "end": start}
+        phase = {"name": "p", "train": ["duel", *after], "steps": 3, "joint": joint}
+        data = duel_spec({}, *after, phases=[{**phase, "teacher_forcing": forcing}])
+        cascade = Cascade.from_spec(resolved(data))
+        trainer(cascade).run()
+        stage = cascade.stage(after[-1])
+        for mask, fed in zip(stage.told, stage.fed, strict=True):
+            if mask is not None:
+                # The duel's images are of one shade each; true ones are not.
+                flat = fed.flatten(1).std(1) < 1e-6
+                assert torch.equal(mask, ~flat)
+        return stage.told
+
+    assert told(1.0, "heeding") == [None] * 3
+    assert not torch.stack(told(0.0, "heeding")).any()
+    mixed = torch.stack(told(0.5, "heeding")).float().mean()
+    assert 0.2 < mixed < 0.8
+
+
+def test_what_is_not_of_its_target_stays_so_further_down() -> None:
+    phase = {"name": "p", "train": ["second"], "steps": 2}
+    data = duel_spec({}, phases=[{**phase, "teacher_forcing": {"start": 0.0, "end": 0.0}}])
+    data["stages"] += [
+        {"name": name, "kind": "toy-heeding.v1", "config": {}} for name in ("first", "second")
+    ]
+    cascade = Cascade.from_spec(resolved(data))
+    trainer(cascade).run()
+    for name in ("first", "second"):
+        assert not torch.stack(cascade.stage(name).told).any()
