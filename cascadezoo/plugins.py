@@ -281,8 +281,8 @@ def _origin(point: EntryPoint) -> Origin:
     name, version = point.value.partition(":")[0], "unknown"
     if point.dist is not None:
         about = point.dist.metadata  # parsed each time that it is asked for
-        name = about["Name"] if "Name" in about else name
-        version = about["Version"] if "Version" in about else version
+        name = about["Name"] if "Name" in about else name  # noqa: SIM401 - it has no get
+        version = about["Version"] if "Version" in about else version  # noqa: SIM401
     return Origin(name, version, f"{name}:{point.name}")
 
 

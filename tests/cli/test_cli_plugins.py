@@ -39,6 +39,18 @@ BROKEN = {
         "gave a str",
         3,
     ),
+    "imports torch": (
+        "from cascadezoo.hookspecs import hookimpl\nimport json, torch\n",
+        "imports torch when it is loaded, and every command waits for it",
+        2,
+    ),
+    "hook that imports torch": (
+        "from cascadezoo.hookspecs import hookimpl\n\n@hookimpl\ndef register_stages():\n"
+        "    import torch\n    return []\n",
+        "register_stages() imports torch",
+        5,
+    ),
+    "another API level": ("x = 1\nCASCADEZOO_API = 3\n", "pip install --upgrade cascadezoo", 2),
     "taken kind": (GOOD.format(summary="mine").replace("wave.v1", "flow.v1"), "is claimed by", 5),
 }
 
@@ -101,6 +113,78 @@ def test_broken_plugin_is_told_with_file_and_line(case, cascadezoo, plugin):
     assert said in told.stdout
     assert f"cascadezoo_broken.py:{line}" in told.stdout
     assert "\x1b" not in told.stdout
+
+
+# What the config of a plugin may do that a look at the plugin alone does not show.
+CONFIGS = {
+    "imports torch": ("import json\nimport torch\n", "imports torch", "wave_config.py:2"),
+    "imports what imports torch": (
+        "\n\nimport wave_layers\n",
+        "the config of wave.v1 imports torch, and whoever validates a spec waits for it",
+        "wave_config.py:3",
+    ),
+    "hides that it has": (
+        "try:\n    import numpy\nexcept ImportError:\n    pass\n\n\nclass C:\n    pass\n",
+        "imports numpy",
+        "wave_config.py:2",
+    ),
+    "import error": ("import no_such_module\n", "ModuleNotFoundError", "wave_config.py:1"),
+    "is no config": ("class C:\n    pass\n", "is no subclass of cascadezoo.Model", None),
+    "is not there": ("x = 1\n", "AttributeError", None),
+    "implementation that is not there": (
+        "from cascadezoo import RefinerConfig as C\n",
+        "wave.v1 has its implementation in no_such_wave, which is not",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_faulty_config_is_told_with_file_and_line(case, cascadezoo, plugin, tmp_path):
+    code, said, line = CONFIGS[case]
+    source = GOOD.format(summary="w").replace("impl=", "config='wave_config:C', impl=")
+    env = plugin("cascadezoo-wave", source)
+    (tmp_path / "site" / "wave_config.py").write_text(code)
+    (tmp_path / "site" / "wave_layers.py").write_text("import torch\n")
+    rows = json.loads(cascadezoo("plugins", "list", "--json", env=env).stdout)
+    (row,) = [row for row in rows if row["distribution"] == "cascadezoo-wave"]
+    assert row["state"] == "faulty"
+    (problem,) = row["problems"]
+    assert said in problem["message"]
+    if line is not None:
+        # Of several modules the plugin's outermost is not always the one to blame: any of its own.
+        assert problem["where"].endswith((line, "wave_layers.py:1"))
+    assert cascadezoo("stages", "list", env=env).returncode == 0
+    assert cascadezoo("validate", "shapes-demo", env=env).returncode == 0
+
+
+def test_plugins_list_imports_no_torch(tmp_path, plugin):
+    import os
+    import subprocess
+    import sys
+
+    source = GOOD.format(summary="w").replace("impl=", "config='wave_config:C', impl=")
+    env = plugin("cascadezoo-wave", source)
+    (tmp_path / "site" / "wave_config.py").write_text("import torch\n")
+    code = (
+        "import sys\nfrom cascadezoo.cli.main import main\n"
+        "try:\n    main(['plugins', 'list'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, check=False)
+    assert done.returncode == 0
+
+
+def test_deprecated_kind_is_listed_and_warns_without_a_place(cascadezoo, plugin, lone, spec_file):
+    source = GOOD.format(summary="old").replace(
+        "impl=", "deprecated='use wave.v2', config='cascadezoo:RefinerConfig', impl="
+    )
+    env = plugin("cascadezoo-wave", source)
+    assert "old (deprecated: use wave.v2)" in cascadezoo("stages", "list", env=env).stdout
+    lone["stages"].append({"name": "wave", "kind": "wave.v1"})
+    told = cascadezoo("validate", str(spec_file(lone)), env=env)
+    assert told.returncode == 0
+    assert told.stderr.splitlines() == ["Warning: stage kind 'wave.v1' is deprecated: use wave.v2"]
 
 
 def test_broken_plugin_takes_no_other_command_down(cascadezoo, plugin):
