@@ -136,6 +136,11 @@ class PluginHost:
         rows = [row for table in self.registry.tables() for row in table]
         return [row.entry for row in rows if row.origin == plugin.origin]
 
+    def registered_at(self, plugin: Plugin, entry: Entry) -> str | None:
+        """File and line of the hook that registered an entry."""
+        hooks = [hook for hook, (sort, _) in _HOOKS.items() if isinstance(entry, sort)]
+        return next((_definition(getattr(plugin.module, hook, None)) for hook in hooks), None)
+
     def reserve_commands(self, names: Iterable[str]) -> None:
         """Take commands of these names from the plugins that claim them, and say so."""
         table = self.registry.commands
@@ -349,14 +354,16 @@ def blame(error: BaseException, package: str) -> str | None:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     places = list(_frames(error))
-    own = (place for place, name in places if name.partition(".")[0] == package)
-    return next(own, places[0][0] if places else None)
+    own = (place for place, top in places if top == package)
+    # Of our own lines none is to blame.
+    others = (place for place, top in places if top != BUILTIN_DISTRIBUTION)
+    return next(own, None) or next(others, None)
 
 
 def _frames(error: BaseException) -> Iterator[tuple[str, str]]:
-    """File and line of each frame, and the module, from the deepest outwards."""
+    """File and line of each frame, and the top package, from the deepest outwards."""
     rows = list(traceback.walk_tb(error.__traceback__))
     for frame, line in reversed(rows):
         file = frame.f_code.co_filename
         if not is_import_machinery(file) and file != __file__:
-            yield f"{file}:{line}", str(frame.f_globals.get("__name__", ""))
+            yield f"{file}:{line}", str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -88,7 +88,8 @@ def _problems(host: PluginHost, plugin: Plugin) -> list[PluginProblem]:
     for entry in host.entries_of(plugin):
         fault = config_fault(entry)
         if fault is not None:
-            rows.append(PluginProblem(plugin.origin, fault[0], fault[1]))
+            where = fault[1] or host.registered_at(plugin, entry)
+            rows.append(PluginProblem(plugin.origin, fault[0], where))
     return rows
 
 

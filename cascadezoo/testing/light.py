@@ -65,7 +65,7 @@ def config_fault(entry: Entry) -> tuple[str, str | None, bool] | None:
             elif importlib.util.find_spec(entry.impl.partition(":")[0]) is None:
                 module = entry.impl.partition(":")[0]
                 fault = (
-                    f"{entry.name} has its implementation in {module}, which is not",
+                    f"{entry.name} has its implementation in {module}, which is not there",
                     None,
                     False,
                 )

@@ -72,7 +72,8 @@ def test_all_shows_what_cascadezoo_registers(invoke):
 
 
 def test_plugin_is_listed_and_its_kind_too(cascadezoo, plugin):
-    env = plugin("cascadezoo-wave", GOOD.format(summary="waves \x1b[5m and\nError: more"))
+    source = GOOD.format(summary="waves \x1b[5m and\nError: more")
+    env = plugin("cascadezoo-wave", source.replace("no_such_wave:Stage", "json:dumps"))
     rows = json.loads(cascadezoo("plugins", "list", "--json", env=env).stdout)
     assert [row for row in rows if row["distribution"] == "cascadezoo-wave"] == [
         {
@@ -129,12 +130,16 @@ CONFIGS = {
         "wave_config.py:2",
     ),
     "import error": ("import no_such_module\n", "ModuleNotFoundError", "wave_config.py:1"),
-    "is no config": ("class C:\n    pass\n", "is no subclass of cascadezoo.Model", None),
-    "is not there": ("x = 1\n", "AttributeError", None),
+    "is no config": (
+        "class C:\n    pass\n",
+        "is no subclass of cascadezoo.Model",
+        "cascadezoo_wave.py:5",
+    ),
+    "is not there": ("x = 1\n", "AttributeError", "cascadezoo_wave.py:5"),
     "implementation that is not there": (
         "from cascadezoo import RefinerConfig as C\n",
-        "wave.v1 has its implementation in no_such_wave, which is not",
-        None,
+        "wave.v1 has its implementation in no_such_wave, which is not there",
+        "cascadezoo_wave.py:5",
     ),
 }
 
@@ -151,9 +156,7 @@ def test_faulty_config_is_told_with_file_and_line(case, cascadezoo, plugin, tmp_
     assert row["state"] == "faulty"
     (problem,) = row["problems"]
     assert said in problem["message"]
-    if line is not None:
-        # Of several modules the plugin's outermost is not always the one to blame: any of its own.
-        assert problem["where"].endswith((line, "wave_layers.py:1"))
+    assert problem["where"].endswith(line)
     assert cascadezoo("stages", "list", env=env).returncode == 0
     assert cascadezoo("validate", "shapes-demo", env=env).returncode == 0
 
