@@ -191,7 +191,9 @@ def _check_config(
 
 
 def _images(name: str, shape: ImageShape, count: int, device: str) -> Tensor:
-    draw = Draw(name, device=device)
+    # Each by itself: torch's first normal numbers depend on how many are drawn at once.
+    size = (1, shape.channels, shape.size, shape.size)
+    draws = [Draw(name, index, device=device) for index in range(count)]
     if shape.latent:
-        return draw.randn(count, shape.channels, shape.size, shape.size)
-    return draw.rand(count, shape.channels, shape.size, shape.size) * 2 - 1
+        return torch.cat([draw.randn(*size) for draw in draws])
+    return torch.cat([draw.rand(*size) * 2 - 1 for draw in draws])

@@ -38,6 +38,8 @@ LIGHT = [
     "schema",
     "schema --kind diffusion",
     "plugins list --all",
+    "plugins new --help",
+    "plugins check --help",
     "build --help",
     "sample --help",
     "plan --help",

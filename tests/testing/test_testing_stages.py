@@ -10,6 +10,7 @@ import pytest
 
 from cascadezoo.registry import StageEntry
 from cascadezoo.testing import CheckResult, Report, assert_stage, check_stage
+from cascadezoo.testing.stages import NAMES
 
 SOUND = '''
 """A sound refiner."""
@@ -186,7 +187,7 @@ SPOILT = {
     ),
     "loss that is no number": (
         (".square().mean()}", ".square().mean() / 0}"),
-        {"joint-training": "not finite", "shapes": "the loss 'mse' is not finite"},
+        {"joint-training": "checked.mse is inf", "shapes": "the loss 'mse' is not finite"},
     ),
     "field without a docstring": (
         ('    """Of the hidden layer."""\n', ""),
@@ -338,3 +339,11 @@ def test_a_report_tells_what_it_is() -> None:
         "message": "m",
     }
     assert not report.ok
+
+
+def test_every_check_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert [name for name in rows if name in NAMES] == list(NAMES)
+    told = " ".join(str(check_stage.__doc__).split())
+    assert f"``{'``, ``'.join(NAMES[:-1])}`` and ``{NAMES[-1]}``" in told

@@ -1,0 +1,238 @@
+"""``plugins new`` and ``plugins check``: what is written works as it is, for every kind."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plugin_sites import cascadezoo, environment, install, lay_out, wave
+
+from cascadezoo.cli.main import main
+from cascadezoo.cli.plugins_new import KINDS as OFFERED
+from cascadezoo.errors import InputError
+from cascadezoo.template import KINDS, project_name, write_project
+
+
+def invoke(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in args], prog_name="cascadezoo")
+
+
+def run_tests(project: Path, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *more],
+        cwd=project,
+        env=environment() | env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+FEW = ("upsampler", "dataset")
+"""Those that every run of the tests looks at; the others take as many seconds."""
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[] if k in FEW else [pytest.mark.slow]) for k in KINDS]
+)
+def test_every_kind_passes_its_own_tests_and_the_checks(kind: str, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    told = invoke("plugins", "new", "tidal-wave", "--kind", kind, "-o", project)
+    assert told.exit_code == 0, told.output
+    assert f"is a plugin with a {kind}" in told.stdout
+    assert "cascadezoo plugins check cascadezoo-tidal-wave" in told.stdout
+    tests = run_tests(project)
+    assert tests.returncode == 0, tests.stdout
+    assert "2 passed" in tests.stdout
+    site = tmp_path / "site"
+    lay_out(project, site)
+    checked = cascadezoo("plugins", "check", "tidal-wave", "--json", site=site)
+    assert checked.returncode == 0, checked.stdout
+    rows = json.loads(checked.stdout)
+    assert rows[0]["subject"] == "plugin cascadezoo-tidal-wave:tidal-wave 0.1.0"
+    states = [check["state"] for row in rows for check in row["checks"]]
+    assert set(states) == {"ok"}
+    assert len(states) == {"dataset": 7, "metric": 6}.get(kind, 16)
+    listed = json.loads(cascadezoo("plugins", "list", "--json", site=site).stdout)
+    assert [(row["state"], row["problems"]) for row in listed] == [("loaded", [])]
+
+
+def test_what_is_written_is_tidy(tmp_path: Path) -> None:
+    for kind in KINDS:
+        project = write_project("wave", kind, tmp_path / kind)
+        for tool in (["check", "--select", "E,F,I,UP,B,SIM,D1"], ["format", "--check"]):
+            done = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "ruff",
+                    *tool,
+                    "--isolated",
+                    "--no-cache",
+                    "--line-length",
+                    "100",
+                    ".",
+                ]
+                + (["--per-file-ignores", "tests/*:D,*.py:D107"] if tool[0] == "check" else []),
+                cwd=project,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"{kind}\n{done.stdout}"
+        texts = [p.read_text() for p in project.rglob("*") if p.is_file()]
+        assert not [text for text in texts if re.search(r"\$[a-zA-Z{]", text)]
+        readme = (project / "README.md").read_text()
+        for block in re.findall(r"```json\n(.*?)```", readme, re.S):
+            json.loads(block)
+
+
+def test_the_specs_of_the_readmes_resolve(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    for kind in KINDS:
+        project = write_project(f"my-{kind}", kind, tmp_path / kind)
+        lay_out(project, site)
+    for kind in KINDS:
+        (block,) = re.findall(
+            r"```json\n(.*?)```", (tmp_path / kind / "README.md").read_text(), re.S
+        )
+        data = json.loads(block)
+        if kind == "metric":
+            data |= {
+                "name": "m",
+                "data": {"source": "shapes", "config": {"size": 16}},
+                "stages": [{"name": "coarse", "kind": "flow.v1"}],
+            }
+        path = tmp_path / f"{kind}.json"
+        path.write_text(json.dumps(data))
+        done = cascadezoo("validate", path, site=site)
+        assert done.returncode == 0, f"{kind}: {done.stderr}"
+
+
+def test_the_kinds_that_help_offers() -> None:
+    assert tuple(KINDS) == OFFERED
+
+
+def test_in_a_folder_of_its_name_and_as_json(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = json.loads(invoke("plugins", "new", "cascadezoo-wave", "--json").stdout)
+    assert told["distribution"] == "cascadezoo-wave"
+    assert told["kind"] == "generator"
+    assert told["folder"] == "cascadezoo-wave"
+    assert told["files"] == [
+        ".gitignore",
+        "README.md",
+        "cascadezoo_wave/__init__.py",
+        "cascadezoo_wave/config.py",
+        "cascadezoo_wave/py.typed",
+        "cascadezoo_wave/stage.py",
+        "pyproject.toml",
+        "tests/test_cascadezoo_wave.py",
+    ]
+    assert all((tmp_path / "cascadezoo-wave" / name).is_file() for name in told["files"])
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    told = invoke("plugins", "new", "wave", "-o", tmp_path / "mine")
+    assert told.exit_code == 2
+    assert "is there already, and nothing in it is overwritten" in told.stderr
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    told = invoke("plugins", "new", "wave", "-o", tmp_path / "mine" / "notes.txt")
+    assert told.exit_code == 2
+    (tmp_path / "empty").mkdir()
+    assert invoke("plugins", "new", "wave", "-o", tmp_path / "empty").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-", "9waves", "Wave!", "cascadezoo", "a/b", "wäve", "x" * 41, "cascadezoo-"]
+)
+def test_names_that_cannot_be(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no plugin can be called"):
+        write_project(name, "refiner", tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=12))
+def test_a_name_is_refused_or_becomes_one_that_pip_and_python_take(name: str) -> None:
+    try:
+        found = project_name(name)
+    except InputError:
+        return
+    assert re.fullmatch(r"cascadezoo(-[a-z0-9]+)+", found)
+    assert found.replace("-", "_").isidentifier()
+    assert project_name(found) == found
+
+
+# --- check
+
+
+def test_check_of_what_is_faulty(tmp_path: Path) -> None:
+    files = wave()
+    files["config.py"] = "import torch\n" + files["config.py"]
+    files["stage.py"] = files["stage.py"].replace(".clamp(-1, 1)", "* 5")
+    site = install(tmp_path / "site", "cascadezoo-wave", "1.0", files)
+    skip = ["--skip", "compile", "--skip", "joint-training"]
+    told = cascadezoo("plugins", "check", *skip, site=site)
+    assert told.returncode == 1
+    assert "cascadezoo_wave/config.py:1]" in told.stdout
+    assert "sample() leaves [-1, 1]" in told.stdout
+    assert "skipped compile: as asked" in told.stdout
+    assert re.search(r"16 checks, [34] failed", told.stdout)
+    # Other settings.
+    line = ["--set", "wave.v1:strength=0.001", *skip, "--json"]
+    rows = json.loads(cascadezoo("plugins", "check", "cascadezoo-wave", *line, site=site).stdout)
+    assert [row["ok"] for row in rows] == [True, False]
+
+
+def test_check_of_what_is_not_there(tmp_path: Path) -> None:
+    site = install(tmp_path / "site", "cascadezoo-wave", "1.0", wave())
+    told = cascadezoo("plugins", "check", "wabe", site=site)
+    assert told.returncode == 2
+    assert "there are cascadezoo, cascadezoo-wave" in told.stderr
+    told = cascadezoo("plugins", "check", "wave", "--skip", "nonsense", site=site)
+    assert told.returncode == 2
+    assert "there is no check 'nonsense'" in told.stderr
+    told = cascadezoo("plugins", "check", "wave", "--set", "wave.v2:x=1", site=site)
+    assert told.returncode == 2
+    assert "the entries that are checked are wave.v1" in told.stderr
+    told = cascadezoo("plugins", "check", site=site, CASCADEZOO_LOAD_PLUGINS="")
+    assert told.returncode == 0
+    assert "skipped loads: it is not loaded" in told.stdout
+
+
+def test_check_of_a_plugin_that_cannot_be_loaded(tmp_path: Path) -> None:
+    site = install(tmp_path / "site", "cascadezoo-wave", "1.0", {"__init__.py": "import nope"})
+    told = cascadezoo("plugins", "check", site=site)
+    assert told.returncode == 1
+    assert "failed  loads: cannot be loaded: ModuleNotFoundError" in told.stdout
+    assert "__init__.py:1" in told.stdout
+
+
+@pytest.mark.slow
+def test_pip_installs_what_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="nothing here builds wheels")
+    project = write_project("wave", "upsampler", tmp_path / "wave")
+    site = tmp_path / "site"
+    line = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *line, "--target", str(site), str(project)],
+        check=True,
+    )
+    assert "wave.v1" in cascadezoo("stages", "list", site=site).stdout
+    told = cascadezoo("plugins", "check", "cascadezoo-wave", site=site, cwd=tmp_path)
+    assert told.returncode == 0, told.stdout
+    # Its tests, on what is installed and not on the folder.
+    (project / "cascadezoo_wave").rename(tmp_path / "elsewhere")
+    tests = run_tests(project, PYTHONPATH=str(site))
+    assert tests.returncode == 0, tests.stdout
