@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import Distribution, EntryPoint
@@ -88,3 +89,12 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 def _lies_in(module: object, site: Path) -> bool:
     return str(getattr(module, "__file__", None) or "").startswith(str(site))
+
+
+def pytest_configure() -> None:
+    """Take SIGINT again where a shell that runs the tests in the background had it ignored.
+
+    What is ignored stays so in the processes that tests start, and some of them are interrupted.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
