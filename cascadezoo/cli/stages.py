@@ -82,7 +82,8 @@ def show(kind: str, as_json: bool) -> None:
         echo_json({**_row(found), "description": about, "config": rows})
         return
     echo(f"{found.entry.name}: {clean(_summary(found.entry))}")
-    echo(f"a {found.entry.role} from {clean(found.origin)}")
+    article = "an" if found.entry.role[0] in "aeiou" else "a"
+    echo(f"{article} {found.entry.role} from {clean(found.origin)}")
     if about := schema.get("description"):
         echo(f"\n{clean(about, keep=chr(10))}")
     echo("\nconfig:" if fields else "\nIt has no settings.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_server import LocalHub
+from pull_cases import make_files
 
 _OUTSIDE = (
     *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_XET_CACHE", "HF_ASSETS_CACHE", "HF_TOKEN_PATH"),
@@ -42,3 +45,23 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
         yield server
         close_session()
     assert not server.errors, server.errors
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a small sound model."""
+    return make_files(tmp_path_factory.mktemp("lone") / "model")
+
+
+@pytest.fixture(scope="module")
+def config(files: dict[str, bytes]) -> dict[str, Any]:
+    """Its config.json."""
+    loaded: dict[str, Any] = json.loads(files["config.json"])
+    return loaded
+
+
+@pytest.fixture
+def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder to work in, in which a test may look for what was left behind."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")

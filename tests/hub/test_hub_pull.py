@@ -30,11 +30,6 @@ from cascadezoo.hub.refs import HubRef, locate
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return make_files(tmp_path_factory.mktemp("lone") / "model")
-
-
-@pytest.fixture(scope="module")
 def newer(tmp_path_factory):
     return make_files(tmp_path_factory.mktemp("newer") / "model", seed=1)
 
@@ -47,11 +42,9 @@ def repo(hub, files):
 
 
 @pytest.fixture(autouse=True)
-def away(tmp_path, monkeypatch):
+def quick(away, monkeypatch):
     """No folder of the checkout can be taken for a repo, and nobody waits for long."""
     monkeypatch.setattr(fetch, "_WAITS", (0.02, 0.05))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
 
 
 # --- what arrives

@@ -10,12 +10,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import Fault
-from pull_cases import REPO, WEIGHTS, contents, here, make_files
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return make_files(tmp_path_factory.mktemp("lone") / "model")
+from pull_cases import REPO, WEIGHTS, contents, here
 
 
 @pytest.fixture

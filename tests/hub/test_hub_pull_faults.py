@@ -13,17 +13,12 @@ import time
 
 import pytest
 from hub_server import Fault
-from pull_cases import REPO, WEIGHTS, changed, contents, here, lines, make_files
+from pull_cases import REPO, WEIGHTS, changed, contents, here, lines
 
 from cascadezoo.errors import CascadezooError, HubUnavailable, ModelError
 from cascadezoo.hub import fetch
 from cascadezoo.hub.pull import pull
 from cascadezoo.hub.refs import locate
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return make_files(tmp_path_factory.mktemp("lone") / "model")
 
 
 @pytest.fixture
@@ -34,9 +29,7 @@ def repo(hub, files):
 
 
 @pytest.fixture(autouse=True)
-def away(tmp_path, monkeypatch):
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+def quick(away, monkeypatch):
     monkeypatch.setattr(fetch, "_WAITS", (0.02, 0.05))  # seconds; the tests' own time
 
 

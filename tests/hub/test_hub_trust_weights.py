@@ -13,17 +13,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pull_cases import SPEC, WEIGHTS, changed, make_files, record
+from pull_cases import SPEC, WEIGHTS, changed, record
 from safetensors.torch import load, save
 
 from cascadezoo import Cascade
 from cascadezoo.errors import CascadezooError, ModelError, ResourceError
 from cascadezoo.weights import LARGEST_HEADER, check_room, load_state
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return make_files(tmp_path_factory.mktemp("lone") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,29 @@
+"""Hostile models, and how an error must tell of them."""
+
+from __future__ import annotations
+
+import copy
+
+
+def written(folder, files):
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def tells(error):
+    """An error that a terminal can be shown, and that says what to do."""
+    text = str(error)
+    assert all(c.isprintable() or c == "\n" for c in text), repr(text)
+    assert len(text) < 20_000
+    return text
+
+
+def bomb(config, **spec):
+    return {**config, "spec": {**config["spec"], **spec}}
+
+
+def stage(config, name="coarse", **settings):
+    row = copy.deepcopy(config["spec"]["stages"][0])
+    return {**row, "name": name, "config": {**row["config"], **settings}}
