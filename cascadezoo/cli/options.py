@@ -126,6 +126,17 @@ def device_option(text: str = "auto, cpu, cuda, cuda:N or mps.") -> Callable[[F]
     return click.option("--device", default="auto", show_default=True, metavar="D", help=text)
 
 
+def hub_options(function: F) -> F:
+    """``--revision R`` and ``--offline``, of commands that take a model."""
+    revision = click.option(
+        "--revision", metavar="R", help="Of a repo: a branch, a tag or a commit; main if left out."
+    )
+    offline = click.option(
+        "--offline", is_flag=True, help="Send no request; take what was pulled before."
+    )
+    return revision(offline(function))
+
+
 class _PerStage(ParamType):
     """A value for all stages, or ``STAGE=VALUE`` for one."""
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from cascadezoo.cli.options import examples, json_option
+from cascadezoo.cli.options import examples, hub_options, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, human_bytes
 
 
@@ -23,8 +23,7 @@ from cascadezoo.cli.output import clean, echo, echo_json, human_bytes
 )
 @click.argument("reference", metavar="REF")
 @click.option("--to", "dest", metavar="DIR", help="Also put it into this folder.")
-@click.option("--revision", metavar="R", help="A branch, a tag or a commit; main if left out.")
-@click.option("--offline", is_flag=True, help="Send no request; take what was pulled before.")
+@hub_options
 @json_option
 def command(
     reference: str, dest: str | None, revision: str | None, offline: bool, as_json: bool

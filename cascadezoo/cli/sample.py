@@ -14,6 +14,7 @@ from cascadezoo.cli.options import (
     Whole,
     device_option,
     examples,
+    hub_options,
     json_option,
     per_stage_option,
     seed_option,
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
     help="A .png (grid), an .npz, or a folder/ of PNG files.  [default: NAME-seedN.png]",
 )
 @click.option("--force", is_flag=True, help="Replace files in a folder.")
+@hub_options
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @json_option
 def command(
@@ -133,13 +135,16 @@ def command(
     device: str,
     out: str | None,
     force: bool,
+    revision: str | None,
+    offline: bool,
     quiet: bool,
     as_json: bool,
     **asked: Any,
 ) -> None:
     """Draw images from a model.
 
-    MODEL is a run folder of a finished build, or a model folder. An .npz holds arr_0, uint8 of
+    MODEL is a run folder of a finished build, a model folder, the name of a zoo model, or a repo
+    on the Hub: org/name, org/name@revision. An .npz holds arr_0, uint8 of
     shape [N, H, W, C], and arr_1, the labels.
     """
     from cascadezoo.cli.image_files import format_of, open_images
@@ -153,7 +158,7 @@ def command(
     if stage is not None and not trajectory:
         raise click.UsageError("--stage says whose course --trajectory shows; give both")
     strip = "stages" if stages else "trajectory" if trajectory else None
-    folder = locate(model)
+    folder = locate(model, revision, offline or None)
     spec = read_config(folder).spec
     resolved = resolve(spec, source=str(folder / CONFIG), for_training=False)
     image, classes = resolved.image, resolved.num_classes

@@ -11,6 +11,7 @@ from cascadezoo.cli.options import (
     Whole,
     device_option,
     examples,
+    hub_options,
     json_option,
     seed_option,
     set_option,
@@ -99,28 +100,34 @@ def _by_name(
 )
 @click.option("--write", is_flag=True, help="Store the best setting as the model's defaults.")
 @device_option()
+@hub_options
 @click.option("-o", "--out", metavar="DIR", help="Table and plot.  [default: runs/tune-NAME]")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @json_option
 def command(
     model: str,
     settings: tuple[str, ...],
+    revision: str | None,
+    offline: bool,
     quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Search a trained model's sampling settings for the best KID.
 
-    Tries every combination of the values and writes tune.json, tune.csv, TUNE.md and tune.png.
-    The images of low resolution are drawn once for all settings that differ only after them.
-    --set changes data.* and evaluation.* of the model's spec, such as where the images are here.
+    MODEL is what `cascadezoo sample` takes. Every combination of the values is tried; tune.json,
+    tune.csv, TUNE.md and tune.png tell of it. The images of low resolution are drawn once for all
+    settings that differ only after them. --set changes data.* and evaluation.* of the model's
+    spec, such as where the images are here.
     """
+    from cascadezoo.hub.refs import locate
     from cascadezoo.train.progress import make_progress
     from cascadezoo.tune.search import tune_model
 
     progress = make_progress(quiet)
     try:
-        result = tune_model(model, settings=settings, progress=progress, **options)
+        home = locate(model, revision, offline or None)
+        result = tune_model(home, settings=settings, progress=progress, **options)
     finally:
         progress.close()
     if as_json:
