@@ -16,23 +16,18 @@ import torch
 
 from cascadezoo import __version__
 from cascadezoo.cascade import Cascade
-from cascadezoo.data.base import ImageData
+from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.data.prepare import prepare, require_labels
+from cascadezoo.data.split import load_split
 from cascadezoo.errors import Interrupted, RunFolderError
-from cascadezoo.evaluate.evaluate import (
-    evaluate_kid,
-    measure_sampling,
-    require_enough,
-    sampling_speed,
-)
+from cascadezoo.evaluate.evaluate import evaluate_kid, measure_sampling, require_enough
 from cascadezoo.evaluate.features import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.figures import Figure
-from cascadezoo.evaluate.metrics import evaluate_metrics, load_metric
+from cascadezoo.evaluate.measure import Subject, evaluate_metrics
+from cascadezoo.evaluate.metrics import load_metric
 from cascadezoo.hub.layout import METRICS
 from cascadezoo.hub.publish import check_publish, publish_built
 from cascadezoo.plan import check_memory, make_plan
-from cascadezoo.plugins import get_registry
 from cascadezoo.run import RunFolder, RunState
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
 from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
@@ -248,20 +243,15 @@ class _Build:
         return before
 
     def _load_data(self) -> None:
-        self.data["train"] = self._split("train")
+        self._split("train")
         evaluation = self.spec.evaluation
-        measured = self._evaluates() or evaluation.in_loop is not None
-        if measured and evaluation.split not in self.data:
-            self.data[evaluation.split] = self._split(evaluation.split)
+        if self._evaluates() or evaluation.in_loop is not None:
+            self._split(evaluation.split)
 
-    def _split(self, split: str) -> ImageData:
-        spec = self.spec.data
-        entry = get_registry().datasets.get(spec.source).entry
-        data = entry.load()(self.resolved.data_config, split)
-        data = prepare(data, size=spec.size or 0, channels=spec.channels or 3, fit=spec.fit)
-        if self.resolved.num_classes is not None:
-            require_labels(data, self.resolved.num_classes)
-        return data
+    def _split(self, split: Split) -> ImageData:
+        if split not in self.data:
+            self.data[split] = load_split(self.resolved, split)
+        return self.data[split]
 
     def _evaluates(self) -> bool:
         return bool(self.spec.evaluation.metrics)
@@ -372,18 +362,22 @@ class _Build:
                 self.progress.advance(first + count)
                 return images
 
-            figures = evaluate_metrics(
+            return evaluate_metrics(
                 evaluation.metrics,
-                watched,
-                self.data[evaluation.split],
+                Subject(
+                    cascade=cascade,
+                    real=self.data[evaluation.split],
+                    split=self._split,
+                    sample=watched,
+                ),
                 extractor=extractors[evaluation.extractor],
+                precision=evaluation.precision,
                 n=evaluation.samples,
                 seed=evaluation.seed,
                 subsets=evaluation.subsets,
                 subset_size=evaluation.subset_size,
                 batch_size=evaluation.batch_size,
             )
-            return [*figures, sampling_speed(figures[0], evaluation.batch_size)]
         return [measure_sampling(lambda first, count: self._sample(cascade, first, count), n=64)]
 
     def _sample(self, cascade: Cascade, first: int, count: int) -> torch.Tensor:

@@ -138,6 +138,19 @@ class StageConfig(Model):
     """Whether the stage can learn from upstream images that are not of its targets: it heeds
     ``TrainContext.paired``."""
 
+    parameterless: ClassVar[bool] = False
+    """Whether the stage has nothing to train. Whether a phase names it makes no difference: it
+    takes part where the stages around it do."""
+
+    widths: ClassVar[tuple[str, ...]] = ()
+    """The fields that scale the number of parameters: whole numbers, all scaled together by
+    ``cascadezoo plan --match-params``; the first sets the grid, the others keep their ratio to it.
+    More must never make fewer parameters. Empty: the number cannot be chosen."""
+
+    def width_step(self, field: str) -> int:
+        """What a width of :attr:`widths` must be a multiple of, e.g. the number of heads."""
+        return 1
+
     def fit(self, output: ImageShape) -> Self:
         """This config with what follows from its place filled in.
 

@@ -163,7 +163,8 @@ def _plan_stage(place: ResolvedStage, stage: Stage, num_classes: int | None) -> 
     if num_classes is not None:
         labels = torch.zeros(1, dtype=torch.int64, device="meta")
     forward, kept = _trace(place, stage, labels)
-    apart = place.entry.role == "decoder" or bool(stage.training_only())
+    # What draws candidates, encodes or has an adversary does more in training than in sampling.
+    apart = evaluations == 1
     each = _trace_sample(place, stage, labels) if apart else forward
     return StagePlan(
         name=place.name,
@@ -257,7 +258,8 @@ def _warnings(resolved: ResolvedSpec) -> Iterator[str]:
             )
     learned = {name for phase in training.phases or [] for name in phase.train}
     for stage in resolved.stages:
-        if stage.name not in learned and not stage.config.frozen:
+        config = stage.config
+        if stage.name not in learned and not (config.frozen or config.parameterless):
             yield f"{stage.name}: no phase trains this stage"
     yield from _moved_latents(resolved)
     for loss in training.losses or []:

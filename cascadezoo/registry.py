@@ -151,13 +151,45 @@ class FeatureEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricEntry(Entry):
-    """A metric over generated and real images.
+    """A metric of a cascade.
 
-    ``impl`` is ``measure(config, features) -> float | Measured`` of
-    :class:`~cascadezoo.MetricFeatures`.
+    ``impl`` is ``measure(config, given) -> float | Measured | Mapping[str, Measured]``; a mapping
+    holds several figures by what follows the metric's name.
+
+    Args:
+        takes: what is given: ``features`` of generated and real images,
+            :class:`~cascadezoo.MetricFeatures`; or the ``cascade`` with its images and the data,
+            :class:`~cascadezoo.MetricCascade`.
+        real: how many real images' features are given: ``as-many`` as generated ones, or ``all``
+            of the split.
+        needs_data: whether it looks at real images; one that does not is measured where a model's
+            data are not there.
+        title: what people call it; the name where it is empty.
+        better: which values are better: ``lower`` or ``higher``; None where neither is.
+        scale: what the value is multiplied by where people read it, as 1000 for KID.
     """
 
     what: ClassVar[str] = "metric"
+
+    takes: Literal["features", "cascade"] = "features"
+    real: Literal["as-many", "all"] = "as-many"
+    needs_data: bool = True
+    title: str = ""
+    better: Literal["lower", "higher"] | None = None
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super(MetricEntry, self).__post_init__()
+        for label, value, known in (
+            ("takes", self.takes, ("features", "cascade")),
+            ("real", self.real, ("as-many", "all")),
+            ("better", self.better, ("lower", "higher", None)),
+        ):
+            if value not in known:
+                shown = ", ".join(map(repr, known))
+                raise ValueError(f"metric {self.name!r}: {label}={value!r} is not one of {shown}")
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"metric {self.name!r}: scale={self.scale!r} is not above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

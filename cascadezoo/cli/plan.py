@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cascadezoo.cli.options import device_option, examples, json_option, set_option, spec_argument
+from cascadezoo.cli.options import (
+    device_option,
+    examples,
+    json_option,
+    per_stage_option,
+    set_option,
+    spec_argument,
+)
 from cascadezoo.cli.output import clean, echo, echo_json, human_bytes, human_count, table
 
 if TYPE_CHECKING:
     from cascadezoo.plan import Plan
+    from cascadezoo.spec import ResolvedSpec
+
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def _count(text: str) -> int:
+    """A number of parameters: 500000, 500_000, 500k or 1.5M."""
+    unit = _UNITS.get(text[-1:].lower())
+    if unit is None:
+        return int(text)
+    number = float(text[:-1]) * unit
+    if not 0 < number < 1e18:
+        raise ValueError(text)
+    return round(number)
 
 
 @click.command(
@@ -19,37 +40,75 @@ if TYPE_CHECKING:
     epilog=examples(
         "cascadezoo plan shapes-demo",
         "cascadezoo plan paper-baseline --set training.batch_size=512 --json",
+        "cascadezoo plan paper-baseline --match-params coarse=500k --match-params up=250k",
     ),
 )
 @spec_argument
 @set_option
+@per_stage_option(
+    "--match-params",
+    _count,
+    "a number such as 500000, 500k or 1.5M",
+    "Choose the widths that make so many parameters: of a stage, or of the cascade in all.",
+)
 @device_option("Whose memory to plan for: auto, cpu, cuda, cuda:N or mps.")
 @json_option
-def command(spec: str, settings: tuple[str, ...], device: str, as_json: bool) -> None:
+def command(
+    spec: str,
+    settings: tuple[str, ...],
+    match_params: int | dict[str, int] | None,
+    device: str,
+    as_json: bool,
+) -> None:
     """Show what a build would need: parameters, FLOPs, memory, advice.
 
     The cascade is made without memory, so that plans of any size are quick. Exits with 2 where
     weights and optimizer alone need more memory than there is.
     """
-    run_plan(spec, settings, device, as_json)
+    run_plan(spec, settings, device, as_json, match_params)
 
 
-def run_plan(spec: str, settings: Sequence[str], device: str, as_json: bool) -> None:
+def run_plan(
+    spec: str,
+    settings: Sequence[str],
+    device: str,
+    as_json: bool,
+    match: int | Mapping[str, int] | None = None,
+) -> None:
     """Plan a spec, print it, and refuse what no memory here can hold."""
     from cascadezoo.plan import check_memory, make_plan
     from cascadezoo.spec import load_spec
 
     resolved = load_spec(spec, settings=settings)
+    found: list[str] = []
+    if match is not None:
+        resolved, found = _matched(resolved, match)
     if device not in ("auto", "cpu"):
         from cascadezoo.train.engine import pick_device
 
         device = str(pick_device(device))
     plan = make_plan(resolved, device)
     if as_json:
-        echo_json(plan.to_dict())
+        row: dict[str, Any] = plan.to_dict()
+        echo_json(row if match is None else {**row, "settings": found})
     else:
         _show(plan)
+        if match is not None:
+            # Each is a path of names and a whole number: nothing that a shell would read.
+            echo("\nsettings: " + (" ".join(f"--set {s}" for s in found) or "none, as it is"))
     check_memory(plan)
+
+
+def _matched(
+    resolved: ResolvedSpec, match: int | Mapping[str, int]
+) -> tuple[ResolvedSpec, list[str]]:
+    """The spec with the widths that make the numbers asked for, and the settings that do it."""
+    from cascadezoo.matching import match_cascade, match_parameters, settings_between
+    from cascadezoo.spec import load_spec
+
+    data = resolved.spec.to_dict()
+    made = match_cascade(data, match) if isinstance(match, int) else match_parameters(data, match)
+    return load_spec(made), settings_between(data, made)
 
 
 def _show(plan: Plan) -> None:

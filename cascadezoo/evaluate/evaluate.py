@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,27 +10,28 @@ import torch
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData
-from cascadezoo.errors import InputError
 from cascadezoo.evaluate.features import FeatureExtractor, Precision
 from cascadezoo.evaluate.figures import Figure, figure_name
-from cascadezoo.evaluate.kid import SUBSETS, kernel_inception_distance, usual_subset_size
+from cascadezoo.evaluate.kid import (
+    SUBSETS,
+    kernel_inception_distance,
+    require_enough,
+    usual_subset_size,
+)
+from cascadezoo.evaluate.metrics import Measured
 from cascadezoo.evaluate.real import real_features
+from cascadezoo.evaluate.samples import SampleFn, Samples
 
 __all__ = [
     "SampleFn",
     "SampledFeatures",
     "evaluate_kid",
-    "evaluate_kid_quickly",
     "figure_of",
     "measure_sampling",
     "require_enough",
     "sample_features",
     "sampling_speed",
 ]
-
-SampleFn = Callable[[int, int], Tensor]
-"""``sample(first, count)`` draws images ``first`` to ``first + count - 1`` of one seed:
-floating [count, C, H, W] in [-1, 1], the same images whatever the batches."""
 
 
 def evaluate_kid(
@@ -79,9 +79,8 @@ def evaluate_kid(
     if subset_size is None:
         subset_size = usual_subset_size(n, n_real)
     require_enough(n, n_real, subset_size)
-    sampled = sample_features(
-        sample_fn, real, extractor=extractor, n=n, batch_size=batch_size, precision=precision
-    )
+    samples = Samples(sample_fn, real.images.shape[1:], batch_size=batch_size)
+    sampled = sample_features(samples, extractor, n, precision=precision)
     start = time.perf_counter()
     known = real_features(real, extractor, count=n_real, precision=precision, cache=cache)
     found = kernel_inception_distance(
@@ -89,150 +88,115 @@ def evaluate_kid(
     )
     return figure_of(
         "kid",
-        found.mean,
-        sampled,
+        Measured(found.mean, found.std, by_subsets=True, note=note),
         real,
+        n=n,
         extractor=extractor,
-        std=found.std,
         precision=precision,
         n_real=n_real,
         subsets=subsets,
         subset_size=subset_size,
         seed=seed,
         seconds=sampled.seconds + time.perf_counter() - start,
-        note=note,
+        sampling_seconds=samples.seconds,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class SampledFeatures:
-    """Features of sampled images, float32 [N, D], and how long it took to get them.
+    """Features of sampled images, float32 [N, D] on the extractor's device.
 
     Args:
-        features: on the extractor's device.
-        seconds: of the extractor.
-        sampling_seconds: of the sampler.
+        features: one row an image.
+        seconds: how long the extractor took.
     """
 
     features: Tensor
     seconds: float
-    sampling_seconds: float
 
 
 def sample_features(
-    sample_fn: SampleFn,
-    real: ImageData,
-    *,
-    extractor: FeatureExtractor,
-    n: int,
-    batch_size: int = 64,
-    precision: Precision = "fp32",
+    samples: Samples, extractor: FeatureExtractor, n: int, *, precision: Precision = "fp32"
 ) -> SampledFeatures:
-    """Draw images and keep their features alone; see :func:`evaluate_kid`."""
-    rows: list[Tensor] = []
-    sampling = measuring = 0.0
-    for images, seconds in _batches(sample_fn, n, batch_size):
-        sampling += seconds
+    """Features of the first ``n`` images; see :func:`evaluate_kid`."""
+    features = torch.empty(n, extractor.num_features, device=extractor.device)
+    first, seconds = 0, 0.0
+    for images in samples.batches(n):
         start = time.perf_counter()
-        _compare_shapes(images, real)
-        rows.append(extractor(images, precision=precision))
-        measuring += time.perf_counter() - start
-    return SampledFeatures(torch.cat(rows), measuring, sampling)
+        features[first : first + len(images)] = extractor(images, precision=precision)
+        if extractor.device.type == "cuda":
+            torch.cuda.synchronize(extractor.device)
+        seconds += time.perf_counter() - start
+        first += len(images)
+    return SampledFeatures(features, seconds)
 
 
 def figure_of(
     metric: str,
-    value: float,
-    sampled: SampledFeatures,
+    found: Measured,
     real: ImageData,
     *,
+    n: int,
     extractor: FeatureExtractor,
     precision: Precision,
-    n_real: int,
     seed: int,
     seconds: float,
-    std: float | None = None,
-    unit: str | None = None,
+    part: str = "",
+    n_real: int | None = None,
     subsets: int | None = None,
     subset_size: int | None = None,
-    note: str | None = None,
+    sampling_seconds: float | None = None,
 ) -> Figure:
-    """A number with how it was got; see :class:`~cascadezoo.evaluate.figures.Figure`."""
-    n = len(sampled.features)
-    return Figure(
-        name=figure_name(metric, n, extractor.name, precision),
-        metric=metric,
-        value=value,
-        std=std,
-        unit=unit,
-        n=n,
-        extractor=extractor.name,
-        extractor_version=extractor.version,
-        extractor_sha256=extractor.sha256,
-        precision=precision,
-        n_real=n_real,
-        subsets=subsets,
-        subset_size=subset_size,
-        seed=seed,
-        split=real.split,
-        data_digest=real.digest,
-        resolution=real.images.shape[-1],
-        seconds=round(seconds, 3),
-        sampling_seconds=round(sampled.sampling_seconds, 3),
-        device=extractor.device.type,
-        note=note,
-    )
-
-
-def evaluate_kid_quickly(
-    sample_fn: SampleFn,
-    real: ImageData,
-    *,
-    extractor: FeatureExtractor,
-    n: int = 1000,
-    seed: int = 0,
-    batch_size: int = 64,
-    cache: Path | None = None,
-) -> Figure:
-    """KID for use while training: few images, small subsets, up to 5,000 real images.
-
-    With the extractor ``small`` it costs a second or two beyond sampling on two CPU cores.
-    Arguments and errors are those of :func:`evaluate_kid`.
-    """
-    return evaluate_kid(
-        sample_fn,
-        real,
-        extractor=extractor,
-        n=n,
-        seed=seed,
-        n_real=min(len(real), 5 * n, 5000),
-        subsets=50,
-        subset_size=min(500, usual_subset_size(n, len(real))),
-        batch_size=batch_size,
-        cache=cache,
-        note="measured while training",
-    )
-
-
-def require_enough(n: int, n_real: int, subset_size: int) -> None:
-    """Refuse a KID that :func:`evaluate_kid` could not measure; to be asked before training.
+    """A number with how it was got; see :class:`~cascadezoo.evaluate.figures.Figure`.
 
     Args:
-        n: how many images will be sampled.
-        n_real: how many real ones there are to compare with.
-        subset_size: how many of each are in a subset.
-
-    Raises:
-        InputError: a subset is larger than what there is to choose from.
+        metric: the metric's name.
+        found: what it found; what this says goes before what follows.
+        real: the real images.
+        n: how many images were drawn.
+        extractor: what was asked for.
+        precision: its arithmetic.
+        seed: of the images and of what the metric draws.
+        seconds: how long measuring took.
+        part: of the metric, which follows the figure's name.
+        n_real: how many real images the metric was given; 0 where it compares with none.
+        subsets: how many subsets were asked for; put down where the number follows from them.
+        subset_size: how many images are in each.
+        sampling_seconds: how long drawing the images took.
     """
-    if min(n, n_real) < subset_size:
-        raise InputError(
-            f"KID with subsets of {subset_size} cannot be measured on {n} generated and "
-            f"{n_real} real images",
-            hint=f'set "evaluation.samples" to at least {subset_size}'
-            if n < subset_size
-            else f'set "evaluation.subset_size" to at most {n_real}',
-        )
+    own = found.extractor is not None
+    n_real = n_real if found.n_real is None else found.n_real
+    split = None if n_real == 0 else found.split or real.split
+    n = n if found.n is None else found.n
+    named = (found.extractor or None) if own else extractor.name
+    used = None if named is None or own else precision
+    parts = [p for p in (part, "" if split == "train" else split) if p]
+    data = real.digest if split == real.split else None
+    return Figure(
+        name=".".join([figure_name(metric, n, named, used), *parts]),
+        metric=metric,
+        value=found.value,
+        std=found.std,
+        tolerance=found.std if found.tolerance is None else found.tolerance,
+        unit=found.unit,
+        n=n,
+        extractor=named,
+        extractor_version=found.extractor_version if own else extractor.version,
+        extractor_sha256=found.extractor_sha256 if own else extractor.sha256,
+        precision=used,
+        n_real=n_real or None,
+        subsets=subsets if found.by_subsets else None,
+        subset_size=subset_size if found.by_subsets else None,
+        seed=seed,
+        split=split,
+        data_digest=data,
+        resolution=real.images.shape[-1],
+        seconds=round(seconds, 3),
+        sampling_seconds=None if sampling_seconds is None else round(sampling_seconds, 3),
+        device=extractor.device.type,
+        note=found.note,
+        settings=dict(found.settings) or None,
+    )
 
 
 def measure_sampling(sample_fn: SampleFn, *, n: int = 64, batch_size: int = 64) -> Figure:
@@ -243,75 +207,29 @@ def measure_sampling(sample_fn: SampleFn, *, n: int = 64, batch_size: int = 64) 
         n: how many are timed; one batch goes before them untimed.
         batch_size: how many are sampled at once.
     """
-    sample_fn(0, min(batch_size, n))
-    seconds, device = 0.0, "cpu"
-    for images, took in _batches(sample_fn, n, batch_size):
-        seconds += took
-        device = images.device.type
-    return Figure(
-        name=figure_name("images-per-second", n),
-        metric="images-per-second",
-        value=n / max(seconds, 1e-9),
-        n=n,
-        unit="images/s",
-        sampling_seconds=round(seconds, 3),
-        device=device,
-        note=f"batches of {batch_size}",
-    )
+    shape = tuple(sample_fn(0, min(batch_size, n)).shape[1:])
+    samples = Samples(sample_fn, (shape[0], shape[1], shape[2]), batch_size=batch_size)
+    for _ in samples.batches(n):
+        pass
+    return sampling_speed(samples)
 
 
-def sampling_speed(measured: Figure, batch_size: int) -> Figure:
-    """How fast the images of another figure were sampled, in images per second.
-
-    Args:
-        measured: a figure that knows its ``sampling_seconds``.
-        batch_size: how many were sampled at once.
+def sampling_speed(samples: Samples) -> Figure:
+    """How fast images were drawn so far, in images per second.
 
     Raises:
-        ValueError: the figure does not know it.
+        ValueError: none were drawn.
     """
-    if not measured.sampling_seconds:
-        raise ValueError(f"{measured.name} does not know how long sampling took")
+    speed = samples.speed()
+    if speed is None:
+        raise ValueError("no images were drawn, so nobody knows how fast")
     return Figure(
-        name=figure_name("images-per-second", measured.n),
+        name=figure_name("images-per-second", samples.drawn),
         metric="images-per-second",
-        value=measured.n / measured.sampling_seconds,
-        n=measured.n,
+        value=speed,
+        n=samples.drawn,
         unit="images/s",
-        sampling_seconds=measured.sampling_seconds,
-        device=measured.device,
-        note=f"batches of {batch_size}",
+        sampling_seconds=round(samples.seconds, 3),
+        device=samples.device.type,
+        note=f"batches of {samples.batch_size}",
     )
-
-
-def _batches(sample_fn: SampleFn, n: int, batch_size: int) -> Iterator[tuple[Tensor, float]]:
-    """Batches of ``n`` images in all, with the seconds that sampling each took."""
-    if n < 1 or batch_size < 1:
-        raise InputError(
-            f"{n} images in batches of {batch_size} cannot be sampled",
-            hint="both must be at least 1",
-        )
-    for first in range(0, n, batch_size):
-        count = min(batch_size, n - first)
-        start = time.perf_counter()
-        images = sample_fn(first, count)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
-        seconds = time.perf_counter() - start
-        if len(images) != count:
-            raise InputError(
-                f"the sampler gave {len(images)} images where {count} were asked for",
-                hint="sample_fn(first, count) must return [count, C, H, W]",
-            )
-        yield images, seconds
-
-
-def _compare_shapes(images: Tensor, real: ImageData) -> None:
-    if images.shape[1:] != real.images.shape[1:]:
-        sizes = [
-            "x".join(str(size) for size in shape[1:]) for shape in (images.shape, real.images.shape)
-        ]
-        raise InputError(
-            f"generated images are {sizes[0]} and real ones {sizes[1]} (channels, height, width)",
-            hint="measure against the data at the cascade's own size and channels",
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from torch import Tensor
 from cascadezoo.errors import InputError, PluginError, WeightsUnavailable
 from cascadezoo.evaluate.pixels import check_images, to_uint8
 from cascadezoo.plugins import get_registry
+from cascadezoo.spec.named import look_up
 
 __all__ = ["FeatureExtractor", "Precision", "load_extractor", "tensors_digest"]
 
@@ -31,8 +33,10 @@ class FeatureExtractor(ABC):
         sha256: digest of the weights that make the features.
         num_features: the length D of a vector.
         input_size: height and width in pixels that images are resized to.
-        batch_size: how many images go through the network at once.
+        batch_size: how many images go through the network at once, at most.
         device: where the network is.
+        head_sha256: digest of the classifier's weights where ``sha256`` leaves them out, as they
+            make no features; "" where it holds them or there is no classifier.
     """
 
     name: str
@@ -42,6 +46,7 @@ class FeatureExtractor(ABC):
     input_size: int
     batch_size: int = 64
     device: torch.device = torch.device("cpu")
+    head_sha256: str = ""
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
@@ -53,6 +58,25 @@ class FeatureExtractor(ABC):
         Returns:
             Floating [N, num_features].
         """
+
+    def logits(self, features: Tensor) -> Tensor:
+        """What the network's own classifier says of images, for the Inception Score.
+
+        Args:
+            features: of the images, as calling the extractor gives them, float32 [N, D].
+
+        Returns:
+            Floating [N, classes].
+
+        Raises:
+            InputError: the extractor has no classifier that works on its features.
+            WeightsUnavailable: the classifier's weights are not there, or damaged.
+        """
+        raise InputError(
+            f"extractor {self.name!r} has no classifier on its features",
+            hint='set "evaluation.extractor" to one that has: "inception", "small", or '
+            '"timm:MODEL"; or leave "inception-score" out of "evaluation.metrics"',
+        )
 
     def __call__(self, images: Tensor, *, precision: Precision = "fp32") -> Tensor:
         """The features of any number of images.
@@ -78,7 +102,8 @@ class FeatureExtractor(ABC):
         check_images(images)
         rows = [torch.empty(0, self.num_features, device=self.device)]
         with torch.inference_mode(), self._autocast(precision):
-            for chunk in torch.split(images, self.batch_size):
+            # Of one size: a small rest would run slowly.
+            for chunk in images.tensor_split(math.ceil(len(images) / self.batch_size) or 1):
                 batch = to_uint8(chunk.to(self.device))
                 batch = batch.expand(-1, 3, -1, -1)
                 batch = batch.contiguous(memory_format=torch.channels_last)
@@ -121,19 +146,23 @@ def load_extractor(
     """The extractor that is registered under a name.
 
     Args:
-        name: a registry key: ``inception``, ``small``, or what a plugin brings.
-        config: an instance of the entry's config; None takes its defaults.
+        name: a registry key, with its argument where it takes one: ``inception``, ``small``,
+            ``timm:resnet18.a1_in1k``, or what a plugin brings.
+        config: an instance of the entry's config; None takes what the name says.
         device: where the network shall be.
 
     Raises:
         LookupFailed: nothing is registered under that name.
+        InputError: an argument that it does not take.
         PluginError: what is registered cannot be imported.
         WeightsUnavailable: the network's weights cannot be had.
     """
-    entry = get_registry().features.get(name).entry
+    table = get_registry().features
     if config is None:
-        config = entry.load_config()()
-    extractor: FeatureExtractor = entry.load()(config, torch.device(device))
+        found, config = look_up(table, name)
+    else:
+        found = table.get(name)
+    extractor: FeatureExtractor = found.entry.load()(config, torch.device(device))
     return extractor
 
 

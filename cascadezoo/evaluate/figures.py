@@ -37,7 +37,9 @@ class Figure(Model):
     """A measured number and everything that is needed to measure it again."""
 
     name: str
-    """Metric, extractor and sample count: ``kid.inception.n10000``; a further part may follow."""
+    """Metric, extractor and sample count: ``kid.inception.n10000``; what follows tells a part of
+    the metric (``psnr.n1000.up``) and a split other than ``train`` (``fid.inception.n10000.test``).
+    """
 
     metric: str
     """What was measured: ``kid``."""
@@ -50,6 +52,10 @@ class Figure(Model):
 
     std: Annotated[float, Field(ge=0)] | None = None
     """The spread of the value over subsets."""
+
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    """By how much the value may differ when it is measured again; None where that says nothing,
+    as of a speed."""
 
     unit: str | None = None
     """The value's unit, where it has one: ``dB``, ``images/s``."""
@@ -95,6 +101,9 @@ class Figure(Model):
 
     device: str | None = None
     """Where it was measured: ``cpu``, ``cuda``."""
+
+    settings: dict[str, bool | int | float | str] | None = None
+    """What else the value follows from, by name."""
 
     note: str | None = None
     """What a reader must know beside the number."""

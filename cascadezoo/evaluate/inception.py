@@ -32,6 +32,7 @@ class InceptionExtractor(FeatureExtractor):
     Args:
         network: torch-fidelity's network, with its weights.
         device: where it shall be.
+        source: where the weights were read from, to be told where they are damaged.
     """
 
     name = "inception"
@@ -40,11 +41,16 @@ class InceptionExtractor(FeatureExtractor):
     input_size = 299
     batch_size = 50
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
+    def __init__(
+        self, network: nn.Module, device: torch.device, source: Path | None = None
+    ) -> None:
         # The head makes no features, so it is no part of what identifies them.
-        self.sha256 = tensors_digest(
-            (name, tensor) for name, tensor in network.state_dict().items() if name not in _HEAD
-        )
+        rows = network.state_dict().items()
+        self.sha256 = tensors_digest(row for row in rows if row[0] not in _HEAD)
+        # Its weights alone: as everyone reports the Inception Score, the bias is left out.
+        self._head = network.get_parameter(_HEAD[0])
+        self.head_sha256 = tensors_digest([(_HEAD[0], self._head)])
+        self._source = source or "the network"
         self.device = device
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
 
@@ -52,6 +58,24 @@ class InceptionExtractor(FeatureExtractor):
         """pool3 features [N, 2048] of uint8 images [N, 3, H, W]."""
         (found,) = self.network(images)
         return torch.as_tensor(found)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """torch-fidelity's ``logits_unbiased`` [N, 1008] of features [N, 2048].
+
+        Raises:
+            WeightsUnavailable: the weights of the classifier hold NaN or infinite values.
+        """
+        if not bool(torch.isfinite(self._head).all()):
+            raise WeightsUnavailable(
+                f"the classifier ({_HEAD[0]}) of the Inception weights in {self._source} holds NaN "
+                "or infinite values, so there is no Inception Score from it; the features are "
+                "sound",
+                hint=f"one of: delete {self._source} and run again, so that it is fetched anew; "
+                'set "evaluation.extractor": "small", which has a classifier of its own; or leave '
+                '"inception-score" out of "evaluation.metrics"',
+            )
+        with torch.inference_mode():
+            return features @ self._head.T
 
 
 def load(config: EmptyConfig, device: torch.device) -> InceptionExtractor:
@@ -89,7 +113,7 @@ def load(config: EmptyConfig, device: torch.device) -> InceptionExtractor:
         raise WeightsUnavailable(
             f"the Inception weights in {path} hold NaN or infinite values", hint=_damaged(path)
         )
-    return InceptionExtractor(network, device)
+    return InceptionExtractor(network, device, path)
 
 
 def _fetch(url: str, path: Path) -> None:
@@ -105,7 +129,7 @@ def _fetch(url: str, path: Path) -> None:
             f"the Inception weights are not in {path} and cannot be fetched from {url}: {error}",
             hint=f"one of: place {WEIGHTS_FILE} in $TORCH_HOME/hub/checkpoints (here "
             f'{path.parent}); set "evaluation.extractor": "small", which ships with cascadezoo; '
-            'or leave "kid" out of "evaluation.metrics"',
+            'or leave "kid" and what else needs it out of "evaluation.metrics"',
         ) from error
 
 

@@ -12,7 +12,14 @@ from cascadezoo.errors import InputError
 from cascadezoo.evaluate.features import FeatureExtractor, Precision
 from cascadezoo.evaluate.metrics import Measured, MetricFeatures
 
-__all__ = ["Kid", "KidMetric", "kernel_inception_distance", "measure", "usual_subset_size"]
+__all__ = [
+    "Kid",
+    "KidMetric",
+    "kernel_inception_distance",
+    "measure",
+    "require_enough",
+    "usual_subset_size",
+]
 
 SUBSETS = 100
 SUBSET_SIZE = 1000
@@ -32,6 +39,27 @@ def usual_subset_size(n: int, n_real: int) -> int:
     Subsets of all the images would be the same subset each time, and their spread 0.
     """
     return max(2, min(SUBSET_SIZE, n // 2, n_real // 2))
+
+
+def require_enough(n: int, n_real: int, subset_size: int) -> None:
+    """Refuse a KID that could not be measured; to be asked before anything is sampled.
+
+    Args:
+        n: how many images will be sampled.
+        n_real: how many real ones there are to compare with.
+        subset_size: how many of each are in a subset.
+
+    Raises:
+        InputError: a subset is larger than what there is to choose from.
+    """
+    if min(n, n_real) < subset_size:
+        raise InputError(
+            f"KID with subsets of {subset_size} cannot be measured on {n} generated and "
+            f"{n_real} real images",
+            hint=f'set "evaluation.samples" to at least {subset_size}'
+            if n < subset_size
+            else f'set "evaluation.subset_size" to at most {n_real}',
+        )
 
 
 def kernel_inception_distance(
@@ -79,6 +107,7 @@ def kernel_inception_distance(
 
 def measure(config: EmptyConfig, features: MetricFeatures) -> Measured:
     """KID as ``evaluation.metrics`` of a spec asks for it."""
+    require_enough(features.n, features.n_real, features.subset_size)
     found = kernel_inception_distance(
         features.generated,
         features.real,

@@ -72,4 +72,4 @@ def to_float(images: Tensor) -> Tensor:
     Returns:
         float32 [N, C, H, W] in [-1, 1]; :func:`to_uint8` gives the same bytes back.
     """
-    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+    return images.float().div_(127.5).sub_(1) if images.dtype == torch.uint8 else images

@@ -54,6 +54,11 @@ class SmallExtractor(FeatureExtractor):
             pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(-1, 1)
         return self.network.features(pixels)
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits [N, 10] of CIFAR-10's classes, of features [N, 256]."""
+        with torch.inference_mode():
+            return self.network.classify(features)
+
 
 def load(config: EmptyConfig, device: torch.device) -> SmallExtractor:
     """The extractor with the weights that ship with the package.

@@ -95,6 +95,11 @@ class SmallNet(nn.Module):
         logits: Tensor = self.head(self._means(images)[1])
         return logits
 
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits [N, classes] of :meth:`features` [N, NUM_FEATURES]."""
+        logits: Tensor = self.head(features[:, -self.head.in_features :] / self.scales[1])
+        return logits
+
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
         """Scale both halves of the features to a root mean square of 0.5 on these images.

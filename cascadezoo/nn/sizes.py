@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["divisor_near", "multiple_of", "unet_resolutions"]
+__all__ = ["divisor_near", "factor_steps", "multiple_of", "unet_resolutions"]
 
 
 def multiple_of(size: int, factor: int) -> int:
@@ -24,3 +24,14 @@ def unet_resolutions(size: int, levels: int) -> list[int]:
 def divisor_near(number: int, most: int) -> int:
     """The largest divisor of ``number`` that is at most ``most``; 1 where there is no other."""
     return next((d for d in range(min(number, most), 1, -1) if number % d == 0), 1)
+
+
+def factor_steps(factor: int) -> list[int]:
+    """The prime factors of an enlargement, rising: 8 is done as 2, 2, 2."""
+    steps, rest, prime = [], factor, 2
+    while rest > 1:
+        while rest % prime == 0:
+            steps.append(prime)
+            rest //= prime
+        prime += 1
+    return steps

@@ -1,22 +1,23 @@
-"""Enlargement by sub-pixel convolution."""
+"""Enlargement: by interpolation, sub-pixel, resize and transposed convolutions."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["PixelShuffleUp", "factor_steps", "icnr"]
+__all__ = ["PixelShuffleUp", "ResizeUp", "TransposedUp", "enlarge", "icnr"]
 
 
-def factor_steps(factor: int) -> list[int]:
-    """The prime factors of an enlargement, rising: 8 is done as 2, 2, 2."""
-    steps, rest, prime = [], factor, 2
-    while rest > 1:
-        while rest % prime == 0:
-            steps.append(prime)
-            rest //= prime
-        prime += 1
-    return steps
+def enlarge(images: Tensor, size: int, mode: str) -> Tensor:
+    """Images [N, C, H, W] interpolated to [N, C, size, size].
+
+    Args:
+        images: of any values; bicubic interpolation may leave their range.
+        size: height and width of the result in pixels.
+        mode: ``bicubic``, ``bilinear`` or ``nearest``.
+    """
+    corners = None if mode == "nearest" else False
+    return F.interpolate(images, size=(size, size), mode=mode, align_corners=corners)
 
 
 def icnr(layer: nn.Conv2d, factor: int) -> nn.Conv2d:
@@ -51,3 +52,53 @@ class PixelShuffleUp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """From [N, inputs, H, W] to [N, outputs, factor * H, factor * W]."""
         return F.pixel_shuffle(self.conv(x), self.factor)
+
+
+class ResizeUp(nn.Module):
+    """Nearest neighbours, then a 3x3 convolution (Odena et al. 2016).
+
+    Every pixel of the result is computed by the same number of products, so that no checkerboard
+    is built in, as one is in a transposed convolution.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        factor: how many times larger.
+    """
+
+    def __init__(self, inputs: int, outputs: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From [N, inputs, H, W] to [N, outputs, factor * H, factor * W]."""
+        grown: Tensor = self.conv(F.interpolate(x, scale_factor=float(self.factor), mode="nearest"))
+        return grown
+
+
+class TransposedUp(nn.ConvTranspose2d):
+    """A transposed convolution with the factor as its stride (Zeiler et al. 2010).
+
+    Where the factor does not divide the kernel, the copies of the kernel overlap unevenly, and
+    neighbouring pixels are sums of different numbers of products: a checkerboard (Odena et al.
+    2016). From [N, inputs, H, W] to [N, outputs, factor * H, factor * W].
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        factor: how many times larger.
+        kernel: height and width of the kernel, at least ``factor``.
+
+    Raises:
+        ValueError: a kernel that leaves gaps between its copies.
+    """
+
+    def __init__(self, inputs: int, outputs: int, factor: int, kernel: int) -> None:
+        if kernel < factor:
+            raise ValueError(f"a kernel of {kernel} leaves gaps at a stride of {factor}")
+        odd = (kernel - factor) % 2
+        padding = (kernel - factor + odd) // 2
+        super().__init__(
+            inputs, outputs, kernel, stride=factor, padding=padding, output_padding=odd
+        )

@@ -256,6 +256,8 @@ class EvaluationSpec(Model):
     metrics: list[Annotated[str, Field(min_length=1, max_length=80)]] = ["kid"]
     extractor: Annotated[str, Field(min_length=1, max_length=120)] = "inception"
     """The registered feature extractor."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """The extractor's arithmetic; bf16 is faster, and its figures have names of their own."""
     samples: Annotated[int, Field(ge=10, le=10_000_000)] = 2000
     """How many images are sampled, and at most how many real ones they are held against."""
     subsets: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -332,6 +334,9 @@ class CascadeSpec(Model):
 
 def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
     """Drop keys that specs did not always have where they say nothing, so that digests last."""
+    # The training's digest looks at the evaluation in the course of it alone.
+    if (data["evaluation"] or {}).get("precision") == "fp32":
+        del data["evaluation"]["precision"]
     if not data["training"].get("callbacks", True):
         del data["training"]["callbacks"]
     for phase in data["training"]["phases"] or []:

@@ -20,6 +20,7 @@ from cascadezoo.spec.models import (
     TeacherForcing,
     TrainingSpec,
 )
+from cascadezoo.spec.parts import taking_part
 
 __all__ = ["Trainee", "check_phases", "default_phases", "override", "unknown"]
 
@@ -44,6 +45,11 @@ class Trainee:
         return self.config is not None and self.config.frozen
 
     @property
+    def parameterless(self) -> bool:
+        """Whether it has nothing to train."""
+        return self.config is not None and self.config.parameterless
+
+    @property
     def paired(self) -> bool:
         """Whether its estimate is of its own target."""
         return self.config is None or self.config.paired
@@ -63,15 +69,16 @@ def default_phases(stages: Sequence[Trainee], losses: Sequence[LossSpec] = ()) -
     """The study's three phases; a lone generator has only the first.
 
     Decoders come before them, each in a phase of its own, the last of the cascade first, since a
-    decoder's latents are the target of what stands before it. Frozen stages are left out. Where
-    estimates are not of the targets, as a GAN's, stages that cannot learn from such get the truth
-    throughout, and there is no joint phase.
+    decoder's latents are the target of what stands before it. Frozen stages and those without
+    parameters are left out, and phases that would train nothing. Where estimates are not of the
+    targets, as a GAN's, stages that cannot learn from such get the truth throughout, and there is
+    no joint phase.
     """
     phases = []
     for number, stage in enumerate((s for s in reversed(stages) if s.decodes), start=1):
         name = "autoencoder" if number == 1 else f"autoencoder-{number}"
         phases.append(PhaseSpec(name=name, train=[stage.name], epochs=35))
-    rest = [s.name for s in stages if s.role != "decoder" and not s.frozen]
+    rest = [s.name for s in stages if s.role != "decoder" and not (s.frozen or s.parameterless)]
     first = [name for name in rest if name == stages[0].name]
     later = [name for name in rest if name not in first]
     if first:
@@ -115,6 +122,17 @@ def check_phases(
                 )
         for name in phase.stages:
             yield from unknown(f"{path}.stages.{name}", name, phase.train, "trained in this phase")
+        # To name a stage without parameters is to say nothing.
+        learning = [n for n in phase.train if not (n in known and known[n].parameterless)]
+        if not learning:
+            listed = " and ".join(repr(name) for name in phase.train)
+            yield Problem(
+                f"{path}.train",
+                f"trains nothing: {listed} has no parameters",
+                "leave the phase out, or name a stage that learns",
+            )
+            continue
+        phase = phase.model_copy(update={"train": learning})
         yield from _latents(path, phase, stages, learned)
         yield from _pairing(path, phase, stages, training.losses or [])
         if phase.reflow is not None:
@@ -182,9 +200,13 @@ def _pairing(
     forcing = phase.teacher_forcing
     if forcing.start >= 1.0 and forcing.end >= 1.0:
         return
-    for stage in stages:
-        # A decoder learns from the image that it encodes itself, unless gradients go upstream.
-        if stage.name not in phase.train or (stage.role == "decoder" and not phase.joint):
+    trained = [stage.name in phase.train for stage in stages]
+    parts = taking_part(trained, [s.parameterless for s in stages], joint=phase.joint)
+    for stage, part in zip(stages, parts, strict=True):
+        # A decoder learns from the image that it encodes itself, and a stage without parameters has
+        # losses, where gradients go upstream only.
+        upstream_alone = stage.role == "decoder" or stage.parameterless
+        if not part or (upstream_alone and not phase.joint):
             continue
         source = _misled(stages, stage.name, losses)
         if source is not None:

@@ -14,6 +14,7 @@ from cascadezoo.configs import ConfigProblem, DataConfig, DataInfo, ImageShape, 
 from cascadezoo.errors import CascadezooError, LookupFailed, PluginError, Problem, SpecError
 from cascadezoo.plugins import canonical_name, get_registry
 from cascadezoo.registry import Entry, Origin, Registered, Registry, StageEntry, Table
+from cascadezoo.spec import named
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.spec.files import apply_settings, read_spec
 from cascadezoo.spec.models import (
@@ -378,11 +379,21 @@ class _Resolver:
     def evaluation(self, spec: CascadeSpec) -> None:
         evaluation = spec.evaluation
         for index, name in enumerate(evaluation.metrics):
-            self.look_up(self.registry.metrics, name, f"evaluation.metrics.{index}")
-        self.look_up(self.registry.features, evaluation.extractor, "evaluation.extractor")
+            self.named(self.registry.metrics, name, f"evaluation.metrics.{index}")
+        self.named(self.registry.features, evaluation.extractor, "evaluation.extractor")
         if evaluation.in_loop:
             path = "evaluation.in_loop.extractor"
-            self.look_up(self.registry.features, evaluation.in_loop.extractor, path)
+            self.named(self.registry.features, evaluation.in_loop.extractor, path)
+
+    def named(self, table: Table[E], text: str, path: str) -> None:
+        """A name with an argument, of something that is loaded only where it is measured."""
+        found = self.look_up(table, text.partition(":")[0], path)
+        if found is None:
+            return
+        try:
+            named.look_up(table, text)
+        except CascadezooError as error:
+            self.problems.append(Problem(path, error.what, error.hint))
 
 
 def _against_role(role: str, upstream: ImageShape | None) -> str | None:

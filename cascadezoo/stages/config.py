@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -78,6 +78,8 @@ class ConditionalGeneratorConfig(ConditionalConfig, GeneratorConfig):
 class UNetConfig(StageConfig):
     """Fields of a stage on a U-Net."""
 
+    widths: ClassVar[tuple[str, ...]] = ("channels",)
+
     channels: Width = 32
     """Width of the U-Net's first level."""
 
@@ -129,6 +131,10 @@ class UNetConfig(StageConfig):
                 )
         self._check_heads(known)
         return fitted
+
+    def width_step(self, field: str) -> int:
+        """Channels that heads are asked for are a multiple of them."""
+        return self.heads or 1
 
     def _check_heads(self, resolutions: list[int]) -> None:
         if self.heads is None:

@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cascadezoo.diffusion.augmentation import blur_augmentation, gaussian_augmentation
 from cascadezoo.diffusion.schedules import signal_of
 from cascadezoo.errors import SampleError
+from cascadezoo.nn.upsample import enlarge
 from cascadezoo.stages.base import SampleRequest, TrainContext
 from cascadezoo.stages.conditional import ConditionalStage
 from cascadezoo.stages.config import SuperResolutionConfig
@@ -75,10 +75,7 @@ class SuperResolution(ConditionalStage):
 
     def enlarged(self, image: Tensor) -> Tensor:
         """The upstream image at ``out_size``."""
-        mode = self.config.interpolation
-        corners = None if mode == "nearest" else False
-        size = (self.out_size, self.out_size)
-        return F.interpolate(image, size=size, mode=mode, align_corners=corners)
+        return enlarge(image, self.out_size, self.config.interpolation)
 
     def _s(self, request: SampleRequest) -> float:
         s = share(request.options, "s", "0 adds no noise to the upstream image")

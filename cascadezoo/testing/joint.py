@@ -99,7 +99,7 @@ def _spec(place: Place) -> dict[str, Any]:
 
 
 def _phases(place: Place, neighbour: str) -> list[dict[str, Any]]:
-    learns = [] if place.config.frozen else [NAME]
+    learns = [] if place.config.frozen or place.config.parameterless else [NAME]
     truth = {"start": 1.0, "end": 1.0} if not place.config.paired else {"start": 0.5, "end": 0.5}
     joint = {
         "name": "joint",

@@ -148,7 +148,12 @@ def gradients(place: Place) -> None:
     if twice or missing:
         what = f"{twice[0]} is in two groups" if twice else f"{missing[0]} is in no group"
         raise Fault(f"parameter_groups(): {what}; each parameter that learns is in exactly one")
+    if place.config.parameterless and names:
+        first = next(iter(names.values()))
+        raise Fault(f"the config is parameterless, and the stage has {first}, which learns")
     for group, parameters in groups.items():
+        if not parameters:
+            continue
         reached: set[int] = set()
         for step in range(4):
             losses = [
@@ -250,8 +255,9 @@ def bf16(place: Place) -> None:
             raise Fault(f"under bf16 autocast the loss {name!r} is {loss.value.dtype}, not float32")
         if not abs(now - before) <= 0.1 * abs(before) + 0.02:
             raise Fault(f"under bf16 autocast the loss {name!r} is {now:.4g} and not {before:.4g}")
-    if output.losses:
-        torch.autograd.backward([loss.value for loss in _losses(output).values()])
+    losses = [loss.value for loss in _losses(output).values() if loss.value.requires_grad]
+    if losses:
+        torch.autograd.backward(losses)
 
 
 def compiles(place: Place) -> None:

@@ -18,11 +18,12 @@ __all__ = ["finish_phase", "finishing"]
 
 
 def finishing(cascade: Cascade, trained: Collection[str]) -> list[str]:
-    """The stage that is to measure after a phase: the first that was trained, if it overrides it.
+    """The stage that is to measure after a phase: the first that learned, if it overrides it.
 
     Those after it are left out: the first one learned by what they had measured before.
     """
-    first = next((name for name in cascade.names if name in trained), None)
+    learned = (n for n in cascade.names if n in trained)
+    first = next((n for n in learned if not cascade.stage(n).config.parameterless), None)
     if first is None or type(cascade.stage(first)).finish_phase is Stage.finish_phase:
         return []
     return [first]

@@ -15,6 +15,7 @@ from cascadezoo.train.callbacks import (
     StepEvent,
 )
 from cascadezoo.train.events import EventLog
+from cascadezoo.train.memory import peak_memory
 from cascadezoo.train.phase import PhaseRun
 from cascadezoo.train.progress import Progress
 from cascadezoo.train.sums import LossSums, check_finite
@@ -119,6 +120,7 @@ class Recorder:
             steps=count,
             whole=event.whole,
             losses=losses,
+            **peak_memory(phase.walk.cascade.device),
         )
         self.callbacks.tell(event)
         return now

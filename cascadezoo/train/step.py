@@ -14,6 +14,7 @@ from cascadezoo.configs import DecoderConfig
 from cascadezoo.draws import Draw
 from cascadezoo.errors import PluginError
 from cascadezoo.spec import PhaseSpec
+from cascadezoo.spec.parts import taking_part
 from cascadezoo.stages.base import GROUP, Loss, StageOutput, TrainContext
 from cascadezoo.train.forcing import Choice, choose, mix, probability
 
@@ -63,9 +64,17 @@ class PhaseWalk:
         self.autocast = autocast
         self.rank = rank
         self.world = world
-        self.trained = [name in phase.train for name in cascade.names]
-        self.last = max(i for i, trained in enumerate(self.trained) if trained)
         self.stages = [cascade.stage(name) for name in cascade.names]
+        named = [name in phase.train for name in cascade.names]
+        bare = [stage.config.parameterless for stage in self.stages]
+        self.parts = taking_part(named, bare, joint=phase.joint)
+        # What has no parameters has losses where they train a stage before it.
+        learns = [part and not empty for part, empty in zip(self.parts, bare, strict=True)]
+        self.trained = [
+            part and (learns[i] or (phase.joint and any(learns[:i])))
+            for i, part in enumerate(self.parts)
+        ]
+        self.last = max(i for i, trained in enumerate(self.trained) if trained)
         self.losses = {
             name: [loss for loss in losses if loss.stage == name] for name in cascade.names
         }
@@ -76,7 +85,7 @@ class PhaseWalk:
             for trained, stage in zip(self.trained, self.stages, strict=True)
         ]
         # A lone decoder or generator has nothing to choose between.
-        self.forced = any(self.trained[1:])
+        self.forced = any(self.parts[1:])
 
     def losses_of(
         self, images: Tensor, labels: Tensor | None, step: int, noise: Tensor | None = None
@@ -135,7 +144,8 @@ class PhaseWalk:
                 paired = known
                 if not stage.config.paired:
                     paired = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-                if trained:
+                # Without parameters and on true images alone, a loss would train nobody.
+                if trained and (estimate.requires_grad or not stage.config.parameterless):
                     for key, loss in output.losses.items():
                         group, value = (
                             (loss.group, loss.value) if isinstance(loss, Loss) else (GROUP, loss)
@@ -164,7 +174,7 @@ class PhaseWalk:
         p = probability(spec, step, self.total)
         rows = []
         for index, name in enumerate(self.cascade.names):
-            if not self.trained[index]:
+            if not self.parts[index]:
                 # What a frozen stage is fed decides what the trained ones after it learn from.
                 rows.append(Choice(all_truth=False, all_estimate=True))
                 continue

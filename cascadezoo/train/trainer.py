@@ -23,6 +23,7 @@ from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
 from cascadezoo.train.ema import make_ema
 from cascadezoo.train.events import EventLog
 from cascadezoo.train.finish import finish_phase, finishing
+from cascadezoo.train.memory import reset_peak
 from cascadezoo.train.optim import (
     apply_gradients,
     check_groups,
@@ -120,6 +121,7 @@ class Trainer:
             CheckpointError: a checkpoint cannot be written or read.
             PluginError: a callback failed; a checkpoint was written.
         """
+        reset_peak(self.cascade.device)
         restored = self.reading.newest() if self.reading else None
         if restored is not None:
             self._restore(restored)

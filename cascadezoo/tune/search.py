@@ -14,18 +14,16 @@ from torch import Tensor
 
 from cascadezoo.cascade import Cascade
 from cascadezoo.data.base import ImageData
-from cascadezoo.data.prepare import prepare, require_labels
+from cascadezoo.data.split import load_split
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.evaluate import evaluate_kid
 from cascadezoo.evaluate.features import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.figures import Figure
 from cascadezoo.evaluate.pixels import to_float
 from cascadezoo.evaluate.real import choose_real
-from cascadezoo.hub.layout import read_config
 from cascadezoo.hub.refs import locate
-from cascadezoo.plugins import get_registry
+from cascadezoo.hub.trained_spec import trained_spec
 from cascadezoo.report.tuning import Tried, TuneTable
-from cascadezoo.spec import ResolvedSpec, load_spec
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.tune.grid import Grid, Parameter, make_grid, request_of, show
@@ -109,7 +107,7 @@ def tune_model(
     """
     began = time.monotonic()
     home = locate(model)
-    resolved = _with_data(home, settings)
+    resolved = trained_spec(home, settings)
     folder = TuneFolder(
         Path(out) if out is not None else Path("runs") / f"tune-{resolved.spec.name}"
     )
@@ -128,7 +126,7 @@ def tune_model(
         check_writable(home, cascade, grid.parameters)
     evaluation = resolved.spec.evaluation
     seed = evaluation.seed if seed is None else seed
-    real = _split(resolved, cascade.resolved)
+    real = load_split(resolved, evaluation.split)
     n_real = min(n, len(real))
     fed = _real_upstream(cascade, real, numbers[0], n, n_real) if real_upstream else None
     show_progress = progress or QuietProgress()
@@ -195,33 +193,6 @@ class _Search:
             seed=self.upstream.seed,
             batch_size=self.upstream.batch_size,
         )
-
-
-def _with_data(folder: Path, settings: Iterable[str]) -> ResolvedSpec:
-    """The model's spec, with what was changed of its data."""
-    changes = list(settings)
-    for change in changes:
-        path = change.partition("=")[0]
-        fixed = path in ("data.size", "data.channels", "data.num_classes")
-        if fixed or not path.startswith(("data.", "evaluation.")):
-            raise InputError(
-                f"--set {change!r}: of a trained model only the place of its data and its "
-                "evaluation can be changed",
-                hint="--set data.config.path=images.npz, --set evaluation.split=test",
-            )
-    return load_spec(read_config(folder).spec, settings=changes)
-
-
-def _split(resolved: ResolvedSpec, model: ResolvedSpec) -> ImageData:
-    """The real images that the spec measures against, as the model makes them."""
-    spec = resolved.spec
-    entry = get_registry().datasets.get(spec.data.source).entry
-    data: ImageData = entry.load()(resolved.data_config, spec.evaluation.split)
-    image = model.image
-    data = prepare(data, size=image.size, channels=image.channels, fit=spec.data.fit)
-    if model.num_classes is not None:
-        require_labels(data, model.num_classes)
-    return data
 
 
 def _real_upstream(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cascadezoo.cascade import Cascade
+from cascadezoo.evaluate.stagewise import upto
 from cascadezoo.sampling import truncates
 from cascadezoo.tune.grid import Value, request_of
 
@@ -131,7 +131,7 @@ class Upstream:
         request |= {"seed": self.seed, "first": first, "batch_size": count}
         if self.labels is not None:
             request["labels"] = self.labels[first : first + count]
-        part = self._up_to(place)
+        part = upto(self.cascade, self.cascade.names[place])
         images: Tensor
         if base is None:
             images = part.sample(count, **request)
@@ -139,17 +139,6 @@ class Upstream:
             rows = base.images[first : first + count]
             images = part.sample_from(names[0], rows, **request)
         return images
-
-    def _up_to(self, place: int) -> Cascade:
-        """The cascade without the stages after ``place``; it shares their weights."""
-        cascade = self.cascade
-        if place == len(cascade.names) - 1:
-            return cascade
-        resolved = dataclasses.replace(
-            cascade.resolved, stages=cascade.resolved.stages[: place + 1]
-        )
-        stages = [stage for _, stage in cascade.named_stages()]
-        return Cascade(resolved, stages[: place + 1])
 
     def _truncates(self, place: int, options: Options) -> bool:
         name = self.cascade.names[place]

@@ -14,7 +14,8 @@ from cascadezoo.cascade import Cascade
 from cascadezoo.configs import DataInfo
 from cascadezoo.errors import InputError, ModelError, RunFolderError, SpecError
 from cascadezoo.evaluate.figures import Figure
-from cascadezoo.hub.card import render_card
+from cascadezoo.hub.again import TUNED_BEFORE
+from cascadezoo.hub.card_file import new_card, read_card
 from cascadezoo.hub.layout import (
     CARD,
     METRICS,
@@ -24,7 +25,6 @@ from cascadezoo.hub.layout import (
     model_files,
     read_config,
     seal,
-    sha256_of,
     write_atomically,
 )
 from cascadezoo.report.images import samples_picture
@@ -41,7 +41,6 @@ from cascadezoo.tune.grid import Grid, Parameter, show
 __all__ = ["TuneFolder", "check_writable", "write_defaults"]
 
 SHOWN = 36
-BEFORE = "measured before the sampling defaults were tuned"
 
 
 class TuneFolder:
@@ -132,15 +131,15 @@ def write_defaults(
         RunFolderError: the folder cannot be written.
     """
     spec = _with_defaults(cascade, grid.options(best.setting))
-    before = read_config(folder)
     files: dict[str, bytes] = {}
     if (folder / SAMPLES).is_file():
         files[SAMPLES] = _samples(cascade, spec)
     if (folder / METRICS).is_file():
         metrics = _metrics(folder / METRICS, spec, best)
         files[METRICS] = _json(metrics)
-        if _is_rendered(folder, before):
-            files[CARD] = render_card(spec, metrics, info).encode()
+        card = read_card(folder)
+        if card is not None:
+            files[CARD] = new_card(card, spec, metrics, info).text.encode()
     try:
         for name, content in files.items():
             write_atomically(folder / name, content)
@@ -205,15 +204,9 @@ def _metrics(path: Path, spec: CascadeSpec, best: Tried) -> dict[str, Any]:
 
 def _marked(figure: Figure) -> Figure:
     notes = (figure.note or "").split("; ") if figure.note else []
-    if BEFORE in notes:
+    if TUNED_BEFORE in notes:
         return figure
-    return figure.model_copy(update={"note": "; ".join([*notes, BEFORE])})
-
-
-def _is_rendered(folder: Path, config: ModelConfig) -> bool:
-    """Whether the card is as it was written; one that people edited stays theirs."""
-    record, path = config.files.get(CARD), folder / CARD
-    return record is not None and path.is_file() and sha256_of(path) == record.sha256
+    return figure.model_copy(update={"note": "; ".join([*notes, TUNED_BEFORE])})
 
 
 def _json(data: dict[str, Any]) -> bytes:

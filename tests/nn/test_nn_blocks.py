@@ -20,8 +20,8 @@ from cascadezoo.nn.embeddings import (
     sinusoidal_embedding,
 )
 from cascadezoo.nn.resnet import BottleneckBlock, Norm, ResidualBlock
-from cascadezoo.nn.sizes import divisor_near, multiple_of, unet_resolutions
-from cascadezoo.nn.upsample import PixelShuffleUp, factor_steps
+from cascadezoo.nn.sizes import divisor_near, factor_steps, multiple_of, unet_resolutions
+from cascadezoo.nn.upsample import PixelShuffleUp
 
 
 @pytest.fixture(autouse=True)

@@ -189,6 +189,7 @@ def test_digests_do_not_change_by_what_is_not_asked_for() -> None:
 
     plain = named.to_dict()
     del plain["training"]["callbacks"]
+    del plain["evaluation"]["precision"]
     for phase in plain["training"]["phases"]:
         del phase["reflow"]
         for stage in phase["stages"].values():
@@ -196,3 +197,74 @@ def test_digests_do_not_change_by_what_is_not_asked_for() -> None:
             del stage["groups"]
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     assert named.digest() == hashlib.sha256(text.encode()).hexdigest()
+
+
+def bare(up: str, refine: str, phases: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """Real kinds: an interpolation and an identity have nothing to train."""
+    training = {} if phases is None else {"phases": [{"steps": 1, **row} for row in phases]}
+    return {
+        "name": "bare",
+        "data": {"source": "shapes"},
+        "stages": [
+            {"name": "coarse", "kind": "flow.v1"},
+            {"name": "up", "kind": up},
+            {"name": "refine", "kind": refine},
+        ],
+        "training": training,
+        "evaluation": {"extractor": "small"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("up", "refine", "want"),
+    [
+        ("interpolate.v1", "identity.v1", [["coarse"]]),
+        ("interpolate.v1", "vit.v1", [["coarse"], ["refine"], ["coarse", "refine"]]),
+        ("transposed.v1", "identity.v1", [["coarse"], ["up"], ["coarse", "up"]]),
+        (
+            "resnet-upsampler.v1",
+            "conv-refiner.v1",
+            [["coarse"], ["up", "refine"], ["coarse", "up", "refine"]],
+        ),
+    ],
+)
+def test_default_phases_leave_out_what_has_no_parameters(up, refine, want) -> None:
+    assert [p.train for p in load_spec(bare(up, refine, None)).spec.training.phases or []] == want
+
+
+def test_a_phase_that_trains_nothing_is_told() -> None:
+    first = {"name": "coarse", "train": ["coarse"]}
+    rows = [first, {"name": "cascade", "train": ["up", "refine"]}]
+    with pytest.raises(SpecError) as caught:
+        load_spec(bare("interpolate.v1", "identity.v1", rows))
+    (problem,) = caught.value.problems
+    assert problem.path == "training.phases.1.train"
+    assert "trains nothing: 'up' and 'refine'" in problem.message
+    assert "leave the phase out" in (problem.hint or "")
+    # Beside a stage that learns they do no harm, and may have settings.
+    rows[1] = {"name": "cascade", "train": ["up", "refine"], "stages": {"up": {"lr": 1e-4}}}
+    assert load_spec(bare("interpolate.v1", "vit.v1", rows))
+
+
+@pytest.mark.parametrize(
+    ("trained", "bare_ones", "joint", "want"),
+    [
+        ("100", "011", False, "100"),
+        ("100", "011", True, "111"),
+        ("001", "010", False, "011"),
+        ("001", "110", False, "111"),
+        ("010", "001", False, "010"),
+        ("010", "001", True, "011"),
+        ("110", "010", False, "100"),
+        ("1000", "0101", True, "1100"),
+        ("1010", "0101", False, "1110"),
+        ("000", "111", True, "000"),
+    ],
+)
+def test_who_takes_part(trained, bare_ones, joint, want) -> None:
+    from cascadezoo.spec.parts import taking_part
+
+    def flags(text: str) -> list[bool]:
+        return [letter == "1" for letter in text]
+
+    assert taking_part(flags(trained), flags(bare_ones), joint=joint) == flags(want)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ class AutoencoderConfig(DecoderConfig):
 
     It is trained first, in a phase of its own; the stages before it then learn to make its latents.
     """
+
+    widths: ClassVar[tuple[str, ...]] = ("channels",)
 
     latent_channels: Annotated[int, Field(ge=1, le=1024)] = 4
     """Channels of the latents."""

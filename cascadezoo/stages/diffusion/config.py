@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -19,6 +19,8 @@ class DiffusionConfig(ProcessConfig, ConditionalGeneratorConfig):
     The defaults are the study's. With them the last timestep is far from pure noise (see
     ``zero_terminal_snr``).
     """
+
+    widths: ClassVar[tuple[str, ...]] = ("latent", "channels")
 
     channels: Width = 128
     """Width of the layers' inputs and outputs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ __all__ = ["PixelShuffleConfig"]
 
 class PixelShuffleConfig(UpsamplerConfig):
     """Sub-pixel convolution (Shi et al. 2016) that predicts what an interpolation lacks."""
+
+    widths: ClassVar[tuple[str, ...]] = ("hidden",)
 
     factor: Literal[2, 3, 4, 8] = 2
     """How many times larger the image becomes in each direction; 4 and 8 are done in steps of 2."""

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cascadezoo.nn.resnet import BottleneckBlock, zero
-from cascadezoo.nn.upsample import PixelShuffleUp, factor_steps
+from cascadezoo.nn.sizes import factor_steps
+from cascadezoo.nn.upsample import PixelShuffleUp
 
 __all__ = ["PixelShuffleNetwork"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from cascadezoo.nn.upsample import enlarge
 from cascadezoo.stages.base import StageGeometry
 from cascadezoo.stages.pixelshuffle.config import PixelShuffleConfig
 from cascadezoo.stages.pixelshuffle.network import PixelShuffleNetwork
@@ -30,10 +30,7 @@ class PixelShuffleUpsampler(ResidualStage):
 
     def base(self, upstream: Tensor) -> Tensor:
         """The upstream image, interpolated to ``out_size``."""
-        mode = self.config.interpolation
-        corners = None if mode == "nearest" else False
-        size = (self.out_size, self.out_size)
-        return F.interpolate(upstream, size=size, mode=mode, align_corners=corners)
+        return enlarge(upstream, self.out_size, self.config.interpolation)
 
     def residual(self, upstream: Tensor) -> Tensor:
         """What the network adds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -14,6 +14,8 @@ __all__ = ["ViTConfig"]
 
 class ViTConfig(RefinerConfig):
     """Transformer blocks on patches (Dosovitskiy et al. 2021) that predict a correction."""
+
+    widths: ClassVar[tuple[str, ...]] = ("features",)
 
     features: Width = 256
     """Width of a patch's token."""
@@ -43,6 +45,10 @@ class ViTConfig(RefinerConfig):
         if features % heads:
             raise ValueError(f"is {heads}, which does not divide {features} features")
         return heads
+
+    def width_step(self, field: str) -> int:
+        """Features are a multiple of the heads."""
+        return self.heads
 
     def fit(self, output: ImageShape) -> Self:
         """Check that patches tile the image.

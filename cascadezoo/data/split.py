@@ -1,0 +1,30 @@
+"""The images of a spec's dataset, as its cascade makes them."""
+
+from __future__ import annotations
+
+from cascadezoo.data.base import ImageData, Split
+from cascadezoo.data.prepare import prepare, require_labels
+from cascadezoo.plugins import get_registry
+from cascadezoo.spec import ResolvedSpec
+
+__all__ = ["load_split"]
+
+
+def load_split(resolved: ResolvedSpec, split: Split) -> ImageData:
+    """Read one split and bring it to the size and channels of the cascade.
+
+    Args:
+        resolved: a spec that was resolved for training, so that its dataset is known.
+        split: which part of the dataset.
+
+    Raises:
+        DataError: the data are not there, cannot be read, or do not fit the cascade.
+        ResourceError: they are larger than the memory of the machine.
+    """
+    spec, image = resolved.spec.data, resolved.image
+    entry = get_registry().datasets.get(spec.source).entry
+    data: ImageData = entry.load()(resolved.data_config, split)
+    data = prepare(data, size=image.size, channels=image.channels, fit=spec.fit)
+    if resolved.num_classes is not None:
+        require_labels(data, resolved.num_classes)
+    return data

@@ -1,0 +1,84 @@
+"""LPIPS through the ``lpips`` package, never with random weights: for training and for figures."""
+
+from __future__ import annotations
+
+import warnings
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+from cascadezoo.errors import WeightsUnavailable
+
+__all__ = ["VERSION", "Perceptual"]
+
+VERSION = "0.1"
+"""The version of LPIPS's linear layers."""
+
+
+class Perceptual(nn.Module):
+    """Learned Perceptual Image Patch Similarity (Zhang et al. 2018, arXiv:1801.03924).
+
+    Its weights do not learn; gradients reach the images.
+
+    Args:
+        net: the backbone: ``vgg``, ``alex`` or ``squeeze``.
+        hint: what else one can do where the backbone's weights are not to be had.
+
+    Raises:
+        WeightsUnavailable: the backbone's weights are neither in TORCH_HOME nor to be downloaded,
+            or are damaged.
+    """
+
+    def __init__(self, net: str, *, hint: str) -> None:
+        super().__init__()
+        self.network = _load(net, hint)
+        self.network.requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor, others: Tensor) -> Tensor:
+        """The distance of each image to its counterpart, float32 [N], at least 0.
+
+        Args:
+            images: floating [N, C, H, W] in [-1, 1], C of 1 or 3; grey is repeated to three.
+            others: the same shape.
+        """
+        if images.shape[1] == 1:
+            images, others = images.expand(-1, 3, -1, -1), others.expand(-1, 3, -1, -1)
+        images = images.contiguous(memory_format=torch.channels_last)
+        others = others.contiguous(memory_format=torch.channels_last)
+        distances: Tensor = self.network(images, others)
+        return distances.float().flatten()
+
+    def takes(self, size: int) -> bool:
+        """Whether images of so many pixels in height and width are large enough for it."""
+        device = next(self.network.parameters()).device
+        probe = torch.zeros(1, 3, size, size, device=device)
+        try:
+            with torch.no_grad():
+                self.network(probe, probe)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            return False
+        return True
+
+
+def _load(net: str, hint: str) -> nn.Module:
+    # lpips imports torchvision, which takes seconds.
+    import lpips
+
+    try:
+        with warnings.catch_warnings():
+            # lpips asks torchvision in a way that it deprecates.
+            warnings.simplefilter("ignore", UserWarning)
+            network: nn.Module = lpips.LPIPS(net=net, verbose=False)
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsUnavailable(
+            f"the weights of LPIPS's {net} backbone cannot be had: {error}", hint=hint
+        ) from error
+    if not all(bool(p.isfinite().all()) for p in network.parameters()):
+        raise WeightsUnavailable(
+            f"the weights file of LPIPS's {net} backbone holds NaN or infinity",
+            hint="remove it from $TORCH_HOME/hub/checkpoints and let it be downloaded again",
+        )
+    return network

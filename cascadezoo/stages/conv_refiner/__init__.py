@@ -1,0 +1,1 @@
+"""conv-refiner.v1: plain convolutions, residual output."""

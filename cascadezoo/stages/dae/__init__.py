@@ -1,0 +1,1 @@
+"""dae.v1: a denoising autoencoder, sampled by iterated denoising."""

@@ -1,0 +1,1 @@
+"""identity.v1: the upstream image as it is."""

@@ -1,0 +1,15 @@
+"""The config of ``identity.v1``. Free of torch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from cascadezoo.configs import RefinerConfig
+
+__all__ = ["IdentityConfig"]
+
+
+class IdentityConfig(RefinerConfig):
+    """No refiner: what one must be better than."""
+
+    parameterless: ClassVar[bool] = True

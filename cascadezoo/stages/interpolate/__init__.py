@@ -1,0 +1,1 @@
+"""interpolate.v1: an interpolation and nothing else."""

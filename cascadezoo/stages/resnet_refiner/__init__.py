@@ -1,0 +1,1 @@
+"""resnet-refiner.v1: residual blocks, residual output."""

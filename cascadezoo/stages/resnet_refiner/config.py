@@ -1,0 +1,28 @@
+"""The config of ``resnet-refiner.v1``. Free of torch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from cascadezoo.configs import RefinerConfig, Width
+from cascadezoo.stages.config import Count, Dropout, ResidualScale
+
+__all__ = ["ResNetRefinerConfig"]
+
+
+class ResNetRefinerConfig(RefinerConfig):
+    """Residual blocks with normalisation (He et al. 2016) that predict a correction."""
+
+    widths: ClassVar[tuple[str, ...]] = ("hidden",)
+
+    hidden: Width = 64
+    """Width of the residual blocks, which work at full resolution."""
+
+    blocks: Count = 3
+    """How many residual blocks; each has two 3x3 convolutions."""
+
+    dropout: Dropout = 0.0
+    """Dropout in every residual block."""
+
+    residual_scale: ResidualScale = 1.0
+    """What the network's output is multiplied by before it is added to the image."""

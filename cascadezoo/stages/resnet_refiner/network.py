@@ -1,0 +1,45 @@
+"""The network of ``resnet-refiner.v1``."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cascadezoo.nn.resnet import Norm, ResidualBlock, zero
+
+__all__ = ["ResidualBlocks"]
+
+
+class ResidualBlocks(nn.Module):
+    """Residual blocks at the image's resolution, between two convolutions.
+
+    It works in channels_last. The last convolution starts at zero.
+
+    Args:
+        image: channels of the image.
+        hidden: width of the blocks.
+        blocks: how many.
+        dropout: in every block.
+    """
+
+    def __init__(
+        self, image: int, *, hidden: int = 64, blocks: int = 3, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(image, hidden, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(hidden, hidden, dropout=dropout) for _ in range(blocks)
+        )
+        self.norm = Norm(hidden)
+        self.head = zero(nn.Conv2d(hidden, image, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From [N, C, H, W] to the correction, of the same shape."""
+        # Again after the stem: a single channel has no layout.
+        h = self.stem(x.contiguous(memory_format=torch.channels_last))
+        h = h.contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            h = block(h)
+        out: Tensor = self.head(F.silu(self.norm(h)))
+        return out

@@ -1,0 +1,1 @@
+"""resnet-upsampler.v1: residual blocks and resize convolutions over an interpolation."""

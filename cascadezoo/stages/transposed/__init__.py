@@ -1,0 +1,1 @@
+"""transposed.v1: transposed convolutions, the baseline with checkerboards."""

@@ -1,0 +1,70 @@
+"""The config of ``transposed.v1``. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from cascadezoo.configs import ConfigProblem, ImageShape, UpsamplerConfig, Width
+from cascadezoo.nn.sizes import factor_steps
+from cascadezoo.stages.config import Dropout
+
+__all__ = ["TransposedConfig"]
+
+
+class TransposedConfig(UpsamplerConfig):
+    """Residual blocks, then strided transposed convolutions (Zeiler et al. 2010): a baseline.
+
+    The study has it for its checkerboards: where the stride does not divide the kernel, some
+    pixels are sums of more products than their neighbours (Odena et al. 2016). The last layer is
+    a transposed convolution, so that nothing smoothes them.
+    """
+
+    widths: ClassVar[tuple[str, ...]] = ("hidden",)
+
+    hidden: Width = 64
+    """Width at the upstream resolution; half of it after the first of several enlargements."""
+
+    blocks: Annotated[int, Field(ge=0, le=256)] = 2
+    """Residual blocks, all at the upstream resolution."""
+
+    kernel: Annotated[int, Field(ge=2, le=128)] = 3
+    """Height and width of the transposed convolutions' kernels, of which there is one for each
+    prime factor of `factor`, its stride. 3 shows the checkerboard at a factor of 2, and 4 hides
+    it; at least the largest prime factor."""
+
+    output: Literal["residual", "pixels"] = "residual"
+    """Whether the network predicts what an interpolation lacks, and starts as it, or the pixels
+    themselves, as the layer was first used: it then has the interpolation to learn, too."""
+
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    """`residual`: the fixed enlargement that the network's output is added to."""
+
+    dropout: Dropout = 0.0
+    """Dropout in every residual block."""
+
+    def fit(self, output: ImageShape) -> Self:
+        """Check that the kernels leave no gaps.
+
+        Raises:
+            ConfigProblem: ``kernel`` is less than a stride.
+        """
+        stride = factor_steps(self.factor)[-1]
+        if self.kernel < stride:
+            raise ConfigProblem(
+                "kernel", f"is {self.kernel}, which leaves gaps at the stride of {stride}"
+            )
+        return super().fit(output)
+
+    def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
+        """Warn of checkerboards, where somebody wants pictures and not a baseline."""
+        yield from super().advice(output, num_classes)
+        uneven = [stride for stride in factor_steps(self.factor) if self.kernel % stride]
+        if uneven:
+            yield (
+                f"kernels of {self.kernel} overlap unevenly at a stride of {uneven[0]}, which "
+                "shows as a checkerboard: that is what this baseline is for; otherwise take a "
+                f"kernel of {2 * uneven[0]}, or resnet-upsampler.v1"
+            )

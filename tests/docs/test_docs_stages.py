@@ -1,0 +1,46 @@
+"""The page of the study's stages against what the stages are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cascadezoo.builtin import register_stages
+from cascadezoo.plan import StagePlan, make_plan
+from cascadezoo.spec import load_spec
+
+PAGE = (Path(__file__).parents[2] / "docs" / "stages.md").read_text()
+ROW = re.compile(r"^\| `([a-z-]+\.v1)` \| (\w+) \| (.+) \| ([\d,]+) \| ([\d.]+)( [GM])? \|$", re.M)
+UNITS = {"": 1.0, " M": 1e6, " G": 1e9}
+
+
+def plan_of(kind: str, role: str) -> StagePlan:
+    """The stage's plan at its defaults, where the study has such a stage on CIFAR-10."""
+    size = 16 if role == "generator" else 32
+    before = [] if role == "generator" else [{"name": "before", "kind": "flow.v1"}]
+    data = {
+        "name": "page",
+        "data": {"source": "cifar10", "size": size},
+        "stages": [*before, {"name": "it", "kind": kind}],
+        "training": {"losses": []},
+    }
+    return make_plan(load_spec(data), "cpu").stages[-1]
+
+
+def test_numbers_of_the_table_are_those_of_the_plan() -> None:
+    rows = ROW.findall(PAGE)
+    kinds = {e.name: e.role for e in register_stages() if e.role != "decoder"}
+    assert {row[0]: row[1] for row in rows} == kinds
+    for kind, role, _, parameters, flops, unit in rows:
+        plan = plan_of(kind, role)
+        assert f"{plan.parameters:,}" == parameters, kind
+        wanted = float(flops) * UNITS[unit]
+        assert plan.flops_sample is not None
+        assert abs(plan.flops_sample - wanted) <= 0.005 * wanted, kind
+
+
+def test_every_kind_has_its_paragraph() -> None:
+    for kind in ("dae.v1", "resnet.v1", "resnet-upsampler.v1", "transposed.v1", "interpolate.v1"):
+        assert f"**`{kind}`**" in PAGE
+    for kind in ("conv-refiner.v1", "resnet-refiner.v1", "identity.v1", "vit.v1"):
+        assert f"**`{kind}`**" in PAGE
