@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cascadezoo.build import build_cascade as build_cascade
     from cascadezoo.cascade import Cascade as Cascade
+    from cascadezoo.checking import check_model as check_model
     from cascadezoo.configs import ConfigProblem as ConfigProblem
     from cascadezoo.configs import DataConfig as DataConfig
     from cascadezoo.configs import DataInfo as DataInfo
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cascadezoo.evaluate.metrics import Measured as Measured
     from cascadezoo.evaluate.metrics import MetricFeatures as MetricFeatures
     from cascadezoo.hookspecs import hookimpl as hookimpl
+    from cascadezoo.measuring import evaluate_model as evaluate_model
     from cascadezoo.registry import CallbackEntry as CallbackEntry
     from cascadezoo.registry import CascadezooDeprecationWarning as CascadezooDeprecationWarning
     from cascadezoo.registry import CommandEntry as CommandEntry
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from cascadezoo.stages.base import StageInputs as StageInputs
     from cascadezoo.stages.base import StageOutput as StageOutput
     from cascadezoo.stages.base import TrainContext as TrainContext
+    from cascadezoo.sweep.cells import load_sweep as load_sweep
+    from cascadezoo.sweep.run import run_sweep as run_sweep
     from cascadezoo.train.callbacks import Callback as Callback
     from cascadezoo.train.callbacks import EpochEvent as EpochEvent
     from cascadezoo.train.callbacks import FigureEvent as FigureEvent
@@ -101,8 +105,12 @@ __all__ = [
     "ZooEntry",
     "__version__",
     "build_cascade",
+    "check_model",
+    "evaluate_model",
     "hookimpl",
     "load_spec",
+    "load_sweep",
+    "run_sweep",
 ]
 
 # Where each public name lives; imported when it is first used, so that torch is not before.
@@ -151,8 +159,12 @@ _HOMES = {
     "UpsamplerConfig": "configs",
     "ZooEntry": "registry",
     "build_cascade": "build",
+    "check_model": "checking",
+    "evaluate_model": "measuring",
     "hookimpl": "hookspecs",
     "load_spec": "spec",
+    "load_sweep": "sweep.cells",
+    "run_sweep": "sweep.run",
 }
 
 

@@ -57,8 +57,12 @@ PUBLIC = [
     "ZooEntry",
     "__version__",
     "build_cascade",
+    "check_model",
+    "evaluate_model",
     "hookimpl",
     "load_spec",
+    "load_sweep",
+    "run_sweep",
 ]
 
 
@@ -110,6 +114,7 @@ def test_files_are_short_and_folders_tell_newcomers_where_to_go() -> None:
         "diffusion",
         "train",
         "hub",
+        "sweep",
     ):
         lines = (package / folder / "README.md").read_text().splitlines()
         assert 5 <= len(lines) <= 60, folder

@@ -22,11 +22,23 @@ COMMANDS = {
     "sample": ("cascadezoo.cli.sample", "Draw images from a model."),
     "report": (
         "cascadezoo.cli.report",
-        "Draw what a model does: a grid over guidance scales.",
+        "Show what models do: one page that needs nothing else.",
+    ),
+    "evaluate": (
+        "cascadezoo.cli.evaluate",
+        "Measure a model, or check the figures on its card.",
+    ),
+    "card": (
+        "cascadezoo.cli.card",
+        "Write a model's card anew, and keep what a person wrote.",
     ),
     "tune": (
         "cascadezoo.cli.tune",
         "Search a trained model's sampling settings for the best KID.",
+    ),
+    "sweep": (
+        "cascadezoo.cli.sweep",
+        "Build every combination of a sweep's axes, and compare them.",
     ),
     "validate": ("cascadezoo.cli.validate", "Check a spec and show every fault in it."),
     "plan": (

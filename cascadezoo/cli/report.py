@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,19 @@ from cascadezoo.cli.output import clean, echo, echo_json
 @click.command(
     "report",
     epilog=examples(
+        "cascadezoo report runs/mnist-demo",
+        "cascadezoo report runs/one runs/two org/name -o compared.html",
         "cascadezoo report runs/mnist-demo --guidance 0,1,3,7",
         "cascadezoo report runs/mnist-demo --guidance 1,3 --label 4 -n 12 -o fours.png",
     ),
 )
-@click.argument("model")
+@click.argument("models", nargs=-1, required=True, metavar="RUN|MODEL...")
 @click.option(
     "--guidance",
     "scales",
     type=Numbers(0.0, 1000.0),
-    required=True,
     metavar="A,B,...",
-    help="Scales of guidance, 0 to 1000, one row each; 1 is none.",
+    help="Draw a grid over these scales of guidance instead, 0 to 1000, one row each; 1 is none.",
 )
 @click.option(
     "-n",
@@ -41,7 +43,7 @@ from cascadezoo.cli.output import clean, echo, echo_json
     "n",
     type=Whole(1, 256),
     metavar="N",
-    help="Images in a row.  [default: one a label, at most 16]",
+    help="Samples.  [default: four rows; of a grid one a label, at most 16]",
 )
 @click.option(
     "--label",
@@ -54,15 +56,79 @@ from cascadezoo.cli.output import clean, echo, echo_json
 @per_stage_option("--steps", int, "a whole number", "Steps of iterative stages: 1 or more.")
 @per_stage_option("--sampler", str, "a name", "Sampler of diffusion and flow stages.")
 @seed_option("Of the noise, the same in each row.", default=0)
+@click.option(
+    "--features",
+    type=Whole(0, 100_000),
+    metavar="N",
+    help="Images whose features are drawn; 0 for none.  [default: 500 where the data are there]",
+)
+@click.option(
+    "--extractor", default="small", show_default=True, metavar="NAME", help="What makes features."
+)
+@click.option(
+    "--projection",
+    type=click.Choice(["pca", "umap"]),
+    default="pca",
+    show_default=True,
+    help="How features are laid into a plane; umap needs umap-learn.",
+)
 @device_option()
 @click.option(
-    "-o", "--out", default="guidance.png", show_default=True, metavar="FILE", help="A .png file."
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="An .html file; of a grid a .png.  [default: report.html, guidance.png]",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @json_option
 def command(
+    models: tuple[str, ...],
+    scales: tuple[float, ...] | None,
+    n: int | None,
+    labels: tuple[int, ...],
+    seed: int,
+    features: int | None,
+    extractor: str,
+    projection: str,
+    device: str,
+    out: str | None,
+    quiet: bool,
+    as_json: bool,
+    **request: Any,
+) -> None:
+    """Show what models do: one page that needs nothing else.
+
+    The page has samples, stages, figures, the course of the training and what it takes; several
+    models stand side by side. With --guidance a grid instead: each row has one scale, and the
+    images of a column start from the same noise and have the same label.
+    """
+    from cascadezoo.cli.report_page import Asked, write_report
+    from cascadezoo.errors import InputError
+
+    if scales is not None:
+        if len(models) > 1:
+            raise InputError(
+                f"--guidance draws one model, and {len(models)} were given",
+                hint="name one model, or leave --guidance out to compare them on a page",
+            )
+        _grid(models[0], scales, n, labels, seed, device, out or "guidance.png", quiet, as_json,
+              request)  # fmt: skip
+        return
+    asked = Asked(
+        n=n, labels=labels, seed=seed, features=features, extractor=extractor,
+        projection=projection, device=device, request=request,
+    )  # fmt: skip
+    told = write_report(models, Path(out or "report.html"), asked, quiet=quiet)
+    if as_json:
+        echo_json(told)
+    else:
+        size = told["bytes"] / 1e6
+        echo(f"wrote {clean(told['output'])}, {size:.1f} MB: {', '.join(told['models'])}")
+
+
+def _grid(
     model: str,
-    scales: tuple[float, ...],
+    scales: Sequence[float],
     n: int | None,
     labels: tuple[int, ...],
     seed: int,
@@ -70,13 +136,8 @@ def command(
     out: str,
     quiet: bool,
     as_json: bool,
-    **request: Any,
+    request: dict[str, Any],
 ) -> None:
-    """Draw what a model does: a grid over guidance scales.
-
-    Each row has one scale of guidance. The images of a column start from the same noise and have
-    the same label.
-    """
     from cascadezoo.cli.image_files import replacing
     from cascadezoo.cli.model import load_model
     from cascadezoo.errors import InputError

@@ -11,7 +11,7 @@ from torch import Tensor
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.pixels import to_uint8
 
-__all__ = ["grid", "samples_picture", "stage_strip", "to_pil", "to_uint8"]
+__all__ = ["cut_samples", "grid", "samples_picture", "stage_strip", "to_pil", "to_uint8"]
 
 CELL = 96
 """About how many pixels wide an image is drawn unless told otherwise."""
@@ -161,6 +161,49 @@ def samples_picture(
         whole.paste(part, (across, MARGIN))
         across += part.width + 3 * GAP
     return whole
+
+
+def cut_samples(picture: Image.Image, size: int, count: int) -> list[Image.Image] | None:
+    """The first samples of what :func:`samples_picture` drew, as they were before.
+
+    Args:
+        picture: as :func:`samples_picture` made it, with as many columns as it chooses.
+        size: height and width of the samples in pixels.
+        count: how many are wanted; there may be fewer.
+
+    Returns:
+        RGB pictures of ``size`` x ``size``; None where the picture was not drawn that way.
+    """
+    cell = size * max(1, CELL // size)
+    image = picture.convert("RGB")
+    top, samples = MARGIN + _head_height(), []
+    columns = 0
+    while _is_cell(image, MARGIN + columns * (cell + PAD), top, cell):
+        columns += 1
+    for number in range(min(count, columns * columns)):
+        row, column = divmod(number, columns)
+        left, upper = MARGIN + column * (cell + PAD), top + row * (cell + PAD)
+        if not _is_cell(image, left, upper, cell):
+            break
+        cut = image.crop((left, upper, left + cell, upper + cell))
+        samples.append(cut.resize((size, size), Image.Resampling.NEAREST))
+    return samples or None
+
+
+def _is_cell(image: Image.Image, left: int, top: int, cell: int) -> bool:
+    """Whether there is a cell with paper around it."""
+    if left + cell + PAD > image.width or top + cell + PAD > image.height:
+        return False
+    around = (
+        (left - PAD, top, left, top + cell),
+        (left + cell, top, left + cell + PAD, top + cell),
+        (left, top + cell, left + cell, top + cell + PAD),
+    )
+    paper = [(PAPER[0], PAPER[0])] * 3
+    inside = image.crop((left, top, left + cell, top + cell))
+    return inside.getextrema() != tuple(paper) and all(
+        image.crop(box).getextrema() == tuple(paper) for box in around
+    )
 
 
 def common_cell(sizes: list[int]) -> int:

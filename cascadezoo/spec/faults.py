@@ -1,4 +1,4 @@
-"""Turns pydantic's errors into problems with the path that the user wrote."""
+"""What is wrong, in words: pydantic's errors with the path that the user wrote, and roles."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cascadezoo.configs import ImageShape
 from cascadezoo.errors import Problem
 
-__all__ = ["problems_of"]
+__all__ = ["against_role", "problems_of"]
 
 
 def problems_of(error: ValidationError, raw: Any, path: str) -> Iterator[Problem]:
@@ -33,6 +34,15 @@ def problems_of(error: ValidationError, raw: Any, path: str) -> Iterator[Problem
         else:
             message = message[:1].lower() + message[1:] + _given(row["input"])
         yield Problem(".".join(steps), message)
+
+
+def against_role(role: str, upstream: ImageShape | None) -> str | None:
+    """What a stage of that role cannot ask of the one before it; None where all is well."""
+    if (upstream is None) != (role == "generator"):
+        return "it asks for no upstream" if upstream is None else f"it asks for {upstream}"
+    if role == "decoder" and upstream is not None and not upstream.latent:
+        return f"it asks for images, {upstream}, and not for latents"
+    return None
 
 
 def _step(node: Any, part: Any) -> Any:

@@ -15,7 +15,7 @@ from cascadezoo.errors import CascadezooError, LookupFailed, PluginError, Proble
 from cascadezoo.plugins import canonical_name, get_registry
 from cascadezoo.registry import Entry, Origin, Registered, Registry, StageEntry, Table
 from cascadezoo.spec import named
-from cascadezoo.spec.faults import problems_of
+from cascadezoo.spec.faults import against_role, problems_of
 from cascadezoo.spec.files import apply_settings, read_spec
 from cascadezoo.spec.models import (
     CallbackSpec,
@@ -298,7 +298,7 @@ class _Resolver:
                     stage.name, entry.name, entry, registered.origin, config, output, upstream
                 ),
             )
-            fault = _against_role(entry.role, upstream)
+            fault = against_role(entry.role, upstream)
             if fault is not None:
                 message = f"the config of {entry.name} contradicts its role, {entry.role}: {fault}"
                 self.problems.append(Problem(f"stages.{index}.kind", message))
@@ -394,14 +394,6 @@ class _Resolver:
             named.look_up(table, text)
         except CascadezooError as error:
             self.problems.append(Problem(path, error.what, error.hint))
-
-
-def _against_role(role: str, upstream: ImageShape | None) -> str | None:
-    if (upstream is None) != (role == "generator"):
-        return "it asks for no upstream" if upstream is None else f"it asks for {upstream}"
-    if role == "decoder" and upstream is not None and not upstream.latent:
-        return f"it asks for images, {upstream}, and not for latents"
-    return None
 
 
 def _unique(problems: list[Problem]) -> list[Problem]:

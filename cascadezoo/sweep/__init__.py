@@ -1,1 +1,1 @@
-"""Grids of specs; comes with the ablation study."""
+"""Sweeps: one base spec, axes of alternatives, a table of what came of each cell."""

@@ -155,7 +155,7 @@ def test_report_draws_a_row_for_each_scale(invoke, cdm, tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "--guidance"),
+        (["--guidance", "1", "a-second-model"], "--guidance draws one model, and 2 were given"),
         (["--guidance", "1,x"], "'x' in '1,x' is not a number"),
         (["--guidance", "-1"], "from 0 to 1000"),
         (["--guidance", "1", "--label", "8"], "label 8 is out of range"),

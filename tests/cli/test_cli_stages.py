@@ -25,10 +25,17 @@ def test_list_shows_every_kind_once(invoke):
 @pytest.mark.parametrize(
     ("args", "kinds"),
     [
-        (["d*"], ["diffusion.v1", "diffusion-sr.v1"]),
+        (["d*"], ["dae.v1", "diffusion.v1", "diffusion-sr.v1"]),
         (
             ["*.v1", "--role", "upsampler"],
-            ["diffusion-sr.v1", "flow-sr.v1", "pixelshuffle.v1"],
+            [
+                "diffusion-sr.v1",
+                "flow-sr.v1",
+                "interpolate.v1",
+                "pixelshuffle.v1",
+                "resnet-upsampler.v1",
+                "transposed.v1",
+            ],
         ),
         (["vit.v1", "--role", "upsampler"], []),
     ],

@@ -1,0 +1,98 @@
+"""``cascadezoo card``."""
+
+from __future__ import annotations
+
+import click
+
+from cascadezoo.cli.options import examples, json_option
+from cascadezoo.cli.output import clean, echo, echo_json
+
+
+@click.command(
+    "card",
+    epilog=examples(
+        "cascadezoo card runs/shapes-demo",
+        "cascadezoo card runs/shapes-demo --print",
+        "cascadezoo card models/digits --check",
+    ),
+)
+@click.argument("model")
+@click.option("--print", "show", is_flag=True, help="Print the card; write nothing.")
+@click.option(
+    "--check", is_flag=True, help="Exit with 1 where the card is not what would be written."
+)
+@click.option("--force", is_flag=True, help="Also replace what a person edited.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context, model: str, show: bool, check: bool, force: bool, as_json: bool
+) -> None:
+    """Write a model's card anew, and keep what a person wrote.
+
+    README.md is made from the spec and metrics.json. Its parts between the comments
+    <!-- cascadezoo:begin ... --> are replaced, except those that somebody edited; all else in it
+    stays. MODEL is a run folder or a model folder; --print and --check take any model.
+    """
+    from cascadezoo.errors import InputError
+    from cascadezoo.evaluate.metrics_file import read_metrics
+    from cascadezoo.hub.card_file import look_at_card
+    from cascadezoo.hub.layout import CARD, read_config
+    from cascadezoo.hub.refs import locate
+    from cascadezoo.hub.sealing import replace_files, require_writable
+    from cascadezoo.hub.trained_spec import published_spec
+
+    if show and check:
+        raise click.UsageError("--print and --check are two questions; ask one at a time")
+    folder = locate(model)
+    writes = not (show or check)
+    config = require_writable(folder, model) if writes else read_config(folder)
+    spec = published_spec(folder, config)
+    state = look_at_card(folder, spec, read_metrics(folder).to_dict(), force=force)
+    card = state.renewed
+    if card.own and writes:
+        raise InputError(
+            f"{folder / CARD} holds nothing that cascadezoo wrote: it is somebody's own card",
+            hint="--force replaces it; --print shows what would be written",
+        )
+    # The record of the card follows what a person wrote, even where nothing else changes.
+    if writes:
+        replace_files(folder, config, {CARD: card.text.encode()})
+    told = {
+        "model": str(folder),
+        "name": spec.name,
+        "current": state.current,
+        "written": writes,
+        "kept": list(card.kept),
+        "added": list(card.added),
+        "own": card.own,
+        "faults": list(state.faults),
+    }
+    if as_json:
+        echo_json({**told, "card": card.text} if show else told)
+    elif show:
+        echo(card.text.rstrip("\n"))
+    else:
+        _tell(told)
+    if check and (state.faults or not (state.current or card.own)):
+        ctx.exit(1)
+
+
+def _tell(told: dict[str, object]) -> None:
+    for fault in _texts(told["faults"]):
+        echo(f"fault: {clean(fault)}")
+    if kept := _texts(told["kept"]):
+        echo(f"kept as edited: {', '.join(kept)} (--force replaces)")
+    if added := _texts(told["added"]):
+        echo(f"{'added' if told['written'] else 'missing'}: {', '.join(added)}")
+    where = f"{clean(told['model'])}/README.md"
+    if told["own"]:
+        echo(f"{where} is somebody's own card")
+    elif told["written"]:
+        echo(f"{where} {'is as it was' if told['current'] else 'is written anew'}")
+    else:
+        same = "is" if told["current"] else "is not"
+        echo(f"{where} {same} what cascadezoo card would write")
+
+
+def _texts(value: object) -> list[str]:
+    return [str(text) for text in value] if isinstance(value, list) else []

@@ -1,0 +1,253 @@
+"""``cascadezoo evaluate``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cascadezoo.cli.options import (
+    Whole,
+    device_option,
+    examples,
+    hub_options,
+    json_option,
+    seed_option,
+    set_option,
+)
+from cascadezoo.cli.output import clean, echo, echo_json, human_seconds, table
+
+if TYPE_CHECKING:
+    from cascadezoo.evaluate.check import CheckReport, CheckRow
+    from cascadezoo.evaluate.figures import Figure
+    from cascadezoo.evaluate.metrics_file import AttributionRow
+    from cascadezoo.measuring import Evaluation
+
+_NOT_WITH_CHECK = ("n", "seed", "extractor", "precision", "split", "save")
+
+
+def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise click.BadParameter("names no metric; write all for every one")
+    return names
+
+
+@click.command(
+    "evaluate",
+    epilog=examples(
+        "cascadezoo evaluate runs/shapes-demo",
+        "cascadezoo evaluate runs/cifar10 --metrics kid,fid --extractor inception -n 10000 --save",
+        "cascadezoo evaluate org/digits --set data.config.path=digits.npz --stages",
+        "cascadezoo evaluate org/digits --check",
+    ),
+)
+@click.argument("model")
+@click.option(
+    "--metrics",
+    callback=_listed,
+    metavar="A,B,...",
+    help="What to measure: kid, fid, ..., or all.  [default: the spec's]",
+)
+@click.option(
+    "-n",
+    "--count",
+    "--n",
+    "n",
+    type=Whole(1, 10_000_000),
+    metavar="N",
+    help="Images that are sampled.  [default: the spec's]",
+)
+@seed_option("Of the noise and of what metrics draw.  [default: the spec's]")
+@click.option(
+    "--extractor",
+    metavar="NAME",
+    help="Whose features: small, inception, timm:MODEL, or a plugin's.  [default: the spec's]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    help="The extractor's arithmetic.  [default: the spec's]",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "test"]),
+    help="The real images to compare with.  [default: the spec's]",
+)
+@click.option(
+    "--stages", is_flag=True, help="Tell which stage loses quality: fed real and generated images."
+)
+@click.option("--check", is_flag=True, help="Compute the card's figures again and compare.")
+@click.option("--save", is_flag=True, help="Put the figures into metrics.json and on the card.")
+@set_option
+@click.option(
+    "--batch-size",
+    type=Whole(1, 1_000_000),
+    metavar="N",
+    help="Images at a time.  [default: the spec's]",
+)
+@device_option()
+@hub_options
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    model: str,
+    metrics: list[str] | None,
+    check: bool,
+    quiet: bool,
+    as_json: bool,
+    offline: bool,
+    **options: Any,
+) -> None:
+    """Measure a model, or check the figures on its card.
+
+    What cannot be measured here is listed with its reason, and the rest is measured; that ends
+    with exit code 2 where it was asked for by name, or where nothing can be. --check takes each
+    figure's samples, seed and extractor from the card and ends with exit code 1 where one does not
+    come out within the tolerance that the card states. --set changes data.* and evaluation.* of
+    the model's spec, such as where the images are here.
+    """
+    given = [name for name in _NOT_WITH_CHECK if options[name] not in (None, False)]
+    if check and given:
+        option = "-n" if given[0] == "n" else f"--{given[0]}"
+        raise click.UsageError(
+            f"--check measures as the card says; {option} would measure something else"
+        )
+    options |= {"offline": offline or None}
+    from cascadezoo.train.progress import make_progress
+
+    progress = make_progress(quiet)
+    try:
+        if check:
+            from cascadezoo.checking import check_model
+
+            for name in _NOT_WITH_CHECK:
+                del options[name]
+            report = check_model(model, metrics, progress=progress, **options)
+        else:
+            from cascadezoo.measuring import evaluate_model
+
+            asked: Any = "all" if metrics == ["all"] else metrics
+            found = evaluate_model(model, asked, progress=progress, **options)
+    finally:
+        progress.close()
+    if check:
+        echo_json(report.to_dict()) if as_json else _show_check(report)
+        ctx.exit(0 if report.ok else 1)
+    echo_json(found.to_dict()) if as_json else _show(found, model)
+    if not found.ok:
+        what = ", ".join(found.refused) if found.refused else "nothing"
+        verb = "cannot be" if found.refused else "can be"
+        echo(f"Error: {clean(what)} {verb} measured here", err=True)
+        ctx.exit(2)
+
+
+def _show(found: Evaluation, model: str) -> None:
+    parts = []
+    if found.figures:
+        figures = [(f.name, _value(f), _what(f)) for f in found.figures]
+        parts.append(table(("FIGURE", "VALUE", ""), figures, right=(1,)))
+    if found.attribution is not None:
+        parts += [_stages(found.attribution), found.advice or ""]
+    if found.problems:
+        why = [(p.metric, " ".join(p.error.what.split())) for p in found.problems]
+        parts.append(table(("NOT MEASURED", "WHY"), why))
+    echo("\n\n".join(parts))
+    for hint in dict.fromkeys(p.error.hint for p in found.problems if p.error.hint):
+        echo(f"Hint: {hint}", err=True)
+    echo(f"{clean(found.name)}: {human_seconds(found.seconds)}", err=True)
+    if found.saved:
+        echo(f"\nwrote metrics.json and README.md in {clean(found.model)}")
+        if found.kept:
+            echo(f"kept as edited on the card: {', '.join(found.kept)}")
+    elif found.measured:
+        echo(f"to keep them: cascadezoo evaluate {shlex.quote(model)} ... --save", err=True)
+
+
+def _stages(attribution: Sequence[AttributionRow]) -> str:
+    rows = [
+        (
+            row.stage,
+            row.role,
+            None if row.real is None else _value(row.real),
+            _value(row.generated),
+            None if row.mismatch is None else _number(row.mismatch, row.generated),
+            None if row.share is None else f"{row.share:.0%}",
+        )
+        for row in attribution
+    ]
+    head = ("STAGE", "ROLE", "FED REAL", "FED GENERATED", "MISMATCH", "SHARE")
+    figure = attribution[-1].generated
+    how = f"{figure.metric}, features of {figure.extractor}, {figure.n} images each"
+    return f"{table(head, rows, right=range(2, 6))}\n{clean(how)}"
+
+
+def _show_check(report: CheckReport) -> None:
+    if report.rows:
+        rows = [
+            (
+                row.name,
+                f"{row.stated:.6g}",
+                None if row.measured is None else f"{row.measured:.6g}",
+                None if row.difference is None else f"{row.difference:+.3g}",
+                None if row.tolerance is None else f"{row.tolerance:.3g}",
+                _verdict(row),
+            )
+            for row in report.rows
+        ]
+        head = ("FIGURE", "STATED", "MEASURED", "DIFFERENCE", "TOLERANCE", "")
+        echo(table(head, rows, right=range(1, 5)))
+    for fault in report.faults:
+        echo(f"fault: {clean(fault)}")
+    checked = [row for row in report.rows if row.holds is not None]
+    if report.ok:
+        echo(f"\nall {len(checked)} figures hold" if checked else "\nno figure can be checked")
+        return
+    bad, files = len(report.failed), len(report.faults)
+    echo(f"\n{bad} of {len(checked)} figures do not hold; faults in the files: {files}")
+    if any(fault.startswith("README.md is not what was sealed") for fault in report.faults):
+        echo(
+            "Hint: if it was you who changed README.md, cascadezoo card "
+            f"{shlex.quote(str(report.model))} takes it over",
+            err=True,
+        )
+
+
+def _verdict(row: CheckRow) -> str:
+    if row.holds:
+        return "holds"
+    return f"not checked: {row.reason}" if row.holds is None else f"FAILS: {row.reason}"
+
+
+def _number(value: float, figure: Figure) -> str:
+    from cascadezoo.hub.again import metric_texts
+    from cascadezoo.hub.card_text import number, power
+
+    scale = metric_texts(figure.metric).scale
+    return f"{number(value * scale)}{power(scale)}"
+
+
+def _value(figure: Figure) -> str:
+    from cascadezoo.hub.again import metric_texts
+    from cascadezoo.hub.card_text import number, power
+
+    scale = metric_texts(figure.metric).scale
+    text = number(figure.value * scale)
+    if figure.std is not None:
+        text += f" +- {number(figure.std * scale, figure.value * scale)}"
+    return f"{text}{power(scale)}" + (f" {figure.unit}" if figure.unit else "")
+
+
+def _what(figure: Figure) -> str:
+    from cascadezoo.hub.again import metric_texts
+
+    texts = metric_texts(figure.metric)
+    better = f", {texts.better} is better" if texts.better else ""
+    return f"{texts.title}{better}"

@@ -1,0 +1,187 @@
+"""The work of ``cascadezoo report`` without ``--guidance``: models in, one HTML file out."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from cascadezoo.cascade import Cascade
+from cascadezoo.cli.image_files import replacing
+from cascadezoo.errors import InputError
+from cascadezoo.evaluate.features import load_extractor
+from cascadezoo.hub.layout import CONFIG
+from cascadezoo.hub.refs import locate
+from cascadezoo.plan import make_plan
+from cascadezoo.report.model_page import model_page
+from cascadezoo.report.model_view import (
+    ModelView,
+    view_features,
+    view_model,
+    view_run,
+)
+from cascadezoo.report.projection import check_method
+from cascadezoo.spec import ResolvedSpec, load_spec
+from cascadezoo.train.engine import pick_device
+from cascadezoo.train.progress import Progress, make_progress
+
+__all__ = ["Asked", "write_report"]
+
+FEATURES = 500
+MOST_MODELS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line asks for; None where it does not say."""
+
+    n: int | None = None
+    labels: tuple[int, ...] = ()
+    seed: int = 0
+    features: int | None = None
+    extractor: str = "small"
+    projection: str = "pca"
+    device: str = "auto"
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+    def sampling(self, n: int, first: int = 0) -> dict[str, Any]:
+        """Keywords of ``Cascade.sample`` for ``n`` images from number ``first`` on."""
+        turns = self.labels
+        drawn = [turns[i % len(turns)] for i in range(first, first + n)] if turns else None
+        return {**self.request, "seed": self.seed, "labels": drawn}
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A model that was found, or a run that has none yet."""
+
+    reference: str
+    resolved: ResolvedSpec
+    folder: Path
+    cascade: Cascade | None
+
+
+def write_report(
+    references: Sequence[str], out: Path, asked: Asked, *, quiet: bool = False
+) -> dict[str, Any]:
+    """Write the page of one or several models.
+
+    Args:
+        references: run folders, model folders, zoo names or repos on the Hub.
+        out: the file, which is replaced when the page is whole.
+        asked: what the command line asks for.
+        quiet: show no progress.
+
+    Returns:
+        What ``--json`` prints.
+
+    Raises:
+        InputError: too many models, or a file that is no page.
+        CascadezooError: a model cannot be loaded, sampled or read.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"the report is a page, and {out} is no .html", hint="-o report.html")
+    if len(references) > MOST_MODELS:
+        raise InputError(
+            f"{len(references)} models are too many for one page; it takes {MOST_MODELS}",
+            hint="make several pages",
+        )
+    check_method(_method(asked))
+    with replacing(out) as file:
+        # All of them first: what is wrong with one is told before time goes into the others.
+        sources = [_source(reference, asked.device) for reference in references]
+        progress = make_progress(quiet)
+        try:
+            views = _views(sources, asked, progress)
+        finally:
+            progress.close()
+        text = model_page(views, _notes(references, asked)).html().encode()
+        file.write(text)
+    return {
+        "output": str(out),
+        "bytes": len(text),
+        "models": [view.name for view in views],
+        "lacks": {view.name: view.lacks for view in views},
+        "seed": asked.seed,
+    }
+
+
+def _method(asked: Asked) -> Literal["pca", "umap"]:
+    return cast('Literal["pca", "umap"]', asked.projection)
+
+
+def _source(reference: str, device: str) -> _Source:
+    run = Path(reference)
+    if (run / "run.json").is_file() and not (run / "model" / CONFIG).is_file():
+        return _Source(reference, load_spec(run / "spec.json"), run, None)
+    folder = locate(reference)
+    cascade = Cascade.from_pretrained(folder, device=pick_device(device))
+    return _Source(reference, cascade.resolved, folder, cascade)
+
+
+def _views(sources: Sequence[_Source], asked: Asked, progress: Progress) -> list[ModelView]:
+    views = []
+    for source, name in zip(sources, _names(sources), strict=True):
+        plan = [asdict(row) for row in make_plan(source.resolved, "cpu").stages]
+        if source.cascade is None:
+            views.append(view_run(name, source.reference, source.resolved, source.folder, plan))
+            continue
+        view = view_model(
+            name,
+            source.reference,
+            source.cascade,
+            source.folder,
+            plan=plan,
+            n=asked.n,
+            request=asked.sampling,
+            told=progress.task,
+        )
+        _add_features(view, source.cascade, asked, progress)
+        views.append(view)
+    return views
+
+
+def _add_features(view: ModelView, cascade: Cascade, asked: Asked, progress: Progress) -> None:
+    n = FEATURES if asked.features is None else asked.features
+    if n == 0:
+        view.lacks["features"] = "they were left out by --features 0"
+        return
+    progress.task(f"{view.name}: features of {n} samples", n)
+    view_features(
+        view,
+        cascade,
+        n,
+        load_extractor(asked.extractor, device=cascade.device),
+        _method(asked),
+        insist=asked.features is not None,
+        request=asked.sampling,
+        advance=progress.advance,
+    )
+
+
+def _names(sources: Sequence[_Source]) -> list[str]:
+    """The names of the specs; models of one name are told apart by how they were named."""
+    names = [source.resolved.spec.name for source in sources]
+    twice = {name for name, count in Counter(names).items() if count > 1}
+    shown: list[str] = []
+    for name, source in zip(names, sources, strict=True):
+        text = f"{name} ({source.reference})" if name in twice else name
+        while text in shown:
+            text += ", again"
+        shown.append(text)
+    return shown
+
+
+def _notes(references: Sequence[str], asked: Asked) -> list[tuple[str, object]]:
+    from datetime import UTC, datetime
+
+    rows: list[tuple[str, object]] = [
+        ("Command", f"cascadezoo report {shlex.join(references)}"),
+        ("Seed", asked.seed),
+        ("Labels", ", ".join(map(str, asked.labels)) or None),
+    ]
+    rows += [(key.capitalize(), str(value)) for key, value in asked.request.items() if value]
+    return [*rows, ("Written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))]

@@ -1,0 +1,199 @@
+"""``cascadezoo sweep``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from cascadezoo.cli.options import Whole, device_option, examples, json_option, set_option
+from cascadezoo.cli.output import clean, echo, echo_json, human_count, table
+
+if TYPE_CHECKING:
+    from cascadezoo.sweep.results import SweepResults
+
+
+@click.command(
+    "sweep",
+    epilog=examples(
+        "cascadezoo sweep --list",
+        "cascadezoo sweep shapes-ablation-tiny --dry-run",
+        "cascadezoo sweep mine.json -o sweeps/mine --jobs 2",
+        "cascadezoo sweep mine.json -o sweeps/mine --only generator=dae --fresh",
+        "cascadezoo sweep paper-ablation --executor ray --ray-address auto",
+    ),
+)
+@click.argument("sweep", required=False)
+@click.option("-o", "--out", metavar="DIR", help="The sweep's folder.  [default: sweeps/NAME]")
+@set_option
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="AXIS=LABEL",
+    help="Build these cells alone; AXIS=LABEL,LABEL for any of several.",
+)
+@click.option(
+    "-j",
+    "--jobs",
+    type=Whole(1, 10_000),
+    metavar="N",
+    help="Cells at once.  [default: 1; on Ray as many as there are resources for]",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or tasks on a Ray cluster.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="A running Ray cluster.  [default: RAY_ADDRESS, or one of this machine alone]",
+)
+@device_option()
+@click.option("--fresh", is_flag=True, help="Start over; with --only, those cells alone.")
+@click.option("--no-retry", is_flag=True, help="Leave cells alone that failed before.")
+@click.option("--dry-run", is_flag=True, help="List the cells, and write nothing.")
+@click.option("--list", "list_", is_flag=True, help="List the sweeps that ship with cascadezoo.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    sweep: str | None,
+    out: str | None,
+    settings: tuple[str, ...],
+    only: tuple[str, ...],
+    jobs: int | None,
+    executor: Literal["local", "ray"],
+    ray_address: str | None,
+    device: str,
+    fresh: bool,
+    no_retry: bool,
+    dry_run: bool,
+    list_: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Build every combination of a sweep's axes, and compare them.
+
+    SWEEP is a file, - for standard input, or the name of a shipped sweep (--list). Each cell is a
+    build of its own: a sweep that was stopped goes on when the same command is given again, and
+    cells that failed are tried again. Exits with 1 while cells are not done.
+    """
+    if list_:
+        _list(as_json)
+        return
+    if sweep is None:
+        raise click.UsageError("Missing argument 'SWEEP'.", ctx)
+    if dry_run:
+        _dry_run(sweep, settings, only, as_json)
+        return
+    from cascadezoo.sweep.run import run_sweep
+
+    results = run_sweep(
+        sweep,
+        out,
+        settings=settings,
+        only=only,
+        jobs=jobs,
+        executor=executor,
+        ray_address=ray_address,
+        device=device,
+        retry=not no_retry,
+        fresh=fresh,
+        progress=None if quiet else lambda line: echo(line, err=True),
+    )
+    if as_json:
+        echo_json(results.to_dict())
+    else:
+        _show(results, Path(out) if out is not None else Path("sweeps") / results.name)
+    conditions = [condition.partition("=") for condition in only]
+    asked = [
+        cell
+        for cell in results.cells
+        if all(cell.labels[axis] in labels.split(",") for axis, _, labels in conditions)
+    ]
+    if any(cell.state != "done" for cell in asked):
+        ctx.exit(1)
+
+
+def _list(as_json: bool) -> None:
+    from cascadezoo.sweep.spec import read_sweep, shipped_sweeps
+
+    rows: list[dict[str, Any]] = []
+    for name in shipped_sweeps():
+        data, _, _ = read_sweep(name)
+        rows.append({"name": name, "description": data.get("description", "")})
+    if as_json:
+        echo_json(rows)
+    else:
+        echo(table(("SWEEP", "DESCRIPTION"), [(r["name"], r["description"]) for r in rows]))
+
+
+def _dry_run(source: str, settings: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
+    """List the cells with their labels and parameters."""
+    from cascadezoo.sweep.cells import load_sweep
+    from cascadezoo.sweep.plans import plan_cells
+
+    sweep = load_sweep(source, settings=settings)
+    cells = sweep.choose(only)
+    plans = plan_cells(cells, device="cpu", memory=False)
+    stages = [stage.name for stage in sweep.base.stages]
+    if as_json:
+        rows = [
+            {
+                "name": cell.name,
+                "labels": cell.labels,
+                "parameters": plans[cell.name].parameters,
+                "stages": [
+                    {"name": s.name, "kind": s.kind, "parameters": s.parameters}
+                    for s in plans[cell.name].stages
+                ],
+                "digest": cell.digest,
+            }
+            for cell in cells
+        ]
+        echo_json({"name": sweep.name, "axes": sweep.axes, "cells": rows})
+        return
+    lines = []
+    for cell in cells:
+        counts = {s.name: s.parameters for s in plans[cell.name].stages}
+        shown = [human_count(counts.get(name)) for name in stages]
+        lines.append((cell.name, *shown, human_count(plans[cell.name].parameters)))
+    head = ("CELL", *(name.upper() for name in stages), "PARAMETERS")
+    echo(table(head, lines, right=range(1, len(head))))
+    echo(f"{len(cells)} of {len(sweep.cells)} cells of {sweep.name}; nothing was written")
+
+
+def _show(results: SweepResults, folder: Path) -> None:
+    rows = [
+        (
+            cell.name,
+            cell.state,
+            human_count(cell.parameters),
+            _scaled(cell.kid, cell.kid_std),
+            _scaled(cell.kid_mean),
+            None if cell.lpips is None else f"{cell.lpips:.4f}",
+            None if cell.seconds_per_epoch is None else f"{cell.seconds_per_epoch:.2f}",
+            None if cell.images_per_second is None else f"{cell.images_per_second:.1f}",
+        )
+        for cell in results.cells
+    ]
+    head = ("CELL", "STATE", "PARAMETERS", "KID", "MEAN KID", "LPIPS", "S/EPOCH", "IMAGES/S")
+    echo(table(head, rows, right=range(2, len(head))))
+    echo("KID x 10^-3")
+    for note in results.notes:
+        echo(note)
+    for cell in results.cells:
+        if cell.error is not None:
+            echo(f"{cell.state}: {cell.name}: {cell.error}")
+    echo(f"results: {clean(folder / 'RESULTS.md')}, results.html, results.csv, results.json")
+
+
+def _scaled(value: float | None, std: float | None = None) -> str | None:
+    if value is None:
+        return None
+    return f"{value * 1000:.2f}" + ("" if std is None else f" +- {std * 1000:.2f}")

@@ -1,0 +1,339 @@
+"""From a sweep file to its cells, each with a spec that holds together. Free of torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascadezoo.errors import (
+    InputError,
+    LookupFailed,
+    PluginError,
+    Problem,
+    SpecError,
+)
+from cascadezoo.plugins import get_registry
+from cascadezoo.spec import ResolvedSpec, apply_settings, read_spec, resolve, shipped_specs
+from cascadezoo.sweep.faults import Faults
+from cascadezoo.sweep.grid import Grid, make_grid
+from cascadezoo.sweep.paths import put
+from cascadezoo.sweep.spec import Alternative, SweepSpec, read_sweep
+
+__all__ = ["Cell", "Sweep", "load_sweep"]
+
+LONGEST_NAME = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination of the axes' values.
+
+    Args:
+        name: its labels, joined; the name of its run folder.
+        labels: its label on each axis.
+        spec: its resolved spec, as JSON holds it.
+        digest: of the whole spec.
+        training_digest: of what the trained weights follow from.
+    """
+
+    name: str
+    labels: dict[str, str]
+    spec: dict[str, Any]
+    digest: str
+    training_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep whose every cell has been validated.
+
+    Args:
+        spec: as written.
+        cells: in the order of the axes, the last one changing fastest.
+        base: the resolved base.
+        digest: of the names of all cells and of what they train.
+        source: how it was named; None where it was given as data.
+        settings: ``path=value`` changes of the base that came with it.
+    """
+
+    spec: SweepSpec
+    cells: list[Cell]
+    base: ResolvedSpec
+    digest: str
+    source: str | None = None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.spec.name
+
+    @property
+    def axes(self) -> list[str]:
+        """The names of the axes."""
+        return [axis.name for axis in self.spec.axes]
+
+    @property
+    def seed_axes(self) -> list[str]:
+        """The axes that are seeds."""
+        return [axis.name for axis in self.spec.axes if axis.seed]
+
+    @property
+    def stage_axes(self) -> list[str]:
+        """The axes whose alternatives are whole stages."""
+        return [axis.name for axis in self.spec.axes if axis.whole_stage]
+
+    def choose(self, only: Iterable[str]) -> list[Cell]:
+        """The cells that all of some conditions hold for.
+
+        Args:
+            only: ``AXIS=LABEL``, or ``AXIS=LABEL,LABEL`` for any of several.
+
+        Raises:
+            InputError: an unknown axis or label, or conditions that no cell meets.
+        """
+        known = {a.name: {c.labels[a.name]: None for c in self.cells} for a in self.spec.axes}
+        cells = self.cells
+        conditions = list(only)
+        for condition in conditions:
+            axis, equals, text = condition.partition("=")
+            if not equals or axis not in known:
+                raise InputError(
+                    f"--only {condition!r} is not of the form AXIS=LABEL",
+                    hint=f"the axes are {', '.join(known)}",
+                )
+            labels = text.split(",")
+            for label in labels:
+                if label not in known[axis]:
+                    raise InputError(
+                        f"--only {condition!r}: axis {axis!r} has no {label!r}",
+                        hint=f"there are {', '.join(known[axis])}",
+                    )
+            cells = [cell for cell in cells if cell.labels[axis] in labels]
+        if not cells:
+            listed = " ".join(f"--only {condition}" for condition in conditions)
+            raise InputError(f"no cell of {self.name} is left by {listed}")
+        return cells
+
+
+def load_sweep(
+    source: SweepSpec | Mapping[str, Any] | str | Path, *, settings: Iterable[str] = ()
+) -> Sweep:
+    """Read a sweep and validate every cell of it.
+
+    Args:
+        source: a sweep, its JSON data, a file, ``-``, or the name of a shipped sweep.
+        settings: ``path=value`` changes of the base, as ``cascadezoo build --set`` takes them.
+
+    Raises:
+        SpecError: with every fault of the file, its base and its cells.
+        LookupFailed: there is neither such a file nor such a shipped sweep.
+        InputError: the file cannot be read, or a setting leads nowhere.
+    """
+    name, folder = "sweep", Path()
+    if isinstance(source, (str, Path)):
+        data, name, folder = read_sweep(source)
+    else:
+        data = source.to_dict() if isinstance(source, SweepSpec) else dict(source)
+    changes = tuple(settings)
+    faults = Faults(name)
+    grid = make_grid(data, faults)
+    raw = _base(data, folder, changes, faults)
+    base = _resolved(raw, faults) if raw is not None else None
+    if raw is None or base is None:
+        raise faults.error()
+    grid.check_paths(base.spec.to_dict(), faults)
+    if base.spec.publish is not None:
+        faults.add(
+            "base.publish",
+            "would publish every cell to one place",
+            'leave it out, or "settings": {"publish": null}; publish the cell that you choose',
+        )
+    cells = _Maker(raw, base, grid, faults).cells()
+    if grid.spec is None or faults.problems:
+        raise faults.error()
+    text = json.dumps([grid.spec.name, [(c.name, c.training_digest) for c in cells]])
+    return Sweep(
+        spec=grid.spec.model_copy(update={"base": raw}),
+        cells=cells,
+        base=base,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        source=str(source) if isinstance(source, (str, Path)) else None,
+        settings=changes,
+    )
+
+
+def _base(
+    data: Mapping[str, Any], folder: Path, changes: Iterable[str], faults: Faults
+) -> dict[str, Any] | None:
+    """The base's data with its settings; None, and a fault, where there are none."""
+    base = data.get("base")
+    if isinstance(base, str):
+        try:
+            base = read_spec(base if base in shipped_specs() else folder / base)[0]
+        except LookupFailed as error:
+            faults.add("base", error.what, error.hint)
+            return None
+        except SpecError as error:
+            for problem in error.problems:
+                faults.add("base", f"{error.source} {problem}")
+            return None
+        except InputError as error:
+            faults.add("base", error.what, error.hint)
+            return None
+    if not isinstance(base, dict):
+        return None  # reported already
+    settings = data.get("settings", {})
+    if isinstance(settings, dict):
+        rows = [f"{path}={json.dumps(value)}" for path, value in settings.items()]
+        try:
+            base = apply_settings(base, rows)
+        except InputError as error:
+            faults.add("settings", error.what.removeprefix("--set "), error.hint)
+            return None
+    return apply_settings(base, changes)
+
+
+def _resolved(raw: dict[str, Any], faults: Faults) -> ResolvedSpec | None:
+    try:
+        return resolve(raw)
+    except SpecError as error:
+        for problem in error.problems:
+            path = f"base.{problem.path}" if problem.path else "base"
+            faults.add(path, problem.message, problem.hint)
+        return None
+
+
+class _Maker:
+    """Makes the cells and collects what is wrong with each."""
+
+    def __init__(
+        self,
+        raw: dict[str, Any],
+        base: ResolvedSpec,
+        grid: Grid,
+        faults: Faults,
+    ) -> None:
+        self.raw = raw
+        self.resolved = base.spec.to_dict()
+        self.grid = grid
+        self.name = grid.spec.name if grid.spec is not None else "sweep"
+        self.counts = grid.spec.match_parameters if grid.spec is not None else {}
+        self.faults = faults
+        self.matched: dict[str, Any] = {}
+
+    def cells(self) -> list[Cell]:
+        """Every cell that holds together; faults of the others are noted."""
+        known = [stage["name"] for stage in self.resolved["stages"]]
+        for name in [name for name in self.counts if name not in known]:
+            listed = ", ".join(repr(n) for n in known)
+            message = f"{name!r} is not a stage of the base"
+            self.faults.add(f"match_parameters.{name}", message, f"there are {listed}")
+            self.counts = {}
+        made = []
+        for name, row in self.grid.rows(self.faults):
+            labels = {axis: chosen.label for axis, chosen in row.items()}
+            cell = self.cell(name, labels, row)
+            if cell is not None:
+                made.append(cell)
+        self.faults.attribute(self.grid.labels())
+        return made
+
+    def cell(
+        self, name: str, labels: dict[str, str], row: Mapping[str, Alternative]
+    ) -> Cell | None:
+        data = json.loads(json.dumps(self.raw))
+        full = f"{self.name}-{name}"
+        if len(full) > LONGEST_NAME:
+            problem = Problem("", f"its name, {full}, is longer than {LONGEST_NAME} characters")
+            self.faults.of_cell(name, labels, problem)
+            return None
+        data["name"] = full
+        try:
+            for path, value in self.changes(row):
+                put(data, path, value, self.resolved)
+        except LookupError as error:
+            self.faults.of_cell(name, labels, Problem(path, str(error.args[0])))
+            return None
+        try:
+            _drop_parameterless(data)
+            resolved = resolve(self.match(data), source=name)
+        except SpecError as error:
+            for problem in error.problems:
+                self.faults.of_cell(name, labels, problem)
+            return None
+        except InputError as error:
+            self.faults.of_cell(name, labels, Problem("match_parameters", error.what, error.hint))
+            return None
+        spec = resolved.spec
+        return Cell(name, labels, spec.to_dict(), spec.digest(), spec.training_digest())
+
+    def changes(self, row: Mapping[str, Alternative]) -> list[tuple[str, Any]]:
+        """What a cell changes in the base: whole parts before what is within them."""
+        rows: list[tuple[str, Any]] = []
+        for _, axis, _ in self.grid.axes:
+            chosen = row[axis.name]
+            value = chosen.value
+            if chosen.stage:
+                name = self.resolved["stages"][int(self.grid.place(axis)[1])]["name"]
+                value = {**value, "name": name}
+            rows += [(axis.path, value), *chosen.settings.items()]
+        return sorted(rows, key=lambda pair: pair[0].count("."))
+
+    def match(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The data with widths by which stages have the asked number of parameters."""
+        still = _parameterless(data)
+        counts = {n: c for n, c in self.counts.items() if n not in still}
+        if not counts:
+            return data
+        key = json.dumps([data["stages"], data["data"], counts], sort_keys=True)
+        if key not in self.matched:
+            from cascadezoo.matching import match_parameters
+
+            resolve(data)  # so that faults of the cell are told as such
+            try:
+                self.matched[key] = match_parameters(data, counts)["stages"]
+            except SpecError:
+                raise
+            except InputError as error:
+                self.matched[key] = error
+        found = self.matched[key]
+        if isinstance(found, InputError):
+            raise found
+        return {**data, "stages": found}
+
+
+def _parameterless(data: Mapping[str, Any]) -> set[str]:
+    """The stages that have nothing to learn, by name; faults are for the resolver to tell."""
+    found = set()
+    for stage in data["stages"] if isinstance(data["stages"], list) else ():
+        try:
+            config = get_registry().stages.get(stage["kind"]).entry.load_config()
+        except (KeyError, TypeError, AttributeError, PluginError):
+            continue
+        if getattr(config, "parameterless", False):
+            found.add(stage["name"])
+    return found
+
+
+def _drop_parameterless(data: dict[str, Any]) -> None:
+    """Leave stages without parameters out of the phases, and phases that train nothing else."""
+    phases = data["training"].get("phases") if isinstance(data.get("training"), dict) else None
+    if not isinstance(phases, list):
+        return
+    still = _parameterless(data)
+    kept = []
+    for phase in phases:
+        train = phase.get("train") if isinstance(phase, dict) else None
+        if isinstance(train, list) and still & {n for n in train if isinstance(n, str)}:
+            phase["train"] = [name for name in train if name not in still]
+            if isinstance(phase.get("stages"), dict):
+                phase["stages"] = {n: s for n, s in phase["stages"].items() if n not in still}
+            if not phase["train"]:
+                continue
+        kept.append(phase)
+    data["training"]["phases"] = kept

@@ -1,0 +1,207 @@
+"""The sweep file: a base spec and axes of alternatives. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cascadezoo.configs import Model
+from cascadezoo.errors import InputError, LookupFailed
+from cascadezoo.spec.files import MAX_BYTES, parse_json, read_spec
+from cascadezoo.spec.models import PartName, Text
+
+__all__ = [
+    "Alternative",
+    "AxisSpec",
+    "ResourceSpec",
+    "SweepSpec",
+    "read_sweep",
+    "shipped_sweeps",
+]
+
+LABEL = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+LONGEST_LABEL = 40
+
+_SHIPPED = re.compile(r"[a-z0-9-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One value of an axis.
+
+    Args:
+        label: how it is called in names and tables.
+        value: what is put at the axis's path.
+        stage: whether it is the envelope of a whole stage.
+        settings: what else it changes, by path.
+    """
+
+    label: str
+    value: Any
+    stage: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class AxisSpec(Model):
+    """What differs from cell to cell."""
+
+    name: PartName
+    """The axis's name, unique in the sweep: a column of the tables."""
+    path: Annotated[str, Field(min_length=1, max_length=400)]
+    """A place in the base spec; stages and phases go by name or number: `stages.coarse`, `seed`."""
+    values: dict[str, Any] | list[Any]
+    """A list of values, or values by label; for `stages.NAME` whole stages without their name.
+
+    An alternative `{"stage": {...}, "settings": {"path": value}}` brings settings of its own."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.values:
+            raise ValueError("values are empty; give at least one")
+        return self
+
+    @property
+    def seed(self) -> bool:
+        """Whether cells that differ on this axis alone are repetitions of one another."""
+        return self.path.rpartition(".")[2] == "seed"
+
+    @property
+    def whole_stage(self) -> bool:
+        """Whether its alternatives are whole stages."""
+        return re.fullmatch(r"stages\.[^.]+", self.path) is not None
+
+    def alternatives(self) -> Iterator[tuple[str, Alternative | str]]:
+        """Each value with where it stands; text says what is wrong with one."""
+        rows: list[tuple[str, str | None, Any]]
+        if isinstance(self.values, dict):
+            rows = [(f"values.{label}", label, value) for label, value in self.values.items()]
+        else:
+            found = enumerate(self.values)
+            rows = [(f"values.{index}", _label(value, self.seed), value) for index, value in found]
+        for place, label, value in rows:
+            if label is None:
+                yield place, "needs a label: give the values as an object, label by label"
+            elif not LABEL.fullmatch(label) or len(label) > LONGEST_LABEL:
+                message = (
+                    f"{label!r} is no label: small letters and digits with single . _ - between, "
+                    f"{LONGEST_LABEL} at most; give the values as an object, label by label"
+                )
+                yield place, message
+            else:
+                yield place, self._alternative(label, value)
+
+    def _alternative(self, label: str, value: Any) -> Alternative | str:
+        if not self.whole_stage:
+            return Alternative(label, value)
+        if not isinstance(value, dict):
+            return 'is not a stage: give {"kind": "...", "config": {...}}'
+        settings: Any = {}
+        if "stage" in value:
+            unknown = sorted(value.keys() - {"stage", "settings"})
+            if unknown:
+                return f"{unknown[0]!r} is not known beside stage; there is settings"
+            settings, value = value.get("settings", {}), value["stage"]
+        if not isinstance(value, dict) or not isinstance(settings, dict):
+            return 'is not of the form {"stage": {"kind": "..."}, "settings": {"path": value}}'
+        return Alternative(label, value, True, settings)
+
+
+class ResourceSpec(Model):
+    """What one cell needs while it runs."""
+
+    cpus: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Its CPU cores, and the threads that it may use; None shares the machine's among the jobs."""
+    gpus: Annotated[float, Field(ge=0.0, le=64.0)] = 0.0
+    """Its GPUs; a share lets several cells use one."""
+    memory_gib: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
+    """Its memory, as far as Ray has to know it."""
+
+
+class SweepSpec(Model):
+    """A sweep: every combination of the axes' values, each built as a cascade of its own."""
+
+    schema_uri: Annotated[str, Field(max_length=4096)] | None = Field(default=None, alias="$schema")
+    sweep_version: Literal[1] = 1
+    name: PartName
+    """The sweep's name; the name of each cell's cascade starts with it."""
+    description: Text = ""
+    base: str | dict[str, Any]
+    """The spec that every cell starts from: a shipped one, a file beside this one, or inline."""
+    settings: dict[str, Any] = {}
+    """Changes of the base for all cells, by path."""
+    axes: Annotated[list[AxisSpec], Field(min_length=1, max_length=16)]
+    exclude: list[dict[str, str | list[str]]] = []
+    """Combinations to leave out: the labels of some axes."""
+    match_parameters: dict[str, Annotated[int, Field(ge=1, le=2**53)]] = {}
+    """How many parameters a stage shall have in every cell, by its name; its widths follow."""
+    resources: ResourceSpec = ResourceSpec()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sweep as JSON holds it; every default written out."""
+        data = self.model_dump(mode="json", by_alias=True)
+        if self.schema_uri is None:
+            del data["$schema"]
+        return data
+
+
+def shipped_sweeps() -> list[str]:
+    """The names of the sweeps that ship with the package, sorted."""
+    from importlib import resources
+
+    folder = resources.files("cascadezoo.specs").joinpath("sweeps")
+    return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name[-5:] == ".json")
+
+
+def read_sweep(source: str | Path) -> tuple[dict[str, Any], str, Path]:
+    """The JSON data of a sweep.
+
+    Args:
+        source: a file, ``-`` for standard input, or the name of a shipped sweep.
+
+    Returns:
+        The data, how error messages name the source, and the folder that a relative base is in.
+
+    Raises:
+        SpecError: the text is not a JSON object.
+        LookupFailed: there is neither such a file nor such a shipped sweep.
+        InputError: the file cannot be read.
+    """
+    name = str(source)
+    if name == "-":
+        return *read_spec("-"), Path()
+    if _SHIPPED.fullmatch(name) and name in shipped_sweeps():
+        from importlib import resources
+
+        folder = resources.files("cascadezoo.specs").joinpath("sweeps")
+        text = folder.joinpath(f"{name}.json").read_bytes()
+        return parse_json(text, name), name, Path()
+    path = Path(source)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise LookupFailed(
+            f"there is no sweep {name!r}: no such file, and no shipped sweep of that name",
+            hint=f"give a .json file, or one of {', '.join(shipped_sweeps())}",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"the sweep {name!r} cannot be read: {error}") from error
+    return parse_json(text, name), name, path.parent
+
+
+def _label(value: Any, seed: bool) -> str | None:
+    """A value written short; None of what has no short form."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "null"
+    if isinstance(value, int):
+        return f"s{value}" if seed else str(value)
+    if isinstance(value, float):
+        return format(value, ".12g")
+    return value.lower() if isinstance(value, str) else None

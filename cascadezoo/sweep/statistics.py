@@ -1,0 +1,175 @@
+"""Does the parameter count or the combination matter? Rank correlation and explained variance."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+__all__ = ["Correlation", "Within", "correlate", "eta_squared", "spearman"]
+
+EXACT = 8
+"""Up to so many points all permutations are tried: 40,320 of them."""
+
+Method = Literal["exact", "t"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Within:
+    """The correlation among the groups that share one label of one axis.
+
+    Args:
+        axis: the axis, e.g. ``generator``.
+        label: its label.
+        n: how many groups.
+        rho: Spearman's rank correlation of parameters and KID; None where all parameter counts
+            or all KIDs are equal, or there are fewer than three groups.
+        p: two-sided p-value.
+        method: see :class:`Correlation`.
+    """
+
+    axis: str
+    label: str
+    n: int
+    rho: float | None
+    p: float | None
+    method: Method | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correlation:
+    """Parameter count against KID.
+
+    Cells that differ in seeds alone count as one point, with the mean of their KIDs: they share
+    their parameter count, so that counting each would make the test surer than it is.
+
+    Args:
+        n: how many points.
+        rho: Spearman's rank correlation; None where it is not defined (all counts are equal).
+        p: two-sided p-value, of the hypothesis that the order of one says nothing of the other.
+        method: ``exact`` over all permutations (up to 8 points), else ``t``: Student's t with
+            n - 2 degrees of freedom.
+        within: the same among the groups of each label of each stage axis.
+        explained: for each axis the share of the variance of the cells' KIDs between its labels
+            (eta squared, from 0 to 1). Several axes may explain the same share where the grid is
+            not whole.
+    """
+
+    n: int
+    rho: float | None
+    p: float | None
+    method: Method | None = None
+    within: list[Within] = field(default_factory=list)
+    explained: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The correlation that ``dataclasses.asdict`` wrote."""
+        return cls(**{**data, "within": [Within(**row) for row in data["within"]]})
+
+
+def correlate(
+    points: Sequence[tuple[Mapping[str, str], float, float]],
+    cells: Sequence[tuple[Mapping[str, str], float]],
+    *,
+    axes: Sequence[str],
+    within: Sequence[str],
+) -> Correlation | None:
+    """Hold parameter counts against KIDs.
+
+    Args:
+        points: labels, parameter count and mean KID of each group.
+        cells: labels and KID of each cell, for the shares of variance.
+        axes: the axes whose shares are told.
+        within: the axes within whose labels the correlation is told, too.
+
+    Returns:
+        None of fewer than three points.
+    """
+    if len(points) < 3:
+        return None
+    rho, p, method = spearman([x for _, x, _ in points], [y for *_, y in points])
+    rows = []
+    for axis in within:
+        for label in dict.fromkeys(labels[axis] for labels, *_ in points):
+            some = [(x, y) for labels, x, y in points if labels[axis] == label]
+            found = spearman([x for x, _ in some], [y for _, y in some])
+            rows.append(
+                Within(
+                    axis=axis, label=label, n=len(some), rho=found[0], p=found[1], method=found[2]
+                )
+            )
+    explained = {}
+    for axis in axes:
+        share = eta_squared([labels[axis] for labels, _ in cells], [y for _, y in cells])
+        if share is not None:
+            explained[axis] = share
+    return Correlation(n=len(points), rho=rho, p=p, method=method, within=rows, explained=explained)
+
+
+def spearman(
+    x: Sequence[float], y: Sequence[float]
+) -> tuple[float | None, float | None, Method | None]:
+    """Spearman's rank correlation with a two-sided p-value.
+
+    Ties share the mean of their ranks (Spearman 1904). Up to :data:`EXACT` points, p is the share
+    of all orders whose correlation is at least as far from 0; above, it comes from Student's t
+    with n - 2 degrees of freedom.
+
+    Returns:
+        rho, p and the method; all None of fewer than three points, or where all of ``x`` or all
+        of ``y`` are equal.
+    """
+    n = len(x)
+    if n < 3 or len(set(x)) == 1 or len(set(y)) == 1:
+        return None, None, None
+    a, b = _standard(_ranks(x)), _standard(_ranks(y))
+    rho = round(math.fsum(p * q for p, q in zip(a, b, strict=True)), 12)
+    if n <= EXACT:
+        bar = abs(rho) - 1e-9
+        orders = itertools.permutations(b)
+        hits = sum(abs(sum(map(float.__mul__, a, order))) >= bar for order in orders)
+        return rho, hits / math.factorial(n), "exact"
+    if abs(rho) >= 1:
+        return rho, 2 / math.factorial(n), "exact"  # only the two monotone orders
+    from scipy.special import stdtr
+
+    t = abs(rho) * math.sqrt((n - 2) / (1 - rho * rho))
+    return rho, float(2 * stdtr(n - 2, -t)), "t"
+
+
+def eta_squared(labels: Sequence[str], values: Sequence[float]) -> float | None:
+    """The share of the variance of values that lies between labels, from 0 to 1.
+
+    Sum of squares between the labels over the total sum of squares (Fisher 1925).
+
+    Returns:
+        None where there is one label only, or all values are equal.
+    """
+    groups: dict[str, list[float]] = {}
+    for label, value in zip(labels, values, strict=True):
+        groups.setdefault(label, []).append(value)
+    if len(groups) < 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    total = math.fsum((value - mean) ** 2 for value in values)
+    if total <= 0.0:
+        return None
+    between = math.fsum(
+        len(rows) * (math.fsum(rows) / len(rows) - mean) ** 2 for rows in groups.values()
+    )
+    return min(1.0, between / total)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    order = sorted(values)
+    first = {value: order.index(value) for value in set(values)}
+    return [first[value] + (order.count(value) + 1) / 2 for value in values]
+
+
+def _standard(values: Sequence[float]) -> list[float]:
+    mean = math.fsum(values) / len(values)
+    length = math.sqrt(math.fsum((value - mean) ** 2 for value in values))
+    return [(value - mean) / length for value in values]

@@ -1,0 +1,306 @@
+"""The results of a sweep as files: results.json, results.csv, RESULTS.md. Free of torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cascadezoo.hub.layout import write_atomically
+from cascadezoo.sweep.cells import Sweep
+from cascadezoo.sweep.results import CellResult, Correlation, GroupResult, SweepResults
+
+__all__ = ["correlation_words", "describe_settings", "to_csv", "to_markdown", "write_tables"]
+
+NONE = "-"
+
+
+def write_tables(results: SweepResults, folder: Path) -> None:
+    """Write results.json, results.csv and RESULTS.md, each whole or not at all.
+
+    Args:
+        results: what is known so far.
+        folder: the sweep's folder; plots that lie in it are shown.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = json.dumps(results.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / "results.json", text.encode())
+    write_atomically(folder / "results.csv", to_csv(results).encode())
+    plots = sorted(p.name for p in (folder / "plots").glob("*.png"))
+    write_atomically(folder / "RESULTS.md", to_markdown(results, plots).encode())
+
+
+def to_csv(results: SweepResults) -> str:
+    """One row a cell, numbers in full, empty where there is none."""
+    stages = _stage_names(results)
+    head = ["cell", "state", *results.axes]
+    head += [f"{name} {what}" for name in stages for what in ("kind", "parameters")]
+    head += ["parameters", *_NUMBERS, "device", "run", "error"]
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(head)
+    for cell in results.cells:
+        found = {stage.name: stage for stage in cell.stages}
+        row: list[Any] = [cell.name, cell.state, *(cell.labels[axis] for axis in results.axes)]
+        for name in stages:
+            stage = found.get(name)
+            row += [stage and stage.kind, stage and stage.parameters]
+        row += [cell.parameters, *(getattr(cell, name) for name in _NUMBERS)]
+        row += [cell.device, cell.run, _line(cell.error or "")]
+        rows.writerow(["" if value is None else value for value in row])
+    return out.getvalue()
+
+
+def to_markdown(results: SweepResults, plots: Sequence[str] = ()) -> str:
+    """The results to be read.
+
+    Args:
+        results: what is known so far.
+        plots: names of the pictures in ``plots/``.
+    """
+    parts = [f"# {_plain(results.name)}", _plain(results.description), _status(results)]
+    parts += [_plain(note) for note in results.notes]
+    parts += ["## Cells", _cells(results), _how(results)]
+    if any(len(group.cells) > 1 for group in results.groups):
+        parts += ["## Over seeds", _groups(results)]
+    if results.correlation is not None:
+        words = correlation_words(results.correlation)
+        parts += ["## Parameters or combination?", *(_plain(text) for text in words)]
+    if plots:
+        parts += ["## Plots"]
+        parts += [f"![{_plain(_title(name))}](plots/{name})" for name in plots]
+    broken = [cell for cell in results.cells if cell.error and cell.state != "done"]
+    if broken:
+        rows = [f"- `{c.name}` {c.state}: {_plain(c.error or '')}" for c in broken]
+        parts += ["## Failed and stopped cells", "\n".join(rows)]
+    facts = {**results.settings, **{k: v for k, v in results.machine.items() if v}}
+    rows = [f"| {_plain(str(name))} | {_plain(_value(value))} |" for name, value in facts.items()]
+    parts += ["## How it was made", "\n".join(["| what | |", "| --- | --- |", *rows])]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def correlation_words(found: Correlation) -> list[str]:
+    """The test of parameters against KID in sentences, for readers of tables and pages."""
+    test = (
+        f"Parameter count against KID over {found.n} combinations: {_rank(found.rho, found.p)}. "
+        "A negative rho means that more parameters go with a lower, better KID; p is the chance "
+        "of a rho as far from 0 if the two had nothing to do with each other "
+        f"({_METHOD[found.method]})."
+    )
+    told = [test]
+    if found.within:
+        rows = [
+            f"{row.axis} {row.label} (n = {row.n}): {_rank(row.rho, row.p)}" for row in found.within
+        ]
+        told.append("Among the combinations that share a stage: " + "; ".join(rows) + ".")
+    if found.explained:
+        rows = [f"{axis} {share:.0%}" for axis, share in found.explained.items()]
+        told.append(
+            "Share of the variance of KID that lies between the labels of an axis (eta squared): "
+            + ", ".join(rows)
+            + "."
+        )
+    return told
+
+
+def describe_settings(sweep: Sweep) -> dict[str, Any]:
+    """The base that all cells start from, a few words each."""
+    spec = sweep.base.spec
+    training, evaluation = spec.training, spec.evaluation
+    optimizer, schedule = training.optimizer, training.schedule
+    phases = []
+    for phase in training.phases or []:
+        forcing = phase.teacher_forcing
+        length = f"{phase.epochs} epochs" if phase.epochs else f"{phase.steps} steps"
+        forced = (
+            ""
+            if forcing.start == forcing.end == 1
+            else f", forcing {forcing.start:g} -> {forcing.end:g}"
+        )
+        phases.append(f"{phase.name} {length}{forced}")
+    rate = f"{optimizer.kind} {optimizer.lr:g}, {schedule.kind}"
+    if schedule.kind == "step":
+        rate += f" {schedule.step_epochs} x {schedule.gamma:g}"
+    metrics = ", ".join(str(metric) for metric in _names(evaluation.metrics)) or "none"
+    settings: dict[str, Any] = {
+        "base": spec.name,
+        "data": f"{spec.data.source}, {spec.data.size}x{spec.data.size}",
+        "batch": training.batch_size,
+        "optimizer": rate,
+        "phases": "; ".join(phases),
+        "figures": f"{metrics} of {evaluation.samples} samples, {evaluation.extractor}, "
+        f"against {evaluation.split}",
+        "seed": spec.seed,
+    }
+    for axis in sweep.spec.axes:
+        labels = dict.fromkeys(cell.labels[axis.name] for cell in sweep.cells)
+        settings[f"axis {axis.name}"] = f"{axis.path}: {', '.join(labels)}"
+    if sweep.spec.match_parameters:
+        rows = [f"{name} {count:,}" for name, count in sweep.spec.match_parameters.items()]
+        settings["parameters matched to"] = ", ".join(rows)
+    return settings
+
+
+_NUMBERS = (
+    "kid",
+    "kid_std",
+    "kid_name",
+    "kid_mean",
+    "kid_mean_name",
+    "lpips",
+    "lpips_name",
+    "seconds_per_epoch",
+    "training_seconds",
+    "images_per_second",
+)
+
+_METHOD = {
+    "exact": "exact, over all orders",
+    "t": "Student's t with n - 2 degrees of freedom",
+    None: "not defined",
+}
+
+
+def _names(metrics: Iterable[object]) -> list[str]:
+    """Metrics are named by strings, or by entries that have a kind."""
+    return [m if isinstance(m, str) else str(getattr(m, "kind", m)) for m in metrics]
+
+
+def _status(results: SweepResults) -> str:
+    counts = dict.fromkeys(("done", "failed", "stopped", "waiting"), 0)
+    for cell in results.cells:
+        counts[cell.state] += 1
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return f"{len(results.cells)} cells: {told}. Begun {results.started}."
+
+
+def _cells(results: SweepResults) -> str:
+    stages = _stage_names(results)
+    head = ["cell", *stages, "parameters", "KID", "mean KID", "LPIPS", "s/epoch", "images/s"]
+    rows = []
+    for cell in results.cells:
+        found = {stage.name: stage for stage in cell.stages}
+        row = [f"`{cell.name}`"]
+        for name in stages:
+            stage = found.get(name)
+            count = "" if stage is None or stage.parameters is None else f" {stage.parameters:,}"
+            row.append(NONE if stage is None else f"{stage.kind}{count}")
+        row.append(_number(cell.parameters, ",.0f"))
+        if cell.state == "done":
+            row.append(_spread(cell.kid, cell.kid_std, 1000))
+        else:
+            row.append(cell.state)
+        row += [
+            _spread(cell.kid_mean, None, 1000),
+            _number(cell.lpips, ".4f"),
+            _number(cell.seconds_per_epoch, ".2f"),
+            _number(cell.images_per_second, ".1f"),
+        ]
+        rows.append(row)
+    return _table(head, rows, left=1 + len(stages))
+
+
+def _groups(results: SweepResults) -> str:
+    head = ["combination", "seeds", "parameters", "KID", "mean KID", "LPIPS", "s/epoch", "images/s"]
+    rows = [
+        [
+            f"`{group.name}`",
+            f"{group.count} of {len(group.cells)}",
+            _number(group.parameters, ",.0f"),
+            _over(group, "kid", 1000),
+            _over(group, "kid_mean", 1000),
+            _over(group, "lpips", 1, 4),
+            _over(group, "seconds_per_epoch", 1),
+            _over(group, "images_per_second", 1, 1),
+        ]
+        for group in results.groups
+    ]
+    text = (
+        "Mean +- standard deviation over the seeds that are done; of one seed there is no spread."
+    )
+    return f"{text}\n\n{_table(head, rows, left=1)}"
+
+
+def _how(results: SweepResults) -> str:
+    """Which figures the table shows, and how they were got."""
+    told = []
+    for what, attribute, scale in (("KID", "kid_name", True), ("LPIPS", "lpips_name", False)):
+        names = dict.fromkeys(getattr(cell, attribute) for cell in results.done)
+        for name in [name for name in names if name]:
+            told.append(f"- {what}: {_figure(results.done, name)}{' x 10^-3' if scale else ''}")
+    names = dict.fromkeys(cell.kid_mean_name for cell in results.cells)
+    told += [
+        f"- mean KID: mean of the `{name}` recorded in the course of training, x 10^-3"
+        for name in names
+        if name
+    ]
+    return "\n".join(told)
+
+
+def _figure(cells: Iterable[CellResult], name: str) -> str:
+    row = next((f for cell in cells for f in cell.figures if f["name"] == name), {})
+    told = [f"`{name}`"]
+    if row.get("n"):
+        told.append(f"{row['n']:,} samples")
+    if row.get("n_real"):
+        told.append(f"{row['n_real']:,} real images ({row.get('split', 'data')})")
+    if row.get("subsets"):
+        told.append(f"+- over {row['subsets']} subsets of {row.get('subset_size'):,}")
+    if row.get("extractor"):
+        told.append(f"extractor {_plain(row['extractor'])} in {row.get('precision', 'fp32')}")
+    return ", ".join(told)
+
+
+def _stage_names(results: SweepResults) -> list[str]:
+    return list(dict.fromkeys(stage.name for cell in results.cells for stage in cell.stages))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
+    marks = ["---"] * left + ["---:"] * (len(head) - left)
+    lines = [head, marks, *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
+
+
+def _over(group: GroupResult, measure: str, scale: float, digits: int = 2) -> str:
+    return _spread(group.mean(measure), group.std(measure), scale, digits)
+
+
+def _spread(value: float | None, std: float | None, scale: float, digits: int = 2) -> str:
+    if value is None:
+        return NONE
+    spread = "" if std is None else f" +- {std * scale:.{digits}f}"
+    return f"{value * scale:.{digits}f}{spread}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return NONE if value is None else format(value, form)
+
+
+def _rank(rho: float | None, p: float | None) -> str:
+    return (
+        "no correlation is defined" if rho is None or p is None else f"rho = {rho:.2f}, p = {p:.2g}"
+    )
+
+
+def _title(name: str) -> str:
+    return name.removesuffix(".png").replace("-", " ").replace("_", " ")
+
+
+def _value(value: object) -> str:
+    return ", ".join(str(v) for v in value) if isinstance(value, list) else str(value)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _plain(text: str) -> str:
+    """Text of a spec or of an error as Markdown that cannot be more than text."""
+    line = _line(text)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return "".join(f"\\{c}" if c in "\\`*_[]<>#|!" else c for c in shown)

@@ -1,0 +1,202 @@
+"""``cascadezoo evaluate``: what it prints, writes, and ends with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ASK = ["--metrics", "kid", "-n", 24, "--set", "evaluation.subset_size=12", "-q"]
+
+
+@pytest.fixture(scope="module")
+def measured(model, tmp_path_factory):
+    from cascadezoo import evaluate_model
+
+    folder = shutil.copytree(model, tmp_path_factory.mktemp("measured") / "model")
+    settings = ["evaluation.subset_size=12", "evaluation.subsets=8"]
+    assert evaluate_model(folder, ["kid"], n=24, settings=settings, save=True).ok
+    return folder
+
+
+@pytest.fixture
+def card(measured, tmp_path):
+    return shutil.copytree(measured, tmp_path / "model")
+
+
+def tampered(folder, **changes):
+    path = folder / "metrics.json"
+    data = json.loads(path.read_text())
+    data["figures"][0].update(changes)
+    path.write_text(json.dumps(data))
+
+
+def test_figures_are_shown(invoke, model):
+    done = invoke("evaluate", model, *ASK)
+    assert done.exit_code == 0, done.output
+    assert "kid.small.n24" in done.stdout
+    assert "Kernel Inception Distance, lower is better" in done.stdout
+    assert "x 10^-3" in done.stdout
+    assert "--save" in done.stderr
+    assert not (model / "metrics.json").exists()
+
+
+def test_figures_as_json(invoke, model):
+    done = invoke("evaluate", model, *ASK, "--seed", 3, "--split", "test", "--json")
+    data = json.loads(done.stdout)
+    figure = data["figures"][0]
+    assert (data["ok"], data["problems"], data["saved"]) == (True, [], False)
+    assert (figure["name"], figure["seed"], figure["n_real"]) == ("kid.small.n24.test", 3, 24)
+
+
+def test_progress_is_on_stderr(invoke, model):
+    done = invoke("evaluate", model, *ASK[:-1], "--json")
+    assert "sampling 24 images" in done.stderr
+    json.loads(done.stdout)
+
+
+def test_what_was_asked_for_by_name_and_cannot_be_measured_ends_with_2(invoke, model):
+    done = invoke("evaluate", model, "--metrics", "psnr,kid", "-n", 24, "-q")
+    assert done.exit_code == 2  # a lone generator enlarges nothing
+    assert "kid.small.n24" in done.stdout
+    assert "NOT MEASURED" in done.stdout
+    assert "Error: psnr cannot be measured here" in done.stderr
+    done = invoke("evaluate", model, "--metrics", "psnr,kid", "-n", 24, "-q", "--json")
+    data = json.loads(done.stdout)
+    assert (done.exit_code, data["ok"]) == (2, False)
+    assert [row["metric"] for row in data["problems"]] == ["psnr"]
+
+
+def test_nothing_that_can_be_measured_ends_with_2(invoke, model):
+    done = invoke("evaluate", model, "-q")  # its spec asks for nothing
+    assert done.exit_code == 2
+    assert "nothing can be measured here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--metrics", "kd"], "no metric 'kd'"),
+        (["--metrics", ","], "names no metric"),
+        (["--extractor", "tiny"], "no feature extractor 'tiny'"),
+        (["--set", "seed=1"], "only the place of its data"),
+        (["-n", "0"], "not a whole number from 1"),
+        (["--precision", "fp16"], "is not one of"),
+        (["--check", "-n", "10"], "-n would measure something else"),
+        (["--check", "--save"], "--save would measure something else"),
+    ],
+)
+def test_bad_input(invoke, model, args, told):
+    done = invoke("evaluate", model, *args, "-q")
+    assert done.exit_code == 2
+    assert told in done.stderr
+
+
+def test_bundled_models_are_not_written(invoke):
+    done = invoke("evaluate", "shapes-tiny", "--save", "-q")
+    assert done.exit_code == 2
+    assert "cascadezoo pull shapes-tiny --to" in done.stderr
+
+
+def test_saved_figures_are_in_the_schema(invoke, card):
+    done = invoke("evaluate", card, "--metrics", "inception-score", "-n", 24, "--save", "-q")
+    assert done.exit_code == 0, done.output
+    assert "wrote metrics.json and README.md" in done.stdout
+    data = json.loads((card / "metrics.json").read_text())
+    assert [row["metric"] for row in data["figures"]][:1] == ["kid"]
+    schema = json.loads(invoke("schema", "metrics").stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(data, schema)
+    bundled = ROOT / "cascadezoo" / "zoo" / "shapes-tiny" / "metrics.json"
+    jsonschema.validate(json.loads(bundled.read_text()), schema)
+    del data["figures"][0]["value"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, schema)
+
+
+def test_the_published_schema_is_the_one_of_the_code(invoke):
+    """Made by: cascadezoo schema metrics > docs/metrics.schema.json."""
+    published = (ROOT / "docs" / "metrics.schema.json").read_text()
+    assert json.loads(published) == json.loads(invoke("schema", "metrics").stdout)
+    assert invoke("schema", "metrics", "--kind", "flow.v1").exit_code == 2
+    assert json.loads(invoke("schema").stdout) == json.loads(invoke("schema", "spec").stdout)
+
+
+def test_a_card_that_holds(invoke, card):
+    done = invoke("evaluate", card, "--check", "-q")
+    assert done.exit_code == 0, done.output
+    assert "all 1 figures hold" in done.stdout
+    assert "not checked" in done.stdout  # the speed
+    data = json.loads(invoke("evaluate", card, "--check", "-q", "--json").stdout)
+    assert data["ok"]
+    assert [row["holds"] for row in data["figures"]] == [True, None]
+
+
+def test_a_card_that_does_not_hold_is_named_with_its_numbers(invoke, card):
+    tampered(card, value=-1.0)
+    done = invoke("evaluate", card, "--check", "-q")
+    assert done.exit_code == 1
+    line = next(row for row in done.stdout.splitlines() if row.startswith("kid.small.n24"))
+    assert "-1 " in line
+    assert "FAILS: differs by" in line
+    assert "fault: metrics.json is not what was sealed" in done.stdout
+    assert "1 of 1 figures do not hold" in done.stdout
+    data = json.loads(invoke("evaluate", card, "--check", "-q", "--json").stdout)
+    (failed,) = [row for row in data["figures"] if row["holds"] is False]
+    assert failed["difference"] == pytest.approx(failed["measured"] + 1.0)
+    assert set(failed) == {
+        *("name", "stated", "measured", "difference", "tolerance", "holds", "reason")
+    }
+
+
+def test_a_card_that_somebody_edited_is_told_how_to_seal_it(invoke, card):
+    with (card / "README.md").open("a") as file:
+        file.write("\nmine\n")
+    done = invoke("evaluate", card, "--check", "-q")
+    assert done.exit_code == 1
+    assert "cascadezoo card" in done.stderr
+    assert invoke("card", card).exit_code == 0
+    assert invoke("evaluate", card, "--check", "-q").exit_code == 0
+    assert "mine" in (card / "README.md").read_text()
+
+
+def test_the_command_on_the_card_gives_the_figure(invoke, card):
+    text = (card / "README.md").read_text()
+    line = next(row for row in text.splitlines() if "--metrics kid" in row)
+    args = line.replace("path/to/lone", str(card)).split()[1:]
+    data = json.loads(invoke(*args, "-q", "--json").stdout)
+    stated = json.loads((card / "metrics.json").read_text())["figures"][0]
+    assert data["figures"][0]["name"] == stated["name"]
+    assert data["figures"][0]["value"] == pytest.approx(stated["value"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_bundled_models_card_holds(cascadezoo):
+    done = cascadezoo("evaluate", "shapes-tiny", "--check", "-q")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all 1 figures hold" in done.stdout
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_130_and_changes_nothing(card):
+    before = {path: path.read_bytes() for path in card.rglob("*") if path.is_file()}
+    line = ["evaluate", str(card), "--metrics", "kid", "-n", "1000000", "--save"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cascadezoo", *line], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("sampling"):
+        assert process.poll() is None
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    process.stderr.close()
+    assert {path: path.read_bytes() for path in card.rglob("*") if path.is_file()} == before

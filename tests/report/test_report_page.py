@@ -1,0 +1,380 @@
+"""The page kit: escaping, tables, plots and pictures, and how they behave in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import browser
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cascadezoo.errors import InputError
+from cascadezoo.report.blocks import Cell, Column, data_uri, table
+from cascadezoo.report.html import element, escape, number, plain, spread
+from cascadezoo.report.page import Page
+from cascadezoo.report.plots import Axis, Bars, Chart, Point, Scale, Series, scale_for, thin
+from cascadezoo.report.sheet import sheet
+from cascadezoo.report.svg import draw_bars, draw_chart
+
+
+class Texts(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = ""
+
+    def handle_data(self, data: str) -> None:
+        self.found += data
+
+    def handle_starttag(self, tag, attrs):
+        assert tag == "p"
+        assert [name for name, _ in attrs] == ["title"]
+        self.title = attrs[0][1]
+
+
+@given(st.text(max_size=60))
+def test_text_comes_back_as_it_was_and_makes_no_tags(text):
+    found = Texts()
+    found.feed(element("p", text, title=text))
+    found.close()
+    assert found.found == found.title == plain(text)
+    assert plain(plain(text)) == plain(text)
+    plain(text).encode()  # no halves of surrogate pairs
+    assert not set(plain(text)) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\x00")
+
+
+def test_only_markup_is_taken_as_markup():
+    assert element("p", element("b", "1 < 2")) == "<p><b>1 &lt; 2</b></p>"
+    assert escape(str(element("b"))) == "&lt;b&gt;&lt;/b&gt;"
+    assert element("td", data_value="", hidden=True, class_=None, id=False) == (
+        '<td data-value="" hidden></td>'
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "std", "scale", "shown"),
+    [
+        (0.0148882, 0.0019562, 1000, "14.9 ± 2.0"),
+        (5.1234, 0.00123, 1, "5.1234 ± 0.0012"),
+        (512.3, 41.2, 1, "512 ± 41"),
+        (1.5, 0.0, 1, "1.50 ± 0.00"),
+        (math.nan, 0.1, 1, "not a number"),
+        (math.inf, 0.1, 1, "infinite"),
+        (1e200, 1e190, 1, "1e+200 ± 1e+190"),
+        (None, None, 1, "\N{EN DASH}"),
+    ],
+)
+def test_spread_has_the_places_that_mean_something(value, std, scale, shown):
+    assert spread(value, std, scale) == shown
+
+
+@given(st.floats() | st.integers(), st.floats(min_value=0.0))
+def test_any_number_can_be_said(value, std):
+    assert len(number(value)) < 40
+    assert len(spread(float(value) if abs(value) < 1e300 else 1.0, std)) < 60
+
+
+def test_the_policy_lets_run_what_the_page_holds_and_nothing_else():
+    text = Page("x").html()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)[1]
+    assert policy.startswith("default-src &#x27;none&#x27;")
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        inside = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+        assert len(inside) == 1
+        digest = base64.b64encode(hashlib.sha256(inside[0].encode()).digest()).decode()
+        assert f"{tag}-src &#x27;sha256-{digest}&#x27;" in policy
+    assert "style=" not in text
+    assert text.index("Content-Security-Policy") < text.index("<style>")
+
+
+def test_tables_refuse_rows_of_another_length():
+    with pytest.raises(InputError, match="1 cells under 2 columns"):
+        table([Column("a"), Column("b")], [["x"]], label="t")
+
+
+def test_pictures_lose_nothing_and_the_smaller_coding_is_taken():
+    random = np.random.default_rng(0)
+    noise = Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8))
+    flat = Image.new("RGBA", (300, 200), (1, 2, 3, 0))
+    for image in (noise, flat):
+        uri, width, height = data_uri(image)
+        assert (width, height) == image.size
+        data = base64.b64decode(uri.partition(",")[2])
+        with Image.open(io.BytesIO(data)) as found:
+            assert np.array_equal(
+                np.asarray(found.convert("RGBA")), np.asarray(image.convert("RGBA"))
+            )
+        file = io.BytesIO()
+        image.save(file, format="PNG", optimize=True)
+        assert len(data) <= file.tell()
+    with pytest.raises(InputError, match="cannot be shown"):
+        data_uri(b"<svg onload=alert(1)>")
+
+
+def test_sheets_enlarge_by_whole_factors_and_show_the_page_between():
+    images = [Image.new("RGB", (5, 5), (i, 0, 0)) for i in range(7)]
+    whole = np.asarray(sheet(images, 3, cell=12, gap=3))
+    assert whole.shape == (3 * 13 - 3, 3 * 13 - 3, 4)
+    assert set(whole[..., 3].flatten()) == {0, 255}
+    for i in range(7):
+        row, column = divmod(i, 3)
+        cell = whole[row * 13 : row * 13 + 10, column * 13 : column * 13 + 10]
+        assert (cell == [i, 0, 0, 255]).all()
+    assert whole[10:13, :, 3].max() == whole[26:, 13:, 3].max() == 0
+    assert sheet([Image.new("RGB", (1024, 512))], 4).size == (256, 128)
+
+
+# --- plots
+
+
+@given(
+    st.lists(st.floats(-1e90, 1e90), max_size=8),
+    st.booleans(),
+    st.booleans(),
+)
+def test_scales_hold_every_value_and_their_ticks(values, log, zero):
+    values = [abs(v) + 1e-90 for v in values] if log else values
+    scale = scale_for(values, Axis("x", log=log, zero=zero))
+    assert scale.low < scale.high
+    assert all(-1e-6 <= scale.place(v) <= 1 + 1e-6 for v in (*values, *scale.ticks))
+    assert len(scale.ticks) <= 24
+
+
+def test_ticks_are_round():
+    assert scale_for([0, 10], Axis("x"), tight=True).ticks == (0, 2, 4, 6, 8, 10)
+    assert scale_for([1, 1000], Axis("x", log=True), tight=True).ticks == pytest.approx(
+        (1, 3, 10, 30, 100, 300, 1000)
+    )
+    assert Scale(1.0, 100.0, log=True).place(10.0) == pytest.approx(0.5)
+
+
+def test_thinned_lines_keep_their_means():
+    points = [Point(float(i), float(i % 7)) for i in range(1001)]
+    made = thin(points, 100)
+    assert len(made) == 100
+    weights = [(i + 1) * 1001 // 100 - i * 1001 // 100 for i in range(100)]
+    mean = sum(p.y * w for p, w in zip(made, weights, strict=True)) / 1001
+    assert mean == pytest.approx(sum(p.y for p in points) / 1001)
+    assert thin(points[:3]) == points[:3]
+
+
+def chart(**changes) -> Chart:
+    series = [
+        Series("a <b>", [Point(1, 10, 2, "one"), Point(100, 20, None, "two"), Point(3, math.nan)]),
+        Series("b", [Point(5, 15), Point(6, 1e300), Point(50, 12)], joined=True),
+    ]
+    kept = {"x": Axis("parameters", log=True), "y": Axis("KID"), "series": series} | changes
+    return Chart("Title & more", **kept)
+
+
+def svg_of(markup: str) -> ET.Element:
+    found = re.search(r"<svg .*?</svg>", markup, re.S)
+    return ET.fromstring(found[0])
+
+
+def test_points_stand_where_their_numbers_say():
+    root = svg_of(draw_chart(chart(labelled=True)))
+    marks = [e for e in root.iter() if e.get("class") == "mark s0"]
+    assert len(marks) == 2  # the third is not a number
+    x, y = chart().scales()
+    for mark, (across, up) in zip(marks, [(1, 10), (100, 20)], strict=True):
+        assert float(mark.get("cx")) == pytest.approx(58 + x.place(across) * 362, abs=0.01)
+        assert float(mark.get("cy")) == pytest.approx(242 - y.place(up) * 228, abs=0.01)
+    assert marks[0].find("title").text == "one: 10.0 ± 2.0 at 1"
+    names = [e.text for e in root.iter() if e.get("class") == "name"]
+    assert names == ["one", "two"]
+    assert root.get("role") == "img"
+    assert root.find("title").text == "Title & more"
+    assert root.find("desc").text == "KID against parameters; 4 points of a <b>, b"
+
+
+def test_what_cannot_be_drawn_is_said():
+    assert chart().left_out == 2
+    assert "2 points" in draw_chart(chart())
+    empty = draw_chart(chart(series=[Series("a", [Point(-1, 1)])]))
+    assert "Nothing was recorded" in empty
+    assert "<svg" not in empty
+
+
+def test_names_never_cover_each_other():
+    points = [Point(i % 7, i // 7, None, f"a long name {i}") for i in range(49)]
+    root = svg_of(draw_chart(chart(series=[Series("a", points)], x=Axis("x"), labelled=True)))
+    boxes = [
+        (
+            float(e.get("x")),
+            float(e.get("y")) - 10,
+            float(e.get("x")) + 6.2 * len(e.text),
+            float(e.get("y")) + 2,
+        )
+        for e in root.iter()
+        if e.get("class") == "name"
+    ]
+    assert len(boxes) >= 3
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
+
+
+def test_bars_are_as_long_as_their_numbers():
+    bars = Bars("t", "%", ["a", "b"], [("one", [10, 30]), ("two", [None, 20])])
+    root = svg_of(draw_bars(bars))
+    widths = [float(e.get("width")) for e in root.iter() if "bar" in (e.get("class") or "")]
+    assert len(widths) == 3
+    assert widths[1] == pytest.approx(3 * widths[0], rel=0.01)
+    assert widths[2] == pytest.approx(2 * widths[0], rel=0.01)
+
+
+# --- in a browser
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.chromium() as found:
+        yield found
+
+
+def sample_page() -> Page:
+    page = Page(browser.HOSTILE[1], browser.HOSTILE[0])
+    for text in browser.HOSTILE:
+        page.section(text, text)
+        page.text(text, kind="note")
+        page.facts([(text, text)])
+        page.table(
+            [Column(text), Column(text, numeric=True)], [[text, Cell(text, value=text)]], label=text
+        )
+        page.picture(Image.new("RGB", (20, 10)), alt=text, caption=text)
+        page.figure(
+            chart(series=[Series(text, [Point(1, 2, 1, text)])], labelled=True),
+            Bars(text, text, [text], [(text, [3.0])]),
+        )
+    return page
+
+
+def test_hostile_text_stays_text(chromium, tmp_path: Path):
+    path = tmp_path / "page.html"
+    path.write_bytes(sample_page().html().encode())
+    with browser.opened(chromium, path) as seen:
+        seen.check()
+        assert seen.page.title() == browser.HOSTILE[1]
+        assert seen.page.locator("h1").inner_text() == browser.HOSTILE[1]
+        shown = seen.page.locator("section > p.note").all_inner_texts()
+        assert shown[:6] == browser.HOSTILE[:6]
+        assert shown[6] == "abc\\u202edcba\\u2066x\\u200b"
+        assert seen.page.locator("script").count() == 1
+        assert seen.page.locator("img").count() == len(browser.HOSTILE)
+        # Even markup that got in could not run: the policy is in force.
+        seen.page.evaluate(
+            "() => { document.body.insertAdjacentHTML('beforeend',"
+            " '<img src=x onerror=\"document.title = 1\">') }"
+        )
+        seen.page.wait_for_timeout(100)
+        assert seen.page.title() == browser.HOSTILE[1]
+        assert seen.dialogs == []
+        assert any("Content Security Policy" in m for m in seen.messages)
+    with browser.opened(chromium, path, viewport=browser.PHONE) as seen:
+        assert seen.sideways() <= 0
+
+
+COLUMNS = [Column("name"), Column("score", numeric=True)]
+ROWS = [
+    ["item 10", Cell("1,200.0", value=1200.0)],
+    ["item 9", Cell("not a number", value=math.nan)],
+    ["Item 2", -3.5],
+    ["<b>", None],
+    ["item 1", Cell("5.0 ± 1.0", value=5.0)],
+    ["item 3", 5.0],
+    ["item 4", 1e-9],
+]
+
+
+def column(seen: browser.Opened, place: int) -> list[str]:
+    return seen.page.locator(f"tbody tr > :nth-child({place})").all_inner_texts()
+
+
+def test_tables_sort_both_ways_by_click_and_by_keyboard(chromium, tmp_path: Path):
+    page = Page("sorting")
+    page.table(COLUMNS, ROWS, label="scores")
+    path = tmp_path / "page.html"
+    path.write_bytes(page.html().encode())
+    with browser.opened(chromium, path) as seen:
+        heads = seen.page.locator("thead th")
+        assert [heads.nth(i).get_attribute("aria-sort") for i in (0, 1)] == ["none", "none"]
+        heads.nth(1).locator("button").click()
+        up = ["Item 2", "item 4", "item 1", "item 3", "item 10", "item 9", "<b>"]
+        assert column(seen, 1) == up  # equal ones as they were, missing ones last
+        assert heads.nth(1).get_attribute("aria-sort") == "ascending"
+        heads.nth(1).locator("button").click()
+        assert column(seen, 1) == [
+            "item 10",
+            "item 1",
+            "item 3",
+            "item 4",
+            "Item 2",
+            "item 9",
+            "<b>",
+        ]
+        assert heads.nth(1).get_attribute("aria-sort") == "descending"
+        heads.nth(0).locator("button").focus()
+        seen.page.keyboard.press("Enter")
+        assert column(seen, 1) == [
+            "<b>",
+            "item 1",
+            "Item 2",
+            "item 3",
+            "item 4",
+            "item 9",
+            "item 10",
+        ]
+        assert [heads.nth(i).get_attribute("aria-sort") for i in (0, 1)] == ["ascending", "none"]
+        seen.page.keyboard.press("Space")
+        assert column(seen, 1)[0] == "item 10"
+        seen.check()
+
+
+def test_what_is_folded_is_open_on_paper(chromium, tmp_path: Path):
+    from cascadezoo.report.blocks import folded
+
+    page = Page("paper")
+    page.add(folded("more", element("p", "what is inside")))
+    page.table(
+        [Column(f"a wide column {i}") for i in range(12)], [["x" * 20] * 12] * 80, label="wide"
+    )
+    path = tmp_path / "page.html"
+    path.write_bytes(page.html().encode())
+    with browser.opened(chromium, path, dark=True) as seen:
+        assert not seen.page.locator("details p").is_visible()
+        sheet_of_paper = seen.page.pdf(format="A4", print_background=True)
+        assert sheet_of_paper.startswith(b"%PDF")
+        assert len(re.findall(rb"/Type\s*/Page\b", sheet_of_paper)) >= 2  # the table is not cut
+        assert not seen.page.locator("details p").is_visible()
+        seen.page.emulate_media(media="print", color_scheme="dark")
+        seen.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        assert seen.page.locator("details p").is_visible()
+        colours = seen.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+        assert colours == "rgb(255, 255, 255)"
+        box = seen.page.locator(".scroll")
+        assert box.evaluate("e => getComputedStyle(e).overflowY") == "visible"
+        assert box.evaluate("e => getComputedStyle(e).maxHeight") == "none"
+        seen.page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+        assert not seen.page.locator("details[open]").count()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_everything_can_be_read_in_light_and_dark(dark: bool, chromium, tmp_path: Path):
+    page = sample_page()
+    page.text("bad", kind="bad")
+    path = tmp_path / "page.html"
+    path.write_bytes(page.html().encode())
+    with browser.opened(chromium, path, dark=dark) as seen:
+        ratio, text = browser.least_contrast(seen)
+        assert ratio >= 4.5, text

@@ -1,0 +1,111 @@
+"""What a page is made from: metrics.json read with care, planes of features, cut samples."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cascadezoo.errors import InputError, ModelError
+from cascadezoo.report.images import cut_samples, samples_picture, to_uint8
+from cascadezoo.report.projection import pca, project
+from cascadezoo.report.recorded import read_recorded
+
+FAULTS = {
+    "no object": ([], "is 'list', not an object"),
+    "figures": ({"figures": {}}, ": figures is 'dict', not a list"),
+    "a figure": ({"figures": [3]}, ": figures.0 is 'int', not an object"),
+    "nan": (
+        {"figures": [{"name": "kid.n4", "metric": "kid", "value": float("nan"), "n": 4}]},
+        "figures.0 holds a figure that cannot be used: value",
+    ),
+    "a name": (
+        {"figures": [{"name": "fid.n4", "metric": "kid", "value": 1.0, "n": 4}]},
+        "its fields say 'kid.n4'",
+    ),
+    "seconds": (
+        {"training": {"seconds_per_epoch": {"a": "1"}}},
+        "training.seconds_per_epoch.a is '1', not a number",
+    ),
+    "huge": ({"training": {"seconds": 10**400}}, "training.seconds is 'a number beyond all"),
+    "losses": ({"training": {"losses": {"a": [1]}}}, "training.losses.a is 'list', not an object"),
+    "course": ({"course": [{"epoch": True}]}, "course.0.epoch is 'bool', not a number"),
+    "attribution": (
+        {"attribution": [{"real": 1}]},
+        "attribution.0.real is 'int', not an object",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), FAULTS.values(), ids=FAULTS)
+def test_metrics_that_are_wrong_are_refused_with_their_place(content, said, tmp_path: Path):
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=re.escape(said)):
+        read_recorded(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\x00", "1" * 5000])
+def test_metrics_that_are_no_json_are_refused(text, tmp_path: Path):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(ModelError, match=r"metrics\.json (is not JSON|is 'int', not an object)"):
+        read_recorded(tmp_path)
+
+
+def test_metrics_may_lack_anything(tmp_path: Path):
+    assert read_recorded(tmp_path) is None
+    (tmp_path / "metrics.json").write_text('{"training": {"losses": {"a": {"b": NaN}}}, "new": 1}')
+    found = read_recorded(tmp_path)
+    assert found is not None
+    assert found.figures == found.course == found.attribution == []
+    assert np.isnan(found.losses["a"]["b"])
+
+
+# --- features
+
+
+def test_the_plane_is_that_of_the_principal_components():
+    random = torch.Generator().manual_seed(0)
+    real = torch.randn(300, 12, generator=random) @ torch.randn(12, 12, generator=random) + 5
+    made = torch.randn(40, 12, generator=random)
+    plane, spots, shares = pca(real, made)
+    known = real.double().numpy()
+    values, vectors = np.linalg.eigh(np.cov(known.T))
+    assert shares == pytest.approx(values[::-1][:2] / values.sum())
+    axes = vectors[:, ::-1][:, :2]
+    axes *= np.sign(axes[np.abs(axes).argmax(0), [0, 1]])
+    assert np.allclose(plane.numpy(), (known - known.mean(0)) @ axes)
+    assert np.allclose(spots.numpy(), (made.double().numpy() - known.mean(0)) @ axes)
+    assert plane.mean(0).abs().max() < 1e-9
+
+
+def test_planes_that_cannot_be_laid_are_refused():
+    with pytest.raises(InputError, match="span no common plane"):
+        pca(torch.zeros(2, 4), torch.zeros(2, 4))
+    with pytest.raises(InputError, match="span no common plane"):
+        project(torch.zeros(9, 4), torch.zeros(2, 5), "pca", extractor="small", split="test")
+    plane, _, shares = pca(torch.ones(5, 3), torch.zeros(2, 3))
+    assert shares == (0.0, 0.0)
+    assert not plane.any()
+
+
+# --- samples out of a card's picture
+
+
+@pytest.mark.parametrize(
+    ("size", "n", "stages"), [(8, 36, 0), (16, 36, 2), (28, 7, 0), (128, 5, 0)]
+)
+def test_samples_can_be_cut_out_of_a_cards_picture(size, n, stages):
+    random = torch.Generator().manual_seed(size)
+    images = torch.rand(n, 3, size, size, generator=random) * 2 - 1
+    strip = {f"s{i}": images for i in range(stages)} or None
+    picture = samples_picture(images, strip)
+    found = cut_samples(picture, size, 9)
+    assert found is not None
+    assert len(found) == min(9, n)
+    for cut, image in zip(found, to_uint8(images), strict=False):
+        assert np.array_equal(np.asarray(cut), image.permute(1, 2, 0).numpy())
+    assert cut_samples(picture.crop((5, 5, *picture.size)), size, 9) is None

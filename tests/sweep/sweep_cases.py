@@ -1,0 +1,85 @@
+"""Sweeps that are small, and processes by what they do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BASE: dict[str, Any] = {
+    "name": "lone",
+    "data": {"source": "shapes", "config": {"size": 8, "count": 64, "test_count": 32}},
+    "stages": [
+        {
+            "name": "coarse",
+            "kind": "flow.v1",
+            "config": {"size": 4, "channels": 8, "multipliers": [1], "steps": 2},
+        },
+        {"name": "up", "kind": "pixelshuffle.v1", "config": {"hidden": 8, "blocks": 1}},
+    ],
+    "training": {
+        "batch_size": 16,
+        "losses": [],
+        "phases": [
+            {"name": "first", "train": ["coarse", "up"], "steps": 4},
+            {"name": "last", "train": ["up"], "steps": 4},
+        ],
+    },
+    "evaluation": {"metrics": [], "extractor": "small"},
+}
+
+UPSAMPLERS = {
+    "pixelshuffle": {"kind": "pixelshuffle.v1", "config": {"hidden": 8, "blocks": 1}},
+    "interpolate": {"kind": "interpolate.v1"},
+}
+
+
+def base(**changes: Any) -> dict[str, Any]:
+    """A base of one's own to spoil."""
+    data: dict[str, Any] = json.loads(json.dumps(BASE))
+    return {**data, **changes}
+
+
+def sweep(*axes: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A sweep over some axes; of two upsamplers and two seeds where none are given."""
+    found = list(axes) or [
+        {"name": "upsampler", "path": "stages.up", "values": UPSAMPLERS},
+        {"name": "seed", "path": "seed", "values": [0, 1]},
+    ]
+    return {"name": "mini", "base": base(), "axes": found, **changes}
+
+
+def axis(name: str, path: str, values: Any) -> dict[str, Any]:
+    return {"name": name, "path": path, "values": values}
+
+
+def processes(*parts: str) -> list[int]:
+    """The processes whose command line holds all of some texts."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                dead = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            except OSError:
+                continue
+            if all(part in line for part in parts) and not dead:
+                found.append(int(folder.name))
+    return found
+
+
+def parent(pid: int) -> int:
+    return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def wait_for(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What a condition gives, as soon as it holds."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = holds()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass in time")

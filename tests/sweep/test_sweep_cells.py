@@ -1,0 +1,232 @@
+"""From a sweep file to cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sweep_cases import UPSAMPLERS, axis, base, sweep
+
+from cascadezoo.errors import InputError, SpecError
+from cascadezoo.spec import load_spec
+from cascadezoo.sweep.cells import load_sweep
+from cascadezoo.sweep.paths import canonical, fault_of, nearest, put
+from cascadezoo.sweep.spec import SweepSpec, shipped_sweeps
+
+
+def faults(data) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        load_sweep(data)
+    return [str(problem) for problem in caught.value.problems]
+
+
+# --- cells
+
+
+def test_every_combination_in_order():
+    made = load_sweep(sweep())
+    assert [cell.name for cell in made.cells] == [
+        "pixelshuffle-s0",
+        "pixelshuffle-s1",
+        "interpolate-s0",
+        "interpolate-s1",
+    ]
+    assert made.cells[1].labels == {"upsampler": "pixelshuffle", "seed": "s1"}
+    assert [cell.spec["seed"] for cell in made.cells] == [0, 1, 0, 1]
+    assert (made.axes, made.seed_axes, made.stage_axes) == (
+        ["upsampler", "seed"],
+        ["seed"],
+        ["upsampler"],
+    )
+
+
+def test_cells_are_resolved_specs_of_their_own():
+    made = load_sweep(sweep())
+    for cell in made.cells:
+        resolved = load_spec(cell.spec)
+        assert resolved.spec.to_dict() == cell.spec
+        assert (resolved.spec.digest(), resolved.spec.training_digest()) == (
+            cell.digest,
+            cell.training_digest,
+        )
+        assert cell.spec["name"] == f"mini-{cell.name}"
+    assert len({cell.training_digest for cell in made.cells}) == 4
+
+
+def test_a_stage_alternative_keeps_the_name_and_replaces_the_rest():
+    (_, cell) = load_sweep(sweep(axis("up", "stages.1", UPSAMPLERS))).cells
+    stage = cell.spec["stages"][1]
+    assert (stage["name"], stage["kind"]) == ("up", "interpolate.v1")
+    assert "hidden" not in stage["config"]
+
+
+def test_stages_without_parameters_leave_the_phases():
+    (learns, still) = load_sweep(sweep(axis("up", "stages.up", UPSAMPLERS))).cells
+    assert [p["train"] for p in learns.spec["training"]["phases"]] == [["coarse", "up"], ["up"]]
+    assert [p["train"] for p in still.spec["training"]["phases"]] == [["coarse"]]
+
+
+def test_an_alternative_brings_settings_of_its_own():
+    values = {
+        "slow": {
+            "stage": UPSAMPLERS["pixelshuffle"],
+            "settings": {"training.optimizer.lr": 1e-4, "training.phases.first.steps": 7},
+        },
+        "plain": UPSAMPLERS["pixelshuffle"],
+    }
+    slow, plain = load_sweep(sweep(axis("up", "stages.up", values))).cells
+    assert slow.spec["training"]["optimizer"]["lr"] == 1e-4
+    assert slow.spec["training"]["phases"][0]["steps"] == 7
+    assert plain.spec["training"]["optimizer"]["lr"] == 2e-4
+    assert plain.spec["training"]["phases"][0]["steps"] == 4
+
+
+def test_an_axis_within_a_stage_that_another_axis_replaces():
+    made = load_sweep(
+        sweep(
+            axis("factor", "stages.up.config.hidden", [4, 8]),
+            axis("up", "stages.up", {"shuffle": {"kind": "pixelshuffle.v1"}}),
+        )
+    )
+    assert [c.spec["stages"][1]["config"]["hidden"] for c in made.cells] == [4, 8]
+
+
+def test_an_axis_within_phases_that_the_base_leaves_to_their_default():
+    data = base()
+    del data["training"]["phases"]
+    made = load_sweep(
+        sweep(
+            axis("epochs", "training.phases.coarse.epochs", [1, 2]),
+            axis("lr", "training.optimizer.lr", [0.001, 0.002]),
+            base=data,
+        )
+    )
+    phases = [cell.spec["training"]["phases"] for cell in made.cells]
+    assert [[p["epochs"] for p in rows] for rows in phases] == [
+        [1, 35, 30],
+        [1, 35, 30],
+        [2, 35, 30],
+        [2, 35, 30],
+    ]
+    assert [rows[0]["optimizer"]["lr"] for rows in phases] == [0.001, 0.002] * 2
+
+
+def test_labels_of_values():
+    rows = axis("values", "training.ema", {"none": None, "long": {"decay": 0.9}})
+    lr = axis("lr", "training.optimizer.lr", [1e-05, 0.001])
+    flip = axis("flip", "data.flip", [True, False])
+    names = [cell.name for cell in load_sweep(sweep(rows, lr, flip)).cells]
+    assert names[:3] == ["none-1e-05-true", "none-1e-05-false", "none-0.001-true"]
+    assert len(names) == 8
+
+
+def test_settings_of_the_sweep_and_of_the_command_line():
+    made = load_sweep(sweep(settings={"training.batch_size": 8}), settings=["evaluation.seed=20"])
+    assert {c.spec["training"]["batch_size"] for c in made.cells} == {8}
+    assert {c.spec["evaluation"]["seed"] for c in made.cells} == {20}
+
+
+def test_excluded_combinations():
+    made = load_sweep(
+        sweep(exclude=[{"upsampler": "interpolate", "seed": ["s1"]}, {"seed": ["s0"]}])
+    )
+    assert [cell.name for cell in made.cells] == ["pixelshuffle-s1"]
+
+
+def test_parameters_are_matched_in_every_cell():
+    values = {
+        "shuffle": {"kind": "pixelshuffle.v1"},
+        "resnet": {"kind": "resnet-upsampler.v1"},
+        "interpolate": {"kind": "interpolate.v1"},
+    }
+    made = load_sweep(sweep(axis("up", "stages.up", values), match_parameters={"up": 40_000}))
+    from cascadezoo.sweep.plans import plan_cells
+
+    plans = plan_cells(made.cells, device="cpu")
+    counts = [plans[cell.name].stages[1].parameters for cell in made.cells]
+    assert counts[:2] == pytest.approx([40_000] * 2, rel=0.1)
+    assert counts[2] == 0
+
+
+def test_parameters_that_cannot_be_matched_name_the_alternative():
+    values = {"shuffle": {"kind": "pixelshuffle.v1"}, "interpolate": {"kind": "interpolate.v1"}}
+    data = sweep(axis("up", "stages.up", values), match_parameters={"up": 1, "nix": 5})
+    (unknown,) = faults(data)
+    assert (
+        unknown
+        == "match_parameters.nix: 'nix' is not a stage of the base (there are 'coarse', 'up')"
+    )
+    data["match_parameters"] = {"up": 1}
+    (told,) = faults(data)
+    assert told.startswith("cell shuffle: match_parameters: stage 'up'")
+
+
+def test_changed_evaluation_is_the_same_training():
+    first, other = load_sweep(sweep()), load_sweep(sweep(), settings=["evaluation.seed=20"])
+    assert first.digest == other.digest
+    assert first.cells[0].digest != other.cells[0].digest
+    assert load_sweep(sweep(), settings=["training.batch_size=8"]).digest != first.digest
+
+
+def test_a_base_beside_the_file(tmp_path: Path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "base.json").write_text(json.dumps(base()))
+    path = tmp_path / "deep" / "sweep.json"
+    path.write_text(json.dumps(sweep(base="base.json")))
+    assert len(load_sweep(path).cells) == 4
+
+
+def test_a_sweep_as_a_model():
+    spec = SweepSpec.model_validate(sweep())
+    assert load_sweep(spec).digest == load_sweep(sweep()).digest
+    assert SweepSpec.model_validate(spec.to_dict()) == spec
+
+
+def test_shipped_sweeps_hold_together():
+    assert "shapes-ablation-tiny" in shipped_sweeps()
+    for name in shipped_sweeps():
+        assert load_sweep(name).name == name
+
+
+def test_choosing_cells():
+    made = load_sweep(sweep())
+    assert [c.name for c in made.choose(["upsampler=interpolate"])] == [
+        "interpolate-s0",
+        "interpolate-s1",
+    ]
+    assert [c.name for c in made.choose(["seed=s1", "upsampler=interpolate,pixelshuffle"])] == [
+        "pixelshuffle-s1",
+        "interpolate-s1",
+    ]
+    with pytest.raises(InputError, match="has no 'dae'") as caught:
+        made.choose(["upsampler=dae"])
+    assert caught.value.hint == "there are pixelshuffle, interpolate"
+    with pytest.raises(InputError, match="not of the form AXIS=LABEL"):
+        made.choose(["interpolate"])
+    with pytest.raises(InputError, match="no cell of mini is left"):
+        made.choose(["seed=s0", "seed=s1"])
+
+
+# --- paths
+
+TREE = {"seed": 0, "stages": [{"name": "up", "config": {"hidden": 3}}], "publish": None}
+
+
+def test_paths_of_a_tree():
+    assert canonical(TREE, "stages.up.config") == canonical(TREE, "stages.0.config")
+    assert fault_of(TREE, "stages.up.config.hidden") is None
+    assert fault_of(TREE, "publish.to") is None
+    assert fault_of(TREE, "stages.down") == "stages has no 'down'"
+    assert fault_of(TREE, "seed.a") == "seed is a value that has no parts"
+    assert fault_of(TREE, "nix") == "the spec has no 'nix'"
+    assert nearest(TREE, "stages.up.conf.hidden") == "stages.up.config.hidden"
+    assert nearest(TREE, "zzz") is None
+
+
+def test_putting_a_value_leaves_the_rest_alone():
+    data = {"stages": [{"name": "up"}]}
+    put(data, "stages.up.config.hidden", 5, TREE)
+    assert data == {"stages": [{"name": "up", "config": {"hidden": 5}}]}
+    with pytest.raises(LookupError):
+        put(data, "stages.down.config", 1, TREE)

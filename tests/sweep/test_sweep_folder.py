@@ -1,0 +1,231 @@
+"""The folder of a sweep: whose it is, what is read of it, what is not done again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from sweep_cases import UPSAMPLERS, axis, base, sweep
+
+from cascadezoo.build import build_cascade
+from cascadezoo.errors import InputError, RunFolderError, RunLocked, SpecError
+from cascadezoo.sweep.cells import load_sweep
+from cascadezoo.sweep.folder import CellNote, SweepFolder
+from cascadezoo.sweep.reading import is_done, read_cell
+from cascadezoo.sweep.results import SweepResults
+from cascadezoo.sweep.run import run_sweep
+
+EVALUATION = {
+    "extractor": "small",
+    "samples": 20,
+    "subset_size": 10,
+    "in_loop": {"every_epochs": 1, "samples": 12, "subsets": 4, "subset_size": 6},
+}
+DATA = sweep(axis("up", "stages.up", UPSAMPLERS), base=base(evaluation=EVALUATION))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep whose two cells were built in this process, which is what their processes do."""
+    out = tmp_path_factory.mktemp("sweep") / "mini"
+    made = load_sweep(DATA)
+    folder = SweepFolder(out)
+    with folder.locked():
+        folder.begin(made, "2026-01-01T00:00:00+00:00")
+        for cell in made.cells:
+            build_cascade(folder.spec(cell.name), folder.run(cell.name).path, device="cpu")
+    return out
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "mini")
+    return tmp_path / "mini"
+
+
+@contextmanager
+def unchanged(folder: Path) -> Iterator[None]:
+    def look() -> dict[str, bytes]:
+        return {
+            str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"
+        }
+
+    before = look()
+    yield
+    assert look() == before
+
+
+def test_finished_cells_are_not_built_again(copied: Path):
+    ended = []
+    with unchanged(copied / "cells"):
+        found = run_sweep(DATA, copied, on_cell=ended.append)
+    assert ended == []
+    assert [cell.state for cell in found.cells] == ["done", "done"]
+    assert SweepResults.from_dict(json.loads((copied / "results.json").read_bytes())) == found
+    assert found.started == "2026-01-01T00:00:00+00:00"
+    for name in ("results.csv", "RESULTS.md", "results.html"):
+        assert (copied / name).stat().st_size > 500
+    assert f"![{'kid parameters'}](plots/" in (copied / "RESULTS.md").read_text()
+
+
+def test_a_cell_is_read_as_it_was_measured(finished: Path):
+    cell = load_sweep(DATA).cells[0]
+    metrics = json.loads((finished / "cells/pixelshuffle/model/metrics.json").read_bytes())
+    found = read_cell(finished, cell)
+    kid = metrics["figures"][0]
+    assert (found.kid, found.kid_std, found.kid_name) == (kid["value"], kid["std"], kid["name"])
+    assert [(s.name, s.parameters) for s in found.stages] == [
+        (row["name"], row["parameters"]) for row in metrics["stages"]
+    ]
+    assert found.parameters == sum(row["parameters"] for row in metrics["stages"])
+    # Two phases of one epoch each: four steps of 16 images of 64.
+    assert [(p.epoch, p.phase, p.name) for p in found.course] == [
+        (1.0, "first", "kid.small.n12"),
+        (2.0, "last", "kid.small.n12"),
+    ]
+    values = [row["figure"]["value"] for row in metrics["course"]]
+    assert [p.value for p in found.course] == values
+    assert found.kid_mean == pytest.approx(sum(values) / 2)
+    assert found.kid_mean_name == "kid.small.n12"
+    seconds = metrics["training"]["seconds_per_epoch"]
+    assert found.seconds_per_epoch == pytest.approx(sum(seconds.values()) / 2, abs=1e-3)
+    assert found.phase_seconds == seconds
+    assert 0 < found.course[0].seconds < found.course[1].seconds
+    assert found.training_seconds == metrics["training"]["seconds"]
+    assert found.images_per_second is not None
+
+
+def test_changed_figures_are_those_of_a_cell_to_do_again(copied: Path):
+    other = load_sweep(DATA, settings=["evaluation.seed=7"])
+    folder = SweepFolder(copied)
+    folder.check(other)
+    assert not any(is_done(folder.run(cell.name), cell) for cell in other.cells)
+    assert read_cell(copied, other.cells[0], state="stopped").kid is None
+
+
+def test_a_sweep_may_grow(copied: Path):
+    grown = load_sweep(
+        {
+            **DATA,
+            "axes": [axis("up", "stages.up", {**UPSAMPLERS, "more": UPSAMPLERS["pixelshuffle"]})],
+        }
+    )
+    SweepFolder(copied).check(grown)
+    assert [is_done(SweepFolder(copied).run(c.name), c) for c in grown.cells] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": "other"}, "one of 'mini' and not of 'other'"),
+        (
+            {"settings": {"training.batch_size": 8}},
+            "one whose cell 'pixelshuffle' is trained otherwise",
+        ),
+        (
+            {"exclude": [{"up": "interpolate"}]},
+            "one with the cell 'interpolate', which this one does not",
+        ),
+    ],
+)
+def test_the_folder_of_another_sweep(copied: Path, changes, told):
+    with unchanged(copied), pytest.raises(RunFolderError, match=told) as caught:
+        run_sweep({**DATA, **changes}, copied)
+    assert caught.value.hint == "choose another folder with -o DIR, or start over with --fresh"
+
+
+def test_folders_that_are_no_sweeps(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    for fresh in (False, True):
+        with (
+            unchanged(tmp_path),
+            pytest.raises(RunFolderError, match="not a sweep's folder, and it is not empty"),
+        ):
+            run_sweep(DATA, tmp_path, fresh=fresh)
+    with pytest.raises(RunFolderError, match="is a file"):
+        run_sweep(DATA, tmp_path / "thesis.tex")
+
+
+def test_a_folder_in_which_a_sweep_is_at_work(copied: Path):
+    with FileLock(copied / ".lock"), pytest.raises(RunLocked, match="another sweep is at work"):
+        run_sweep(DATA, copied)
+
+
+def test_a_damaged_sweep_file_is_told_and_the_cells_are_kept(copied: Path):
+    (copied / "sweep.json").write_text('{"name": "mini"}')
+    with pytest.raises(RunFolderError, match=r"sweep\.json cannot be understood") as caught:
+        run_sweep(DATA, copied)
+    assert "remove that file: the cells are kept" in str(caught.value.hint)
+    (copied / "sweep.json").unlink()
+    assert [cell.state for cell in run_sweep(DATA, copied).cells] == ["done", "done"]
+
+
+def test_damaged_cells_are_failed_and_name_what_is_damaged(copied: Path):
+    cells = load_sweep(DATA).cells
+    (copied / "cells/pixelshuffle/model/metrics.json").write_text('{"figures": [{}]}')
+    (copied / "cells/interpolate/run.json").write_text("[")
+    for cell, told in zip(
+        cells, ("cells/pixelshuffle is damaged", "run.json cannot be understood"), strict=True
+    ):
+        found = read_cell(copied, cell)
+        assert found.state == "failed"
+        assert told in str(found.error)
+        assert [stage.kind for stage in found.stages] == [s["kind"] for s in cell.spec["stages"]]
+
+
+def test_fresh_removes_what_sweeps_made_and_nothing_else(copied: Path):
+    run_sweep(DATA, copied)
+    (copied / "notes.txt").write_text("mine")
+    (copied / "cells/pixelshuffle/notes.txt").write_text("mine")
+    made = load_sweep(DATA)
+    folder = SweepFolder(copied)
+    folder.clear([made.cells[1]])
+    assert is_done(folder.run("pixelshuffle"), made.cells[0])
+    assert not (copied / "cells/interpolate").exists()
+    folder.clear()
+    left = sorted(str(p.relative_to(copied)) for p in copied.rglob("*") if p.is_file())
+    assert [name for name in left if not name.endswith(".lock")] == [
+        "cells/pixelshuffle/notes.txt",
+        "notes.txt",
+    ]
+
+
+def test_fresh_waits_for_no_cell_that_is_at_work(copied: Path):
+    with FileLock(copied / "cells/pixelshuffle/.lock"), pytest.raises(RunLocked):
+        run_sweep(DATA, copied, fresh=True)
+    assert is_done(SweepFolder(copied).run("pixelshuffle"), load_sweep(DATA).cells[0])
+
+
+def test_failures_are_remembered_for_the_spec_that_failed(copied: Path):
+    made = load_sweep(DATA)
+    folder = SweepFolder(copied)
+    folder.clear([made.cells[1]])
+    folder.write_notes({"interpolate": CellNote("failed", "no room", made.cells[1].digest)})
+    found = run_sweep(DATA, copied, retry=False)
+    assert [(c.state, c.error) for c in found.cells] == [("done", None), ("failed", "no room")]
+    assert [c.name for c in found.failed] == ["interpolate"]
+    (copied / "state.json").write_text('{"interpolate": {"nix": 1}}')
+    with pytest.raises(RunFolderError, match=r"state\.json cannot be understood"):
+        run_sweep(DATA, copied, retry=False)
+
+
+def test_what_no_machine_can_hold_is_told_before_anything_is_written(tmp_path: Path):
+    values = {"fine": 8, "huge": 200_000, "vast": 10**9}
+    data = sweep(axis("width", "stages.coarse.config.channels", values))
+    with pytest.raises(SpecError) as caught:
+        run_sweep(data, tmp_path / "mini", device="cpu")
+    assert [p.path for p in caught.value.problems] == ["cell huge", "cell vast"]
+    assert not (tmp_path / "mini" / "cells").exists()
+
+
+def test_calls_that_make_no_sense(tmp_path: Path):
+    with pytest.raises(InputError, match="at least one cell"):
+        run_sweep(DATA, tmp_path, jobs=0)
+    with pytest.raises(InputError, match="not Ray"):
+        run_sweep(DATA, tmp_path, ray_address="auto")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,86 @@
+"""Sweeps on Ray: a real cluster of two nodes in processes of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sweep_cases import processes, sweep, wait_for
+
+from cascadezoo.errors import InputError, ResourceError
+from cascadezoo.sweep.on_ray import RayExecutor
+from cascadezoo.sweep.run import run_sweep
+from cascadezoo.sweep.spec import ResourceSpec
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install ray"
+)
+RAY = ("raylet", "gcs_server")
+
+
+@pytest.mark.slow
+@needs_ray
+def test_a_worker_that_is_killed_an_interruption_and_nothing_left_behind(tmp_path: Path):
+    before = set(processes(RAY[0])) | set(processes(RAY[1]))
+    out = tmp_path / "ray"
+    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    env.pop("RAY_ADDRESS", None)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(Path(__file__).with_name("ray_driver.py")), str(out)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["states"] == {"few-s0": "done", "many-s0": "failed", "some-s0": "done"}
+    assert told["error"].startswith("its Ray worker died: ")
+    assert "| many-s0 |".replace("many-s0", "`many-s0`") in (out / "RESULTS.md").read_text()
+    # The build that the dead worker had started wrote a checkpoint and left.
+    assert told["interrupted"] == "stopped by SIGINT; 2 of 3 cells are done"
+    assert told["stopped"] == {"few-s0": "done", "many-s0": "stopped", "some-s0": "done"}
+    log = (out / "cells/many-s0.log").read_text()
+    assert int(re.findall(r"going on at (\d+)", log)[-1]) > 0
+    wait_for(lambda: not (set(processes(RAY[0])) | set(processes(RAY[1]))) - before)
+    assert processes(str(out)) == []
+
+
+@needs_ray
+def test_resources_that_no_machine_of_the_cluster_has(tmp_path: Path):
+    resources = ResourceSpec(cpus=4, gpus=0.5, memory_gib=2.0)
+    executor = RayExecutor(None, resources, tmp_path / ".stop")
+    gib = 2**30
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "memory": 8 * gib}},
+        {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0, "memory": 8 * gib}},
+        {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 8.0, "memory": 8 * gib}},
+    ]
+    with pytest.raises(ResourceError, match=r"asks for 4 CPU, 0\.5 GPU, 2 GiB of memory"):
+        executor.require_room(nodes)
+    nodes[2]["Alive"] = True
+    executor.require_room(nodes)
+
+
+@needs_ray
+@pytest.mark.parametrize("place", ["127.0.0.1:9", "ray://127.0.0.1:9", "ray://[::1]:9"])
+def test_a_cluster_that_does_not_answer(tmp_path: Path, place: str):
+    executor = RayExecutor(None, ResourceSpec(), tmp_path / ".stop", place)
+    with pytest.raises(InputError) as caught, executor:
+        raise AssertionError("it was joined")
+    assert caught.value.what.startswith(f"no Ray cluster answers at {place}: ")
+    assert "ray start --head" in str(caught.value.hint)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_without_ray(tmp_path: Path):
+    with pytest.raises(InputError, match="ray is not installed") as caught:
+        run_sweep(sweep(), tmp_path / "out", executor="ray")
+    assert caught.value.hint == "pip install 'cascadezoo[ray]'"

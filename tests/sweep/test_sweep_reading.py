@@ -1,0 +1,33 @@
+"""What is taken from a finished cell."""
+
+from __future__ import annotations
+
+import json
+
+from cascadezoo.run import RunFolder, RunState
+from cascadezoo.sweep.cells import Cell
+from cascadezoo.sweep.reading import read_cell
+
+
+def test_lpips_is_that_of_the_whole_cascade(tmp_path):
+    """Whatever parts a metric tells besides: each stage, and the plain enlargement."""
+    spec = {"stages": [{"name": "coarse", "kind": "dae.v1"}]}
+    cell = Cell("one", {}, spec, "d" * 64, "t" * 64)
+    run = RunFolder(tmp_path / "cells" / "one")
+    run.model.mkdir(parents=True)
+    state = RunState("one", "t" * 64, "d" * 64, "done", "0.1.0")
+    run.write_state(state)
+    names = ["lpips.vgg.n9.up", "lpips.vgg.n9.refine", "lpips.vgg.n9", "lpips.vgg.n9.bicubic"]
+    figures = [
+        {"name": name, "metric": "lpips", "value": float(number)}
+        for number, name in enumerate(names)
+    ]
+    metrics = {
+        "figures": figures,
+        "stages": [{"name": "coarse", "kind": "dae.v1", "parameters": 5}],
+        "training": {"seconds": 1.0, "seconds_per_epoch": {}},
+    }
+    (run.model / "metrics.json").write_text(json.dumps(metrics))
+    found = read_cell(tmp_path, cell)
+    assert (found.state, found.error) == ("done", None)
+    assert (found.lpips, found.lpips_name) == (2.0, "lpips.vgg.n9")

@@ -1,0 +1,216 @@
+"""What is read of run folders, how cells are grouped, and what the statistics say."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from cascadezoo.sweep.results import CellResult, StageRow, SweepResults, spread, summarize
+from cascadezoo.sweep.statistics import EXACT, correlate, eta_squared, spearman
+
+
+def cell(generator: str, seed: int, parameters: int, kid: float | None, **rest) -> CellResult:
+    found = {
+        "state": "done" if kid is not None else "failed",
+        "kid_name": None if kid is None else "kid.small.n64",
+        "stages": [StageRow(name="coarse", kind=f"{generator}.v1", parameters=parameters)],
+        **rest,
+    }
+    return CellResult(
+        name=f"{generator}-s{seed}",
+        labels={"generator": generator, "seed": f"s{seed}"},
+        run=f"cells/{generator}-s{seed}",
+        parameters=parameters if kid is not None else None,
+        kid=kid,
+        **found,
+    )
+
+
+def results(cells: list[CellResult]) -> SweepResults:
+    return summarize(
+        cells,
+        name="mini",
+        description="",
+        axes=["generator", "seed"],
+        seed_axes=["seed"],
+        stage_axes=["generator"],
+        settings={"batch": 16},
+        machine={"cores": 2},
+        started="2026-01-01T00:00:00+00:00",
+    )
+
+
+THREE = [
+    cell("dae", 0, 100, 0.5, lpips=0.2),
+    cell("dae", 1, 100, 0.3),
+    cell("flow", 0, 200, 0.2),
+    cell("flow", 1, 200, None, error="killed"),
+    cell("resnet", 0, 300, 0.1),
+    cell("resnet", 1, 300, 0.14),
+]
+
+
+def test_groups_leave_the_seeds_out():
+    found = results(THREE)
+    assert [g.name for g in found.groups] == ["dae", "flow", "resnet"]
+    dae, flow, _ = found.groups
+    assert (dae.labels, dae.cells, dae.count) == ({"generator": "dae"}, ["dae-s0", "dae-s1"], 2)
+    assert dae.mean("kid") == pytest.approx(0.4)
+    assert dae.std("kid") == pytest.approx(np.std([0.5, 0.3], ddof=1))
+    assert dae.spreads["lpips"].count == 1
+    assert (flow.count, flow.mean("kid"), flow.std("kid"), flow.mean("lpips")) == (
+        1,
+        0.2,
+        None,
+        None,
+    )
+    assert [c.name for c in found.failed] == ["flow-s1"]
+
+
+def test_seeds_count_as_one_point_of_the_correlation():
+    found = results(THREE).correlation
+    assert found is not None
+    assert (found.n, found.rho) == (3, -1.0)
+    # Of three points, one of the six orders is as far as this, and one as far the other way.
+    assert found.p == pytest.approx(2 / 6)
+    assert [(w.label, w.n, w.rho) for w in found.within] == [
+        ("dae", 1, None),
+        ("flow", 1, None),
+        ("resnet", 1, None),
+    ]
+
+
+def test_figures_of_different_names_are_not_put_together():
+    other = dataclasses.replace(THREE[4], kid_name="kid.inception.n64")
+    found = results([*THREE[:4], other, THREE[5]])
+    assert found.correlation is None
+    assert "kid.inception.n64, kid.small.n64" in found.notes[0]
+
+
+def test_unfinished_cells_are_told():
+    found = results([*THREE[:5], dataclasses.replace(THREE[5], state="waiting", kid=None)])
+    assert found.notes == ["1 of 6 cells have not been finished."]
+
+
+def test_results_survive_json():
+    found = results(THREE)
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    assert SweepResults.from_dict(json.loads(text)) == found
+
+
+def test_too_few_points_for_a_correlation():
+    assert results(THREE[:4]).correlation is None
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+def test_spread_is_that_of_numpy(values):
+    found = spread(values)
+    assert found is not None
+    assert found.mean == pytest.approx(np.mean(values), rel=1e-9, abs=1e-9)
+    if len(values) > 1:
+        assert found.std == pytest.approx(np.std(values, ddof=1), rel=1e-6, abs=1e-6)
+    else:
+        assert found.std is None
+
+
+# --- Spearman
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(3, 30).flatmap(
+        lambda n: st.tuples(*(st.lists(st.integers(0, 9), min_size=n, max_size=n) for _ in "xy"))
+    )
+)
+def test_rho_is_that_of_scipy(pair):
+    x, y = pair
+    rho, p, method = spearman(x, y)
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert (rho, p, method) == (None, None, None)
+        return
+    expected = stats.spearmanr(x, y)
+    assert rho == pytest.approx(expected.statistic, abs=1e-9)
+    if method == "t":
+        assert p == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", range(3, EXACT))
+def test_small_p_values_are_those_of_all_permutations(n):
+    rng = random.Random(n)
+    x = list(range(n))
+    y = [rng.randrange(4) for _ in range(n)]
+    y[0], y[1] = 0, 3
+    rho, p, method = spearman(x, y)
+    far = [
+        abs(stats.spearmanr(x, order).statistic) >= abs(rho) - 1e-9
+        for order in itertools.permutations(y)
+    ]
+    assert method == "exact"
+    assert p == pytest.approx(np.mean(far))
+
+
+def test_p_of_a_monotone_row():
+    assert spearman(range(12), range(12)) == (1.0, 2 / math.factorial(12), "exact")
+    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == (-1.0, pytest.approx(2 / 24), "exact")
+
+
+def test_p_values_are_uniform_where_nothing_goes_together():
+    rng = np.random.default_rng(0)
+    found = [
+        spearman(list(range(6)), list(rng.permutation(6).astype(float)))[1] for _ in range(400)
+    ]
+    assert np.mean([p <= 0.05 for p in found]) < 0.08
+    assert 0.4 < np.mean(found) < 0.65
+
+
+# --- eta squared
+
+
+def naive_eta(labels, values) -> float:
+    total = sum((v - np.mean(values)) ** 2 for v in values)
+    within = 0.0
+    for label in set(labels):
+        rows = [v for name, v in zip(labels, values, strict=True) if name == label]
+        within += sum((v - np.mean(rows)) ** 2 for v in rows)
+    return 1 - within / total
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-50, 50)), min_size=2, max_size=20))
+def test_eta_squared_is_the_naive_formula(rows):
+    labels, values = zip(*rows, strict=True)
+    found = eta_squared(labels, values)
+    if len(set(labels)) < 2 or len(set(values)) < 2:
+        assert found is None
+    else:
+        assert found == pytest.approx(naive_eta(labels, values), abs=1e-9)
+        assert 0 <= found <= 1
+
+
+def test_shares_of_variance_find_the_axis_that_matters():
+    points, cells = [], []
+    for generator, up, seed in itertools.product("gh", "uv", (0, 1)):
+        labels = {"generator": generator, "up": up, "seed": f"s{seed}"}
+        kid = (generator == "h") * 1.0 + (up == "v") * 0.1 + seed * 0.001
+        cells.append((labels, kid))
+        if seed == 0:
+            points.append((labels, 10 + (up == "v"), kid))
+    found = correlate(points, cells, axes=["generator", "up", "seed"], within=["generator", "up"])
+    assert found is not None
+    assert found.explained["generator"] == pytest.approx(1 / (1 + 0.01 + 1e-6))
+    assert found.explained["up"] == pytest.approx(0.01 / (1 + 0.01 + 1e-6))
+    assert sum(found.explained.values()) == pytest.approx(1)
+    assert [(w.axis, w.label, w.n) for w in found.within] == [
+        ("generator", "g", 2),
+        ("generator", "h", 2),
+        ("up", "u", 2),
+        ("up", "v", 2),
+    ]
