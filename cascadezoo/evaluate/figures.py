@@ -51,7 +51,7 @@ class Figure(Model):
     """How many generated images it was measured on."""
 
     std: Annotated[float, Field(ge=0)] | None = None
-    """The spread of the value over subsets."""
+    """The spread of the value: over subsets, or its standard error; the metric's page tells."""
 
     tolerance: Annotated[float, Field(ge=0)] | None = None
     """By how much the value may differ when it is measured again; None where that says nothing,

@@ -8,11 +8,11 @@ import torch
 
 from cascadezoo.data.base import ImageData
 from cascadezoo.errors import InputError
-from cascadezoo.evaluate.evaluate import evaluate_kid, evaluate_kid_quickly, measure_sampling
+from cascadezoo.evaluate.evaluate import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features import load_extractor
 from cascadezoo.evaluate.kid import kernel_inception_distance
 from cascadezoo.evaluate.psnr import psnr
-from cascadezoo.evaluate.real import choose_real, real_features
+from cascadezoo.evaluate.real import choose_real, real_features, real_statistics
 
 
 def data(count=200, size=8, seed=0, split="train"):
@@ -55,6 +55,7 @@ def test_figure_tells_how_it_was_got(means):
         "metric": "kid",
         "value": kid.mean,
         "std": kid.std,
+        "tolerance": kid.std,
         "n": 100,
         "n_real": 100,
         "extractor": "means",
@@ -163,7 +164,8 @@ def test_real_features_are_made_once(means, tmp_path):
     assert counting.images == 150
     assert torch.equal(real_features(real, counting, count=150, cache=tmp_path), first)
     assert counting.images == 150
-    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+    (folder,) = tmp_path.iterdir()
+    assert [path.name for path in folder.iterdir()] == ["000000.safetensors"]
 
 
 def test_whatever_changes_features_makes_them_anew(means, tmp_path):
@@ -172,19 +174,93 @@ def test_whatever_changes_features_makes_them_anew(means, tmp_path):
     before = counting.images
     real_features(data(seed=1), counting, count=100, cache=tmp_path)
     real_features(data(split="test"), counting, count=100, cache=tmp_path)
-    real_features(data(), counting, count=99, cache=tmp_path)
     real_features(data(), counting, count=100, precision="bf16", cache=tmp_path)
     means.version = "v2"
     real_features(data(), counting, count=100, cache=tmp_path)
     means.sha256 = "1" * 64
     real_features(data(), counting, count=100, cache=tmp_path)
-    assert counting.images - before == 5 * 100 + 99
+    assert counting.images - before == 5 * 100
+
+
+def test_a_change_of_the_resolution_makes_features_anew(means, tmp_path):
+    counting = Counting(means)
+    real = data()
+    doubled = ImageData(real.images.repeat(2, axis=2).repeat(2, axis=3), None, "train")
+    for each in (real, doubled):
+        real_features(each, counting, count=100, cache=tmp_path)
+    assert counting.images == 200
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_only_what_is_missing_is_made(means, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascadezoo.evaluate.real.BLOCK", 40)
+    counting, real = Counting(means), data()
+    whole = means(torch.from_numpy(real.images[choose_real(200, 200)]))
+    made = 0
+    for count, more in ((50, 50), (30, 0), (64, 14), (200, 136), (150, 0)):
+        found = real_features(real, counting, count=count, cache=tmp_path)
+        assert torch.equal(found, whole[:count])
+        made += more
+        assert counting.images == made
+    (folder,) = tmp_path.iterdir()
+    assert len(list(folder.iterdir())) == 5
+
+
+def test_an_interrupted_extraction_goes_on_where_it_was(means, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascadezoo.evaluate.real.BLOCK", 40)
+
+    class Stopping(type(means)):
+        seen = 0
+
+        def features(self, images):
+            type(self).seen += len(images)
+            if self.seen > 100:
+                raise KeyboardInterrupt
+            return super().features(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        real_features(data(), Stopping(), cache=tmp_path)
+    counting = Counting(means)
+    real_features(data(), counting, cache=tmp_path)
+    assert counting.images == 200 - 80
+
+
+def test_the_name_of_an_extractor_may_hold_what_no_file_s_may(means, tmp_path):
+    means.name = "timm:../org/../net.v1"
+    real_features(data(), means, cache=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.startswith("timm-..-org-..-net.v1-")
+
+
+def test_statistics_of_all_real_images_are_kept_and_stream(means, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascadezoo.evaluate.real.BLOCK", 64)
+    real, counting = data(), Counting(means)
+    features = means(torch.from_numpy(real.images)).double()
+    # Those that were made for a KID are not made again.
+    real_features(real, counting, count=70, cache=tmp_path)
+    for _ in range(2):
+        found = real_statistics(real, counting, cache=tmp_path)
+        assert counting.images == 200
+        assert found.count == 200
+        torch.testing.assert_close(found.mean, features.mean(dim=0))
+        torch.testing.assert_close(found.covariance, torch.cov(features.T))
+    (folder,) = tmp_path.iterdir()
+    torch.save("torn", folder / "statistics.safetensors")
+    assert torch.equal(real_statistics(real, counting, cache=tmp_path).mean, found.mean)
+    assert counting.images == 200
+
+
+def test_features_that_would_fill_the_disk_are_not_kept(means, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascadezoo.evaluate.real.KEPT_BYTES", 200 * 12 * 4 - 1)
+    real_statistics(data(), means, cache=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert [path.name for path in folder.iterdir()] == ["statistics.safetensors"]
 
 
 @pytest.mark.parametrize("content", [b"", b"torn", b"\x10\0\0\0\0\0\0\0{"])
 def test_a_torn_cache_file_is_replaced_and_told(means, tmp_path, content, caplog):
     whole = real_features(data(), means, cache=tmp_path)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*/*")
     path.write_bytes(content)
     with caplog.at_level(logging.WARNING, "cascadezoo"):
         assert torch.equal(real_features(data(), means, cache=tmp_path), whole)
@@ -205,8 +281,14 @@ def test_quick_kid_of_real_images_is_about_nothing(cifar10):
     real = ImageData(cifar10["train"][:6000].numpy(), None, "train")
     test = cifar10["test"][:1000].float() / 127.5 - 1
     extractor = load_extractor("small")
-    figure = evaluate_kid_quickly(
-        lambda first, count: test[first : first + count], real, extractor=extractor
+    figure = evaluate_kid(
+        lambda first, count: test[first : first + count],
+        real,
+        extractor=extractor,
+        n=1000,
+        n_real=5000,
+        subsets=50,
+        subset_size=500,
     )
     assert figure.name == "kid.small.n1000"
     assert figure.n_real == 5000

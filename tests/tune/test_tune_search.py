@@ -108,13 +108,14 @@ def test_a_search_writes_its_table_and_plot(model: Path) -> None:
 def test_the_figure_is_the_one_of_an_evaluation(model: Path) -> None:
     result = tune_model(model, ["s"], values={"s": ["0.3"]}, n=20, batch_size=20)
     cascade = Cascade.from_pretrained(model)
+    from cascadezoo.data.split import load_split
     from cascadezoo.evaluate.evaluate import evaluate_kid
     from cascadezoo.evaluate.features import load_extractor
-    from cascadezoo.tune.search import _split, _with_data
+    from cascadezoo.hub.trained_spec import trained_spec
 
     expected = evaluate_kid(
         lambda first, count: cascade.sample(count, first=first, options={"s": 0.3}),
-        _split(_with_data(model, []), cascade.resolved),
+        load_split(trained_spec(model), "train"),
         extractor=load_extractor("small"),
         n=20,
     )

@@ -1,0 +1,175 @@
+"""Feature extraction against the bare network, and the memory that an evaluation takes.
+
+python tests/benchmarks/features.py --extractor small --images 2000
+python tests/benchmarks/features.py --extractor inception --images 50 --precision bf16
+python tests/benchmarks/features.py --extractor wide --memory 50000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cascadezoo.cascade import Cascade
+from cascadezoo.data.base import ImageData
+from cascadezoo.evaluate.evaluate import evaluate_kid
+from cascadezoo.evaluate.features import FeatureExtractor, load_extractor
+from cascadezoo.evaluate.measure import Subject, evaluate_metrics
+from cascadezoo.evaluate.pixels import to_float
+
+
+class Wide(FeatureExtractor):
+    """As many features as Inception, for nothing: what memory the rest of an evaluation takes."""
+
+    name = "wide"
+    version = "v1"
+    sha256 = "0" * 64
+    num_features = 2048
+    input_size = 32
+    batch_size = 256
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.contiguous().flatten(1)[:, : self.num_features].float() / 255
+
+
+def extractor_of(name: str) -> FeatureExtractor:
+    return Wide() if name == "wide" else load_extractor(name)
+
+
+def bare(extractor: FeatureExtractor, batches: list[Tensor], precision: str) -> Callable[[], None]:
+    """The network alone, on batches that are what it takes."""
+    network = extractor.network  # type: ignore[attr-defined]
+    run = network.features if extractor.name == "small" else network
+    ready = [to_float(batch) for batch in batches] if extractor.name == "small" else batches
+
+    def once() -> None:
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            for batch in ready:
+                run(batch)
+
+    return once
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Of processor time, so that a busy machine counts less."""
+    began = time.process_time()
+    run()
+    return time.process_time() - began
+
+
+def throughput(name: str, count: int, precision: str, pairs: int) -> None:
+    extractor = extractor_of(name)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+    batches = [
+        batch.contiguous(memory_format=torch.channels_last)
+        for batch in images.split(extractor.batch_size)
+    ]
+    alone = bare(extractor, batches, precision)
+    ours = lambda: extractor(images, precision=precision)  # noqa: E731
+    alone(), ours()
+    rows = [(seconds(alone), seconds(ours)) for _ in range(pairs)]
+    ratio = statistics.median(a / b for a, b in rows)
+    mine, other = (count / statistics.median(column) for column in zip(*rows, strict=True))
+    print(f"{name} {precision}: {count} images, {pairs} pairs, {torch.get_num_threads()} threads")
+    print(f"bare network {mine:.1f} images per processor second, extractor {other:.1f}")
+    print(f"throughput, median of pairs: {100 * ratio:.1f} % of the bare network's")
+
+
+def memory(name: str, count: int, precision: str, metrics: list[str]) -> None:
+    """Peak of this process; nothing is measured before, so that it is the evaluation's."""
+    rng = np.random.default_rng(0)
+    real = ImageData(rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), None, "train")
+    subject = Subject(
+        cascade=Cascade.from_pretrained("shapes-tiny"),
+        real=real,
+        split=lambda split: real,
+        sample=lambda first, number: to_float(
+            torch.from_numpy(real.images[first : first + number]) // 2
+        ),
+    )
+    extractor = extractor_of(name)
+    before = peak()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as cache:
+        figures = evaluate_metrics(
+            metrics,
+            subject,
+            extractor=extractor,
+            n=count,
+            subsets=2,
+            subset_size=min(1000, count // 2),
+            batch_size=250,
+            precision=precision,
+            cache=Path(cache),
+        )
+    told = {
+        "extractor": name,
+        "images": count,
+        "metrics": {figure.name: figure.value for figure in figures},
+        "before_mib": round(before),
+        "peak_mib": round(peak()),
+        "seconds": round(time.perf_counter() - began, 1),
+        "processor_seconds": round(time.process_time(), 1),
+    }
+    print(json.dumps(told))
+
+
+def peak() -> float:
+    """The most memory that this process had so far, in MiB."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
+
+
+def in_loop(count: int) -> None:
+    """What an evaluation in the loop costs beyond sampling, real features known and not."""
+    rng = np.random.default_rng(0)
+    real = ImageData(rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), None, "train")
+    extractor = load_extractor("small")
+    with tempfile.TemporaryDirectory() as cache:
+        for what in ("importing and real features included", "from then on"):
+            wall, work = time.perf_counter(), time.process_time()
+            evaluate_kid(
+                lambda first, number: torch.zeros(number, 3, 32, 32),
+                real,
+                extractor=extractor,
+                n=count,
+                cache=Path(cache),
+            )
+            wall, work = time.perf_counter() - wall, time.process_time() - work
+            print(f"{count} samples, {what}: {wall:.2f} s, {work:.2f} s of processor time")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--extractor", default="small", help="wide: 2,048 features for nothing")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--memory", type=int, metavar="N", help="peak of an evaluation of N images")
+    parser.add_argument("--metrics", nargs="+", default=["kid", "fid"])
+    parser.add_argument("--in-loop", type=int, metavar="N", help="seconds of a KID of N samples")
+    options = parser.parse_args()
+    if options.in_loop:
+        in_loop(options.in_loop)
+    elif options.memory:
+        memory(options.extractor, options.memory, options.precision, options.metrics)
+    else:
+        throughput(options.extractor, options.images, options.precision, options.pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from toy_cascades import noise, same, smooth, spec, subject, toy
+
+from cascadezoo import Cascade, load_spec
+from cascadezoo.data.base import ImageData
+from cascadezoo.data.split import load_split
+from cascadezoo.errors import InputError
+from cascadezoo.evaluate.attribution import StageAttribution, advice, attribute_stages
+from cascadezoo.evaluate.figures import Figure
+from cascadezoo.evaluate.kid import kernel_inception_distance
+from cascadezoo.evaluate.measure import Subject
+from cascadezoo.evaluate.pixels import to_float
+from cascadezoo.evaluate.real import choose_real
+from cascadezoo.evaluate.stagewise import upto
+from cascadezoo.hub.layout import read_config
+from cascadezoo.spec import resolve
+
+REAL = smooth(400)
+IMAGES = to_float(torch.from_numpy(REAL.images))
+SMALL = F.interpolate(IMAGES, (8, 8), mode="area")
+ASKED = {"n": 100, "subsets": 20, "subset_size": 50}
+
+
+def number(request):
+    """The numbers of the images that are asked for."""
+    return [(id(g), g.initial_seed()) for g in request.draw.generators]
+
+
+def draws(change=lambda images: images):
+    """A generator whose images are real ones made small, each at random, then changed."""
+
+    def make(_, request):
+        rows = (request.draw.rand(request.count) * len(SMALL)).long()
+        return change(SMALL[rows]).clamp(-1, 1)
+
+    return make
+
+
+def enlarges(change=lambda images: images, unknown=lambda images: images):
+    """An upsampler that knows every real image by heart, and its change of it."""
+
+    def make(upstream, _):
+        distances = (upstream[:, None] - SMALL).abs().amax(dim=(2, 3, 4))
+        nearest = distances.min(dim=1)
+        made = change(IMAGES[nearest.indices])
+        strange = (nearest.values > 1e-4)[:, None, None, None]
+        return torch.where(strange, unknown(made), made).clamp(-1, 1)
+
+    return make
+
+
+def darker(images):
+    return images - 0.4
+
+
+def marked(images):
+    """Hardly to be seen."""
+    return images + 0.004
+
+
+def attributed(means, *makes, **changes):
+    cascade = toy(spec(refine=len(makes) == 3), *makes)
+    return attribute_stages(subject(cascade, REAL), extractor=means, **{**ASKED, **changes})
+
+
+def test_a_faultless_cascade_has_nothing_to_work_on(means):
+    rows = attributed(means, draws(), enlarges(), same)
+    assert [(row.stage, row.role) for row in rows] == [
+        ("coarse", "generator"),
+        ("up", "upsampler"),
+        ("refine", "refiner"),
+    ]
+    for row in rows:
+        for figure in (row.real, row.generated):
+            assert figure is None or abs(figure.value) < 3 * figure.std
+    assert rows[0].real is rows[0].mismatch is None
+    assert "No stage stands out" in advice(rows)
+
+
+def test_a_poor_generator(means):
+    rows = attributed(means, draws(darker), enlarges(unknown=lambda images: images - 0.4))
+    assert rows[0].generated.value > 2 * rows[0].generated.std
+    assert abs(rows[1].real.value) < 3 * rows[1].real.std
+    assert rows[1].mismatch == rows[1].generated.value - rows[1].real.value
+    assert rows[0].share == pytest.approx(1, abs=0.35)
+    assert advice(rows).startswith("Work on the generator coarse: its own images")
+
+
+def test_a_poor_upsampler(means):
+    rows = attributed(means, draws(), enlarges(darker))
+    assert rows[1].real.value == pytest.approx(rows[1].generated.value, rel=0.3)
+    assert abs(rows[1].mismatch) < 0.3 * rows[1].real.value
+    assert rows[1].share > 0.8
+    assert advice(rows).startswith("Work on up itself: even fed real images")
+
+
+def test_an_upsampler_that_is_not_used_to_what_it_gets(means):
+    rows = attributed(means, draws(marked), enlarges(unknown=darker))
+    assert abs(rows[0].generated.value) < 3 * rows[0].generated.std
+    assert abs(rows[1].real.value) < 3 * rows[1].real.std
+    assert rows[1].mismatch > 5 * rows[1].real.std
+    assert advice(rows).startswith("Work on how up is trained: generated images harm it")
+    assert "teacher forcing" in advice(rows)
+
+
+def test_figures_tell_how_they_were_got(means):
+    rows = attributed(means, draws(darker), enlarges(darker), same)
+    names = [f.name for row in rows for f in (row.real, row.generated) if f]
+    assert names == [
+        "kid.means.n100.coarse-generated",
+        "kid.means.n100.up-real",
+        "kid.means.n100.up-generated",
+        "kid.means.n100.refine-real",
+        "kid.means.n100.refine-generated",
+    ]
+    told = rows[0].generated.to_dict()
+    assert (told["resolution"], rows[1].generated.resolution) == (8, 16)
+    assert (told["n"], told["n_real"], told["subsets"], told["subset_size"]) == (100, 100, 20, 50)
+    assert told["data_digest"] == REAL.digest
+    assert sum(row.share for row in rows) == pytest.approx(1)
+    kept = json.loads(json.dumps([row.to_dict() for row in rows]))
+    assert set(kept[1]) == {"stage", "role", "real", "generated", "mismatch", "share"}
+    assert Figure.from_dict(kept[1]["real"]) == rows[1].real
+
+
+def test_the_figures_are_those_of_hand(means):
+    cascade = toy(spec(), draws(darker), enlarges(darker), same)
+    rows = attribute_stages(subject(cascade, REAL), extractor=means, seed=3, batch_size=33, **ASKED)
+    order = choose_real(400, 400)
+    stages = cascade.sample(100, seed=3, return_stages=True)
+
+    def kid(images, targets):
+        return kernel_inception_distance(
+            means(images), means(targets), subsets=20, subset_size=50, seed=3
+        ).mean
+
+    small, large = SMALL[order[:100]], IMAGES[order[:100]]
+    assert rows[0].generated.value == pytest.approx(kid(stages["coarse"], small), abs=1e-7)
+    assert rows[1].generated.value == pytest.approx(kid(stages["up"], large), abs=1e-7)
+    fed = darker(IMAGES[order[-100:]]).clamp(-1, 1)
+    assert rows[1].real.value == pytest.approx(kid(fed, large), abs=1e-7)
+    assert rows[2].generated.value == pytest.approx(kid(stages["refine"], large), abs=1e-7)
+
+
+def test_images_that_are_fed_are_not_those_that_are_compared_with(means):
+    cascade = toy(spec(refine=False), noise, enlarges())
+    attribute_stages(
+        subject(cascade, REAL), extractor=means, n=200, subsets=2, subset_size=50, batch_size=200
+    )
+    generated, fed = cascade.stage("up").asked
+    order = choose_real(400, 400)
+    torch.testing.assert_close(fed[0], SMALL[order[200:]])
+    assert fed[1].tolist() == REAL.labels[order[200:]].tolist()
+    assert generated[1].tolist() == [i % 8 for i in range(200)]
+
+
+def test_few_real_images(means):
+    rows = attributed(means, draws(), enlarges(), n=1000, subset_size=None)
+    assert rows[0].generated.name == "kid.means.n200.coarse-generated"
+    assert rows[0].generated.subset_size == 100
+    assert "400 real images give no more than n = 200" in rows[1].real.note
+    with pytest.raises(InputError, match="leaves no 201 for a subset") as caught:
+        attributed(means, draws(), enlarges(), n=1000, subset_size=201)
+    assert "at most 200" in str(caught.value.hint)
+    with pytest.raises(InputError, match="cannot be attributed with 1 real"):
+        attribute_stages(
+            subject(toy(spec(refine=False), draws(), enlarges()), smooth(1)), extractor=means
+        )
+
+
+def test_fid_is_compared_with_all_others(means):
+    rows = attributed(means, draws(), enlarges(darker), metric="fid")
+    assert rows[1].real.name == "fid.means.n100.up-real"
+    assert rows[1].real.n_real == 300
+    assert rows[1].real.value > 10 * abs(rows[0].generated.value)
+
+
+@pytest.mark.parametrize("metric", ["psnr", "inception-score", "precision"])
+def test_only_distances_on_features_attribute(means, metric):
+    with pytest.raises(InputError, match=f"{metric} is none"):
+        attributed(means, draws(), enlarges(), metric=metric)
+
+
+def test_a_generator_alone(means):
+    data = spec(refine=False)
+    del data["stages"][1]
+    cascade = toy(data, lambda _, r: 0.8 + 0.1 * r.draw.rand(r.count, 3, 16, 16))
+    (row,) = attribute_stages(subject(cascade, REAL), extractor=means, **ASKED)
+    assert row.real is row.mismatch is None
+    assert row.share == 1
+    assert "generator coarse" in advice([row])
+
+
+def test_latents_are_no_images(means):
+    data = spec()
+    data["stages"] = [
+        {**data["stages"][0], "name": "draw"},
+        {
+            "name": "decode",
+            "kind": "autoencoder.v1",
+            "config": {"channels": 8, "multipliers": [1, 1]},
+        },
+    ]
+    cascade = Cascade.from_spec(load_spec(data)).eval()
+    (row,) = attribute_stages(subject(cascade, REAL), extractor=means, **ASKED)
+    assert (row.stage, row.role) == ("decode", "decoder")
+    assert row.mismatch == row.generated.value - row.real.value
+    good = figure(0.001, "decode-real"), figure(0.3, "decode-generated")
+    poor = StageAttribution(
+        stage="decode", role="decoder", real=good[0], generated=good[1], mismatch=0.299
+    )
+    assert advice([poor]).startswith("Work on what makes the latents that decode decodes")
+
+
+def test_a_stage_that_stops_early_is_measured_at_its_end(means):
+    unet = {"channels": 8, "multipliers": [1], "timesteps": 8, "schedule": "cosine"}
+    data = spec()
+    data["stages"] = [
+        {"name": "coarse", "kind": "unet-diffusion.v1", "config": {**unet, "steps": 4}},
+        {
+            "name": "sr",
+            "kind": "diffusion-sr.v1",
+            "config": {**unet, "steps": 2, "augmentation": "gaussian", "truncated": True, "s": 0.5},
+        },
+    ]
+    cascade = Cascade.from_spec(load_spec(data)).eval()
+    rows = attribute_stages(subject(cascade, REAL), extractor=means, n=60, subsets=4)
+    whole = upto(cascade, "coarse").sample(60)
+    stopped = cascade.sample(60, return_stages=True)["coarse"]
+    assert not torch.allclose(whole, stopped, atol=0.05)
+    targets = SMALL[choose_real(400, 60)]
+    expected = kernel_inception_distance(means(whole), means(targets), subsets=4, subset_size=30)
+    assert rows[0].generated.value == pytest.approx(expected.mean, abs=1e-6)
+
+
+def figure(value, part, std=0.001, metric="kid"):
+    return Figure(
+        name=f"{metric}.small.n100.{part}", metric=metric, value=value, std=std, n=100,
+        extractor="small",
+    )  # fmt: skip
+
+
+def row(stage, generated, real=None, role="upsampler"):
+    return StageAttribution(
+        stage=stage,
+        role=role if real is not None else "generator",
+        real=None if real is None else figure(real, f"{stage}-real"),
+        generated=figure(generated, f"{stage}-generated"),
+        mismatch=None if real is None else generated - real,
+    )
+
+
+def test_advice_does_not_blame_a_stage_for_what_it_was_given():
+    text = advice([row("coarse", 0.05), row("up", 0.06, 0.004)])
+    assert text == (
+        "Work on the generator coarse: its own images are far from real ones "
+        "(50 / 1000 of kid.small.n100)."
+    )
+
+
+def test_advice_names_what_is_as_large():
+    text = advice([row("coarse", 0.05), row("up", 0.1, 0.0495)])
+    assert "Work on the generator coarse" in text
+    assert "As large within the spread: work on up itself" in text
+
+
+def test_advice_of_nothing_and_of_noise():
+    assert advice([]) == "Nothing was measured."
+    assert "No stage stands out" in advice([row("coarse", 0.0005), row("up", 0.0004, 0.0)])
+
+
+@pytest.mark.slow
+def test_the_bundled_model():
+    from cascadezoo.evaluate.features import load_extractor
+
+    folder = Path(__file__).parents[2] / "cascadezoo" / "zoo" / "shapes-tiny"
+    cascade = Cascade.from_pretrained(folder)
+    resolved = resolve(read_config(folder).spec)
+    real = load_split(resolved, "train")
+    rows = attribute_stages(
+        Subject(cascade=cascade, real=real, split=lambda _: real),
+        extractor=load_extractor("small"),
+        n=200,
+        batch_size=100,
+    )
+    assert [row.stage for row in rows] == ["coarse", "up", "refine"]
+    # Its generator is good, and its upsampler blurs what it is given, real or not.
+    assert rows[1].real.value > 2 * abs(rows[0].generated.value)
+    assert "Work on up itself" in advice(rows)
+
+
+def test_labels_that_are_missing(means):
+    plain = ImageData(REAL.images, None, "train")
+    data = spec(refine=False)
+    data["data"] = {**data["data"], "num_classes": 0}
+    cascade = toy(data, draws(), enlarges())
+    attribute_stages(subject(cascade, plain), extractor=means, **ASKED)
+    assert all(labels is None for _, labels in cascade.stage("up").asked)
+    assert np.array_equal(plain.images, REAL.images)

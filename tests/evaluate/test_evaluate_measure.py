@@ -1,0 +1,228 @@
+"""Several metrics at once: of a real cascade, and of samplers whose draws are counted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cascadezoo.cascade import Cascade
+from cascadezoo.data.split import load_split
+from cascadezoo.errors import InputError, Interrupted, LookupFailed
+from cascadezoo.evaluate.fid import frechet_distance
+from cascadezoo.evaluate.kid import kernel_inception_distance
+from cascadezoo.evaluate.measure import Subject, evaluate_metrics
+from cascadezoo.evaluate.real import choose_real
+from cascadezoo.evaluate.samples import Samples
+from cascadezoo.evaluate.statistics import Statistics
+from cascadezoo.spec import load_spec
+
+ON_FEATURES = ["kid", "fid", "inception-score", "precision", "recall"]
+
+
+@pytest.fixture(scope="module")
+def cascade():
+    return Cascade.from_pretrained("shapes-tiny").eval()
+
+
+@pytest.fixture(scope="module")
+def splits():
+    resolved = load_spec("shapes-tiny")
+    return {split: load_split(resolved, split) for split in ("train", "test")}
+
+
+class Sampler:
+    """Real training images, counted; ``fault`` comes in the place of image 40."""
+
+    def __init__(self, data, fault=None):
+        self.images = torch.from_numpy(data.images).float() / 127.5 - 1
+        self.fault = fault
+        self.drawn = []
+
+    def __call__(self, first, count):
+        self.drawn += range(first, first + count)
+        if self.fault is not None and first <= 40 < first + count:
+            if isinstance(self.fault, BaseException):
+                raise self.fault
+            return self.images[first : first + count] * self.fault
+        return self.images[first : first + count]
+
+
+@pytest.fixture
+def subject(cascade, splits):
+    def make(split="train", **options):
+        sampler = Sampler(splits["train"], **options)
+        return Subject(
+            cascade=cascade, real=splits[split], split=splits.__getitem__, sample=sampler
+        )
+
+    return make
+
+
+def test_all_metrics_on_features_of_a_real_cascade(cascade, splits, means, monkeypatch):
+    monkeypatch.setattr(type(means), "logits", lambda self, features: 9 * features, raising=False)
+    extractor = means
+    whole = Subject(cascade=cascade, real=splits["test"], split=splits.__getitem__)
+    figures = evaluate_metrics(
+        ON_FEATURES, whole, extractor=extractor, n=48, seed=3, subsets=5, subset_size=24
+    )
+    *figures, speed = figures
+    assert [figure.name for figure in figures] == [
+        "kid.means.n48.test",
+        "fid.means.n48.test",
+        "inception-score.means.n48",
+        "precision.means.n48.test",
+        "recall.means.n48.test",
+    ]
+    assert (speed.metric, speed.n) == ("images-per-second", 48)
+    kid, fid, score, precision, _ = figures
+    images = cascade.sample(48, seed=3)
+    real = splits["test"]
+    made = extractor(images)
+    known = extractor(torch.from_numpy(real.images[choose_real(len(real), 48)]))
+    found = kernel_inception_distance(made, known, subsets=5, subset_size=24, seed=3)
+    assert kid.value == pytest.approx(found.mean, rel=1e-2)
+    everything = Statistics.of(extractor(torch.from_numpy(real.images)))
+    assert fid.value == pytest.approx(frechet_distance(made, everything).value, rel=1e-2)
+    assert (kid.n_real, fid.n_real, precision.n_real) == (48, len(real), 48)
+    assert kid.data_digest == fid.data_digest == real.digest
+    assert (score.n_real, score.split, score.data_digest) == (None, None, None)
+    assert kid.tolerance == kid.std
+    assert fid.tolerance == pytest.approx(8**0.5 * fid.std)
+    assert all(figure.seconds > 0 and figure.sampling_seconds > 0 for figure in figures)
+
+
+def test_images_are_drawn_and_turned_into_features_once(subject, means):
+    asked = subject()
+    figures = evaluate_metrics(
+        [*ON_FEATURES[:2], *ON_FEATURES[3:]],
+        asked,
+        extractor=means,
+        n=100,
+        subsets=3,
+        subset_size=50,
+        batch_size=33,
+    )
+    assert asked.sample.drawn == list(range(100))
+    assert [figure.n for figure in figures] == [100] * 5
+
+
+def test_what_cannot_be_measured_is_told_before_anything_is_sampled(subject, means):
+    for name, n, message in (
+        ("fid", 12, "at least 13 generated images, and there are 12"),
+        ("kid", 12, "subsets of 1000 cannot be measured on 12 generated"),
+        ("inception-score", 12, "needs at least 20 images"),
+        ("inception-score", 30, "has no classifier"),
+    ):
+        asked = subject()
+        with pytest.raises(InputError, match=message):
+            evaluate_metrics([name], asked, extractor=means, n=n)
+        assert asked.sample.drawn == []
+
+
+def test_one_that_cannot_be_measured_does_not_cost_the_others(subject, means):
+    asked, told = subject(), {}
+    figures = evaluate_metrics(
+        ON_FEATURES,
+        asked,
+        extractor=means,
+        n=12,
+        subsets=2,
+        subset_size=6,
+        on_problem=lambda name, error: told.__setitem__(name, str(error)),
+    )
+    names = ["kid", "precision", "recall", "images-per-second"]
+    assert [figure.metric for figure in figures] == names
+    assert set(told) == {"fid", "inception-score"}
+    assert "13 generated images" in told["fid"]
+    assert asked.sample.drawn == list(range(12))
+
+
+def test_too_few_real_images_for_a_covariance(subject, splits, means, cascade):
+    few = splits["test"]
+    few = type(few)(few.images[:12], None, "test")
+    asked = Subject(
+        cascade=cascade, real=few, split=splits.__getitem__, sample=Sampler(splits["train"])
+    )
+    with pytest.raises(InputError, match="at least 13 real images, and there are 12"):
+        evaluate_metrics(["fid"], asked, extractor=means, n=50)
+
+
+def test_a_diverged_model_is_told_of_every_metric_and_drawn_once(subject, means):
+    asked, told = subject(fault=float("nan")), []
+    figures = evaluate_metrics(
+        ["kid", "fid", "recall"],
+        asked,
+        extractor=means,
+        n=60,
+        subset_size=20,
+        batch_size=10,
+        on_problem=lambda name, error: told.append((name, str(error))),
+    )
+    assert [name for name, _ in told] == ["kid", "fid", "recall"]
+    assert all("10 of 10 images hold NaN" in message for _, message in told)
+    assert asked.sample.drawn == list(range(50))
+    assert [figure.metric for figure in figures] == ["images-per-second"]
+
+
+def test_a_fault_of_sampling_is_not_the_metric_s(subject, means):
+    fault = RuntimeError("out of memory")
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        evaluate_metrics(
+            ["kid"],
+            subject(fault=fault),
+            extractor=means,
+            n=60,
+            subset_size=20,
+            on_problem=lambda name, error: None,
+        )
+    assert caught.value is fault
+
+
+def test_stopping_is_no_problem_of_a_metric(subject, means):
+    with pytest.raises(Interrupted):
+        evaluate_metrics(
+            ["kid", "recall"],
+            subject(fault=Interrupted("stopped")),
+            extractor=means,
+            n=60,
+            subset_size=20,
+            on_problem=lambda name, error: pytest.fail(f"{name}: {error}"),
+        )
+
+
+def test_a_metric_that_nobody_registers_is_refused_at_once(subject, means):
+    asked = subject()
+    with pytest.raises(LookupFailed, match="kidd"):
+        evaluate_metrics(
+            ["kid", "kidd"], asked, extractor=means, on_problem=lambda name, error: None
+        )
+    assert asked.sample.drawn == []
+
+
+def batches_of(samples, n):
+    return torch.cat(list(samples.batches(n)))
+
+
+def test_samples_that_are_kept_are_drawn_once(splits):
+    sampler = Sampler(splits["train"])
+    samples = Samples(sampler, splits["train"].images.shape[1:], batch_size=8, keep=True)
+    real = torch.from_numpy(splits["train"].images)
+    for n, drawn in ((20, 20), (20, 20), (5, 20), (24, 28), (30, 34), (30, 34)):
+        assert torch.equal(batches_of(samples, n), real[:n])
+        # The short batch at the end is drawn again only where more of it is asked for.
+        assert len(sampler.drawn) == samples.drawn == drawn
+
+
+def test_samples_beyond_the_limit_are_drawn_again(splits):
+    shape = splits["train"].images.shape[1:]
+    size = shape[0] * shape[1] * shape[2]
+    real = torch.from_numpy(splits["train"].images)
+    sampler = Sampler(splits["train"])
+    samples = Samples(sampler, shape, batch_size=8, keep=True, kept_bytes=17 * size)
+    for _ in range(2):
+        assert torch.equal(batches_of(samples, 30), real[:30])
+    assert len(sampler.drawn) == 30 + 14
+    loose = Samples(Sampler(splits["train"]), shape, batch_size=8)
+    for _ in range(2):
+        batches_of(loose, 30)
+    assert loose.drawn == 60

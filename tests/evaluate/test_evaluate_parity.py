@@ -1,0 +1,111 @@
+"""Figures beside torch-fidelity's own, from the same bytes and the genuine Inception weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from cascadezoo.configs import EmptyConfig
+from cascadezoo.errors import WeightsUnavailable
+from cascadezoo.evaluate.features import load_extractor
+from cascadezoo.evaluate.fid import frechet_distance
+from cascadezoo.evaluate.inception import WEIGHTS_FILE
+from cascadezoo.evaluate.inception_score import inception_score, measure
+from cascadezoo.evaluate.kid import kernel_inception_distance
+from cascadezoo.evaluate.metrics import MetricFeatures
+from cascadezoo.evaluate.precision_recall import coverage
+from cascadezoo.evaluate.statistics import Statistics
+
+N = 24
+
+
+class Images(Dataset):
+    """What torch-fidelity reads images from."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+@pytest.fixture
+def some_head(torch_home, tmp_path, monkeypatch) -> Path:
+    """The genuine weights with a classifier that is not NaN: the development file lacks it."""
+    checkpoints = Path("hub", "checkpoints")
+    weights = torch.load(torch_home / checkpoints / WEIGHTS_FILE, weights_only=True)
+    generator = torch.Generator().manual_seed(0)
+    for name in ("fc.weight", "fc.bias"):
+        weights[name] = 0.2 * torch.randn(weights[name].shape, generator=generator)
+    (tmp_path / checkpoints).mkdir(parents=True)
+    path = tmp_path / checkpoints / WEIGHTS_FILE
+    torch.save(weights, path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return path
+
+
+@pytest.mark.slow
+def test_every_figure_is_torch_fidelity_s(some_head, cifar10, degraded):
+    from torch_fidelity import calculate_metrics
+
+    sets = (degraded(cifar10["test"][:N])["bicubic"], cifar10["train"][:N])
+    theirs = calculate_metrics(
+        input1=Images(sets[0]),
+        input2=Images(sets[1]),
+        feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=str(some_head),
+        cuda=False,
+        batch_size=N,
+        isc=True,
+        fid=True,
+        kid=True,
+        prc=True,
+        kid_subsets=1,
+        kid_subset_size=N,  # all of them, so that the subsets are equal
+        save_cpu_ram=True,  # in this process
+        cache=False,
+        verbose=False,
+    )
+    extractor = load_extractor("inception")
+    made, real = (extractor(images) for images in sets)
+
+    kid = kernel_inception_distance(made, real, subsets=1, subset_size=N)
+    assert kid.mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
+    fid = frechet_distance(made, Statistics.of(real))
+    assert fid.value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
+    score = inception_score(extractor.logits(made), seed=2020)
+    assert score.mean == pytest.approx(theirs["inception_score_mean"], rel=1e-3)
+    assert score.std == pytest.approx(theirs["inception_score_std"], rel=1e-3)
+    assert score.mean > 1.2
+    assert coverage(made, real) == pytest.approx(theirs["precision"], abs=1.01 / N)
+    assert coverage(real, made) == pytest.approx(theirs["recall"], abs=1.01 / N)
+
+
+@pytest.mark.slow
+def test_a_head_that_is_not_there_is_named(torch_home, cifar10):
+    extractor = load_extractor("inception")
+    features = torch.zeros(40, 2048)
+    with pytest.raises(WeightsUnavailable, match=r"the classifier \(fc\.weight\)") as caught:
+        measure(
+            EmptyConfig(), MetricFeatures(generated=features, real=features, extractor=extractor)
+        )
+    assert WEIGHTS_FILE in str(caught.value)
+    assert '"evaluation.extractor": "small"' in str(caught.value.hint)
+    assert '"inception-score" out of' in str(caught.value.hint)
+    # The features are sound all the same.
+    assert extractor(cifar10["test"][:1]).isfinite().all()
+
+
+@pytest.mark.slow
+def test_the_head_is_no_part_of_the_features_digest(some_head, torch_home, monkeypatch):
+    one = load_extractor("inception")
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    two = load_extractor("inception")
+    assert one.sha256 == two.sha256
+    assert one.head_sha256 != two.head_sha256

@@ -1,0 +1,89 @@
+"""What an evaluation costs: memory, and seconds beyond sampling."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cascadezoo.data.base import ImageData
+from cascadezoo.evaluate.evaluate import evaluate_kid
+from cascadezoo.evaluate.features import load_extractor
+from cascadezoo.evaluate.real import real_features, real_statistics
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "features.py"
+
+INCEPTION_MIB = 780
+"""What Inception's weights and activations add, as the benchmark measured."""
+
+
+def peak_of(count):
+    """MiB of a KID and an FID of so many images with 2,048 features, in another process."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), "--extractor", "wide", "--memory", str(count)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_fifty_thousand_images_stay_under_three_gib():
+    told = peak_of(50_000)
+    assert set(told["metrics"]) >= {"kid.wide.n50000", "fid.wide.n50000"}
+    assert told["peak_mib"] + INCEPTION_MIB < 3072
+
+
+@pytest.mark.slow
+def test_two_thousand_samples_in_the_loop_cost_under_five_seconds(tmp_path):
+    rng = np.random.default_rng(0)
+    real = ImageData(rng.integers(0, 256, (2000, 3, 32, 32), dtype=np.uint8), None, "train")
+    extractor = load_extractor("small")
+    images = torch.rand(2000, 3, 32, 32) * 2 - 1
+
+    def measure():
+        began = time.process_time()
+        evaluate_kid(
+            lambda first, count: images[first : first + count],
+            real,
+            extractor=extractor,
+            n=2000,
+            cache=tmp_path,
+        )
+        return time.process_time() - began
+
+    measure()  # imports torchmetrics, and makes the features of the real images
+    # Of processor time, so that a busy machine does not count; two cores have twice that.
+    assert measure() < 5
+
+
+class Biggest:
+    """Tells the most images that an extractor was given at once."""
+
+    def __init__(self, extractor):
+        self.__dict__.update(inner=extractor, most=0)
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def __call__(self, images, **options):
+        self.__dict__["most"] = max(self.most, len(images))
+        return self.inner(images, **options)
+
+
+def test_real_images_go_through_the_network_in_its_batches(means, tmp_path):
+    rng = np.random.default_rng(0)
+    real = ImageData(rng.integers(0, 256, (2345, 3, 8, 8), dtype=np.uint8), None, "train")
+    watched = Biggest(means)
+    real_features(real, watched, cache=tmp_path / "one")
+    real_statistics(real, watched, cache=tmp_path / "two")
+    assert watched.most == means.batch_size
