@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cascadezoo.errors import CascadezooError as CascadezooError
     from cascadezoo.evaluate.features import FeatureExtractor as FeatureExtractor
     from cascadezoo.evaluate.metrics import Measured as Measured
+    from cascadezoo.evaluate.metrics import MetricCascade as MetricCascade
     from cascadezoo.evaluate.metrics import MetricFeatures as MetricFeatures
     from cascadezoo.hookspecs import hookimpl as hookimpl
     from cascadezoo.measuring import evaluate_model as evaluate_model
@@ -86,6 +87,7 @@ __all__ = [
     "Loss",
     "LossEntry",
     "Measured",
+    "MetricCascade",
     "MetricEntry",
     "MetricFeatures",
     "Model",
@@ -141,6 +143,7 @@ _HOMES = {
     "Loss": "stages.base",
     "LossEntry": "registry",
     "Measured": "evaluate.metrics",
+    "MetricCascade": "evaluate.metrics",
     "MetricEntry": "registry",
     "MetricFeatures": "evaluate.metrics",
     "Model": "configs",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,19 @@ import torch
 from cascadezoo import __version__
 from cascadezoo.cascade import Cascade
 from cascadezoo.data.base import ImageData
-from cascadezoo.errors import RunFolderError
+from cascadezoo.errors import ModelError, RunFolderError
 from cascadezoo.evaluate.figures import Figure
+from cascadezoo.evaluate.metrics_file import (
+    CourseRow,
+    DataRow,
+    MetricsFile,
+    StageRow,
+    TrainingRow,
+    read_metrics,
+)
 from cascadezoo.hub.card import render_card
 from cascadezoo.hub.layout import CARD, METRICS, SAMPLES, seal, weights_path, write_atomically
+from cascadezoo.plan import make_plan
 from cascadezoo.report.curves import draw_curves
 from cascadezoo.report.images import samples_picture
 from cascadezoo.run import RunFolder
@@ -24,7 +33,7 @@ from cascadezoo.train.engine import describe_device
 from cascadezoo.train.events import read_events
 from cascadezoo.weights import save_state
 
-__all__ = ["read_figures", "write_model"]
+__all__ = ["read_figures", "stage_rows", "write_model"]
 
 SHOWN = 36
 
@@ -51,8 +60,14 @@ def write_model(
         RunFolderError: the disk is full or the folder is gone; the training is kept.
     """
     spec = cascade.spec
-    metrics = _metrics(run, cascade, figures, data)
-    metrics["training"] |= {"seconds": round(seconds, 2), "precision": precision}
+    metrics = MetricsFile(
+        name=spec.name,
+        spec_digest=spec.digest(),
+        figures=figures,
+        stages=stage_rows(cascade),
+        **_of_run(list(read_events(run.events)), cascade, data, precision, seconds),
+        environment={"cascadezoo": __version__, "torch": torch.__version__},
+    )
     made = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
     pictures = {s.name: made[s.name] for s in cascade.resolved.stages if not s.output.latent}
     try:
@@ -61,9 +76,8 @@ def write_model(
             for name, stage in cascade.named_stages():
                 save_state(stage.saved_state(), folder / weights_path(name))
             samples_picture(pictures[cascade.names[-1]], pictures).save(folder / SAMPLES)
-            text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
-            write_atomically(folder / METRICS, text.encode())
-            card = render_card(spec, metrics, cascade.resolved.data_info)
+            write_atomically(folder / METRICS, metrics.to_json().encode())
+            card = render_card(spec, metrics.to_dict(), cascade.resolved.data_info)
             write_atomically(folder / CARD, card.encode())
             seal(folder, spec, __version__)
     except OSError as error:
@@ -80,56 +94,74 @@ def read_figures(path: Path) -> list[Figure]:
         RunFolderError: it cannot be read.
     """
     try:
-        return [Figure.from_dict(row) for row in json.loads(path.read_bytes())["figures"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise RunFolderError(
-            f"{path} cannot be read: {error}", hint="build again with --fresh"
-        ) from error
+        return read_metrics(path.parent).figures
+    except ModelError as error:
+        raise RunFolderError(error.what, hint="build again with --fresh") from error
 
 
-def _metrics(
-    run: RunFolder, cascade: Cascade, figures: list[Figure], data: ImageData
+def stage_rows(cascade: Cascade) -> list[StageRow]:
+    """What metrics.json tells of the stages of a cascade, from the generator on."""
+    plan = {row.name: row for row in make_plan(cascade.resolved, "cpu").stages}
+    return [
+        StageRow(
+            name=stage.name,
+            kind=stage.kind,
+            output=str(stage.output),
+            parameters=_saved_parameters(cascade.stage(stage.name)),
+            evaluations=plan[stage.name].evaluations,
+            flops=plan[stage.name].flops_sample,
+        )
+        for stage in cascade.resolved.stages
+    ]
+
+
+def _of_run(
+    events: list[dict[str, Any]],
+    cascade: Cascade,
+    data: ImageData,
+    precision: str,
+    seconds: float,
 ) -> dict[str, Any]:
-    events = list(read_events(run.events))
+    """Training, course and data of a metrics.json."""
     epochs = [row for row in events if row["event"] == "epoch"]
     per_epoch = {row["phase"]: row["steps_per_epoch"] for row in events if row["event"] == "phase"}
-    seconds: dict[str, float] = {}
+    spent: dict[str, float] = {}
     steps: dict[str, int] = {}
     for row in epochs:
-        seconds[row["phase"]] = seconds.get(row["phase"], 0.0) + row["seconds"]
+        spent[row["phase"]] = spent.get(row["phase"], 0.0) + row["seconds"]
         steps[row["phase"]] = steps.get(row["phase"], 0) + row["steps"]
-    return {
-        "format": 1,
-        "name": cascade.spec.name,
-        "spec_digest": cascade.spec.digest(),
-        "figures": [figure.to_dict() for figure in figures],
-        "stages": [
-            {
-                "name": stage.name,
-                "kind": stage.kind,
-                "output": str(stage.output),
-                "parameters": _saved_parameters(cascade.stage(stage.name)),
-            }
-            for stage in cascade.resolved.stages
-        ],
-        "training": {
-            # By the step, since a phase may be shorter than an epoch or end within one.
-            "seconds_per_epoch": {
-                name: round(seconds[name] / steps[name] * per_epoch[name], 4) for name in seconds
-            },
-            "losses": {row["phase"]: row["losses"] for row in epochs},
-            "device": describe_device(cascade.device),
-            "processes": int(os.environ.get("WORLD_SIZE", "1")),
-            "images": len(data),
-            "data_digest": data.digest,
-        },
-        "course": [
-            {key: row[key] for key in ("phase", "epoch", "step", "figure")}
-            for row in events
-            if row["event"] == "figure"
-        ],
-        "environment": {"cascadezoo": __version__, "torch": torch.__version__},
-    }
+    training = TrainingRow(
+        # By the step, since a phase may be shorter than an epoch or end within one.
+        seconds_per_epoch={n: round(spent[n] / steps[n] * per_epoch[n], 4) for n in spent},
+        losses={row["phase"]: row["losses"] for row in epochs},
+        device=describe_device(cascade.device),
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        images=len(data),
+        data_digest=data.digest,
+        seconds=round(seconds, 2),
+        precision=precision,
+        device_peak_bytes=_largest(epochs, "device_peak_bytes"),
+        process_peak_bytes=_largest(epochs, "process_peak_bytes"),
+    )
+    course = [
+        CourseRow(
+            phase=row["phase"],
+            epoch=row["epoch"],
+            step=row["step"],
+            figure=Figure.from_dict(row["figure"], source="events.jsonl"),
+        )
+        for row in events
+        if row["event"] == "figure"
+    ]
+    info = cascade.resolved.data_info
+    source = cascade.spec.data.source
+    about = DataRow(source=source, title=info.title, license=info.license, hub_id=info.hub_id)
+    return {"training": training, "course": course, "data": about}
+
+
+def _largest(rows: Iterable[dict[str, Any]], key: str) -> int | None:
+    """Over all sittings: a build that was stopped went on in another process."""
+    return max((row[key] for row in rows if key in row), default=None)
 
 
 def _saved_parameters(stage: Stage) -> int:

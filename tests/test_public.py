@@ -38,6 +38,7 @@ PUBLIC = [
     "Loss",
     "LossEntry",
     "Measured",
+    "MetricCascade",
     "MetricEntry",
     "MetricFeatures",
     "Model",

@@ -212,12 +212,6 @@ def _show_check(report: CheckReport) -> None:
         return
     bad, files = len(report.failed), len(report.faults)
     echo(f"\n{bad} of {len(checked)} figures do not hold; faults in the files: {files}")
-    if any(fault.startswith("README.md is not what was sealed") for fault in report.faults):
-        echo(
-            "Hint: if it was you who changed README.md, cascadezoo card "
-            f"{shlex.quote(str(report.model))} takes it over",
-            err=True,
-        )
 
 
 def _verdict(row: CheckRow) -> str:

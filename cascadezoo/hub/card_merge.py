@@ -16,13 +16,22 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from cascadezoo.hub.card import block, block_digest
 
-__all__ = ["address_card", "card_faults", "merge_cards", "read_front"]
+__all__ = [
+    "Renewed",
+    "address_card",
+    "address_of",
+    "card_faults",
+    "merge_cards",
+    "read_front",
+    "renew_card",
+]
 
 LARGEST_FRONT = 64 << 10
 """Characters of front matter; a card's is far shorter."""
@@ -61,6 +70,54 @@ def merge_cards(ours: str, theirs: str) -> str:
     front = _FRONT.match(theirs)
     body = theirs[front.end() :] if front is not None else theirs
     return f"{_merge_fronts(ours, theirs)}{_BLOCK.sub(renew, body)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A card whose generated parts are new.
+
+    Args:
+        text: the card.
+        kept: the blocks that a person had changed and that were left as they were.
+        added: the blocks that it did not have before.
+        own: it holds nothing generated, so it was left as it was.
+    """
+
+    text: str
+    kept: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    own: bool = False
+
+
+def renew_card(ours: str, theirs: str) -> Renewed:
+    """The card of a model folder with its generated blocks renewed.
+
+    Besides what :func:`merge_cards` does, blocks that are missing come in after the one that they
+    follow in ``ours``: a card made before its model was taken apart has no table of stages. A card
+    without any generated block is somebody's own and stays as it is.
+
+    Args:
+        ours: the generated card.
+        theirs: the card that is there.
+    """
+    before = {match["name"]: match for match in _BLOCK.finditer(theirs)}
+    if not before:
+        return Renewed(theirs, own=True)
+    blocks = {match["name"]: match[0] for match in _BLOCK.finditer(ours)}
+    kept = [n for n, m in before.items() if n in blocks and block_digest(m["text"]) != m["digest"]]
+    text = merge_cards(ours, theirs)
+    added = [name for name in blocks if name not in before]
+    order = list(blocks)
+    for name in added:
+        places = {match["name"]: match.span() for match in _BLOCK.finditer(text)}
+        earlier = [other for other in order[: order.index(name)] if other in places]
+        if earlier:
+            end = places[earlier[-1]][1]
+            text = f"{text[:end]}\n\n{blocks[name]}{text[end:]}"
+        else:
+            start = min(span[0] for span in places.values())
+            text = f"{text[:start]}{blocks[name]}\n\n{text[start:]}"
+    return Renewed(text, tuple(kept), tuple(added))
 
 
 def _merge_fronts(ours: str, theirs: str) -> str:
@@ -171,6 +228,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+_ADDRESSED = ("use", "figures", "attribution")
+_ADDRESS = re.compile(r'from_pretrained\("([A-Za-z0-9][A-Za-z0-9._/@:-]{0,200})"\)')
+
+
 def address_card(card: str, name: str, repo_id: str) -> str:
     """A generated card whose commands load the model from the Hub and not from a folder.
 
@@ -182,7 +243,14 @@ def address_card(card: str, name: str, repo_id: str) -> str:
 
     def rename(match: re.Match[str]) -> str:
         text = match["text"].replace(f"path/to/{name}", repo_id)
-        sound = match["name"] == "use" and block_digest(match["text"]) == match["digest"]
-        return block("use", text) if sound else match[0]
+        sound = block_digest(match["text"]) == match["digest"]
+        return block(match["name"], text) if sound and match["name"] in _ADDRESSED else match[0]
 
     return _BLOCK.sub(rename, card)
+
+
+def address_of(card: str) -> str | None:
+    """What the commands of a card load the model by: a path, a zoo name or a repo of the Hub."""
+    used = [match["text"] for match in _BLOCK.finditer(card) if match["name"] == "use"]
+    found = next(filter(None, map(_ADDRESS.search, (*used, card))), None)
+    return None if found is None else found[1]

@@ -12,8 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from pydantic import ValidationError
-
 from cascadezoo.errors import InputError, ModelError
 from cascadezoo.hub.card import render_plain_card
 from cascadezoo.hub.card_merge import address_card, card_faults
@@ -31,8 +29,8 @@ from cascadezoo.hub.layout import (
 )
 from cascadezoo.hub.local import whole_files
 from cascadezoo.hub.secrets import check_safetensors, secret_in, secret_names
+from cascadezoo.hub.trained_spec import published_spec
 from cascadezoo.spec import CascadeSpec
-from cascadezoo.spec.faults import problems_of
 
 __all__ = ["Piece", "Prepared", "check_message", "prepare", "require_card"]
 
@@ -137,7 +135,7 @@ def prepare(folder: Path, repo_id: str, *, token: str | None = None) -> Prepared
     _refuse_secret_names(folder)
     config = read_config(folder)
     names = whole_files(folder, config)
-    spec = _spec(folder, config)
+    spec = published_spec(folder, config)
     for stage in spec.stages:
         if weights_path(stage.name) not in names:
             raise ModelError(
@@ -167,17 +165,6 @@ def _refuse_secret_names(folder: Path) -> None:
             f"{folder} holds what looks like a secret: {', '.join(found[:5])}",
             hint="nothing was sent. Move it out of the model folder; a model needs no such file",
         )
-
-
-def _spec(folder: Path, config: ModelConfig) -> CascadeSpec:
-    try:
-        return CascadeSpec.model_validate(config.spec)
-    except ValidationError as error:
-        first = next(iter(problems_of(error, config.spec, "spec")))
-        raise ModelError(
-            f"the spec in {folder / CONFIG} does not validate: {first}",
-            hint="it may be of another version of cascadezoo; build the model again",
-        ) from None
 
 
 def _card(folder: Path, spec: CascadeSpec, repo_id: str, *, has_card: bool) -> str:

@@ -157,12 +157,10 @@ def test_a_card_that_does_not_hold_is_named_with_its_numbers(invoke, card):
     }
 
 
-def test_a_card_that_somebody_edited_is_told_how_to_seal_it(invoke, card):
+def test_a_card_that_somebody_added_to_holds(invoke, card):
     with (card / "README.md").open("a") as file:
         file.write("\nmine\n")
-    done = invoke("evaluate", card, "--check", "-q")
-    assert done.exit_code == 1
-    assert "cascadezoo card" in done.stderr
+    assert invoke("evaluate", card, "--check", "-q").exit_code == 0
     assert invoke("card", card).exit_code == 0
     assert invoke("evaluate", card, "--check", "-q").exit_code == 0
     assert "mine" in (card / "README.md").read_text()
@@ -188,7 +186,8 @@ def test_the_bundled_models_card_holds(cascadezoo):
 @pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_changes_nothing(card):
     before = {path: path.read_bytes() for path in card.rglob("*") if path.is_file()}
-    line = ["evaluate", str(card), "--metrics", "kid", "-n", "1000000", "--save"]
+    size = "evaluation.subset_size=12"
+    line = ["evaluate", str(card), "--metrics", "kid", "-n", "1000000", "--save", "--set", size]
     process = subprocess.Popen(
         [sys.executable, "-m", "cascadezoo", *line], stderr=subprocess.PIPE, text=True
     )
