@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 from hub_server import LocalHub
 from pull_cases import make_files
+from push_cases import REPO, new, old, write
+
+from cascadezoo.hub.push import publish_hub
 
 _OUTSIDE = (
     *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_XET_CACHE", "HF_ASSETS_CACHE", "HF_TOKEN_PATH"),
@@ -65,3 +69,31 @@ def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder to work in, in which a test may look for what was left behind."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The old version of a model."""
+    return write(old(), tmp_path / "old")
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    """The new version of it."""
+    return write(new(), tmp_path / "new")
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time does not pass while somebody sleeps; how long they wanted to is kept."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    return slept
+
+
+@pytest.fixture
+def there(hub: LocalHub, model: Path) -> LocalHub:
+    """A hub that holds the old version."""
+    publish_hub(model, REPO)
+    hub.clear()
+    return hub

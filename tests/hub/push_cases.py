@@ -17,6 +17,9 @@ from cascadezoo.hub.card import block
 
 REPO = "org/lone"
 WEIGHTS = "stages/coarse/model.safetensors"
+COMMIT = r"POST .*/commit/"
+PUT = r"PUT /lfs/"
+EVER = 10_000
 CHANGES = r"^(POST .*/(create|preupload|batch|commit|branch|tag)|PUT|DELETE)"
 """Requests by which something is made or sent."""
 

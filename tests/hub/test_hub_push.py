@@ -35,16 +35,6 @@ from cascadezoo.hub.push import publish_hub
 from cascadezoo.hub.refs import locate
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write(old(), tmp_path / "old")
-
-
-@pytest.fixture
-def newer(tmp_path: Path) -> Path:
-    return write(new(), tmp_path / "new")
-
-
 def test_a_model_becomes_one_commit(hub: LocalHub, model: Path) -> None:
     done = publish_hub(model, REPO, tag="v1", message="Two words")
     repo = hub.repos[REPO]

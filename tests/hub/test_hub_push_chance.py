@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hub_server import Commit, Fault, LocalHub
-from push_cases import REPO, WEIGHTS, holds, model_in, new, old, published, write
+from push_cases import COMMIT, EVER, PUT, REPO, WEIGHTS, holds, model_in, new, old, published
 
 from cascadezoo.errors import CascadezooError
 from cascadezoo.hub.push import publish_hub
-
-COMMIT = r"POST .*/commit/"
-PUT = r"PUT /lfs/"
-EVER = 10_000
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write(old(), tmp_path / "old")
-
-
-@pytest.fixture
-def newer(tmp_path: Path) -> Path:
-    return write(new(), tmp_path / "new")
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time does not pass while somebody sleeps; how long they wanted to is kept."""
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    return slept
-
-
-@pytest.fixture
-def there(hub: LocalHub, model: Path) -> LocalHub:
-    """A hub that holds the old version."""
-    publish_hub(model, REPO)
-    hub.clear()
-    return hub
-
 
 KINDS = [
     *[("status", status) for status in (429, 500, 502, 503, 504, 403, 404, 400)],

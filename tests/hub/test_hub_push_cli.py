@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from hub_server import Fault, LocalHub
-from push_cases import CHANGES, REPO, WEIGHTS, holds, new, old, write
+from push_cases import CHANGES, REPO, WEIGHTS, holds, old, write
 
 from cascadezoo.build import BuildResult, build_cascade
 from cascadezoo.cli.main import main
@@ -35,11 +35,6 @@ Invoke = Callable[..., Result]
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return write(old(), tmp_path / "old")
-
-
-@pytest.fixture
-def newer(tmp_path: Path) -> Path:
-    return write(new(), tmp_path / "new")
 
 
 @pytest.fixture

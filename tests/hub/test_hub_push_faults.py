@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from hub_server import Fault, LocalHub
 from push_cases import (
+    COMMIT,
+    EVER,
+    PUT,
     REPO,
     WEIGHTS,
     changes,
@@ -16,7 +19,6 @@ from push_cases import (
     new,
     old,
     puts,
-    write,
 )
 
 from cascadezoo.errors import (
@@ -29,37 +31,6 @@ from cascadezoo.errors import (
 )
 from cascadezoo.hub import client
 from cascadezoo.hub.push import publish_hub
-
-COMMIT = r"POST .*/commit/"
-PUT = r"PUT /lfs/"
-EVER = 10_000
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write(old(), tmp_path / "old")
-
-
-@pytest.fixture
-def newer(tmp_path: Path) -> Path:
-    return write(new(), tmp_path / "new")
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time does not pass while somebody sleeps; how long they wanted to is kept."""
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    return slept
-
-
-@pytest.fixture
-def there(hub: LocalHub, model: Path) -> LocalHub:
-    """A hub that holds the old version."""
-    publish_hub(model, REPO)
-    hub.clear()
-    return hub
-
 
 # --- the commit
 

@@ -29,16 +29,6 @@ KEY = b"AKIA" + b"ABCD" * 4
 PRIVATE = b"-----BEGIN RSA " + b"PRIVATE KEY-----\n"
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write(old(), tmp_path / "old")
-
-
-@pytest.fixture
-def newer(tmp_path: Path) -> Path:
-    return write(new(), tmp_path / "new")
-
-
 def reseal(folder: Path, **more: bytes) -> None:
     write(resealed(contents(folder), **more), folder)
 
