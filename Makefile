@@ -1,12 +1,14 @@
 .PHONY: test test-slow lint fix docs bench
 
 PYTHON ?= python
+# Further arguments of pytest: `make test PYTEST_ARGS="-n 2"` shares the tests between two processes.
+PYTEST_ARGS ?=
 
 test:
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow:
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -m slow $(PYTEST_ARGS)
 
 lint:
 	$(PYTHON) -m ruff check .
@@ -25,3 +27,4 @@ bench:
 	$(PYTHON) tests/benchmarks/training_step.py
 	$(PYTHON) tests/benchmarks/loading.py
 	$(PYTHON) tests/benchmarks/startup.py
+	$(PYTHON) tests/benchmarks/features.py
