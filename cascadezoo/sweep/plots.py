@@ -129,12 +129,12 @@ def _epochs(results: SweepResults) -> list[Chart]:
         return [Chart(title, Axis("epoch"), Axis("KID"), [])]
     chosen = names.most_common(1)[0][0]
     values = [p.value * KID for c in cells for p in c.course if p.name == chosen]
-    most = max((p.epoch for c in cells for p in c.course), default=1.0)
+    epochs = [p.epoch for c in cells for p in c.course]
     log = _wide(values, 8.0)
     # One scale for all panels, so that they can be compared.
     ends = {"low": min(values), "high": max(values)} if log else {"high": max(values) * 1.06}
     up = Axis(f"{chosen}, x 1000", log=log, zero=True, **ends)
-    across = Axis("epoch, over all phases", zero=True, high=most)
+    across = _epoch_axis(min(epochs), max(epochs))
     axes = _axes(results)
     groups = {label_text(c.labels, results.seed_axes) for c in cells}
     if len(groups) <= _ONE_PANEL or len(axes) < 2:
@@ -152,6 +152,15 @@ def _epochs(results: SweepResults) -> list[Chart]:
         )
         for label in labels
     ]
+
+
+def _epoch_axis(least: float, most: float) -> Axis:
+    """From 0 where the records begin early, and with room for the marks of the last ones."""
+    label = "epoch, over all phases"
+    if least <= (most - least):
+        return Axis(label, zero=True, high=most * 1.03)
+    room = 0.06 * (most - least) or 0.5
+    return Axis(label, low=max(0.0, least - room), high=most + room)
 
 
 def _lines(

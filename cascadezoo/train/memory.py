@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
 
@@ -26,10 +27,22 @@ def peak_memory(device: torch.device) -> dict[str, int]:
     found = {}
     if device.type == "cuda":
         found["device_peak_bytes"] = int(torch.cuda.max_memory_allocated(device))
+    peak = _resident_peak()
+    return found if peak is None else {**found, "process_peak_bytes": peak}
+
+
+def _resident_peak() -> int | None:
+    # Linux begins ru_maxrss with that of the parent, which may be larger than ever this process.
+    try:
+        with Path("/proc/self/status").open(encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
     try:
         import resource
     except ModuleNotFoundError:  # Windows
-        return found
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
-    found["process_peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return found
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -10,7 +10,7 @@ import pytest
 from cascadezoo import Callback, hookspecs, registry
 from cascadezoo.errors import LookupFailed, PluginError
 from cascadezoo.plugins import PluginHost, get_host
-from cascadezoo.registry import API_LEVEL, CascadezooDeprecationWarning, StageEntry
+from cascadezoo.registry import API_LEVEL, CascadezooDeprecationWarning, MetricEntry, StageEntry
 
 EmptyTarget = "cascadezoo.configs:EmptyConfig"
 
@@ -306,12 +306,17 @@ def test_the_level_of_the_api_and_what_belongs_to_it() -> None:
         "register_callbacks": "() -> Iterable[CallbackEntry]",
     }
     fields = "name: str, summary: str, impl: str, config: str = ..., api: int = 1, deprecated: str | None = None"
+    more = {
+        StageEntry: ", role: Role",
+        MetricEntry: ', takes: "Literal[features, cascade]" = features'
+        ', real: "Literal[as-many, all]" = as-many, needs_data: bool = True, title: str = '
+        ', better: "Literal[lower, higher] | None" = None, scale: float = 1.0',
+    }
     for name in hooks:
         entry = inspect.signature(hookspecs.__dict__[name]).return_annotation
         entry = getattr(registry, entry.removeprefix("Iterable[").removesuffix("]"))
         told = str(inspect.signature(entry)).replace("'", "").replace(EmptyTarget, "...")
-        role = ", role: Role" if entry is StageEntry else ""
-        assert told == f"(*, {fields}{role}) -> None"
+        assert told == f"(*, {fields}{more.get(entry, '')}) -> None"
     methods = {
         n: str(inspect.signature(f)).replace("'", "")
         for n, f in vars(Callback).items()

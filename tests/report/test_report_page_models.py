@@ -22,7 +22,10 @@ from cascadezoo import Cascade, __version__, build_cascade
 from cascadezoo.cli.main import main
 from cascadezoo.hub.layout import read_config, seal
 from cascadezoo.report.images import to_uint8
-from cascadezoo.spec import resolve
+from cascadezoo.report.model_page import model_page
+from cascadezoo.report.model_view import ModelView
+from cascadezoo.report.recorded import Recorded
+from cascadezoo.spec import load_spec, resolve
 
 SHAPES = "shapes-tiny"
 SPEC: dict[str, Any] = {
@@ -193,7 +196,9 @@ def test_attribution_tells_which_stage_to_work_on(page: Path, chromium: Any):
         assert rows[1][3:] == ["+188", "75%"]
         text = seen.page.locator("#where-quality-is-lost").inner_text()
         assert "Most of the figure, 75%, comes in at stage up" in text
-        assert "cascadezoo evaluate MODEL --stages --save" in text  # of the other model
+        # The other model of the page brings its own.
+        rows = cells(seen, "Attribution by stage of shapes-tiny")
+        assert [row[0] for row in rows] == ["coarse", "up", "refine"]
 
 
 def test_what_a_model_lacks_is_said(page: Path):
@@ -327,3 +332,9 @@ def test_umap_without_umap_says_how_to_get_it(run: Path, tmp_path: Path):
 def test_two_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path):
     found = told(run, run / "model", run, "-n", 1, "--features", 0, "-o", tmp_path / "a.html")
     assert found["models"] == [f"page ({run})", f"page ({run / 'model'})", f"page ({run}), again"]
+
+
+def test_where_quality_is_lost_is_told_how_to_measure():
+    view = ModelView("plain", "plain", load_spec("shapes-tiny"), recorded=Recorded())
+    assert "Not measured. This measures it:" in model_page([view]).html()
+    assert "cascadezoo evaluate MODEL --stages --save" in model_page([view]).html()
