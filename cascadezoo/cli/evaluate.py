@@ -152,7 +152,7 @@ def command(
 def _show(found: Evaluation, model: str) -> None:
     parts = []
     if found.figures:
-        figures = [(f.name, _value(f), _what(f)) for f in found.figures]
+        figures = [(f.name, f.text, _what(f)) for f in found.figures]
         parts.append(table(("FIGURE", "VALUE", ""), figures, right=(1,)))
     if found.attribution is not None:
         parts += [_stages(found.attribution), found.advice or ""]
@@ -176,8 +176,8 @@ def _stages(attribution: Sequence[AttributionRow]) -> str:
         (
             row.stage,
             row.role,
-            None if row.real is None else _value(row.real),
-            _value(row.generated),
+            None if row.real is None else row.real.text,
+            row.generated.text,
             None if row.mismatch is None else _number(row.mismatch, row.generated),
             None if row.share is None else f"{row.share:.0%}",
         )
@@ -226,17 +226,6 @@ def _number(value: float, figure: Figure) -> str:
 
     scale = metric_texts(figure.metric).scale
     return f"{number(value * scale)}{power(scale)}"
-
-
-def _value(figure: Figure) -> str:
-    from cascadezoo.hub.again import metric_texts
-    from cascadezoo.hub.card_text import number, power
-
-    scale = metric_texts(figure.metric).scale
-    text = number(figure.value * scale)
-    if figure.std is not None:
-        text += f" +- {number(figure.std * scale, figure.value * scale)}"
-    return f"{text}{power(scale)}" + (f" {figure.unit}" if figure.unit else "")
 
 
 def _what(figure: Figure) -> str:

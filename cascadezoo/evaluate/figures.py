@@ -9,6 +9,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from cascadezoo.configs import Model
 from cascadezoo.errors import ModelError
+from cascadezoo.hub.again import metric_texts
+from cascadezoo.hub.card_text import number, power
 
 __all__ = ["Figure", "figure_name"]
 
@@ -146,7 +148,13 @@ class Figure(Model):
             ) from error
 
     def __str__(self) -> str:
-        scale, suffix = (1000, " x 10^-3") if self.metric == "kid" else (1, "")
-        spread = "" if self.std is None else f" +- {self.std * scale:.2f}"
-        unit = "" if self.unit is None else f" {self.unit}"
-        return f"{self.name}: {self.value * scale:.2f}{spread}{suffix}{unit}"
+        return f"{self.name}: {self.text}"
+
+    @property
+    def text(self) -> str:
+        """Value, spread and unit as people read them, in the metric's own scale."""
+        scale = metric_texts(self.metric).scale
+        value = number(self.value * scale)
+        if self.std is not None:
+            value += f" +- {number(self.std * scale, self.value * scale)}"
+        return f"{value}{power(scale)}" + (f" {self.unit}" if self.unit else "")
