@@ -296,7 +296,6 @@ def register_metrics() -> Iterable[MetricEntry]:
             impl="cascadezoo.evaluate.diversity:measure",
             takes="cascade",
             needs_data=False,
-            better="higher",
         ),
         MetricEntry(
             name="memorisation",
@@ -304,7 +303,6 @@ def register_metrics() -> Iterable[MetricEntry]:
             summary="whether samples lie nearer to training images than real test images do",
             impl="cascadezoo.evaluate.memorisation:measure",
             takes="cascade",
-            better="lower",
         ),
     ]
 

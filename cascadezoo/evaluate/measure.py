@@ -17,6 +17,7 @@ from cascadezoo.evaluate.features import FeatureExtractor, Precision
 from cascadezoo.evaluate.figures import Figure
 from cascadezoo.evaluate.metrics import (
     Found,
+    Measured,
     Metric,
     MetricCascade,
     MetricFeatures,
@@ -149,7 +150,7 @@ def evaluate_metrics(
             figure_of(
                 metric.name,
                 one,
-                subject.real,
+                _compared(subject, one),
                 n=n,
                 extractor=extractor,
                 precision=precision,
@@ -164,6 +165,12 @@ def evaluate_metrics(
             for part, one in _with_argument(metric, found).items()
         ]
     return figures + ([sampling_speed(samples)] if samples.drawn else [])
+
+
+def _compared(subject: Subject, found: Measured) -> ImageData:
+    """The real images that a figure is of, so that its digest is theirs."""
+    asked = found.split in (None, subject.real.split)
+    return subject.real if asked else subject.split(found.split or subject.real.split)
 
 
 def _with_argument(metric: Metric, found: Found) -> Found:

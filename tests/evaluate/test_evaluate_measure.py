@@ -226,3 +226,13 @@ def test_samples_beyond_the_limit_are_drawn_again(splits):
     for _ in range(2):
         batches_of(loose, 30)
     assert loose.drawn == 60
+
+
+@pytest.mark.parametrize("asked", ["train", "test"])
+def test_the_digest_is_of_the_split_that_the_figure_names(subject, splits, means, asked):
+    """Whichever split was asked for: copying is held against training images."""
+    figures = evaluate_metrics(["memorisation", "kid"], subject(asked), extractor=means, n=24,
+                               subsets=2, subset_size=8)  # fmt: skip
+    copied, _, kid, _ = figures
+    assert (copied.name, copied.data_digest) == ("memorisation.means.n24", splits["train"].digest)
+    assert (kid.split, kid.data_digest) == (asked, splits[asked].digest)
