@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from cascadezoo.evaluate.evaluate import evaluate_kid
 from cascadezoo.evaluate.features import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.measure import Subject, evaluate_metrics
 from cascadezoo.evaluate.pixels import to_float
+from cascadezoo.train.memory import peak_memory
 
 
 class Wide(FeatureExtractor):
@@ -130,8 +129,7 @@ def memory(name: str, count: int, precision: str, metrics: list[str]) -> None:
 
 def peak() -> float:
     """The most memory that this process had so far, in MiB."""
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
+    return peak_memory(torch.device("cpu"))["process_peak_bytes"] / 2**20
 
 
 def in_loop(count: int) -> None:

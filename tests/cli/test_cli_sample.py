@@ -193,18 +193,19 @@ def test_many_images_cost_little_memory(model):
 
     def peak(n):
         code = (
-            "import resource, sys\n"
+            "import sys, torch\n"
             "from cascadezoo.cli.main import main\n"
             "try: main(sys.argv[1:])\n"
             "except SystemExit as end: assert not end.code\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+            "from cascadezoo.train.memory import peak_memory\n"
+            "print(peak_memory(torch.device('cpu'))['process_peak_bytes'])\n"
         )
         args = ["sample", str(model), "-n", str(n), "-q", "-o", f"{n}.npz", "--steps", "1"]
         args += ["--batch-size", "1000"]
         done = subprocess.run(
             [sys.executable, "-c", code, *args], capture_output=True, text=True, check=True
         )
-        return int(done.stdout.split()[-1]) * (1024 if sys.platform == "linux" else 1)
+        return int(done.stdout.split()[-1])
 
     small, large = peak(2000), peak(30_000)
     assert np.load("30000.npz")["arr_0"].shape == (30_000, 8, 8, 3)
