@@ -8,41 +8,41 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cascadezoo.build import build_cascade as build_cascade
-    from cascadezoo.cascade import Cascade as Cascade
-    from cascadezoo.checking import check_model as check_model
-    from cascadezoo.configs import ConfigProblem as ConfigProblem
-    from cascadezoo.configs import DataConfig as DataConfig
-    from cascadezoo.configs import DataInfo as DataInfo
-    from cascadezoo.configs import DecoderConfig as DecoderConfig
-    from cascadezoo.configs import EmptyConfig as EmptyConfig
-    from cascadezoo.configs import GeneratorConfig as GeneratorConfig
-    from cascadezoo.configs import ImageShape as ImageShape
-    from cascadezoo.configs import Model as Model
-    from cascadezoo.configs import RefinerConfig as RefinerConfig
-    from cascadezoo.configs import StageConfig as StageConfig
-    from cascadezoo.configs import UpsamplerConfig as UpsamplerConfig
+    from cascadezoo.build.build import build_cascade as build_cascade
+    from cascadezoo.cascade.cascade import Cascade as Cascade
     from cascadezoo.data.base import ImageData as ImageData
-    from cascadezoo.draws import Draw as Draw
-    from cascadezoo.draws import ImageDraw as ImageDraw
     from cascadezoo.errors import CascadezooError as CascadezooError
-    from cascadezoo.evaluate.features import FeatureExtractor as FeatureExtractor
-    from cascadezoo.evaluate.metrics import Measured as Measured
-    from cascadezoo.evaluate.metrics import MetricCascade as MetricCascade
-    from cascadezoo.evaluate.metrics import MetricFeatures as MetricFeatures
-    from cascadezoo.hookspecs import hookimpl as hookimpl
-    from cascadezoo.measuring import evaluate_model as evaluate_model
-    from cascadezoo.registry import CallbackEntry as CallbackEntry
-    from cascadezoo.registry import CascadezooDeprecationWarning as CascadezooDeprecationWarning
-    from cascadezoo.registry import CommandEntry as CommandEntry
-    from cascadezoo.registry import DataEntry as DataEntry
-    from cascadezoo.registry import FeatureEntry as FeatureEntry
-    from cascadezoo.registry import LossEntry as LossEntry
-    from cascadezoo.registry import MetricEntry as MetricEntry
-    from cascadezoo.registry import StageEntry as StageEntry
-    from cascadezoo.registry import ZooEntry as ZooEntry
+    from cascadezoo.evaluate.check_model import check_model as check_model
+    from cascadezoo.evaluate.evaluate_model import evaluate_model as evaluate_model
+    from cascadezoo.evaluate.features.base import FeatureExtractor as FeatureExtractor
+    from cascadezoo.evaluate.metrics.base import Measured as Measured
+    from cascadezoo.evaluate.metrics.base import MetricCascade as MetricCascade
+    from cascadezoo.evaluate.metrics.base import MetricFeatures as MetricFeatures
+    from cascadezoo.plugins.hookspecs import hookimpl as hookimpl
+    from cascadezoo.plugins.registry import CallbackEntry as CallbackEntry
+    from cascadezoo.plugins.registry import (
+        CascadezooDeprecationWarning as CascadezooDeprecationWarning,
+    )
+    from cascadezoo.plugins.registry import CommandEntry as CommandEntry
+    from cascadezoo.plugins.registry import DataEntry as DataEntry
+    from cascadezoo.plugins.registry import FeatureEntry as FeatureEntry
+    from cascadezoo.plugins.registry import LossEntry as LossEntry
+    from cascadezoo.plugins.registry import MetricEntry as MetricEntry
+    from cascadezoo.plugins.registry import StageEntry as StageEntry
+    from cascadezoo.plugins.registry import ZooEntry as ZooEntry
     from cascadezoo.spec import CascadeSpec as CascadeSpec
     from cascadezoo.spec import load_spec as load_spec
+    from cascadezoo.spec.configs import ConfigProblem as ConfigProblem
+    from cascadezoo.spec.configs import DataConfig as DataConfig
+    from cascadezoo.spec.configs import DataInfo as DataInfo
+    from cascadezoo.spec.configs import DecoderConfig as DecoderConfig
+    from cascadezoo.spec.configs import EmptyConfig as EmptyConfig
+    from cascadezoo.spec.configs import GeneratorConfig as GeneratorConfig
+    from cascadezoo.spec.configs import ImageShape as ImageShape
+    from cascadezoo.spec.configs import Model as Model
+    from cascadezoo.spec.configs import RefinerConfig as RefinerConfig
+    from cascadezoo.spec.configs import StageConfig as StageConfig
+    from cascadezoo.spec.configs import UpsamplerConfig as UpsamplerConfig
     from cascadezoo.stages.base import GroupOptions as GroupOptions
     from cascadezoo.stages.base import Loss as Loss
     from cascadezoo.stages.base import SampleRequest as SampleRequest
@@ -52,13 +52,15 @@ if TYPE_CHECKING:
     from cascadezoo.stages.base import StageOutput as StageOutput
     from cascadezoo.stages.base import TrainContext as TrainContext
     from cascadezoo.sweep.cells import load_sweep as load_sweep
-    from cascadezoo.sweep.run import run_sweep as run_sweep
+    from cascadezoo.sweep.run_sweep import run_sweep as run_sweep
     from cascadezoo.train.callbacks import Callback as Callback
     from cascadezoo.train.callbacks import EpochEvent as EpochEvent
     from cascadezoo.train.callbacks import FigureEvent as FigureEvent
     from cascadezoo.train.callbacks import PhaseEvent as PhaseEvent
     from cascadezoo.train.callbacks import StepEvent as StepEvent
     from cascadezoo.train.callbacks import TrainingRun as TrainingRun
+    from cascadezoo.util.rng import Draw as Draw
+    from cascadezoo.util.rng import ImageDraw as ImageDraw
 
 __all__ = [
     "Callback",
@@ -118,56 +120,56 @@ __all__ = [
 # Where each public name lives; imported when it is first used, so that torch is not before.
 _HOMES = {
     "Callback": "train.callbacks",
-    "CallbackEntry": "registry",
-    "Cascade": "cascade",
+    "CallbackEntry": "plugins.registry",
+    "Cascade": "cascade.cascade",
     "CascadeSpec": "spec",
-    "CascadezooDeprecationWarning": "registry",
+    "CascadezooDeprecationWarning": "plugins.registry",
     "CascadezooError": "errors",
-    "CommandEntry": "registry",
-    "ConfigProblem": "configs",
-    "DataConfig": "configs",
-    "DataEntry": "registry",
-    "DataInfo": "configs",
-    "DecoderConfig": "configs",
-    "Draw": "draws",
-    "EmptyConfig": "configs",
+    "CommandEntry": "plugins.registry",
+    "ConfigProblem": "spec.configs",
+    "DataConfig": "spec.configs",
+    "DataEntry": "plugins.registry",
+    "DataInfo": "spec.configs",
+    "DecoderConfig": "spec.configs",
+    "Draw": "util.rng",
+    "EmptyConfig": "spec.configs",
     "EpochEvent": "train.callbacks",
-    "FeatureEntry": "registry",
-    "FeatureExtractor": "evaluate.features",
+    "FeatureEntry": "plugins.registry",
+    "FeatureExtractor": "evaluate.features.base",
     "FigureEvent": "train.callbacks",
-    "GeneratorConfig": "configs",
+    "GeneratorConfig": "spec.configs",
     "GroupOptions": "stages.base",
     "ImageData": "data.base",
-    "ImageDraw": "draws",
-    "ImageShape": "configs",
+    "ImageDraw": "util.rng",
+    "ImageShape": "spec.configs",
     "Loss": "stages.base",
-    "LossEntry": "registry",
-    "Measured": "evaluate.metrics",
-    "MetricCascade": "evaluate.metrics",
-    "MetricEntry": "registry",
-    "MetricFeatures": "evaluate.metrics",
-    "Model": "configs",
+    "LossEntry": "plugins.registry",
+    "Measured": "evaluate.metrics.base",
+    "MetricCascade": "evaluate.metrics.base",
+    "MetricEntry": "plugins.registry",
+    "MetricFeatures": "evaluate.metrics.base",
+    "Model": "spec.configs",
     "PhaseEvent": "train.callbacks",
-    "RefinerConfig": "configs",
+    "RefinerConfig": "spec.configs",
     "SampleRequest": "stages.base",
     "Stage": "stages.base",
-    "StageConfig": "configs",
-    "StageEntry": "registry",
+    "StageConfig": "spec.configs",
+    "StageEntry": "plugins.registry",
     "StageGeometry": "stages.base",
     "StageInputs": "stages.base",
     "StageOutput": "stages.base",
     "StepEvent": "train.callbacks",
     "TrainContext": "stages.base",
     "TrainingRun": "train.callbacks",
-    "UpsamplerConfig": "configs",
-    "ZooEntry": "registry",
-    "build_cascade": "build",
-    "check_model": "checking",
-    "evaluate_model": "measuring",
-    "hookimpl": "hookspecs",
+    "UpsamplerConfig": "spec.configs",
+    "ZooEntry": "plugins.registry",
+    "build_cascade": "build.build",
+    "check_model": "evaluate.check_model",
+    "evaluate_model": "evaluate.evaluate_model",
+    "hookimpl": "plugins.hookspecs",
     "load_spec": "spec",
     "load_sweep": "sweep.cells",
-    "run_sweep": "sweep.run",
+    "run_sweep": "sweep.run_sweep",
 }
 
 
@@ -177,7 +179,7 @@ _RENAMED: dict[str, str] = {}
 
 def __getattr__(name: str) -> Any:
     if name in _RENAMED:
-        from cascadezoo.registry import deprecated
+        from cascadezoo.plugins.registry import deprecated
 
         deprecated(f"{__name__}.{name}", f"use {__name__}.{_RENAMED[name]}")
         name = _RENAMED[name]

@@ -19,7 +19,7 @@ from cascadezoo.cli.options import (
 from cascadezoo.cli.output import clean, echo, echo_json, human_seconds
 
 if TYPE_CHECKING:
-    from cascadezoo.build import BuildResult
+    from cascadezoo.build.build import BuildResult
 
 
 @click.command(
@@ -74,7 +74,7 @@ def command(
         changes += [f"training.precision={precision}"] if precision is not None else []
         run_plan(spec, changes, device, as_json)
         return
-    from cascadezoo.build import build_cascade
+    from cascadezoo.build.build import build_cascade
     from cascadezoo.train.progress import make_progress
 
     # Of the processes that torchrun starts, the first speaks.

@@ -33,13 +33,13 @@ def command(
     <!-- cascadezoo:begin ... --> are replaced, except those that somebody edited; all else in it
     stays. MODEL is a run folder or a model folder; --print and --check take any model.
     """
+    from cascadezoo.cards.card_file import look_at_card
     from cascadezoo.errors import InputError
-    from cascadezoo.evaluate.metrics_file import read_metrics
-    from cascadezoo.hub.card_file import look_at_card
-    from cascadezoo.hub.layout import CARD, read_config
     from cascadezoo.hub.refs import locate
-    from cascadezoo.hub.sealing import replace_files, require_writable
-    from cascadezoo.hub.trained_spec import published_spec
+    from cascadezoo.model_folder.integrity import replace_files, require_writable
+    from cascadezoo.model_folder.layout import CARD, read_config
+    from cascadezoo.model_folder.metrics_file import read_metrics
+    from cascadezoo.model_folder.trained_spec import published_spec
 
     if show and check:
         raise click.UsageError("--print and --check are two questions; ask one at a time")

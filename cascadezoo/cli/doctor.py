@@ -22,7 +22,7 @@ def command(as_json: bool) -> None:
     Exits with 1 where something that cascadezoo itself needs is missing, too old or broken.
     Weights that are not there are fetched when they are needed, and are no fault.
     """
-    from cascadezoo.cli.machine import examine
+    from cascadezoo.cli.machine_report import examine
 
     findings = examine()
     if as_json:

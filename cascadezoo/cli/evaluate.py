@@ -20,10 +20,10 @@ from cascadezoo.cli.options import (
 from cascadezoo.cli.output import clean, echo, echo_json, human_seconds, table
 
 if TYPE_CHECKING:
-    from cascadezoo.evaluate.check import CheckReport, CheckRow
-    from cascadezoo.evaluate.figures import Figure
-    from cascadezoo.evaluate.metrics_file import AttributionRow
-    from cascadezoo.measuring import Evaluation
+    from cascadezoo.evaluate.card_check import CheckReport, CheckRow
+    from cascadezoo.evaluate.evaluate_model import Evaluation
+    from cascadezoo.model_folder.figures import Figure
+    from cascadezoo.model_folder.metrics_file import AttributionRow
 
 _NOT_WITH_CHECK = ("n", "seed", "extractor", "precision", "split", "save")
 
@@ -126,13 +126,13 @@ def command(
     progress = make_progress(quiet)
     try:
         if check:
-            from cascadezoo.checking import check_model
+            from cascadezoo.evaluate.check_model import check_model
 
             for name in _NOT_WITH_CHECK:
                 del options[name]
             report = check_model(model, metrics, progress=progress, **options)
         else:
-            from cascadezoo.measuring import evaluate_model
+            from cascadezoo.evaluate.evaluate_model import evaluate_model
 
             asked: Any = "all" if metrics == ["all"] else metrics
             found = evaluate_model(model, asked, progress=progress, **options)
@@ -221,15 +221,15 @@ def _verdict(row: CheckRow) -> str:
 
 
 def _number(value: float, figure: Figure) -> str:
-    from cascadezoo.hub.again import metric_texts
-    from cascadezoo.hub.card_text import number, power
+    from cascadezoo.model_folder.reproduction import metric_texts
+    from cascadezoo.util.markdown import number, power
 
     scale = metric_texts(figure.metric).scale
     return f"{number(value * scale)}{power(scale)}"
 
 
 def _what(figure: Figure) -> str:
-    from cascadezoo.hub.again import metric_texts
+    from cascadezoo.model_folder.reproduction import metric_texts
 
     texts = metric_texts(figure.metric)
     better = f", {texts.better} is better" if texts.better else ""

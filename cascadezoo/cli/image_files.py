@@ -18,7 +18,7 @@ from cascadezoo.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cascadezoo.configs import ImageShape
+    from cascadezoo.spec.configs import ImageShape
 
 __all__ = ["ImageFile", "format_of", "open_images", "replacing"]
 

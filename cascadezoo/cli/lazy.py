@@ -21,8 +21,8 @@ from cascadezoo.cli.output import clean, echo
 from cascadezoo.errors import PluginError
 
 if TYPE_CHECKING:
-    from cascadezoo.plugins import PluginHost
-    from cascadezoo.registry import CommandEntry, Registered
+    from cascadezoo.plugins.manager import PluginHost
+    from cascadezoo.plugins.registry import CommandEntry, Registered
 
 __all__ = ["Commands", "LazyGroup"]
 
@@ -109,7 +109,7 @@ class LazyGroup(Commands):
     def _of_plugins(self) -> dict[str, Registered[CommandEntry]]:
         if not _may_bring_commands():
             return {}
-        from cascadezoo.plugins import get_host
+        from cascadezoo.plugins.manager import get_host
 
         try:
             host = get_host()
@@ -147,7 +147,9 @@ def _may_bring_commands() -> bool:
         return False
     from importlib.metadata import entry_points
 
-    return any(point.value != "cascadezoo.builtin" for point in entry_points(group="cascadezoo"))
+    return any(
+        point.value != "cascadezoo.plugins.builtin" for point in entry_points(group="cascadezoo")
+    )
 
 
 @contextmanager
@@ -156,7 +158,7 @@ def _plain_warnings() -> Iterator[None]:
     usual = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        from cascadezoo.registry import CascadezooDeprecationWarning
+        from cascadezoo.plugins.registry import CascadezooDeprecationWarning
 
         if issubclass(category, CascadezooDeprecationWarning):
             echo(f"Warning: {message}", err=True)

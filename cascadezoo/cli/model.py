@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cascadezoo.cascade import Cascade
+    from cascadezoo.cascade.cascade import Cascade
 
 __all__ = ["load_model"]
 
@@ -22,7 +22,7 @@ def load_model(
 
     folder = locate(reference, revision, offline)
 
-    from cascadezoo.cascade import Cascade
+    from cascadezoo.cascade.cascade import Cascade
     from cascadezoo.train.engine import pick_device
 
     return Cascade.from_pretrained(folder, device=pick_device(device))

@@ -18,7 +18,7 @@ from cascadezoo.cli.options import (
 from cascadezoo.cli.output import clean, echo, echo_json, human_bytes, human_count, table
 
 if TYPE_CHECKING:
-    from cascadezoo.plan import Plan
+    from cascadezoo.build.plan import Plan
     from cascadezoo.spec import ResolvedSpec
 
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
@@ -76,7 +76,7 @@ def run_plan(
     match: int | Mapping[str, int] | None = None,
 ) -> None:
     """Plan a spec, print it, and refuse what no memory here can hold."""
-    from cascadezoo.plan import check_memory, make_plan
+    from cascadezoo.build.plan import check_memory, make_plan
     from cascadezoo.spec import load_spec
 
     resolved = load_spec(spec, settings=settings)
@@ -103,7 +103,7 @@ def _matched(
     resolved: ResolvedSpec, match: int | Mapping[str, int]
 ) -> tuple[ResolvedSpec, list[str]]:
     """The spec with the widths that make the numbers asked for, and the settings that do it."""
-    from cascadezoo.matching import match_cascade, match_parameters, settings_between
+    from cascadezoo.build.match_parameters import match_cascade, match_parameters, settings_between
     from cascadezoo.spec import load_spec
 
     data = resolved.spec.to_dict()

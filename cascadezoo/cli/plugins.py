@@ -13,7 +13,7 @@ from cascadezoo.cli.plugins_check import check
 from cascadezoo.cli.plugins_new import new
 
 if TYPE_CHECKING:
-    from cascadezoo.plugins import Plugin, PluginHost, PluginProblem
+    from cascadezoo.plugins.manager import Plugin, PluginHost, PluginProblem
 
 
 @click.group("plugins", cls=Commands)
@@ -37,7 +37,7 @@ def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
     A broken plugin takes no other down; commands that need it say so. CASCADEZOO_LOAD_PLUGINS=a,b
     loads only those distributions, and none where it is empty.
     """
-    from cascadezoo.plugins import BUILTIN_DISTRIBUTION, get_host
+    from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_host
 
     host = get_host()
     root = ctx.find_root().command
@@ -79,8 +79,8 @@ def _names(plugin: Plugin) -> str:
 
 def _problems(host: PluginHost, plugin: Plugin) -> list[PluginProblem]:
     """What loading it showed, and what is wrong with the configs of its entries."""
-    from cascadezoo.plugins import BUILTIN_DISTRIBUTION, PluginProblem
-    from cascadezoo.testing.light import config_fault
+    from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, PluginProblem
+    from cascadezoo.testing.import_checks import config_fault
 
     rows = [problem for problem in host.problems if problem.origin == plugin.origin]
     if plugin.origin.distribution == BUILTIN_DISTRIBUTION:

@@ -11,7 +11,7 @@ from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json
 
 if TYPE_CHECKING:
-    from cascadezoo.plugins import Plugin, PluginHost
+    from cascadezoo.plugins.manager import Plugin, PluginHost
     from cascadezoo.testing import Report
 
 
@@ -46,7 +46,7 @@ def check(
     NAME is an installed distribution; without it all are checked. Exit code 1 where something is
     wrong. The same checks are in cascadezoo.testing, for the plugin's own tests.
     """
-    from cascadezoo.plugins import get_host
+    from cascadezoo.plugins.manager import get_host
 
     host = get_host()
     plugins = _chosen(host, name)
@@ -73,7 +73,7 @@ def check(
 
 def _chosen(host: PluginHost, name: str | None) -> list[Plugin]:
     from cascadezoo.errors import LookupFailed
-    from cascadezoo.plugins import BUILTIN_DISTRIBUTION, canonical_name
+    from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name
 
     def named(plugin: Plugin) -> str:
         return canonical_name(plugin.origin.distribution)
@@ -113,7 +113,7 @@ def _reports(
     host: PluginHost, plugin: Plugin, settings: dict[str, dict[str, Any]], skip: tuple[str, ...]
 ) -> Iterator[Report]:
     from cascadezoo.testing import check_entry, check_names
-    from cascadezoo.testing.plugin import check_plugin
+    from cascadezoo.testing.plugin_check import check_plugin
 
     known = check_names(host.entries_of(plugin))
     unknown = sorted(set(skip) - known)

@@ -9,7 +9,7 @@ import click
 from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import echo, echo_json
 
-# Those of cascadezoo.template.KINDS, which --help shows without importing it.
+# Those of cascadezoo.testing.template.KINDS, which --help shows without importing it.
 KINDS = ("generator", "upsampler", "refiner", "decoder", "dataset", "metric")
 
 
@@ -43,7 +43,7 @@ def new(name: str, kind: str, out: Path | None, as_json: bool) -> None:
     """
     import shlex
 
-    from cascadezoo.template import project_name, write_project
+    from cascadezoo.testing.template import project_name, write_project
 
     distribution = project_name(name)
     folder = write_project(name, kind, out)

@@ -10,8 +10,8 @@ from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, human_bytes
 
 if TYPE_CHECKING:
-    from cascadezoo.hub.local import Copied
-    from cascadezoo.hub.published import Published
+    from cascadezoo.hub.folder_copy import Copied
+    from cascadezoo.hub.publish.result import Published
 
 
 @click.command(
@@ -53,8 +53,8 @@ def command(
     new one, an empty one, or one that holds an older version of the same model, which is replaced
     at once.
     """
-    from cascadezoo.hub.publish import publish
-    from cascadezoo.hub.published import Published
+    from cascadezoo.hub.publish.publish_model import publish
+    from cascadezoo.hub.publish.result import Published
 
     done = publish(
         model,

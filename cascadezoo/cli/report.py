@@ -141,7 +141,7 @@ def _grid(
     from cascadezoo.cli.image_files import replacing
     from cascadezoo.cli.model import load_model
     from cascadezoo.errors import InputError
-    from cascadezoo.report.guidance import guidance_grid, sample_guidance
+    from cascadezoo.report.guidance_grid import guidance_grid, sample_guidance
     from cascadezoo.train.progress import make_progress
 
     if Path(out).suffix.lower() != ".png":

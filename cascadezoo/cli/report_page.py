@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.build.plan import make_plan
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cli.image_files import replacing
 from cascadezoo.errors import InputError
-from cascadezoo.evaluate.features import load_extractor
-from cascadezoo.hub.layout import CONFIG
+from cascadezoo.evaluate.features.base import load_extractor
 from cascadezoo.hub.refs import locate
-from cascadezoo.plan import make_plan
+from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.report.model_page import model_page
 from cascadezoo.report.model_view import (
     ModelView,

@@ -24,7 +24,7 @@ from cascadezoo.cli.output import clean, echo, echo_json, human_seconds
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cascadezoo.cascade import Cascade
+    from cascadezoo.cascade.cascade import Cascade
     from cascadezoo.cli.image_files import ImageFile
 
 
@@ -149,8 +149,8 @@ def command(
     """
     from cascadezoo.cli.image_files import format_of, open_images
     from cascadezoo.cli.model import load_model
-    from cascadezoo.hub.layout import CONFIG, read_config
     from cascadezoo.hub.refs import locate
+    from cascadezoo.model_folder.layout import CONFIG, read_config
     from cascadezoo.spec import resolve
 
     if stages and trajectory:
@@ -238,7 +238,7 @@ def _draw(
     quiet: bool,
 ) -> float:
     """Sample batch after batch, labels in turn; returns the seconds that sampling took."""
-    from cascadezoo.evaluate.pixels import to_uint8
+    from cascadezoo.data.pixels import to_uint8
     from cascadezoo.train.progress import make_progress
 
     progress = make_progress(quiet)

@@ -29,7 +29,7 @@ def command(what: str, kind: str | None, as_json: bool) -> None:
     if what == "metrics":
         if kind is not None:
             raise click.UsageError("--kind is of specs, not of metrics.json")
-        from cascadezoo.evaluate.metrics_file import metrics_schema
+        from cascadezoo.model_folder.metrics_file import metrics_schema
 
         echo_json(metrics_schema())
         return

@@ -13,7 +13,7 @@ from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, table
 
 if TYPE_CHECKING:
-    from cascadezoo.registry import Registered, StageEntry
+    from cascadezoo.plugins.registry import Registered, StageEntry
 
 ROLES = ("generator", "upsampler", "refiner", "decoder")
 
@@ -36,7 +36,7 @@ def command() -> None:
 @json_option
 def list_(pattern: str, role: str | None, as_json: bool) -> None:
     """List the installed stage kinds."""
-    from cascadezoo.plugins import get_host
+    from cascadezoo.plugins.manager import get_host
 
     host = get_host()
     stages = host.registry.stages
@@ -69,8 +69,8 @@ def show(kind: str, as_json: bool) -> None:
 
     KIND without a version is its newest.
     """
-    from cascadezoo.cli.fields import describe
-    from cascadezoo.plugins import get_registry
+    from cascadezoo.cli.config_fields import describe
+    from cascadezoo.plugins.manager import get_registry
     from cascadezoo.spec.schema import kind_schema
 
     found = get_registry().stages.get(kind)

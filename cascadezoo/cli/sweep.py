@@ -91,7 +91,7 @@ def command(
     if dry_run:
         _dry_run(sweep, settings, only, as_json)
         return
-    from cascadezoo.sweep.run import run_sweep
+    from cascadezoo.sweep.run_sweep import run_sweep
 
     results = run_sweep(
         sweep,
@@ -135,8 +135,8 @@ def _list(as_json: bool) -> None:
 
 def _dry_run(source: str, settings: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
     """List the cells with their labels and parameters."""
+    from cascadezoo.sweep.cell_plans import plan_cells
     from cascadezoo.sweep.cells import load_sweep
-    from cascadezoo.sweep.plans import plan_cells
 
     sweep = load_sweep(source, settings=settings)
     cells = sweep.choose(only)

@@ -19,7 +19,7 @@ from cascadezoo.cli.options import (
 from cascadezoo.cli.output import clean, echo, echo_json, human_seconds, table
 
 if TYPE_CHECKING:
-    from cascadezoo.tune.search import TuneResult
+    from cascadezoo.tune.tune_model import TuneResult
 
 
 def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str) -> list[str]:
@@ -122,7 +122,7 @@ def command(
     """
     from cascadezoo.hub.refs import locate
     from cascadezoo.train.progress import make_progress
-    from cascadezoo.tune.search import tune_model
+    from cascadezoo.tune.tune_model import tune_model
 
     progress = make_progress(quiet)
     try:

@@ -13,9 +13,9 @@ from cascadezoo.cli.options import Whole, examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, human_bytes, human_count, table
 
 if TYPE_CHECKING:
-    from cascadezoo.hub.manifest import ZooFigure, ZooModel
-    from cascadezoo.hub.zoo import Listed, Zoos
-    from cascadezoo.hub.zoo_search import Found
+    from cascadezoo.hub.search import Found
+    from cascadezoo.zoo.list import Listed, Zoos
+    from cascadezoo.zoo.manifest import ZooFigure, ZooModel
 
 MANIFEST = "zoo_manifest.json"
 
@@ -39,7 +39,7 @@ def list_(pattern: str, as_json: bool) -> None:
 
     Each name can be given to sample, pull and Cascade.from_pretrained.
     """
-    from cascadezoo.hub.zoo import get_zoos
+    from cascadezoo.zoo.list import get_zoos
 
     zoos = get_zoos()
     rows = zoos.matching(pattern)
@@ -58,8 +58,8 @@ def list_(pattern: str, as_json: bool) -> None:
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show what the zoo knows of a model."""
-    from cascadezoo.hub.zoo import get_zoos
     from cascadezoo.spec.requires import install_line, missing
+    from cascadezoo.zoo.list import get_zoos
 
     listed = get_zoos().get(name)
     model = listed.model
@@ -115,7 +115,7 @@ def add(reference: str, name: str | None, manifest: Path, as_json: bool) -> None
     REF is org/name or org/name@revision on the Hub. A branch or tag is followed once, and the
     commit that it leads to is written down. An entry of the same name and repo is replaced.
     """
-    from cascadezoo.hub.zoo import add_entry, zoo_entry
+    from cascadezoo.zoo.list import add_entry, zoo_entry
 
     model = zoo_entry(reference, name=name)
     before = add_entry(model, manifest)
@@ -157,8 +157,8 @@ def verify(
     Ends with exit code 1 where something is wrong or cannot be found out.
     """
     from cascadezoo.errors import CascadezooError
-    from cascadezoo.hub.zoo import entries_to_verify
-    from cascadezoo.hub.zoo import verify as hold
+    from cascadezoo.zoo.list import entries_to_verify
+    from cascadezoo.zoo.list import verify as hold
 
     models, notes = entries_to_verify(name, manifest)
     rows: list[dict[str, Any]] = []
@@ -205,7 +205,7 @@ def search(text: str, limit: int, as_json: bool) -> None:
     TEXT is looked for in the names of repos. What is found was looked at by nobody, other than
     what `zoo list` shows.
     """
-    from cascadezoo.hub.zoo_search import search as ask
+    from cascadezoo.hub.search import search as ask
 
     found = ask(text, limit=limit)
     if as_json:
@@ -243,7 +243,7 @@ def _row(listed: Listed) -> dict[str, Any]:
 
 
 def _data(model: ZooModel) -> dict[str, Any]:
-    from cascadezoo.hub.manifest import model_dict
+    from cascadezoo.zoo.manifest import model_dict
 
     return {**model_dict(model), "bytes": model.bytes}
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cascadezoo.configs import DataConfig, DataInfo
 from cascadezoo.errors import DataError
+from cascadezoo.spec.configs import DataConfig, DataInfo
 
 if TYPE_CHECKING:
     from cascadezoo.data.base import ImageData, Split

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cascadezoo.configs import DataConfig, DataInfo
 from cascadezoo.errors import DataError
+from cascadezoo.spec.configs import DataConfig, DataInfo
 
 if TYPE_CHECKING:
     from cascadezoo.data.base import ImageData, Split
-    from cascadezoo.data.folder_list import Listing
+    from cascadezoo.data.folder_listing import Listing
 
 __all__ = ["FolderConfig", "load"]
 
@@ -52,7 +52,7 @@ class FolderConfig(DataConfig):
         Raises:
             DataError: the folder is missing, has no images, or its first one is not readable.
         """
-        from cascadezoo.data.folder_read import square_size
+        from cascadezoo.data.folder_reader import square_size
 
         listing = _list(self)
         names = listing.classes
@@ -82,7 +82,7 @@ def load(config: FolderConfig, split: Split) -> ImageData:
     import numpy as np
 
     from cascadezoo.data.base import ImageData
-    from cascadezoo.data.folder_read import read_images
+    from cascadezoo.data.folder_reader import read_images
     from cascadezoo.data.holdout import holdout_indices
 
     listing = _list(config)
@@ -105,7 +105,7 @@ def load(config: FolderConfig, split: Split) -> ImageData:
 def _list(config: FolderConfig) -> Listing:
     from pathlib import Path
 
-    from cascadezoo.data.folder_list import list_images
+    from cascadezoo.data.folder_listing import list_images
 
     return list_images(Path(config.path).expanduser(), labels=config.labels)
 
@@ -114,7 +114,7 @@ def _list_test(config: FolderConfig, classes: tuple[str, ...] | None) -> Listing
     """The test images, whose classes must be among those of the training images."""
     from pathlib import Path
 
-    from cascadezoo.data.folder_list import list_images
+    from cascadezoo.data.folder_listing import list_images
 
     root = Path(config.test_path or "").expanduser()
     listing = list_images(root, labels=classes is not None)

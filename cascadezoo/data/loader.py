@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData
-from cascadezoo.draws import derive_seed
 from cascadezoo.errors import DataError
+from cascadezoo.util.rng import derive_seed
 
 __all__ = ["DeviceLoader", "iterate", "to_bytes", "to_floats"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from cascadezoo.configs import DataConfig, DataInfo
 from cascadezoo.errors import DataError
+from cascadezoo.spec.configs import DataConfig, DataInfo
 
 if TYPE_CHECKING:
     from typing import Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cascadezoo.data.base import ImageData, Split
-    from cascadezoo.data.npz_read import NpzReader
+    from cascadezoo.data.npz_reader import NpzReader
 
 __all__ = ["NpzConfig", "load"]
 
@@ -152,7 +152,7 @@ class _Shape:
 def _open(config: NpzConfig) -> NpzReader:
     from pathlib import Path
 
-    from cascadezoo.data.npz_read import NpzReader
+    from cascadezoo.data.npz_reader import NpzReader
 
     return NpzReader(Path(config.path).expanduser())
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cascadezoo.configs import DataConfig, DataInfo
+from cascadezoo.spec.configs import DataConfig, DataInfo
 
 if TYPE_CHECKING:
     from cascadezoo.data.base import ImageData, Split
@@ -95,7 +95,7 @@ def load(config: ShapesConfig, split: Split) -> ImageData:
     """
     from cascadezoo.data.base import ImageData
     from cascadezoo.data.memory import require_memory
-    from cascadezoo.data.shapes_draw import draw_shapes
+    from cascadezoo.data.shapes_images import draw_shapes
 
     count = config.count if split == "train" else config.test_count
     require_memory(count * 3 * config.size**2, f"{count:,} shapes of {config.size}x{config.size}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cascadezoo.data.base import ImageData, Split
-from cascadezoo.data.prepare import prepare, require_labels
-from cascadezoo.plugins import get_registry
+from cascadezoo.data.preparation import prepare, require_labels
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec
 
 __all__ = ["load_split"]

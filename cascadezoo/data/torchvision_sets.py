@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from cascadezoo.configs import DataConfig, DataInfo
 from cascadezoo.data.fashion_tiny import FASHION_CLASSES
 from cascadezoo.errors import DataError
+from cascadezoo.spec.configs import DataConfig, DataInfo
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -40,7 +40,7 @@ Velocity = Callable[[Tensor, float], Tensor]
 
 
 class Draws(Protocol):
-    """Where random times come from, e.g. a :class:`~cascadezoo.draws.Draw`."""
+    """Where random times come from, e.g. a :class:`~cascadezoo.util.rng.Draw`."""
 
     def rand(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1)."""

@@ -26,7 +26,7 @@ prediction [N, C', H, W]."""
 
 
 class Uniform(Protocol):
-    """Where random numbers come from, e.g. a :class:`~cascadezoo.draws.Draw`."""
+    """Where random numbers come from, e.g. a :class:`~cascadezoo.util.rng.Draw`."""
 
     def rand(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1)."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cascadezoo.evaluate.figures import Figure
-from cascadezoo.plugins import get_registry
+from cascadezoo.model_folder.figures import Figure
+from cascadezoo.plugins.manager import get_registry
 
 __all__ = ["AttributedStage", "advice"]
 

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.sampling import SampleOptions, truncates
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.advice import advice
-from cascadezoo.evaluate.evaluate import figure_of
-from cascadezoo.evaluate.features import FeatureExtractor, Precision
-from cascadezoo.evaluate.figures import Figure
-from cascadezoo.evaluate.kid import SUBSETS, usual_subset_size
-from cascadezoo.evaluate.measure import Subject
-from cascadezoo.evaluate.metrics import Metric, MetricFeatures, load_metric
-from cascadezoo.evaluate.real import choose_real, real_features
-from cascadezoo.evaluate.stagewise import RealFeed, upto
-from cascadezoo.sampling import SampleOptions, truncates
+from cascadezoo.evaluate.evaluate_metrics import Subject
+from cascadezoo.evaluate.evaluate_sampler import figure_of
+from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
+from cascadezoo.evaluate.metrics.base import Metric, MetricFeatures, load_metric
+from cascadezoo.evaluate.metrics.kid import SUBSETS, usual_subset_size
+from cascadezoo.evaluate.partial_cascades import RealFeed, upto
+from cascadezoo.evaluate.real_features import choose_real, real_features
+from cascadezoo.model_folder.figures import Figure
 
 __all__ = ["StageAttribution", "advice", "attribute_stages"]
 

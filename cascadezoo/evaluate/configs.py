@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cascadezoo.configs import Model
+from cascadezoo.spec.configs import Model
 
 __all__ = ["ClassifierMetricConfig", "LpipsMetricConfig", "TimmConfig"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from cascadezoo.data.pixels import to_uint8
 from cascadezoo.errors import CascadezooError, InputError
-from cascadezoo.evaluate.pixels import to_uint8
 
 __all__ = ["SampleFn", "Samples"]
 

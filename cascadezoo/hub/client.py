@@ -34,7 +34,7 @@ from cascadezoo.errors import (
     HubRefused,
     HubUnavailable,
 )
-from cascadezoo.hub.text import clean_remote, scrub
+from cascadezoo.util.text import clean_remote, scrub
 
 __all__ = ["LOG_IN", "LONGEST_WAIT", "hub_api", "hub_endpoint", "hub_token", "translated"]
 

@@ -23,7 +23,8 @@ from cascadezoo.errors import (
     ModelReferenceError,
 )
 from cascadezoo.hub.cache import CachedRepo, is_offline
-from cascadezoo.hub.layout import (
+from cascadezoo.hub.refs import HubRef
+from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
     METRICS,
@@ -34,7 +35,6 @@ from cascadezoo.hub.layout import (
     read_config,
     sha256_of,
 )
-from cascadezoo.hub.refs import HubRef
 from cascadezoo.spec.files import MAX_BYTES as LARGEST_CONFIG
 
 __all__ = ["LIMIT_VARIABLE", "largest_model", "patiently", "pull_hub"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascadezoo.errors import ModelReferenceError
-from cascadezoo.hub.layout import CONFIG
+from cascadezoo.model_folder.layout import CONFIG
 
 __all__ = ["HubRef", "ZooRef", "as_argument", "is_hub_id", "locate", "parse_reference"]
 
@@ -165,7 +165,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _is_listed(name: str) -> bool:
-    from cascadezoo.hub.zoo import get_zoos
+    from cascadezoo.zoo.list import get_zoos
 
     zoos = get_zoos()
     return name in zoos.models or name in zoos.contested
@@ -179,7 +179,7 @@ def _two_meanings(text: str, one: str, other: str, spelling: str) -> ModelRefere
 
 
 def _nothing(text: str) -> ModelReferenceError:
-    from cascadezoo.hub.zoo import get_zoos
+    from cascadezoo.zoo.list import get_zoos
 
     names = sorted(get_zoos().models)
     close = difflib.get_close_matches(text, names, n=3, cutoff=0.6)
@@ -251,7 +251,7 @@ def locate(reference: str | Path, revision: str | None = None, offline: bool | N
             raise HubNotFound(
                 f"{error.what} (there is no folder {str(reference)!r} here either)", hint=error.hint
             ) from error
-    from cascadezoo.hub.zoo import bundled_folder, find
+    from cascadezoo.zoo.list import bundled_folder, find
 
     model = find(found.name)
     folder = bundled_folder(model)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from cascadezoo.data.pixels import to_uint8
 from cascadezoo.errors import InputError
-from cascadezoo.evaluate.pixels import to_uint8
 
 __all__ = ["cut_samples", "grid", "samples_picture", "stage_strip", "to_pil", "to_uint8"]
 

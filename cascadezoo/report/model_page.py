@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from cascadezoo.evaluate.figures import Figure
-from cascadezoo.hub.again import metric_texts
+from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.reproduction import metric_texts
 from cascadezoo.report.blocks import Cell, Column, Row, facts, folded, layers, picture, strip, table
+from cascadezoo.report.charts import short
+from cascadezoo.report.course_charts import axis_label, course_charts
 from cascadezoo.report.html import Markup, element, join, number, spread
-from cascadezoo.report.model_course import axis_label, course_charts
 from cascadezoo.report.model_view import ModelView
 from cascadezoo.report.page import Bars, Page
-from cascadezoo.report.plots import short
 from cascadezoo.report.projection import projection_chart
-from cascadezoo.report.recorded import Attribution
+from cascadezoo.report.recorded_metrics import Attribution
 
 __all__ = ["figure_value", "model_page"]
 

@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import CascadezooError, InputError
-from cascadezoo.evaluate.features import FeatureExtractor
-from cascadezoo.evaluate.real import real_features
-from cascadezoo.report.events import Course, read_course
+from cascadezoo.evaluate.features.base import FeatureExtractor
+from cascadezoo.evaluate.real_features import real_features
+from cascadezoo.report.course import Course, read_course
 from cascadezoo.report.images import to_pil
 from cascadezoo.report.projection import Method, Projection, project
-from cascadezoo.report.recorded import Recorded, read_recorded
-from cascadezoo.report.sheet import sheet
+from cascadezoo.report.recorded_metrics import Recorded, read_recorded
+from cascadezoo.report.thumbnail_sheet import sheet
 from cascadezoo.report.trajectory import sample_trajectory
 from cascadezoo.spec import ResolvedSpec, resolve
 

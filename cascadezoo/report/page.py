@@ -24,9 +24,9 @@ from PIL import Image
 from cascadezoo import __version__
 from cascadezoo.report import blocks
 from cascadezoo.report.blocks import Cell, Column, Row
+from cascadezoo.report.charts import Axis, Bars, Chart, Point, Series
+from cascadezoo.report.charts_svg import draw_bars, draw_chart
 from cascadezoo.report.html import Markup, element
-from cascadezoo.report.plots import Axis, Bars, Chart, Point, Series
-from cascadezoo.report.svg import draw_bars, draw_chart
 
 __all__ = ["Axis", "Bars", "Cell", "Chart", "Column", "Page", "Point", "Row", "Series"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cascadezoo.errors import InputError
-from cascadezoo.report.plots import Axis, Chart, Point, Series
+from cascadezoo.report.charts import Axis, Chart, Point, Series
 
 __all__ = ["Method", "Projection", "check_method", "pca", "project", "projection_chart"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import SampleError
 
 __all__ = ["COLUMNS", "Thinned", "sample_trajectory", "watched_stage"]

@@ -20,7 +20,7 @@ from cascadezoo.spec.models import (
     TeacherForcing,
     TrainingSpec,
 )
-from cascadezoo.spec.resolve import ResolvedSpec, ResolvedStage, load_spec, resolve
+from cascadezoo.spec.resolution import ResolvedSpec, ResolvedStage, load_spec, resolve
 
 __all__ = [
     "CallbackSpec",

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cascadezoo.configs import ImageShape
 from cascadezoo.errors import Problem
+from cascadezoo.spec.configs import ImageShape
 
 __all__ = ["against_role", "problems_of"]
 

@@ -23,7 +23,7 @@ def shipped_specs() -> list[str]:
     """The names of the specs that ship with the package, sorted."""
     from importlib import resources
 
-    files = resources.files("cascadezoo.specs").iterdir()
+    files = resources.files("cascadezoo.spec.presets").iterdir()
     return sorted(f.name.removesuffix(".json") for f in files if f.name.endswith(".json"))
 
 
@@ -47,7 +47,7 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
     if _SHIPPED.fullmatch(name) and name in shipped_specs():
         from importlib import resources
 
-        text = resources.files("cascadezoo.specs").joinpath(f"{name}.json").read_bytes()
+        text = resources.files("cascadezoo.spec.presets").joinpath(f"{name}.json").read_bytes()
         return parse_json(text, name), name
     path = Path(source)
     if path.is_dir() and (path / "spec.json").is_file():

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cascadezoo.configs import Model, Probability
+from cascadezoo.spec.configs import Model, Probability
 
 __all__ = [
     "CallbackSpec",

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from cascadezoo.configs import StageConfig
 from cascadezoo.errors import Problem
+from cascadezoo.spec.configs import StageConfig
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.spec.models import (
     LossSpec,
@@ -20,7 +20,7 @@ from cascadezoo.spec.models import (
     TeacherForcing,
     TrainingSpec,
 )
-from cascadezoo.spec.parts import taking_part
+from cascadezoo.spec.participants import taking_part
 
 __all__ = ["Trainee", "check_phases", "default_phases", "override", "unknown"]
 

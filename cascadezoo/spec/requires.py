@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from packaging.version import InvalidVersion, Version
 
 from cascadezoo.errors import Problem
-from cascadezoo.plugins import canonical_name
-from cascadezoo.registry import Origin
+from cascadezoo.plugins.manager import canonical_name
+from cascadezoo.plugins.registry import Origin
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

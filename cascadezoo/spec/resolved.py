@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cascadezoo.configs import DataConfig, DataInfo, ImageShape, StageConfig
-from cascadezoo.registry import Origin, StageEntry
+from cascadezoo.plugins.registry import Origin, StageEntry
+from cascadezoo.spec.configs import DataConfig, DataInfo, ImageShape, StageConfig
 from cascadezoo.spec.models import CascadeSpec
 
 __all__ = ["ResolvedSpec", "ResolvedStage"]

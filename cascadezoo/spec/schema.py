@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cascadezoo.errors import PluginError
-from cascadezoo.plugins import get_registry
-from cascadezoo.registry import Registry, Table
+from cascadezoo.plugins.manager import get_registry
+from cascadezoo.plugins.registry import Registry, Table
 from cascadezoo.spec.models import CascadeSpec
 
 __all__ = ["kind_schema", "spec_schema"]

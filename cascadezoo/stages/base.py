@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cascadezoo.configs import ImageShape, StageConfig
-from cascadezoo.draws import Draw, ImageDraw
+from cascadezoo.spec.configs import ImageShape, StageConfig
+from cascadezoo.util.rng import Draw, ImageDraw
 
 __all__ = [
     "GROUP",

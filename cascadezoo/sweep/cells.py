@@ -16,12 +16,12 @@ from cascadezoo.errors import (
     Problem,
     SpecError,
 )
-from cascadezoo.plugins import get_registry
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec, apply_settings, read_spec, resolve, shipped_specs
 from cascadezoo.sweep.faults import Faults
 from cascadezoo.sweep.grid import Grid, make_grid
-from cascadezoo.sweep.paths import put
 from cascadezoo.sweep.spec import Alternative, SweepSpec, read_sweep
+from cascadezoo.sweep.spec_paths import put
 
 __all__ = ["Cell", "Sweep", "load_sweep"]
 
@@ -292,7 +292,7 @@ class _Maker:
             return data
         key = json.dumps([data["stages"], data["data"], counts], sort_keys=True)
         if key not in self.matched:
-            from cascadezoo.matching import match_parameters
+            from cascadezoo.build.match_parameters import match_parameters
 
             resolve(data)  # so that faults of the cell are told as such
             try:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
-from cascadezoo.sweep.process import CellProcess, Job, Outcome
+from cascadezoo.sweep.cell_process import CellProcess, Job, Outcome
 from cascadezoo.sweep.spec import ResourceSpec
 
 __all__ = ["Executor", "LocalExecutor", "Stop", "Told", "cores"]

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.sweep.faults import Faults
-from cascadezoo.sweep.paths import canonical, fault_of, nearest
 from cascadezoo.sweep.results import label_text
 from cascadezoo.sweep.spec import Alternative, AxisSpec, SweepSpec
+from cascadezoo.sweep.spec_paths import canonical, fault_of, nearest
 
 __all__ = ["MOST_CELLS", "Grid", "make_grid"]
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cascadezoo.errors import InputError
-from cascadezoo.hub.layout import SAMPLES, write_atomically
+from cascadezoo.model_folder.layout import SAMPLES, write_atomically
 from cascadezoo.report.blocks import Cell, Column, Row, data_uri, folded, table
+from cascadezoo.report.charts import Chart
 from cascadezoo.report.html import Markup, element, number, spread
 from cascadezoo.report.page import Page
-from cascadezoo.report.plots import Chart
-from cascadezoo.report.sheet import sheet
-from cascadezoo.sweep.plots import KID, sweep_charts
+from cascadezoo.report.thumbnail_sheet import sheet
+from cascadezoo.sweep.result_charts import KID, sweep_charts
 from cascadezoo.sweep.results import CellResult, Correlation, GroupResult, SweepResults
 
 __all__ = ["PAGE", "write_page"]
@@ -41,7 +41,7 @@ def write_page(results: SweepResults, folder: Path) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    from cascadezoo.report.png import write_png
+    from cascadezoo.report.charts_png import write_png
 
     charts = sweep_charts(results)
     plots = folder / "plots"
@@ -302,7 +302,7 @@ def _card(cell: CellResult, folder: Path) -> Markup | None:
 def _size(cell: CellResult, path: Path) -> int | None:
     """How large the cell's images are, from its config; None where it does not tell."""
     from cascadezoo.errors import ModelError
-    from cascadezoo.hub.layout import read_config
+    from cascadezoo.model_folder.layout import read_config
 
     try:
         size = read_config(path.parent).spec.get("data", {}).get("size")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from cascadezoo.sweep.statistics import Correlation, Within, correlate
+from cascadezoo.sweep.correlation import Correlation, Within, correlate
 
 __all__ = [
     "MEASURES",

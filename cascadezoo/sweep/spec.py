@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cascadezoo.configs import Model
 from cascadezoo.errors import InputError, LookupFailed
+from cascadezoo.spec.configs import Model
 from cascadezoo.spec.files import MAX_BYTES, parse_json, read_spec
 from cascadezoo.spec.models import PartName, Text
 
@@ -153,7 +153,7 @@ def shipped_sweeps() -> list[str]:
     """The names of the sweeps that ship with the package, sorted."""
     from importlib import resources
 
-    folder = resources.files("cascadezoo.specs").joinpath("sweeps")
+    folder = resources.files("cascadezoo.spec.presets").joinpath("sweeps")
     return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name[-5:] == ".json")
 
 
@@ -177,7 +177,7 @@ def read_sweep(source: str | Path) -> tuple[dict[str, Any], str, Path]:
     if _SHIPPED.fullmatch(name) and name in shipped_sweeps():
         from importlib import resources
 
-        folder = resources.files("cascadezoo.specs").joinpath("sweeps")
+        folder = resources.files("cascadezoo.spec.presets").joinpath("sweeps")
         text = folder.joinpath(f"{name}.json").read_bytes()
         return parse_json(text, name), name, Path()
     path = Path(source)

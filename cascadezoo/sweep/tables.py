@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cascadezoo.hub.layout import write_atomically
+from cascadezoo.model_folder.layout import write_atomically
 from cascadezoo.sweep.cells import Sweep
 from cascadezoo.sweep.results import CellResult, Correlation, GroupResult, SweepResults
 

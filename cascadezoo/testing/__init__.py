@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from cascadezoo.plugins import get_registry
-from cascadezoo.registry import Entry, StageEntry
-from cascadezoo.testing.report import CheckResult, Report
+from cascadezoo.plugins.manager import get_registry
+from cascadezoo.plugins.registry import Entry, StageEntry
+from cascadezoo.testing.check_report import CheckResult, Report
 
 __all__ = [
     "CheckResult",
@@ -62,7 +62,7 @@ def check_stage(
         LookupFailed: no such kind is installed.
         ValueError: ``skip`` names no check.
     """
-    from cascadezoo.testing.stages import run
+    from cascadezoo.testing.stage_checks import run
 
     entry = get_registry().stages.get(stage).entry if isinstance(stage, str) else stage
     return run(
@@ -107,7 +107,7 @@ def check_entry(
     """
     if isinstance(entry, StageEntry):
         return check_stage(entry, config, skip=skip)
-    from cascadezoo.testing.others import run
+    from cascadezoo.testing.entry_checks import run
 
     return run(entry, config or {}, skip=skip)
 
@@ -125,7 +125,8 @@ def assert_entry(
 
 def check_names(entries: Iterable[Entry]) -> set[str]:
     """The names of the checks that there are for these entries."""
-    from cascadezoo.testing import others, stages
+    from cascadezoo.testing import entry_checks as others
+    from cascadezoo.testing import stage_checks as stages
 
     names: set[str] = set()
     for entry in entries:

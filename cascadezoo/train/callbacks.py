@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from cascadezoo.errors import PluginError
-from cascadezoo.plugins import get_registry
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CallbackSpec
 
 __all__ = [

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cascadezoo.cascade.weights import save_state
 from cascadezoo.errors import CheckpointError
-from cascadezoo.hub.layout import sha256_of
-from cascadezoo.weights import save_state
+from cascadezoo.model_folder.layout import sha256_of
 
 __all__ = ["Checkpoint", "CheckpointStore", "Position", "reason_of", "sync"]
 

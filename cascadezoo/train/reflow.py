@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cascadezoo.cascade import Cascade
-from cascadezoo.draws import ImageDraw, derive_seed
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import CheckpointError
 from cascadezoo.spec import PhaseSpec, ReflowSpec
 from cascadezoo.stages.base import SampleRequest
 from cascadezoo.train.checkpoint import reason_of, sync
 from cascadezoo.train.progress import Progress
+from cascadezoo.util.rng import ImageDraw, derive_seed
 
 __all__ = ["PairLoader", "PairStore", "Pairs", "make_pairs", "pairs_of"]
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cascadezoo.cascade import Cascade
-from cascadezoo.configs import DecoderConfig
-from cascadezoo.draws import Draw
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import PluginError
 from cascadezoo.spec import PhaseSpec
-from cascadezoo.spec.parts import taking_part
+from cascadezoo.spec.configs import DecoderConfig
+from cascadezoo.spec.participants import taking_part
 from cascadezoo.stages.base import GROUP, Loss, StageOutput, TrainContext
-from cascadezoo.train.forcing import Choice, choose, mix, probability
+from cascadezoo.train.teacher_forcing import Choice, choose, mix, probability
+from cascadezoo.util.rng import Draw
 
 __all__ = ["ExtraLoss", "PhaseWalk"]
 

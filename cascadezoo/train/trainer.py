@@ -12,17 +12,16 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.draws import derive_seed, seed_global
 from cascadezoo.errors import Interrupted, TrainingError
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.train.callbacks import Callbacks
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
 from cascadezoo.train.ema import make_ema
 from cascadezoo.train.events import EventLog
-from cascadezoo.train.finish import finish_phase, finishing
+from cascadezoo.train.loss_sums import LossSums, check_finite
 from cascadezoo.train.memory import reset_peak
 from cascadezoo.train.optim import (
     apply_gradients,
@@ -31,11 +30,12 @@ from cascadezoo.train.optim import (
     schedule_factor,
 )
 from cascadezoo.train.phase import Batches, PhaseRun, epoch_steps
+from cascadezoo.train.phase_end import finish_phase, finishing
 from cascadezoo.train.progress import Progress, QuietProgress
-from cascadezoo.train.record import Recorder
+from cascadezoo.train.recorder import Recorder
 from cascadezoo.train.reflow import PairLoader, PairStore, pairs_of
 from cascadezoo.train.step import ExtraLoss, PhaseWalk
-from cascadezoo.train.sums import LossSums, check_finite
+from cascadezoo.util.rng import derive_seed, seed_global
 
 __all__ = ["Figures", "Trainer"]
 

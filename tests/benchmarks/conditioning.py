@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from cascadezoo.build import build_cascade
-from cascadezoo.evaluate.figures import Figure
+from cascadezoo.build.build import build_cascade
+from cascadezoo.model_folder.figures import Figure
 from cascadezoo.spec import read_spec
 from cascadezoo.train.engine import describe_device
-from cascadezoo.tune.search import tune_model
+from cascadezoo.tune.tune_model import tune_model
 
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 STEPS = 30

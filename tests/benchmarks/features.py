@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
-from cascadezoo.evaluate.evaluate import evaluate_kid
-from cascadezoo.evaluate.features import FeatureExtractor, load_extractor
-from cascadezoo.evaluate.measure import Subject, evaluate_metrics
-from cascadezoo.evaluate.pixels import to_float
+from cascadezoo.data.pixels import to_float
+from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
+from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
+from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.train.memory import peak_memory
 
 

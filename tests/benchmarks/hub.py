@@ -82,7 +82,7 @@ def measure(root: Path, channels: int, pairs: int) -> dict[str, float]:
         os.environ["CASCADEZOO_CACHE"] = str(root / "cache")
         from cascadezoo import Cascade
         from cascadezoo.hub.pull import pull
-        from cascadezoo.hub.verified import SETTLED
+        from cascadezoo.model_folder.verified_files import SETTLED
 
         local, small = root / "large", root / "small"
         make(small, 8)

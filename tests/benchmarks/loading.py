@@ -11,8 +11,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from cascadezoo.cascade import Cascade
-from cascadezoo.hub.verified import SETTLED
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.model_folder.verified_files import SETTLED
 from cascadezoo.spec import load_spec
 
 

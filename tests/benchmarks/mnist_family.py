@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cascadezoo.build import build_cascade
-from cascadezoo.cascade import Cascade
+from cascadezoo.build.build import build_cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
-from cascadezoo.evaluate.evaluate import evaluate_kid
-from cascadezoo.evaluate.features import load_extractor
-from cascadezoo.plugins import get_registry
+from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
+from cascadezoo.evaluate.features.base import load_extractor
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.train.engine import describe_device
 
 NARROW = {"channels": 16, "dense_skips": False, "middle_attention": False}

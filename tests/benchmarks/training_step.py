@@ -9,17 +9,17 @@ from collections.abc import Callable
 
 import torch
 
-from cascadezoo.build import build_cascade  # noqa: F401 - imported as a user's process has it
-from cascadezoo.cascade import Cascade
+from cascadezoo.build.build import build_cascade  # noqa: F401 - imported as a user's process has it
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.data.prepare import prepare
-from cascadezoo.draws import Draw
-from cascadezoo.plugins import get_registry
+from cascadezoo.data.preparation import prepare
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec, load_spec
 from cascadezoo.stages.base import TrainContext
 from cascadezoo.train.engine import make_accelerator, pick_device
 from cascadezoo.train.trainer import Trainer
+from cascadezoo.util.rng import Draw
 
 
 def data_of(resolved: ResolvedSpec) -> ImageData:

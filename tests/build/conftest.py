@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from build_cases import TINY
 
-from cascadezoo.build import build_cascade
+from cascadezoo.build.build import build_cascade
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ import torch
 from build_cases import QUICK, TINY, same
 from PIL import Image
 
-from cascadezoo.build import build_cascade
-from cascadezoo.cascade import Cascade
+from cascadezoo.build.build import build_cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import (
     Interrupted,
     RunFolderError,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from cascadezoo.build import build_cascade
-from cascadezoo.cascade import Cascade
+from cascadezoo.build.build import build_cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.data.shapes import ShapesConfig, load

@@ -13,7 +13,7 @@ import pytest
 from build_cases import QUICK, TINY, same
 from filelock import FileLock
 
-from cascadezoo.build import build_cascade
+from cascadezoo.build.build import build_cascade
 from cascadezoo.errors import (
     CheckpointError,
     DataError,
@@ -108,7 +108,7 @@ def test_a_full_disk_keeps_the_former_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     code = (
         "import resource, sys\n"
-        "from cascadezoo.build import build_cascade\n"
+        "from cascadezoo.build.build import build_cascade\n"
         "from cascadezoo.train import checkpoint\n"
         "save, done = checkpoint.CheckpointStore.save, []\n"
         "def limited(self, state):\n"

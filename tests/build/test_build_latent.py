@@ -11,8 +11,8 @@ import pytest
 import torch
 from build_cases import same, weights
 
-from cascadezoo.build import build_cascade
-from cascadezoo.cascade import Cascade
+from cascadezoo.build.build import build_cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import Interrupted, SpecError
 from cascadezoo.spec import load_spec
 from cascadezoo.train.checkpoint import CheckpointStore
@@ -61,7 +61,7 @@ def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_latents_have_a_deviation_of_one(latent: Path) -> None:
     cascade = Cascade.from_pretrained(latent)
-    from cascadezoo.plugins import get_registry
+    from cascadezoo.plugins.manager import get_registry
 
     entry = get_registry().datasets.get("shapes").entry
     data = entry.load()(load_spec(SPEC).data_config, "train")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cascadezoo.plan import Plan, make_plan
+from cascadezoo.build.plan import Plan, make_plan
 from cascadezoo.spec import apply_settings, resolve
 
 LATENT: dict[str, Any] = {

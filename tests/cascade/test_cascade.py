@@ -214,7 +214,7 @@ def test_a_flipped_bit(folder: Path) -> None:
 
 def age(folder: Path) -> None:
     """Let the clock pass the grain within which a change could go unseen."""
-    from cascadezoo.hub import verified
+    from cascadezoo.model_folder import verified_files as verified
 
     limit = time.monotonic() + verified.SETTLED + 0.2
     while time.monotonic() < limit:
@@ -224,7 +224,7 @@ def age(folder: Path) -> None:
 def test_a_file_that_was_verified_is_hashed_again_once_it_is_touched(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cascadezoo.hub import layout
+    from cascadezoo.model_folder import layout
 
     monkeypatch.setenv("CASCADEZOO_CACHE", str(tmp_path / "cache"))
     hashed: list[str] = []

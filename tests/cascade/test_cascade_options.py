@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from cascadezoo import Cascade
-from cascadezoo.configs import GeneratorConfig, UpsamplerConfig
 from cascadezoo.errors import SampleError
-from cascadezoo.plugins import PluginHost
-from cascadezoo.registry import Origin, Registry, StageEntry
+from cascadezoo.plugins.manager import PluginHost
+from cascadezoo.plugins.registry import Origin, Registry, StageEntry
 from cascadezoo.spec import resolve
+from cascadezoo.spec.configs import GeneratorConfig, UpsamplerConfig
 from cascadezoo.stages.base import SampleRequest, Stage
 
 
@@ -89,7 +89,9 @@ class Enlarge(Recording):
 
 
 def registry() -> Registry:
-    points = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.builtin"]
+    points = [
+        p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.plugins.builtin"
+    ]
     made = PluginHost(points).registry
     for role, name in (("generator", "Start"), ("upsampler", "Enlarge")):
         entry = StageEntry(

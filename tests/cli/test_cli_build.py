@@ -141,7 +141,7 @@ def test_full_disk_is_an_error_with_a_way_out(lone, spec_file, tmp_path):
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "import torch\n"
         "from cascadezoo.cli.main import main\n"
-        "import cascadezoo.build\n"
+        "import cascadezoo.build.build\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "main(sys.argv[1:])\n"
     )

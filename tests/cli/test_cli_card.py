@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from cascadezoo.hub.layout import check_files, read_config
+from cascadezoo.model_folder.layout import check_files, read_config
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from cascadezoo import __version__
-from cascadezoo.cli.machine import WEIGHTS
-from cascadezoo.evaluate.inception import WEIGHTS_FILE
+from cascadezoo.cli.machine_report import WEIGHTS
+from cascadezoo.evaluate.features.inception import WEIGHTS_FILE
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_missing_and_outdated_packages_are_a_failure(tmp_path):
         "Requires-Dist: no-such-package>=1\nRequires-Dist: click>=999\n"
         'Requires-Dist: also-not-there; extra == "dev"\n'
     )
-    (info / "entry_points.txt").write_text("[cascadezoo]\nbuiltin = cascadezoo.builtin\n")
+    (info / "entry_points.txt").write_text("[cascadezoo]\nbuiltin = cascadezoo.plugins.builtin\n")
     code, data = doctor(tmp_path)
     assert (code, data["ok"]) == (1, False)
     broken = {row["name"]: row for row in data["checks"] if not row["ok"]}

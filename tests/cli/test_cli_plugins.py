@@ -5,11 +5,11 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from cascadezoo.registry import StageEntry
+from cascadezoo.plugins.registry import StageEntry
 
 GOOD = """
-from cascadezoo.hookspecs import hookimpl
-from cascadezoo.registry import StageEntry
+from cascadezoo.plugins.hookspecs import hookimpl
+from cascadezoo.plugins.registry import StageEntry
 
 @hookimpl
 def register_stages():
@@ -22,30 +22,30 @@ BROKEN = {
     "syntax error": ("x = 1\ndef f(:\n    pass\n", "SyntaxError", 2),
     "exits": ("import sys\nsys.exit(3)\n", "SystemExit", 2),
     "hook that raises": (
-        "from cascadezoo.hookspecs import hookimpl\n\n"
+        "from cascadezoo.plugins.hookspecs import hookimpl\n\n"
         "@hookimpl\ndef register_stages():\n    raise ValueError('oh\\x1b[31m no')\n",
         "oh\\x1b[31m no",
         5,
     ),
     "misspelt hook": (
-        "from cascadezoo.hookspecs import hookimpl\n\n"
+        "from cascadezoo.plugins.hookspecs import hookimpl\n\n"
         "@hookimpl\ndef register_stage():\n    return []\n",
         "'register_stage' is no hook",
         3,
     ),
     "rubbish": (
-        "from cascadezoo.hookspecs import hookimpl\n\n"
+        "from cascadezoo.plugins.hookspecs import hookimpl\n\n"
         "@hookimpl\ndef register_stages():\n    return ['flow']\n",
         "gave a str",
         3,
     ),
     "imports torch": (
-        "from cascadezoo.hookspecs import hookimpl\nimport json, torch\n",
+        "from cascadezoo.plugins.hookspecs import hookimpl\nimport json, torch\n",
         "imports torch when it is loaded, and every command waits for it",
         2,
     ),
     "hook that imports torch": (
-        "from cascadezoo.hookspecs import hookimpl\n\n@hookimpl\ndef register_stages():\n"
+        "from cascadezoo.plugins.hookspecs import hookimpl\n\n@hookimpl\ndef register_stages():\n"
         "    import torch\n    return []\n",
         "register_stages() imports torch",
         5,

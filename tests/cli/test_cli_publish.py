@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from cascadezoo import Cascade
 from cascadezoo.errors import ModelError, ModelReferenceError, RunFolderError
-from cascadezoo.hub.layout import check_files, read_config
-from cascadezoo.hub.local import publish_local
+from cascadezoo.hub.folder_copy import publish_local
 from cascadezoo.hub.pull import pull
+from cascadezoo.model_folder.layout import check_files, read_config
 
 WEIGHTS = "stages/coarse/model.safetensors"
 
@@ -239,7 +239,7 @@ def test_killed_while_it_copies_leaves_the_older_version(source, newer, tmp_path
     old, new = contents(source), contents(newer)
     code = (
         "import sys\n"
-        "from cascadezoo.hub.local import publish_local\n"
+        "from cascadezoo.hub.folder_copy import publish_local\n"
         "print('ready', flush=True)\n"
         "publish_local(sys.argv[1], sys.argv[2])\n"
     )

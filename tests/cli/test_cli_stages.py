@@ -5,10 +5,10 @@ import json
 import jsonschema
 import pytest
 
-from cascadezoo.cli.fields import describe
-from cascadezoo.configs import Model
-from cascadezoo.plugins import get_registry
+from cascadezoo.cli.config_fields import describe
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import shipped_specs
+from cascadezoo.spec.configs import Model
 
 KINDS = get_registry().stages.names()
 

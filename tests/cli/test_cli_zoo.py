@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from cascadezoo.hub.zoo import bundled_folder, find
+from cascadezoo.zoo.list import bundled_folder, find
 
 ENTRY = {
     "name": "digits",
@@ -30,7 +30,7 @@ ENTRY = {
 PLUGIN = """
 import json
 from cascadezoo import hookimpl
-from cascadezoo.registry import ZooEntry
+from cascadezoo.plugins.registry import ZooEntry
 
 @hookimpl
 def register_zoos():

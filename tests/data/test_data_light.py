@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cascadezoo.builtin import register_datasets
-from cascadezoo.configs import DataConfig
 from cascadezoo.data.folder import FolderConfig
 from cascadezoo.data.npz import NpzConfig
 from cascadezoo.data.shapes import ShapesConfig
+from cascadezoo.plugins.builtin import register_datasets
+from cascadezoo.spec.configs import DataConfig
 
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "timm", "filelock")
 
@@ -20,7 +20,7 @@ HEAVY = ("torch", "torchvision", "numpy", "PIL", "timm", "filelock")
 def test_configs_import_nothing_heavy():
     code = (
         "import json, sys\n"
-        "from cascadezoo.builtin import register_datasets\n"
+        "from cascadezoo.plugins.builtin import register_datasets\n"
         "infos = [e.load_config() for e in register_datasets()]\n"
         "names = {'shapes': {}, 'fashion-tiny': {}, 'cifar10': {}, 'mnist': {},"
         " 'fashion-mnist': {}}\n"

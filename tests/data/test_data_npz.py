@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascadezoo.data.npz import NpzConfig, load
-from cascadezoo.data.npz_read import NpzReader
+from cascadezoo.data.npz_reader import NpzReader
 from cascadezoo.errors import DataError, ResourceError
 
 CACHE = Path.home() / ".cache" / "cascadezoo-dev"

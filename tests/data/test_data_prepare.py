@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascadezoo.data.base import ImageData
-from cascadezoo.data.prepare import prepare, require_labels
+from cascadezoo.data.preparation import prepare, require_labels
 from cascadezoo.errors import DataError
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascadezoo.data.shapes import CLASSES, ShapesConfig, load
-from cascadezoo.data.shapes_draw import PALETTE
+from cascadezoo.data.shapes_images import PALETTE
 from cascadezoo.errors import ResourceError
 
 LOOKS = [

@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms.functional import gaussian_blur
 
 from cascadezoo.diffusion.augmentation import blur_augmentation, gaussian_augmentation
-from cascadezoo.draws import Draw
+from cascadezoo.util.rng import Draw
 
 
 def test_noise_is_mixed_in_by_level() -> None:

@@ -25,8 +25,8 @@ from cascadezoo.diffusion.flow import (
 )
 from cascadezoo.diffusion.process import add_noise, level_rates
 from cascadezoo.diffusion.samplers import final
-from cascadezoo.draws import Draw
 from cascadezoo.stages.flow.config import FlowConfig
+from cascadezoo.util.rng import Draw
 
 
 @pytest.mark.parametrize("steps", [1, 4, 25])

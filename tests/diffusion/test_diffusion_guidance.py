@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cascadezoo.diffusion.guidance import drop_labels, evaluations, guided, scale_within
-from cascadezoo.draws import Draw
+from cascadezoo.util.rng import Draw
 
 NULL = 5
 

@@ -26,7 +26,7 @@ from cascadezoo.diffusion.samplers import (
     reverse_path,
 )
 from cascadezoo.diffusion.schedules import spaced_timesteps
-from cascadezoo.draws import Draw
+from cascadezoo.util.rng import Draw
 
 SYNCHRONISING = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select"}
 SHAPE = (4, 3, 8, 8)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import cascadezoo
-from cascadezoo import hookspecs
-from cascadezoo.plugins import PluginHost, get_registry
+from cascadezoo.plugins import hookspecs
+from cascadezoo.plugins.manager import PluginHost, get_registry
 from cascadezoo.spec import parse_json
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,9 @@ def test_the_plugin_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     from importlib.metadata import entry_points
 
-    builtin = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.builtin"]
+    builtin = [
+        p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.plugins.builtin"
+    ]
     host = PluginHost([*builtin, *Distribution.at(info).entry_points])
     assert not host.problems
     from cascadezoo.spec import read_spec, resolve

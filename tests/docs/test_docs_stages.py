@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cascadezoo.builtin import register_stages
-from cascadezoo.plan import StagePlan, make_plan
+from cascadezoo.build.plan import StagePlan, make_plan
+from cascadezoo.plugins.builtin import register_stages
 from cascadezoo.spec import load_spec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "stages.md").read_text()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascadezoo.evaluate.features import FeatureExtractor
+from cascadezoo.evaluate.features.base import FeatureExtractor
 
 DEV = Path.home() / ".cache" / "cascadezoo-dev"
 

@@ -11,16 +11,16 @@ from toy_cascades import noise, same, smooth, spec, subject, toy
 
 from cascadezoo import Cascade, load_spec
 from cascadezoo.data.base import ImageData
+from cascadezoo.data.pixels import to_float
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.attribution import StageAttribution, advice, attribute_stages
-from cascadezoo.evaluate.figures import Figure
-from cascadezoo.evaluate.kid import kernel_inception_distance
-from cascadezoo.evaluate.measure import Subject
-from cascadezoo.evaluate.pixels import to_float
-from cascadezoo.evaluate.real import choose_real
-from cascadezoo.evaluate.stagewise import upto
-from cascadezoo.hub.layout import read_config
+from cascadezoo.evaluate.evaluate_metrics import Subject
+from cascadezoo.evaluate.metrics.kid import kernel_inception_distance
+from cascadezoo.evaluate.partial_cascades import upto
+from cascadezoo.evaluate.real_features import choose_real
+from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.layout import read_config
 from cascadezoo.spec import resolve
 
 REAL = smooth(400)
@@ -279,9 +279,9 @@ def test_advice_of_nothing_and_of_noise():
 
 @pytest.mark.slow
 def test_the_bundled_model():
-    from cascadezoo.evaluate.features import load_extractor
+    from cascadezoo.evaluate.features.base import load_extractor
 
-    folder = Path(__file__).parents[2] / "cascadezoo" / "zoo" / "shapes-tiny"
+    folder = Path(__file__).parents[2] / "cascadezoo" / "zoo" / "models" / "shapes-tiny"
     cascade = Cascade.from_pretrained(folder)
     resolved = resolve(read_config(folder).spec)
     real = load_split(resolved, "train")

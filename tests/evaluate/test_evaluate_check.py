@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from cascadezoo import check_model, evaluate_model
 from cascadezoo.errors import InputError, ModelError
-from cascadezoo.evaluate.check import CheckReport, _groups, compare
-from cascadezoo.evaluate.figures import Figure, figure_name
-from cascadezoo.evaluate.kid import usual_subset_size
+from cascadezoo.evaluate.card_check import CheckReport, _groups, compare
+from cascadezoo.evaluate.metrics.kid import usual_subset_size
+from cascadezoo.model_folder.figures import Figure, figure_name
 from cascadezoo.spec.models import EvaluationSpec
 
 METRICS = ["kid", "fid", "psnr", "inception-score"]

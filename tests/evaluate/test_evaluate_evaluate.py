@@ -8,11 +8,11 @@ import torch
 
 from cascadezoo.data.base import ImageData
 from cascadezoo.errors import InputError
-from cascadezoo.evaluate.evaluate import evaluate_kid, measure_sampling
-from cascadezoo.evaluate.features import load_extractor
-from cascadezoo.evaluate.kid import kernel_inception_distance
-from cascadezoo.evaluate.psnr import psnr
-from cascadezoo.evaluate.real import choose_real, real_features, real_statistics
+from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
+from cascadezoo.evaluate.features.base import load_extractor
+from cascadezoo.evaluate.metrics.kid import kernel_inception_distance
+from cascadezoo.evaluate.metrics.psnr import psnr
+from cascadezoo.evaluate.real_features import choose_real, real_features, real_statistics
 
 
 def data(count=200, size=8, seed=0, split="train"):
@@ -193,7 +193,7 @@ def test_a_change_of_the_resolution_makes_features_anew(means, tmp_path):
 
 
 def test_only_what_is_missing_is_made(means, tmp_path, monkeypatch):
-    monkeypatch.setattr("cascadezoo.evaluate.real.BLOCK", 40)
+    monkeypatch.setattr("cascadezoo.evaluate.real_features.BLOCK", 40)
     counting, real = Counting(means), data()
     whole = means(torch.from_numpy(real.images[choose_real(200, 200)]))
     made = 0
@@ -207,7 +207,7 @@ def test_only_what_is_missing_is_made(means, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_extraction_goes_on_where_it_was(means, tmp_path, monkeypatch):
-    monkeypatch.setattr("cascadezoo.evaluate.real.BLOCK", 40)
+    monkeypatch.setattr("cascadezoo.evaluate.real_features.BLOCK", 40)
 
     class Stopping(type(means)):
         seen = 0
@@ -233,7 +233,7 @@ def test_the_name_of_an_extractor_may_hold_what_no_file_s_may(means, tmp_path):
 
 
 def test_statistics_of_all_real_images_are_kept_and_stream(means, tmp_path, monkeypatch):
-    monkeypatch.setattr("cascadezoo.evaluate.real.BLOCK", 64)
+    monkeypatch.setattr("cascadezoo.evaluate.real_features.BLOCK", 64)
     real, counting = data(), Counting(means)
     features = means(torch.from_numpy(real.images)).double()
     # Those that were made for a KID are not made again.
@@ -251,7 +251,7 @@ def test_statistics_of_all_real_images_are_kept_and_stream(means, tmp_path, monk
 
 
 def test_features_that_would_fill_the_disk_are_not_kept(means, tmp_path, monkeypatch):
-    monkeypatch.setattr("cascadezoo.evaluate.real.KEPT_BYTES", 200 * 12 * 4 - 1)
+    monkeypatch.setattr("cascadezoo.evaluate.real_features.KEPT_BYTES", 200 * 12 * 4 - 1)
     real_statistics(data(), means, cache=tmp_path)
     (folder,) = tmp_path.iterdir()
     assert [path.name for path in folder.iterdir()] == ["statistics.safetensors"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascadezoo.errors import ModelError
-from cascadezoo.evaluate.figures import Figure, figure_name
+from cascadezoo.model_folder.figures import Figure, figure_name
 
 KID = {
     "name": "kid.small.n2000",
@@ -73,8 +73,8 @@ def test_text_and_speed():
 
 def test_reading_figures_needs_no_torch():
     code = (
-        "import sys, cascadezoo.evaluate.figures, cascadezoo.evaluate, cascadezoo.report, "
-        "cascadezoo.report.events; "
+        "import sys, cascadezoo.model_folder.figures, cascadezoo.evaluate, cascadezoo.report, "
+        "cascadezoo.report.course; "
         "print([m for m in ('torch', 'PIL', 'matplotlib', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

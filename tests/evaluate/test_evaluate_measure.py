@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import InputError, Interrupted, LookupFailed
-from cascadezoo.evaluate.fid import frechet_distance
-from cascadezoo.evaluate.kid import kernel_inception_distance
-from cascadezoo.evaluate.measure import Subject, evaluate_metrics
-from cascadezoo.evaluate.real import choose_real
+from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
+from cascadezoo.evaluate.features.moments import Statistics
+from cascadezoo.evaluate.metrics.fid import frechet_distance
+from cascadezoo.evaluate.metrics.kid import kernel_inception_distance
+from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.evaluate.samples import Samples
-from cascadezoo.evaluate.statistics import Statistics
 from cascadezoo.spec import load_spec
 
 ON_FEATURES = ["kid", "fid", "inception-score", "precision", "recall"]

@@ -20,12 +20,12 @@ from cascadezoo.errors import (
     SpecError,
     WeightsUnavailable,
 )
-from cascadezoo.evaluate.evaluate import evaluate_kid
-from cascadezoo.evaluate.features import load_extractor
-from cascadezoo.evaluate.model import LazyExtractor
-from cascadezoo.hub.layout import check_files, read_config
-from cascadezoo.hub.trained_spec import trained_spec
-from cascadezoo.plugins import get_registry
+from cascadezoo.evaluate.bench import LazyExtractor
+from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
+from cascadezoo.evaluate.features.base import load_extractor
+from cascadezoo.model_folder.layout import check_files, read_config
+from cascadezoo.model_folder.trained_spec import trained_spec
+from cascadezoo.plugins.manager import get_registry
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def model(saved: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def damaged_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file in the place of Inception's weights, so that nothing is downloaded."""
-    from cascadezoo.evaluate.inception import WEIGHTS_FILE
+    from cascadezoo.evaluate.features.inception import WEIGHTS_FILE
 
     path = tmp_path / "torch" / "hub" / "checkpoints" / WEIGHTS_FILE
     path.parent.mkdir(parents=True)

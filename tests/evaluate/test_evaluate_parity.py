@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from cascadezoo.configs import EmptyConfig
 from cascadezoo.errors import WeightsUnavailable
-from cascadezoo.evaluate.features import load_extractor
-from cascadezoo.evaluate.fid import frechet_distance
-from cascadezoo.evaluate.inception import WEIGHTS_FILE
-from cascadezoo.evaluate.inception_score import inception_score, measure
-from cascadezoo.evaluate.kid import kernel_inception_distance
-from cascadezoo.evaluate.metrics import MetricFeatures
-from cascadezoo.evaluate.precision_recall import coverage
-from cascadezoo.evaluate.statistics import Statistics
+from cascadezoo.evaluate.features.base import load_extractor
+from cascadezoo.evaluate.features.inception import WEIGHTS_FILE
+from cascadezoo.evaluate.features.moments import Statistics
+from cascadezoo.evaluate.metrics.base import MetricFeatures
+from cascadezoo.evaluate.metrics.fid import frechet_distance
+from cascadezoo.evaluate.metrics.inception_score import inception_score, measure
+from cascadezoo.evaluate.metrics.kid import kernel_inception_distance
+from cascadezoo.evaluate.metrics.precision_recall import coverage
+from cascadezoo.spec.configs import EmptyConfig
 
 N = 24
 

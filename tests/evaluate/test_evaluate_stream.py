@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from cascadezoo.data.base import ImageData
-from cascadezoo.evaluate.evaluate import evaluate_kid
-from cascadezoo.evaluate.features import load_extractor
-from cascadezoo.evaluate.real import real_features, real_statistics
+from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
+from cascadezoo.evaluate.features.base import load_extractor
+from cascadezoo.evaluate.real_features import real_features, real_statistics
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "features.py"
 

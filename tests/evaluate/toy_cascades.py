@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cascadezoo import Cascade, load_spec
 from cascadezoo.data.base import ImageData
-from cascadezoo.evaluate.features import FeatureExtractor
-from cascadezoo.evaluate.measure import Subject
-from cascadezoo.evaluate.metrics import MetricCascade
+from cascadezoo.evaluate.evaluate_metrics import Subject
+from cascadezoo.evaluate.features.base import FeatureExtractor
+from cascadezoo.evaluate.metrics.base import MetricCascade
 from cascadezoo.evaluate.samples import Samples
 from cascadezoo.stages.base import SampleRequest, Stage, StageInputs, StageOutput, TrainContext
 

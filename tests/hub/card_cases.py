@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cascadezoo.configs import DataInfo
-from cascadezoo.evaluate.figures import figure_name
-from cascadezoo.hub.card import render_card
+from cascadezoo.cards.card import render_card
+from cascadezoo.model_folder.figures import figure_name
 from cascadezoo.spec import load_spec
+from cascadezoo.spec.configs import DataInfo
 
 SPEC = load_spec("shapes-tiny").spec
 INFO = DataInfo(title="Shapes", license="Apache-2.0", hub_id="org/shapes")

@@ -13,7 +13,7 @@ from hub_server import LocalHub
 from pull_cases import make_files
 from push_cases import REPO, new, old, write
 
-from cascadezoo.hub.push import publish_hub
+from cascadezoo.hub.publish.commit import publish_hub
 
 _OUTSIDE = (
     *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_XET_CACHE", "HF_ASSETS_CACHE", "HF_TOKEN_PATH"),

@@ -16,12 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from cascadezoo.configs import DataInfo
-from cascadezoo.hub.again import asked_name, command_of, metric_texts
-from cascadezoo.hub.card import BLOCKS, block_digest, render_card
-from cascadezoo.hub.card_claims import claim_faults
-from cascadezoo.hub.card_file import data_info, new_card
-from cascadezoo.hub.card_merge import (
+from cascadezoo.cards.card import BLOCKS, block_digest, render_card
+from cascadezoo.cards.card_file import data_info, new_card
+from cascadezoo.cards.claims import claim_faults
+from cascadezoo.cards.merge import (
     address_card,
     address_of,
     card_faults,
@@ -29,8 +27,10 @@ from cascadezoo.hub.card_merge import (
     read_front,
     renew_card,
 )
-from cascadezoo.hub.card_text import code, fenced, number, plain, power, times
+from cascadezoo.model_folder.reproduction import asked_name, command_of, metric_texts
 from cascadezoo.spec import CascadeSpec
+from cascadezoo.spec.configs import DataInfo
+from cascadezoo.util.markdown import code, fenced, number, plain, power, times
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 BLOCK = re.compile(
@@ -334,7 +334,7 @@ def test_commands_keep_naming_the_model_where_it_is_published() -> None:
 
 
 def test_the_bundled_models_card_claims_what_its_metrics_hold() -> None:
-    from cascadezoo.hub.zoo import bundled_folder, find
+    from cascadezoo.zoo.list import bundled_folder, find
 
     folder = bundled_folder(find("shapes-tiny"))
     assert folder is not None

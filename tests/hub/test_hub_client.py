@@ -28,7 +28,7 @@ from cascadezoo.errors import (
 )
 from cascadezoo.hub import client
 from cascadezoo.hub.client import hub_api, hub_endpoint, hub_token, translated
-from cascadezoo.hub.text import clean_remote, scrub
+from cascadezoo.util.text import clean_remote, scrub
 
 ID = "org/name"
 TOKEN = "hf_" + "Ab3" * 12

@@ -24,9 +24,9 @@ from cascadezoo.errors import (
     RunFolderError,
 )
 from cascadezoo.hub import fetch
-from cascadezoo.hub.manifest import FileRecord
 from cascadezoo.hub.pull import pull, pull_hub
 from cascadezoo.hub.refs import HubRef, locate
+from cascadezoo.zoo.manifest import FileRecord
 
 
 @pytest.fixture(scope="module")

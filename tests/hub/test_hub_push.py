@@ -28,11 +28,11 @@ from push_cases import (
     write,
 )
 
-from cascadezoo.hub.card import block
-from cascadezoo.hub.card_merge import merge_cards, read_front
-from cascadezoo.hub.layout import check_files, read_config
-from cascadezoo.hub.push import publish_hub
+from cascadezoo.cards.card import block
+from cascadezoo.cards.merge import merge_cards, read_front
+from cascadezoo.hub.publish.commit import publish_hub
 from cascadezoo.hub.refs import locate
+from cascadezoo.model_folder.layout import check_files, read_config
 
 
 def test_a_model_becomes_one_commit(hub: LocalHub, model: Path) -> None:
@@ -184,7 +184,7 @@ XET = """
 import sys
 import huggingface_hub.utils._runtime as runtime
 assert runtime.is_xet_available() is (sys.argv[3] == "on"), sys.argv[3]
-from cascadezoo.hub.push import publish_hub
+from cascadezoo.hub.publish.commit import publish_hub
 publish_hub(sys.argv[1], sys.argv[2])
 """
 

@@ -12,7 +12,7 @@ from hub_server import Commit, Fault, LocalHub
 from push_cases import COMMIT, EVER, PUT, REPO, WEIGHTS, holds, model_in, new, old, published
 
 from cascadezoo.errors import CascadezooError
-from cascadezoo.hub.push import publish_hub
+from cascadezoo.hub.publish.commit import publish_hub
 
 KINDS = [
     *[("status", status) for status in (429, 500, 502, 503, 504, 403, 404, 400)],

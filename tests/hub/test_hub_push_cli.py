@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from hub_server import Fault, LocalHub
 from push_cases import CHANGES, REPO, WEIGHTS, holds, old, write
 
-from cascadezoo.build import BuildResult, build_cascade
+from cascadezoo.build.build import BuildResult, build_cascade
 from cascadezoo.cli.main import main
 from cascadezoo.errors import (
     HubDenied,
@@ -23,8 +23,9 @@ from cascadezoo.errors import (
     ModelReferenceError,
     PublishFailed,
 )
-from cascadezoo.hub.local import Copied
-from cascadezoo.hub.publish import publish, read_destination
+from cascadezoo.hub.folder_copy import Copied
+from cascadezoo.hub.publish.publish_model import publish
+from cascadezoo.hub.publish.publish_model import read_destination
 from cascadezoo.hub.refs import HubRef
 
 TINY = "diffusion-pixelshuffle-vit-tiny"

@@ -30,7 +30,7 @@ from cascadezoo.errors import (
     ModelError,
 )
 from cascadezoo.hub import client
-from cascadezoo.hub.push import publish_hub
+from cascadezoo.hub.publish.commit import publish_hub
 
 # --- the commit
 

@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from push_cases import WEIGHTS, new, old
 
+from cascadezoo.cards.merge import card_faults
 from cascadezoo.errors import ModelError
-from cascadezoo.hub.card_merge import card_faults
-from cascadezoo.hub.secrets import check_safetensors, secret_in, secret_names
+from cascadezoo.hub.publish.secrets import check_safetensors, secret_in, secret_names
 
 TOKEN = b"hf_" + b"Ab3" * 12
 KEY = b"AKIA" + b"ABCD" * 4

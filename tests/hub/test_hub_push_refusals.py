@@ -22,7 +22,7 @@ from cascadezoo.errors import (
     ModelError,
     ModelReferenceError,
 )
-from cascadezoo.hub.push import publish_hub
+from cascadezoo.hub.publish.commit import publish_hub
 
 TOKEN = b"hf_" + b"Ab3" * 12
 KEY = b"AKIA" + b"ABCD" * 4

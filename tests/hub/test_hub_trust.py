@@ -15,9 +15,9 @@ from trust_cases import stage, tells, written
 
 from cascadezoo import Cascade
 from cascadezoo.errors import CascadezooError, ModelError, SpecError
-from cascadezoo.hub.layout import check_files, is_cache_link, read_config
 from cascadezoo.hub.pull import pull
 from cascadezoo.hub.refs import locate
+from cascadezoo.model_folder.layout import check_files, is_cache_link, read_config
 from cascadezoo.spec import resolve
 
 pytestmark = pytest.mark.usefixtures("away")
@@ -155,7 +155,7 @@ AUDIT = """
 import json, os, sys
 from cascadezoo import Cascade
 from cascadezoo.errors import CascadezooError
-import cascadezoo.cascade, huggingface_hub, safetensors.torch
+import cascadezoo.cascade.cascade, huggingface_hub, safetensors.torch
 events = []
 def watch(event, args):
     if event in ("open", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "import"):

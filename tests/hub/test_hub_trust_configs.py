@@ -15,10 +15,10 @@ from pull_cases import WEIGHTS, record
 from trust_cases import bomb, stage, tells, written
 
 from cascadezoo import Cascade
+from cascadezoo.cascade.weights import bounded_build
 from cascadezoo.errors import CascadezooError, ModelError, ResourceError, SpecError
-from cascadezoo.hub.layout import parse_config
+from cascadezoo.model_folder.layout import parse_config
 from cascadezoo.spec import load_spec
-from cascadezoo.weights import bounded_build
 
 pytestmark = pytest.mark.usefixtures("away")
 

@@ -17,8 +17,8 @@ from pull_cases import SPEC, WEIGHTS, changed, record
 from safetensors.torch import load, save
 
 from cascadezoo import Cascade
+from cascadezoo.cascade.weights import LARGEST_HEADER, check_room, load_state
 from cascadezoo.errors import CascadezooError, ModelError, ResourceError
-from cascadezoo.weights import LARGEST_HEADER, check_room, load_state
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ import json, re, sys
 from pathlib import Path
 from cascadezoo import Cascade
 from cascadezoo.errors import ModelError
-from cascadezoo.weights import load_state
+from cascadezoo.cascade.weights import load_state
 def highest():  # not ru_maxrss, which begins with that of the parent
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 spec, sound, *forged = sys.argv[1:]

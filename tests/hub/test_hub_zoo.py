@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascadezoo.errors import InputError, LookupFailed, ModelError, PluginError
-from cascadezoo.hub.layout import FileRecord
-from cascadezoo.hub.manifest import (
+from cascadezoo.model_folder.layout import FileRecord
+from cascadezoo.plugins.manager import PluginHost
+from cascadezoo.zoo.entry import FolderSource, compare, describe
+from cascadezoo.zoo.list import Zoos, add_entry, bundled_folder, entries_to_verify, find, get_zoos
+from cascadezoo.zoo.manifest import (
     Manifest,
     ZooModel,
     load,
@@ -24,11 +27,8 @@ from cascadezoo.hub.manifest import (
     read_manifest_file,
     write_manifest,
 )
-from cascadezoo.hub.zoo import Zoos, add_entry, bundled_folder, entries_to_verify, find, get_zoos
-from cascadezoo.hub.zoo_source import FolderSource, compare, describe
-from cascadezoo.plugins import PluginHost
 
-BUILTIN = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.builtin"]
+BUILTIN = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.plugins.builtin"]
 ENTRY = {
     "name": "digits",
     "repo": "someone/digits",
@@ -48,7 +48,7 @@ ENTRY = {
 
 PLUGIN = """
 from cascadezoo import hookimpl
-from cascadezoo.registry import ZooEntry
+from cascadezoo.plugins.registry import ZooEntry
 
 @hookimpl
 def register_zoos():

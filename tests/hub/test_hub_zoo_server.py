@@ -17,8 +17,8 @@ from cascadezoo.errors import (
     ModelError,
     ModelReferenceError,
 )
-from cascadezoo.hub.zoo import bundled_folder, find, verify, zoo_entry
-from cascadezoo.hub.zoo_search import search
+from cascadezoo.hub.search import search
+from cascadezoo.zoo.list import bundled_folder, find, verify, zoo_entry
 
 REPO = "someone/tiny"
 WAIT = {"Retry-After": "120"}  # longer than anyone waits, so that it is told at once

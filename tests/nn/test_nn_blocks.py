@@ -11,7 +11,6 @@ from diffusers.models.embeddings import get_timestep_embedding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadezoo.draws import Draw
 from cascadezoo.nn.attention import FEW_TOKENS, CrossAttention, SelfAttention, attend
 from cascadezoo.nn.embeddings import (
     ConditionEmbedding,
@@ -22,6 +21,7 @@ from cascadezoo.nn.embeddings import (
 from cascadezoo.nn.resnet import BottleneckBlock, Norm, ResidualBlock
 from cascadezoo.nn.sizes import divisor_near, factor_steps, multiple_of, unet_resolutions
 from cascadezoo.nn.upsample import PixelShuffleUp
+from cascadezoo.util.rng import Draw
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from diffusers import UNet2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadezoo.draws import Draw
 from cascadezoo.nn.unet import UNet, pad_to_multiple
+from cascadezoo.util.rng import Draw
 
 
 def small(size: int = 16, **options: object) -> UNet:

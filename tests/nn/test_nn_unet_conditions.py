@@ -9,8 +9,8 @@ from diffusers import UNet2DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascadezoo.draws import Draw
 from cascadezoo.nn.unet import LABEL_CHANNELS, LABEL_TOKENS, UNet
+from cascadezoo.util.rng import Draw
 
 WAYS = ["embedding", "concat", "cross-attention"]
 every_way = pytest.mark.parametrize("way", WAYS)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import cascadezoo
-from cascadezoo.plugins import canonical_name
+from cascadezoo.plugins.manager import canonical_name
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = [path.parent for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
@@ -74,7 +74,7 @@ def test_private_uses_are_found(tmp_path: Path) -> None:
         "x.py:6: cascadezoo.stages.base Stage",
         "x.py:7: cascadezoo.nn.unet",
         "x.py:8: cascadezoo nn",
-        "x.py:9: cascadezoo.registry",
+        "x.py:9: cascadezoo.plugins.registry",
     ]
 
 

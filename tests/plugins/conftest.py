@@ -8,7 +8,7 @@ import pytest
 from all_hooks import FILES
 from plugin_sites import install
 
-from cascadezoo.plugins import get_host
+from cascadezoo.plugins.manager import get_host
 
 
 @pytest.fixture(scope="module")

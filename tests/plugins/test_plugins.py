@@ -7,12 +7,18 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from cascadezoo import Callback, hookspecs, registry
+from cascadezoo import Callback
 from cascadezoo.errors import LookupFailed, PluginError
-from cascadezoo.plugins import PluginHost, get_host
-from cascadezoo.registry import API_LEVEL, CascadezooDeprecationWarning, MetricEntry, StageEntry
+from cascadezoo.plugins import hookspecs, registry
+from cascadezoo.plugins.manager import PluginHost, get_host
+from cascadezoo.plugins.registry import (
+    API_LEVEL,
+    CascadezooDeprecationWarning,
+    MetricEntry,
+    StageEntry,
+)
 
-EmptyTarget = "cascadezoo.configs:EmptyConfig"
+EmptyTarget = "cascadezoo.spec.configs:EmptyConfig"
 
 GOOD = """
 from cascadezoo import hookimpl, StageEntry
@@ -22,7 +28,7 @@ def register_stages():
     return [StageEntry(name="{kind}", role="refiner", summary="s", impl="m:X", config="m:C")]
 """
 
-BUILTIN = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.builtin"]
+BUILTIN = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.plugins.builtin"]
 
 
 def messages(host: PluginHost) -> list[str]:

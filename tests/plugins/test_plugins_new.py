@@ -17,7 +17,7 @@ from plugin_sites import cascadezoo, environment, install, lay_out, wave
 from cascadezoo.cli.main import main
 from cascadezoo.cli.plugins_new import KINDS as OFFERED
 from cascadezoo.errors import InputError
-from cascadezoo.template import KINDS, project_name, write_project
+from cascadezoo.testing.template import KINDS, project_name, write_project
 
 
 def invoke(*args: object) -> Result:

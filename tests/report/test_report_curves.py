@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from cascadezoo.errors import RunFolderError
-from cascadezoo.report.curves import draw_curves
-from cascadezoo.report.events import PhaseSpan, read_course, read_events
+from cascadezoo.report.course import PhaseSpan, read_course, read_events
+from cascadezoo.report.training_curves import draw_curves
 
 PHASES = [
     ("warm-up", {"generator": ["mse"]}, None),

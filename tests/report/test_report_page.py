@@ -20,11 +20,11 @@ from PIL import Image
 
 from cascadezoo.errors import InputError
 from cascadezoo.report.blocks import Cell, Column, data_uri, table
+from cascadezoo.report.charts import Axis, Bars, Chart, Point, Scale, Series, scale_for, thin
+from cascadezoo.report.charts_svg import draw_bars, draw_chart
 from cascadezoo.report.html import element, escape, number, plain, spread
 from cascadezoo.report.page import Page
-from cascadezoo.report.plots import Axis, Bars, Chart, Point, Scale, Series, scale_for, thin
-from cascadezoo.report.sheet import sheet
-from cascadezoo.report.svg import draw_bars, draw_chart
+from cascadezoo.report.thumbnail_sheet import sheet
 
 
 class Texts(HTMLParser):

@@ -13,7 +13,7 @@ import torch
 from cascadezoo.errors import InputError, ModelError
 from cascadezoo.report.images import cut_samples, samples_picture, to_uint8
 from cascadezoo.report.projection import pca, project
-from cascadezoo.report.recorded import read_recorded
+from cascadezoo.report.recorded_metrics import read_recorded
 
 FAULTS = {
     "no object": ([], "is 'list', not an object"),

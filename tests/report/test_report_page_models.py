@@ -20,11 +20,11 @@ from PIL import Image
 
 from cascadezoo import Cascade, __version__, build_cascade
 from cascadezoo.cli.main import main
-from cascadezoo.hub.layout import read_config, seal
+from cascadezoo.model_folder.layout import read_config, seal
 from cascadezoo.report.images import to_uint8
 from cascadezoo.report.model_page import model_page
 from cascadezoo.report.model_view import ModelView
-from cascadezoo.report.recorded import Recorded
+from cascadezoo.report.recorded_metrics import Recorded
 from cascadezoo.spec import load_spec, resolve
 
 SHAPES = "shapes-tiny"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cascadezoo import Cascade
 from cascadezoo.errors import InputError, SampleError
-from cascadezoo.report.guidance import guidance_grid, sample_guidance
+from cascadezoo.report.guidance_grid import guidance_grid, sample_guidance
 from cascadezoo.report.trajectory import Thinned, sample_trajectory
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cascadezoo.configs import ImageShape
-from cascadezoo.draws import Draw, ImageDraw
+from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.autoencoder_kl.config import AutoencoderKLConfig
 from cascadezoo.stages.autoencoder_kl.stage import AutoencoderKL
 from cascadezoo.stages.base import SampleRequest, StageGeometry
+from cascadezoo.util.rng import Draw, ImageDraw
 
 diffusers = pytest.importorskip("diffusers")
 

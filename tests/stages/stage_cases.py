@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascadezoo.builtin import register_stages
-from cascadezoo.configs import ImageShape, StageConfig
-from cascadezoo.draws import Draw, ImageDraw
+from cascadezoo.plugins.builtin import register_stages
+from cascadezoo.spec.configs import ImageShape, StageConfig
 from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry, StageOutput, TrainContext
+from cascadezoo.util.rng import Draw, ImageDraw
 
 ENTRIES = {entry.name: entry for entry in register_stages()}
 CLASSES = 5

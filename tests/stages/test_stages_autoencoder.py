@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from cascadezoo.configs import ImageShape
-from cascadezoo.draws import Draw, ImageDraw
+from cascadezoo.cascade.weights import load_state, save_state
 from cascadezoo.errors import TrainingError
+from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.autoencoder.config import AutoencoderConfig
 from cascadezoo.stages.autoencoder.stage import Autoencoder
 from cascadezoo.stages.base import (
@@ -23,7 +23,7 @@ from cascadezoo.stages.base import (
     StageOutput,
     TrainContext,
 )
-from cascadezoo.weights import load_state, save_state
+from cascadezoo.util.rng import Draw, ImageDraw
 
 SMALL = {"channels": 8, "multipliers": [1, 2, 2], "latent_channels": 2}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cascadezoo.configs import ConfigProblem, ImageShape
+from cascadezoo.spec.configs import ConfigProblem, ImageShape
 from cascadezoo.stages.autoencoder.config import AutoencoderConfig
 
 

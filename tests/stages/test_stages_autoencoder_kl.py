@@ -12,14 +12,14 @@ from kl_cases import IMAGE, NETWORK, build, diffusers, loaded, pixels, request, 
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from cascadezoo.configs import ConfigProblem, ImageShape
-from cascadezoo.draws import Draw
+from cascadezoo.cascade.weights import load_state, save_state
 from cascadezoo.errors import ModelError, ModelReferenceError, SpecError
+from cascadezoo.spec.configs import ConfigProblem, ImageShape
 from cascadezoo.stages.autoencoder_kl.config import ARCHITECTURE, AutoencoderKLConfig
 from cascadezoo.stages.autoencoder_kl.files import CONFIG_FILE, WEIGHTS_FILE
 from cascadezoo.stages.autoencoder_kl.stage import AutoencoderKL
 from cascadezoo.stages.base import StageOutput, TrainContext
-from cascadezoo.weights import load_state, save_state
+from cascadezoo.util.rng import Draw
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from stage_cases import ENTRIES
 
-from cascadezoo.configs import ConfigProblem, ImageShape
+from cascadezoo.spec.configs import ConfigProblem, ImageShape
 from cascadezoo.stages.diffusion.config import DiffusionConfig
 from cascadezoo.stages.flow.config import FlowConfig
 from cascadezoo.stages.pixelshuffle.config import PixelShuffleConfig

@@ -9,9 +9,9 @@ import torch
 from stage_cases import CLASSES, ENTRIES, SMALL, Case, request, train
 from torch.utils.flop_counter import FlopCounterMode
 
-from cascadezoo.draws import Draw, ImageDraw
 from cascadezoo.stages.base import GROUP, SampleRequest, Stage, StageInputs, TrainContext
 from cascadezoo.testing import assert_stage
+from cascadezoo.util.rng import Draw, ImageDraw
 
 cases = pytest.mark.parametrize("case", SMALL.values(), ids=str)
 learning = pytest.mark.parametrize(

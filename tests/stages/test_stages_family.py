@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cascadezoo.diffusion.flow import SOLVERS, time_of
 from cascadezoo.diffusion.samplers import SAMPLERS
 from cascadezoo.diffusion.schedules import level_of, signal_of
-from cascadezoo.draws import Draw, ImageDraw
 from cascadezoo.errors import SampleError
 from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
+from cascadezoo.util.rng import Draw, ImageDraw
 
 UNET = SMALL["unet-diffusion.v1"]
 FLOW = SMALL["flow.v1"]

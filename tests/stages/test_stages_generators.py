@@ -9,12 +9,12 @@ import pytest
 import torch
 from stage_cases import SMALL, Case, request, train
 
-from cascadezoo.configs import ImageShape
-from cascadezoo.draws import Draw
 from cascadezoo.errors import SampleError
+from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.base import Stage, TrainContext
 from cascadezoo.stages.diffusion.config import DiffusionConfig
 from cascadezoo.stages.flow.config import FlowConfig
+from cascadezoo.util.rng import Draw
 
 FLOW, DIFFUSION, UNET = SMALL["flow.v1"], SMALL["diffusion.v1"], SMALL["unet-diffusion.v1"]
 generators = pytest.mark.parametrize("case", [FLOW, DIFFUSION, UNET], ids=str)

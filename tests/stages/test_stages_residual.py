@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from stage_cases import SMALL, Case, request, train
 
-from cascadezoo.draws import Draw
 from cascadezoo.stages.base import StageInputs, TrainContext, downsample
+from cascadezoo.util.rng import Draw
 
 UPSAMPLER, REFINER = SMALL["pixelshuffle.v1"], SMALL["vit.v1"]
 

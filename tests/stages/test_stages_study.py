@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from stage_cases import ENTRIES, SMALL, Case, request, train
 
-from cascadezoo.configs import ConfigProblem, ImageShape, RefinerConfig
 from cascadezoo.data.shapes import ShapesConfig, load
-from cascadezoo.draws import Draw
 from cascadezoo.nn.upsample import ResizeUp, TransposedUp
-from cascadezoo.registry import StageEntry
+from cascadezoo.plugins.registry import StageEntry
+from cascadezoo.spec.configs import ConfigProblem, ImageShape, RefinerConfig
 from cascadezoo.stages.base import TrainContext, downsample
-from cascadezoo.stages.residual import MappingStage
+from cascadezoo.stages.residual_stage import MappingStage
 from cascadezoo.testing import check_stage
+from cascadezoo.util.rng import Draw
 
 LEARNED = ["resnet-upsampler.v1", "transposed.v1"]
 

@@ -11,10 +11,10 @@ import torch
 from pydantic import ValidationError
 from stage_cases import ENTRIES, SMALL, Case, request
 
-from cascadezoo.configs import ConfigProblem, ImageShape
-from cascadezoo.draws import Draw
 from cascadezoo.errors import SampleError
+from cascadezoo.spec.configs import ConfigProblem, ImageShape
 from cascadezoo.stages.base import StageInputs, TrainContext
+from cascadezoo.util.rng import Draw
 
 DAE, RESNET = SMALL["dae.v1"], SMALL["resnet.v1"]
 DAE_SHAPE = ImageShape(3, 16)

@@ -15,7 +15,7 @@ from pathlib import Path
 from sweep_cases import axis, base, parent, processes, sweep, wait_for
 
 from cascadezoo.errors import Interrupted
-from cascadezoo.sweep.run import run_sweep
+from cascadezoo.sweep.run_sweep import run_sweep
 
 
 def main(out: Path) -> None:
@@ -46,13 +46,13 @@ def _sweeps(out: Path, address: str) -> dict[str, object]:
         lines.append(line)
         if "many-s0: started" in line:
             run = str(out / "cells" / "many-s0")
-            (build,) = wait_for(lambda: processes("cascadezoo.sweep.cell", run))
+            (build,) = wait_for(lambda: processes("cascadezoo.sweep.watchdog", run))
             wait_for(lambda: '"event": "log"' in _text(out / "cells/many-s0/events.jsonl"))
             killed.extend([build, parent(build)])
             os.kill(parent(build), signal.SIGKILL)
 
     found = run_sweep(data, out, executor="ray", ray_address=address, progress=told)
-    wait_for(lambda: not processes("cascadezoo.sweep.cell", str(out)))
+    wait_for(lambda: not processes("cascadezoo.sweep.watchdog", str(out)))
     after = {"states": {c.name: c.state for c in found.cells}, "error": found.cells[1].error}
 
     def interrupt(line: str) -> None:

@@ -11,8 +11,8 @@ from sweep_cases import UPSAMPLERS, axis, base, sweep
 from cascadezoo.errors import InputError, SpecError
 from cascadezoo.spec import load_spec
 from cascadezoo.sweep.cells import load_sweep
-from cascadezoo.sweep.paths import canonical, fault_of, nearest, put
 from cascadezoo.sweep.spec import SweepSpec, shipped_sweeps
+from cascadezoo.sweep.spec_paths import canonical, fault_of, nearest, put
 
 
 def faults(data) -> list[str]:
@@ -141,7 +141,7 @@ def test_parameters_are_matched_in_every_cell():
         "interpolate": {"kind": "interpolate.v1"},
     }
     made = load_sweep(sweep(axis("up", "stages.up", values), match_parameters={"up": 40_000}))
-    from cascadezoo.sweep.plans import plan_cells
+    from cascadezoo.sweep.cell_plans import plan_cells
 
     plans = plan_cells(made.cells, device="cpu")
     counts = [plans[cell.name].stages[1].parameters for cell in made.cells]

@@ -12,13 +12,13 @@ import pytest
 from filelock import FileLock
 from sweep_cases import UPSAMPLERS, axis, base, sweep
 
-from cascadezoo.build import build_cascade
+from cascadezoo.build.build import build_cascade
 from cascadezoo.errors import InputError, RunFolderError, RunLocked, SpecError
+from cascadezoo.sweep.cell_reader import is_done, read_cell
 from cascadezoo.sweep.cells import load_sweep
-from cascadezoo.sweep.folder import CellNote, SweepFolder
-from cascadezoo.sweep.reading import is_done, read_cell
 from cascadezoo.sweep.results import SweepResults
-from cascadezoo.sweep.run import run_sweep
+from cascadezoo.sweep.run_sweep import run_sweep
+from cascadezoo.sweep.sweep_folder import CellNote, SweepFolder
 
 EVALUATION = {
     "extractor": "small",

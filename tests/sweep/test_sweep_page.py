@@ -22,10 +22,10 @@ import browser
 
 from cascadezoo.report.html import spread
 from cascadezoo.report.images import samples_picture
+from cascadezoo.sweep.correlation import Correlation
 from cascadezoo.sweep.page import correlation_words, write_page
-from cascadezoo.sweep.plots import PLOTS, sweep_charts
+from cascadezoo.sweep.result_charts import PLOTS, sweep_charts
 from cascadezoo.sweep.results import CellResult, CoursePoint, StageRow, SweepResults, summarize
-from cascadezoo.sweep.statistics import Correlation
 
 GENERATORS = {"diffusion": (40_000, 0.06), "dae": (30_500, 0.2), "resnet": (41_000, 0.4)}
 UPSAMPLERS = {"pixelshuffle": 3_000, "interpolate": 0}

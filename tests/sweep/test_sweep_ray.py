@@ -14,8 +14,8 @@ import pytest
 from sweep_cases import processes, sweep, wait_for
 
 from cascadezoo.errors import InputError, ResourceError
-from cascadezoo.sweep.on_ray import RayExecutor
-from cascadezoo.sweep.run import run_sweep
+from cascadezoo.sweep.ray_executor import RayExecutor
+from cascadezoo.sweep.run_sweep import run_sweep
 from cascadezoo.sweep.spec import ResourceSpec
 
 needs_ray = pytest.mark.skipif(

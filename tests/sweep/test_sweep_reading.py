@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from cascadezoo.run import RunFolder, RunState
+from cascadezoo.build.run_folder import RunFolder, RunState
+from cascadezoo.sweep.cell_reader import read_cell
 from cascadezoo.sweep.cells import Cell
-from cascadezoo.sweep.reading import read_cell
 
 
 def test_lpips_is_that_of_the_whole_cascade(tmp_path):

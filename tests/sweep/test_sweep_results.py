@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from cascadezoo.sweep.correlation import EXACT, correlate, eta_squared, spearman
 from cascadezoo.sweep.results import CellResult, StageRow, SweepResults, spread, summarize
-from cascadezoo.sweep.statistics import EXACT, correlate, eta_squared, spearman
 
 
 def cell(generator: str, seed: int, parameters: int, kid: float | None, **rest) -> CellResult:

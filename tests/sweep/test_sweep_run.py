@@ -15,9 +15,9 @@ import pytest
 from filelock import FileLock
 from sweep_cases import axis, base, processes, sweep, wait_for
 
+from cascadezoo.sweep.cell_process import CellProcess, Job
 from cascadezoo.sweep.executors import LocalExecutor, cores
-from cascadezoo.sweep.process import CellProcess, Job
-from cascadezoo.sweep.run import run_sweep
+from cascadezoo.sweep.run_sweep import run_sweep
 from cascadezoo.sweep.spec import ResourceSpec
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="there is no /proc")
@@ -116,7 +116,7 @@ def test_cells_that_fail_or_are_killed_are_named_and_retried_alone(tmp_path: Pat
         if "kept-dies: started" in line:
             gone.rename(tmp_path / "away.npz")
             (pid,) = wait_for(
-                lambda: processes("cascadezoo.sweep.cell", str(out / "cells/kept-dies"))
+                lambda: processes("cascadezoo.sweep.watchdog", str(out / "cells/kept-dies"))
             )
             os.kill(pid, signal.SIGKILL)
 
@@ -184,11 +184,11 @@ def test_a_sweep_that_is_stopped_or_killed_goes_on(tmp_path: Path):
     assert json.loads((tmp_path / "out/state.json").read_bytes())["s0"]["state"] == "stopped"
 
     killed = begin()
-    assert len(processes("cascadezoo.sweep.cell", "cells/s0", str(tmp_path))) == 1
+    assert len(processes("cascadezoo.sweep.watchdog", "cells/s0", str(tmp_path))) == 1
     killed.kill()
     killed.communicate(timeout=60)
     # Its cell hears of that, writes a checkpoint and leaves.
-    wait_for(lambda: not processes("cascadezoo.sweep.cell", str(tmp_path)))
+    wait_for(lambda: not processes("cascadezoo.sweep.watchdog", str(tmp_path)))
 
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120

@@ -17,7 +17,7 @@ from cascadezoo import (
     MetricEntry,
     ZooEntry,
 )
-from cascadezoo.plugins import get_registry
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.testing import assert_entry, check_entry, check_names
 
 SOUND = '''

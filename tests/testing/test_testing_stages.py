@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cascadezoo.registry import StageEntry
+from cascadezoo.plugins.registry import StageEntry
 from cascadezoo.testing import CheckResult, Report, assert_stage, check_stage
-from cascadezoo.testing.stages import NAMES
+from cascadezoo.testing.stage_checks import NAMES
 
 SOUND = '''
 """A sound refiner."""
@@ -288,7 +288,7 @@ def test_a_config_that_imports_torch_is_told_with_its_line(entry) -> None:
 
 
 def test_an_import_that_takes_long(entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cascadezoo.testing import light
+    from cascadezoo.testing import import_checks as light
 
     imported = light.import_apart("json:loads")
     assert imported.fault is None

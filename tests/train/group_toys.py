@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from toys import Counting, ToyRefinerConfig, toy_registry
 
-from cascadezoo.cascade import Cascade
-from cascadezoo.configs import GeneratorConfig
-from cascadezoo.registry import Origin, StageEntry
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.plugins.registry import Origin, StageEntry
 from cascadezoo.spec import resolve
+from cascadezoo.spec.configs import GeneratorConfig
 from cascadezoo.stages.base import GroupOptions, Loss, Stage, StageInputs, StageOutput
 
 

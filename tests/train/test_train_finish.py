@@ -10,12 +10,12 @@ import torch
 from toys import toy_spec, toys
 from train_cases import COUNT, StopAfter, equal, image_data, state, trainer
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.loader import to_floats
 from cascadezoo.errors import Interrupted
 from cascadezoo.stages.base import downsample
 from cascadezoo.train.checkpoint import CheckpointStore
-from cascadezoo.train.finish import finishing
+from cascadezoo.train.phase_end import finishing
 
 KINDS = {"draw": "generator", "decode": "decoder", "up": "upsampler"}
 PHASES: list[dict[str, Any]] = [

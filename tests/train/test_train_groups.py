@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from train_cases import StopAfter, equal, image_data, state, trainer
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.build.plan import make_plan
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.errors import Interrupted, PluginError, SpecError
-from cascadezoo.plan import make_plan
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.train.ema import make_ema
 from cascadezoo.train.engine import make_accelerator
@@ -163,8 +163,8 @@ def test_each_loss_reaches_its_own_group_alone() -> None:
     hand: ToyDuel = duel(settings, {"steps": 5}, **options).stage("duel")
     trainer(cascade).run()
 
-    from cascadezoo.draws import Draw
     from cascadezoo.stages.base import TrainContext
+    from cascadezoo.util.rng import Draw
 
     loader = DeviceLoader(image_data(), batch_size=8, seed=0, flip=True, device="cpu")
     painter = torch.optim.AdamW(hand.painter.parameters(), lr=0.01, weight_decay=0)

@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from group_toys import duel_spec, resolved
 from train_cases import image_data
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.draws import Draw
 from cascadezoo.errors import SpecError
 from cascadezoo.spec import load_spec
 from cascadezoo.train.engine import make_accelerator
-from cascadezoo.train.extra import load_losses
-from cascadezoo.train.forcing import choose
+from cascadezoo.train.extra_losses import load_losses
 from cascadezoo.train.optim import make_optimizers
 from cascadezoo.train.step import ExtraLoss, PhaseWalk
+from cascadezoo.train.teacher_forcing import choose
 from cascadezoo.train.trainer import Trainer
+from cascadezoo.util.rng import Draw
 
 FLOW = {"kind": "flow.v1", "config": {"channels": 8, "multipliers": [1]}}
 UPS = {
@@ -195,7 +195,7 @@ def test_it_passes_images_through_a_whole_training() -> None:
 
 
 def test_the_plan_counts_nothing_and_warns_of_nothing() -> None:
-    from cascadezoo.plan import make_plan
+    from cascadezoo.build.plan import make_plan
 
     built = cascade("interpolate", "identity", {"train": ["coarse"]})
     plan = make_plan(load_spec(built.spec), "cpu")

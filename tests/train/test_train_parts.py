@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cascadezoo.draws import Draw, ImageDraw, derive_seed
 from cascadezoo.errors import InputError, TrainingError, WeightsUnavailable
 from cascadezoo.spec import EmaSpec, PhaseSpec, ScheduleSpec, StageTraining, TeacherForcing
 from cascadezoo.stages.base import GroupOptions
 from cascadezoo.train.ema import Ema, ema_decay, make_ema
 from cascadezoo.train.engine import pick_device, pick_precision
 from cascadezoo.train.events import EventLog, read_events
-from cascadezoo.train.forcing import Choice, choose, mix, probability
+from cascadezoo.train.loss_sums import LossSums, check_finite
 from cascadezoo.train.optim import make_optimizers, schedule_factor
-from cascadezoo.train.sums import LossSums, check_finite
+from cascadezoo.train.teacher_forcing import Choice, choose, mix, probability
+from cascadezoo.util.rng import Draw, ImageDraw, derive_seed
 
 
 def test_seeds_are_the_same_everywhere_and_differ_by_key() -> None:
@@ -241,9 +241,9 @@ def test_devices_and_precisions() -> None:
 
 
 def test_lpips_without_weights_tells_three_ways_out(tmp_path, monkeypatch) -> None:
-    from cascadezoo.configs import ImageShape
-    from cascadezoo.train.losses import LpipsConfig
-    from cascadezoo.train.lpips import LpipsLoss
+    from cascadezoo.spec.configs import ImageShape
+    from cascadezoo.train.loss_configs import LpipsConfig
+    from cascadezoo.train.lpips_loss import LpipsLoss
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(WeightsUnavailable) as caught:
@@ -258,9 +258,9 @@ def test_lpips_without_weights_tells_three_ways_out(tmp_path, monkeypatch) -> No
 def test_lpips_is_the_packages(real_networks) -> None:
     import lpips
 
-    from cascadezoo.configs import ImageShape
-    from cascadezoo.train.losses import LpipsConfig
-    from cascadezoo.train.lpips import LpipsLoss
+    from cascadezoo.spec.configs import ImageShape
+    from cascadezoo.train.loss_configs import LpipsConfig
+    from cascadezoo.train.lpips_loss import LpipsLoss
 
     ours = LpipsLoss(LpipsConfig(net="alex"), ImageShape(3, 32))
     torch.manual_seed(0)

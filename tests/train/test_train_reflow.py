@@ -10,14 +10,14 @@ import torch
 from toys import toy_spec, toys
 from train_cases import StopAfter, equal, trainer
 
-from cascadezoo.cascade import Cascade
-from cascadezoo.draws import ImageDraw
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import CheckpointError, Interrupted
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.engine import make_accelerator
 from cascadezoo.train.events import EventLog, read_events
 from cascadezoo.train.progress import QuietProgress
 from cascadezoo.train.reflow import PairLoader, Pairs, PairStore, make_pairs
+from cascadezoo.util.rng import ImageDraw
 
 PAIRS = 28  # three batches of 8, and 4 that are left over
 

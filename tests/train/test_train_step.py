@@ -9,7 +9,7 @@ import pytest
 import torch
 from toys import toy_cascade
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.train.step import ExtraLoss, PhaseWalk
 
 ALL = ["coarse", "up", "refine"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from toys import toy_cascade
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.train.engine import make_accelerator

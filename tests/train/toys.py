@@ -9,8 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cascadezoo.cascade import Cascade
-from cascadezoo.configs import (
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.plugins.manager import PluginHost
+from cascadezoo.plugins.registry import Origin, Registry, StageEntry
+from cascadezoo.spec import resolve
+from cascadezoo.spec.configs import (
     ConfigProblem,
     DecoderConfig,
     GeneratorConfig,
@@ -19,9 +22,6 @@ from cascadezoo.configs import (
     StageConfig,
     UpsamplerConfig,
 )
-from cascadezoo.plugins import PluginHost
-from cascadezoo.registry import Origin, Registry, StageEntry
-from cascadezoo.spec import resolve
 from cascadezoo.stages.base import Loss, Stage, StageInputs, StageOutput
 
 
@@ -210,7 +210,9 @@ class ToyRefiner(Counting):
 def toy_registry() -> Registry:
     from importlib.metadata import entry_points
 
-    points = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.builtin"]
+    points = [
+        p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.plugins.builtin"
+    ]
     registry = PluginHost(points).registry
     origin = Origin("pluggy", "1.0", "toys")
     for role, kind, name in (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cascadezoo.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.train.checkpoint import CheckpointStore

@@ -9,9 +9,9 @@ import pytest
 from tune_cases import CDM, untrained
 
 from cascadezoo import Cascade
-from cascadezoo.evaluate.figures import Figure
-from cascadezoo.hub.card import render_card
-from cascadezoo.hub.layout import seal, write_atomically
+from cascadezoo.cards.card import render_card
+from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.layout import seal, write_atomically
 
 
 @pytest.fixture(scope="session")

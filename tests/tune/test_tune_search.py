@@ -16,9 +16,9 @@ from tune_cases import CDM, untrained
 
 from cascadezoo import Cascade
 from cascadezoo.errors import InputError, ModelError, RunFolderError, SampleError
-from cascadezoo.hub.layout import check_files, read_config
-from cascadezoo.tune.search import tune_model
-from cascadezoo.tune.upstream import Upstream
+from cascadezoo.model_folder.layout import check_files, read_config
+from cascadezoo.tune.tune_model import tune_model
+from cascadezoo.tune.upstream_cache import Upstream
 
 
 def upstream(cascade: Cascade, kept_to: int = 1, **rest: Any) -> Upstream:
@@ -109,9 +109,9 @@ def test_the_figure_is_the_one_of_an_evaluation(model: Path) -> None:
     result = tune_model(model, ["s"], values={"s": ["0.3"]}, n=20, batch_size=20)
     cascade = Cascade.from_pretrained(model)
     from cascadezoo.data.split import load_split
-    from cascadezoo.evaluate.evaluate import evaluate_kid
-    from cascadezoo.evaluate.features import load_extractor
-    from cascadezoo.hub.trained_spec import trained_spec
+    from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
+    from cascadezoo.evaluate.features.base import load_extractor
+    from cascadezoo.model_folder.trained_spec import trained_spec
 
     expected = evaluate_kid(
         lambda first, count: cascade.sample(count, first=first, options={"s": 0.3}),
@@ -168,7 +168,7 @@ def test_a_card_that_was_edited_stays(model: Path) -> None:
 def test_a_model_can_be_loaded_wherever_writing_stops(
     model: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cascadezoo.tune import write
+    from cascadezoo.tune import tune_folder as write
 
     real = write.write_atomically
 

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from cascadezoo.configs import ConfigProblem, DecoderConfig, ImageShape, Probability, Width
 from cascadezoo.nn.sizes import multiple_of
-from cascadezoo.stages.config import Count, Dropout
+from cascadezoo.spec.configs import ConfigProblem, DecoderConfig, ImageShape, Probability, Width
+from cascadezoo.stages.shared_config import Count, Dropout
 
 __all__ = ["AutoencoderConfig"]
 

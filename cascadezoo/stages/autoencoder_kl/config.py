@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from cascadezoo.configs import ConfigProblem, DecoderConfig, ImageShape, Width
 from cascadezoo.errors import CascadezooError
 from cascadezoo.nn.sizes import multiple_of
+from cascadezoo.spec.configs import ConfigProblem, DecoderConfig, ImageShape, Width
 from cascadezoo.stages.autoencoder_kl.files import (
     CONFIG_FILE,
     Source,

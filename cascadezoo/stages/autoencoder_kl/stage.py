@@ -26,7 +26,7 @@ from cascadezoo.stages.base import (
     StageOutput,
     TrainContext,
 )
-from cascadezoo.stages.sampling import bounded
+from cascadezoo.stages.request_options import bounded
 
 __all__ = ["AutoencoderKL"]
 

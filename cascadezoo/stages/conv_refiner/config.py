@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
-from cascadezoo.configs import RefinerConfig, Width
-from cascadezoo.stages.config import ResidualScale
+from cascadezoo.spec.configs import RefinerConfig, Width
+from cascadezoo.stages.shared_config import ResidualScale
 
 __all__ = ["ConvRefinerConfig"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from cascadezoo.stages.base import StageGeometry
 from cascadezoo.stages.conv_refiner.config import ConvRefinerConfig
 from cascadezoo.stages.conv_refiner.network import PlainConvolutions
-from cascadezoo.stages.residual import ResidualStage
+from cascadezoo.stages.residual_stage import ResidualStage
 
 __all__ = ["ConvRefiner"]
 

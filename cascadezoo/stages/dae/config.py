@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from cascadezoo.configs import ImageShape, Probability
-from cascadezoo.stages.config import ConditionalGeneratorConfig, UNetConfig
+from cascadezoo.spec.configs import ImageShape, Probability
+from cascadezoo.stages.shared_config import ConditionalGeneratorConfig, UNetConfig
 
 __all__ = ["DAEConfig"]
 

@@ -18,10 +18,10 @@ from cascadezoo.stages.base import (
     StageOutput,
     TrainContext,
 )
-from cascadezoo.stages.conditional import ConditionalStage
+from cascadezoo.stages.conditional_stage import ConditionalStage
 from cascadezoo.stages.dae.config import DAEConfig
-from cascadezoo.stages.networks import make_unet
-from cascadezoo.stages.sampling import bounded, chosen_steps
+from cascadezoo.stages.request_options import bounded, chosen_steps
+from cascadezoo.stages.unet_factory import make_unet
 
 __all__ = ["DenoisingAutoencoder"]
 

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from cascadezoo.configs import Width
-from cascadezoo.stages.config import ConditionalGeneratorConfig, Count, Dropout
-from cascadezoo.stages.process import ProcessConfig, Variance
+from cascadezoo.spec.configs import Width
+from cascadezoo.stages.process_config import ProcessConfig, Variance
+from cascadezoo.stages.shared_config import ConditionalGeneratorConfig, Count, Dropout
 
 __all__ = ["DiffusionConfig"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cascadezoo.stages.base import StageGeometry
-from cascadezoo.stages.denoising import DenoisingStage
+from cascadezoo.stages.denoising_stage import DenoisingStage
 from cascadezoo.stages.diffusion.config import DiffusionConfig
 from cascadezoo.stages.diffusion.network import ShallowWide
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from cascadezoo.stages.base import StageGeometry
-from cascadezoo.stages.denoising import DenoisingStage
+from cascadezoo.stages.denoising_stage import DenoisingStage
 from cascadezoo.stages.diffusion_sr.config import DiffusionSRConfig
-from cascadezoo.stages.networks import make_unet
-from cascadezoo.stages.superresolution import SuperResolution
+from cascadezoo.stages.super_resolution import SuperResolution
+from cascadezoo.stages.unet_factory import make_unet
 
 __all__ = ["DiffusionUpsampler"]
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cascadezoo.stages.config import (
+from cascadezoo.stages.shared_config import (
     ConditionalConfig,
     ConditionalGeneratorConfig,
     Guidance,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cascadezoo.stages.base import StageGeometry
 from cascadezoo.stages.flow.config import FlowConfig
-from cascadezoo.stages.flowing import FlowStage
-from cascadezoo.stages.networks import make_unet
+from cascadezoo.stages.flow_stage import FlowStage
+from cascadezoo.stages.unet_factory import make_unet
 
 __all__ = ["FlowGenerator"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cascadezoo.stages.config import Guidance, SuperResolutionConfig, UNetConfig
 from cascadezoo.stages.flow.config import FlowFields
+from cascadezoo.stages.shared_config import Guidance, SuperResolutionConfig, UNetConfig
 
 __all__ = ["FlowSRConfig"]
 

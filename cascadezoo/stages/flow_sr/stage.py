@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from cascadezoo.stages.base import StageGeometry
 from cascadezoo.stages.flow_sr.config import FlowSRConfig
-from cascadezoo.stages.flowing import FlowStage
-from cascadezoo.stages.networks import make_unet
-from cascadezoo.stages.superresolution import SuperResolution
+from cascadezoo.stages.flow_stage import FlowStage
+from cascadezoo.stages.super_resolution import SuperResolution
+from cascadezoo.stages.unet_factory import make_unet
 
 __all__ = ["FlowUpsampler"]
 

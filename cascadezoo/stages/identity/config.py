@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from cascadezoo.configs import RefinerConfig
+from cascadezoo.spec.configs import RefinerConfig
 
 __all__ = ["IdentityConfig"]
 

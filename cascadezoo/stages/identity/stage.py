@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cascadezoo.stages.identity.config import IdentityConfig
-from cascadezoo.stages.residual import MappingStage
+from cascadezoo.stages.residual_stage import MappingStage
 
 __all__ = ["Identity"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from cascadezoo.configs import UpsamplerConfig
+from cascadezoo.spec.configs import UpsamplerConfig
 
 __all__ = ["InterpolateConfig"]
 

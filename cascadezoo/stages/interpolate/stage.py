@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cascadezoo.nn.upsample import enlarge
 from cascadezoo.stages.interpolate.config import InterpolateConfig
-from cascadezoo.stages.residual import MappingStage
+from cascadezoo.stages.residual_stage import MappingStage
 
 __all__ = ["Interpolation"]
 

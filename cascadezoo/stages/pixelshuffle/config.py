@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cascadezoo.configs import UpsamplerConfig, Width
-from cascadezoo.stages.config import ResidualScale
+from cascadezoo.spec.configs import UpsamplerConfig, Width
+from cascadezoo.stages.shared_config import ResidualScale
 
 __all__ = ["PixelShuffleConfig"]
 

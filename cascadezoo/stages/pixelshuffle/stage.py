@@ -8,7 +8,7 @@ from cascadezoo.nn.upsample import enlarge
 from cascadezoo.stages.base import StageGeometry
 from cascadezoo.stages.pixelshuffle.config import PixelShuffleConfig
 from cascadezoo.stages.pixelshuffle.network import PixelShuffleNetwork
-from cascadezoo.stages.residual import ResidualStage
+from cascadezoo.stages.residual_stage import ResidualStage
 
 __all__ = ["PixelShuffleUpsampler"]
 

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from cascadezoo.configs import ConfigProblem, GeneratorConfig, ImageShape, Width
-from cascadezoo.stages.config import Count, Dropout
+from cascadezoo.spec.configs import ConfigProblem, GeneratorConfig, ImageShape, Width
+from cascadezoo.stages.shared_config import Count, Dropout
 
 __all__ = ["ResNetConfig"]
 

@@ -15,9 +15,9 @@ from cascadezoo.stages.base import (
     StageOutput,
     TrainContext,
 )
+from cascadezoo.stages.request_options import bounded
 from cascadezoo.stages.resnet.config import ResNetConfig
 from cascadezoo.stages.resnet.network import NoiseToImage
-from cascadezoo.stages.sampling import bounded
 
 __all__ = ["ResNetGenerator"]
 

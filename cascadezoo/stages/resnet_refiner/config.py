@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from cascadezoo.configs import RefinerConfig, Width
-from cascadezoo.stages.config import Count, Dropout, ResidualScale
+from cascadezoo.spec.configs import RefinerConfig, Width
+from cascadezoo.stages.shared_config import Count, Dropout, ResidualScale
 
 __all__ = ["ResNetRefinerConfig"]
 

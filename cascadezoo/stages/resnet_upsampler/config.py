@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cascadezoo.configs import UpsamplerConfig, Width
-from cascadezoo.stages.config import Dropout, ResidualScale
+from cascadezoo.spec.configs import UpsamplerConfig, Width
+from cascadezoo.stages.shared_config import Dropout, ResidualScale
 
 __all__ = ["ResNetUpsamplerConfig"]
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cascadezoo.nn.upsample import enlarge
 from cascadezoo.stages.base import StageGeometry
-from cascadezoo.stages.residual import ResidualStage
+from cascadezoo.stages.residual_stage import ResidualStage
 from cascadezoo.stages.resnet_upsampler.config import ResNetUpsamplerConfig
 from cascadezoo.stages.resnet_upsampler.network import ResNetUpsamplerNetwork
 

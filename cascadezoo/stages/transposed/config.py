@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from cascadezoo.configs import ConfigProblem, ImageShape, UpsamplerConfig, Width
 from cascadezoo.nn.sizes import factor_steps
-from cascadezoo.stages.config import Dropout
+from cascadezoo.spec.configs import ConfigProblem, ImageShape, UpsamplerConfig, Width
+from cascadezoo.stages.shared_config import Dropout
 
 __all__ = ["TransposedConfig"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cascadezoo.nn.upsample import enlarge
 from cascadezoo.stages.base import StageGeometry
-from cascadezoo.stages.residual import MappingStage
+from cascadezoo.stages.residual_stage import MappingStage
 from cascadezoo.stages.transposed.config import TransposedConfig
 from cascadezoo.stages.transposed.network import TransposedNetwork
 

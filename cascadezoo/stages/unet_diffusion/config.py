@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cascadezoo.stages.config import ConditionalGeneratorConfig, UNetConfig
-from cascadezoo.stages.process import DiffusionProcessConfig
+from cascadezoo.stages.process_config import DiffusionProcessConfig
+from cascadezoo.stages.shared_config import ConditionalGeneratorConfig, UNetConfig
 
 __all__ = ["UNetDiffusionConfig"]
 

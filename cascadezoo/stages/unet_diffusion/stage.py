@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cascadezoo.stages.base import StageGeometry
-from cascadezoo.stages.denoising import DenoisingStage
-from cascadezoo.stages.networks import make_unet
+from cascadezoo.stages.denoising_stage import DenoisingStage
 from cascadezoo.stages.unet_diffusion.config import UNetDiffusionConfig
+from cascadezoo.stages.unet_factory import make_unet
 
 __all__ = ["UNetDiffusionGenerator"]
 

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from cascadezoo.configs import ConfigProblem, ImageShape, RefinerConfig, Width
-from cascadezoo.stages.config import Dropout, ResidualScale
+from cascadezoo.spec.configs import ConfigProblem, ImageShape, RefinerConfig, Width
+from cascadezoo.stages.shared_config import Dropout, ResidualScale
 
 __all__ = ["ViTConfig"]
 

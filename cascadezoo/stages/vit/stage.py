@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cascadezoo.stages.base import StageGeometry
-from cascadezoo.stages.residual import ResidualStage
+from cascadezoo.stages.residual_stage import ResidualStage
 from cascadezoo.stages.vit.config import ViTConfig
 from cascadezoo.stages.vit.network import PatchTransformer
 

@@ -1,0 +1,1 @@
+"""The main job: a spec in, a trained, measured, loadable cascade out."""

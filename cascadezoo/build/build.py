@@ -1,0 +1,389 @@
+"""The main job: a spec in, a trained, measured, loadable cascade out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cascadezoo import __version__
+from cascadezoo.build.plan import check_memory, make_plan
+from cascadezoo.build.run_folder import RunFolder, RunState
+from cascadezoo.build.write_model import read_figures, write_model
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.data.base import ImageData, Split
+from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.data.split import load_split
+from cascadezoo.errors import Interrupted, RunFolderError
+from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
+from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling, require_enough
+from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
+from cascadezoo.evaluate.metrics.base import load_metric
+from cascadezoo.hub.publish.publish_model import check_publish, publish_built
+from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.layout import METRICS
+from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
+from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
+from cascadezoo.train.checkpoint import CheckpointStore
+from cascadezoo.train.engine import (
+    describe_device,
+    make_accelerator,
+    pick_device,
+    pick_precision,
+)
+from cascadezoo.train.events import EventLog
+from cascadezoo.train.extra_losses import load_losses
+from cascadezoo.train.progress import Progress, QuietProgress
+from cascadezoo.train.stop_signals import StopSignals
+from cascadezoo.train.trainer import Trainer
+
+__all__ = ["BuildResult", "build_cascade"]
+
+Stop = Callable[[], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build made.
+
+    Args:
+        run: the run folder.
+        model: its model folder.
+        figures: what was measured.
+        seconds: how long this call took.
+        already_done: nothing was left to do.
+        published: the folder, or the address on the Hub, where the model was published.
+        commit: of the repo on the Hub.
+    """
+
+    run: Path
+    model: Path
+    figures: list[Figure]
+    seconds: float
+    already_done: bool = False
+    published: str | None = None
+    commit: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as ``--json`` prints it."""
+        return {
+            "run": str(self.run),
+            "model": str(self.model),
+            "figures": [figure.to_dict() for figure in self.figures],
+            "seconds": round(self.seconds, 3),
+            "already_done": self.already_done,
+            "published": self.published,
+            "commit": self.commit,
+        }
+
+
+def build_cascade(
+    spec: CascadeSpec | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    settings: Iterable[str] = (),
+    seed: int | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    resume: bool | None = None,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Assemble, train, evaluate, write and publish a cascade.
+
+    Whatever can be wrong with spec, data, weights, memory or folder is found before the training
+    begins. A build that was stopped goes on from its newest checkpoint.
+
+    Args:
+        spec: a spec, its JSON data, a file, ``-``, or the name of a shipped spec.
+        out: the run folder; None is ``runs/NAME``.
+        settings: ``path=value`` changes to the spec.
+        seed: in the spec's place.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: in the spec's place: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        resume: None goes on where there is something to go on with; True insists on it; False
+            starts over.
+        progress: what is shown.
+
+    Raises:
+        InputError: a bad spec, data, folder, or too little memory; exit code 2.
+        PublishFailed: the model is built and kept, but could not be published.
+        CascadezooError: everything else that is foreseen.
+    """
+    began = time.monotonic()
+    changes = list(settings)
+    if seed is not None:
+        changes.append(f"seed={seed}")
+    if precision is not None:
+        changes.append(f"training.precision={json.dumps(precision)}")
+    show = progress or QuietProgress()
+    try:
+        resolved = load_spec(spec, settings=changes)
+        run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
+        home = pick_device(device)
+        check_memory(make_plan(resolved, home))
+        # Processes that torchrun starts share one run folder; the first of them writes it.
+        first = int(os.environ.get("RANK", "0")) == 0
+        with run.locked() if first else nullcontext(), StopSignals() as stop:
+            try:
+                return _Build(resolved, run, home, show, stop.requested).run_all(resume, began)
+            except Interrupted as error:
+                raise Interrupted(error.what, hint=_go_on(run, device)) from None
+    finally:
+        show.close()
+
+
+def _go_on(run: RunFolder, device: str) -> str:
+    place = "" if device == "auto" else f" --device {shlex.quote(device)}"
+    command = f"cascadezoo build {shlex.quote(str(run.spec))} -o {shlex.quote(str(run.path))}"
+    return f"go on with: {command}{place}"
+
+
+class _Build:
+    def __init__(
+        self,
+        resolved: ResolvedSpec,
+        run: RunFolder,
+        device: torch.device,
+        progress: Progress,
+        stop: Stop,
+    ) -> None:
+        self.resolved = resolved
+        self.spec = resolved.spec
+        self.run = run
+        self.device = device
+        self.progress = progress
+        self.stop = stop
+        self.precision = pick_precision(self.spec.training.precision, device)
+        self.accelerator = make_accelerator(device, self.precision)
+        self.main = self.accelerator.is_main_process
+        self.data: dict[str, ImageData] = {}
+        self.trained_seconds = 0.0
+
+    def run_all(self, resume: bool | None, began: float) -> BuildResult:
+        if self.main:
+            state = self._begin(resume)
+        self.accelerator.wait_for_everyone()
+        if not self.main:
+            state = self.run.state() or _nothing(self.run)
+        if self.main and (doubt := check_publish(self.spec.publish, self.spec.name)):
+            self.progress.say(doubt)
+        if state.state == "done" and state.spec_digest == self.spec.digest():
+            figures = read_figures(self.run.model / METRICS)
+            return self._result(figures, began, already_done=True)
+        self._load_data()
+        extractors = self._load_extractors()
+        with self._load_callbacks() as callbacks:
+            cascade = self._train(extractors, callbacks, trained=state.state != "training")
+            if not self.main:
+                # Evaluation is the first process's alone; waiting for it could outlast a time-out.
+                return self._result([], began)
+            state = replace(state, state="trained", spec_digest=self.spec.digest())
+            self.run.write_state(state)
+            figures = self._evaluate(cascade, extractors)
+            write_model(
+                self.run, cascade, figures, self.data["train"], self.precision, self.trained_seconds
+            )
+            self.run.write_state(replace(state, state="done"))
+            for figure in figures:
+                callbacks.tell(FigureEvent(figure.to_dict()))
+            return self._result(figures, began)
+
+    def _result(
+        self, figures: list[Figure], began: float, *, already_done: bool = False
+    ) -> BuildResult:
+        # Also what was built before: what is published already is not sent again.
+        published = publish_built(self.run.model, self.spec.publish) if self.main else None
+        return BuildResult(
+            run=self.run.path,
+            model=self.run.model,
+            figures=figures,
+            seconds=time.monotonic() - began,
+            already_done=already_done,
+            published=None if published is None else str(published),
+            commit=getattr(published, "commit", None),
+        )
+
+    # --- before the training
+
+    def _begin(self, resume: bool | None) -> RunState:
+        if resume is False:
+            self.run.clear()
+        before = self.run.state()
+        if before is None:
+            if resume:
+                raise RunFolderError(
+                    f"{self.run.path} holds nothing to resume", hint="leave --resume out"
+                )
+            self.run.clear()
+            before = RunState(
+                name=self.spec.name,
+                training_digest=self.spec.training_digest(),
+                spec_digest=self.spec.digest(),
+                state="training",
+                cascadezoo_version=__version__,
+                device=describe_device(self.device),
+                precision=self.precision,
+            )
+        elif before.training_digest != self.spec.training_digest():
+            raise RunFolderError(
+                f"{self.run.path} holds a build of {before.name!r} from another spec",
+                hint="choose another folder with -o DIR, or start over with --fresh",
+            )
+        if before.state != "done" or before.spec_digest != self.spec.digest():
+            self.run.write_spec(self.spec)
+            self.run.write_state(before)
+        return before
+
+    def _load_data(self) -> None:
+        self._split("train")
+        evaluation = self.spec.evaluation
+        if self._evaluates() or evaluation.in_loop is not None:
+            self._split(evaluation.split)
+
+    def _split(self, split: Split) -> ImageData:
+        if split not in self.data:
+            self.data[split] = load_split(self.resolved, split)
+        return self.data[split]
+
+    def _evaluates(self) -> bool:
+        return bool(self.spec.evaluation.metrics)
+
+    def _load_extractors(self) -> dict[str, FeatureExtractor]:
+        """Load them before the training, so that missing weights do not cost one."""
+        evaluation = self.spec.evaluation
+        names = {evaluation.extractor} if self._evaluates() else set()
+        if evaluation.in_loop is not None:
+            names.add(evaluation.in_loop.extractor)
+        for name in evaluation.metrics:
+            load_metric(name)
+        for asked in (evaluation if "kid" in evaluation.metrics else None, evaluation.in_loop):
+            if asked is not None:
+                real = len(self.data[evaluation.split])
+                require_enough(asked.samples, min(asked.samples, real), asked.subset_size)
+        return {name: load_extractor(name, device=self.device) for name in sorted(names)}
+
+    def _load_callbacks(self) -> Callbacks:
+        """Start them before the training, on the first process alone."""
+        run = TrainingRun(
+            self.spec.name, self.spec.to_dict(), self.run.path, str(self.device), self.precision
+        )
+        return load_callbacks(self.spec.training.callbacks if self.main else (), run)
+
+    # --- training
+
+    def _train(
+        self, extractors: dict[str, FeatureExtractor], callbacks: Callbacks, trained: bool
+    ) -> Cascade:
+        store = CheckpointStore(self.run.checkpoints)
+        if trained:
+            newest = store.newest()
+            if newest is None or newest.position.phase < len(self.spec.training.phases or []):
+                raise RunFolderError(
+                    f"{self.run.path} was trained, but its last checkpoint is gone",
+                    hint="start over with --fresh",
+                )
+        losses = [] if trained else load_losses(self.resolved, self.device)
+        accelerator = self.accelerator
+        cascade = Cascade.from_spec(self.resolved, device=self.device)
+        spec = self.spec
+        loader = DeviceLoader(
+            self.data["train"],
+            batch_size=spec.training.batch_size,
+            seed=spec.seed,
+            flip=spec.data.flip,
+            device=self.device,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+        )
+        in_loop = spec.evaluation.in_loop
+        events = EventLog(self.run.events if self.main else None)
+        try:
+            trainer = Trainer(
+                cascade,
+                loader,
+                accelerator,
+                data=self.data["train"],
+                losses=losses,
+                store=store,
+                events=events,
+                progress=self.progress,
+                figures=lambda c: self._in_loop(c, extractors),
+                figures_every=in_loop.every_epochs if in_loop else None,
+                stop=self.stop,
+                callbacks=callbacks,
+            )
+            trainer.run()
+        finally:
+            events.close()
+        self.trained_seconds = trainer.position.seconds
+        return cascade
+
+    def _in_loop(
+        self, cascade: Cascade, extractors: dict[str, FeatureExtractor]
+    ) -> list[dict[str, Any]]:
+        spec = self.spec.evaluation.in_loop
+        if spec is None:
+            return []
+        evaluation = self.spec.evaluation
+        figure = evaluate_kid(
+            lambda first, count: self._sample(cascade, first, count),
+            self.data[evaluation.split],
+            extractor=extractors[spec.extractor],
+            n=spec.samples,
+            seed=evaluation.seed,
+            subsets=spec.subsets,
+            subset_size=spec.subset_size,
+            batch_size=evaluation.batch_size,
+            note="in the course of training",
+        )
+        self.progress.say(str(figure))
+        return [figure.to_dict()]
+
+    # --- after it
+
+    def _evaluate(self, cascade: Cascade, extractors: dict[str, FeatureExtractor]) -> list[Figure]:
+        evaluation = self.spec.evaluation
+        if self._evaluates():
+            self.progress.task(f"sampling {evaluation.samples} images", evaluation.samples)
+
+            def watched(first: int, count: int) -> torch.Tensor:
+                reason = self.stop()
+                if reason is not None:
+                    raise Interrupted(f"stopped by {reason} while evaluating; the training is kept")
+                images = self._sample(cascade, first, count)
+                self.progress.advance(first + count)
+                return images
+
+            return evaluate_metrics(
+                evaluation.metrics,
+                Subject(
+                    cascade=cascade,
+                    real=self.data[evaluation.split],
+                    split=self._split,
+                    sample=watched,
+                ),
+                extractor=extractors[evaluation.extractor],
+                precision=evaluation.precision,
+                n=evaluation.samples,
+                seed=evaluation.seed,
+                subsets=evaluation.subsets,
+                subset_size=evaluation.subset_size,
+                batch_size=evaluation.batch_size,
+            )
+        return [measure_sampling(lambda first, count: self._sample(cascade, first, count), n=64)]
+
+    def _sample(self, cascade: Cascade, first: int, count: int) -> torch.Tensor:
+        seed = self.spec.evaluation.seed
+        return cascade.sample(count, first=first, seed=seed, batch_size=count)
+
+
+def _nothing(run: RunFolder) -> RunState:
+    raise RunFolderError(f"{run.path} has no run.json that the first process wrote")

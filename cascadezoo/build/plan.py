@@ -1,0 +1,311 @@
+"""What a build will be, found on the meta device: sizes, parameters, FLOPs, memory, advice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.errors import ResourceError
+from cascadezoo.spec import PhaseSpec, ResolvedSpec, ResolvedStage
+from cascadezoo.spec.configs import ImageShape
+from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
+from cascadezoo.train.ema import ema_decay
+from cascadezoo.train.optim import check_groups
+from cascadezoo.util.rng import Draw, ImageDraw
+
+__all__ = ["Plan", "StagePlan", "available_memory", "check_memory", "make_plan"]
+
+FLOAT = 4
+# Weights, gradients and the two moments of Adam; the average comes on top where there is one.
+COPIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One stage of a plan.
+
+    Args:
+        name: the stage's name.
+        kind: its kind.
+        role: its role.
+        input: what it receives, e.g. ``3x16x16``; None for a generator.
+        output: what it makes.
+        parameters: how many there are.
+        flops_forward: floating-point operations of one forward pass in training on one image (a
+            multiplication and an addition are two); None where it cannot be traced.
+        evaluations: forward passes to sample one image.
+        flops_sample: FLOPs to sample one image; without what only training needs.
+        activation_bytes: what a training step keeps for the backward pass, for one image.
+    """
+
+    name: str
+    kind: str
+    role: str
+    input: str | None
+    output: str
+    parameters: int
+    flops_forward: int | None
+    evaluations: int
+    flops_sample: int | None
+    activation_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a build will be."""
+
+    name: str
+    stages: list[StagePlan]
+    parameters: int
+    weights_bytes: int
+    training_bytes: int
+    """Weights, gradients, optimizer, average and activations of the largest phase; an estimate."""
+    available_bytes: int | None
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as ``--json`` prints it."""
+        return asdict(self)
+
+
+def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Plan:
+    """Build the cascade on the meta device and look at it.
+
+    Args:
+        resolved: the spec.
+        device: whose memory the build is held against; ``auto`` is where it would run.
+
+    Raises:
+        ResourceError: a stage is larger than any memory can be.
+        PluginError: the parameter groups of a stage do not go together.
+        SpecError: a phase names a parameter group that its stage has not.
+    """
+    with torch.random.fork_rng(devices=[]):
+        cascade = Cascade.from_spec(resolved, device="meta")
+    rows = [
+        _plan_stage(stage, cascade.stage(stage.name), resolved.num_classes)
+        for stage in resolved.stages
+    ]
+    spec = resolved.spec
+    check_groups(spec.training.phases or [], dict(cascade.named_stages()))
+    weights = sum(t.numel() * t.element_size() for t in cascade.state_dict().values())
+    on_host = _device_name(device) == "cpu"
+    phases: list[dict[str, Any]] = [
+        {
+            "name": phase.name,
+            "train": list(phase.train),
+            "epochs": phase.epochs,
+            "steps": phase.steps,
+            "bytes": _phase_bytes(rows, weights, phase, resolved)
+            + (_pair_bytes(phase, resolved) if on_host else 0),
+            "pairs_bytes": _pair_bytes(phase, resolved),
+        }
+        for phase in spec.training.phases or []
+    ]
+    return Plan(
+        name=spec.name,
+        stages=rows,
+        parameters=sum(row.parameters for row in rows),
+        weights_bytes=weights,
+        training_bytes=max((p["bytes"] for p in phases), default=weights),
+        available_bytes=available_memory(device),
+        phases=phases,
+        warnings=[*_warnings(resolved), *_untraced(rows)],
+    )
+
+
+def check_memory(plan: Plan) -> None:
+    """Refuse a plan whose weights and optimizer alone are more than there is.
+
+    Raises:
+        ResourceError: with what it would need, stage by stage.
+    """
+    need = plan.weights_bytes * (COPIES + 1)
+    if plan.available_bytes is None or need <= plan.available_bytes:
+        return
+    largest = max(plan.stages, key=lambda row: row.parameters)
+    raise ResourceError(
+        f"{plan.name} has {plan.parameters:,} parameters and needs about {_gib(need)} to train "
+        f"(weights, gradients, optimizer, average); there are {_gib(plan.available_bytes)}",
+        hint=f"stage {largest.name!r} ({largest.kind}) has {largest.parameters:,} of them; "
+        "make its config smaller",
+    )
+
+
+def available_memory(device: torch.device | str = "auto") -> int | None:
+    """The device's whole memory in bytes; of the host what a process may get. None if unknown."""
+    name = _device_name(device)
+    if name.startswith("cuda"):
+        return torch.cuda.get_device_properties(torch.device(name)).total_memory
+    if not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _device_name(device: torch.device | str) -> str:
+    if str(device) == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(device)
+
+
+def _plan_stage(place: ResolvedStage, stage: Stage, num_classes: int | None) -> StagePlan:
+    stage = stage.to("meta")
+    evaluations = stage.network_evaluations()
+    labels = None
+    if num_classes is not None:
+        labels = torch.zeros(1, dtype=torch.int64, device="meta")
+    forward, kept = _trace(place, stage, labels)
+    # What draws candidates, encodes or has an adversary does more in training than in sampling.
+    apart = evaluations == 1
+    each = _trace_sample(place, stage, labels) if apart else forward
+    return StagePlan(
+        name=place.name,
+        kind=place.kind,
+        role=place.entry.role,
+        input=None if place.input is None else str(place.input),
+        output=str(place.output),
+        parameters=sum(p.numel() for p in stage.parameters()),
+        flops_forward=forward,
+        evaluations=evaluations,
+        flops_sample=None if each is None else each * evaluations,
+        activation_bytes=kept,
+    )
+
+
+def _image(shape: ImageShape) -> Tensor:
+    return torch.empty(1, shape.channels, shape.size, shape.size, device="meta")
+
+
+def _trace_sample(place: ResolvedStage, stage: Stage, labels: Tensor | None) -> int | None:
+    """FLOPs to sample one image; None where that cannot be traced."""
+    request = SampleRequest(1, ImageDraw(0, place.name, 0, 1, "meta"), labels)
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter, torch.no_grad():
+            stage.sample(None if place.input is None else _image(place.input), request)
+    except (RuntimeError, NotImplementedError):
+        return None
+    return counter.get_total_flops()
+
+
+def _trace(
+    place: ResolvedStage, stage: Stage, labels: Tensor | None
+) -> tuple[int | None, int | None]:
+    """FLOPs of a forward pass and bytes kept for the backward pass, for one image."""
+    upstream = None if place.input is None else _image(place.input)
+    context = TrainContext(Draw(0, device="meta"), labels)
+    kept: dict[int, int] = {}
+    own = {t.untyped_storage()._cdata for t in (*stage.parameters(), *stage.buffers())}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            stage(stage.preprocess(_image(place.output), upstream, context))
+    except (RuntimeError, NotImplementedError):
+        # A plugin's stage may do what meta tensors cannot; its FLOPs are then not known.
+        return None, None
+    return counter.get_total_flops(), sum(kept.values())
+
+
+def _phase_bytes(
+    rows: list[StagePlan], weights: int, phase: PhaseSpec, resolved: ResolvedSpec
+) -> int:
+    training = resolved.spec.training
+    learning = kept = 0
+    for row in rows:
+        if row.name in phase.train:
+            averaged = ema_decay(training.ema, phase, row.name) is not None
+            learning += row.parameters * FLOAT * (COPIES if averaged else COPIES - 1)
+            kept += row.activation_bytes or 0
+    return weights + learning + kept * training.batch_size
+
+
+def _pair_bytes(phase: PhaseSpec, resolved: ResolvedSpec) -> int:
+    """What the noise and the images of a phase's pairs take in host memory."""
+    shape = resolved.stages[0].output
+    pairs = 0 if phase.reflow is None else phase.reflow.pairs
+    return 2 * pairs * shape.channels * shape.size**2 * FLOAT
+
+
+def _warnings(resolved: ResolvedSpec) -> Iterator[str]:
+    for stage in resolved.stages:
+        for text in stage.config.advice(stage.output, resolved.num_classes):
+            yield f"{stage.name} ({stage.kind}): {text}"
+    training = resolved.spec.training
+    outputs = {stage.name: stage.output for stage in resolved.stages}
+    for phase in (training.phases or [])[-1:]:
+        forced = any(s.name in phase.train and _is_forced(s) for s in resolved.stages[1:])
+        # A GAN's estimates are of no target: those after it cannot learn from them.
+        forced = forced and all(s.config.paired for s in resolved.stages)
+        if phase.teacher_forcing.end > 0.0 and forced:
+            yield (
+                f"phase {phase.name}: teacher forcing ends at {phase.teacher_forcing.end:g}, so "
+                "the last training still differs from sampling, where no stage gets the truth"
+            )
+    learned = {name for phase in training.phases or [] for name in phase.train}
+    for stage in resolved.stages:
+        config = stage.config
+        if stage.name not in learned and not (config.frozen or config.parameterless):
+            yield f"{stage.name}: no phase trains this stage"
+    yield from _moved_latents(resolved)
+    for loss in training.losses or []:
+        size = outputs[loss.stage].size
+        if loss.kind == "lpips" and loss.weight > 0 and size < 32:
+            yield (
+                f"{loss.stage}: LPIPS on {size}x{size} images is far below the 64x64 patches that "
+                "it was calibrated on"
+            )
+
+
+def _is_forced(stage: ResolvedStage) -> bool:
+    """Whether training on true upstream images alone leaves the stage unused to estimates.
+
+    A decoder learns from its own latents; conditioning augmentation (Ho et al. 2021) has the
+    purpose that teacher forcing has.
+    """
+    augmented = getattr(stage.config, "augmentation", "none") != "none"
+    return stage.entry.role != "decoder" and not augmented
+
+
+def _moved_latents(resolved: ResolvedSpec) -> Iterator[str]:
+    """Phases that train a decoder after stages before it have learned its latents."""
+    learned: set[str] = set()
+    for phase in resolved.spec.training.phases or []:
+        for place, stage in enumerate(resolved.stages):
+            if stage.entry.role != "decoder" or stage.name not in phase.train:
+                continue
+            rest = learned.difference(phase.train)
+            before = [s.name for s in resolved.stages[:place] if s.name in rest]
+            if before:
+                yield (
+                    f"phase {phase.name}: trains the decoder {stage.name} after "
+                    f"{', '.join(before)} learned its latents, which move away from that"
+                )
+        learned.update(phase.train)
+
+
+def _untraced(rows: list[StagePlan]) -> Iterator[str]:
+    for row in rows:
+        if row.flops_forward is None:
+            yield (
+                f"{row.name} ({row.kind}): does what cannot be traced on the meta device, so its "
+                "FLOPs are not known and its activations are not in the memory"
+            )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB"

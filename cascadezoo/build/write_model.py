@@ -1,0 +1,177 @@
+"""Writes the model folder of a run: weights, pictures, metrics, card, config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cascadezoo import __version__
+from cascadezoo.build.plan import make_plan
+from cascadezoo.build.run_folder import RunFolder
+from cascadezoo.cards.card import render_card
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.weights import save_state
+from cascadezoo.data.base import ImageData
+from cascadezoo.errors import ModelError, RunFolderError
+from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.layout import (
+    CARD,
+    METRICS,
+    SAMPLES,
+    seal,
+    weights_path,
+    write_atomically,
+)
+from cascadezoo.model_folder.metrics_file import (
+    CourseRow,
+    DataRow,
+    MetricsFile,
+    StageRow,
+    TrainingRow,
+    read_metrics,
+)
+from cascadezoo.report.images import samples_picture
+from cascadezoo.report.training_curves import draw_curves
+from cascadezoo.stages.base import Stage
+from cascadezoo.train.engine import describe_device
+from cascadezoo.train.events import read_events
+
+__all__ = ["read_figures", "stage_rows", "write_model"]
+
+SHOWN = 36
+
+
+def write_model(
+    run: RunFolder,
+    cascade: Cascade,
+    figures: list[Figure],
+    data: ImageData,
+    precision: str,
+    seconds: float,
+) -> None:
+    """Write ``model/`` and ``curves.png`` of a run whose training is done.
+
+    Args:
+        run: the run folder, with the events of the training.
+        cascade: the trained cascade.
+        figures: what was measured.
+        data: the training images.
+        precision: that the cascade was trained in.
+        seconds: how long it was trained, over all sittings.
+
+    Raises:
+        RunFolderError: the disk is full or the folder is gone; the training is kept.
+    """
+    spec = cascade.spec
+    metrics = MetricsFile(
+        name=spec.name,
+        spec_digest=spec.digest(),
+        figures=figures,
+        stages=stage_rows(cascade),
+        **_of_run(list(read_events(run.events)), cascade, data, precision, seconds),
+        environment={"cascadezoo": __version__, "torch": torch.__version__},
+    )
+    made = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
+    pictures = {s.name: made[s.name] for s in cascade.resolved.stages if not s.output.latent}
+    try:
+        draw_curves(run.events, run.curves)
+        with run.new_model() as folder:
+            for name, stage in cascade.named_stages():
+                save_state(stage.saved_state(), folder / weights_path(name))
+            samples_picture(pictures[cascade.names[-1]], pictures).save(folder / SAMPLES)
+            write_atomically(folder / METRICS, metrics.to_json().encode())
+            card = render_card(spec, metrics.to_dict(), cascade.resolved.data_info)
+            write_atomically(folder / CARD, card.encode())
+            seal(folder, spec, __version__)
+    except OSError as error:
+        raise RunFolderError(
+            f"the model cannot be written to {run.model}: {error.strerror or error}",
+            hint="make room there, then run the same command again: the training is kept",
+        ) from error
+
+
+def read_figures(path: Path) -> list[Figure]:
+    """The figures of a metrics.json.
+
+    Raises:
+        RunFolderError: it cannot be read.
+    """
+    try:
+        return read_metrics(path.parent).figures
+    except ModelError as error:
+        raise RunFolderError(error.what, hint="build again with --fresh") from error
+
+
+def stage_rows(cascade: Cascade) -> list[StageRow]:
+    """What metrics.json tells of the stages of a cascade, from the generator on."""
+    plan = {row.name: row for row in make_plan(cascade.resolved, "cpu").stages}
+    return [
+        StageRow(
+            name=stage.name,
+            kind=stage.kind,
+            output=str(stage.output),
+            parameters=_saved_parameters(cascade.stage(stage.name)),
+            evaluations=plan[stage.name].evaluations,
+            flops=plan[stage.name].flops_sample,
+        )
+        for stage in cascade.resolved.stages
+    ]
+
+
+def _of_run(
+    events: list[dict[str, Any]],
+    cascade: Cascade,
+    data: ImageData,
+    precision: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """Training, course and data of a metrics.json."""
+    epochs = [row for row in events if row["event"] == "epoch"]
+    per_epoch = {row["phase"]: row["steps_per_epoch"] for row in events if row["event"] == "phase"}
+    spent: dict[str, float] = {}
+    steps: dict[str, int] = {}
+    for row in epochs:
+        spent[row["phase"]] = spent.get(row["phase"], 0.0) + row["seconds"]
+        steps[row["phase"]] = steps.get(row["phase"], 0) + row["steps"]
+    training = TrainingRow(
+        # By the step, since a phase may be shorter than an epoch or end within one.
+        seconds_per_epoch={n: round(spent[n] / steps[n] * per_epoch[n], 4) for n in spent},
+        losses={row["phase"]: row["losses"] for row in epochs},
+        device=describe_device(cascade.device),
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        images=len(data),
+        data_digest=data.digest,
+        seconds=round(seconds, 2),
+        precision=precision,
+        device_peak_bytes=_largest(epochs, "device_peak_bytes"),
+        process_peak_bytes=_largest(epochs, "process_peak_bytes"),
+    )
+    course = [
+        CourseRow(
+            phase=row["phase"],
+            epoch=row["epoch"],
+            step=row["step"],
+            figure=Figure.from_dict(row["figure"], source="events.jsonl"),
+        )
+        for row in events
+        if row["event"] == "figure"
+    ]
+    info = cascade.resolved.data_info
+    source = cascade.spec.data.source
+    about = DataRow(source=source, title=info.title, license=info.license, hub_id=info.hub_id)
+    return {"training": training, "course": course, "data": about}
+
+
+def _largest(rows: Iterable[dict[str, Any]], key: str) -> int | None:
+    """Over all sittings: a build that was stopped went on in another process."""
+    return max((row[key] for row in rows if key in row), default=None)
+
+
+def _saved_parameters(stage: Stage) -> int:
+    """How many parameters a loaded model has."""
+    saved = stage.saved_state()
+    return sum(p.numel() for name, p in stage.named_parameters() if name in saved)

@@ -1,0 +1,1 @@
+"""The metric card of a model. Free of torch."""

@@ -1,0 +1,1 @@
+"""Cascades: stages put together, sampled from, saved and loaded."""

@@ -1,0 +1,382 @@
+"""Cascade: stages put together, sampled from, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Unpack, overload
+
+import torch
+from torch import Tensor, nn
+
+from cascadezoo import __version__
+from cascadezoo.cascade.assemble import build_stage
+from cascadezoo.cascade.sampling import SampleOptions, SamplingRun, Watch
+from cascadezoo.cascade.weights import (
+    bounded_build,
+    check_room,
+    check_whole,
+    load_state,
+    save_state,
+)
+from cascadezoo.errors import SampleError
+from cascadezoo.hub.refs import locate
+from cascadezoo.model_folder.layout import CONFIG, check_files, read_config, seal, weights_path
+from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
+from cascadezoo.spec.requires import changed_since
+from cascadezoo.stages.base import Stage
+
+__all__ = ["Cascade"]
+
+
+class Cascade(nn.Module):
+    """An image generator made of stages, from coarse to fine.
+
+    Args:
+        resolved: the spec that the stages were built from.
+        stages: the stages, from the generator on.
+    """
+
+    def __init__(self, resolved: ResolvedSpec, stages: Sequence[Stage]) -> None:
+        super().__init__()
+        self.resolved = resolved
+        self.stages = nn.ModuleList(stages)
+
+    # --- making one
+
+    @classmethod
+    def from_spec(
+        cls,
+        spec: CascadeSpec | ResolvedSpec | Mapping[str, Any] | str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+    ) -> Cascade:
+        """Build an untrained cascade.
+
+        Args:
+            spec: a spec, its JSON data, a file, or the name of a shipped spec.
+            device: where the weights are made; ``meta`` makes none.
+            seed: of the initial weights; None takes the spec's.
+
+        Raises:
+            SpecError: the spec does not validate.
+            ResourceError: a stage is larger than any memory can be.
+            PluginError: a stage's implementation cannot be imported or built.
+        """
+        resolved = spec if isinstance(spec, ResolvedSpec) else load_spec(spec)
+        seed = resolved.spec.seed if seed is None else seed
+        stages = [build_stage(s, resolved.num_classes, device, seed) for s in resolved.stages]
+        return cls(resolved, stages)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        reference: str | Path,
+        *,
+        revision: str | None = None,
+        offline: bool | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Cascade:
+        """Load a trained cascade, ready to sample from; pull it where it lies on the Hub.
+
+        Args:
+            reference: a model folder, the run folder of a finished build, the name of a zoo model,
+                or ``[hf://]org/name[@revision]``.
+            revision: of a repo on the Hub: a branch, a tag or a commit; None is ``main``.
+            offline: True sends no request; None does so where ``HF_HUB_OFFLINE`` is set.
+            device: where the weights go.
+
+        Raises:
+            ModelReferenceError: the reference leads nowhere, or has two meanings.
+            HubError: the Hub has no such repo, denies it, or cannot be reached.
+            ModelError: a file is missing, was changed, or does not fit the spec.
+            SpecError: a kind that the model needs is not installed.
+            ResourceError: the weights need more memory than there is.
+        """
+        folder = locate(reference, revision, offline)
+        config = read_config(folder)
+        resolved = resolve(config.spec, source=str(folder / CONFIG), for_training=False)
+        weights = [weights_path(stage.name) for stage in resolved.stages]
+        check_files(folder, config, weights, trust_verified=True)
+        with bounded_build(resolved.spec.name):
+            cascade = cls.from_spec(resolved, device="meta")
+        check_room([folder / name for name in weights], resolved.spec.name, device)
+        for (name, stage), part in zip(cascade.named_stages(), resolved.stages, strict=True):
+            stage.drop_training_only()
+            hint = changed_since(resolved.spec.requires, part.kind, part.origin)
+            load_state(stage, folder / weights_path(name), device, hint=hint)
+            check_whole(stage, name, resolved.spec.name)
+        # What a stage made for itself on the CPU goes where the weights are.
+        return (cascade if torch.device(device).type == "cpu" else cascade.to(device)).eval()
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write config.json and the weights of every stage as safetensors.
+
+        Args:
+            folder: made if it is not there; files of a model in it are replaced.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, stage in self.named_stages():
+            save_state(stage.saved_state(), folder / weights_path(name))
+        seal(folder, self.spec, __version__)
+        return folder
+
+    # --- looking at it
+
+    @property
+    def spec(self) -> CascadeSpec:
+        """The resolved spec."""
+        return self.resolved.spec
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the stages, from the generator on."""
+        return [s.name for s in self.resolved.stages]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if name not in self.names:
+            raise KeyError(f"{name!r} is not a stage of {self.spec.name}: {', '.join(self.names)}")
+        stage: Stage = self.stages[self.names.index(name)]  # type: ignore[assignment]
+        return stage
+
+    def named_stages(self) -> Iterator[tuple[str, Stage]]:
+        """Names and stages, from the generator on."""
+        for name in self.names:
+            yield name, self.stage(name)
+
+    def targets(self, images: Tensor) -> list[Tensor]:
+        """What each stage must learn to produce for these images.
+
+        Args:
+            images: [N, C, H, W] in [-1, 1], of the size that the last stage makes.
+
+        Returns:
+            One tensor a stage, from the generator on.
+        """
+        rows = [images]
+        for name in reversed(self.names[1:]):
+            rows.insert(0, self.stage(name).upstream_target(rows[0]))
+        return rows
+
+    # --- sampling
+
+    @overload
+    def sample(
+        self, n: int = ..., *, return_stages: Literal[False] = ..., **rest: Unpack[SampleOptions]
+    ) -> Tensor: ...
+
+    @overload
+    def sample(
+        self, n: int = ..., *, return_stages: Literal[True], **rest: Unpack[SampleOptions]
+    ) -> dict[str, Tensor]: ...
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        seed: int = 0,
+        labels: int | Sequence[int] | Tensor | None = None,
+        steps: int | Mapping[str, int] | None = None,
+        guidance: float | Mapping[str, float] | None = None,
+        sampler: str | Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        first: int = 0,
+        batch_size: int = 64,
+        return_stages: bool = False,
+        watch: Watch | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """Draw images.
+
+        Image ``i`` follows from the seed and ``i`` alone: the same seed gives the same images
+        (up to rounding) whatever the batch size, and ``first`` goes on where another call ended.
+
+        Args:
+            n: how many images.
+            seed: of all randomness.
+            labels: one for all, or one an image; None gives image ``i`` the label
+                ``i % num_classes``.
+            steps: of iterative stages: a number for all, or one by stage name; None takes each
+                stage's own.
+            guidance: the scale of classifier-free guidance, likewise.
+            sampler: the name of the sampler, likewise.
+            options: what else stages heed, by name; a value is for all stages that heed it, or
+                again by stage name. The built-in stages know ``s`` (noise level of conditioning
+                augmentation), ``truncated`` (whether the stage before stops at ``s``), ``eta``,
+                ``negative_label`` and ``guidance_interval`` (low and high noise level).
+            first: the number of the first image.
+            batch_size: how many images are sampled at a time.
+            return_stages: also give what each stage before the last made.
+            watch: called with a stage's name and its image, [batch, C, H, W], after each step of
+                an iterative stage. Nothing is kept of it: copy what you keep.
+            progress: called with the number of images done.
+
+        Returns:
+            The images, [n, C, H, W] in [-1, 1] on the cascade's device; with ``return_stages`` a
+            dict of each stage's images by its name.
+
+        Raises:
+            SampleError: a number out of range, labels that the cascade does not know, or an
+                option that none of its stages heeds.
+        """
+        return self._sample(
+            self.names,
+            None,
+            n,
+            batch_size,
+            return_stages,
+            progress,
+            seed=seed,
+            labels=labels,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            options=options,
+            first=first,
+            watch=watch,
+        )
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[False] = ...,
+        **rest: Unpack[SampleOptions],
+    ) -> Tensor: ...
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[True],
+        **rest: Unpack[SampleOptions],
+    ) -> dict[str, Tensor]: ...
+
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        seed: int = 0,
+        labels: int | Sequence[int] | Tensor | None = None,
+        steps: int | Mapping[str, int] | None = None,
+        guidance: float | Mapping[str, float] | None = None,
+        sampler: str | Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        first: int = 0,
+        batch_size: int = 64,
+        return_stages: bool = False,
+        watch: Watch | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """Run a stage and those after it on images that are there already.
+
+        With what :meth:`sample` gave for the stage before, and the same seed and options, the
+        images are those of :meth:`sample`. A stage with conditioning augmentation re-noises the
+        images itself: they are clean, so it is never truncated here.
+
+        Args:
+            stage: the name of the first stage to run.
+            upstream: what it receives, floating [n, C, H, W] of its input's shape, on any device:
+                images in [-1, 1], or latents; real or sampled.
+            seed: this and all that follow: as for :meth:`sample`.
+            labels: likewise.
+            steps: likewise.
+            guidance: likewise.
+            sampler: likewise.
+            options: likewise.
+            first: likewise.
+            batch_size: likewise.
+            return_stages: likewise.
+            watch: likewise.
+            progress: likewise.
+
+        Returns:
+            As :meth:`sample`, of the stages that were run.
+
+        Raises:
+            SampleError: there is no such stage, it is the generator, the images do not fit it,
+                or whatever :meth:`sample` refuses.
+        """
+        if stage not in self.names[1:]:
+            what = "is the generator" if stage == self.names[0] else "is not a stage"
+            listed = ", ".join(self.names[1:])
+            hint = f"choose one of {listed}" if listed else "sample() draws from a lone generator"
+            raise SampleError(f"{stage!r} {what} of {self.spec.name}", hint=hint)
+        shape = self.stage(stage).geometry.input
+        wanted = None if shape is None else (shape.channels, shape.size, shape.size)
+        found = tuple(upstream.shape)
+        if not upstream.is_floating_point() or upstream.ndim != 4 or found[1:] != wanted:
+            raise SampleError(
+                f"stage {stage!r} takes floating [n, {', '.join(map(str, wanted or ()))}], "
+                f"and {upstream.dtype} {list(found)} was given",
+                hint="images are in [-1, 1]; cascade.targets(images) makes them of real ones",
+            )
+        return self._sample(
+            self.names[self.names.index(stage) :],
+            upstream,
+            len(upstream),
+            batch_size,
+            return_stages,
+            progress,
+            seed=seed,
+            labels=labels,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            options=options,
+            first=first,
+            watch=watch,
+        )
+
+    @torch.no_grad()
+    def _sample(
+        self,
+        names: Sequence[str],
+        upstream: Tensor | None,
+        n: int,
+        batch_size: int,
+        return_stages: bool,
+        progress: Callable[[int], None] | None,
+        *,
+        first: int,
+        **request: Any,
+    ) -> Tensor | dict[str, Tensor]:
+        if n < 1 or batch_size < 1 or first < 0:
+            raise SampleError(f"cannot sample n={n} images from {first} on, {batch_size} at a time")
+        run = SamplingRun(
+            self.spec.name,
+            {name: self.stage(name) for name in names},
+            self.resolved.num_classes,
+            self.device,
+            n=n,
+            first=first,
+            given=upstream is not None,
+            **request,
+        )
+        training = self.training
+        self.eval()
+        try:
+            made = run.run(batch_size, upstream=upstream, keep=return_stages, progress=progress)
+        finally:
+            self.train(training)
+        return made if return_stages else made[names[-1]]

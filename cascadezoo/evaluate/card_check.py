@@ -1,0 +1,251 @@
+"""The figures of a card, computed again and held against what the card says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cascadezoo.errors import CascadezooError
+from cascadezoo.evaluate.bench import Asked, Bench
+from cascadezoo.evaluate.metrics.base import load_metric
+from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.metrics_file import AttributionRow
+from cascadezoo.model_folder.reproduction import asked_name, why_not_again
+from cascadezoo.spec.models import EvaluationSpec
+
+__all__ = ["CheckReport", "CheckRow", "check_attribution", "check_figures", "compare"]
+
+ABSURD = 3.0
+"""How many times larger than the recomputed tolerance a stated one may be."""
+
+WITHOUT = 1e-3
+"""The relative tolerance of a figure that states none and has none when it is measured again."""
+
+_TUNED = ".tuned"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRow:
+    """A figure of the card and what it came out as.
+
+    Args:
+        name: of the figure.
+        stated: what the card says, in the metric's own unit.
+        measured: what it is; None where it was not measured.
+        difference: measured minus stated.
+        tolerance: by how much they may differ.
+        holds: whether they agree; None where that cannot be said of such a figure.
+        reason: why not; "" where it holds.
+    """
+
+    name: str
+    stated: float
+    measured: float | None = None
+    difference: float | None = None
+    tolerance: float | None = None
+    holds: bool | None = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check found.
+
+    Args:
+        model: the model folder.
+        name: the model's name.
+        rows: one a figure.
+        faults: what is wrong with the files: changed after they were sealed, or a card that claims
+            what metrics.json does not hold.
+    """
+
+    model: Path
+    name: str
+    rows: tuple[CheckRow, ...]
+    faults: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> tuple[CheckRow, ...]:
+        """The figures that do not hold."""
+        return tuple(row for row in self.rows if row.holds is False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every figure that can be checked holds and no file was changed."""
+        return not self.failed and not self.faults
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as ``--json`` prints it."""
+        return {
+            "model": str(self.model),
+            "name": self.name,
+            "ok": self.ok,
+            "faults": list(self.faults),
+            "figures": [asdict(row) for row in self.rows],
+        }
+
+
+def check_figures(
+    bench: Bench, stated: Sequence[Figure], usual: EvaluationSpec, batch_size: int | None = None
+) -> list[CheckRow]:
+    """Measure figures again, each from its own record, and compare.
+
+    Args:
+        bench: the model.
+        stated: what its metrics.json holds.
+        usual: how to measure what a record says nothing of.
+        batch_size: of images that are sampled; None is the spec's.
+    """
+    rows: dict[str, CheckRow] = {}
+    open_figures: list[Figure] = []
+    for figure in stated:
+        row = figure.to_dict()
+        why = why_not_again(row)
+        if why is not None:
+            rows[figure.name] = CheckRow(figure.name, figure.value, holds=None, reason=why)
+            continue
+        try:
+            load_metric(asked_name(row))
+            bench.extractor(_asked(figure, usual, batch_size).extractor)
+        except CascadezooError as error:
+            rows[figure.name] = _not_measured(figure, error.what)
+            continue
+        open_figures.append(figure)
+    for asked, figures in _groups(open_figures, usual, batch_size):
+        rows |= {row.name: row for row in _check_group(bench, asked, figures)}
+    return [rows[figure.name] for figure in stated]
+
+
+def check_attribution(
+    bench: Bench,
+    stated: Sequence[AttributionRow],
+    usual: EvaluationSpec,
+    batch_size: int | None = None,
+) -> list[CheckRow]:
+    """Measure the table of stages again and compare its figures."""
+    figures = [f for row in stated for f in (row.real, row.generated) if f is not None]
+    if not figures:
+        return []
+    first = stated[-1].generated
+    try:
+        found, _ = bench.attribute(
+            _asked(first, usual, batch_size), asked_name(first.to_dict()), first.subset_size
+        )
+    except CascadezooError as error:
+        return [_not_measured(figure, error.what) for figure in figures]
+    again = {f.name: f for row in found for f in (row.real, row.generated) if f is not None}
+    return [
+        compare(figure, again[figure.name])
+        if figure.name in again
+        else _not_measured(figure, "the cascade has no such stage")
+        for figure in figures
+    ]
+
+
+def compare(stated: Figure, found: Figure) -> CheckRow:
+    """A figure of the card and the same one measured again.
+
+    Args:
+        stated: what the card says.
+        found: what was measured, as the card says that it was.
+    """
+    differs = [
+        f"{what} {_short(here)} here and {_short(theirs)} on the card"
+        for what, theirs, here in (
+            ("the digest of the real images is", stated.data_digest, found.data_digest),
+            ("the extractor's version is", stated.extractor_version, found.extractor_version),
+            ("the extractor's digest is", stated.extractor_sha256, found.extractor_sha256),
+            ("the resolution is", stated.resolution, found.resolution),
+        )
+        if theirs is not None and theirs != here
+    ]
+    if differs:
+        return _not_measured(stated, f"not compared: {'; '.join(differs)}")
+    usual = found.std if found.tolerance is None else found.tolerance
+    claimed = stated.std if stated.tolerance is None else stated.tolerance
+    least = max(WITHOUT * abs(found.value), 1e-12) if usual is None else usual
+    tolerance = least if claimed is None else claimed
+    difference = found.value - stated.value
+    # Rounding differs between machines, which a spread of exactly 0 leaves no room for.
+    rounding = 1e-5 * max(abs(found.value), abs(stated.value)) + 1e-9
+    holds, reason = True, ""
+    if tolerance > ABSURD * least + rounding:
+        holds = False
+        reason = f"the card's tolerance is {tolerance:.4g} and the recomputed one {least:.4g}"
+    elif abs(difference) > tolerance + rounding:
+        holds = False
+        reason = f"differs by {abs(difference):.4g}, more than the tolerance of {tolerance:.4g}"
+    elif stated.std is not None and found.std is not None:
+        low, high = sorted((stated.std, found.std))
+        if high > ABSURD * low + rounding:
+            holds = False
+            reason = f"the card's spread is {stated.std:.4g} and the recomputed one {found.std:.4g}"
+    return CheckRow(stated.name, stated.value, found.value, difference, tolerance, holds, reason)
+
+
+def _check_group(bench: Bench, asked: Asked, figures: Sequence[Figure]) -> Iterator[CheckRow]:
+    names = list(dict.fromkeys(asked_name(figure.to_dict()) for figure in figures))
+    found, problems = bench.measure(names, asked)
+    again = {figure.name: figure for figure in found}
+    why = {problem.metric: problem.error.what for problem in problems}
+    for figure in figures:
+        name = figure.name.removesuffix(_TUNED)
+        if name in again:
+            yield compare(figure, again[name])
+        else:
+            metric = asked_name(figure.to_dict())
+            yield _not_measured(figure, why.get(metric, f"{metric} does not give it here"))
+
+
+def _asked(figure: Figure, usual: EvaluationSpec, batch_size: int | None) -> Asked:
+    return Asked(
+        # A metric that brings its own network, or none, asks nothing of this one.
+        extractor=figure.extractor if _by_features(figure) and figure.extractor else "small",
+        precision=figure.precision or "fp32",
+        n=figure.n,
+        seed=usual.seed if figure.seed is None else figure.seed,
+        subsets=figure.subsets or usual.subsets,
+        subset_size=figure.subset_size or usual.subset_size,
+        batch_size=batch_size or usual.batch_size,
+        split="test" if figure.split == "test" else "train",
+    )
+
+
+def _by_features(figure: Figure) -> bool:
+    """Whether it follows from the features of the extractor that was asked for."""
+    return figure.precision is not None
+
+
+def _groups(
+    figures: Iterable[Figure], usual: EvaluationSpec, batch_size: int | None
+) -> list[tuple[Asked, list[Figure]]]:
+    """Figures that are measured together, so that images and features are made once for them."""
+    groups: list[tuple[Asked, list[Figure]]] = []
+    # Those that say the most first; the others join them where they say nothing else.
+    for figure in sorted(figures, key=lambda f: (f.subsets is None, not _by_features(f))):
+        asked = _asked(figure, usual, batch_size)
+        free = set()
+        if figure.subsets is None:
+            free |= {"subsets", "subset_size"}
+        if not _by_features(figure):
+            free |= {"extractor", "precision"}
+        fixed = [key for key in asdict(asked) if key not in free]
+        for other, members in groups:
+            if all(getattr(asked, key) == getattr(other, key) for key in fixed):
+                members.append(figure)
+                break
+        else:
+            groups.append((asked, [figure]))
+    return groups
+
+
+def _not_measured(figure: Figure, why: str) -> CheckRow:
+    reason = why if why.startswith("not compared") else f"cannot be measured here: {why}"
+    return CheckRow(figure.name, figure.value, reason=reason)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:12]}…"

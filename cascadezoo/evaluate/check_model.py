@@ -1,0 +1,89 @@
+"""``check_model``: the figures on a model's card, computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cascadezoo.cards.card_file import read_card
+from cascadezoo.cards.claims import claim_faults
+from cascadezoo.cards.merge import card_faults
+from cascadezoo.errors import InputError, ModelError
+from cascadezoo.evaluate.bench import open_bench
+from cascadezoo.evaluate.card_check import CheckReport, CheckRow, check_attribution, check_figures
+from cascadezoo.hub.refs import locate
+from cascadezoo.model_folder.layout import CARD, METRICS, file_faults, model_name, read_config
+from cascadezoo.model_folder.metrics_file import read_metrics
+from cascadezoo.train.engine import pick_device
+from cascadezoo.train.progress import Progress, QuietProgress
+
+__all__ = ["check_model"]
+
+
+def check_model(
+    model: str | Path,
+    metrics: Sequence[str] | None = None,
+    *,
+    stages: bool = False,
+    settings: Iterable[str] = (),
+    batch_size: int | None = None,
+    device: str = "auto",
+    revision: str | None = None,
+    offline: bool | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Compute the figures of a model's card again, each as it says that it was got.
+
+    Also compared: the sha256 of every file with config.json, and what README.md claims with what
+    metrics.json holds; its text is anyone's to change. A file that was changed does not end the
+    check, except that changed weights are not loaded.
+
+    Args:
+        model: see :func:`evaluate_model`, as for all that follows.
+        metrics: only the figures of these metrics; None takes all.
+        stages: also the table of what each stage makes.
+        settings: ``data.*`` changes to the spec.
+        batch_size: how many images are sampled at a time.
+        device: where to compute.
+        revision: of a repo on the Hub.
+        offline: send no request.
+        cache: where features of real images are kept.
+        progress: what is shown.
+
+    Raises:
+        InputError: there is no such model, or it has no figures.
+    """
+    show = progress or QuietProgress()
+    folder = locate(model, revision, offline)
+    config = read_config(folder)
+    sealed = [name for name in config.files if name != CARD]
+    bad = {name: f for name in sealed if (f := file_faults(folder, config, [name]))}
+    faults = [f"{name} is not what was sealed: {fault[name]}" for name, fault in bad.items()]
+    try:
+        stated = read_metrics(folder)
+    except ModelError as error:
+        if METRICS not in config.files:
+            raise
+        return CheckReport(folder, model_name(config), (), (*faults, error.what))
+    if stated.spec_digest != config.spec_digest:
+        faults.append(f"{METRICS} is of another spec than config.json holds")
+    card = read_card(folder)
+    if card is not None:
+        claims = [*card_faults(card), *claim_faults(card, stated.to_dict())]
+        faults += [f"{CARD}: {claim}" for claim in claims]
+    figures = [f for f in stated.figures if metrics is None or f.metric in metrics]
+    if metrics is not None and not figures:
+        there = ", ".join(dict.fromkeys(f.metric for f in stated.figures)) or "none"
+        raise InputError(f"the card has no figure of {', '.join(metrics)}", hint=f"it has {there}")
+    weights = [name for name in bad if name.endswith(".safetensors")]
+    if weights:
+        why = f"{weights[0]} was changed, so the model is not loaded"
+        rows = tuple(CheckRow(figure.name, figure.value, reason=why) for figure in figures)
+        return CheckReport(folder, stated.name, rows, tuple(faults))
+    bench = open_bench(folder, pick_device(device), show, settings=settings, cache=cache)
+    evaluation = (bench.resolved or bench.cascade.resolved).spec.evaluation
+    checked = check_figures(bench, figures, evaluation, batch_size)
+    if stages and stated.attribution:
+        checked += check_attribution(bench, stated.attribution, evaluation, batch_size)
+    return CheckReport(folder, stated.name, tuple(checked), tuple(faults))

@@ -1,0 +1,251 @@
+"""``evaluate_model``: figures of a model that is there already."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from cascadezoo import __version__
+from cascadezoo.build.write_model import stage_rows
+from cascadezoo.cards.card_file import new_card, read_card
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.errors import CascadezooError, InputError, LookupFailed, PluginError
+from cascadezoo.evaluate.bench import Asked, Problem, open_bench
+from cascadezoo.evaluate.features.base import Precision
+from cascadezoo.evaluate.metrics.base import load_metric
+from cascadezoo.evaluate.metrics.kid import usual_subset_size
+from cascadezoo.hub.refs import locate
+from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.integrity import replace_files, require_writable
+from cascadezoo.model_folder.layout import (
+    CARD,
+    METRICS,
+    ModelConfig,
+    model_name,
+    read_config,
+)
+from cascadezoo.model_folder.metrics_file import AttributionRow, MetricsFile, read_metrics
+from cascadezoo.model_folder.reproduction import SPEED
+from cascadezoo.model_folder.trained_spec import published_spec
+from cascadezoo.plugins.manager import get_registry
+from cascadezoo.train.engine import pick_device
+from cascadezoo.train.progress import Progress, QuietProgress
+
+__all__ = ["Evaluation", "evaluate_model"]
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was measured of a model.
+
+    Args:
+        model: the model folder.
+        name: the model's name.
+        figures: what was measured, and the speed of sampling where images were drawn.
+        attribution: what each stage makes of real and of generated images; None where that was
+            not asked for or cannot be measured.
+        advice: which stage to work on; None without an attribution.
+        problems: the metrics that cannot be measured, and why.
+        refused: those of them that were asked for by name.
+        seconds: how long it took.
+        saved: the figures are in the model's metrics.json and on its card.
+        kept: parts of the card that a person had edited, and that were left as they were.
+    """
+
+    model: Path
+    name: str
+    figures: tuple[Figure, ...]
+    attribution: tuple[AttributionRow, ...] | None
+    advice: str | None
+    problems: tuple[Problem, ...]
+    refused: tuple[str, ...]
+    seconds: float
+    saved: bool = False
+    kept: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything was measured, other than how fast images are drawn."""
+        return self.attribution is not None or any(f.metric != SPEED for f in self.figures)
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was measured, and everything that was asked for by name."""
+        return self.measured and not self.refused
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as ``--json`` prints it."""
+        rows = None
+        if self.attribution is not None:
+            rows = [row.model_dump(mode="json") for row in self.attribution]
+        return {
+            "model": str(self.model),
+            "name": self.name,
+            "figures": [figure.to_dict() for figure in self.figures],
+            "attribution": rows,
+            "advice": self.advice,
+            "problems": [
+                {"metric": p.metric, "why": p.error.what, "hint": p.error.hint}
+                for p in self.problems
+            ],
+            "ok": self.ok,
+            "seconds": round(self.seconds, 3),
+            "saved": self.saved,
+            "kept": list(self.kept),
+        }
+
+
+def evaluate_model(
+    model: str | Path,
+    metrics: Sequence[str] | Literal["all"] | None = None,
+    *,
+    n: int | None = None,
+    seed: int | None = None,
+    extractor: str | None = None,
+    precision: Precision | None = None,
+    split: Split | None = None,
+    stages: bool = False,
+    settings: Iterable[str] = (),
+    batch_size: int | None = None,
+    device: str = "auto",
+    save: bool = False,
+    revision: str | None = None,
+    offline: bool | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a trained model: whatever can be measured here, and why the rest cannot.
+
+    Args:
+        model: a run folder, a model folder, a zoo name, or a repo on the Hub.
+        metrics: names of registered metrics; ``all`` takes every one; None those of the model's
+            spec, or none beside ``stages``.
+        n: how many images are sampled; None takes the spec's ``evaluation.samples``.
+        seed: of the images and of what metrics draw; None takes the spec's.
+        extractor: the feature extractor; None takes the spec's.
+        precision: the extractor's arithmetic; None takes the spec's.
+        split: which real images to compare with; None takes the spec's.
+        stages: also measure each stage, fed real upstream images and fed generated ones.
+        settings: ``data.*`` and ``evaluation.*`` changes to the spec, ``path=value``: where the
+            images are on this machine.
+        batch_size: how many images are sampled at a time; None takes the spec's.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        save: put the figures into the model's metrics.json, in the place of those of the same
+            names, and renew its card.
+        revision: of a repo on the Hub.
+        offline: send no request.
+        cache: where features of real images are kept; None is the usual folder.
+        progress: what is shown.
+
+    Raises:
+        InputError: a model, metric, extractor or setting that there is not; ``save`` of a model
+            whose files are not to be changed.
+    """
+    began = time.monotonic()
+    show = progress or QuietProgress()
+    folder = locate(model, revision, offline)
+    config = require_writable(folder, model) if save else read_config(folder)
+    changes = list(settings)
+    named = () if metrics is None or metrics == "all" else tuple(metrics)
+    for name in named:
+        load_metric(name)  # a name that nothing answers to ends it here
+    bench = open_bench(folder, pick_device(device), show, settings=changes, cache=cache)
+    evaluation = (bench.resolved or bench.cascade.resolved).spec.evaluation
+    count = evaluation.samples if n is None else n
+    subset_size = evaluation.subset_size
+    if subset_size > count:
+        subset_size = usual_subset_size(count, count)
+        show.say(f"subsets of {subset_size}, since {count} images are fewer than the spec's subset")
+    asked = Asked(
+        extractor=evaluation.extractor if extractor is None else extractor,
+        n=count,
+        seed=evaluation.seed if seed is None else seed,
+        subsets=evaluation.subsets,
+        subset_size=subset_size,
+        batch_size=batch_size or evaluation.batch_size,
+        precision=precision or evaluation.precision,
+        split=split or evaluation.split,
+    )
+    bench.extractor(asked.extractor)
+    names = list(dict.fromkeys(named))
+    if metrics == "all":
+        names = get_registry().metrics.names()
+    elif metrics is None and not stages:
+        names = list(dict.fromkeys(evaluation.metrics))
+    problems: list[Problem] = []
+    known = [name for name in names if _is_known(name, problems)]
+    figures: list[Figure] = []
+    if known:
+        figures, found = bench.measure(known, asked)
+        problems += found
+    rows, advice = None, None
+    if stages:
+        metric = next((name for name in names if name in ("kid", "fid")), "kid")
+        try:
+            rows, advice = bench.attribute(asked, metric)
+        except CascadezooError as error:
+            problems.append(Problem("stages", error))
+    explicit = {*named, "stages"}
+    refused = tuple(p.metric for p in problems if p.metric in explicit)
+    done = Evaluation(
+        model=folder,
+        name=model_name(config),
+        figures=tuple(figures),
+        attribution=None if rows is None else tuple(rows),
+        advice=advice,
+        problems=tuple(problems),
+        refused=refused,
+        seconds=time.monotonic() - began,
+    )
+    return _save(bench.cascade, config, done) if save and done.measured else done
+
+
+def _is_known(name: str, problems: list[Problem]) -> bool:
+    """Whether a metric of the spec is registered here; its plugin need not be."""
+    try:
+        load_metric(name)
+    except (LookupFailed, InputError, PluginError) as error:
+        problems.append(Problem(name, error))
+        return False
+    return True
+
+
+def _save(cascade: Cascade, config: ModelConfig, done: Evaluation) -> Evaluation:
+    """Write metrics.json, the card, and then config.json with their new sha256."""
+    folder = done.model
+    if METRICS in config.files:
+        before = read_metrics(folder)
+    else:
+        before = MetricsFile(
+            name=done.name,
+            spec_digest=config.spec_digest,
+            environment={"cascadezoo": __version__, "torch": torch.__version__},
+        )
+    new = {figure.name: figure for figure in done.figures}
+    figures = [new.pop(figure.name, figure) for figure in before.figures]
+    settled = {p.metric for p in done.problems} | {f.metric for f in done.figures}
+    if done.attribution is not None:
+        settled.add("stages")
+    problems = [row for row in before.problems if row.metric.partition(":")[0] not in settled]
+    after = before.model_copy(
+        update={
+            "figures": [*figures, *new.values()],
+            "stages": stage_rows(cascade),
+            "attribution": before.attribution
+            if done.attribution is None
+            else list(done.attribution),
+            "problems": [*problems, *(problem.row() for problem in done.problems)],
+        }
+    )
+    spec = published_spec(folder, config)
+    card = new_card(read_card(folder), spec, after.to_dict())
+    files = {METRICS: after.to_json().encode(), CARD: card.text.encode()}
+    replace_files(folder, config, files)
+    return replace(done, saved=True, kept=card.kept)

@@ -1,0 +1,235 @@
+"""Measure a sampler: draw images in batches, take their features, compare with real ones."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cascadezoo.data.base import ImageData
+from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
+from cascadezoo.evaluate.metrics.base import Measured
+from cascadezoo.evaluate.metrics.kid import (
+    SUBSETS,
+    kernel_inception_distance,
+    require_enough,
+    usual_subset_size,
+)
+from cascadezoo.evaluate.real_features import real_features
+from cascadezoo.evaluate.samples import SampleFn, Samples
+from cascadezoo.model_folder.figures import Figure, figure_name
+
+__all__ = [
+    "SampleFn",
+    "SampledFeatures",
+    "evaluate_kid",
+    "figure_of",
+    "measure_sampling",
+    "require_enough",
+    "sample_features",
+    "sampling_speed",
+]
+
+
+def evaluate_kid(
+    sample_fn: SampleFn,
+    real: ImageData,
+    *,
+    extractor: FeatureExtractor,
+    n: int = 10_000,
+    seed: int = 0,
+    n_real: int | None = None,
+    subsets: int = SUBSETS,
+    subset_size: int | None = None,
+    batch_size: int = 64,
+    precision: Precision = "fp32",
+    cache: Path | None = None,
+    note: str | None = None,
+) -> Figure:
+    """KID of sampled images against real ones. Features are streamed, images are not kept.
+
+    Args:
+        sample_fn: draws the images; ``seed`` must be the seed that it draws them from.
+        real: the images to compare with, at the size that is sampled.
+        extractor: what turns images into features.
+        n: how many images are sampled.
+        seed: of the subsets, and put down as the seed of the images.
+        n_real: how many real images are compared with; None takes ``n``, or all where there
+            are fewer.
+        subsets: how many pairs of subsets are compared.
+        subset_size: how many images are in a subset; None takes what
+            :func:`~cascadezoo.evaluate.metrics.kid.usual_subset_size` gives.
+        batch_size: how many images are sampled at once.
+        precision: the extractor's arithmetic.
+        cache: where features of real images are kept, see
+            :func:`~cascadezoo.evaluate.real_features.real_features`.
+        note: what a reader must know beside the number.
+
+    Returns:
+        The figure; its name is ``kid.EXTRACTOR.nN``.
+
+    Raises:
+        InputError: too few images for the subsets, sizes or channels that differ from the real
+            images, images that are not finite.
+    """
+    n_real = min(n, len(real)) if n_real is None else n_real
+    if subset_size is None:
+        subset_size = usual_subset_size(n, n_real)
+    require_enough(n, n_real, subset_size)
+    samples = Samples(sample_fn, real.images.shape[1:], batch_size=batch_size)
+    sampled = sample_features(samples, extractor, n, precision=precision)
+    start = time.perf_counter()
+    known = real_features(real, extractor, count=n_real, precision=precision, cache=cache)
+    found = kernel_inception_distance(
+        sampled.features, known, subsets=subsets, subset_size=subset_size, seed=seed
+    )
+    return figure_of(
+        "kid",
+        Measured(found.mean, found.std, by_subsets=True, note=note),
+        real,
+        n=n,
+        extractor=extractor,
+        precision=precision,
+        n_real=n_real,
+        subsets=subsets,
+        subset_size=subset_size,
+        seed=seed,
+        seconds=sampled.seconds + time.perf_counter() - start,
+        sampling_seconds=samples.seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SampledFeatures:
+    """Features of sampled images, float32 [N, D] on the extractor's device.
+
+    Args:
+        features: one row an image.
+        seconds: how long the extractor took.
+    """
+
+    features: Tensor
+    seconds: float
+
+
+def sample_features(
+    samples: Samples, extractor: FeatureExtractor, n: int, *, precision: Precision = "fp32"
+) -> SampledFeatures:
+    """Features of the first ``n`` images; see :func:`evaluate_kid`."""
+    features = torch.empty(n, extractor.num_features, device=extractor.device)
+    first, seconds = 0, 0.0
+    for images in samples.batches(n):
+        start = time.perf_counter()
+        features[first : first + len(images)] = extractor(images, precision=precision)
+        if extractor.device.type == "cuda":
+            torch.cuda.synchronize(extractor.device)
+        seconds += time.perf_counter() - start
+        first += len(images)
+    return SampledFeatures(features, seconds)
+
+
+def figure_of(
+    metric: str,
+    found: Measured,
+    real: ImageData,
+    *,
+    n: int,
+    extractor: FeatureExtractor,
+    precision: Precision,
+    seed: int,
+    seconds: float,
+    part: str = "",
+    n_real: int | None = None,
+    subsets: int | None = None,
+    subset_size: int | None = None,
+    sampling_seconds: float | None = None,
+) -> Figure:
+    """A number with how it was got; see :class:`~cascadezoo.model_folder.figures.Figure`.
+
+    Args:
+        metric: the metric's name.
+        found: what it found; what this says goes before what follows.
+        real: the real images.
+        n: how many images were drawn.
+        extractor: what was asked for.
+        precision: its arithmetic.
+        seed: of the images and of what the metric draws.
+        seconds: how long measuring took.
+        part: of the metric, which follows the figure's name.
+        n_real: how many real images the metric was given; 0 where it compares with none.
+        subsets: how many subsets were asked for; put down where the number follows from them.
+        subset_size: how many images are in each.
+        sampling_seconds: how long drawing the images took.
+    """
+    own = found.extractor is not None
+    n_real = n_real if found.n_real is None else found.n_real
+    split = None if n_real == 0 else found.split or real.split
+    n = n if found.n is None else found.n
+    named = (found.extractor or None) if own else extractor.name
+    used = None if named is None or own else precision
+    parts = [p for p in (part, "" if split == "train" else split) if p]
+    data = real.digest if split == real.split else None
+    return Figure(
+        name=".".join([figure_name(metric, n, named, used), *parts]),
+        metric=metric,
+        value=found.value,
+        std=found.std,
+        tolerance=found.std if found.tolerance is None else found.tolerance,
+        unit=found.unit,
+        n=n,
+        extractor=named,
+        extractor_version=found.extractor_version if own else extractor.version,
+        extractor_sha256=found.extractor_sha256 if own else extractor.sha256,
+        precision=used,
+        n_real=n_real or None,
+        subsets=subsets if found.by_subsets else None,
+        subset_size=subset_size if found.by_subsets else None,
+        seed=seed,
+        split=split,
+        data_digest=data,
+        resolution=real.images.shape[-1],
+        seconds=round(seconds, 3),
+        sampling_seconds=None if sampling_seconds is None else round(sampling_seconds, 3),
+        device=extractor.device.type,
+        note=found.note,
+        settings=dict(found.settings) or None,
+    )
+
+
+def measure_sampling(sample_fn: SampleFn, *, n: int = 64, batch_size: int = 64) -> Figure:
+    """How fast images are sampled, in images per second.
+
+    Args:
+        sample_fn: draws the images.
+        n: how many are timed; one batch goes before them untimed.
+        batch_size: how many are sampled at once.
+    """
+    shape = tuple(sample_fn(0, min(batch_size, n)).shape[1:])
+    samples = Samples(sample_fn, (shape[0], shape[1], shape[2]), batch_size=batch_size)
+    for _ in samples.batches(n):
+        pass
+    return sampling_speed(samples)
+
+
+def sampling_speed(samples: Samples) -> Figure:
+    """How fast images were drawn so far, in images per second.
+
+    Raises:
+        ValueError: none were drawn.
+    """
+    speed = samples.speed()
+    if speed is None:
+        raise ValueError("no images were drawn, so nobody knows how fast")
+    return Figure(
+        name=figure_name("images-per-second", samples.drawn),
+        metric="images-per-second",
+        value=speed,
+        n=samples.drawn,
+        unit="images/s",
+        sampling_seconds=round(samples.seconds, 3),
+        device=samples.device.type,
+        note=f"batches of {samples.batch_size}",
+    )

@@ -1,0 +1,1 @@
+"""The feature extractors, one file each."""

@@ -1,0 +1,176 @@
+"""The contract of a feature extractor, and what all of them share."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cascadezoo.data.pixels import check_images, to_uint8
+from cascadezoo.errors import InputError, PluginError, WeightsUnavailable
+from cascadezoo.plugins.manager import get_registry
+from cascadezoo.spec.lookup import look_up
+
+__all__ = ["FeatureExtractor", "Precision", "load_extractor", "tensors_digest"]
+
+Precision = Literal["fp32", "bf16"]
+
+
+class FeatureExtractor(ABC):
+    """Turns images into vectors whose distances mean something.
+
+    An implementation sets the attributes and writes :meth:`features`. Images are measured as
+    the bytes that would be published: floats are rounded to 8 bits first.
+
+    Attributes:
+        name: the registry key, part of the name of every figure (``small``).
+        version: what changes whenever the same image would get other features (``v1``).
+        sha256: digest of the weights that make the features.
+        num_features: the length D of a vector.
+        input_size: height and width in pixels that images are resized to.
+        batch_size: how many images go through the network at once, at most.
+        device: where the network is.
+        head_sha256: digest of the classifier's weights where ``sha256`` leaves them out, as they
+            make no features; "" where it holds them or there is no classifier.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    num_features: int
+    input_size: int
+    batch_size: int = 64
+    device: torch.device = torch.device("cpu")
+    head_sha256: str = ""
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """The features of one batch.
+
+        Args:
+            images: uint8 [N, 3, H, W] in channels_last layout, on :attr:`device`.
+
+        Returns:
+            Floating [N, num_features].
+        """
+
+    def logits(self, features: Tensor) -> Tensor:
+        """What the network's own classifier says of images, for the Inception Score.
+
+        Args:
+            features: of the images, as calling the extractor gives them, float32 [N, D].
+
+        Returns:
+            Floating [N, classes].
+
+        Raises:
+            InputError: the extractor has no classifier that works on its features.
+            WeightsUnavailable: the classifier's weights are not there, or damaged.
+        """
+        raise InputError(
+            f"extractor {self.name!r} has no classifier on its features",
+            hint='set "evaluation.extractor" to one that has: "inception", "small", or '
+            '"timm:MODEL"; or leave "inception-score" out of "evaluation.metrics"',
+        )
+
+    def __call__(self, images: Tensor, *, precision: Precision = "fp32") -> Tensor:
+        """The features of any number of images.
+
+        Args:
+            images: uint8, or floating in [-1, 1]; [N, C, H, W] with 1 or 3 channels, on any
+                device. One channel is repeated to three.
+            precision: ``bf16`` runs the network under autocast; its figures say so.
+
+        Returns:
+            float32 [N, num_features], on :attr:`device`.
+
+        Raises:
+            InputError: the images are of another shape or type, or not finite.
+            PluginError: the implementation gives no [N, num_features].
+            WeightsUnavailable: the features of sound images are not finite: damaged weights.
+        """
+        if precision not in ("fp32", "bf16"):
+            raise InputError(
+                f"precision {precision!r} is not known to feature extractors",
+                hint="choose fp32 or bf16",
+            )
+        check_images(images)
+        rows = [torch.empty(0, self.num_features, device=self.device)]
+        with torch.inference_mode(), self._autocast(precision):
+            # Of one size: a small rest would run slowly.
+            for chunk in images.tensor_split(math.ceil(len(images) / self.batch_size) or 1):
+                batch = to_uint8(chunk.to(self.device))
+                batch = batch.expand(-1, 3, -1, -1)
+                batch = batch.contiguous(memory_format=torch.channels_last)
+                rows.append(self._checked(self.features(batch).float(), len(batch)))
+        # Outside inference mode, so that callers may do with it as with any tensor.
+        found = torch.cat(rows)
+        if not bool(torch.isfinite(found).all()):
+            raise WeightsUnavailable(
+                f"extractor {self.name!r} gives features that are not finite for sound images",
+                hint="its weights are damaged: delete their file and fetch it again",
+            )
+        return found
+
+    def describe(self) -> dict[str, str | int]:
+        """What a metric card says of the extractor."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "sha256": self.sha256,
+            "num_features": self.num_features,
+            "input_size": self.input_size,
+        }
+
+    def _checked(self, features: Tensor, count: int) -> Tensor:
+        if features.shape != (count, self.num_features):
+            raise PluginError(
+                f"extractor {self.name!r} gives features of the shape {tuple(features.shape)} "
+                f"for {count} images, not ({count}, {self.num_features})",
+                hint="cascadezoo plugins list shows which plugin brings it",
+            )
+        return features
+
+    def _autocast(self, precision: Precision) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def load_extractor(
+    name: str, config: Any = None, *, device: torch.device | str = "cpu"
+) -> FeatureExtractor:
+    """The extractor that is registered under a name.
+
+    Args:
+        name: a registry key, with its argument where it takes one: ``inception``, ``small``,
+            ``timm:resnet18.a1_in1k``, or what a plugin brings.
+        config: an instance of the entry's config; None takes what the name says.
+        device: where the network shall be.
+
+    Raises:
+        LookupFailed: nothing is registered under that name.
+        InputError: an argument that it does not take.
+        PluginError: what is registered cannot be imported.
+        WeightsUnavailable: the network's weights cannot be had.
+    """
+    table = get_registry().features
+    if config is None:
+        found, config = look_up(table, name)
+    else:
+        found = table.get(name)
+    extractor: FeatureExtractor = found.entry.load()(config, torch.device(device))
+    return extractor
+
+
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 over names, shapes and bytes of tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda row: row[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        whole = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(whole.numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,170 @@
+"""Any network of timm as a feature extractor: ``timm:resnet18.a1_in1k``."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from cascadezoo.errors import InputError, LookupFailed, WeightsUnavailable
+from cascadezoo.evaluate.features.base import FeatureExtractor, tensors_digest
+
+if TYPE_CHECKING:
+    from cascadezoo.evaluate.configs import TimmConfig
+
+__all__ = ["TimmExtractor", "load"]
+
+_RESIZES = ("bilinear", "bicubic")
+
+
+class TimmExtractor(FeatureExtractor):
+    """The pooled features before the classifier.
+
+    The whole image is resized to the network's own size, by the interpolation and with the mean
+    and deviation that its weights were trained with; nothing is cropped.
+
+    Args:
+        model: timm's name of the network, with the tag of its weights.
+        network: with its weights.
+        data: timm's data config of it: ``input_size``, ``mean``, ``std``, ``interpolation``.
+        device: where it shall be.
+
+    Raises:
+        InputError: it does not take square RGB images, or gives no feature vectors.
+    """
+
+    def __init__(
+        self, model: str, network: nn.Module, data: Mapping[str, Any], device: torch.device
+    ) -> None:
+        self.name = f"timm:{model}"
+        channels, height, width = data["input_size"]
+        self.interpolation = str(data["interpolation"])
+        if channels != 3 or height != width or self.interpolation not in _RESIZES:
+            raise InputError(
+                f"{self.name} takes {channels}x{height}x{width} images, resized by "
+                f"{self.interpolation}; extractors take square RGB images, resized by "
+                f"{' or '.join(_RESIZES)}",
+                hint="choose another network: timm.list_pretrained() names them",
+            )
+        self.version = f"v1-{self.interpolation}"
+        self.input_size = int(height)
+        self.device = device
+        self.mean, self.std = (
+            torch.tensor(data[name], device=device).view(1, 3, 1, 1) for name in ("mean", "std")
+        )
+        # What is done to the images makes the features as much as the weights do.
+        rows = [*network.state_dict().items(), ("data.mean", self.mean), ("data.std", self.std)]
+        self.sha256 = tensors_digest(rows)
+        network = network.eval().requires_grad_(False)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            found = self._pooled(torch.zeros(1, 3, height, width, device=device))
+        if found.dim() != 2:
+            raise InputError(
+                f"{self.name} gives features of the shape {tuple(found.shape)}, not one vector "
+                "an image",
+                hint="choose another network: timm.list_pretrained() names them",
+            )
+        self.num_features = found.shape[1]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features [N, D] of uint8 images [N, 3, H, W]."""
+        pixels = images.float() / 255
+        size = (self.input_size, self.input_size)
+        if pixels.shape[2:] != size:
+            pixels = F.interpolate(pixels, size, mode=self.interpolation, antialias=True)
+            pixels = pixels.clamp(0, 1)
+        return self._pooled((pixels - self.mean) / self.std)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """What the network's classifier says of its features; see the base class."""
+        head = self.network.get_classifier()  # type: ignore[operator]
+        if not isinstance(head, nn.Linear) or head.in_features != self.num_features:
+            return super().logits(features)
+        with torch.inference_mode():
+            found: Tensor = head(features)
+        return found
+
+    def _pooled(self, pixels: Tensor) -> Tensor:
+        maps = self.network.forward_features(pixels)  # type: ignore[operator]
+        found: Tensor = self.network.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+        return found
+
+
+def load(config: TimmConfig, device: torch.device) -> TimmExtractor:
+    """A network of timm with its pretrained weights; fetched on first use into the Hub's cache.
+
+    Raises:
+        LookupFailed: timm has no such network, or no such weights of it.
+        InputError: the network cannot be used as an extractor.
+        WeightsUnavailable: the weights are neither on the disk nor to be fetched, or the file
+            that is there is damaged.
+    """
+    # timm takes seconds to import.
+    import timm
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        EntryNotFoundError,
+        HTTPError,  # that of httpx or its successor, whichever the installed version is made with
+        LocalEntryNotFoundError,
+    )
+
+    model = _resolve(config.model)
+    place = getattr(timm.get_pretrained_cfg(model), "hf_hub_id", None)
+    try:
+        if place is not None:
+            # timm asks for one file after the other, and waits for each where there is no network.
+            try:
+                hf_hub_download(place, "model.safetensors", library_name="cascadezoo")
+            except LocalEntryNotFoundError:
+                raise
+            except EntryNotFoundError:
+                pass  # under another name, which timm knows
+        network = timm.create_model(model, pretrained=True)
+    except (OSError, HTTPError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsUnavailable(
+            f"the weights of timm's {model} are not in the Hub's cache, or damaged there, and "
+            f"cannot be fetched: {first}",
+            hint=f"one of: hf download {place or f'timm/{model}'} where there is a network, and "
+            'place what it fetched in $HF_HOME/hub; set "evaluation.extractor": "small", which '
+            'ships with cascadezoo; or leave what needs it out of "evaluation.metrics"',
+        ) from error
+    data = timm.data.resolve_model_data_config(network)  # type: ignore[attr-defined,no-untyped-call]
+    return TimmExtractor(model, network, data, device)
+
+
+def _resolve(name: str) -> str:
+    """The full name, with the tag of the weights.
+
+    Only names that timm itself registers: it would take a repository or a folder as well, whose
+    weights and settings nobody vouches for.
+    """
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise _unknown(f"no network {name!r}", name, [*timm.list_models(), *timm.list_pretrained()])
+    weights = sorted(
+        {*timm.list_pretrained(f"{architecture}.*"), *timm.list_pretrained(architecture)}
+    )
+    if not tag:
+        tag = getattr(timm.get_pretrained_cfg(architecture), "tag", None) or ""
+    full = f"{architecture}.{tag}" if tag else architecture
+    if not weights:
+        raise _unknown(f"no pretrained weights of {architecture!r}", full, timm.list_pretrained())
+    if full not in weights:
+        raise _unknown(f"no weights {tag!r} of {architecture!r}", full, weights)
+    return full
+
+
+def _unknown(what: str, name: str, known: list[str]) -> LookupFailed:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    guess = f"did you mean {' or '.join(repr(f'timm:{n}') for n in near)}? " if near else ""
+    return LookupFailed(f"timm has {what}", hint=f"{guess}timm.list_pretrained() names them all")

@@ -1,0 +1,258 @@
+"""A small classifier, trained on whatever images with labels: what CAS and label agreement ask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cascadezoo.data.base import ImageData
+from cascadezoo.data.pixels import to_float
+from cascadezoo.errors import InputError
+from cascadezoo.evaluate.features.base import Precision
+from cascadezoo.evaluate.features.small_network import SIZE, SmallNet
+from cascadezoo.evaluate.real_features import cache_folder, choose_real
+from cascadezoo.util.rng import derive_seed, seed_global
+
+__all__ = ["VERSION", "Recipe", "predict", "real_classifier", "shrink", "train_classifier"]
+
+VERSION = "v1"
+"""Changes whenever the same images and labels would train another classifier."""
+
+LEAST_STEPS = 300
+"""Few images are seen more often than the epochs say, so that there is something to compare."""
+
+BATCH = 64
+PEAK_RATE = 0.1
+WARM_UP = 0.15
+MOMENTUM = 0.9
+WEIGHT_DECAY = 5e-4
+SHIFT = 4
+
+_LOG = logging.getLogger("cascadezoo")
+_PREDICTED = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a classifier is trained.
+
+    Args:
+        classes: how many classes it tells apart.
+        epochs: how often each image is seen, where that is :data:`LEAST_STEPS` or more.
+        seed: of weights, order and augmentation.
+        flip: whether a mirrored image is as good as the image.
+        device: where it is trained and used.
+        precision: its arithmetic; ``bf16`` is autocast.
+    """
+
+    classes: int
+    epochs: int = 14
+    seed: int = 0
+    flip: bool = False
+    device: torch.device
+    precision: Precision = "fp32"
+
+    def described(self) -> dict[str, bool | int | str]:
+        """What a figure tells of it."""
+        return {
+            "classifier": VERSION,
+            "epochs": self.epochs,
+            "classifier_seed": self.seed,
+            "flip": self.flip,
+            "classifier_precision": self.precision,
+        }
+
+
+def shrink(images: Tensor) -> Tensor:
+    """Images as the classifier takes them, without a copy where they are so already.
+
+    Args:
+        images: uint8 [N, C, H, W] with 1 or 3 channels.
+
+    Returns:
+        uint8 [N, C, 32, 32].
+    """
+    if images.shape[2:] == (SIZE, SIZE):
+        return images
+    size = (SIZE, SIZE)
+    resized = F.interpolate(images.float(), size, mode="bicubic", antialias=True)
+    return resized.clamp(0, 255).round().to(torch.uint8)
+
+
+def train_classifier(images: Tensor, labels: Tensor, recipe: Recipe) -> SmallNet:
+    """Train by SGD with a one-cycle rate on shifted (and mirrored) images.
+
+    Args:
+        images: uint8 [N, C, 32, 32] on any device, N at least 2; see :func:`shrink`.
+        labels: int64 [N], below ``recipe.classes``.
+        recipe: how.
+
+    Returns:
+        The network, for use only.
+
+    Raises:
+        InputError: fewer than two images.
+    """
+    count = len(images)
+    if count < 2:
+        raise InputError(f"a classifier cannot learn from {count} images", hint="take more")
+    batch = min(BATCH, count)
+    per_epoch = count // batch
+    total = max(LEAST_STEPS, recipe.epochs * per_epoch)
+    with torch.random.fork_rng(devices=[]):
+        seed_global(derive_seed("classifier", recipe.seed) % 2**63)
+        net = SmallNet(recipe.classes, norm=True)
+    net.to(recipe.device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        net.parameters(), PEAK_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / (WARM_UP * total), (total - step) / ((1 - WARM_UP) * total)),
+    )
+    # On the CPU, so that every device sees the same images.
+    generator = torch.Generator().manual_seed(derive_seed("classifier images", recipe.seed))
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(total):
+        if len(order) < batch:
+            order = torch.randperm(count, generator=generator)[: per_epoch * batch]
+        rows, order = order[:batch], order[batch:]
+        seen = _varied(images[rows.to(images.device)].to(recipe.device), recipe.flip, generator)
+        with torch.autocast(recipe.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            logits = net(seen.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), labels[rows.to(labels.device)].to(recipe.device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return net.fold().requires_grad_(False)
+
+
+def predict(net: SmallNet, images: Tensor) -> Tensor:
+    """The class of each image.
+
+    Args:
+        net: a trained network.
+        images: uint8 [N, C, H, W] with 1 or 3 channels.
+
+    Returns:
+        int64 [N], on the CPU.
+    """
+    device = next(net.parameters()).device
+    rows = [torch.empty(0, dtype=torch.int64)]
+    with torch.inference_mode():
+        for part in torch.split(images, _PREDICTED):
+            pixels = to_float(shrink(part.to(device))).expand(-1, 3, -1, -1)
+            found = net(pixels.contiguous(memory_format=torch.channels_last))
+            rows.append(found.argmax(dim=1).cpu())
+    return torch.cat(rows)
+
+
+def real_classifier(
+    real: ImageData, count: int, recipe: Recipe, *, cache: Path | None = None
+) -> SmallNet:
+    """A classifier of real images: trained once, then read from disk.
+
+    Args:
+        real: images with labels.
+        count: how many of them it learns from; the same ones for every seed.
+        recipe: how it is trained.
+        cache: the folder where it is kept; None is the one of the real images' features.
+
+    Raises:
+        InputError: the data have no labels, or fewer images than that.
+    """
+    labels = real.labels
+    if labels is None:
+        raise InputError(
+            f"the {real.split} images have no labels, and a classifier learns from labels",
+            hint='give "labels" in the data\'s config',
+        )
+    rows = choose_real(len(real), count)
+    key: dict[str, Any] = {
+        "data": real.digest,
+        "split": real.split,
+        "shape": list(real.images.shape[1:]),
+        "count": count,
+        "classes": recipe.classes,
+        "device": recipe.device.type,
+        "least_steps": LEAST_STEPS,
+        **recipe.described(),
+    }
+    text = json.dumps(key, sort_keys=True)
+    folder = cache_folder() if cache is None else cache
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    path = folder / f"classifier-{digest[:32]}.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        net = SmallNet(recipe.classes).requires_grad_(False).eval()
+    if _read(path, net):
+        return net.to(recipe.device).to(memory_format=torch.channels_last)
+    parts = [
+        shrink(torch.from_numpy(real.images[rows[first : first + _PREDICTED]]))
+        for first in range(0, count, _PREDICTED)
+    ]
+    net = train_classifier(torch.cat(parts), torch.from_numpy(labels[rows]), recipe)
+    _write(path, net, {"key": text})
+    return net
+
+
+def _varied(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
+    """Each image moved by up to four pixels and, if that is allowed, mirrored at random.
+
+    Args:
+        images: uint8 [N, C, 32, 32].
+        flip: whether to mirror.
+        generator: on the CPU.
+
+    Returns:
+        float [N, 3, 32, 32] in [-1, 1].
+    """
+    count, _, height, width = images.shape
+    device = images.device
+    by = torch.randint(0, 2 * SHIFT + 1, (2, count, 1), generator=generator).to(device)
+    mirrored = torch.rand(count, generator=generator).to(device) < 0.5
+    pixels = F.pad(to_float(images), [SHIFT] * 4, mode="reflect")
+    down = by[0] + torch.arange(height, device=device)
+    across = by[1] + torch.arange(width, device=device)
+    if flip:
+        across = torch.where(mirrored[:, None], across.flip(1), across)
+    rows = torch.arange(count, device=device)[:, None, None]
+    moved = pixels.permute(0, 2, 3, 1)[rows, down[:, :, None], across[:, None, :]]
+    return moved.permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
+
+
+def _read(path: Path, net: SmallNet) -> bool:
+    """Whether the weights were there; a file that is not whole is told and made anew."""
+    try:
+        weights = load_file(path)
+        net.load_state_dict(weights)
+    except FileNotFoundError:
+        return False
+    except (OSError, SafetensorError, RuntimeError) as error:
+        _LOG.warning("the classifier in %s cannot be read and is trained anew: %s", path, error)
+        return False
+    return True
+
+
+def _write(path: Path, net: SmallNet, metadata: dict[str, str]) -> None:
+    """Keep the weights for the next time. A cache that cannot be written costs time, no more."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            weights = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}
+            save_file(weights, part, metadata=metadata)
+            part.replace(path)
+    except (OSError, SafetensorError) as error:
+        _LOG.warning("the classifier of the real images cannot be kept in %s: %s", path, error)

@@ -1,0 +1,286 @@
+"""Models between folders: copied whole and checked, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascadezoo.errors import ModelError, ModelReferenceError, RunFolderError
+from cascadezoo.hub.refs import is_hub_id, locate
+from cascadezoo.model_folder.layout import (
+    CARD,
+    CONFIG,
+    ModelConfig,
+    check_files,
+    is_snapshot,
+    model_files,
+    model_name,
+    read_config,
+    sha256_of,
+)
+
+__all__ = [
+    "Copied",
+    "check_destination",
+    "check_place",
+    "copy_model",
+    "publish_local",
+    "whole_files",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What copying a model did, or would do.
+
+    Args:
+        name: the model's name.
+        source: the model folder that was read.
+        dest: the folder that holds the copy.
+        files: size in bytes of every file, by its path in the folder.
+        replaced: an older version was there before.
+        changed: False where the same model was there already and nothing was written.
+        dry_run: nothing was written because that was asked for.
+    """
+
+    name: str
+    source: Path
+    dest: Path
+    files: dict[str, int]
+    replaced: bool
+    changed: bool
+    dry_run: bool = False
+
+    @property
+    def size(self) -> int:
+        """Size in bytes of all files."""
+        return sum(self.files.values())
+
+    def __str__(self) -> str:
+        return str(self.dest)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {
+            "name": self.name,
+            "source": str(self.source),
+            "dest": str(self.dest),
+            "bytes": self.size,
+            "files": self.files,
+            "replaced": self.replaced,
+            "changed": self.changed,
+            "dry_run": self.dry_run,
+        }
+
+
+def publish_local(model: str | Path, dest: str | Path, *, dry_run: bool = False) -> Copied:
+    """Copy a model to a folder where others find it.
+
+    Every file is held against config.json before and after it is copied. The copy is put
+    together beside ``dest`` and takes its place by a rename; an older version of the same model
+    is replaced, anything else that is there is left alone.
+
+    Args:
+        model: a model folder, or the run folder of a finished build.
+        dest: the folder to publish to.
+        dry_run: check everything and write nothing.
+
+    Raises:
+        ModelReferenceError: ``model`` leads nowhere, or ``dest`` is on the Hub.
+        ModelError: the model is not whole.
+        RunFolderError: ``dest`` holds something else, or cannot be written.
+    """
+    _refuse_hub(str(dest))
+    return copy_model(locate(model), Path(dest).expanduser(), dry_run=dry_run)
+
+
+def check_destination(dest: str | Path, name: str) -> None:
+    """Whether a model of that name could be published there; asked before it is trained.
+
+    Raises:
+        ModelReferenceError: ``dest`` is on the Hub.
+        RunFolderError: ``dest`` holds something else, or cannot be written.
+    """
+    _refuse_hub(str(dest))
+    path = Path(dest).expanduser()
+    _older_version(path, name)
+    _require_writable(path)
+
+
+def check_place(dest: Path) -> None:
+    """Whether some model could be put there; asked before it is fetched.
+
+    Raises:
+        RunFolderError: ``dest`` holds something else than a model, or cannot be written.
+    """
+    _older_version(dest, None)
+    _require_writable(dest)
+
+
+def _require_writable(path: Path) -> None:
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise RunFolderError(f"{path} cannot be written", hint="choose another folder")
+
+
+def _refuse_hub(text: str) -> None:
+    if is_hub_id(text) and not Path(text).is_dir():
+        raise ModelReferenceError(
+            f"{text!r} reads as a repo on the Hub, not as a folder",
+            hint=f"for a folder, write ./{text.removeprefix('hf://')}",
+        )
+
+
+def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
+    """Copy a model folder whole and checked, or not at all.
+
+    Args:
+        source: a model folder; of a snapshot in the Hub's cache only what config.json lists, since
+            other programs put other files of the repo beside it.
+        dest: a new or empty folder, or one that holds an older version of the same model.
+        dry_run: check everything and write nothing.
+
+    Raises:
+        ModelError: the model is not whole.
+        RunFolderError: ``dest`` holds something else, or cannot be written.
+    """
+    config = read_config(source)
+    names = whole_files(source, config)
+    _refuse_overlap(source, dest)
+    before = _older_version(dest, model_name(config))
+    same = before is not None and _same(source, dest, [CONFIG, *names])
+    result = Copied(
+        name=model_name(config),
+        source=source,
+        dest=dest,
+        files={name: (source / name).stat().st_size for name in (CONFIG, *names)},
+        replaced=before is not None and not same,
+        changed=not same,
+        dry_run=dry_run,
+    )
+    if same or dry_run:
+        return result
+    try:
+        with _beside(dest) as made:
+            for name in (CONFIG, *names):
+                _copy_file(source / name, made / name)
+            if read_config(made) != config:
+                raise ModelError(
+                    f"{source} changed while it was copied", hint="run the same command again"
+                )
+            check_files(made, config)
+            _put_in_place(made, dest)
+    except OSError as error:
+        raise RunFolderError(
+            f"{dest} cannot be written: {error.strerror}", hint="choose another folder"
+        ) from error
+    return result
+
+
+def whole_files(source: Path, config: ModelConfig) -> list[str]:
+    """The files of a model besides config.json, after all of them were checked.
+
+    Raises:
+        ModelError: one is missing, was changed, is not listed, or is not part of a model.
+    """
+    if is_snapshot(source):
+        check_files(source, config, trust_verified=True)
+        return [name for name in config.files if (source / name).exists()]
+    check_files(source, config)
+    known = list(model_files(source))
+    if CARD in config.files and CARD not in known:
+        raise ModelError(f"{source}: {CARD} is missing", hint="copy the model again")
+    # The card may be written by hand or left out; whatever else there is must have a record.
+    for name in known:
+        if name != CARD and name not in config.files:
+            raise ModelError(
+                f"{source}: {CONFIG} has no sha256 of {name}", hint="remove it, or build again"
+            )
+    return known
+
+
+def _refuse_overlap(source: Path, dest: Path) -> None:
+    one, other = source.resolve(), dest.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise RunFolderError(
+            f"{dest} and the model {source} lie in one another", hint="choose another folder"
+        )
+
+
+def _older_version(dest: Path, name: str | None) -> ModelConfig | None:
+    """The config of the model of that name, or any, that ``dest`` holds; None where it is free.
+
+    Raises:
+        RunFolderError: it holds anything else.
+    """
+    hint = "choose another folder, or empty this one"
+    if dest.is_symlink() or (dest.exists() and not dest.is_dir()):
+        raise RunFolderError(f"{dest} is not a folder", hint="choose another place")
+    if not dest.exists() or not any(dest.iterdir()):
+        return None
+    if not (dest / CONFIG).is_file():
+        raise RunFolderError(f"{dest} is not empty and holds no model", hint=hint)
+    try:
+        before = read_config(dest)
+        list(model_files(dest))
+    except ModelError as error:
+        raise RunFolderError(f"{dest} would be replaced, but {error.what}", hint=hint) from error
+    if name is not None and model_name(before) != name:
+        message = f"{dest} holds another model, {model_name(before)!r}; this one is {name!r}"
+        raise RunFolderError(message, hint=hint)
+    return before
+
+
+def _same(source: Path, dest: Path, names: list[str]) -> bool:
+    if sorted(model_files(dest)) != sorted(n for n in names if n != CONFIG):
+        return False
+    return all(
+        (source / n).stat().st_size == (dest / n).stat().st_size
+        and sha256_of(source / n) == sha256_of(dest / n)
+        for n in names
+    )
+
+
+@contextmanager
+def _beside(dest: Path) -> Iterator[Path]:
+    """An empty folder beside ``dest``, gone afterwards unless it was renamed."""
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", suffix=".tmp", dir=dest.parent))
+    try:
+        made.chmod(0o755)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _copy_file(source: Path, dest: Path) -> None:
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as read, dest.open("wb") as written:
+        shutil.copyfileobj(read, written, 1 << 20)
+        written.flush()
+        os.fsync(written.fileno())
+
+
+def _put_in_place(made: Path, dest: Path) -> None:
+    if not dest.exists() or not any(dest.iterdir()):
+        made.rename(dest)  # over an empty folder this is one step
+    else:
+        old = made.with_name(f"{made.name}.old")
+        dest.rename(old)
+        try:
+            made.rename(dest)
+        except OSError:
+            old.rename(dest)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    parent = os.open(dest.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)

@@ -1,0 +1,160 @@
+"""A figure: a number together with how it was got. What metrics.json holds. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from cascadezoo.errors import ModelError
+from cascadezoo.model_folder.reproduction import metric_texts
+from cascadezoo.spec.configs import Model
+from cascadezoo.util.markdown import number, power
+
+__all__ = ["Figure", "figure_name"]
+
+Count = Annotated[int, Field(ge=0)]
+
+
+def figure_name(
+    metric: str, n: int, extractor: str | None = None, precision: str | None = None
+) -> str:
+    """The name under which a figure may be compared with others of the same name.
+
+    >>> figure_name("kid", 10000, "inception")
+    'kid.inception.n10000'
+    >>> figure_name("kid", 2000, "small", "bf16")
+    'kid.small-bf16.n2000'
+    >>> figure_name("images-per-second", 64)
+    'images-per-second.n64'
+    """
+    parts = [metric]
+    if extractor is not None:
+        parts.append(extractor if precision in (None, "fp32") else f"{extractor}-{precision}")
+    return ".".join([*parts, f"n{n}"])
+
+
+class Figure(Model):
+    """A measured number and everything that is needed to measure it again."""
+
+    name: str
+    """Metric, extractor and sample count: ``kid.inception.n10000``; what follows tells a part of
+    the metric (``psnr.n1000.up``) and a split other than ``train`` (``fid.inception.n10000.test``).
+    """
+
+    metric: str
+    """What was measured: ``kid``."""
+
+    value: float
+    """The number, in the metric's own unit."""
+
+    n: Count
+    """How many generated images it was measured on."""
+
+    std: Annotated[float, Field(ge=0)] | None = None
+    """The spread of the value: over subsets, or its standard error; the metric's page tells."""
+
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    """By how much the value may differ when it is measured again; None where that says nothing,
+    as of a speed."""
+
+    unit: str | None = None
+    """The value's unit, where it has one: ``dB``, ``images/s``."""
+
+    extractor: str | None = None
+    """The feature extractor's registry key."""
+
+    extractor_version: str | None = None
+    """The feature extractor's version."""
+
+    extractor_sha256: str | None = None
+    """The digest of the feature extractor's weights."""
+
+    precision: Literal["fp32", "bf16"] | None = None
+    """The arithmetic of the feature extractor."""
+
+    n_real: Count | None = None
+    """How many real images it was measured against."""
+
+    subsets: Count | None = None
+    """How many random subsets were compared."""
+
+    subset_size: Count | None = None
+    """How many generated and how many real images are in each subset."""
+
+    seed: int | None = None
+    """The seed of the generated images and of the subsets."""
+
+    split: str | None = None
+    """The part of the dataset that the real images are from: ``train`` or ``test``."""
+
+    data_digest: str | None = None
+    """The digest of the real data."""
+
+    resolution: Annotated[int, Field(ge=1)] | None = None
+    """Height and width of the images in pixels, before the extractor resizes them."""
+
+    seconds: Annotated[float, Field(ge=0)] | None = None
+    """How long measuring took, without sampling."""
+
+    sampling_seconds: Annotated[float, Field(ge=0)] | None = None
+    """How long sampling the generated images took."""
+
+    device: str | None = None
+    """Where it was measured: ``cpu``, ``cuda``."""
+
+    settings: dict[str, bool | int | float | str] | None = None
+    """What else the value follows from, by name."""
+
+    note: str | None = None
+    """What a reader must know beside the number."""
+
+    @model_validator(mode="after")
+    def _name_tells_how(self) -> Self:
+        """Never let figures that cannot be compared share a name."""
+        name = figure_name(self.metric, self.n, self.extractor, self.precision)
+        if self.name != name and not self.name.startswith(f"{name}."):
+            raise ValueError(f"the figure's name is {self.name!r}; its fields say {name!r}")
+        return self
+
+    @property
+    def images_per_second(self) -> float | None:
+        """How fast the images were sampled; None where that was not measured."""
+        return self.n / self.sampling_seconds if self.sampling_seconds else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What metrics.json holds: every field that is set."""
+        return self.model_dump(exclude_none=True)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, source: str = "metrics.json") -> Self:
+        """The figure that :meth:`to_dict` wrote.
+
+        Raises:
+            ModelError: keys are missing, unknown or of the wrong type, or the name does not
+                fit the fields.
+        """
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            faults = "; ".join(
+                ": ".join([*(str(part) for part in fault["loc"]), fault["msg"]])
+                for fault in error.errors()
+            )
+            raise ModelError(
+                f"{source} holds a figure that cannot be used: {faults}",
+                hint="fetch the model again; a newer cascadezoo may have written it",
+            ) from error
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
+
+    @property
+    def text(self) -> str:
+        """Value, spread and unit as people read them, in the metric's own scale."""
+        scale = metric_texts(self.metric).scale
+        value = number(self.value * scale)
+        if self.std is not None:
+            value += f" +- {number(self.std * scale, self.value * scale)}"
+        return f"{value}{power(scale)}" + (f" {self.unit}" if self.unit else "")

@@ -1,0 +1,335 @@
+"""The model folder: which files it holds, its config.json, and the check of every file's sha256.
+
+```
+README.md       metric card
+config.json     the resolved spec, cascadezoo's version, requires, sha256 of every other file
+metrics.json    every figure with how it was got
+samples.png
+stages/<name>/model.safetensors
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from cascadezoo.errors import ModelError, SpecError
+from cascadezoo.model_folder.verified_files import Verified
+from cascadezoo.spec import CascadeSpec, parse_json
+from cascadezoo.spec.configs import Model
+from cascadezoo.spec.faults import problems_of
+from cascadezoo.spec.files import MAX_BYTES
+
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "METRICS",
+    "SAMPLES",
+    "FileRecord",
+    "ModelConfig",
+    "check_files",
+    "file_faults",
+    "is_cache_link",
+    "is_model_file",
+    "is_snapshot",
+    "model_files",
+    "model_name",
+    "parse_config",
+    "read_config",
+    "seal",
+    "sha256_of",
+    "weights_path",
+    "write_atomically",
+]
+
+CARD = "README.md"
+CONFIG = "config.json"
+METRICS = "metrics.json"
+SAMPLES = "samples.png"
+
+_WEIGHTS = re.compile(r"stages/[a-z][a-z0-9_-]{0,39}/model\.safetensors")
+LONGEST_KEY = 200
+"""Characters of a key in config.json; names of stages and settings are far shorter."""
+
+_REPAIR = "pull or copy the model again"
+
+
+class FileRecord(Model):
+    """What a file must be."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]
+
+
+class ModelConfig(Model):
+    """The content of config.json."""
+
+    format: Literal[1] = 1
+    library_name: Literal["cascadezoo"] = "cascadezoo"
+    cascadezoo_version: Annotated[str, Field(max_length=80)]
+    spec: dict[str, Any]
+    """The resolved spec."""
+    spec_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    requires: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=64)]
+    files: Annotated[dict[str, FileRecord], Field(max_length=64)]
+    """sha256 and size in bytes of every other file of the folder."""
+
+
+def weights_path(stage: str) -> str:
+    """Where a stage's weights lie in a model folder."""
+    return f"stages/{stage}/model.safetensors"
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a relative path belongs to the layout of a model folder."""
+    return name in (CARD, METRICS, SAMPLES) or _WEIGHTS.fullmatch(name) is not None
+
+
+def model_name(config: ModelConfig) -> str:
+    """The name that the spec gives the model."""
+    return str(config.spec.get("name"))
+
+
+def model_files(folder: Path) -> Iterator[str]:
+    """The files of a model folder besides config.json, as relative paths, sorted.
+
+    Raises:
+        ModelError: something in the folder is not part of a model, or is a link.
+    """
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise ModelError(f"{folder}: {name} is a symbolic link", hint="copy the file itself")
+        if path.is_dir() or name == CONFIG:
+            continue
+        if not is_model_file(name):
+            raise ModelError(f"{folder}: {name} is not part of a model", hint="move it elsewhere")
+        yield name
+
+
+def seal(folder: Path, spec: CascadeSpec, version: str) -> ModelConfig:
+    """Write config.json over the files that lie in the folder.
+
+    Raises:
+        ModelError: something in the folder is not part of a model.
+    """
+    files = {
+        name: FileRecord(sha256=sha256_of(folder / name), size=(folder / name).stat().st_size)
+        for name in model_files(folder)
+    }
+    config = ModelConfig(
+        cascadezoo_version=version,
+        spec=spec.to_dict(),
+        spec_digest=spec.digest(),
+        requires=spec.requires,
+        files=files,
+    )
+    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / CONFIG, text.encode())
+    return config
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read and validate config.json.
+
+    Raises:
+        ModelError: it is missing, is not JSON, or is not the config of a cascadezoo model.
+    """
+    path = folder / CONFIG
+    fault = _link_fault(folder, CONFIG)
+    if fault is not None or (path.exists() and not path.is_file()):
+        raise ModelError(f"{folder}: {fault or f'{CONFIG} is not a file'}", hint=_REPAIR)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} is not a model folder: it has no {CONFIG}",
+            hint="give a run folder that `cascadezoo build` finished, or a pulled model",
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: bytes, source: str) -> ModelConfig:
+    """Validate the bytes of a config.json.
+
+    Args:
+        text: the content of the file.
+        source: how error messages name it.
+
+    Raises:
+        ModelError: it is no JSON, or not the config of a cascadezoo model.
+    """
+    try:
+        data = parse_json(text, source)
+    except SpecError as error:
+        raise ModelError(error.what, hint=_REPAIR) from None
+    if data.get("library_name") != "cascadezoo":
+        raise ModelError(
+            f"{source} is not the config of a cascadezoo model",
+            hint="other libraries' models have a config.json too; load it with the one it names",
+        )
+    # Errors name keys by their paths; a stranger's key must neither flood nor steer a terminal.
+    if (key := _unfit_key(data)) is not None:
+        raise ModelError(f"{source} has a key that cannot be shown, {key[:40]!a}", hint=_REPAIR)
+    try:
+        config = ModelConfig.model_validate(data)
+    except ValidationError as error:
+        lines = "\n".join(f"  {p}" for p in islice(problems_of(error, data, ""), 20))
+        raise ModelError(
+            f"{source} does not validate:\n{lines}",
+            hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
+        ) from None
+    for name in config.files:
+        if not is_model_file(name):
+            raise ModelError(f"{source} lists {name!a}, which is not part of a model", hint=_REPAIR)
+    return config
+
+
+def _unfit_key(data: Any) -> str | None:
+    level = [data]
+    while level:
+        for item in level:
+            for key in item if isinstance(item, dict) else ():
+                if not key.isprintable() or len(key) > LONGEST_KEY:
+                    return str(key)
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, (dict, list))
+        ]
+    return None
+
+
+def check_files(
+    folder: Path,
+    config: ModelConfig,
+    names: Iterable[str] | None = None,
+    *,
+    trust_verified: bool = False,
+) -> None:
+    """Compare files with their records in config.json.
+
+    Args:
+        folder: the model folder.
+        config: its config.
+        names: the files to check; None checks all but the card, which people edit.
+        trust_verified: take files that were hashed before and not touched since as they are.
+
+    Raises:
+        ModelError: a file is missing, is a link, or is not what its record says.
+    """
+    faults = file_faults(folder, config, names, trust_verified=trust_verified)
+    if faults:
+        raise ModelError(f"{folder}: " + "; ".join(faults.values()), hint=_REPAIR)
+
+
+def file_faults(
+    folder: Path,
+    config: ModelConfig,
+    names: Iterable[str] | None = None,
+    *,
+    trust_verified: bool = False,
+) -> dict[str, str]:
+    """What is wrong with files, by their names; see :func:`check_files`.
+
+    Nothing is hashed where a file is missing, is a link, or has another size.
+    """
+    wanted = [n for n in config.files if n != CARD] if names is None else list(names)
+    faults = {name: fault for name in wanted if (fault := _outside_fault(folder, config, name))}
+    if faults:
+        return faults
+    known = Verified(folder)
+    digests = {name: config.files[name].sha256 for name in wanted}
+    rest = [n for n in wanted if not (trust_verified and known.holds(n, digests[n]))]
+    if not rest:
+        return {}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        found = list(pool.map(lambda name: sha256_of(folder / name), rest))
+    faults = {
+        name: f"{name} was changed: its sha256 is not the one in {CONFIG}"
+        for name, digest in zip(rest, found, strict=True)
+        if digest != digests[name]
+    }
+    known.remember({name: digests[name] for name in rest if name not in faults})
+    return faults
+
+
+def _outside_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
+    record = config.files.get(name)
+    if record is None:
+        return f"{CONFIG} has no sha256 of {name}"
+    if (fault := _link_fault(folder, name)) is not None:
+        return fault
+    path = folder / name
+    if not path.is_file():
+        return f"{name} is missing"
+    size = path.stat().st_size
+    if size != record.size:
+        return f"{name} has {size} bytes, not the {record.size} of {CONFIG}"
+    return None
+
+
+def _link_fault(folder: Path, name: str) -> str | None:
+    path = folder / name
+    if path.is_symlink() and not is_cache_link(folder, path):
+        return f"{name} is a symbolic link"
+    for part in Path(name).parents[:-1]:
+        if (folder / part).is_symlink():
+            return f"{part.as_posix()} is a symbolic link"
+    return None
+
+
+def is_snapshot(folder: Path) -> bool:
+    """Whether a folder lies where the Hub's client puts the files of a commit."""
+    return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+
+
+def is_cache_link(folder: Path, path: Path) -> bool:
+    """Whether a link is one that the Hub's client makes, from a snapshot into its repo's blobs.
+
+    ```
+    models--org--name/snapshots/COMMIT/config.json -> ../../blobs/SHA
+    models--org--name/blobs/SHA                      a file, or a link into the store that the
+    blobs/AB/SHA256                                  repos of one cache share
+    ```
+    """
+    repo = folder.parent.parent
+    blobs = repo / "blobs"
+    if not is_snapshot(folder) or blobs.is_symlink():
+        return False
+    end = Path(os.path.realpath(path))
+    shared = Path(os.path.realpath(repo.parent)) / "blobs"
+    return end.parent == Path(os.path.realpath(blobs)) or end.parent.parent == shared
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it holds either its old or its new content, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,243 @@
+"""metrics.json: what it holds, its JSON Schema, and reading it with care. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from cascadezoo.errors import ModelError, SpecError
+from cascadezoo.model_folder.figures import Count, Figure
+from cascadezoo.model_folder.layout import METRICS
+from cascadezoo.spec import parse_json
+from cascadezoo.spec.configs import Model
+from cascadezoo.spec.faults import problems_of
+
+__all__ = [
+    "AttributionRow",
+    "CourseRow",
+    "DataRow",
+    "MetricsFile",
+    "ProblemRow",
+    "StageRow",
+    "TrainingRow",
+    "metrics_schema",
+    "parse_metrics",
+    "read_metrics",
+]
+
+Seconds = Annotated[float, Field(ge=0)]
+_FAULTS = 10
+
+
+class StageRow(Model):
+    """A stage of the cascade."""
+
+    name: str
+    """Its name in the spec."""
+
+    kind: str
+    """The registry key of its implementation: `flow.v1`."""
+
+    output: str
+    """What it makes: `3x32x32`."""
+
+    parameters: Count
+    """How many parameters a loaded model has."""
+
+    evaluations: Count | None = None
+    """Forward passes to sample one image."""
+
+    flops: Count | None = None
+    """Floating-point operations to sample one image, a multiplication and an addition being two;
+    absent where that cannot be traced."""
+
+
+class TrainingRow(Model):
+    """How the cascade was trained, and what that took."""
+
+    seconds_per_epoch: dict[str, Seconds] = {}
+    """By phase; of a phase that was shorter than an epoch, at the pace of its steps."""
+
+    losses: dict[str, dict[str, float]] = {}
+    """The last mean losses of each phase, by `stage.loss`."""
+
+    device: str = ""
+    """The hardware in words."""
+
+    processes: Annotated[int, Field(ge=1)] = 1
+    """How many processes trained together."""
+
+    images: Count | None = None
+    """How many training images there were."""
+
+    data_digest: str | None = None
+    """The digest of the training data."""
+
+    seconds: Seconds = 0.0
+    """Training time over all sittings, without evaluation."""
+
+    precision: str = ""
+    """The arithmetic: `fp32`, `bf16`, `fp16`."""
+
+    device_peak_bytes: Count | None = None
+    """The most memory that torch's allocator held on the GPU while it trained; absent on a CPU."""
+
+    process_peak_bytes: Count | None = None
+    """The largest resident set of the process up to the end of the training, with Python, all
+    libraries and the data in it; of the first process where there were several."""
+
+
+class DataRow(Model):
+    """What the dataset told of itself when the model was trained."""
+
+    source: str
+    """Its registered name."""
+
+    title: str | None = None
+    """What people call it."""
+
+    license: str | None = None
+    """Its licence, where that is known."""
+
+    hub_id: str | None = None
+    """Its repo on the Hub, where there is one."""
+
+
+class CourseRow(Model):
+    """A figure that was measured in the course of training."""
+
+    phase: str
+    epoch: Annotated[float, Field(ge=0)]
+    """Of the phase."""
+
+    step: Count
+    """Of the whole training."""
+
+    figure: Figure
+
+
+class AttributionRow(Model):
+    """What a stage makes of real upstream images, and of generated ones."""
+
+    stage: str
+    role: str
+    real: Figure | None = None
+    """The figure of its output where it was fed real images made small; null of a generator."""
+
+    generated: Figure
+    """The figure of its output where it was fed what the stages before it drew."""
+
+    mismatch: float | None = None
+    """By how much the second is worse: what training on real images hides; null of a generator."""
+
+    share: float | None = None
+    """The part of the whole cascade's figure that comes in at this stage."""
+
+
+class ProblemRow(Model):
+    """A metric that was asked for and could not be measured."""
+
+    metric: str
+    why: str
+
+
+class MetricsFile(Model):
+    """Every figure of a model with how it was got: the content of metrics.json."""
+
+    format: Literal[1] = 1
+    name: str
+    """The model's name."""
+
+    spec_digest: str
+    """sha256 of the resolved spec that config.json holds."""
+
+    figures: list[Figure] = []
+    stages: list[StageRow] = []
+    """From the generator on."""
+
+    training: TrainingRow = TrainingRow()
+    course: list[CourseRow] = []
+    data: DataRow | None = None
+    attribution: list[AttributionRow] | None = None
+    """Where the cascade loses quality, stage by stage; absent where that was not measured."""
+
+    problems: list[ProblemRow] = []
+    environment: dict[str, str] = {}
+    """Versions of the software by its name."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        counts = Counter(figure.name for figure in self.figures)
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(f"there are two figures of the name {twice[0]!r}")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the file holds: every field that is set."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        for row in data.get("attribution", ()):
+            row |= {key: row.get(key) for key in ("real", "mismatch")}
+        if not self.problems:
+            del data["problems"]
+        return data
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def parse_metrics(text: bytes, source: str) -> MetricsFile:
+    """Validate the bytes of a metrics.json.
+
+    Args:
+        text: the content of the file.
+        source: how error messages name it.
+
+    Raises:
+        ModelError: it is not JSON, or keys are missing, unknown or of the wrong type.
+    """
+    hint = "pull or copy the model again; a newer cascadezoo may have written it"
+    try:
+        data = parse_json(text, source)
+    except SpecError as error:
+        raise ModelError(error.what, hint=hint) from None
+    try:
+        return MetricsFile.model_validate(data)
+    except ValidationError as error:
+        found = list(problems_of(error, data, ""))
+        lines = "\n".join(f"  {problem}" for problem in found[:_FAULTS])
+        raise ModelError(f"{source} does not validate:\n{lines}", hint=hint) from None
+
+
+def read_metrics(folder: Path) -> MetricsFile:
+    """Read the metrics.json of a model folder.
+
+    Raises:
+        ModelError: it is missing, cannot be read, or does not validate.
+    """
+    path = folder / METRICS
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} has no {METRICS}, so nothing is known of its figures",
+            hint="give the run folder of a finished build, or measure: cascadezoo evaluate "
+            "MODEL --save",
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_metrics(text, str(path))
+
+
+def metrics_schema() -> dict[str, Any]:
+    """The JSON Schema of metrics.json."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **MetricsFile.model_json_schema(),
+        "title": "cascadezoo metrics.json",
+    }

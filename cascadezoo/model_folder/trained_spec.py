@@ -1,0 +1,73 @@
+"""The spec of a trained model, as far as measuring it needs: its stages, data and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cascadezoo.errors import InputError, ModelError, SpecError
+from cascadezoo.model_folder.layout import CONFIG, ModelConfig, read_config
+from cascadezoo.spec import CascadeSpec, ResolvedSpec, apply_settings, resolve
+from cascadezoo.spec.faults import problems_of
+
+__all__ = ["published_spec", "trained_spec"]
+
+_FIXED = ("data.size", "data.channels", "data.num_classes")
+
+
+def trained_spec(folder: Path, settings: Iterable[str] = ()) -> ResolvedSpec:
+    """The resolved spec of a model, with another place of its data or another evaluation.
+
+    Losses and callbacks of its training are left out: their plugins need not be here. Metrics and
+    extractors are not looked up.
+
+    Args:
+        folder: the model folder.
+        settings: ``path=value`` changes of ``data.*`` and ``evaluation.*``.
+
+    Raises:
+        InputError: a setting of something that a trained model is tied to.
+        SpecError: it does not validate, or the plugin of its data or stages is not installed.
+    """
+    changes = list(settings)
+    for change in changes:
+        path = change.partition("=")[0]
+        if path in _FIXED or not path.startswith(("data.", "evaluation.")):
+            raise InputError(
+                f"--set {change!r}: of a trained model only the place of its data and its "
+                "evaluation can be changed",
+                hint="--set data.config.path=images.npz, --set evaluation.split=test",
+            )
+    data = apply_settings(read_config(folder).spec, changes)
+    spec = _validated(data, str(folder / CONFIG))
+    training: dict[str, Any] = {**data["training"], "losses": [], "callbacks": []}
+    lean = {**data, "training": training, "evaluation": {"metrics": [], "extractor": "small"}}
+    resolved = resolve(lean, source=str(folder / CONFIG))
+    whole = resolved.spec.model_copy(update={"evaluation": spec.evaluation})
+    return ResolvedSpec(whole, resolved.stages, resolved.data_config, resolved.data_info)
+
+
+def published_spec(folder: Path, config: ModelConfig) -> CascadeSpec:
+    """The spec that a model was published with, as its config.json holds it.
+
+    Raises:
+        ModelError: it does not validate.
+    """
+    try:
+        return CascadeSpec.model_validate(config.spec)
+    except ValidationError as error:
+        first = next(iter(problems_of(error, config.spec, "spec")))
+        raise ModelError(
+            f"the spec in {folder / CONFIG} does not validate: {first}",
+            hint="it may be of another version of cascadezoo; build the model again",
+        ) from None
+
+
+def _validated(data: dict[str, Any], source: str) -> CascadeSpec:
+    try:
+        return CascadeSpec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(problems_of(error, data, ""), source=source) from None

@@ -1,0 +1,27 @@
+"""Plugins: found by their entry points, and what they register. Free of torch."""
+
+from __future__ import annotations
+
+from cascadezoo.plugins.manager import (
+    BUILTIN_DISTRIBUTION,
+    LIMIT_VARIABLE,
+    Plugin,
+    PluginHost,
+    PluginProblem,
+    blame,
+    canonical_name,
+    get_host,
+    get_registry,
+)
+
+__all__ = [
+    "BUILTIN_DISTRIBUTION",
+    "LIMIT_VARIABLE",
+    "Plugin",
+    "PluginHost",
+    "PluginProblem",
+    "blame",
+    "canonical_name",
+    "get_host",
+    "get_registry",
+]

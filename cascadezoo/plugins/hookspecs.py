@@ -1,0 +1,68 @@
+"""The hooks of cascadezoo. A plugin implements any of them in the module its entry point names.
+
+Each hook returns entries and imports nothing heavy, so a plugin is tested with a plain call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from cascadezoo.plugins.registry import (
+    CallbackEntry,
+    CommandEntry,
+    DataEntry,
+    FeatureEntry,
+    LossEntry,
+    MetricEntry,
+    StageEntry,
+    ZooEntry,
+)
+
+__all__ = ["ENTRY_POINT_GROUP", "hookimpl", "hookspec"]
+
+ENTRY_POINT_GROUP = "cascadezoo"
+
+hookspec = pluggy.HookspecMarker("cascadezoo")
+hookimpl = pluggy.HookimplMarker("cascadezoo")
+
+
+@hookspec
+def register_stages() -> Iterable[StageEntry]:  # type: ignore[empty-body]
+    """Stage kinds: generators, upsamplers, refiners, decoders."""
+
+
+@hookspec
+def register_datasets() -> Iterable[DataEntry]:  # type: ignore[empty-body]
+    """Datasets that ``data.source`` of a spec may name."""
+
+
+@hookspec
+def register_losses() -> Iterable[LossEntry]:  # type: ignore[empty-body]
+    """Losses between a stage's estimate and its target, for ``training.losses`` of a spec."""
+
+
+@hookspec
+def register_metrics() -> Iterable[MetricEntry]:  # type: ignore[empty-body]
+    """Metrics that ``evaluation.metrics`` of a spec may name."""
+
+
+@hookspec
+def register_features() -> Iterable[FeatureEntry]:  # type: ignore[empty-body]
+    """Feature extractors that ``evaluation.extractor`` of a spec may name."""
+
+
+@hookspec
+def register_zoos() -> Iterable[ZooEntry]:  # type: ignore[empty-body]
+    """Lists of pretrained models, in the form of ``zoo_manifest.json``."""
+
+
+@hookspec
+def register_commands() -> Iterable[CommandEntry]:  # type: ignore[empty-body]
+    """Commands ``cascadezoo NAME`` besides the built-in ones."""
+
+
+@hookspec
+def register_callbacks() -> Iterable[CallbackEntry]:  # type: ignore[empty-body]
+    """Trackers and the like, that ``training.callbacks`` of a spec may name."""

@@ -1,0 +1,377 @@
+"""What plugins register and how it is looked up. Free of torch: entries hold import strings."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+
+from cascadezoo.errors import LookupFailed, PluginError
+
+__all__ = [
+    "API_LEVEL",
+    "CallbackEntry",
+    "CascadezooDeprecationWarning",
+    "CommandEntry",
+    "DataEntry",
+    "Entry",
+    "FeatureEntry",
+    "LossEntry",
+    "MetricEntry",
+    "Origin",
+    "Registered",
+    "Registry",
+    "Role",
+    "StageEntry",
+    "Table",
+    "ZooEntry",
+    "deprecated",
+]
+
+API_LEVEL = 1
+"""The level of the plugin contract that this cascadezoo speaks.
+
+It rises when a plugin that was right would no longer be: a hook, a public name or a method of the
+contract goes or means something else. What is only added leaves it as it is.
+"""
+
+Role = Literal["generator", "upsampler", "refiner", "decoder"]
+
+_KIND = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\.v[1-9][0-9]*")
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class CascadezooDeprecationWarning(FutureWarning):
+    """Something still works and will not for ever; the text says what to use in its place."""
+
+
+def deprecated(what: str, instead: str, *, stacklevel: int = 2) -> None:
+    """Warn that something is going, and tell the way out.
+
+    Args:
+        what: what is deprecated, e.g. ``stage kind 'wave.v1'``.
+        instead: what to do, e.g. ``use wave.v2``.
+        stacklevel: whose line is told, as of :func:`warnings.warn`: 1 is that of this call.
+    """
+    text = f"{what} is deprecated: {instead}"
+    warnings.warn(text, CascadezooDeprecationWarning, stacklevel=stacklevel + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A name, a one-line summary, and where its config and implementation are imported from.
+
+    Args:
+        name: the registry key, lower case with dashes (``cifar10``).
+        summary: one line for ``list`` commands.
+        config: ``package.module:Class`` of the pydantic config; its module must not import torch.
+        impl: ``package.module:object`` of the implementation, imported when it is used.
+        api: the level of the plugin contract that the entry was written for.
+        deprecated: what to use instead (``use wave.v2``), where this is going; whoever uses it is
+            warned.
+
+    Raises:
+        ValueError: a name or import string that is not of that form.
+    """
+
+    what: ClassVar[str] = "entry"
+
+    name: str
+    summary: str
+    impl: str
+    config: str = "cascadezoo.spec.configs:EmptyConfig"
+    api: int = API_LEVEL
+    deprecated: str | None = None
+
+    def __post_init__(self) -> None:
+        pattern, form = (
+            (_KIND, "name.v1") if isinstance(self, StageEntry) else (_NAME, "lower-case-name")
+        )
+        if not isinstance(self.name, str) or not pattern.fullmatch(self.name):
+            raise ValueError(f"{self.what} name {self.name!r} is not of the form {form!r}")
+        for label, target in (("config", self.config), ("impl", self.impl)):
+            if not isinstance(target, str) or not _TARGET.fullmatch(target):
+                raise ValueError(
+                    f"{self.what} {self.name!r}: {label}={target!r} is not 'package.module:Name'"
+                )
+
+        if self.deprecated is not None and not str(self.deprecated).strip():
+            raise ValueError(f"{self.what} {self.name!r}: deprecated says what to use instead")
+
+    def load_config(self) -> Any:
+        """Import the config class."""
+        return _load(self.config, self)
+
+    def load(self) -> Any:
+        """Import the implementation."""
+        return _load(self.impl, self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEntry(Entry):
+    """A stage kind, ``name.vN``. ``impl`` is a :class:`~cascadezoo.Stage` subclass."""
+
+    what: ClassVar[str] = "stage"
+
+    role: Role
+
+    def __post_init__(self) -> None:
+        super(StageEntry, self).__post_init__()
+        if self.role not in get_args(Role):
+            roles = ", ".join(get_args(Role))
+            raise ValueError(f"stage {self.name!r}: role {self.role!r} is not one of {roles}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataEntry(Entry):
+    """A dataset. ``impl`` is ``load(config, split) -> ImageData``."""
+
+    what: ClassVar[str] = "dataset"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossEntry(Entry):
+    """A loss between a stage's estimate and its target. ``impl`` is ``make(config, shape)``."""
+
+    what: ClassVar[str] = "loss"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureEntry(Entry):
+    """A feature extractor. ``impl`` is ``load(config, device) -> FeatureExtractor``."""
+
+    what: ClassVar[str] = "feature extractor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricEntry(Entry):
+    """A metric of a cascade.
+
+    ``impl`` is ``measure(config, given) -> float | Measured | Mapping[str, Measured]``; a mapping
+    holds several figures by what follows the metric's name.
+
+    Args:
+        takes: what is given: ``features`` of generated and real images,
+            :class:`~cascadezoo.MetricFeatures`; or the ``cascade`` with its images and the data,
+            :class:`~cascadezoo.MetricCascade`.
+        real: how many real images' features are given: ``as-many`` as generated ones, or ``all``
+            of the split.
+        needs_data: whether it looks at real images; one that does not is measured where a model's
+            data are not there.
+        title: what people call it; the name where it is empty.
+        better: which values are better: ``lower`` or ``higher``; None where neither is.
+        scale: what the value is multiplied by where people read it, as 1000 for KID.
+    """
+
+    what: ClassVar[str] = "metric"
+
+    takes: Literal["features", "cascade"] = "features"
+    real: Literal["as-many", "all"] = "as-many"
+    needs_data: bool = True
+    title: str = ""
+    better: Literal["lower", "higher"] | None = None
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super(MetricEntry, self).__post_init__()
+        for label, value, known in (
+            ("takes", self.takes, ("features", "cascade")),
+            ("real", self.real, ("as-many", "all")),
+            ("better", self.better, ("lower", "higher", None)),
+        ):
+            if value not in known:
+                shown = ", ".join(map(repr, known))
+                raise ValueError(f"metric {self.name!r}: {label}={value!r} is not one of {shown}")
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"metric {self.name!r}: scale={self.scale!r} is not above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZooEntry(Entry):
+    """A zoo. ``impl`` is ``load() -> dict`` in the form of ``zoo_manifest.json``."""
+
+    what: ClassVar[str] = "zoo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandEntry(Entry):
+    """A command ``cascadezoo NAME``. ``impl`` is a :class:`click.Command`, imported when called.
+
+    Built-in commands are never replaced. ``summary`` is its line in ``cascadezoo --help``.
+    """
+
+    what: ClassVar[str] = "command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackEntry(Entry):
+    """Something that is told of a training. ``impl(config, run)`` gives a ``Callback``.
+
+    ``run`` is a :class:`~cascadezoo.TrainingRun`.
+    """
+
+    what: ClassVar[str] = "callback"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The distribution that registered an entry, and the entry point that did it."""
+
+    distribution: str
+    version: str
+    plugin: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+
+E = TypeVar("E", bound=Entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered(Generic[E]):
+    """An entry together with where it came from."""
+
+    entry: E
+    origin: Origin
+
+
+@dataclass
+class Table(Generic[E]):
+    """All entries of one sort, by name. Names that two plugins claim belong to neither.
+
+    Args:
+        what: what an entry is called in messages.
+        install_hint: the end of the hint where a name is not known.
+        unusable: installed distributions that may have brought more, and why they did not.
+        rows: the entries by name.
+        contested: the names that several plugins claim, and which do.
+        refused: entries that cannot be used, and what to say of each: what is wrong, and a hint.
+    """
+
+    what: str
+    install_hint: str
+    unusable: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, Registered[E]] = field(default_factory=dict)
+    contested: dict[str, list[Origin]] = field(default_factory=dict)
+    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def add(self, entry: E, origin: Origin) -> str | None:
+        """Register an entry; returns what is wrong when its name is taken."""
+        name = entry.name
+        if name in self.contested:
+            self.contested[name].append(origin)
+        elif name in self.rows:
+            self.contested[name] = [self.rows.pop(name).origin, origin]
+        else:
+            self.rows[name] = Registered(entry, origin)
+            return None
+        return self._contest(name)
+
+    def __iter__(self) -> Iterator[Registered[E]]:
+        return iter(sorted(self.rows.values(), key=lambda row: _natural(row.entry.name)))
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Registered names that match a glob, sorted."""
+        return [r.entry.name for r in self if fnmatch.fnmatchcase(r.entry.name, pattern)]
+
+    def resolve(self, name: str) -> str:
+        """The full name: ``diffusion`` becomes the newest ``diffusion.vN``.
+
+        Raises:
+            LookupFailed: nothing of that name is registered.
+            PluginError: two plugins claim it, or its plugin is for another API level.
+        """
+        if name in self.rows:
+            return name
+        if name in self.contested:
+            raise PluginError(
+                self._contest(name),
+                hint="uninstall one of them, or limit CASCADEZOO_LOAD_PLUGINS to the other",
+            )
+        if name in self.refused:
+            what, hint = self.refused[name]
+            raise PluginError(what, hint=hint)
+        for known in ((*self.rows, *self.contested), (*self.refused,)):
+            versions = [k for k in known if k.rpartition(".v")[0] == name]
+            if versions:
+                return self.resolve(max(versions, key=_natural))
+        raise LookupFailed(f"there is no {self.what} {name!r}", hint=self._nearest(name))
+
+    def get(self, name: str) -> Registered[E]:
+        """The entry of that name, or of its newest version. Warns where it is deprecated.
+
+        Raises:
+            LookupFailed: nothing of that name is registered.
+            PluginError: two plugins claim it, or its plugin is for another API level.
+        """
+        found = self.rows[self.resolve(name)]
+        if found.entry.deprecated is not None:
+            deprecated(f"{self.what} {found.entry.name!r}", found.entry.deprecated)
+        return found
+
+    def _contest(self, name: str) -> str:
+        origins = " and ".join(f"{o.distribution} {o.version}" for o in self.contested[name])
+        return f"{self.what} {name!r} is claimed by {origins}; neither is used"
+
+    def _nearest(self, name: str) -> str:
+        stem = name.rpartition(".v")[0] or name
+        other = [k for k in self.rows if k.rpartition(".v")[0] == stem]
+        close = other or difflib.get_close_matches(name, list(self.rows), n=3, cutoff=0.6)
+        if not close:
+            stems = {k.rpartition(".v")[0] or k: k for k in self.rows}
+            found = difflib.get_close_matches(stem, list(stems), n=3, cutoff=0.6)
+            close = [stems[s] for s in found]
+        guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+        if self.unusable and not other:
+            rows = "; ".join(f"{name} {why}" for name, why in sorted(self.unusable.items()))
+            return f"{guess}It may come from what is installed and not in use: {rows}"
+        return f"{guess}{self.install_hint}"
+
+
+_INSTALL = "If a plugin brings it, install that: pip install DISTRIBUTION"
+
+
+class Registry:
+    """Everything that the installed plugins register, one :class:`Table` a sort."""
+
+    def __init__(self) -> None:
+        self.unusable: dict[str, str] = {}
+        self.stages: Table[StageEntry] = self._table("stage kind", "; cascadezoo stages list")
+        self.datasets: Table[DataEntry] = self._table("dataset")
+        self.losses: Table[LossEntry] = self._table("loss")
+        self.metrics: Table[MetricEntry] = self._table("metric")
+        self.features: Table[FeatureEntry] = self._table("feature extractor")
+        self.zoos: Table[ZooEntry] = self._table("zoo")
+        self.commands: Table[CommandEntry] = self._table("command")
+        self.callbacks: Table[CallbackEntry] = self._table("callback")
+
+    def tables(self) -> list[Table[Any]]:
+        """All tables."""
+        return [table for table in vars(self).values() if isinstance(table, Table)]
+
+    def _table(self, what: str, more: str = "") -> Table[Any]:
+        return Table(what, f"{_INSTALL}{more}", self.unusable)
+
+
+def _natural(name: str) -> tuple[str, int]:
+    stem, _, version = name.rpartition(".v")
+    return (stem, int(version)) if stem and version.isdecimal() else (name, 0)
+
+
+def _load(target: str, entry: Entry) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise PluginError(
+            f"{entry.what} {entry.name!r} cannot be imported from {target}: "
+            f"{type(error).__name__}: {error}",
+            hint="cascadezoo plugins list shows which plugin brings it; upgrade or uninstall it",
+        ) from error

@@ -1,0 +1,206 @@
+"""What stages have in common that remove noise step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cascadezoo.diffusion.losses import (
+    VLB_WEIGHT,
+    min_snr_weights,
+    posterior_table,
+    vlb_term,
+)
+from cascadezoo.diffusion.process import (
+    add_noise,
+    continuous_rates,
+    noise_table,
+    prediction_target,
+    rates_at,
+    x0_from_prediction,
+)
+from cascadezoo.diffusion.samplers import (
+    SAMPLERS,
+    Denoised,
+    Level,
+    SamplerOptions,
+    final,
+    reverse_path,
+)
+from cascadezoo.diffusion.schedules import spaced_timesteps
+from cascadezoo.errors import SampleError
+from cascadezoo.stages.base import (
+    SampleRequest,
+    StageGeometry,
+    StageInputs,
+    StageOutput,
+    TrainContext,
+)
+from cascadezoo.stages.conditional_stage import ConditionalStage
+from cascadezoo.stages.process_config import DiffusionProcessConfig, ProcessConfig
+from cascadezoo.stages.request_options import bounded, chosen_sampler, chosen_steps, share
+
+__all__ = ["DenoisingStage"]
+
+# A time embedding wants neighbours about 1 apart; noise levels lie in [0, 1].
+LEVEL_SCALE = 1000.0
+
+
+class DenoisingStage(ConditionalStage):
+    """Base of stages of denoising diffusion (Ho et al. 2020). A subclass sets ``network``."""
+
+    sampling_options: ClassVar[frozenset[str]] = ConditionalStage.sampling_options | {"eta"}
+    config: ProcessConfig  # type: ignore[assignment]
+    rates: Tensor
+    """Alpha and sigma of each timestep, [T, 2]."""
+    kept: Tensor
+    """The signal's variance at each timestep, [T]."""
+    posterior: Tensor
+    """What the bound needs to know of each timestep, [T, 4]."""
+
+    def __init__(self, config: ProcessConfig, geometry: StageGeometry) -> None:
+        super().__init__(config, geometry)
+        self.signal = config.signal()
+        more = config if isinstance(config, DiffusionProcessConfig) else None
+        self.loss = "simple" if more is None else more.loss
+        self.snr_gamma = 5.0 if more is None else more.snr_gamma
+        self.continuous = more is not None and more.noise_conditioning == "continuous"
+        self.register_buffer("rates", noise_table(self.signal), persistent=False)
+        kept = torch.tensor(self.signal, dtype=torch.float32, device="cpu")
+        self.register_buffer("kept", kept, persistent=False)
+        self.register_buffer("posterior", posterior_table(self.signal), persistent=False)
+
+    # --- training
+
+    def preprocess(
+        self, target: Tensor, upstream: Tensor | None, context: TrainContext
+    ) -> StageInputs:
+        """Draw times and noise, mix the noise in, drop labels."""
+        count, draw = target.shape[0], context.draw
+        if self.continuous:
+            position = draw.rand(count) * self.config.timesteps
+            alpha, sigma, level = continuous_rates(self.kept, position)
+            times = level * LEVEL_SCALE
+        else:
+            times = draw.randint(0, self.config.timesteps, count)
+            alpha, sigma = rates_at(self.rates, times)
+        noise = draw.randn(*target.shape)
+        return StageInputs(
+            target=target,
+            upstream=upstream,
+            labels=self.training_labels(context),
+            noise=noise,
+            times=times,
+            noisy=add_noise(target, noise, alpha, sigma),
+            extra={"alpha": alpha, "sigma": sigma, **self.training_conditions(upstream, context)},
+        )
+
+    def forward(self, inputs: StageInputs) -> StageOutput:
+        """The squared error of the prediction, and the clean image that it implies."""
+        noise, times, noisy = inputs.noise, inputs.times, inputs.noisy
+        if noise is None or times is None or noisy is None:
+            raise TypeError(f"{type(self).__name__} takes the inputs that its preprocess makes")
+        alpha, sigma = inputs.extra["alpha"], inputs.extra["sigma"]
+        output, spread = self._split(self.predict(inputs, times))
+        wanted = prediction_target(self.config.prediction, inputs.target, noise, alpha, sigma)
+        errors = (output - wanted).square().flatten(1).mean(1)
+        if self.loss == "min-snr":
+            weights = min_snr_weights(alpha, sigma, self.config.prediction, self.snr_gamma)
+            losses = {"mse": (weights.flatten() * errors).mean()}
+        else:
+            losses = {"mse": errors.mean()}
+        x0 = x0_from_prediction(self.config.prediction, noisy, output, alpha, sigma)
+        estimate = self._clipped(x0)
+        if spread is not None:
+            bound = vlb_term(inputs.target, noisy, estimate, spread, self.posterior, times)
+            # The bound is a sum over timesteps, of which one is drawn (eq. 16).
+            losses["vlb"] = VLB_WEIGHT * self.config.timesteps * bound.mean()
+        return StageOutput(estimate, dict(losses))
+
+    # --- sampling
+
+    def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
+        """Remove noise from noise until images are left, [N, C, out_size, out_size].
+
+        Heeds the options ``eta`` (of the ddim sampler), ``guidance_interval``, ``negative_label``
+        and ``stop``: the signal's variance at which to stop, with an image that has noise left.
+
+        Raises:
+            SampleError: steps, sampler, eta, labels or guidance that this model cannot serve.
+        """
+        config, shape = self.config, self.geometry.output
+        name = chosen_sampler(request.sampler, config.sampler, SAMPLERS)
+        options = SamplerOptions(self._eta(request, name), config.step_variance())
+        stop = request.options.get("stop", 1.0)
+        path = self._path(request.steps, stop)
+        predict = self.predictor(request, self.sampling_conditions(upstream, request))
+
+        def denoise(x: Tensor, level: Level) -> Denoised:
+            output, spread = self._split(predict(x, level.time, level.level))
+            x0 = x0_from_prediction(config.prediction, x, output, level.alpha, level.sigma)
+            return Denoised(self._clipped(x0), spread)
+
+        start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
+        states = SAMPLERS[name].run(denoise, start, path, request.draw, options)
+        image = final(states, request.watch)
+        return image if stop < 1 else bounded(image, shape)
+
+    def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
+        """The forwards of all steps, for a labelled image where there are any."""
+        levels = [level.level for level in self._path(steps, 1.0)[:-1]]
+        evaluated = SAMPLERS[self.config.sampler].evaluations(len(levels))
+        return self.forwards(levels, evaluated, guidance)
+
+    def _path(self, asked: int | None, stop: float) -> Sequence[Level]:
+        timesteps = self.config.timesteps
+        most = None if self.continuous else timesteps
+        steps = chosen_steps(asked, self.config.steps or timesteps, most)
+        try:
+            if not self.continuous:
+                visited = spaced_timesteps(timesteps, steps, self.config.spacing)
+                return reverse_path(self.signal, visited, stop)
+            signal = _interpolated(self.signal, steps)
+            path = reverse_path(signal, range(steps - 1, -1, -1), stop)
+        except ValueError:
+            raise SampleError(
+                "sampling cannot stop where it starts: that much noise is asked for",
+                hint="take a smaller s, or more steps",
+            ) from None
+        return [dataclasses.replace(at, time=at.level * LEVEL_SCALE) for at in path]
+
+    def _split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The prediction, and what the network puts out for the variances."""
+        if self.loss != "hybrid":
+            return output, None
+        prediction, spread = output.chunk(2, dim=1)
+        return prediction, spread
+
+    def _clipped(self, x0: Tensor) -> Tensor:
+        return bounded(x0, self.geometry.output) if self.config.clip_x0 else x0
+
+    def _eta(self, request: SampleRequest, sampler: str) -> float:
+        eta = share(request.options, "eta", "0 adds no noise, 1 as much as ddpm")
+        if eta is None:
+            return self.config.eta
+        if sampler != "ddim":
+            raise SampleError(
+                f"eta was given, but the sampler is {sampler}",
+                hint="add sampler ddim, or leave eta out",
+            )
+        return eta
+
+
+def _interpolated(signal: Sequence[float], steps: int) -> list[float]:
+    """The signal's variance at ``steps`` even places, the last timestep among them."""
+    before = [1.0, *signal]
+    rows = []
+    for step in range(1, steps + 1):
+        place = step * len(signal) / steps
+        index = min(int(place), len(signal) - 1)
+        share_of_next = place - index
+        rows.append(before[index] + share_of_next * (before[index + 1] - before[index]))
+    return rows

@@ -1,0 +1,122 @@
+"""What stages have in common that follow a learned velocity from noise to an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from cascadezoo.diffusion.flow import (
+    SOLVERS,
+    data_from_velocity,
+    even_times,
+    interpolate,
+    level_at,
+    logit_normal_times,
+    preserved,
+    time_of,
+    uniform_times,
+    velocity_target,
+)
+from cascadezoo.diffusion.samplers import final
+from cascadezoo.diffusion.schedules import level_of
+from cascadezoo.errors import SampleError
+from cascadezoo.stages.base import SampleRequest, StageInputs, StageOutput, TrainContext
+from cascadezoo.stages.conditional_stage import ConditionalStage
+from cascadezoo.stages.flow.config import FlowFields
+from cascadezoo.stages.request_options import bounded, chosen_sampler, chosen_steps
+
+__all__ = ["FlowStage"]
+
+# The U-Net's time embedding wants neighbours about 1 apart; times lie in [0, 1].
+TIME_SCALE = 1000.0
+
+
+class FlowStage(ConditionalStage):
+    """Base of stages of rectified flow (Liu et al. 2023). A subclass sets ``network``.
+
+    Time 0 is data, 1 is noise, the network predicts dx/dt.
+    """
+
+    config: FlowFields
+
+    # --- training
+
+    def preprocess(
+        self, target: Tensor, upstream: Tensor | None, context: TrainContext
+    ) -> StageInputs:
+        """Draw noise and times, mix the noise in, drop labels."""
+        count = target.shape[0]
+        uniform = self.config.time_sampling == "uniform"
+        times = (uniform_times if uniform else logit_normal_times)(context.draw, count)
+        noise = context.draw.randn(*target.shape) if context.noise is None else context.noise
+        return StageInputs(
+            target=target,
+            upstream=upstream,
+            labels=self.training_labels(context),
+            noise=noise,
+            times=times,
+            noisy=interpolate(target, noise, times),
+            extra=self.training_conditions(upstream, context),
+        )
+
+    def forward(self, inputs: StageInputs) -> StageOutput:
+        """The squared error of the velocity, and the image where the straight path starts."""
+        noise, times, noisy = inputs.noise, inputs.times, inputs.noisy
+        if noise is None or times is None or noisy is None:
+            raise TypeError(f"{type(self).__name__} takes the inputs that its preprocess makes")
+        velocity = self.predict(inputs, times * TIME_SCALE)
+        loss = F.mse_loss(velocity, velocity_target(inputs.target, noise))
+        estimate = bounded(data_from_velocity(noisy, velocity, times), self.geometry.output)
+        return StageOutput(estimate, {"velocity": loss})
+
+    # --- sampling
+
+    def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
+        """Integrate the velocity from noise to images, [N, C, out_size, out_size].
+
+        Heeds the options ``guidance_interval``, ``negative_label`` and ``stop``: the signal's
+        variance at which to stop, with an image that has noise left, of variance-preserving rates.
+
+        Raises:
+            SampleError: steps, sampler, labels or guidance that this model cannot serve.
+        """
+        shape = self.geometry.output
+        start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
+        return self._integrate(start, upstream, request)
+
+    def make_pairs(self, noise: Tensor, request: SampleRequest) -> Tensor:
+        """The images that sampling makes of given noise [N, C, out_size, out_size]."""
+        return self._integrate(noise, None, request)
+
+    def _integrate(self, start: Tensor, upstream: Tensor | None, request: SampleRequest) -> Tensor:
+        solver = SOLVERS[chosen_sampler(request.sampler, self.config.sampler, SOLVERS)]
+        end = self._end(request)
+        times = self._times(request.steps, end)
+        predict = self.predictor(request, self.sampling_conditions(upstream, request))
+
+        def velocity(x: Tensor, time: float) -> Tensor:
+            return predict(x, time * TIME_SCALE, level_at(time))
+
+        image = final(solver.run(velocity, start, times), request.watch)
+        return preserved(image, end) if end > 0 else bounded(image, self.geometry.output)
+
+    def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
+        """The forwards of all steps, for a labelled image where there are any."""
+        levels = [level_at(time) for time in self._times(steps)[:-1]]
+        evaluated = SOLVERS[self.config.sampler].evaluations(len(levels))
+        return self.forwards(levels, evaluated, guidance)
+
+    def _times(self, asked: int | None, end: float = 0.0) -> Sequence[float]:
+        return even_times(chosen_steps(asked, self.config.steps), end)
+
+    def _end(self, request: SampleRequest) -> float:
+        stop = request.options.get("stop", 1.0)
+        end = 0.0 if stop >= 1 else time_of(level_of(stop))
+        if end >= 1:
+            raise SampleError(
+                "sampling cannot stop where it starts: that much noise is asked for",
+                hint="take a smaller s",
+            )
+        return end

@@ -1,0 +1,198 @@
+"""Config fields of denoising diffusion: schedule, prediction, loss, sampling. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from cascadezoo.diffusion.schedules import (
+    Spacing,
+    alphas_cumprod,
+    cosine_betas,
+    linear_betas,
+    rescale_zero_terminal_snr,
+    terminal_signal_variance,
+)
+from cascadezoo.spec.configs import ConfigProblem, ImageShape, StageConfig
+
+__all__ = ["DiffusionProcessConfig", "ProcessConfig"]
+
+Variance = Literal["small", "large", "learned"]
+Beta = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+# Below this, alpha and what is divided by it leave the range of float32.
+FAINTEST_SIGNAL = 1e-20
+
+# Above this, a last step is far enough from pure noise that samples show it.
+PURE_NOISE = 0.01
+
+
+class ProcessConfig(StageConfig):
+    """Fields of a stage that removes noise step by step (Ho et al. 2020)."""
+
+    stops: ClassVar[bool] = True
+
+    timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
+    """T, the number of steps of the forward process."""
+
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the noise grows: betas from `beta_start` to `beta_end` (Ho et al. 2020), or a squared
+    cosine (Nichol & Dhariwal 2021), which needs no end points."""
+
+    beta_start: Beta = 1e-4
+    """The first beta of the linear schedule."""
+
+    beta_end: Beta = 0.02
+    """The last beta of the linear schedule. 0.02 is meant for 1000 timesteps."""
+
+    zero_terminal_snr: bool = False
+    """Rescale the schedule so that its last timestep is pure noise (Lin et al. 2024)."""
+
+    prediction: Literal["eps", "x0", "v"] = "eps"
+    """What the network predicts: the noise, the clean image, or the velocity."""
+
+    clip_x0: bool = True
+    """Limit each estimate of the clean image to [-1, 1]; never done to latents."""
+
+    sampler: Literal["ddpm", "ddim", "dpmpp-2m", "heun"] = "ddpm"
+    """Ancestral sampling (Ho et al. 2020), implicit sampling (Song et al. 2021), DPM-Solver++(2M)
+    (Lu et al. 2022), or Heun's method (Karras et al. 2022), which evaluates the network twice a
+    step. Any of them can be asked for in sampling too."""
+
+    steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Steps of sampling, at most `timesteps`; None takes all."""
+
+    spacing: Spacing = "trailing"
+    """Which timesteps sampling visits: from the last (trailing), to the first (leading), or both
+    ends (linspace)."""
+
+    eta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Noise of the ddim sampler's steps, from none to as much as ddpm's."""
+
+    @field_validator("beta_end")
+    @classmethod
+    def _rises_and_lasts(cls, end: float, info: ValidationInfo) -> float:
+        start, timesteps = info.data.get("beta_start"), info.data.get("timesteps")
+        if start is not None and start >= end:
+            raise ValueError(f"is {end:g}, which is not above beta_start, {start:g}")
+        if start is None or timesteps is None or info.data.get("schedule") != "linear":
+            return end
+        if terminal_signal_variance(linear_betas(timesteps, start, end)) < FAINTEST_SIGNAL:
+            raise ValueError(
+                f"is {end:g}, under which nothing of the image is left long before the last of "
+                f"{timesteps} timesteps; lower it, or take fewer timesteps"
+            )
+        return end
+
+    @field_validator("prediction")
+    @classmethod
+    def _can_be_converted(cls, prediction: str, info: ValidationInfo) -> str:
+        if prediction == "eps" and info.data.get("zero_terminal_snr"):
+            raise ValueError(
+                "is eps, which tells nothing of the image where the signal is zero, as it is at "
+                "the last timestep under zero_terminal_snr; predict v or x0"
+            )
+        return prediction
+
+    @field_validator("steps")
+    @classmethod
+    def _are_there(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        timesteps = info.data.get("timesteps")
+        if steps is not None and timesteps is not None and steps > timesteps:
+            raise ValueError(f"is {steps}, but there are only {timesteps} timesteps")
+        return steps
+
+    def step_variance(self) -> Variance:
+        """The variance of the ddpm sampler's steps."""
+        return "small"
+
+    def betas(self) -> list[float]:
+        """The noise schedule, one beta a timestep, float64."""
+        if self.schedule == "linear":
+            betas = linear_betas(self.timesteps, self.beta_start, self.beta_end)
+        else:
+            betas = cosine_betas(self.timesteps)
+        return rescale_zero_terminal_snr(betas) if self.zero_terminal_snr else betas
+
+    def signal(self) -> list[float]:
+        """The variance that the image keeps at each timestep, float64."""
+        return alphas_cumprod(self.betas())
+
+    def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
+        """Warn of a schedule whose last timestep is far from pure noise."""
+        yield from super().advice(output, num_classes)
+        left = self.signal()[-1]
+        if left > PURE_NOISE:
+            yield (
+                f"the last of {self.timesteps} steps still keeps {100 * left:.2g} % of the "
+                "signal's variance, so sampling from pure noise does not match training; set "
+                "zero_terminal_snr with prediction v (see paper-baseline-fixed)"
+            )
+
+
+class DiffusionProcessConfig(ProcessConfig):
+    """Fields of a diffusion whose network may learn variances or be told continuous noise."""
+
+    loss: Literal["simple", "min-snr", "hybrid"] = "simple"
+    """The plain squared error (Ho et al. 2020), the same weighted by the signal-to-noise ratio up
+    to `snr_gamma` (Hang et al. 2023), or with a part of the variational bound, by which the
+    network learns the variance of each step too (Nichol & Dhariwal 2021)."""
+
+    snr_gamma: Annotated[float, Field(gt=0.0, le=1e6)] = 5.0
+    """`min-snr`: where the weight stops to grow."""
+
+    noise_conditioning: Literal["timestep", "continuous"] = "timestep"
+    """What the network is told: the number of the timestep, or the noise level, drawn between
+    timesteps too (Saharia et al. 2021; Chen et al. 2021), which lets sampling take any steps."""
+
+    steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Steps of sampling; None takes all. At most `timesteps`, unless `noise_conditioning` is
+    continuous."""
+
+    variance: Variance | None = None
+    """Variance of the ddpm sampler's steps: the posterior's, beta, or what the network learned;
+    None takes the learned one where the loss is hybrid, else the posterior's."""
+
+    @field_validator("steps")
+    @classmethod
+    def _are_there(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        return steps  # continuous noise takes any; fit() looks at it
+
+    @field_validator("noise_conditioning")
+    @classmethod
+    def _goes_with_the_loss(cls, conditioning: str, info: ValidationInfo) -> str:
+        if conditioning == "continuous" and info.data.get("loss") == "hybrid":
+            raise ValueError(
+                "is continuous, but the hybrid loss needs numbered timesteps; "
+                "take the simple or min-snr loss"
+            )
+        return conditioning
+
+    @field_validator("variance")
+    @classmethod
+    def _is_learned(cls, variance: str | None, info: ValidationInfo) -> str | None:
+        if variance == "learned" and info.data.get("loss", "hybrid") != "hybrid":
+            raise ValueError("is learned, which only the hybrid loss teaches; set loss to hybrid")
+        return variance
+
+    def step_variance(self) -> Variance:
+        """The variance of the ddpm sampler's steps."""
+        return self.variance or ("learned" if self.loss == "hybrid" else "small")
+
+    def fit(self, output: ImageShape) -> Self:
+        """Fill ``variance`` in, and check that there are as many timesteps as steps.
+
+        Raises:
+            ConfigProblem: more steps than timesteps; a hybrid loss on latents.
+        """
+        if self.loss == "hybrid" and output.latent:
+            raise ConfigProblem(
+                "loss", "is hybrid, whose bound is of pixels with 256 values; latents have none"
+            )
+        if self.noise_conditioning == "timestep" and (self.steps or 1) > self.timesteps:
+            raise ConfigProblem(
+                "steps", f"is {self.steps}, but there are only {self.timesteps} timesteps"
+            )
+        return super().fit(output).model_copy(update={"variance": self.step_variance()})

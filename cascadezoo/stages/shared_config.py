@@ -1,0 +1,214 @@
+"""Config fields that several stages share. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from cascadezoo.nn.sizes import unet_resolutions
+from cascadezoo.spec.configs import (
+    ConfigProblem,
+    GeneratorConfig,
+    ImageShape,
+    Probability,
+    StageConfig,
+    UpsamplerConfig,
+    Width,
+)
+
+__all__ = [
+    "ConditionalConfig",
+    "ConditionalGeneratorConfig",
+    "Count",
+    "Dropout",
+    "Guidance",
+    "ResidualScale",
+    "SuperResolutionConfig",
+    "UNetConfig",
+]
+
+Count = Annotated[int, Field(ge=1, le=256)]
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+Guidance = Annotated[float, Field(ge=0.0, le=1000.0)]
+ResidualScale = Annotated[float, Field(gt=0.0, le=100.0)]
+
+
+class ConditionalConfig(StageConfig):
+    """Fields of a stage that makes an image of a label, where the data have labels."""
+
+    conditional: bool = True
+    """Whether labels are used where the data have them."""
+
+    label_drop: Probability = 0.1
+    """Share of the training images whose label is hidden, so that guidance has an unconditional
+    prediction to start from."""
+
+    guidance: Guidance = 1.0
+    """Scale of classifier-free guidance in sampling: 1 is none, 0 ignores the label, more follows
+    it more closely at the cost of variety. Has no effect on data without labels."""
+
+    guidance_interval: Annotated[list[Probability], Field(min_length=2, max_length=2)] = [0.0, 1.0]
+    """Lowest and highest noise level at which guidance acts (Kynkaanniemi et al. 2024): 0 is the
+    clean image, 1 is pure noise. Outside, the plain conditional prediction is taken."""
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _rises(cls, interval: list[float]) -> list[float]:
+        if interval[0] >= interval[1]:
+            raise ValueError(f"is {interval}, whose first level is not below its second")
+        return interval
+
+    def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
+        """Warn of guidance that starts from a prediction that is never trained."""
+        yield from super().advice(output, num_classes)
+        labelled = self.conditional and num_classes is not None
+        if labelled and self.guidance != 1 and self.label_drop == 0:
+            yield (
+                f"guidance is {self.guidance:g} but label_drop is 0: the unconditional prediction "
+                "that guidance starts from is never trained; set label_drop to 0.1 or guidance to 1"
+            )
+
+
+class ConditionalGeneratorConfig(ConditionalConfig, GeneratorConfig):
+    """Base config of a generator that draws an image of a label, where the data have labels."""
+
+
+class UNetConfig(StageConfig):
+    """Fields of a stage on a U-Net."""
+
+    widths: ClassVar[tuple[str, ...]] = ("channels",)
+
+    channels: Width = 32
+    """Width of the U-Net's first level."""
+
+    multipliers: Annotated[
+        list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1, max_length=8)
+    ] = [1, 2, 2]
+    """Width of each level as a multiple of `channels`; each but the first halves the resolution."""
+
+    blocks: Count = 1
+    """Residual blocks per level, on the way down and on the way up."""
+
+    attention: list[Annotated[int, Field(ge=1)]] = []
+    """Resolutions (height of a level in pixels) with self-attention after each residual block."""
+
+    middle_attention: bool = False
+    """Self-attention at the lowest resolution, between down and up."""
+
+    heads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Attention heads; None takes one for every 32 channels."""
+
+    dense_skips: bool = False
+    """Pass every image of the way down across, as Ho et al. 2020 have it, not the blocks' alone."""
+
+    scale_shift: bool = True
+    """Time and label scale and shift a block's second norm (Dhariwal & Nichol 2021); otherwise they
+    are added before it (Ho et al. 2020)."""
+
+    dropout: Dropout = 0.0
+    """Dropout in every residual block."""
+
+    label_conditioning: Literal["embedding", "concat", "cross-attention"] = "embedding"
+    """How the network is told the label: added to the time's embedding, as further channels of
+    the input, or by cross-attention where there is attention."""
+
+    def fit(self, output: ImageShape) -> Self:
+        """Check that the resolutions with attention are there.
+
+        Raises:
+            ConfigProblem: ``attention`` names a resolution that no level has; ``heads`` do not
+                divide the channels of one that has attention.
+        """
+        fitted = super().fit(output)
+        known = unet_resolutions(output.size, len(self.multipliers))
+        for resolution in self.attention:
+            if resolution not in known:
+                levels = ", ".join(map(str, known))
+                raise ConfigProblem(
+                    "attention", f"names {resolution}, but the levels of the U-Net are at {levels}"
+                )
+        self._check_heads(known)
+        return fitted
+
+    def width_step(self, field: str) -> int:
+        """Channels that heads are asked for are a multiple of them."""
+        return self.heads or 1
+
+    def _check_heads(self, resolutions: list[int]) -> None:
+        if self.heads is None:
+            return
+        levels = zip(resolutions, self.multipliers, strict=True)
+        attending = [m for resolution, m in levels if resolution in self.attention]
+        if self.middle_attention or self.label_conditioning == "cross-attention":
+            attending.append(self.multipliers[-1])
+        for width in (self.channels * multiplier for multiplier in attending):
+            if width % self.heads:
+                raise ConfigProblem(
+                    "heads", f"is {self.heads}, which does not divide the {width} channels there"
+                )
+
+
+class SuperResolutionConfig(ConditionalConfig, UpsamplerConfig):
+    """Fields of an upsampler that is conditioned on the enlarged upstream image (CDM)."""
+
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bilinear"
+    """How the upstream image is enlarged before the network is given it."""
+
+    augmentation: Literal["none", "gaussian", "blur"] = "gaussian"
+    """Conditioning augmentation (Ho et al. 2021): noise of a random level, of which the network
+    is told, or a blur of half the examples (3x3 kernel, sigma between 0.4 and 0.6)."""
+
+    s_max: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """`gaussian`: the largest noise level that is trained. Levels go from 0, clean, to 1, pure
+    noise: the signal's rate is cos(pi / 2 * s), the noise's sin(pi / 2 * s)."""
+
+    s: Probability = 0.0
+    """`gaussian`: the noise level in sampling, at most `s_max`; found by `cascadezoo tune`."""
+
+    truncated: bool = False
+    """`gaussian`: let the stage before stop its sampling at `s`, and not add noise to its image."""
+
+    @field_validator("s")
+    @classmethod
+    def _was_trained(cls, s: float, info: ValidationInfo) -> float:
+        if info.data.get("augmentation") != "gaussian" and s > 0:
+            raise ValueError(
+                f"is {s:g}, but only the gaussian augmentation trains noise levels above 0"
+            )
+        most = info.data.get("s_max", 1.0)
+        if s > most:
+            raise ValueError(f"is {s:g}, which is outside of the trained range, 0 to {most:g}")
+        return s
+
+    @field_validator("truncated")
+    @classmethod
+    def _has_levels(cls, truncated: bool, info: ValidationInfo) -> bool:
+        if truncated and info.data.get("augmentation") != "gaussian":
+            raise ValueError("is set, but there is no gaussian augmentation to stop for")
+        return truncated
+
+    def fit(self, output: ImageShape) -> Self:
+        """Check that the upstream image can be blurred where that is asked for.
+
+        Raises:
+            ConfigProblem: it has a single pixel.
+        """
+        if self.augmentation == "blur" and output.size < 2 * self.factor:
+            raise ConfigProblem("augmentation", "is blur, but the upstream image is a single pixel")
+        return super().fit(output)
+
+    def check_upstream(self, upstream: StageConfig) -> None:
+        """See that the stage before can stop where truncated sampling asks it to.
+
+        Raises:
+            ConfigProblem: it cannot.
+        """
+        super().check_upstream(upstream)
+        if self.truncated and not upstream.stops:
+            raise ConfigProblem(
+                "truncated",
+                "is set, but the stage before cannot stop at a noise level; it must be a diffusion "
+                "or flow, or leave truncated out",
+            )

@@ -1,0 +1,115 @@
+"""What upsamplers have in common that are conditioned on the enlarged upstream image."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cascadezoo.diffusion.augmentation import blur_augmentation, gaussian_augmentation
+from cascadezoo.diffusion.schedules import signal_of
+from cascadezoo.errors import SampleError
+from cascadezoo.nn.upsample import enlarge
+from cascadezoo.stages.base import SampleRequest, TrainContext
+from cascadezoo.stages.conditional_stage import ConditionalStage
+from cascadezoo.stages.request_options import share
+from cascadezoo.stages.shared_config import SuperResolutionConfig
+
+__all__ = ["SuperResolution"]
+
+
+class SuperResolution(ConditionalStage):
+    """Conditioning on the upstream image, with the augmentations of CDM (Ho et al. 2021).
+
+    To be named before the class that trains and samples, in a subclass's bases.
+    """
+
+    sampling_options: ClassVar[frozenset[str]] = frozenset({"s", "truncated"})
+    config: SuperResolutionConfig
+
+    @property
+    def levels(self) -> int:
+        """How many noise levels of conditions the network is told."""
+        return int(self.config.augmentation == "gaussian")
+
+    def training_conditions(
+        self, upstream: Tensor | None, context: TrainContext
+    ) -> dict[str, Tensor]:
+        """The augmented and enlarged upstream image, and its noise level (CDM, section 4)."""
+        image, draw = _given(self, upstream), context.draw
+        if self.config.augmentation == "gaussian":
+            level = draw.rand(len(image)) * self.config.s_max
+            image = gaussian_augmentation(image, draw.randn(*image.shape), level)
+            return {"condition": self.enlarged(image), "level": level}
+        if self.config.augmentation == "blur":
+            image = blur_augmentation(image, draw.rand(len(image), 2))
+        return {"condition": self.enlarged(image)}
+
+    def sampling_conditions(
+        self, upstream: Tensor | None, request: SampleRequest
+    ) -> tuple[Tensor, ...]:
+        """The enlarged upstream image; noised to ``s`` unless it came so.
+
+        Raises:
+            SampleError: ``s`` or ``truncated`` cannot be served.
+        """
+        image = _given(self, upstream).float()
+        s, truncated = self._s(request), self._truncated(request)
+        if not self.levels:
+            return (self.enlarged(image),)
+        level = torch.full((len(image),), s, device=image.device)
+        if s > 0 and not truncated:
+            noise = request.draw.randn(*image.shape)
+            image = gaussian_augmentation(image, noise, level)
+        return self.enlarged(image), level
+
+    def upstream_request(self, request: SampleRequest) -> SampleRequest:
+        """Where sampling is truncated, the stage before shall stop at ``s``."""
+        s = self._s(request)
+        if not self._truncated(request) or s == 0:
+            return request
+        options = {**request.options, "stop": signal_of(s)}
+        return dataclasses.replace(request, options=options)
+
+    def enlarged(self, image: Tensor) -> Tensor:
+        """The upstream image at ``out_size``."""
+        return enlarge(image, self.out_size, self.config.interpolation)
+
+    def _s(self, request: SampleRequest) -> float:
+        s = share(request.options, "s", "0 adds no noise to the upstream image")
+        if s is None:
+            return self.config.s
+        if not self.levels:
+            raise SampleError(
+                f"s was given, but the model was trained with {self.config.augmentation!r} as its "
+                "conditioning augmentation",
+                hint="leave s out; only the gaussian augmentation has noise levels",
+            )
+        if s > self.config.s_max:
+            raise SampleError(
+                f"s is {s:g}, which is outside of the trained range",
+                hint=f"give 0 to {self.config.s_max:g}",
+            )
+        return s
+
+    def _truncated(self, request: SampleRequest) -> bool:
+        asked: Any = request.options.get("truncated")
+        if asked is None:
+            return self.config.truncated
+        if not isinstance(asked, bool):
+            raise SampleError(f"truncated is true or false, not {asked!r}")
+        if asked and not self.levels:
+            raise SampleError(
+                "truncated sampling was asked for, but the model was trained without the gaussian "
+                "conditioning augmentation",
+                hint="leave truncated out",
+            )
+        return asked
+
+
+def _given(stage: ConditionalStage, upstream: Tensor | None) -> Tensor:
+    if upstream is None:
+        raise TypeError(f"{type(stage).__name__} needs an upstream image")
+    return upstream

@@ -1,0 +1,49 @@
+"""The U-Net that a config describes."""
+
+from __future__ import annotations
+
+from cascadezoo.nn.unet import UNet
+from cascadezoo.stages.base import StageGeometry
+from cascadezoo.stages.shared_config import UNetConfig
+
+__all__ = ["make_unet"]
+
+
+def make_unet(
+    config: UNetConfig,
+    geometry: StageGeometry,
+    num_classes: int | None,
+    *,
+    learned: bool = False,
+    condition: int = 0,
+    levels: int = 0,
+) -> UNet:
+    """Build the network of a stage.
+
+    Args:
+        config: its fields.
+        geometry: the place of the stage.
+        num_classes: labels that the network is told; None for none.
+        learned: whether it puts out a variance for each value, too.
+        condition: channels of a further image that it is conditioned on.
+        levels: how many further noise levels it is told.
+    """
+    image = geometry.output.channels
+    return UNet(
+        image,
+        2 * image if learned else image,
+        size=geometry.output.size,
+        channels=config.channels,
+        multipliers=config.multipliers,
+        blocks=config.blocks,
+        dense_skips=config.dense_skips,
+        attention=config.attention,
+        middle_attention=config.middle_attention,
+        heads=config.heads,
+        scale_shift=config.scale_shift,
+        dropout=config.dropout,
+        num_classes=num_classes,
+        label_conditioning=config.label_conditioning,
+        condition=condition,
+        levels=levels,
+    )

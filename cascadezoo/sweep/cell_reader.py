@@ -1,0 +1,132 @@
+"""What a cell's run folder tells: its figures, its times, its course. Free of torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cascadezoo.build.run_folder import RunFolder
+from cascadezoo.errors import RunFolderError
+from cascadezoo.model_folder.layout import METRICS
+from cascadezoo.report.course import read_events
+from cascadezoo.sweep.cells import Cell
+from cascadezoo.sweep.results import CellResult, CoursePoint, StageRow, State
+
+__all__ = ["is_done", "read_cell"]
+
+
+def is_done(run: RunFolder, cell: Cell) -> bool:
+    """Whether a run folder holds the finished build of a cell, figures and all.
+
+    Raises:
+        RunFolderError: its run.json cannot be understood.
+    """
+    state = run.state()
+    done = state is not None and state.state == "done" and state.spec_digest == cell.digest
+    return done and (run.model / METRICS).is_file()
+
+
+def read_cell(
+    folder: Path, cell: Cell, *, state: State = "waiting", error: str | None = None
+) -> CellResult:
+    """The result of a cell, as far as it is.
+
+    Args:
+        folder: the sweep's folder.
+        cell: the cell.
+        state: what is known of it where it is not done.
+        error: why it is not.
+    """
+    place = f"cells/{cell.name}"
+    run = RunFolder(folder / place)
+    stages = [StageRow(name=s["name"], kind=s["kind"]) for s in cell.spec["stages"]]
+    rows: dict[str, Any] = {"stages": stages}
+    try:
+        events = read_events(run.events) if run.events.is_file() else []
+        rows |= _course(events)
+        if is_done(run, cell):
+            rows |= _measured(json.loads((run.model / METRICS).read_bytes()))
+            state, error = "done", None
+    except (RunFolderError, OSError, ValueError, KeyError, TypeError) as fault:
+        what = fault.what if isinstance(fault, RunFolderError) else f"{place} is damaged: {fault!r}"
+        state, error, rows = "failed", what, {"stages": stages}
+    return CellResult(
+        name=cell.name, labels=dict(cell.labels), state=state, error=error, run=place, **rows
+    )
+
+
+def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    figures: list[dict[str, Any]] = list(metrics["figures"])
+    kid = next((f for f in figures if f["metric"] == "kid"), None)
+    # The shortest name is that of the whole cascade; the others go on with a stage's.
+    lpips = min(
+        (f for f in figures if f["metric"] == "lpips"),
+        key=lambda f: str(f["name"]).count("."),
+        default=None,
+    )
+    speed = next((f for f in figures if f["metric"] == "images-per-second"), None)
+    training = metrics["training"]
+    stages = [
+        StageRow(name=row["name"], kind=row["kind"], parameters=row["parameters"])
+        for row in metrics["stages"]
+    ]
+    return {
+        "stages": stages,
+        "parameters": sum(row["parameters"] for row in metrics["stages"]),
+        "figures": figures,
+        "kid": kid and kid["value"],
+        "kid_std": kid and kid.get("std"),
+        "kid_name": kid and kid["name"],
+        "lpips": lpips and lpips["value"],
+        "lpips_name": lpips and lpips["name"],
+        "images_per_second": speed and speed["value"],
+        "training_seconds": training["seconds"],
+        "phase_seconds": dict(training["seconds_per_epoch"]),
+        "device": training.get("device"),
+    }
+
+
+def _course(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """KID over the epochs of all phases, and the time that an epoch takes.
+
+    A run that was stopped and went on tells some steps twice; what was told last counts.
+    """
+    per_epoch = {e["phase"]: e["steps_per_epoch"] for e in events if e.get("event") == "phase"}
+    epochs = {e["step"]: e for e in events if e.get("event") == "epoch"}
+    figures = {
+        (e["step"], e["figure"]["name"]): e
+        for e in events
+        if e.get("event") == "figure" and e["figure"].get("metric") == "kid"
+    }
+    done = seconds = 0.0
+    trained = {0: (0.0, 0.0)}
+    for step in sorted(epochs):
+        row = epochs[step]
+        done += row["steps"] / per_epoch[row["phase"]]
+        seconds += row["seconds"]
+        trained[step] = (done, seconds)
+    points = []
+    for step, name in sorted(figures):
+        row = figures[step, name]
+        at = max(s for s in trained if s <= step)
+        points.append(
+            CoursePoint(
+                epoch=round(trained[at][0], 4),
+                seconds=round(trained[at][1], 3),
+                phase=row["phase"],
+                name=name,
+                value=row["figure"]["value"],
+                std=row["figure"].get("std"),
+            )
+        )
+    names = {point.name for point in points}
+    return {
+        "course": points,
+        "seconds_per_epoch": round(seconds / done, 4) if done else None,
+        # Figures of different names are never put together.
+        "kid_mean": math.fsum(p.value for p in points) / len(points) if len(names) == 1 else None,
+        "kid_mean_name": points[0].name if len(names) == 1 else None,
+    }

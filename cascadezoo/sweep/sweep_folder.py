@@ -1,0 +1,240 @@
+"""The folder of a sweep: whose it is, its lock, and what is remembered of its cells.
+
+```
+sweep.json     the sweep as it was given, and what each cell trains
+state.json     cells that failed or were stopped, and why
+specs/         the resolved spec of each cell
+cells/NAME/    the run folder of each cell, and NAME.log: what its build said
+results.json, results.csv, RESULTS.md, results.html, plots/
+```
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from cascadezoo.build.run_folder import RunFolder
+from cascadezoo.errors import RunFolderError, RunLocked
+from cascadezoo.model_folder.layout import write_atomically
+from cascadezoo.sweep.cells import Cell, Sweep
+
+__all__ = ["CellNote", "SweepFolder"]
+
+SWEEP = "sweep.json"
+STATE = "state.json"
+RESULTS = ("results.json", "results.csv", "RESULTS.md", "results.html")
+
+_OWN = (SWEEP, STATE, *RESULTS, "specs", "plots", ".stop")
+
+
+@dataclass(frozen=True, slots=True)
+class CellNote:
+    """What is remembered of a cell that is not done.
+
+    Args:
+        state: ``failed`` or ``stopped``.
+        error: why.
+        digest: of the spec that it was built from.
+    """
+
+    state: Literal["failed", "stopped"]
+    error: str | None
+    digest: str
+
+
+class SweepFolder:
+    """A folder that one sweep at a time writes to.
+
+    Args:
+        path: made when the sweep begins.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stop_file = path / ".stop"
+
+    def run(self, cell: str) -> RunFolder:
+        """The run folder of a cell."""
+        return RunFolder(self.path / "cells" / cell)
+
+    def log(self, cell: str) -> Path:
+        """What the builds of a cell said."""
+        return self.path / "cells" / f"{cell}.log"
+
+    def spec(self, cell: str) -> Path:
+        """The spec of a cell."""
+        return self.path / "specs" / f"{cell}.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this sweep.
+
+        Raises:
+            RunFolderError: it cannot be made or written to, or is not a sweep's.
+            RunLocked: another sweep is at work in it.
+        """
+        self.refuse_strangers()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunLocked(
+                f"another sweep is at work in {self.path}",
+                hint="wait for it, stop it, or choose another folder with -o DIR",
+            ) from None
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path} cannot be written: {error.strerror or error}",
+                hint="choose another folder with -o DIR",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def refuse_strangers(self) -> None:
+        """Look whether the folder is a sweep's, or is empty or not there.
+
+        Raises:
+            RunFolderError: it holds something else.
+        """
+        if not self.path.exists() or (self.path / SWEEP).is_file():
+            return
+        if not self.path.is_dir():
+            raise RunFolderError(f"{self.path} is a file", hint="choose a folder with -o DIR")
+        own = {*_OWN, "cells", ".lock"}
+        others = [p.name for p in self.path.iterdir() if p.name not in own]
+        if others:
+            raise RunFolderError(
+                f"{self.path} is not a sweep's folder, and it is not empty: "
+                f"there is {min(others)!r}",
+                hint="choose another folder with -o DIR",
+            )
+
+    def check(self, sweep: Sweep) -> None:
+        """Look whether the folder's sweep is this one, or a part of it.
+
+        Cells may have been added, and what does not change their training may be another.
+
+        Raises:
+            RunFolderError: it is another sweep's.
+        """
+        self.refuse_strangers()
+        before = self._load(SWEEP)
+        if before is None or before["digest"] == sweep.digest:
+            return
+        now = {cell.name: cell.training_digest for cell in sweep.cells}
+        was = before["cells"]
+        fault = None
+        if before["name"] != sweep.name:
+            fault = f"of {before['name']!r} and not of {sweep.name!r}"
+        elif gone := [name for name in was if name not in now]:
+            fault = f"with the cell {gone[0]!r}, which this one does not have"
+        elif changed := [name for name, digest in was.items() if now[name] != digest]:
+            fault = f"whose cell {changed[0]!r} is trained otherwise"
+        if fault is not None:
+            raise RunFolderError(
+                f"{self.path} holds another sweep: one {fault}",
+                hint="choose another folder with -o DIR, or start over with --fresh",
+            )
+
+    def begin(self, sweep: Sweep, started: str) -> str:
+        """Write the sweep and the specs of its cells; returns when it first began."""
+        before = self._load(SWEEP)
+        started = before["started"] if before is not None else started
+        data = {
+            "format": 1,
+            "name": sweep.name,
+            "digest": sweep.digest,
+            "started": started,
+            "cells": {cell.name: cell.training_digest for cell in sweep.cells},
+            "sweep": sweep.spec.to_dict(),
+        }
+        self._write(SWEEP, data)
+        (self.path / "cells").mkdir(exist_ok=True)
+        (self.path / "specs").mkdir(exist_ok=True)
+        for cell in sweep.cells:
+            text = json.dumps(cell.spec, indent=2, ensure_ascii=False) + "\n"
+            if not self.spec(cell.name).is_file() or self.spec(cell.name).read_text() != text:
+                write_atomically(self.spec(cell.name), text.encode())
+        self.stop_file.unlink(missing_ok=True)
+        return str(started)
+
+    def notes(self) -> dict[str, CellNote]:
+        """What is remembered, by cell.
+
+        Raises:
+            RunFolderError: state.json cannot be understood.
+        """
+        data = self._load(STATE) or {}
+        try:
+            return {name: CellNote(**row) for name, row in data.items()}
+        except (TypeError, AttributeError) as error:
+            raise self._damaged(STATE, error) from error
+
+    def write_notes(self, notes: dict[str, CellNote]) -> None:
+        """Remember this, and nothing else."""
+        self._write(STATE, {name: asdict(note) for name, note in notes.items()})
+
+    def clear(self, cells: Iterable[Cell] | None = None) -> None:
+        """Remove what sweeps made here, and nothing else.
+
+        Args:
+            cells: their builds alone; None is everything.
+
+        Raises:
+            RunLocked: a cell is at work.
+        """
+        if cells is not None:
+            names = [cell.name for cell in cells]
+        else:
+            before = self._load(SWEEP)
+            names = list(before["cells"]) if before is not None else []
+        for name in names:
+            run = self.run(name)
+            if run.path.is_dir():
+                with run.locked():
+                    run.clear()
+                if {p.name for p in run.path.iterdir()} <= {".lock"}:
+                    shutil.rmtree(run.path)
+            self.log(name).unlink(missing_ok=True)
+        if cells is not None:
+            self.write_notes({k: v for k, v in self.notes().items() if k not in names})
+            return
+        for name in _OWN:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        try:
+            data = json.loads((self.path / name).read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise self._damaged(name, error) from error
+        known = {"name", "digest", "started", "cells"} if name == SWEEP else set()
+        if not isinstance(data, dict) or not known <= data.keys():
+            raise self._damaged(name, "it is of another form")
+        return data
+
+    def _damaged(self, name: str, why: object) -> RunFolderError:
+        return RunFolderError(
+            f"{self.path / name} cannot be understood: {why}",
+            hint="choose another folder with -o DIR, or remove that file: the cells are kept",
+        )
+
+    def _write(self, name: str, data: dict[str, Any]) -> None:
+        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self.path / name, text.encode())

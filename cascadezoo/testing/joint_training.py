@@ -1,0 +1,136 @@
+"""A stage between neighbours, trained as a build trains it."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+import torch
+
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.data.base import ImageData
+from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.errors import CascadezooError
+from cascadezoo.plugins.manager import PluginHost
+from cascadezoo.plugins.registry import Origin, Registry, StageEntry
+from cascadezoo.spec import resolve
+from cascadezoo.testing.check_report import Fault, NotHere
+from cascadezoo.testing.stage_place import Place
+from cascadezoo.train.engine import make_accelerator
+from cascadezoo.train.trainer import Trainer
+
+__all__ = ["joint_training"]
+
+NAME = "checked"
+BATCH = 4
+STEPS = 2
+
+
+def joint_training(place: Place) -> None:
+    """Alone and jointly with a built-in neighbour; both learn, and images come out of it.
+
+    Raises:
+        Fault: a weight is not finite, or nothing is learned.
+    """
+    resolved = resolve(_spec(place), registry=_registry(place.entry))
+    try:
+        cascade = Cascade.from_spec(resolved)
+    except CascadezooError as error:
+        if place.config.frozen:
+            raise NotHere(f"the weights are not to be had: {error.what}") from None
+        raise
+    before = _weights(cascade)
+    shape, labels = place.geometry.output, place.geometry.num_classes
+    if place.entry.role == "generator":
+        shape = cascade.resolved.image
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4 * BATCH, shape.channels, shape.size, shape.size), np.uint8)
+    numbers = None if labels is None else np.arange(len(images)) % labels
+    data = ImageData(images, numbers, "train")
+    accelerator = make_accelerator(torch.device("cpu"), "fp32")
+    loader = DeviceLoader(data, batch_size=BATCH, seed=0, device="cpu")
+    Trainer(cascade, loader, accelerator, data=data).run()
+    after = _weights(cascade)
+    for name, weights in after.items():
+        if not bool(torch.isfinite(weights).all()):
+            raise Fault(f"after {2 * STEPS} steps a weight of {_whose(name, place)} is not finite")
+        learns = any(p.requires_grad for p in cascade.stage(name).parameters())
+        if learns and not cascade.stage(name).config.frozen and torch.equal(weights, before[name]):
+            raise Fault(f"{2 * STEPS} steps of training change no weight of {_whose(name, place)}")
+    made = cascade.sample(2)
+    if not bool(torch.isfinite(made).all()):
+        raise Fault("the cascade's images are not finite after a joint training")
+
+
+def _spec(place: Place) -> dict[str, Any]:
+    output, config = place.geometry.output, place.config.model_dump(mode="json")
+    stage = {"name": NAME, "kind": place.entry.name, "config": config}
+    size = output.size
+    neighbour: dict[str, Any]
+    if place.entry.role == "generator":
+        size = 2 * output.size
+        neighbour = {"name": "after", "kind": "pixelshuffle.v1", "config": {"hidden": 8}}
+        stages = [stage, neighbour]
+    else:
+        small = {"channels": 8, "multipliers": [1], "steps": 2}
+        neighbour = {"name": "before", "kind": "flow.v1", "config": small}
+        stages = [neighbour, stage]
+    return {
+        "name": "check",
+        "data": {
+            "source": "shapes",
+            "config": {"size": max(size, 8)},
+            "size": size,
+            "channels": output.channels,
+            "num_classes": place.geometry.num_classes or 0,
+        },
+        "stages": stages,
+        "training": {
+            "losses": [],
+            "batch_size": BATCH,
+            "log_steps": 1,
+            "ema": None,
+            "optimizer": {"lr": 1e-3},
+            "phases": _phases(place, neighbour["name"]),
+        },
+        "evaluation": {"metrics": [], "extractor": "small"},
+    }
+
+
+def _phases(place: Place, neighbour: str) -> list[dict[str, Any]]:
+    learns = [] if place.config.frozen or place.config.parameterless else [NAME]
+    truth = {"start": 1.0, "end": 1.0} if not place.config.paired else {"start": 0.5, "end": 0.5}
+    joint = {
+        "name": "joint",
+        "train": [*learns, neighbour],
+        "steps": STEPS,
+        "joint": True,
+        "teacher_forcing": truth,
+    }
+    if not learns:
+        return [joint]
+    return [{"name": "alone", "train": learns, "steps": STEPS}, joint]
+
+
+def _registry(entry: StageEntry) -> Registry:
+    """The built-in kinds and this one, whether it is installed or not."""
+    points = [
+        p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.plugins.builtin"
+    ]
+    registry = PluginHost(points).registry
+    if entry.name not in registry.stages.rows:
+        registry.stages.add(entry, Origin("unknown", "0", "unknown"))
+    return registry
+
+
+def _weights(cascade: Cascade) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.cat([p.detach().flatten().clone() for p in stage.parameters()])
+        for name, stage in cascade.named_stages()
+        if list(stage.parameters())
+    }
+
+
+def _whose(name: str, place: Place) -> str:
+    return place.entry.name if name == NAME else f"its built-in neighbour {name!r}"

@@ -1,0 +1,320 @@
+"""The checks of a stage kind, each in a function that raises where something is wrong."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cascadezoo.cascade.weights import load_state, save_state
+from cascadezoo.plugins.registry import StageEntry
+from cascadezoo.stages.base import GROUP, Loss, Stage, StageOutput
+from cascadezoo.testing.check_report import Fault, NotHere, Report, run_checks
+from cascadezoo.testing.import_checks import Imported, check_docs, check_light, import_apart
+from cascadezoo.testing.joint_training import joint_training
+from cascadezoo.testing.stage_place import COUNT, Place, find_place
+
+__all__ = ["NAMES", "run"]
+
+NAMES = (
+    "config",
+    "config-without-torch",
+    "import-cost",
+    "docs",
+    "shapes",
+    "no-labels",
+    "plan",
+    "gradients",
+    "determinism",
+    "batch-split",
+    "save-load",
+    "joint-training",
+    "bf16",
+    "compile",
+)
+"""The checks, in the order in which they run."""
+
+ROUNDING = 1e-4
+"""How much images may differ that would be the same but for the order of sums."""
+
+
+def run(
+    entry: StageEntry,
+    settings: Mapping[str, Any],
+    *,
+    size: int | None,
+    channels: int,
+    num_classes: int | None,
+    skip: Collection[str],
+) -> Report:
+    """Run all checks; see :func:`cascadezoo.testing.check_stage`."""
+
+    @functools.cache
+    def place() -> Place:
+        return find_place(entry, settings, size=size, channels=channels, num_classes=num_classes)
+
+    @functools.cache
+    def imported() -> Imported:
+        return import_apart(entry.config)
+
+    def placed(check: Callable[[Place], None]) -> Callable[[], None]:
+        def checked() -> None:
+            with torch.random.fork_rng(devices=[]):
+                check(_known(place))
+
+        return checked
+
+    checks: tuple[Callable[[], None], ...] = (
+        lambda: _nothing(place()),
+        lambda: _without_torch(imported()),
+        lambda: _say(check_light(imported())),
+        lambda: _say(check_docs(entry)),
+        placed(shapes),
+        placed(no_labels),
+        placed(plan),
+        placed(gradients),
+        placed(determinism),
+        placed(batch_split),
+        placed(save_load),
+        placed(joint_training),
+        placed(bf16),
+        placed(compiles),
+    )
+    return run_checks(f"{entry.what} {entry.name}", dict(zip(NAMES, checks, strict=True)), skip)
+
+
+def shapes(place: Place) -> None:
+    """Images and losses are of the size, type and range of the place."""
+    stage, wanted = place.stage(), place.geometry.output
+    shape = (COUNT, wanted.channels, wanted.size, wanted.size)
+    target = place.target()
+    asked = stage.upstream_target(target)
+    given = place.geometry.input
+    if given is not None and asked.shape != (COUNT, given.channels, given.size, given.size):
+        raise Fault(f"upstream_target gives {tuple(asked.shape)}, and the stage takes {given}")
+    output = place.train(stage)
+    _tensor("the estimate", output.estimate, shape)
+    groups = set(stage.parameter_groups())
+    for name, loss in _losses(output).items():
+        if loss.group not in groups:
+            known = ", ".join(sorted(groups))
+            raise Fault(f"the loss {name!r} is of group {loss.group!r}; there are {known}")
+        _tensor(f"the loss {name!r}", loss.value, ())
+    if not output.losses and not place.config.frozen:
+        raise Fault("forward gives no losses, and the config is not frozen")
+    images = place.sample(stage)
+    _tensor("sample()", images, shape)
+    if not wanted.latent and images.abs().max() > 1:
+        raise Fault(f"sample() leaves [-1, 1]: {images.min():.3g} to {images.max():.3g}")
+
+
+def no_labels(place: Place) -> None:
+    """Data without labels are no reason to fail."""
+    bare = place.unlabelled()
+    stage = bare.stage()
+    bare.train(stage)
+    bare.sample(stage)
+
+
+def plan(place: Place) -> None:
+    """On the meta device, as ``cascadezoo plan`` and loading do: no branch on what tensors hold."""
+    stage = place.build("meta")
+    for name, parameter in stage.named_parameters():
+        if not parameter.is_meta:
+            raise Fault(f"the parameter {name} is made on the CPU whatever the device is")
+    stage.to("meta")
+    output = place.train(stage, device="meta")
+    images = place.sample(stage, device="meta")
+    if not (output.estimate.is_meta and images.is_meta):
+        raise Fault("the estimate or the images leave the device of their inputs")
+
+
+def gradients(place: Place) -> None:
+    """Each loss reaches its own group, and the estimate the upstream image."""
+    stage = place.stage()
+    if place.config.frozen:
+        raise NotHere("the config is frozen")
+    groups = place.groups(stage)
+    names = {id(p): name for name, p in stage.named_parameters() if p.requires_grad}
+    grouped = [id(p) for rows in groups.values() for p in rows]
+    twice = [names[i] for i in set(grouped) if grouped.count(i) > 1]
+    missing = [name for i, name in names.items() if i not in grouped]
+    if twice or missing:
+        what = f"{twice[0]} is in two groups" if twice else f"{missing[0]} is in no group"
+        raise Fault(f"parameter_groups(): {what}; each parameter that learns is in exactly one")
+    if place.config.parameterless and names:
+        first = next(iter(names.values()))
+        raise Fault(f"the config is parameterless, and the stage has {first}, which learns")
+    for group, parameters in groups.items():
+        if not parameters:
+            continue
+        reached: set[int] = set()
+        for step in range(4):
+            losses = [
+                x.value for x in _losses(place.train(stage, step=step)).values() if x.group == group
+            ]
+            if not losses:
+                continue
+            found = torch.autograd.grad(torch.stack(losses).sum(), parameters, allow_unused=True)
+            rows = zip(parameters, found, strict=True)
+            reached |= {id(p) for p, g in rows if g is not None and bool(g.abs().max() > 0)}
+        left = [names[id(p)] for p in parameters if id(p) not in reached]
+        if left:
+            listed = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+            raise Fault(f"the losses of group {group!r} do not reach {listed}")
+    _through(place, stage)
+
+
+def _through(place: Place, stage: Stage) -> None:
+    upstream = place.upstream()
+    if upstream is not None:
+        upstream.requires_grad_()
+    estimate = place.train(stage, upstream=upstream).estimate
+    if not estimate.requires_grad:
+        raise Fault("the estimate has no gradient: joint phases cannot train the stages before it")
+    if upstream is None:
+        return
+    (found,) = torch.autograd.grad(estimate.square().sum(), upstream, allow_unused=True)
+    if found is None or not bool(found.abs().max() > 0):
+        raise Fault(
+            "the estimate does not follow from the upstream image, so joint phases are lost"
+        )
+
+
+def determinism(place: Place) -> None:
+    """Random numbers come from ``context.draw`` and ``request.draw`` alone."""
+    stage = place.stage()
+
+    def drawn(global_seed: int) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(global_seed)
+        return place.train(stage, step=3).estimate.detach(), place.sample(stage)
+
+    first, again = drawn(1), drawn(2)
+    if not torch.equal(first[1], again[1]):
+        raise Fault("sample() draws other numbers each time; draw only by request.draw")
+    if not torch.equal(first[0], again[0]):
+        # Dropout draws from the global generator, which a training seeds in each step.
+        stage.eval()
+        if not torch.equal(drawn(1)[0], drawn(2)[0]):
+            raise Fault("a training step draws other numbers each time; draw only by context.draw")
+
+
+def batch_split(place: Place) -> None:
+    """Images do not depend on the batch that they are sampled in."""
+    stage = place.stage()
+    whole = place.sample(stage, 0, 5)
+    parts = [place.sample(stage, first, count) for first, count in ((0, 1), (1, 3), (4, 1))]
+    apart = (whole - torch.cat(parts)).abs().max()
+    if apart > ROUNDING * max(1.0, float(whole.abs().max())):
+        raise Fault(
+            f"images differ by {apart:.2g} when a batch is split: draw by request.draw, whose "
+            "numbers are of each image, and let no image see the others of its batch"
+        )
+
+
+def save_load(place: Place) -> None:
+    """Weights go through safetensors and back, over a stage that is on the meta device."""
+    original = place.stage()
+    wanted = place.sample(original)
+    copy = place.build("meta")
+    copy.drop_training_only()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_state(original.saved_state(), path)
+        load_state(copy, path, "cpu")
+    for name, buffer in copy.named_buffers():
+        if buffer.is_meta:
+            raise Fault(
+                f"the buffer {name} is not saved and has no values after loading: make it with "
+                'device="cpu" written out, or let it be saved'
+            )
+    apart = (place.sample(copy) - wanted).abs().max()
+    if not apart <= ROUNDING * max(1.0, float(wanted.abs().max())):
+        raise Fault(f"a loaded copy makes other images: they differ by {apart:.2g}")
+
+
+def bf16(place: Place) -> None:
+    """Under bf16 autocast estimate and losses are float32, and near those without it."""
+    stage = place.stage()
+    exact = place.train(stage)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = place.train(stage)
+        images = place.sample(stage)
+    for name, tensor in (("the estimate", output.estimate), ("sample()", images)):
+        if tensor.dtype != torch.float32:
+            raise Fault(f"under bf16 autocast {name} is {tensor.dtype}; end with .float()")
+    for name, loss in _losses(output).items():
+        before, now = _losses(exact)[name].value.item(), loss.value.item()
+        if loss.value.dtype != torch.float32:
+            raise Fault(f"under bf16 autocast the loss {name!r} is {loss.value.dtype}, not float32")
+        if not abs(now - before) <= 0.1 * abs(before) + 0.02:
+            raise Fault(f"under bf16 autocast the loss {name!r} is {now:.4g} and not {before:.4g}")
+    losses = [loss.value for loss in _losses(output).values() if loss.value.requires_grad]
+    if losses:
+        torch.autograd.backward(losses)
+
+
+def compiles(place: Place) -> None:
+    """``torch.compile`` takes it, and computes the same."""
+    stage = place.stage().eval()
+
+    def estimate() -> Tensor:
+        return place.train(stage).estimate.detach()
+
+    wanted = estimate()
+    torch.compiler.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compiler's own parts
+        forward = torch.compile(stage.forward, backend="eager")
+        original, stage.forward = stage.forward, forward  # type: ignore[method-assign]
+        try:
+            found = estimate()
+        finally:
+            stage.forward = original  # type: ignore[method-assign]
+            torch.compiler.reset()
+    apart = (found - wanted).abs().max()
+    if not apart <= ROUNDING * max(1.0, float(wanted.abs().max())):
+        raise Fault(f"compiled, the estimate differs by {apart:.2g}")
+
+
+def _losses(output: StageOutput) -> dict[str, Loss]:
+    return {
+        name: loss if isinstance(loss, Loss) else Loss(loss, GROUP)
+        for name, loss in output.losses.items()
+    }
+
+
+def _tensor(what: str, tensor: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(tensor, Tensor):
+        raise Fault(f"{what} is a {type(tensor).__name__}, not a tensor")
+    if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+        raise Fault(f"{what} is {tensor.dtype} {tuple(tensor.shape)}, not torch.float32 {shape}")
+    if not bool(torch.isfinite(tensor).all()):
+        raise Fault(f"{what} is not finite")
+
+
+def _without_torch(imported: Imported) -> None:
+    if imported.fault is not None:
+        raise Fault(str(imported))
+
+
+def _known(place: Callable[[], Place]) -> Place:
+    try:
+        return place()
+    except Exception as error:
+        raise NotHere("there is no config to check it with") from error
+
+
+def _nothing(place: Place) -> None:
+    """The place is there."""
+
+
+def _say(fault: str | None) -> None:
+    if fault is not None:
+        raise Fault(fault)

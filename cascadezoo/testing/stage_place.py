@@ -1,0 +1,199 @@
+"""A stage in a small place of its own: what the checks feed it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from cascadezoo.plugins.registry import StageEntry
+from cascadezoo.spec.configs import ConfigProblem, ImageShape, StageConfig
+from cascadezoo.spec.faults import problems_of
+from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry, StageOutput, TrainContext
+from cascadezoo.testing.check_report import Fault
+from cascadezoo.util.rng import Draw, ImageDraw
+
+__all__ = ["SIZES", "Place", "find_place"]
+
+SIZES = (16, 32, 64)
+COUNT = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kind with its config, and what is around it.
+
+    Args:
+        entry: of the kind.
+        config: after ``fit``.
+        geometry: sizes, channels and labels.
+    """
+
+    entry: StageEntry
+    config: StageConfig
+    geometry: StageGeometry
+
+    def build(self, device: str = "cpu") -> Stage:
+        """The stage as a cascade builds it, the same each time.
+
+        Raises:
+            Fault: the implementation is no stage.
+        """
+        impl = self.entry.load()
+        if not (isinstance(impl, type) and issubclass(impl, Stage)):
+            raise Fault(f"{self.entry.impl} is no subclass of cascadezoo.Stage")
+        torch.manual_seed(0)
+        with torch.device(device):
+            stage: Stage = impl(self.config, self.geometry)
+        return stage
+
+    def stage(self) -> Stage:
+        """The stage with no weight left at zero, as after some training."""
+        stage = self.build()
+        with torch.no_grad():
+            for parameter in stage.parameters():
+                if parameter.is_floating_point():
+                    parameter.add_(0.03 * torch.randn_like(parameter))
+        return stage
+
+    def unlabelled(self) -> Place:
+        """The same place where the data have no labels."""
+        geometry = StageGeometry(self.geometry.output, self.geometry.input, None)
+        return Place(self.entry, self.config, geometry)
+
+    def upstream(self, count: int = COUNT, device: str = "cpu") -> Tensor | None:
+        """What the stage before it made; None for a generator."""
+        shape = self.geometry.input
+        return None if shape is None else _images("upstream", shape, count, device)
+
+    def target(self, count: int = COUNT, device: str = "cpu") -> Tensor:
+        """What the stage must learn to make."""
+        return _images("target", self.geometry.output, count, device)
+
+    def labels(self, count: int = COUNT, device: str = "cpu") -> Tensor | None:
+        """Labels in turn; None where the data have none."""
+        classes = self.geometry.num_classes
+        return None if classes is None else torch.arange(count, device=device) % classes
+
+    def train(
+        self,
+        stage: Stage,
+        *,
+        step: int = 0,
+        upstream: Tensor | None = None,
+        device: str = "cpu",
+    ) -> StageOutput:
+        """One forward of training.
+
+        Raises:
+            Fault: what the stage gives is no ``StageOutput``.
+        """
+        given = self.upstream(device=device) if upstream is None else upstream
+        draw = Draw(0, "check", step, "stage", device=device)
+        context = TrainContext(draw, labels=self.labels(device=device), step=step, phase="check")
+        output = stage(stage.preprocess(self.target(device=device), given, context))
+        if not isinstance(output, StageOutput):
+            raise Fault(f"forward gives a {type(output).__name__}, not a StageOutput")
+        return output
+
+    def sample(
+        self, stage: Stage, first: int = 0, count: int = COUNT, *, device: str = "cpu"
+    ) -> Tensor:
+        """Images ``first`` to ``first + count`` of one seed, without gradients, in eval mode."""
+        upstream = self.upstream(first + count, device)
+        labels = self.labels(first + count, device)
+        request = SampleRequest(
+            count,
+            ImageDraw(7, "stage", first, count, device),
+            labels=None if labels is None else labels[first:],
+        )
+        training = stage.training
+        stage.eval()
+        try:
+            with torch.no_grad():
+                images: Tensor = stage.sample(
+                    None if upstream is None else upstream[first:], request
+                )
+        finally:
+            stage.train(training)
+        return images
+
+    def groups(self, stage: Stage) -> dict[str, list[nn.Parameter]]:
+        """The parameters that learn, by group."""
+        return {
+            name: [p for p in rows if p.requires_grad]
+            for name, rows in stage.parameter_groups().items()
+        }
+
+
+def find_place(
+    entry: StageEntry,
+    settings: Mapping[str, Any],
+    *,
+    size: int | None,
+    channels: int,
+    num_classes: int | None,
+) -> Place:
+    """The smallest place that a config fits.
+
+    Raises:
+        Fault: it does not validate, or fits none.
+    """
+    config = _config(entry, settings)
+    problem: ConfigProblem | None = None
+    for side in SIZES if size is None else (size,):
+        output = ImageShape(channels, side)
+        try:
+            fitted = config.fit(output)
+            upstream = fitted.upstream_shape(output)
+        except ConfigProblem as error:
+            problem = error
+            continue
+        _check_config(entry, config, fitted, output, upstream)
+        return Place(entry, fitted, StageGeometry(output, upstream, num_classes))
+    tried = ", ".join(f"{side}x{side}" for side in (SIZES if size is None else (size,)))
+    raise Fault(f"fits no images of {tried}: {problem and problem.field} {problem}; give size=")
+
+
+def _config(entry: StageEntry, settings: Mapping[str, Any]) -> StageConfig:
+    model = entry.load_config()
+    if not (isinstance(model, type) and issubclass(model, StageConfig)):
+        raise Fault(f"{entry.config} is no subclass of cascadezoo.StageConfig")
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        rows = "; ".join(str(problem) for problem in problems_of(error, settings, ""))
+        raise Fault(f"the settings do not validate: {rows}; give config={{...}}") from None
+
+
+def _check_config(
+    entry: StageEntry,
+    config: StageConfig,
+    fitted: StageConfig,
+    output: ImageShape,
+    upstream: ImageShape | None,
+) -> None:
+    """What a spec relies on: that a resolved config is JSON, and resolves to itself."""
+    data = json.loads(json.dumps(fitted.model_dump(mode="json")))
+    again = type(config).model_validate(data)
+    if again != fitted or again.fit(output) != fitted:
+        raise Fault(f"a resolved config does not resolve to itself: {fitted!r} becomes {again!r}")
+    if (upstream is None) != (entry.role == "generator"):
+        asks = "no upstream" if upstream is None else f"an upstream of {upstream}"
+        raise Fault(f"the role is {entry.role}, and the config asks for {asks}")
+    if entry.role == "decoder" and upstream is not None and not upstream.latent:
+        raise Fault("the role is decoder, and upstream_shape() gives no latent=True")
+
+
+def _images(name: str, shape: ImageShape, count: int, device: str) -> Tensor:
+    # Each by itself: torch's first normal numbers depend on how many are drawn at once.
+    size = (1, shape.channels, shape.size, shape.size)
+    draws = [Draw(name, index, device=device) for index in range(count)]
+    if shape.latent:
+        return torch.cat([draw.randn(*size) for draw in draws])
+    return torch.cat([draw.rand(*size) * 2 - 1 for draw in draws])

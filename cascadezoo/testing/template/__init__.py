@@ -1,0 +1,114 @@
+"""Writes the project of a new plugin from the files beside this one."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from string import Template
+
+from cascadezoo.errors import InputError
+from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name
+
+__all__ = ["KINDS", "project_name", "write_project"]
+
+KINDS = {
+    "generator": "rectified flow on a few convolutions",
+    "upsampler": "convolutions over a bilinear interpolation",
+    "refiner": "convolutions that correct the image",
+    "decoder": "convolutional autoencoder; generators draw its latents",
+    "dataset": "stripes in two directions, made and not downloaded",
+    "metric": "distance between the means of the features",
+}
+"""What can be begun, and the summary that its entry has."""
+
+_STAGES = ("generator", "upsampler", "refiner", "decoder")
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_PREFIX = f"{BUILTIN_DISTRIBUTION}-"
+
+
+def project_name(name: str) -> str:
+    """The distribution that a name stands for: ``wave`` and ``cascadezoo-wave`` are one.
+
+    Raises:
+        InputError: no distribution can be called so.
+    """
+    bare = canonical_name(name).removeprefix(_PREFIX)
+    if not _NAME.fullmatch(bare) or len(bare) > 40 or bare == BUILTIN_DISTRIBUTION:
+        raise InputError(
+            f"no plugin can be called {name!r}",
+            hint="take a name of lower-case letters, digits and dashes that begins with a letter, "
+            "such as wave or cascadezoo-wave",
+        )
+    return _PREFIX + bare
+
+
+def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
+    """Write the project of a new plugin.
+
+    Args:
+        name: of the plugin, with or without ``cascadezoo-`` before it.
+        kind: one of :data:`KINDS`.
+        folder: what to write to; None is a folder of the distribution's name, here.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: a name or kind that cannot be, or a folder that holds something.
+    """
+    distribution = project_name(name)
+    if kind not in KINDS:
+        raise InputError(f"no plugin of the kind {kind!r}", hint=f"choose from {', '.join(KINDS)}")
+    folder = Path(distribution) if folder is None else folder
+    texts = _texts(distribution, kind)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(
+                f"{folder} is there already, and nothing in it is overwritten",
+                hint="choose another folder with -o DIR",
+            )
+        for path, text in texts.items():
+            place = folder / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+    return folder
+
+
+def _texts(distribution: str, kind: str) -> dict[str, str]:
+    bare = distribution.removeprefix(_PREFIX)
+    words = {
+        "distribution": distribution,
+        "package": distribution.replace("-", "_"),
+        "name": bare,
+        "Class": "".join(part.capitalize() for part in bare.split("-")),
+        "role": kind,
+        "summary": KINDS[kind],
+    }
+    top = resources.files("cascadezoo.testing.template")
+    words["use"] = Template(_read(top / kind / "use.md.txt")).substitute(words).strip()
+    layers = ("common", "stage", kind) if kind in _STAGES else ("common", kind)
+    texts = {}
+    for layer in layers:
+        for path, file in _files(top / layer):
+            if path != "use.md.txt":
+                name = path.removesuffix(".txt").replace("package", words["package"])
+                texts[name] = Template(_read(file)).substitute(words)
+    return texts
+
+
+def _files(folder: Traversable, before: str = "") -> list[tuple[str, Traversable]]:
+    rows = []
+    for item in sorted(folder.iterdir(), key=lambda item: item.name):
+        if item.is_dir():
+            rows += _files(item, f"{before}{item.name}/")
+        elif item.name.endswith(".txt"):
+            rows.append((before + item.name, item))
+    return rows
+
+
+def _read(file: Traversable) -> str:
+    return file.read_text(encoding="utf-8")

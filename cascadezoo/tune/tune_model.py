@@ -1,0 +1,265 @@
+"""``tune_model``: measure a trained model under many sampling settings."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.data.base import ImageData
+from cascadezoo.data.pixels import to_float
+from cascadezoo.data.split import load_split
+from cascadezoo.errors import InputError
+from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
+from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
+from cascadezoo.evaluate.real_features import choose_real
+from cascadezoo.hub.refs import locate
+from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.trained_spec import trained_spec
+from cascadezoo.report.tuning_results import Tried, TuneTable
+from cascadezoo.train.engine import pick_device
+from cascadezoo.train.progress import Progress, QuietProgress
+from cascadezoo.tune.grid import Grid, Parameter, make_grid, request_of, show
+from cascadezoo.tune.tune_folder import TuneFolder, check_writable, write_defaults
+from cascadezoo.tune.upstream_cache import Upstream
+
+__all__ = ["TuneResult", "tune_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """What a search found.
+
+    Args:
+        table: every setting with its figure.
+        folder: where the table and the plot are.
+        model: the model folder.
+        written: the best setting was stored as the model's defaults.
+        seconds: how long the search took.
+    """
+
+    table: TuneTable
+    folder: Path
+    model: Path
+    written: bool
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as ``--json`` prints it."""
+        return {
+            **self.table.to_dict(),
+            "folder": str(self.folder),
+            "model": str(self.model),
+            "written": self.written,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def tune_model(
+    model: str | Path,
+    over: Sequence[str],
+    *,
+    values: Mapping[str, Sequence[str]] | None = None,
+    n: int = 1000,
+    extractor: str = "small",
+    settings: Iterable[str] = (),
+    seed: int | None = None,
+    upstream: Literal["generated", "real"] = "generated",
+    write: bool = False,
+    out: str | Path | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> TuneResult:
+    """Search the sampling settings of a trained model for the lowest KID.
+
+    All settings draw from the same noise. Images of the first stages are made once for all
+    settings that differ only after them, except where a truncated stage asks for others.
+
+    Args:
+        model: a run folder of a finished build, or a model folder.
+        over: the parameters: ``s``, ``steps``, ``guidance``, ``sampler``, ``eta``, ``truncated``;
+            ``STAGE.NAME`` is of one stage alone.
+        values: what to try of each, as text; None takes values that fit the stage's config.
+        n: how many images are drawn with each setting.
+        extractor: the registered feature extractor.
+        settings: ``data.*`` and ``evaluation.*`` changes to the spec, ``path=value``: where the
+            images are on this machine, which split to measure against.
+        seed: of the noise; None takes the spec's ``evaluation.seed``.
+        upstream: ``real`` gives the first tuned stage true downsampled images (tables 2b and 3 of
+            Ho et al. 2021) in the place of what the stages before it draw.
+        write: store the best setting as the model's sampling defaults.
+        out: the folder of the table and the plot; None is ``runs/tune-NAME``.
+        batch_size: how many images are drawn at a time; None takes the spec's.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        progress: what is shown.
+
+    Raises:
+        InputError: a parameter, value, dataset or folder that cannot be used; found before the
+            search begins.
+    """
+    began = time.monotonic()
+    home = locate(model)
+    resolved = trained_spec(home, settings)
+    folder = TuneFolder(
+        Path(out) if out is not None else Path("runs") / f"tune-{resolved.spec.name}"
+    )
+    cascade = Cascade.from_pretrained(home, device=pick_device(device))
+    real_upstream = upstream == "real"
+    grid = make_grid(cascade, over, values, skip=cascade.names[:1] if real_upstream else ())
+    stages = [name for p in grid.parameters for name in p.stages]
+    numbers = sorted(cascade.names.index(name) for name in stages)
+    _try_settings(cascade, grid, numbers[0] if real_upstream else 0)
+    if write:
+        if real_upstream:
+            raise InputError(
+                "settings for real images before a stage are not those for sampled ones",
+                hint="leave --write or --upstream real out",
+            )
+        check_writable(home, cascade, grid.parameters)
+    evaluation = resolved.spec.evaluation
+    seed = evaluation.seed if seed is None else seed
+    real = load_split(resolved, evaluation.split)
+    n_real = min(n, len(real))
+    fed = _real_upstream(cascade, real, numbers[0], n, n_real) if real_upstream else None
+    show_progress = progress or QuietProgress()
+    search = _Search(
+        cascade=cascade,
+        grid=grid,
+        real=real,
+        extractor=load_extractor(extractor, device=cascade.device),
+        upstream=Upstream(
+            cascade,
+            n=n,
+            seed=seed,
+            batch_size=batch_size or evaluation.batch_size,
+            kept_to=numbers[-1],
+            real=None if fed is None else (numbers[0], fed[0]),
+            labels=None if fed is None else fed[1],
+            sampled=show_progress.advance,
+        ),
+        note="upstream: real images" if real_upstream else None,
+        progress=show_progress,
+    )
+    rows = search.run()
+    table = TuneTable(
+        model=resolved.spec.name,
+        upstream=upstream,
+        fed_to=cascade.names[numbers[0]] if real_upstream else None,
+        before=_defaults(cascade, grid.parameters),
+        rows=rows,
+    )
+    folder.write(table)
+    if write:
+        write_defaults(home, cascade, grid, table.best, resolved.data_info)
+    return TuneResult(table, folder.path, home, write, time.monotonic() - began)
+
+
+@dataclass(slots=True)
+class _Search:
+    cascade: Cascade
+    grid: Grid
+    real: ImageData
+    extractor: FeatureExtractor
+    upstream: Upstream
+    note: str | None
+    progress: Progress
+
+    def run(self) -> tuple[Tried, ...]:
+        rows = []
+        count = len(self.grid.settings)
+        for number, setting in enumerate(self.grid.settings):
+            told = ", ".join(f"{name} {show(value)}" for name, value in setting.items())
+            self.progress.task(f"{number + 1}/{count}  {told}", self.upstream.n)
+            figure = self._measure(self.upstream.sample_fn(self.grid.options(setting)))
+            figure = figure.model_copy(update={"note": "; ".join(filter(None, (told, self.note)))})
+            rows.append(Tried(dict(setting), figure, self.upstream.seconds))
+            self.progress.say(f"{told}: KID x 1000 {figure.value * 1000:.2f}")
+        return tuple(rows)
+
+    def _measure(self, sample: Callable[[int, int], Tensor]) -> Figure:
+        return evaluate_kid(
+            sample,
+            self.real,
+            extractor=self.extractor,
+            n=self.upstream.n,
+            seed=self.upstream.seed,
+            batch_size=self.upstream.batch_size,
+        )
+
+
+def _real_upstream(
+    cascade: Cascade, real: ImageData, place: int, n: int, n_real: int
+) -> tuple[Tensor, list[int] | None]:
+    """True images as the stage at ``place`` receives them, and their labels.
+
+    Others than those that are measured against, as far as there are enough.
+    """
+    if n > len(real):
+        raise InputError(
+            f"{n} real images were asked for, and the {real.split} split has {len(real)}",
+            hint=f"-n {len(real)}, or --set evaluation.split=train",
+        )
+    rows = choose_real(len(real), len(real))[-n:]
+    parts = []
+    with torch.no_grad():
+        for first in range(0, n, 256):
+            images = to_float(torch.from_numpy(real.images[rows[first : first + 256]]))
+            parts.append(cascade.targets(images.to(cascade.device))[place - 1].cpu())
+    labels = None
+    if cascade.resolved.num_classes is not None and real.labels is not None:
+        labels = [int(label) for label in real.labels[rows]]
+    return torch.cat(parts), labels
+
+
+class _Begun(Exception):
+    """A stage has taken its first step, so that what it was asked for can be served."""
+
+
+def _try_settings(cascade: Cascade, grid: Grid, first: int) -> None:
+    """Let each stage look at what it will be asked for, one step each, before hours go into it.
+
+    Args:
+        cascade: the model.
+        grid: what will be searched.
+        first: the number of the first stage that is run.
+
+    Raises:
+        SampleError: a stage cannot serve a setting.
+    """
+
+    def begun(_stage: str, _state: Tensor) -> None:
+        raise _Begun
+
+    seen: list[dict[str, Any]] = []
+    for setting in grid.settings:
+        for name, asked in grid.options(setting).items():
+            # What a truncated stage asks of the one before it shows when all of them are asked.
+            whole = bool(asked.get("truncated")) and cascade.names.index(name) > first
+            row = grid.options(setting) if whole else {name: asked}
+            if row in seen:
+                continue
+            seen.append(row)
+            with contextlib.suppress(_Begun):
+                shape = cascade.stage(name).geometry.input
+                if whole or shape is None:
+                    cascade.sample(1, watch=begun, **request_of(row))
+                else:
+                    image = torch.zeros(1, shape.channels, shape.size, shape.size)
+                    cascade.sample_from(name, image, watch=begun, **request_of(row))
+
+
+def _defaults(cascade: Cascade, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """What the model samples with now, where its configs say it."""
+    return {
+        p.name: getattr(cascade.stage(p.stages[0]).config, p.key)
+        for p in parameters
+        if hasattr(cascade.stage(p.stages[0]).config, p.key)
+    }

@@ -1,0 +1,150 @@
+"""Images of the first stages, made once and kept for all settings that differ only after them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.sampling import truncates
+from cascadezoo.evaluate.partial_cascades import upto
+from cascadezoo.tune.grid import Value, request_of
+
+__all__ = ["Upstream"]
+
+Options = Mapping[str, Mapping[str, Value]]
+
+
+@dataclass(slots=True)
+class _Level:
+    """What one stage made: for which options, the images on the CPU, and what they cost."""
+
+    key: tuple[Any, ...]
+    images: Tensor
+    seconds: float
+
+
+class Upstream:
+    """Draws a cascade's images under changing options, and each stage's only when it must.
+
+    A stage's images are kept for the next setting where the stage after it takes them whole. One
+    that is truncated asks for images that stop at its own noise level, so that those are drawn
+    anew for each setting.
+
+    Args:
+        cascade: the trained cascade.
+        n: how many images.
+        seed: of all randomness.
+        batch_size: how many are sampled at a time.
+        kept_to: the number of the last stage with a parameter that changes; images of the stages
+            from there on are not kept.
+        real: what a stage receives instead of sampled images, [n, C, H, W], by its number.
+        labels: one an image; None takes all in turn.
+        sampled: called with the number of images that the last stage has made.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        *,
+        n: int,
+        seed: int,
+        batch_size: int,
+        kept_to: int,
+        real: tuple[int, Tensor] | None = None,
+        labels: list[int] | None = None,
+        sampled: Callable[[int], None] | None = None,
+    ) -> None:
+        self.cascade = cascade
+        self.n = n
+        self.seed = seed
+        self.batch_size = batch_size
+        self.kept_to = kept_to
+        self.real = real
+        self.labels = labels
+        self.sampled = sampled
+        self.made = 0
+        self.seconds = 0.0
+        self._levels: dict[int, _Level] = {}
+
+    def sample_fn(self, options: Options) -> Callable[[int, int], Tensor]:
+        """What ``evaluate_kid`` asks for images: ``sample(first, count)`` under these options.
+
+        Sets :attr:`seconds` to what drawing all images from noise takes, whether or not some of
+        it was done for another setting before.
+        """
+        last = len(self.cascade.names) - 1
+        start, base = self._base(last, options)
+        self.seconds = 0.0 if base is None else base.seconds
+
+        def sample(first: int, count: int) -> Tensor:
+            began = time.perf_counter()
+            images = self._run(start, last, base, options, first, count)
+            self._wait()
+            self.seconds += time.perf_counter() - began
+            if self.sampled is not None:
+                self.sampled(first + count)
+            return images
+
+        return sample
+
+    def _base(self, place: int, options: Options) -> tuple[int, _Level | None]:
+        """The stage to begin with on the way to ``place``, and the images that it receives."""
+        for start in range(place, 0, -1):
+            if self.real is not None and start == self.real[0]:
+                return start, _Level((), self.real[1], 0.0)
+            if start <= self.kept_to and not self._truncates(start, options):
+                return start, self._level(start - 1, options)
+        return 0, None
+
+    def _level(self, place: int, options: Options) -> _Level:
+        names = self.cascade.names[: place + 1]
+        key = tuple(tuple(sorted(options.get(name, {}).items())) for name in names)
+        known = self._levels.get(place)
+        if known is not None and known.key == key:
+            return known
+        self._levels.pop(place, None)  # before the next is made, so that memory holds one
+        start, base = self._base(place, options)
+        began = time.perf_counter()
+        rows = []
+        for first in range(0, self.n, self.batch_size):
+            count = min(self.batch_size, self.n - first)
+            rows.append(self._run(start, place, base, options, first, count).cpu())
+        self._wait()
+        seconds = time.perf_counter() - began + (0.0 if base is None else base.seconds)
+        self.made += 1
+        level = _Level(key, torch.cat(rows), seconds)
+        self._levels[place] = level
+        return level
+
+    def _run(
+        self, start: int, place: int, base: _Level | None, options: Options, first: int, count: int
+    ) -> Tensor:
+        """Images ``first`` and on of the stage at ``place``, from the stage at ``start``."""
+        names = self.cascade.names[start : place + 1]
+        request = request_of({name: options[name] for name in names if name in options})
+        request |= {"seed": self.seed, "first": first, "batch_size": count}
+        if self.labels is not None:
+            request["labels"] = self.labels[first : first + count]
+        part = upto(self.cascade, self.cascade.names[place])
+        images: Tensor
+        if base is None:
+            images = part.sample(count, **request)
+        else:
+            rows = base.images[first : first + count]
+            images = part.sample_from(names[0], rows, **request)
+        return images
+
+    def _truncates(self, place: int, options: Options) -> bool:
+        name = self.cascade.names[place]
+        asked = options.get(name, {}).get("truncated")
+        return truncates(self.cascade.stage(name), None if asked is None else bool(asked))
+
+    def _wait(self) -> None:
+        if self.cascade.device.type == "cuda":
+            torch.cuda.synchronize(self.cascade.device)

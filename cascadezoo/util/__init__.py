@@ -1,0 +1,1 @@
+"""Small helpers without state: text made safe, files, numbers, keyed randomness."""

@@ -1,0 +1,1 @@
+"""The zoo: the models that cascadezoo and plugins list. Free of torch."""

@@ -1,0 +1,327 @@
+"""What a published model holds, looked at in a folder or on the Hub, and the zoo entry it makes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import ValidationError
+
+from cascadezoo.errors import ModelError, SpecError
+from cascadezoo.hub.cache import hub_cache
+from cascadezoo.model_folder.layout import (
+    CARD,
+    CONFIG,
+    METRICS,
+    FileRecord,
+    is_model_file,
+    read_config,
+    sha256_of,
+)
+from cascadezoo.spec import CascadeSpec, parse_json
+from cascadezoo.spec.faults import problems_of
+from cascadezoo.zoo.manifest import ZooModel
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+__all__ = ["FolderSource", "HubSource", "Source", "compare", "describe"]
+
+MOST_FILES = 10_000
+MOST_BYTES = 16 << 20
+"""Largest file that is fetched to be hashed; the Hub tells the sha256 of larger ones itself."""
+
+
+class Source(Protocol):
+    """A model as it lies somewhere."""
+
+    where: str
+
+    def names(self) -> list[str]:
+        """The files of the layout that are there, sorted."""
+        ...
+
+    def record(self, name: str) -> FileRecord:
+        """sha256 and size of a file that is there."""
+        ...
+
+    def path(self, name: str) -> Path:
+        """A copy on this machine of a small file that is there: its folder is laid out alike."""
+        ...
+
+
+class FolderSource:
+    """A model folder on this machine.
+
+    Args:
+        folder: the folder; it may be a snapshot in the Hub's cache.
+        where: how messages name it; None takes the folder's path.
+    """
+
+    def __init__(self, folder: Path, where: str | None = None) -> None:
+        self.folder = folder
+        self.where = str(folder) if where is None else where
+        self._records: dict[str, FileRecord] = {}
+
+    def names(self) -> list[str]:
+        """The files of the layout that are there, sorted."""
+        found = (
+            p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()
+        )
+        return sorted(name for name in found if _is_ours(name))
+
+    def record(self, name: str) -> FileRecord:
+        """sha256 and size of a file."""
+        if name not in self._records:
+            path = self.folder / name
+            self._records[name] = FileRecord(sha256=sha256_of(path), size=path.stat().st_size)
+        return self._records[name]
+
+    def path(self, name: str) -> Path:
+        """The file."""
+        return self.folder / name
+
+
+class HubSource:
+    """A model repo on the Hub at a commit. Weights are not fetched: the Hub tells their sha256.
+
+    Args:
+        api: the client.
+        repo: ``org/name``.
+        commit: 40 hexadecimal digits.
+
+    Raises:
+        HubError: the Hub cannot be asked, or has no such repo or commit.
+    """
+
+    def __init__(self, api: HfApi, repo: str, commit: str) -> None:
+        self.api = api
+        self.repo = repo
+        self.commit = commit
+        self.where = f"{repo}@{commit}"
+        self._files: dict[str, RepoFile] = {}
+        self._records: dict[str, FileRecord] = {}
+        self._paths: dict[str, Path] = {}
+        from cascadezoo.hub.client import translated
+
+        with translated(f"the files of {self.where}"):
+            self._files = {file.path: file for file in self._tree()}
+
+    def _tree(self) -> Iterator[RepoFile]:
+        from huggingface_hub.hf_api import RepoFile
+
+        tree = self.api.list_repo_tree(self.repo, recursive=True, revision=self.commit)
+        for count, item in enumerate(islice(tree, MOST_FILES + 1)):
+            if count == MOST_FILES:
+                raise ModelError(f"{self.where} has more than {MOST_FILES} files; no model has")
+            if isinstance(item, RepoFile) and _is_ours(item.path):
+                yield item
+
+    def names(self) -> list[str]:
+        """The files of the layout that are there, sorted."""
+        return sorted(self._files)
+
+    def record(self, name: str) -> FileRecord:
+        """sha256 and size of a file: what the Hub says of a large one, what a small one has.
+
+        Raises:
+            HubError: the file cannot be fetched.
+            ModelError: it is too large to be hashed here, or arrives damaged twice.
+        """
+        if name not in self._records:
+            file = self._files[name]
+            if file.lfs is not None:
+                record = FileRecord(sha256=file.lfs.sha256, size=file.lfs.size)
+            else:
+                record = FileRecord(sha256=sha256_of(self.path(name)), size=file.size)
+            self._records[name] = record
+        return self._records[name]
+
+    def path(self, name: str) -> Path:
+        """The file in the Hub's cache, fetched where it is not there, and what the Hub says it is.
+
+        Raises:
+            HubError: it cannot be fetched.
+            ModelError: it is larger than what is fetched to be hashed, or arrives damaged twice.
+        """
+        if name not in self._paths:
+            file = self._files[name]
+            if file.size > MOST_BYTES:
+                raise ModelError(f"{self.where}: {name} has {file.size} bytes, too many to look at")
+            path = self._fetch(name)
+            if not _is_as_told(path, file):
+                # The client neither checks what it fetches nor forgets it.
+                path = self._fetch(name, force=True)
+                if not _is_as_told(path, file):
+                    raise ModelError(
+                        f"{self.where}: {name} arrived damaged twice", hint="try again later"
+                    )
+            self._paths[name] = path
+        return self._paths[name]
+
+    def _fetch(self, name: str, *, force: bool = False) -> Path:
+        from cascadezoo.hub.client import translated
+
+        with translated(f"{name} of {self.where}"):
+            return Path(
+                self.api.hf_hub_download(
+                    self.repo,
+                    name,
+                    revision=self.commit,
+                    cache_dir=hub_cache(),
+                    force_download=force,
+                )
+            )
+
+
+def describe(
+    source: Source,
+    *,
+    name: str | None = None,
+    repo: str | None = None,
+    commit: str | None = None,
+) -> ZooModel:
+    """The zoo entry of a model; of one that ships with cascadezoo where there is no repo.
+
+    Args:
+        source: where the model lies.
+        name: what it is called in the zoo; None takes the spec's name.
+        repo: the repo on the Hub.
+        commit: the commit in it.
+
+    Raises:
+        ModelError: the model is not whole, or has no figures.
+        HubError: what is needed cannot be fetched.
+    """
+    names = source.names()
+    for needed, why in ((CONFIG, "so it is not a model"), (METRICS, "so nothing is known of it")):
+        if needed not in names:
+            raise ModelError(
+                f"{source.where} has no {needed}, {why}",
+                hint="publish the run of a finished build: cascadezoo publish RUN org/name",
+            )
+    config = read_config(source.path(CONFIG).parent)
+    faults = []
+    for file, record in config.files.items():
+        if file not in names:
+            faults.append(f"{file} is missing")
+        elif file != CARD and source.record(file) != record:
+            faults.append(f"{file} is not what {CONFIG} says")
+    faults += [f"{CONFIG} has no sha256 of {n}" for n in names if n not in {CONFIG, *config.files}]
+    if faults:
+        raise ModelError(f"{source.where}: {'; '.join(faults)}", hint="publish the model again")
+    spec = _spec(config.spec, source)
+    data = {
+        "name": spec.name if name is None else name,
+        "description": " ".join(spec.description.split()),
+        "bundled": repo is None,
+        "repo": repo,
+        "commit": commit,
+        "spec_digest": config.spec_digest,
+        "files": {file: source.record(file).model_dump() for file in names},
+        "size": spec.data.size,
+        "data": spec.data.source,
+        "license": spec.license,
+        "requires": config.requires,
+        **_measured(source),
+    }
+    try:
+        return ZooModel.model_validate(data)
+    except ValidationError as error:
+        raise _invalid(source, error, data, "cannot be an entry of a zoo") from None
+
+
+def compare(model: ZooModel, source: Source) -> list[str]:
+    """What is wrong with a zoo entry or with the model that it stands for; empty where all holds.
+
+    Raises:
+        HubError: the Hub cannot be asked.
+    """
+    there = set(source.names())
+    faults = [f"{name} is missing" for name in model.files if name not in there]
+    faults += [f"{name} is not in the entry" for name in sorted(there - set(model.files))]
+    for name, record in model.files.items():
+        if name not in there:
+            continue
+        found = source.record(name)
+        if found.size != record.size:
+            faults.append(f"{name} has {found.size} bytes, not {record.size}")
+        elif found.sha256 != record.sha256:
+            faults.append(f"{name} has sha256 {found.sha256}, not {record.sha256}")
+    if faults:
+        return faults
+    try:
+        true = describe(source, name=model.name, repo=model.repo, commit=model.commit)
+    except ModelError as error:
+        return [error.what]
+    rows = ((field, getattr(model, field), getattr(true, field)) for field in _DERIVED)
+    return [f"the entry's {name} is not the model's" for name, one, two in rows if one != two]
+
+
+_DERIVED = (
+    "description",
+    "spec_digest",
+    "size",
+    "parameters",
+    "data",
+    "license",
+    "requires",
+    "metrics",
+)
+
+
+def _is_ours(name: str) -> bool:
+    return name == CONFIG or is_model_file(name)
+
+
+def _is_as_told(path: Path, file: RepoFile) -> bool:
+    if path.stat().st_size != file.size:
+        return False
+    if file.lfs is not None:
+        return sha256_of(path) == file.lfs.sha256
+    digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)  # as git names it
+    digest.update(path.read_bytes())
+    return digest.hexdigest() == file.blob_id
+
+
+def _spec(data: dict[str, Any], source: Source) -> CascadeSpec:
+    try:
+        return CascadeSpec.model_validate(data)
+    except ValidationError as error:
+        raise _invalid(
+            source, error, data, f"has a spec that does not validate in its {CONFIG}"
+        ) from None
+
+
+def _measured(source: Source) -> dict[str, Any]:
+    """Parameters and figures of metrics.json, as an entry has them."""
+    where = f"{METRICS} of {source.where}"
+    try:
+        metrics = parse_json(source.path(METRICS).read_bytes(), where)
+    except SpecError as error:
+        raise ModelError(error.what, hint="publish the model again") from None
+    try:
+        return {
+            "parameters": sum(int(stage["parameters"]) for stage in metrics["stages"]),
+            "metrics": {
+                figure["name"]: {k: figure.get(k) for k in ("value", "std", "unit")}
+                for figure in metrics["figures"]
+            },
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{where} is not in cascadezoo's form: {type(error).__name__}: {error}",
+            hint="publish the model again",
+        ) from None
+
+
+def _invalid(source: Source, error: ValidationError, data: Any, what: str) -> ModelError:
+    lines = "\n".join(f"  {problem}" for problem in problems_of(error, data, ""))
+    return ModelError(
+        f"{source.where} {what}:\n{lines}",
+        hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
+    )

@@ -1,0 +1,332 @@
+"""The zoo: the models that cascadezoo and the installed plugins list, and what ships with it."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cascadezoo.errors import (
+    CascadezooError,
+    HubError,
+    InputError,
+    LookupFailed,
+    ModelError,
+    ModelReferenceError,
+    PluginError,
+)
+from cascadezoo.hub.cache import CachedRepo, is_offline
+from cascadezoo.model_folder.layout import CONFIG
+from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name, get_registry
+from cascadezoo.plugins.registry import Origin, Registered, ZooEntry
+from cascadezoo.zoo.manifest import (
+    Manifest,
+    ZooModel,
+    parse_manifest,
+    read_manifest_file,
+    write_manifest,
+)
+
+if TYPE_CHECKING:
+    from cascadezoo.zoo.entry import Source
+
+__all__ = [
+    "Listed",
+    "Zoos",
+    "add_entry",
+    "bundled_entry",
+    "bundled_folder",
+    "entries_to_verify",
+    "find",
+    "get_zoos",
+    "verify",
+    "zoo_entry",
+]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model together with the zoo that lists it."""
+
+    model: ZooModel
+    zoo: str
+    origin: Origin
+
+    def __str__(self) -> str:
+        return f"the zoo {self.zoo!r} of {self.origin}"
+
+
+@dataclass
+class Zoos:
+    """The models of all zoos, by name. Names that two zoos claim belong to neither.
+
+    Args:
+        rows: the registered zoos.
+    """
+
+    models: dict[str, Listed] = field(default_factory=dict)
+    contested: dict[str, list[Listed]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    """What is wrong with zoos that cannot be read; they take no other down."""
+
+    @classmethod
+    def load(cls, rows: Iterable[Registered[ZooEntry]]) -> Zoos:
+        """Read zoos.
+
+        Args:
+            rows: the zoos as plugins registered them.
+        """
+        zoos = cls()
+        for row in rows:
+            try:
+                models = _read(row)
+            except CascadezooError as error:
+                zoos.faults.append(error.what)
+                continue
+            for model in models:
+                zoos._add(Listed(model, row.entry.name, row.origin))
+        zoos.faults += [zoos._contest(name) for name in sorted(zoos.contested)]
+        return zoos
+
+    def _add(self, listed: Listed) -> None:
+        name = listed.model.name
+        if name in self.contested:
+            self.contested[name].append(listed)
+        elif name in self.models:
+            self.contested[name] = [self.models.pop(name), listed]
+        else:
+            self.models[name] = listed
+
+    def get(self, name: str) -> Listed:
+        """The model of that name.
+
+        Raises:
+            LookupFailed: no zoo lists it.
+            PluginError: two zoos claim it.
+        """
+        if name in self.contested:
+            raise PluginError(
+                self._contest(name),
+                hint="uninstall one of them, or limit CASCADEZOO_LOAD_PLUGINS to the other",
+            )
+        if name in self.models:
+            return self.models[name]
+        close = difflib.get_close_matches(name, list(self.models), n=3, cutoff=0.6)
+        guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+        beside = f" ({'; '.join(self.faults)})" if self.faults else ""
+        raise LookupFailed(
+            f"no zoo lists a model {name!r}{beside}",
+            hint=f"{guess}cascadezoo zoo list shows all; cascadezoo zoo search TEXT asks the Hub",
+        )
+
+    def matching(self, pattern: str = "*") -> list[Listed]:
+        """The models whose names match a glob, by name."""
+        return [self.models[n] for n in sorted(self.models) if fnmatch.fnmatchcase(n, pattern)]
+
+    def of_repo(self, repo: str) -> list[str]:
+        """The names of the models that lie in a repo."""
+        return sorted(name for name, row in self.models.items() if row.model.repo == repo)
+
+    def _contest(self, name: str) -> str:
+        claims = " and ".join(str(listed) for listed in self.contested[name])
+        return f"the zoo model {name!r} is claimed by {claims}; neither is used"
+
+
+def _read(row: Registered[ZooEntry]) -> list[ZooModel]:
+    load = row.entry.load()
+    where = f"the zoo {row.entry.name!r} of {row.origin}"
+    try:
+        data = load()
+    except Exception as error:  # a stranger's function; told with its name
+        first = (str(error).splitlines() or [""])[0]
+        raise PluginError(f"{where} cannot be read: {type(error).__name__}: {first}") from error
+    models = parse_manifest(data, where).models
+    if canonical_name(row.origin.distribution) != BUILTIN_DISTRIBUTION:
+        for model in models:
+            if model.bundled:
+                raise PluginError(
+                    f"{where} says that {model.name!r} is bundled, which only cascadezoo's own are"
+                )
+    return models
+
+
+@cache
+def get_zoos() -> Zoos:
+    """The zoos of the installed plugins, read once in a process."""
+    return Zoos.load(get_registry().zoos)
+
+
+def find(name: str) -> ZooModel:
+    """The zoo's model of that name.
+
+    Raises:
+        LookupFailed: no zoo lists it.
+        PluginError: two zoos claim it.
+    """
+    return get_zoos().get(name).model
+
+
+def bundled_folder(model: ZooModel) -> Path | None:
+    """The model folder inside the installed package; None for a model that lies on the Hub.
+
+    Raises:
+        ModelError: the model ships with cascadezoo, but is not there.
+    """
+    if not model.bundled:
+        return None
+    folder = resources.files("cascadezoo").joinpath("zoo", "models", model.name)
+    if isinstance(folder, Path) and folder.is_dir():
+        return folder
+    raise ModelError(
+        f"{model.name} ships with cascadezoo, but {folder} is not there",
+        hint="pip install --force-reinstall --no-deps cascadezoo",
+    )
+
+
+def bundled_entry(folder: Path) -> ZooModel:
+    """The entry of a model folder that ships with cascadezoo, for zoo_manifest.json.
+
+    Raises:
+        ModelError: the model is not whole, or has no figures.
+    """
+    from cascadezoo.zoo.entry import FolderSource, describe
+
+    return describe(FolderSource(folder))
+
+
+def verify(model: ZooModel, *, offline: bool = False) -> list[str]:
+    """Hold an entry against the model that it stands for: files, digests, and what it tells.
+
+    Of a model on the Hub the small files are fetched into the Hub's cache and the Hub tells the
+    sha256 of the weights; with ``offline`` the copy in the cache is read, weights and all.
+
+    Args:
+        model: the entry.
+        offline: look at the local cache only.
+
+    Returns:
+        What is wrong; empty where all holds.
+
+    Raises:
+        HubError: the Hub cannot be asked, or has no such repo or commit.
+        ModelError: there is no copy to look at.
+    """
+    from cascadezoo.zoo.entry import compare
+
+    return compare(model, _source(model, offline))
+
+
+def _source(model: ZooModel, offline: bool) -> Source:
+    from cascadezoo.zoo.entry import FolderSource, HubSource
+
+    folder = bundled_folder(model)
+    if folder is not None:
+        return FolderSource(folder, model.name)
+    if model.repo is None or model.commit is None:  # the schema of a manifest sees to it
+        raise ModelError(f"{model.name} lies nowhere")
+    if not (offline or is_offline()):
+        from cascadezoo.hub.client import hub_api
+
+        return HubSource(hub_api(), model.repo, model.commit)
+    snapshot = CachedRepo.of(model.repo).snapshot(model.commit)
+    if not (snapshot / CONFIG).is_file():
+        raise ModelError(
+            f"{model.name} is not in the local cache of the Hub ({model.repo}@{model.commit})",
+            hint=f"cascadezoo pull {model.name}, without --offline and HF_HUB_OFFLINE",
+        )
+    return FolderSource(snapshot, f"the cached copy of {model.repo}")
+
+
+def zoo_entry(reference: str, *, name: str | None = None) -> ZooModel:
+    """The entry of a published model, pinned to the commit that its revision leads to now.
+
+    Args:
+        reference: ``org/name``, ``org/name@revision`` or ``hf://org/name@revision``.
+        name: what the model is called in the zoo; None takes its spec's name.
+
+    Raises:
+        ModelReferenceError: it is no reference to a repo, or one to a pull request.
+        HubError: the Hub cannot be asked, or has no such repo or revision.
+        ModelError: what lies there is not a whole model with figures.
+    """
+    from cascadezoo.hub.refs import HubRef, parse_reference
+    from cascadezoo.zoo.entry import HubSource, describe
+
+    ref = parse_reference(reference)
+    if not isinstance(ref, HubRef):
+        raise ModelReferenceError(
+            f"{reference!r} is no repo on the Hub, and a zoo lists what others can reach",
+            hint="cascadezoo publish MODEL org/name, then cascadezoo zoo add org/name",
+        )
+    if (ref.revision or "").startswith("refs/pr"):
+        raise ModelReferenceError(
+            f"{ref.revision} of {ref.repo_id} is a pull request, whose commits may be thrown away",
+            hint="merge it, then add the branch that it was merged into",
+        )
+    from cascadezoo.hub.client import hub_api, translated
+
+    api = hub_api()
+    with translated(f"{ref.repo_id} on the Hub"):
+        commit = api.model_info(ref.repo_id, revision=ref.revision).sha
+    if commit is None or not _COMMIT.fullmatch(commit):
+        raise HubError(f"the Hub tells no commit of {ref.repo_id}", hint="try again later")
+    return describe(HubSource(api, ref.repo_id, commit), name=name, repo=ref.repo_id, commit=commit)
+
+
+def add_entry(model: ZooModel, path: Path) -> ZooModel | None:
+    """Write an entry into a manifest file, which is made where there is none.
+
+    Returns:
+        The entry of the same name and repo that was there before.
+
+    Raises:
+        InputError: the manifest has that name for another model, or cannot be read or written.
+    """
+    manifest = read_manifest_file(path) or Manifest(version=1, models=[])
+    before = next((m for m in manifest.models if m.name == model.name), None)
+    if before is not None and before.repo != model.repo:
+        raise InputError(
+            f"{path} has a model {model.name!r} already: {before.repo or 'a bundled one'}",
+            hint="give the new one another name: --name NAME",
+        )
+    if before != model:
+        rest = [m for m in manifest.models if m.name != model.name]
+        write_manifest(path, manifest.model_copy(update={"models": [*rest, model]}))
+    return before
+
+
+def entries_to_verify(name: str | None, path: Path | None) -> tuple[list[ZooModel], list[str]]:
+    """The entries that a name, or nothing, stands for.
+
+    Args:
+        name: a model of the zoo; None is all of them.
+        path: a manifest file; None takes the zoos that are installed.
+
+    Returns:
+        The entries, and what is wrong with zoos that cannot be read.
+
+    Raises:
+        LookupFailed: nothing of that name is listed.
+        InputError: the file is not there or is no manifest.
+    """
+    if path is None:
+        zoos = get_zoos()
+        if name is not None:
+            return [zoos.get(name).model], []
+        return [row.model for row in zoos.matching()], zoos.faults
+    manifest = read_manifest_file(path)
+    if manifest is None:
+        raise InputError(f"there is no file {path}", hint="cascadezoo zoo add REF makes one")
+    models = [m for m in manifest.models if name in (None, m.name)]
+    if name is not None and not models:
+        listed = ", ".join(m.name for m in manifest.models) or "none"
+        raise LookupFailed(f"{path} lists no model {name!r}", hint=f"it lists: {listed}")
+    return models, []

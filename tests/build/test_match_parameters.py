@@ -1,0 +1,236 @@
+"""Widths that make so many parameters: near, monotone, valid, or an error that tells the nearest."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cascadezoo.build.match_parameters import (
+    MOST_PARAMETERS,
+    match_cascade,
+    match_parameters,
+    settings_between,
+)
+from cascadezoo.build.plan import make_plan
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.errors import InputError, SpecError
+from cascadezoo.plugins.builtin import register_stages
+from cascadezoo.spec import apply_settings, load_spec, read_spec
+
+ENTRIES = {entry.name: entry for entry in register_stages()}
+WIDE = [name for name, entry in ENTRIES.items() if entry.load_config().widths]
+BEFORE = {"name": "before", "kind": "flow.v1"}
+
+
+def spec(kind: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
+    stage = {"name": "it", "kind": kind, "config": config or {}}
+    return {
+        "name": "matched",
+        "data": {"source": "shapes"},
+        "stages": [stage] if ENTRIES[kind].role == "generator" else [BEFORE, stage],
+        "training": {"losses": []},
+        "evaluation": {"extractor": "small"},
+    }
+
+
+def counted(data: dict[str, Any], name: str = "it") -> int:
+    stage = Cascade.from_spec(data, device="meta").stage(name)
+    return sum(p.numel() for p in stage.parameters())
+
+
+def test_every_kind_that_learns_has_widths() -> None:
+    configs = {name: entry.load_config() for name, entry in ENTRIES.items()}
+    without = {name for name, config in configs.items() if not config.widths}
+    assert without == {"interpolate.v1", "identity.v1", "autoencoder-kl.v1"}
+    assert all(configs[name].parameterless or configs[name].frozen for name in without)
+    for name in WIDE:
+        assert all(field in configs[name].model_fields for field in configs[name].widths)
+
+
+@pytest.mark.parametrize("kind", WIDE)
+@settings(max_examples=4, deadline=None)
+@given(data=st.data())
+def test_the_match_is_near_and_valid_or_the_nearest_is_told(kind: str, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 60).map(lambda power: round(1.5**power)))
+    before = spec(kind)
+    try:
+        after = match_parameters(before, {"it": count})
+    except InputError as error:
+        nearest = re.search(r"the nearest is ([\d,]+) ", error.what)
+        assert nearest is not None, error.what
+        found = int(nearest[1].replace(",", ""))
+        assert abs(found - count) > 0.1 * count
+        # What it tells can be had.
+        assert counted(match_parameters(before, {"it": found})) == pytest.approx(found, rel=0.02)
+        return
+    assert abs(counted(after) - count) <= 0.1 * count
+    assert load_spec(after)
+    changed = set(after["stages"][-1]["config"])
+    assert changed == set(ENTRIES[kind].load_config().widths)
+    assert before == spec(kind), "the data that were given are changed"
+
+
+@pytest.mark.parametrize("kind", WIDE)
+@settings(max_examples=2, deadline=None)
+@given(first=st.integers(30_000, 3_000_000), share=st.floats(1.0, 1.3))
+def test_more_is_never_fewer(kind: str, first: int, share: float) -> None:
+    data = spec(kind)
+    counts = []
+    for count in (first, round(share * first)):
+        try:
+            counts.append(counted(match_parameters(data, {"it": count})))
+        except InputError:
+            return  # test_the_match_is_near_and_valid_or_the_nearest_is_told
+    assert counts[0] <= counts[1]
+
+
+def test_heads_and_other_constraints_are_kept() -> None:
+    data = spec("vit.v1", {"heads": 6, "features": 252})
+    config = match_parameters(data, {"it": 400_000})["stages"][1]["config"]
+    assert config["features"] % 6 == 0
+    assert config["heads"] == 6
+    unet = {"channels": 24, "heads": 3, "attention": [16]}
+    config = match_parameters(spec("flow.v1", unet), {"it": 900_000})["stages"][0]["config"]
+    assert config["channels"] % 3 == 0
+
+
+def test_round_widths_are_taken_where_they_are_near() -> None:
+    data = spec("resnet-refiner.v1")
+    for hidden in (16, 40, 72, 128):
+        wanted = counted(spec("resnet-refiner.v1", {"hidden": hidden}))
+        for count in (wanted, round(1.01 * wanted), round(0.99 * wanted)):
+            found = match_parameters(data, {"it": count})["stages"][1]["config"]
+            assert found == {"hidden": hidden}
+
+
+def test_widths_of_a_kind_keep_their_ratio() -> None:
+    config = match_parameters(spec("diffusion.v1"), {"it": 700_000})["stages"][0]["config"]
+    assert config["latent"] == 2 * config["channels"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "message"),
+    [
+        ("identity.v1", 1000, r"stage 'it' \(identity.v1\) has no parameters to match"),
+        ("interpolate.v1", 1000, r"stage 'it' \(interpolate.v1\) has no parameters to match"),
+        ("vit.v1", 10, r"cannot have about 10 parameters: the nearest is [\d,]+ \(features 8\)"),
+        ("vit.v1", 0, "0 is no number of parameters"),
+        ("vit.v1", MOST_PARAMETERS + 1, "is no number of parameters"),
+    ],
+)
+def test_what_cannot_be_matched(kind: str, count: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        match_parameters(spec(kind), {"it": count})
+
+
+def test_stages_that_are_not_there_and_kinds_without_widths() -> None:
+    with pytest.raises(InputError, match="'that' is not a stage of matched"):
+        match_parameters(spec("vit.v1"), {"that": 1000})
+    latent = spec("autoencoder-kl.v1")
+    with pytest.raises(InputError, match="its kind has no widths"):
+        match_parameters(latent, {"it": 1000})
+    with pytest.raises(SpecError):
+        match_parameters({"name": "x"}, {"it": 1000})
+
+
+@pytest.mark.parametrize("count", [300_000, 4_256_153, 20_000_000])
+def test_a_cascade_is_scaled_by_one_factor(count: int) -> None:
+    data = read_spec("paper-baseline")[0]
+    made = match_cascade(data, count)
+    before, after = (
+        {row.name: row.parameters for row in make_plan(load_spec(d), "cpu").stages}
+        for d in (data, made)
+    )
+    assert sum(after.values()) == pytest.approx(count, rel=0.03)
+    config = {stage["name"]: stage["config"] for stage in made["stages"]}
+    factor = config["coarse"]["latent"] / 256
+    assert config["up"]["hidden"] / 256 == pytest.approx(factor, rel=0.02, abs=0.005)
+    assert config["refine"]["features"] / 256 == pytest.approx(factor, rel=0.05, abs=0.02)
+    assert set(before) == set(after)
+
+
+def test_a_cascade_with_nothing_to_scale() -> None:
+    data = spec("interpolate.v1")
+    made = match_cascade(data, 100_000)
+    assert [s["config"] for s in made["stages"]][1] == {}
+    with pytest.raises(InputError, match="the nearest is"):
+        match_cascade(data, 20)
+
+
+def test_the_settings_make_what_was_matched() -> None:
+    data = read_spec("paper-baseline")[0]
+    made = match_parameters(data, {"coarse": 500_000, "up": 120_000})
+    rows = settings_between(data, made)
+    assert {row.split("=")[0] for row in rows} == {
+        "stages.coarse.config.channels",
+        "stages.coarse.config.latent",
+        "stages.up.config.hidden",
+    }
+    assert load_spec(apply_settings(data, rows)).spec == load_spec(made).spec
+
+
+# --- the command
+
+
+@pytest.fixture
+def plan(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    from cascadezoo.cli.main import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            sys.exit(main(["plan", *arguments]))
+        out, err = capfd.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+def test_plan_shows_what_was_matched_and_how(plan: Callable[..., tuple[int, str, str]]) -> None:
+    asked = ("--match-params", "coarse=500k", "--match-params", "up=0.25M")
+    code, out, _ = plan("paper-baseline", *asked)
+    assert code == 0
+    (line,) = (row for row in out.splitlines() if row.startswith("settings: "))
+    again = line.removeprefix("settings: ").split()
+    code, told, _ = plan("paper-baseline", *again)
+    assert code == 0
+    assert told == out.split("\nsettings: ")[0]
+    code, out, _ = plan("paper-baseline", *asked, "--json")
+    row = json.loads(out)
+    assert [s["parameters"] for s in row["stages"][:2]] == pytest.approx([5e5, 2.5e5], rel=0.03)
+    assert [f"--set {s}" for s in row["settings"]] == line.removeprefix("settings: ").replace(
+        "--set ", "\0--set "
+    ).replace(" \0", "\0").split("\0")[1:]
+
+
+def test_plan_scales_the_whole_cascade(plan: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = plan("paper-baseline", "--match-params", "1M", "--json")
+    assert code == 0
+    assert json.loads(out)["parameters"] == pytest.approx(1e6, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["x=500k"], "'x' is not a stage of paper-baseline"),
+        (["coarse=many"], "'many' is not a number such as 500000"),
+        (["coarse=-5"], "-5 is no number of parameters"),
+        (["coarse=nank"], "'nank' is not a number"),
+        (["500k", "up=3"], "give one value for all stages, or STAGE=VALUE for each"),
+        (["refine=12"], "the nearest is"),
+    ],
+)
+def test_plan_refuses_with_a_hint(
+    plan: Callable[..., tuple[int, str, str]], asked: list[str], message: str
+) -> None:
+    options = [part for text in asked for part in ("--match-params", text)]
+    code, out, err = plan("paper-baseline", *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Hint: " in err

@@ -1,0 +1,246 @@
+"""timm:MODEL with checkpoints as the Hub's cache keeps them; nothing outside is asked."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from cascadezoo.data.base import ImageData
+from cascadezoo.errors import InputError, LookupFailed, WeightsUnavailable
+from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
+from cascadezoo.evaluate.features.base import load_extractor
+from cascadezoo.evaluate.metrics.base import MetricFeatures
+from cascadezoo.evaluate.metrics.inception_score import measure
+from cascadezoo.spec.configs import EmptyConfig
+
+MODEL = "test_resnet.r160_in1k"
+COMMIT = "0" * 40
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache of the Hub, which is out of reach."""
+    from huggingface_hub import constants
+
+    folder = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return folder
+
+
+@pytest.fixture
+def network(cache):
+    return keep(cache, MODEL)
+
+
+def keep(cache, model):
+    """A network of timm with random weights, in the cache as if they had been fetched."""
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model(model, pretrained=False).eval()
+    for module in network.modules():  # what training would have left there
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    repository = cache / f"models--timm--{model}"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    save_file(network.state_dict(), snapshot / "model.safetensors")
+    return network
+
+
+def images(count=6, size=32):
+    return torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+    )
+
+
+def test_gives_the_features_of_timm_s_own_pipeline(network):
+    """timm's eval transform on PIL images, without its crop."""
+    from timm.data import create_transform, resolve_model_data_config
+
+    extractor = load_extractor(f"timm:{MODEL}")
+    pixels = images(size=200)
+    found = extractor(pixels)
+    settings = {**resolve_model_data_config(network), "crop_pct": 1.0}
+    transform = create_transform(**settings, is_training=False)
+    pictures = [Image.fromarray(row.permute(1, 2, 0).numpy()) for row in pixels]
+    with torch.inference_mode():
+        maps = network.forward_features(torch.stack([transform(one) for one in pictures]))
+        theirs = network.forward_head(maps, pre_logits=True)
+    # PIL rounds to bytes after resizing.
+    torch.testing.assert_close(found, theirs, rtol=0.01, atol=0.01 * float(theirs.abs().max()))
+    assert found.shape == (6, network.num_features)
+
+
+def test_its_own_size_needs_no_resizing(network):
+    from timm.data import resolve_model_data_config
+
+    data = resolve_model_data_config(network)
+    pixels = images(size=data["input_size"][1])
+    mean, std = (torch.tensor(data[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    with torch.inference_mode():
+        maps = network.forward_features((pixels / 255 - mean) / std)
+        theirs = network.forward_head(maps, pre_logits=True)
+    found = load_extractor(f"timm:{MODEL}")(pixels)
+    torch.testing.assert_close(found, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_are_the_network_s(network):
+    extractor = load_extractor(f"timm:{MODEL}")
+    pixels = images(count=40, size=extractor.input_size)
+    features = extractor(pixels)
+    with torch.inference_mode():
+        theirs = network((pixels / 255 - extractor.mean) / extractor.std)
+    torch.testing.assert_close(extractor.logits(features), theirs, rtol=1e-4, atol=1e-4)
+    found = measure(
+        EmptyConfig(), MetricFeatures(generated=features, real=features, extractor=extractor)
+    )
+    assert found.settings["classes"] == 1000
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_convnext", "test_efficientnet", "test_nfnet"])
+def test_other_architectures(cache, model):
+    import timm
+
+    full = f"{model}.{timm.get_pretrained_cfg(model).tag}"
+    network = keep(cache, full)
+    extractor = load_extractor(f"timm:{model}")
+    assert extractor.name == f"timm:{full}"
+    pixels = images(count=3, size=extractor.input_size)
+    features = extractor(pixels)
+    assert features.shape == (3, extractor.num_features)
+    with torch.inference_mode():
+        theirs = network((pixels / 255 - extractor.mean) / extractor.std)
+    torch.testing.assert_close(extractor.logits(features), theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_the_figure_s_name_has_the_weights_tag(network, tmp_path):
+    extractor = load_extractor(f"timm:{MODEL.partition('.')[0]}")
+    assert extractor.describe() == {
+        "name": f"timm:{MODEL}",
+        "version": "v1-bilinear",
+        "sha256": extractor.sha256,
+        "num_features": network.num_features,
+        "input_size": 160,
+    }
+    real = ImageData(images(24).numpy(), None, "train")
+    floats = images(20).float() / 127.5 - 1
+    for _ in range(2):
+        figure = evaluate_kid(
+            lambda first, count: floats[first : first + count],
+            real,
+            extractor=extractor,
+            n=20,
+            subsets=2,
+            precision="bf16",
+            cache=tmp_path / "features",
+        )
+        assert figure.name == f"kid.timm:{MODEL}-bf16.n20"
+    (folder,) = (tmp_path / "features").iterdir()
+    assert folder.name.startswith(f"timm-{MODEL}-")
+
+
+def test_other_weights_have_another_digest(network, cache):
+    before = load_extractor(f"timm:{MODEL}").sha256
+    (path,) = cache.glob("*/snapshots/*/model.safetensors")
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    state["conv1.weight" if "conv1.weight" in state else next(iter(state))].mul_(1.5)
+    save_file(state, path)
+    assert load_extractor(f"timm:{MODEL}").sha256 != before
+
+
+def test_without_weights_and_network_the_three_ways_out(cache):
+    with pytest.raises(WeightsUnavailable, match="timm's resnet18.a1_in1k are not in") as caught:
+        load_extractor("timm:resnet18")
+    hint = str(caught.value.hint)
+    assert "hf download timm/resnet18.a1_in1k" in hint
+    assert '"evaluation.extractor": "small"' in hint
+    assert 'out of "evaluation.metrics"' in hint
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", b"\x10\0\0\0\0\0\0\0{"])
+def test_a_damaged_file(network, cache, content):
+    (path,) = cache.glob("*/snapshots/*/model.safetensors")
+    path.write_bytes(content)
+    with pytest.raises(WeightsUnavailable, match="or damaged"):
+        load_extractor(f"timm:{MODEL}")
+
+
+def test_weights_of_another_network(network, cache):
+    keep(cache, "test_convnext.r160_in1k")
+    paths = {path.parts[-4]: path for path in cache.glob("*/snapshots/*/model.safetensors")}
+    shutil.copy(paths["models--timm--test_convnext.r160_in1k"], paths[f"models--timm--{MODEL}"])
+    with pytest.raises(WeightsUnavailable, match="or damaged"):
+        load_extractor(f"timm:{MODEL}")
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("resnet81", "no network 'resnet81'", "'timm:resnet18'"),
+        ("resnet18.a9_in1k", "no weights 'a9_in1k' of 'resnet18'", "'timm:resnet18.a1_in1k'"),
+        ("hf_hub:org/model", "no network", "list_pretrained"),
+        ("local-dir:/tmp", "no network", "list_pretrained"),
+        ("../model", "no network", "list_pretrained"),
+    ],
+)
+def test_names_that_timm_does_not_know(name, message, hint):
+    with pytest.raises(LookupFailed, match=message) as caught:
+        load_extractor(f"timm:{name}")
+    assert hint in str(caught.value.hint)
+
+
+def test_a_network_without_weights():
+    import timm
+
+    weighed = {name.partition(".")[0] for name in timm.list_pretrained()}
+    name = next(name for name in timm.list_models() if name not in weighed)
+    with pytest.raises(LookupFailed, match=f"no pretrained weights of '{name}'"):
+        load_extractor(f"timm:{name}")
+
+
+def test_no_name_at_all():
+    with pytest.raises(InputError, match="model is missing") as caught:
+        load_extractor("timm")
+    assert "timm:MODEL" in str(caught.value.hint)
+
+
+def test_images_that_it_would_not_take(network):
+    from cascadezoo.evaluate.features.timm_networks import TimmExtractor
+
+    data = {"input_size": (3, 160, 160), "mean": (0, 0, 0), "std": (1, 1, 1)}
+    for change in ({"input_size": (1, 160, 160)}, {"input_size": (3, 160, 96)}, {}):
+        settings = {**data, "interpolation": "lanczos" if not change else "bicubic", **change}
+        with pytest.raises(InputError, match="square RGB"):
+            TimmExtractor(MODEL, network, settings, torch.device("cpu"))
+
+
+def test_features_that_are_no_vectors(network):
+    from cascadezoo.evaluate.features.timm_networks import TimmExtractor
+
+    network.reset_classifier(10, global_pool="")
+    data = {"input_size": (3, 64, 64), "mean": (0, 0, 0), "std": (1, 1, 1)}
+    with pytest.raises(InputError, match="not one vector"):
+        TimmExtractor(MODEL, network, {**data, "interpolation": "bicubic"}, torch.device("cpu"))
+
+
+def test_two_heads_are_no_classifier(cache):
+    """A distilled network gives features, and no logits that follow from them."""
+    import timm
+
+    model = "deit_tiny_distilled_patch16_224"
+    keep(cache, f"{model}.{timm.get_pretrained_cfg(model).tag}")
+    extractor = load_extractor(f"timm:{model}")
+    features = extractor(images(2))
+    with pytest.raises(InputError, match="has no classifier on its features"):
+        extractor.logits(features)

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toy_cascades import bicubic, given, noise, same, smooth, spec, subject, toy
+
+from cascadezoo import Cascade, load_spec
+from cascadezoo.data.pixels import to_float, to_uint8
+from cascadezoo.errors import InputError, WeightsUnavailable
+from cascadezoo.evaluate.configs import LpipsMetricConfig
+from cascadezoo.evaluate.evaluate_metrics import evaluate_metrics
+from cascadezoo.evaluate.metrics.mean_scores import mean_of, share_of
+from cascadezoo.evaluate.metrics.reconstruction import (
+    MOST_PSNR,
+    _Enlarged,
+    measure_lpips,
+    measure_psnr,
+    measure_ssim,
+)
+from cascadezoo.evaluate.partial_cascades import RealFeed, upto
+from cascadezoo.evaluate.real_features import choose_real
+from cascadezoo.spec.configs import EmptyConfig
+
+REAL = smooth(60)
+PLAIN = EmptyConfig()
+
+
+@pytest.fixture(scope="module")
+def cascade():
+    return toy(spec(), noise, bicubic, same)
+
+
+def truth_and_bicubic(n):
+    """As bytes, by hand."""
+    rows = choose_real(len(REAL), n)
+    truth = torch.from_numpy(REAL.images[rows])
+    small = F.interpolate(to_float(truth), (8, 8), mode="area")
+    large = F.interpolate(small, (16, 16), mode="bicubic").clamp(-1, 1)
+    return truth, to_uint8(large)
+
+
+def test_psnr_is_that_of_torchmetrics_on_bytes(cascade, means):
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    found = measure_psnr(PLAIN, given(cascade, means, REAL, n=20))
+    assert list(found) == ["", "up", "refine", "bicubic"]
+    each = torch.stack(
+        [
+            peak_signal_noise_ratio(image.float(), truth.float(), data_range=255.0)
+            for truth, image in zip(*truth_and_bicubic(20), strict=True)
+        ]
+    )
+    for part in ("", "up", "bicubic"):
+        assert found[part].value == pytest.approx(float(each.mean()), rel=1e-6)
+        assert found[part].std == pytest.approx(float(each.std()) / 20**0.5, rel=1e-4)
+        assert (found[part].n, found[part].n_real, found[part].unit) == (20, 20, "dB")
+        assert found[part].tolerance > 2 * found[part].std
+    assert found[""].note == "real images made 3x8x8, then up, refine"
+
+
+def test_a_stage_that_gives_its_input_back_is_perfect_and_finite(cascade, means):
+    refine = measure_psnr(PLAIN, given(cascade, means, REAL, n=10))["refine"]
+    assert refine.value == pytest.approx(MOST_PSNR, rel=1e-6)
+    assert refine.tolerance == 0.01
+    assert measure_ssim(PLAIN, given(cascade, means, REAL, n=10))["refine"].value == 1
+
+
+def test_a_known_error_gives_the_known_psnr(means):
+    cascade = toy(spec(), noise, bicubic, lambda upstream, _: upstream * 0 + 100 / 127.5 - 1)
+    grey = smooth(12)
+    grey.images[:] = 90
+    found = measure_psnr(PLAIN, given(cascade, means, grey, n=12))
+    assert found["refine"].value == pytest.approx(28.1308, abs=1e-3)  # 20 log10(255 / 10)
+    assert found[""].value == found["refine"].value
+    assert found["up"].value == pytest.approx(MOST_PSNR, rel=1e-6)
+
+
+def test_ssim_is_that_of_torchmetrics_on_bytes(cascade, means):
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    found = measure_ssim(PLAIN, given(cascade, means, REAL, n=20, batch_size=7))
+    truth, large = truth_and_bicubic(20)
+    reference = structural_similarity_index_measure(
+        large.float(), truth.float(), data_range=255.0, sigma=1.5
+    )
+    for part in ("", "up", "bicubic"):
+        assert found[part].value == pytest.approx(float(reference), rel=1e-5)
+
+
+def test_batches_and_seeds_of_other_things_change_nothing(cascade, means):
+    values = {
+        measure_psnr(PLAIN, given(cascade, means, REAL, n=20, batch_size=b, seed=s))["up"].value
+        for b, s in ((1, 0), (7, 0), (20, 3), (64, 9))
+    }
+    assert max(values) - min(values) < 1e-6
+
+
+def test_stages_get_true_upstream_images_and_their_labels(means):
+    cascade = toy(spec(), noise, bicubic, same)
+    measure_psnr(PLAIN, given(cascade, means, REAL, n=30, batch_size=30))
+    rows = choose_real(60, 30)
+    truth = to_float(torch.from_numpy(REAL.images[rows]))
+    assert cascade.stage("coarse").asked == []
+    whole, single = cascade.stage("up").asked
+    for upstream, labels in (whole, single):
+        torch.testing.assert_close(upstream, F.interpolate(truth, (8, 8), mode="area"))
+        assert labels.tolist() == REAL.labels[rows].tolist()
+    (_, (upstream, _)) = cascade.stage("refine").asked
+    torch.testing.assert_close(upstream, truth)
+
+
+def test_images_are_made_once_for_metrics_of_one_evaluation(means):
+    cascade = toy(spec(), noise, bicubic, same)
+    known = len(_Enlarged._known)
+    figures = evaluate_metrics(
+        ["psnr", "ssim"], subject(cascade, REAL), extractor=means, n=20, batch_size=20
+    )
+    assert [f.name for f in figures] == [
+        f"{m}.n20{p}" for m in ("psnr", "ssim") for p in ("", ".up", ".refine", ".bicubic")
+    ]
+    assert len(cascade.stage("up").asked) == 2
+    assert figures[0].extractor is None
+    assert figures[0].data_digest == REAL.digest
+    gc.collect()
+    assert len(_Enlarged._known) == known
+    one = given(cascade, means, REAL, n=20, batch_size=20)
+    measure_psnr(PLAIN, one)
+    asked = len(cascade.stage("up").asked)
+    measure_ssim(PLAIN, one)
+    assert len(cascade.stage("up").asked) == asked
+
+
+def test_more_images_than_there_are(cascade, means):
+    (figure, *_) = evaluate_metrics(["psnr"], subject(cascade, REAL), extractor=means, n=1000)
+    assert (figure.name, figure.n_real) == ("psnr.n60", 60)
+
+
+def test_a_lone_stage_is_the_whole_chain(means):
+    cascade = toy(spec(refine=False), noise, bicubic)
+    found = measure_psnr(PLAIN, given(cascade, means, REAL, n=20, batch_size=20))
+    assert found[""].value == found["up"].value
+    assert len(cascade.stage("up").asked) == 1
+
+
+def test_a_stage_called_bicubic(means):
+    data = spec(refine=False)
+    data["stages"][1]["name"] = "bicubic"
+    cascade = toy(data, noise, lambda upstream, _: F.interpolate(upstream, (16, 16)))
+    found = measure_psnr(PLAIN, given(cascade, means, REAL, n=20))
+    assert list(found) == ["", "bicubic", "plain.bicubic"]
+    assert found["bicubic"].value < found["plain.bicubic"].value
+
+
+def test_a_generator_alone_has_no_pairs(means):
+    data = spec(refine=False)
+    del data["stages"][1]
+    cascade = toy(data, lambda _, r: r.draw.randn(r.count, 3, 16, 16))
+    for measure in (measure_psnr, measure_ssim):
+        with pytest.raises(InputError, match="toy has a generator alone"):
+            measure(PLAIN, given(cascade, means, REAL, n=20))
+
+
+def test_images_too_small_for_ssim(means):
+    tiny = smooth(20, 8)
+    cascade = toy(spec(8, refine=False), noise, bicubic)
+    with pytest.raises(InputError, match="11x11 pixels, and the images are 8x8"):
+        measure_ssim(PLAIN, given(cascade, means, tiny, n=20))
+    data = spec(16, refine=False)
+    data["stages"].insert(1, {**data["stages"][1], "name": "first"})
+    cascade = toy(data, noise, bicubic, bicubic)
+    found = measure_ssim(PLAIN, given(cascade, means, REAL, n=20))
+    assert list(found) == ["", "up", "bicubic"]
+    assert "first make images that are too small" in found[""].note
+
+
+def test_latents_are_left_out_and_decoders_are_not(means):
+    data = spec()
+    data["stages"] = [
+        {**data["stages"][0], "config": {"channels": 8, "multipliers": [1], "steps": 1}},
+        {
+            "name": "decode",
+            "kind": "autoencoder.v1",
+            "config": {"channels": 8, "multipliers": [1, 1]},
+        },
+    ]
+    cascade = Cascade.from_spec(load_spec(data)).eval()
+    found = measure_psnr(PLAIN, given(cascade, means, REAL, n=8))
+    assert list(found) == ["", "decode"]
+    assert "latents" in found[""].note
+    assert found["decode"].value == found[""].value > 0
+
+
+def test_cut_cascades_share_stages_and_leave_their_mode(cascade):
+    cut = upto(cascade, "up")
+    assert cut.names == ["coarse", "up"]
+    assert cut.stage("up") is cascade.stage("up")
+    assert upto(cascade, "refine") is cascade
+    cut.sample(2)
+    assert not any(module.training for module in cascade.modules())
+    whole = cascade.sample(3, return_stages=True)
+    assert torch.equal(cut.sample(3), whole["up"])
+
+
+def test_real_feed_numbers_images(cascade):
+    feed = RealFeed(cascade, REAL, choose_real(60, 60), 0)
+    whole = feed.run("up", "refine", 0, 10)
+    torch.testing.assert_close(feed.run("up", "refine", 4, 3), whole[4:7])
+    assert feed.targets("coarse", 5, 2).shape == (2, 3, 8, 8)
+    torch.testing.assert_close(feed.upstream("refine", 5, 2), feed.images(5, 2))
+
+
+def test_means_and_shares_have_honest_spreads():
+    values = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    found = mean_of(values, unit="dB")
+    assert (found.value, found.unit) == (3.0, "dB")
+    assert found.std == pytest.approx(float(values.std()) / 2)
+    assert mean_of(values[:1]).std is None
+    assert mean_of(values * 0, least=0.5).tolerance == 0.5
+    shares = share_of(torch.tensor([True] * 50))
+    assert shares.value == 1
+    assert 0.01 < shares.std < 0.05
+
+
+def test_lpips_without_weights(cascade, means, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsUnavailable, match="alex backbone") as caught:
+        measure_lpips(LpipsMetricConfig(net="alex"), given(cascade, means, REAL, n=8))
+    assert "TORCH_HOME" in str(caught.value.hint)
+    assert "lpips:vgg" in str(caught.value.hint)
+
+
+@pytest.mark.filterwarnings("ignore:The parameter 'pretrained'", "ignore:Arguments other than")
+def test_lpips_is_the_packages(cascade, means, torch_home):
+    import lpips
+
+    figures = evaluate_metrics(
+        ["lpips:vgg"], subject(cascade, REAL), extractor=means, n=20, batch_size=16
+    )
+    names = [f.name for f in figures]
+    assert names == [f"lpips.vgg.n20{part}" for part in ("", ".up", ".refine", ".bicubic")]
+    truth, large = truth_and_bicubic(20)
+    with torch.no_grad():
+        each = lpips.LPIPS(net="vgg", verbose=False)(to_float(large), to_float(truth)).flatten()
+    assert figures[0].value == pytest.approx(float(each.mean()), rel=1e-5)
+    assert figures[3].value == pytest.approx(float(each.mean()), rel=1e-5)
+    assert figures[2].value == pytest.approx(0, abs=1e-6)
+    assert figures[0].extractor_version == "0.1"
+    assert len(figures[0].extractor_sha256) == 64
+
+
+def test_images_too_small_for_a_backbone(means, torch_home):
+    cascade = toy(spec(8, refine=False), noise, bicubic)
+    with pytest.raises(InputError, match="8x8 images are too small for LPIPS with vgg"):
+        measure_lpips(LpipsMetricConfig(), given(cascade, means, smooth(9, 8), n=8))

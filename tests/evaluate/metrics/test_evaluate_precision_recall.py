@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cascadezoo.errors import InputError
+from cascadezoo.evaluate.metrics import precision_recall
+from cascadezoo.evaluate.metrics.base import MetricFeatures
+from cascadezoo.evaluate.metrics.precision_recall import coverage, measure_precision, measure_recall
+from cascadezoo.spec.configs import EmptyConfig
+
+
+def clouds(n, m, width=8, shift=0.5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    real = torch.randn(m, width, generator=generator)
+    return torch.randn(n, width, generator=generator) * 0.8 + shift, real
+
+
+def naive(inside, of, k):
+    """Kynkaanniemi et al. 2019, eq. 1, one vector at a time."""
+    reach = []
+    for one in of:
+        reach.append(sorted(float((one - other).norm()) for other in of)[k])
+    found = [
+        any(float((x - y).norm()) <= r for y, r in zip(of, reach, strict=True)) for x in inside
+    ]
+    return sum(found) / len(found)
+
+
+@settings(max_examples=15, deadline=None)
+@given(n=st.integers(1, 30), m=st.integers(5, 30), k=st.integers(1, 4), seed=st.integers(0, 99))
+def test_is_the_formula(n, m, k, seed):
+    inside, of = clouds(n, m, seed=seed)
+    assert coverage(inside, of, neighbours=k) == naive(inside.double(), of.double(), k)
+
+
+@pytest.mark.parametrize("block", [1, 5000, 1 << 24])
+def test_agrees_with_torch_fidelity_however_few_distances_are_held(block, monkeypatch):
+    from torch_fidelity.metric_prc import calculate_precision_recall_full
+
+    monkeypatch.setattr(precision_recall, "_BLOCK", block)
+    generated, real = clouds(300, 400, width=12, shift=0.2)
+    precision, recall = calculate_precision_recall_full(generated, real, neighborhood=3)
+    assert coverage(generated, real) == pytest.approx(precision, abs=1e-6)
+    assert coverage(real, generated) == pytest.approx(recall, abs=1e-6)
+    assert 0.1 < recall < precision < 1
+
+
+def test_one_set_covers_itself_and_not_what_is_far():
+    _, real = clouds(1, 50)
+    assert coverage(real, real) == 1
+    assert coverage(real + 100, real) == 0
+
+
+def test_figures_and_their_spreads():
+    generated, real = clouds(400, 500)
+    features = MetricFeatures(generated=generated, real=real)
+    precision = measure_precision(EmptyConfig(), features)
+    recall = measure_recall(EmptyConfig(), features)
+    assert precision.value == coverage(generated, real)
+    assert recall.value == coverage(real, generated)
+    # Of 400 and of 500 images whose share is about that.
+    for found, count in ((precision, 400), (recall, 500)):
+        share = found.value
+        assert found.std == pytest.approx((share * (1 - share) / count) ** 0.5, rel=0.05)
+        assert found.tolerance == pytest.approx(8**0.5 * found.std)
+        assert found.settings == {"neighbours": 3}
+    far = measure_precision(EmptyConfig(), MetricFeatures(generated=generated + 100, real=real))
+    assert far.value == 0
+    assert 0 < far.std < 0.01
+
+
+def test_dropped_modes_cost_recall_and_not_precision():
+    generator = torch.Generator().manual_seed(0)
+    centres = 20 * torch.eye(4)
+    real = centres.repeat(100, 1) + torch.randn(400, 4, generator=generator)
+    generated = centres[:1] + torch.randn(400, 4, generator=generator)
+    assert coverage(generated, real) > 0.85
+    assert 0.15 < coverage(real, generated) < 0.3
+
+
+@pytest.mark.parametrize(("n", "m"), [(10, 3), (3, 10)])
+def test_too_few(n, m):
+    generated, real = clouds(n, m)
+    features = MetricFeatures(generated=generated, real=real)
+    with pytest.raises(InputError, match="need at least 4 images of either sort"):
+        (measure_precision if m == 3 else measure_recall)(EmptyConfig(), features)
+
+
+def test_features_of_two_extractors():
+    with pytest.raises(InputError, match=r"\(5, 8\) and \(5, 4\)"):
+        coverage(torch.zeros(5, 8), torch.zeros(5, 4))
