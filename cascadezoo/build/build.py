@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cascadezoo import __version__
+from cascadezoo._version import __version__
 from cascadezoo.build.plan import check_memory, make_plan
 from cascadezoo.build.run_folder import RunFolder, RunState
 from cascadezoo.build.write_model import read_figures, write_model

@@ -8,53 +8,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.stage_costs import StagePlan, meta_cascade, plan_stages
 from cascadezoo.errors import ResourceError
 from cascadezoo.spec import PhaseSpec, ResolvedSpec, ResolvedStage
-from cascadezoo.spec.configs import ImageShape
-from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
 from cascadezoo.train.ema import ema_decay
 from cascadezoo.train.optim import check_groups
-from cascadezoo.util.rng import Draw, ImageDraw
 
-__all__ = ["Plan", "StagePlan", "available_memory", "check_memory", "make_plan"]
+__all__ = ["Plan", "available_memory", "check_memory", "make_plan"]
 
 FLOAT = 4
 # Weights, gradients and the two moments of Adam; the average comes on top where there is one.
 COPIES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class StagePlan:
-    """One stage of a plan.
-
-    Args:
-        name: the stage's name.
-        kind: its kind.
-        role: its role.
-        input: what it receives, e.g. ``3x16x16``; None for a generator.
-        output: what it makes.
-        parameters: how many there are.
-        flops_forward: floating-point operations of one forward pass in training on one image (a
-            multiplication and an addition are two); None where it cannot be traced.
-        evaluations: forward passes to sample one image.
-        flops_sample: FLOPs to sample one image; without what only training needs.
-        activation_bytes: what a training step keeps for the backward pass, for one image.
-    """
-
-    name: str
-    kind: str
-    role: str
-    input: str | None
-    output: str
-    parameters: int
-    flops_forward: int | None
-    evaluations: int
-    flops_sample: int | None
-    activation_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +53,8 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
         PluginError: the parameter groups of a stage do not go together.
         SpecError: a phase names a parameter group that its stage has not.
     """
-    with torch.random.fork_rng(devices=[]):
-        cascade = Cascade.from_spec(resolved, device="meta")
-    rows = [
-        _plan_stage(stage, cascade.stage(stage.name), resolved.num_classes)
-        for stage in resolved.stages
-    ]
+    cascade = meta_cascade(resolved)
+    rows = list(plan_stages(resolved, cascade))
     spec = resolved.spec
     check_groups(spec.training.phases or [], dict(cascade.named_stages()))
     weights = sum(t.numel() * t.element_size() for t in cascade.state_dict().values())
@@ -154,71 +115,6 @@ def _device_name(device: torch.device | str) -> str:
     if str(device) == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return str(device)
-
-
-def _plan_stage(place: ResolvedStage, stage: Stage, num_classes: int | None) -> StagePlan:
-    stage = stage.to("meta")
-    evaluations = stage.network_evaluations()
-    labels = None
-    if num_classes is not None:
-        labels = torch.zeros(1, dtype=torch.int64, device="meta")
-    forward, kept = _trace(place, stage, labels)
-    # What draws candidates, encodes or has an adversary does more in training than in sampling.
-    apart = evaluations == 1
-    each = _trace_sample(place, stage, labels) if apart else forward
-    return StagePlan(
-        name=place.name,
-        kind=place.kind,
-        role=place.entry.role,
-        input=None if place.input is None else str(place.input),
-        output=str(place.output),
-        parameters=sum(p.numel() for p in stage.parameters()),
-        flops_forward=forward,
-        evaluations=evaluations,
-        flops_sample=None if each is None else each * evaluations,
-        activation_bytes=kept,
-    )
-
-
-def _image(shape: ImageShape) -> Tensor:
-    return torch.empty(1, shape.channels, shape.size, shape.size, device="meta")
-
-
-def _trace_sample(place: ResolvedStage, stage: Stage, labels: Tensor | None) -> int | None:
-    """FLOPs to sample one image; None where that cannot be traced."""
-    request = SampleRequest(1, ImageDraw(0, place.name, 0, 1, "meta"), labels)
-    counter = FlopCounterMode(display=False)
-    try:
-        with counter, torch.no_grad():
-            stage.sample(None if place.input is None else _image(place.input), request)
-    except (RuntimeError, NotImplementedError):
-        return None
-    return counter.get_total_flops()
-
-
-def _trace(
-    place: ResolvedStage, stage: Stage, labels: Tensor | None
-) -> tuple[int | None, int | None]:
-    """FLOPs of a forward pass and bytes kept for the backward pass, for one image."""
-    upstream = None if place.input is None else _image(place.input)
-    context = TrainContext(Draw(0, device="meta"), labels)
-    kept: dict[int, int] = {}
-    own = {t.untyped_storage()._cdata for t in (*stage.parameters(), *stage.buffers())}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    counter = FlopCounterMode(display=False)
-    try:
-        with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            stage(stage.preprocess(_image(place.output), upstream, context))
-    except (RuntimeError, NotImplementedError):
-        # A plugin's stage may do what meta tensors cannot; its FLOPs are then not known.
-        return None, None
-    return counter.get_total_flops(), sum(kept.values())
 
 
 def _phase_bytes(

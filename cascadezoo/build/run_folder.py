@@ -24,8 +24,9 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from cascadezoo.errors import RunFolderError, RunLocked
-from cascadezoo.model_folder.layout import CONFIG, write_atomically
+from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.spec import CascadeSpec
+from cascadezoo.util.files import write_atomically
 
 __all__ = ["RunFolder", "RunState"]
 

@@ -9,38 +9,31 @@ from typing import Any
 
 import torch
 
-from cascadezoo import __version__
-from cascadezoo.build.plan import make_plan
+from cascadezoo._version import __version__
 from cascadezoo.build.run_folder import RunFolder
 from cascadezoo.cards.card import render_card
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.stage_costs import stage_rows
 from cascadezoo.cascade.weights import save_state
 from cascadezoo.data.base import ImageData
 from cascadezoo.errors import ModelError, RunFolderError
 from cascadezoo.model_folder.figures import Figure
-from cascadezoo.model_folder.layout import (
-    CARD,
-    METRICS,
-    SAMPLES,
-    seal,
-    weights_path,
-    write_atomically,
-)
+from cascadezoo.model_folder.integrity import seal
+from cascadezoo.model_folder.layout import CARD, METRICS, SAMPLES, weights_path
 from cascadezoo.model_folder.metrics_file import (
     CourseRow,
     DataRow,
     MetricsFile,
-    StageRow,
     TrainingRow,
     read_metrics,
 )
 from cascadezoo.report.images import samples_picture
 from cascadezoo.report.training_curves import draw_curves
-from cascadezoo.stages.base import Stage
 from cascadezoo.train.engine import describe_device
 from cascadezoo.train.events import read_events
+from cascadezoo.util.files import write_atomically
 
-__all__ = ["read_figures", "stage_rows", "write_model"]
+__all__ = ["read_figures", "write_model"]
 
 SHOWN = 36
 
@@ -106,22 +99,6 @@ def read_figures(path: Path) -> list[Figure]:
         raise RunFolderError(error.what, hint="build again with --fresh") from error
 
 
-def stage_rows(cascade: Cascade) -> list[StageRow]:
-    """What metrics.json tells of the stages of a cascade, from the generator on."""
-    plan = {row.name: row for row in make_plan(cascade.resolved, "cpu").stages}
-    return [
-        StageRow(
-            name=stage.name,
-            kind=stage.kind,
-            output=str(stage.output),
-            parameters=_saved_parameters(cascade.stage(stage.name)),
-            evaluations=plan[stage.name].evaluations,
-            flops=plan[stage.name].flops_sample,
-        )
-        for stage in cascade.resolved.stages
-    ]
-
-
 def _of_run(
     events: list[dict[str, Any]],
     cascade: Cascade,
@@ -169,9 +146,3 @@ def _of_run(
 def _largest(rows: Iterable[dict[str, Any]], key: str) -> int | None:
     """Over all sittings: a build that was stopped went on in another process."""
     return max((row[key] for row in rows if key in row), default=None)
-
-
-def _saved_parameters(stage: Stage) -> int:
-    """How many parameters a loaded model has."""
-    saved = stage.saved_state()
-    return sum(p.numel() for name, p in stage.named_parameters() if name in saved)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Unpack, overload
 import torch
 from torch import Tensor, nn
 
-from cascadezoo import __version__
+from cascadezoo._version import __version__
 from cascadezoo.cascade.assemble import build_stage
 from cascadezoo.cascade.sampling import SampleOptions, SamplingRun, Watch
 from cascadezoo.cascade.weights import (
@@ -20,8 +20,9 @@ from cascadezoo.cascade.weights import (
     save_state,
 )
 from cascadezoo.errors import SampleError
-from cascadezoo.hub.refs import locate
-from cascadezoo.model_folder.layout import CONFIG, check_files, read_config, seal, weights_path
+from cascadezoo.hub.locate import locate
+from cascadezoo.model_folder.integrity import check_files, seal
+from cascadezoo.model_folder.layout import CONFIG, read_config, weights_path
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
 from cascadezoo.spec.requires import changed_since
 from cascadezoo.stages.base import Stage

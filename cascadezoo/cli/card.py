@@ -35,7 +35,7 @@ def command(
     """
     from cascadezoo.cards.card_file import look_at_card
     from cascadezoo.errors import InputError
-    from cascadezoo.hub.refs import locate
+    from cascadezoo.hub.locate import locate
     from cascadezoo.model_folder.integrity import replace_files, require_writable
     from cascadezoo.model_folder.layout import CARD, read_config
     from cascadezoo.model_folder.metrics_file import read_metrics

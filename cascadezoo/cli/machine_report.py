@@ -13,7 +13,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from cascadezoo import __version__
+from cascadezoo._version import __version__
 from cascadezoo.cli.output import human_bytes
 from cascadezoo.errors import PluginError
 

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from cascadezoo import __version__
+from cascadezoo._version import __version__
 from cascadezoo.cli.lazy import LazyGroup
 from cascadezoo.cli.output import echo
 

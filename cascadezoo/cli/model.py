@@ -18,7 +18,7 @@ def load_model(
 
     What lies on the Hub is pulled.
     """
-    from cascadezoo.hub.refs import locate
+    from cascadezoo.hub.locate import locate
 
     folder = locate(reference, revision, offline)
 

@@ -14,7 +14,7 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cli.image_files import replacing
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.features.base import load_extractor
-from cascadezoo.hub.refs import locate
+from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.report.model_page import model_page
 from cascadezoo.report.model_view import (

@@ -149,7 +149,7 @@ def command(
     """
     from cascadezoo.cli.image_files import format_of, open_images
     from cascadezoo.cli.model import load_model
-    from cascadezoo.hub.refs import locate
+    from cascadezoo.hub.locate import locate
     from cascadezoo.model_folder.layout import CONFIG, read_config
     from cascadezoo.spec import resolve
 

@@ -120,7 +120,7 @@ def command(
     settings that differ only after them. --set changes data.* and evaluation.* of the model's
     spec, such as where the images are here.
     """
-    from cascadezoo.hub.refs import locate
+    from cascadezoo.hub.locate import locate
     from cascadezoo.train.progress import make_progress
     from cascadezoo.tune.tune_model import tune_model
 

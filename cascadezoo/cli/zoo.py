@@ -115,7 +115,8 @@ def add(reference: str, name: str | None, manifest: Path, as_json: bool) -> None
     REF is org/name or org/name@revision on the Hub. A branch or tag is followed once, and the
     commit that it leads to is written down. An entry of the same name and repo is replaced.
     """
-    from cascadezoo.zoo.list import add_entry, zoo_entry
+    from cascadezoo.hub.zoo_models import zoo_entry
+    from cascadezoo.zoo.entry import add_entry
 
     model = zoo_entry(reference, name=name)
     before = add_entry(model, manifest)
@@ -157,8 +158,8 @@ def verify(
     Ends with exit code 1 where something is wrong or cannot be found out.
     """
     from cascadezoo.errors import CascadezooError
+    from cascadezoo.hub.zoo_models import verify as hold
     from cascadezoo.zoo.list import entries_to_verify
-    from cascadezoo.zoo.list import verify as hold
 
     models, notes = entries_to_verify(name, manifest)
     rows: list[dict[str, Any]] = []

@@ -68,13 +68,18 @@ class ShapesConfig(DataConfig):
             )
         return self
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The shapes that are drawn, in the order of their labels."""
+        return CLASSES[: self.classes]
+
     def info(self) -> DataInfo:
         """Size, 3 channels and the classes."""
         return DataInfo(
             size=self.size,
             channels=3,
             num_classes=self.classes,
-            class_names=CLASSES[: self.classes],
+            class_names=self.class_names,
             title="Shapes",
             license="Apache-2.0",
         )

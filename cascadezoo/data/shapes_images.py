@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadezoo.data.shapes import CLASSES, ShapesConfig
-
 if TYPE_CHECKING:
     from cascadezoo.data.base import Split
+    from cascadezoo.data.shapes import ShapesConfig
 
 __all__ = ["PALETTE", "draw_shapes"]
 
@@ -69,7 +68,7 @@ def draw_shapes(
     for start in range(0, count, step):
         stop = min(count, start + step)
         draws = _uniform(key, start, stop)
-        for label, name in enumerate(CLASSES[:classes]):
+        for label, name in enumerate(config.class_names):
             # start is a multiple of the number of classes
             images[start + label : stop : classes] = _draw(config, name, draws[label::classes])
     return images, np.arange(count, dtype=np.int64) % classes

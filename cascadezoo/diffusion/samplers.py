@@ -51,7 +51,7 @@ FEW_STEPS = 15
 
 
 class Noise(Protocol):
-    """Where a sampler's random numbers come from, e.g. an :class:`~cascadezoo.util.rng.ImageDraw`."""
+    """The random numbers of a sampler, e.g. an :class:`~cascadezoo.util.rng.ImageDraw`."""
 
     def randn(self, *shape: int) -> Tensor:
         """Standard normal numbers."""

@@ -11,8 +11,9 @@ from cascadezoo.cards.merge import card_faults
 from cascadezoo.errors import InputError, ModelError
 from cascadezoo.evaluate.bench import open_bench
 from cascadezoo.evaluate.card_check import CheckReport, CheckRow, check_attribution, check_figures
-from cascadezoo.hub.refs import locate
-from cascadezoo.model_folder.layout import CARD, METRICS, file_faults, model_name, read_config
+from cascadezoo.hub.locate import locate
+from cascadezoo.model_folder.integrity import file_faults
+from cascadezoo.model_folder.layout import CARD, METRICS, model_name, read_config
 from cascadezoo.model_folder.metrics_file import read_metrics
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, QuietProgress

@@ -10,16 +10,16 @@ from typing import Any, Literal
 
 import torch
 
-from cascadezoo import __version__
-from cascadezoo.build.write_model import stage_rows
+from cascadezoo._version import __version__
 from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.stage_costs import stage_rows
 from cascadezoo.errors import CascadezooError, InputError, LookupFailed, PluginError
 from cascadezoo.evaluate.bench import Asked, Problem, open_bench
 from cascadezoo.evaluate.features.base import Precision
 from cascadezoo.evaluate.metrics.base import load_metric
 from cascadezoo.evaluate.metrics.kid import usual_subset_size
-from cascadezoo.hub.refs import locate
+from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.integrity import replace_files, require_writable
 from cascadezoo.model_folder.layout import (

@@ -19,11 +19,10 @@ from cascadezoo.data.base import ImageData
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
 from cascadezoo.evaluate.features.moments import Moments, Statistics
-from cascadezoo.model_folder import verified_files as verified
-from cascadezoo.model_folder.layout import write_atomically
+from cascadezoo.util.files import cache_folder, write_atomically
 from cascadezoo.util.rng import derive_seed
 
-__all__ = ["cache_folder", "choose_real", "real_features", "real_statistics"]
+__all__ = ["choose_real", "features_folder", "real_features", "real_statistics"]
 
 _LOG = logging.getLogger("cascadezoo")
 
@@ -34,9 +33,9 @@ KEPT_BYTES = 1 << 30
 """Features that take more than this are not kept when only their statistics are asked for."""
 
 
-def cache_folder() -> Path:
+def features_folder() -> Path:
     """``$CASCADEZOO_CACHE/features``, or ``~/.cache/cascadezoo/features``."""
-    return verified.cache_folder() / "features"
+    return cache_folder() / "features"
 
 
 def choose_real(total: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -80,7 +79,7 @@ def real_features(
         extractor: what turns images into features.
         count: how many images; None takes all of them.
         precision: the extractor's arithmetic.
-        cache: the folder where features are kept; None is :func:`cache_folder`. They are found
+        cache: the folder where features are kept; None is :func:`features_folder`. They are found
             again by the data's digest and split, the extractor's weights and version, the
             resolution and the precision.
 
@@ -151,7 +150,7 @@ class _Kept:
         digest = hashlib.sha256(self.key.encode()).hexdigest()
         # Names of extractors may hold what no name of a file may.
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", extractor.name)[:64]
-        self.folder = (cache_folder() if cache is None else cache) / f"{name}-{digest[:32]}"
+        self.folder = (features_folder() if cache is None else cache) / f"{name}-{digest[:32]}"
 
     def blocks(self, count: int, *, keep: bool = True) -> Iterator[Tensor]:
         """Features of the first ``count`` images, float32 [up to BLOCK, D] on any device."""

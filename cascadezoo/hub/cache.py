@@ -18,7 +18,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascadezoo.model_folder.layout import is_cache_link, sha256_of
+from cascadezoo.model_folder.layout import is_cache_link
+from cascadezoo.util.files import sha256_of
 
 __all__ = ["CachedRepo", "hub_cache", "is_offline"]
 

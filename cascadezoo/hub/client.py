@@ -24,7 +24,7 @@ from typing import Any
 from huggingface_hub import HfApi, constants, get_session, get_token
 from huggingface_hub import errors as hf
 
-from cascadezoo import __version__
+from cascadezoo._version import __version__
 from cascadezoo.errors import (
     CascadezooError,
     HubConflict,

@@ -24,6 +24,7 @@ from cascadezoo.errors import (
 )
 from cascadezoo.hub.cache import CachedRepo, is_offline
 from cascadezoo.hub.refs import HubRef
+from cascadezoo.model_folder.integrity import file_faults
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
@@ -31,11 +32,10 @@ from cascadezoo.model_folder.layout import (
     SAMPLES,
     FileRecord,
     ModelConfig,
-    file_faults,
     read_config,
-    sha256_of,
 )
 from cascadezoo.spec.files import MAX_BYTES as LARGEST_CONFIG
+from cascadezoo.util.files import sha256_of
 
 __all__ = ["LIMIT_VARIABLE", "largest_model", "patiently", "pull_hub"]
 

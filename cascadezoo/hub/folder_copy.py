@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from cascadezoo.errors import ModelError, ModelReferenceError, RunFolderError
-from cascadezoo.hub.refs import is_hub_id, locate
+from cascadezoo.hub.locate import locate
+from cascadezoo.hub.refs import is_hub_id
+from cascadezoo.model_folder.integrity import check_files
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
     ModelConfig,
-    check_files,
     is_snapshot,
     model_files,
     model_name,
     read_config,
-    sha256_of,
 )
+from cascadezoo.util.files import sha256_of
 
 __all__ = [
     "Copied",

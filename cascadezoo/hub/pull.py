@@ -8,7 +8,7 @@ from typing import Any
 
 from cascadezoo.hub.fetch import pull_hub
 from cascadezoo.hub.folder_copy import check_place, copy_model, whole_files
-from cascadezoo.hub.refs import locate
+from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.layout import CONFIG, is_snapshot, model_name, read_config
 
 __all__ = ["Pulled", "pull", "pull_hub"]

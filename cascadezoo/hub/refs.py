@@ -17,10 +17,11 @@ from pathlib import Path
 
 from cascadezoo.errors import ModelReferenceError
 from cascadezoo.model_folder.layout import CONFIG
+from cascadezoo.zoo.list import get_zoos
 
-__all__ = ["HubRef", "ZooRef", "as_argument", "is_hub_id", "locate", "parse_reference"]
+__all__ = ["HubRef", "ZooRef", "as_argument", "is_hub_id", "parse_reference"]
 
-_HF = "hf://"
+HF = "hf://"
 _ZOO = "zoo:"
 _HUB = re.compile(r"(hf://)?[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?")
 _PART = re.compile(r"(?![.-])[A-Za-z0-9_.-]{1,96}(?<![.-])")
@@ -28,7 +29,7 @@ _REVISION = re.compile(r"(?![./-])[A-Za-z0-9_./-]{1,200}(?<![./])")
 _ZOO_NAME = re.compile(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LONGEST = 4096
-_FORMS = "write ./folder for a folder, NAME for a model of the zoo, org/name[@revision] for the Hub"
+FORMS = "write ./folder for a folder, NAME for a model of the zoo, org/name[@revision] for the Hub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,8 @@ def _parse(reference: str | Path, revision: str | None) -> Path | ZooRef | HubRe
         return _expanded(reference)
     text = reference
     if not text or "\0" in text or len(text) > _LONGEST:
-        raise ModelReferenceError(f"{text[:80]!r} names no model", hint=_FORMS)
-    if text.startswith(_HF):
+        raise ModelReferenceError(f"{text[:80]!r} names no model", hint=FORMS)
+    if text.startswith(HF):
         return _hub_ref(text, revision)
     if text.startswith(("https://", "http://")):
         raise ModelReferenceError(
@@ -113,20 +114,20 @@ def _parse(reference: str | Path, revision: str | None) -> Path | ZooRef | HubRe
     if text.startswith(_ZOO):
         name = text.removeprefix(_ZOO)
         if not _ZOO_NAME.fullmatch(name):
-            raise ModelReferenceError(f"{name!r} is not a name of the zoo", hint=_FORMS)
+            raise ModelReferenceError(f"{name!r} is not a name of the zoo", hint=FORMS)
         return ZooRef(name)
     path = _expanded(Path(text))
     if _is_written_as_path(text):
         return path
     if _HUB.fullmatch(text):
-        if not _is_there(path):
+        if not is_there(path):
             return _hub_ref(text, revision)
         if revision is not None and "@" not in text:
             return _hub_ref(text, revision)
         if _is_run(path):
             return path
-        raise _two_meanings(text, "a folder here", "a repo on the Hub", f"{_HF}{text}")
-    if _is_there(path):
+        raise _two_meanings(text, "a folder here", "a repo on the Hub", f"{HF}{text}")
+    if is_there(path):
         if _ZOO_NAME.fullmatch(text) and _is_listed(text):
             raise _two_meanings(text, "a folder here", "a model of the zoo", f"{_ZOO}{text}")
         return path
@@ -140,11 +141,12 @@ def _expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         raise ModelReferenceError(
-            f"{str(path)!r} lies in the home of somebody unknown here", hint=_FORMS
+            f"{str(path)!r} lies in the home of somebody unknown here", hint=FORMS
         ) from None
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Whether something lies at a path."""
     try:
         return path.exists()
     except OSError:  # a name that no file system takes, or a folder that may not be looked into
@@ -165,8 +167,6 @@ def _is_run(path: Path) -> bool:
 
 
 def _is_listed(name: str) -> bool:
-    from cascadezoo.zoo.list import get_zoos
-
     zoos = get_zoos()
     return name in zoos.models or name in zoos.contested
 
@@ -179,8 +179,6 @@ def _two_meanings(text: str, one: str, other: str, spelling: str) -> ModelRefere
 
 
 def _nothing(text: str) -> ModelReferenceError:
-    from cascadezoo.zoo.list import get_zoos
-
     names = sorted(get_zoos().models)
     close = difflib.get_close_matches(text, names, n=3, cutoff=0.6)
     if close:
@@ -195,7 +193,7 @@ def _nothing(text: str) -> ModelReferenceError:
 
 
 def _hub_ref(text: str, revision: str | None) -> HubRef:
-    repo_id, at, written = text.removeprefix(_HF).partition("@")
+    repo_id, at, written = text.removeprefix(HF).partition("@")
     parts = repo_id.split("/")
     sound = len(parts) == 2 and all(_PART.fullmatch(p) for p in parts)
     if not sound or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
@@ -216,66 +214,3 @@ def _hub_ref(text: str, revision: str | None) -> HubRef:
             hint=f"https://huggingface.co/{repo_id}/commits/main lists them",
         )
     return HubRef(repo_id, wanted)
-
-
-def locate(reference: str | Path, revision: str | None = None, offline: bool | None = None) -> Path:
-    """The model folder that a reference leads to; pulls it where it lies on the Hub.
-
-    Args:
-        reference: a model folder, the run folder that holds one, a zoo name, or a repo on the
-            Hub; see :func:`parse_reference`.
-        revision: of a repo on the Hub: a branch, a tag or a commit; None is ``main``.
-        offline: True sends no request and takes what was pulled before; None does so where
-            ``HF_HUB_OFFLINE`` is set.
-
-    Returns:
-        A folder whose files are there. What was pulled has been compared with its config.json.
-
-    Raises:
-        ModelReferenceError: the reference leads nowhere, or has two meanings.
-        HubError: the Hub has no such repo, denies it, or cannot be reached.
-        ModelError: what the Hub has is no model, or arrives damaged twice.
-    """
-    found = parse_reference(reference, revision)
-    if isinstance(found, Path):
-        return _local_folder(found, str(reference))
-    from cascadezoo.errors import HubNotFound
-    from cascadezoo.hub.fetch import pull_hub
-
-    if isinstance(found, HubRef):
-        try:
-            return pull_hub(found, offline=offline)
-        except HubNotFound as error:
-            if str(reference).startswith(_HF):
-                raise
-            raise HubNotFound(
-                f"{error.what} (there is no folder {str(reference)!r} here either)", hint=error.hint
-            ) from error
-    from cascadezoo.zoo.list import bundled_folder, find
-
-    model = find(found.name)
-    folder = bundled_folder(model)
-    if folder is not None or model.repo is None:
-        return _local_folder(folder or Path(found.name), found.name)
-    return pull_hub(HubRef(model.repo, model.commit), offline=offline, records=model.files)
-
-
-def _local_folder(path: Path, text: str) -> Path:
-    if _is_there(path) and path.is_dir():
-        for folder in (path, path / "model"):
-            if (folder / CONFIG).is_file():
-                return folder
-        if (path / "run.json").is_file():
-            raise ModelReferenceError(
-                f"{text} is a run that has no finished model yet",
-                hint=f"cascadezoo build {path / 'spec.json'} -o {text}",
-            )
-        raise ModelReferenceError(
-            f"{text} holds no model: there is no {CONFIG} in it",
-            hint="give the run folder of a finished build, or its model/ folder",
-        )
-    if _is_there(path):
-        raise ModelReferenceError(f"{text} is a file, not a model folder", hint=_FORMS)
-    raise ModelReferenceError(
-        f"there is no model {text!r}: no such folder", hint="look at how the path is written"
-    )

@@ -1,10 +1,11 @@
-"""Changing files of a finished model: which may be changed, and its records afterwards."""
+"""Integrity of a model folder: files sealed by their sha256, checked, and replaced."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
@@ -12,18 +13,117 @@ from cascadezoo.errors import InputError, ModelError, RunFolderError
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
+    REPAIR,
     FileRecord,
     ModelConfig,
-    check_files,
     is_snapshot,
+    link_fault,
     model_files,
     model_name,
     read_config,
-    sha256_of,
-    write_atomically,
 )
+from cascadezoo.model_folder.verified_files import Verified
+from cascadezoo.spec import CascadeSpec
+from cascadezoo.util.files import sha256_of, write_atomically
 
-__all__ = ["replace_files", "require_writable"]
+__all__ = [
+    "check_files",
+    "file_faults",
+    "replace_files",
+    "require_writable",
+    "seal",
+]
+
+
+def seal(folder: Path, spec: CascadeSpec, version: str) -> ModelConfig:
+    """Write config.json over the files that lie in the folder.
+
+    Raises:
+        ModelError: something in the folder is not part of a model.
+    """
+    files = {
+        name: FileRecord(sha256=sha256_of(folder / name), size=(folder / name).stat().st_size)
+        for name in model_files(folder)
+    }
+    config = ModelConfig(
+        cascadezoo_version=version,
+        spec=spec.to_dict(),
+        spec_digest=spec.digest(),
+        requires=spec.requires,
+        files=files,
+    )
+    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / CONFIG, text.encode())
+    return config
+
+
+def check_files(
+    folder: Path,
+    config: ModelConfig,
+    names: Iterable[str] | None = None,
+    *,
+    trust_verified: bool = False,
+) -> None:
+    """Compare files with their records in config.json.
+
+    Args:
+        folder: the model folder.
+        config: its config.
+        names: the files to check; None checks all but the card, which people edit.
+        trust_verified: take files that were hashed before and not touched since as they are.
+
+    Raises:
+        ModelError: a file is missing, is a link, or is not what its record says.
+    """
+    faults = file_faults(folder, config, names, trust_verified=trust_verified)
+    if faults:
+        raise ModelError(f"{folder}: " + "; ".join(faults.values()), hint=REPAIR)
+
+
+def file_faults(
+    folder: Path,
+    config: ModelConfig,
+    names: Iterable[str] | None = None,
+    *,
+    trust_verified: bool = False,
+) -> dict[str, str]:
+    """What is wrong with files, by their names; see :func:`check_files`.
+
+    Nothing is hashed where a file is missing, is a link, or has another size.
+    """
+    wanted = [n for n in config.files if n != CARD] if names is None else list(names)
+    faults = {name: fault for name in wanted if (fault := _outside_fault(folder, config, name))}
+    if faults:
+        return faults
+    known = Verified(folder)
+    digests = {name: config.files[name].sha256 for name in wanted}
+    rest = [n for n in wanted if not (trust_verified and known.holds(n, digests[n]))]
+    if not rest:
+        return {}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        found = list(pool.map(lambda name: sha256_of(folder / name), rest))
+    faults = {
+        name: f"{name} was changed: its sha256 is not the one in {CONFIG}"
+        for name, digest in zip(rest, found, strict=True)
+        if digest != digests[name]
+    }
+    known.remember({name: digests[name] for name in rest if name not in faults})
+    return faults
+
+
+def _outside_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
+    record = config.files.get(name)
+    if record is None:
+        return f"{CONFIG} has no sha256 of {name}"
+    if (fault := link_fault(folder, name)) is not None:
+        return fault
+    path = folder / name
+    if not path.is_file():
+        return f"{name} is missing"
+    size = path.stat().st_size
+    if size != record.size:
+        return f"{name} has {size} bytes, not the {record.size} of {CONFIG}"
+    return None
 
 
 def require_writable(folder: Path, reference: str | Path) -> ModelConfig:

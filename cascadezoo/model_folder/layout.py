@@ -11,12 +11,9 @@ stages/<name>/model.safetensors
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,8 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from cascadezoo.errors import ModelError, SpecError
-from cascadezoo.model_folder.verified_files import Verified
-from cascadezoo.spec import CascadeSpec, parse_json
+from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.spec.files import MAX_BYTES
@@ -34,22 +30,19 @@ __all__ = [
     "CARD",
     "CONFIG",
     "METRICS",
+    "REPAIR",
     "SAMPLES",
     "FileRecord",
     "ModelConfig",
-    "check_files",
-    "file_faults",
     "is_cache_link",
     "is_model_file",
     "is_snapshot",
+    "link_fault",
     "model_files",
     "model_name",
     "parse_config",
     "read_config",
-    "seal",
-    "sha256_of",
     "weights_path",
-    "write_atomically",
 ]
 
 CARD = "README.md"
@@ -61,7 +54,7 @@ _WEIGHTS = re.compile(r"stages/[a-z][a-z0-9_-]{0,39}/model\.safetensors")
 LONGEST_KEY = 200
 """Characters of a key in config.json; names of stages and settings are far shorter."""
 
-_REPAIR = "pull or copy the model again"
+REPAIR = "pull or copy the model again"
 
 
 class FileRecord(Model):
@@ -117,28 +110,6 @@ def model_files(folder: Path) -> Iterator[str]:
         yield name
 
 
-def seal(folder: Path, spec: CascadeSpec, version: str) -> ModelConfig:
-    """Write config.json over the files that lie in the folder.
-
-    Raises:
-        ModelError: something in the folder is not part of a model.
-    """
-    files = {
-        name: FileRecord(sha256=sha256_of(folder / name), size=(folder / name).stat().st_size)
-        for name in model_files(folder)
-    }
-    config = ModelConfig(
-        cascadezoo_version=version,
-        spec=spec.to_dict(),
-        spec_digest=spec.digest(),
-        requires=spec.requires,
-        files=files,
-    )
-    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / CONFIG, text.encode())
-    return config
-
-
 def read_config(folder: Path) -> ModelConfig:
     """Read and validate config.json.
 
@@ -146,9 +117,9 @@ def read_config(folder: Path) -> ModelConfig:
         ModelError: it is missing, is not JSON, or is not the config of a cascadezoo model.
     """
     path = folder / CONFIG
-    fault = _link_fault(folder, CONFIG)
+    fault = link_fault(folder, CONFIG)
     if fault is not None or (path.exists() and not path.is_file()):
-        raise ModelError(f"{folder}: {fault or f'{CONFIG} is not a file'}", hint=_REPAIR)
+        raise ModelError(f"{folder}: {fault or f'{CONFIG} is not a file'}", hint=REPAIR)
     try:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
@@ -175,7 +146,7 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
     try:
         data = parse_json(text, source)
     except SpecError as error:
-        raise ModelError(error.what, hint=_REPAIR) from None
+        raise ModelError(error.what, hint=REPAIR) from None
     if data.get("library_name") != "cascadezoo":
         raise ModelError(
             f"{source} is not the config of a cascadezoo model",
@@ -183,7 +154,7 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
         )
     # Errors name keys by their paths; a stranger's key must neither flood nor steer a terminal.
     if (key := _unfit_key(data)) is not None:
-        raise ModelError(f"{source} has a key that cannot be shown, {key[:40]!a}", hint=_REPAIR)
+        raise ModelError(f"{source} has a key that cannot be shown, {key[:40]!a}", hint=REPAIR)
     try:
         config = ModelConfig.model_validate(data)
     except ValidationError as error:
@@ -194,7 +165,7 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
         ) from None
     for name in config.files:
         if not is_model_file(name):
-            raise ModelError(f"{source} lists {name!a}, which is not part of a model", hint=_REPAIR)
+            raise ModelError(f"{source} lists {name!a}, which is not part of a model", hint=REPAIR)
     return config
 
 
@@ -214,76 +185,8 @@ def _unfit_key(data: Any) -> str | None:
     return None
 
 
-def check_files(
-    folder: Path,
-    config: ModelConfig,
-    names: Iterable[str] | None = None,
-    *,
-    trust_verified: bool = False,
-) -> None:
-    """Compare files with their records in config.json.
-
-    Args:
-        folder: the model folder.
-        config: its config.
-        names: the files to check; None checks all but the card, which people edit.
-        trust_verified: take files that were hashed before and not touched since as they are.
-
-    Raises:
-        ModelError: a file is missing, is a link, or is not what its record says.
-    """
-    faults = file_faults(folder, config, names, trust_verified=trust_verified)
-    if faults:
-        raise ModelError(f"{folder}: " + "; ".join(faults.values()), hint=_REPAIR)
-
-
-def file_faults(
-    folder: Path,
-    config: ModelConfig,
-    names: Iterable[str] | None = None,
-    *,
-    trust_verified: bool = False,
-) -> dict[str, str]:
-    """What is wrong with files, by their names; see :func:`check_files`.
-
-    Nothing is hashed where a file is missing, is a link, or has another size.
-    """
-    wanted = [n for n in config.files if n != CARD] if names is None else list(names)
-    faults = {name: fault for name in wanted if (fault := _outside_fault(folder, config, name))}
-    if faults:
-        return faults
-    known = Verified(folder)
-    digests = {name: config.files[name].sha256 for name in wanted}
-    rest = [n for n in wanted if not (trust_verified and known.holds(n, digests[n]))]
-    if not rest:
-        return {}
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        found = list(pool.map(lambda name: sha256_of(folder / name), rest))
-    faults = {
-        name: f"{name} was changed: its sha256 is not the one in {CONFIG}"
-        for name, digest in zip(rest, found, strict=True)
-        if digest != digests[name]
-    }
-    known.remember({name: digests[name] for name in rest if name not in faults})
-    return faults
-
-
-def _outside_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
-    record = config.files.get(name)
-    if record is None:
-        return f"{CONFIG} has no sha256 of {name}"
-    if (fault := _link_fault(folder, name)) is not None:
-        return fault
-    path = folder / name
-    if not path.is_file():
-        return f"{name} is missing"
-    size = path.stat().st_size
-    if size != record.size:
-        return f"{name} has {size} bytes, not the {record.size} of {CONFIG}"
-    return None
-
-
-def _link_fault(folder: Path, name: str) -> str | None:
+def link_fault(folder: Path, name: str) -> str | None:
+    """What is wrong with a file that is a link, or lies behind one; None for other files."""
     path = folder / name
     if path.is_symlink() and not is_cache_link(folder, path):
         return f"{name} is a symbolic link"
@@ -314,22 +217,3 @@ def is_cache_link(folder: Path, path: Path) -> bool:
     end = Path(os.path.realpath(path))
     shared = Path(os.path.realpath(repo.parent)) / "blobs"
     return end.parent == Path(os.path.realpath(blobs)) or end.parent.parent == shared
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it holds either its old or its new content, whatever happens."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -15,7 +15,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["Verified", "cache_folder"]
+from cascadezoo.util.files import cache_folder
+
+__all__ = ["Verified"]
 
 # A file that changed within the clock's grain of being hashed could change again unseen.
 SETTLED = 2.0
@@ -80,9 +82,3 @@ class Verified:
 def _stamp(path: Path) -> list[int]:
     found = path.stat()
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def cache_folder() -> Path:
-    """``$CASCADEZOO_CACHE``, or ``~/.cache/cascadezoo``."""
-    root = os.environ.get("CASCADEZOO_CACHE")
-    return Path(root).expanduser() if root else Path.home() / ".cache" / "cascadezoo"

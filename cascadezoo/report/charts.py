@@ -1,4 +1,6 @@
-"""What a plot shows, apart from how: :mod:`.charts_svg` draws it for pages, :mod:`.charts_png` for files.
+"""What a plot shows, apart from how.
+
+:mod:`.charts_svg` draws it for pages, :mod:`.charts_png` for files.
 
 Free of torch and matplotlib.
 """

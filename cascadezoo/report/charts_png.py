@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cascadezoo.model_folder.layout import write_atomically
 from cascadezoo.report.charts import Chart, Scale, Series, short
+from cascadezoo.util.files import write_atomically
 
 __all__ = ["write_png"]
 

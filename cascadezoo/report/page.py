@@ -21,7 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cascadezoo import __version__
+from cascadezoo._version import __version__
 from cascadezoo.report import blocks
 from cascadezoo.report.blocks import Cell, Column, Row
 from cascadezoo.report.charts import Axis, Bars, Chart, Point, Series

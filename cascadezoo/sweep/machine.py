@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cascadezoo import __version__
+from cascadezoo._version import __version__
 from cascadezoo.sweep.executors import cores
 
 __all__ = ["describe_machine"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cascadezoo.errors import InputError
-from cascadezoo.model_folder.layout import SAMPLES, write_atomically
+from cascadezoo.model_folder.layout import SAMPLES
 from cascadezoo.report.blocks import Cell, Column, Row, data_uri, folded, table
 from cascadezoo.report.charts import Chart
 from cascadezoo.report.html import Markup, element, number, spread
@@ -15,6 +15,7 @@ from cascadezoo.report.page import Page
 from cascadezoo.report.thumbnail_sheet import sheet
 from cascadezoo.sweep.result_charts import KID, sweep_charts
 from cascadezoo.sweep.results import CellResult, Correlation, GroupResult, SweepResults
+from cascadezoo.util.files import write_atomically
 
 __all__ = ["PAGE", "write_page"]
 

@@ -23,8 +23,8 @@ from filelock import FileLock, Timeout
 
 from cascadezoo.build.run_folder import RunFolder
 from cascadezoo.errors import RunFolderError, RunLocked
-from cascadezoo.model_folder.layout import write_atomically
 from cascadezoo.sweep.cells import Cell, Sweep
+from cascadezoo.util.files import write_atomically
 
 __all__ = ["CellNote", "SweepFolder"]
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cascadezoo.model_folder.layout import write_atomically
 from cascadezoo.sweep.cells import Sweep
 from cascadezoo.sweep.results import CellResult, Correlation, GroupResult, SweepResults
+from cascadezoo.util.files import write_atomically
 
 __all__ = ["correlation_words", "describe_settings", "to_csv", "to_markdown", "write_tables"]
 

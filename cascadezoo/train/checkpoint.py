@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cascadezoo.cascade.weights import save_state
 from cascadezoo.errors import CheckpointError
-from cascadezoo.model_folder.layout import sha256_of
+from cascadezoo.util.files import sha256_of
 
 __all__ = ["Checkpoint", "CheckpointStore", "Position", "reason_of", "sync"]
 

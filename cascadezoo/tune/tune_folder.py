@@ -9,21 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cascadezoo import __version__
+from cascadezoo._version import __version__
 from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import InputError, ModelError, RunFolderError, SpecError
 from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.integrity import check_files, seal
 from cascadezoo.model_folder.layout import (
     CARD,
     METRICS,
     SAMPLES,
     ModelConfig,
-    check_files,
     model_files,
     read_config,
-    seal,
-    write_atomically,
 )
 from cascadezoo.model_folder.reproduction import TUNED_BEFORE
 from cascadezoo.report.images import samples_picture
@@ -37,6 +35,7 @@ from cascadezoo.report.tuning_results import (
 from cascadezoo.spec import CascadeSpec, resolve
 from cascadezoo.spec.configs import DataInfo
 from cascadezoo.tune.grid import Grid, Parameter, show
+from cascadezoo.util.files import write_atomically
 
 __all__ = ["TuneFolder", "check_writable", "write_defaults"]
 

@@ -20,7 +20,7 @@ from cascadezoo.errors import InputError
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.real_features import choose_real
-from cascadezoo.hub.refs import locate
+from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.trained_spec import trained_spec
 from cascadezoo.report.tuning_results import Tried, TuneTable

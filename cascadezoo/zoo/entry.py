@@ -1,17 +1,13 @@
-"""What a published model holds, looked at in a folder or on the Hub, and the zoo entry it makes."""
+"""Entries of a zoo: made from a model, compared with it, and written into a manifest."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from cascadezoo.errors import ModelError, SpecError
-from cascadezoo.hub.cache import hub_cache
+from cascadezoo.errors import InputError, ModelError, SpecError
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
@@ -19,21 +15,13 @@ from cascadezoo.model_folder.layout import (
     FileRecord,
     is_model_file,
     read_config,
-    sha256_of,
 )
 from cascadezoo.spec import CascadeSpec, parse_json
 from cascadezoo.spec.faults import problems_of
-from cascadezoo.zoo.manifest import ZooModel
+from cascadezoo.util.files import sha256_of
+from cascadezoo.zoo.manifest import Manifest, ZooModel, read_manifest_file, write_manifest
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
-__all__ = ["FolderSource", "HubSource", "Source", "compare", "describe"]
-
-MOST_FILES = 10_000
-MOST_BYTES = 16 << 20
-"""Largest file that is fetched to be hashed; the Hub tells the sha256 of larger ones itself."""
+__all__ = ["FolderSource", "Source", "add_entry", "bundled_entry", "compare", "describe", "is_ours"]
 
 
 class Source(Protocol):
@@ -72,7 +60,7 @@ class FolderSource:
         found = (
             p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()
         )
-        return sorted(name for name in found if _is_ours(name))
+        return sorted(name for name in found if is_ours(name))
 
     def record(self, name: str) -> FileRecord:
         """sha256 and size of a file."""
@@ -84,98 +72,6 @@ class FolderSource:
     def path(self, name: str) -> Path:
         """The file."""
         return self.folder / name
-
-
-class HubSource:
-    """A model repo on the Hub at a commit. Weights are not fetched: the Hub tells their sha256.
-
-    Args:
-        api: the client.
-        repo: ``org/name``.
-        commit: 40 hexadecimal digits.
-
-    Raises:
-        HubError: the Hub cannot be asked, or has no such repo or commit.
-    """
-
-    def __init__(self, api: HfApi, repo: str, commit: str) -> None:
-        self.api = api
-        self.repo = repo
-        self.commit = commit
-        self.where = f"{repo}@{commit}"
-        self._files: dict[str, RepoFile] = {}
-        self._records: dict[str, FileRecord] = {}
-        self._paths: dict[str, Path] = {}
-        from cascadezoo.hub.client import translated
-
-        with translated(f"the files of {self.where}"):
-            self._files = {file.path: file for file in self._tree()}
-
-    def _tree(self) -> Iterator[RepoFile]:
-        from huggingface_hub.hf_api import RepoFile
-
-        tree = self.api.list_repo_tree(self.repo, recursive=True, revision=self.commit)
-        for count, item in enumerate(islice(tree, MOST_FILES + 1)):
-            if count == MOST_FILES:
-                raise ModelError(f"{self.where} has more than {MOST_FILES} files; no model has")
-            if isinstance(item, RepoFile) and _is_ours(item.path):
-                yield item
-
-    def names(self) -> list[str]:
-        """The files of the layout that are there, sorted."""
-        return sorted(self._files)
-
-    def record(self, name: str) -> FileRecord:
-        """sha256 and size of a file: what the Hub says of a large one, what a small one has.
-
-        Raises:
-            HubError: the file cannot be fetched.
-            ModelError: it is too large to be hashed here, or arrives damaged twice.
-        """
-        if name not in self._records:
-            file = self._files[name]
-            if file.lfs is not None:
-                record = FileRecord(sha256=file.lfs.sha256, size=file.lfs.size)
-            else:
-                record = FileRecord(sha256=sha256_of(self.path(name)), size=file.size)
-            self._records[name] = record
-        return self._records[name]
-
-    def path(self, name: str) -> Path:
-        """The file in the Hub's cache, fetched where it is not there, and what the Hub says it is.
-
-        Raises:
-            HubError: it cannot be fetched.
-            ModelError: it is larger than what is fetched to be hashed, or arrives damaged twice.
-        """
-        if name not in self._paths:
-            file = self._files[name]
-            if file.size > MOST_BYTES:
-                raise ModelError(f"{self.where}: {name} has {file.size} bytes, too many to look at")
-            path = self._fetch(name)
-            if not _is_as_told(path, file):
-                # The client neither checks what it fetches nor forgets it.
-                path = self._fetch(name, force=True)
-                if not _is_as_told(path, file):
-                    raise ModelError(
-                        f"{self.where}: {name} arrived damaged twice", hint="try again later"
-                    )
-            self._paths[name] = path
-        return self._paths[name]
-
-    def _fetch(self, name: str, *, force: bool = False) -> Path:
-        from cascadezoo.hub.client import translated
-
-        with translated(f"{name} of {self.where}"):
-            return Path(
-                self.api.hf_hub_download(
-                    self.repo,
-                    name,
-                    revision=self.commit,
-                    cache_dir=hub_cache(),
-                    force_download=force,
-                )
-            )
 
 
 def describe(
@@ -274,18 +170,9 @@ _DERIVED = (
 )
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
+    """Whether a file of a repo or folder is part of a model."""
     return name == CONFIG or is_model_file(name)
-
-
-def _is_as_told(path: Path, file: RepoFile) -> bool:
-    if path.stat().st_size != file.size:
-        return False
-    if file.lfs is not None:
-        return sha256_of(path) == file.lfs.sha256
-    digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)  # as git names it
-    digest.update(path.read_bytes())
-    return digest.hexdigest() == file.blob_id
 
 
 def _spec(data: dict[str, Any], source: Source) -> CascadeSpec:
@@ -325,3 +212,34 @@ def _invalid(source: Source, error: ValidationError, data: Any, what: str) -> Mo
         f"{source.where} {what}:\n{lines}",
         hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
     )
+
+
+def bundled_entry(folder: Path) -> ZooModel:
+    """The entry of a model folder that ships with cascadezoo, for zoo_manifest.json.
+
+    Raises:
+        ModelError: the model is not whole, or has no figures.
+    """
+    return describe(FolderSource(folder))
+
+
+def add_entry(model: ZooModel, path: Path) -> ZooModel | None:
+    """Write an entry into a manifest file, which is made where there is none.
+
+    Returns:
+        The entry of the same name and repo that was there before.
+
+    Raises:
+        InputError: the manifest has that name for another model, or cannot be read or written.
+    """
+    manifest = read_manifest_file(path) or Manifest(version=1, models=[])
+    before = next((m for m in manifest.models if m.name == model.name), None)
+    if before is not None and before.repo != model.repo:
+        raise InputError(
+            f"{path} has a model {model.name!r} already: {before.repo or 'a bundled one'}",
+            hint="give the new one another name: --name NAME",
+        )
+    if before != model:
+        rest = [m for m in manifest.models if m.name != model.name]
+        write_manifest(path, manifest.model_copy(update={"models": [*rest, model]}))
+    return before

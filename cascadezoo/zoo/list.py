@@ -10,43 +10,29 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cascadezoo.errors import (
     CascadezooError,
-    HubError,
     InputError,
     LookupFailed,
     ModelError,
-    ModelReferenceError,
     PluginError,
 )
-from cascadezoo.hub.cache import CachedRepo, is_offline
-from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name, get_registry
 from cascadezoo.plugins.registry import Origin, Registered, ZooEntry
 from cascadezoo.zoo.manifest import (
-    Manifest,
     ZooModel,
     parse_manifest,
     read_manifest_file,
-    write_manifest,
 )
-
-if TYPE_CHECKING:
-    from cascadezoo.zoo.entry import Source
 
 __all__ = [
     "Listed",
     "Zoos",
-    "add_entry",
-    "bundled_entry",
     "bundled_folder",
     "entries_to_verify",
     "find",
     "get_zoos",
-    "verify",
-    "zoo_entry",
 ]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -189,118 +175,6 @@ def bundled_folder(model: ZooModel) -> Path | None:
         f"{model.name} ships with cascadezoo, but {folder} is not there",
         hint="pip install --force-reinstall --no-deps cascadezoo",
     )
-
-
-def bundled_entry(folder: Path) -> ZooModel:
-    """The entry of a model folder that ships with cascadezoo, for zoo_manifest.json.
-
-    Raises:
-        ModelError: the model is not whole, or has no figures.
-    """
-    from cascadezoo.zoo.entry import FolderSource, describe
-
-    return describe(FolderSource(folder))
-
-
-def verify(model: ZooModel, *, offline: bool = False) -> list[str]:
-    """Hold an entry against the model that it stands for: files, digests, and what it tells.
-
-    Of a model on the Hub the small files are fetched into the Hub's cache and the Hub tells the
-    sha256 of the weights; with ``offline`` the copy in the cache is read, weights and all.
-
-    Args:
-        model: the entry.
-        offline: look at the local cache only.
-
-    Returns:
-        What is wrong; empty where all holds.
-
-    Raises:
-        HubError: the Hub cannot be asked, or has no such repo or commit.
-        ModelError: there is no copy to look at.
-    """
-    from cascadezoo.zoo.entry import compare
-
-    return compare(model, _source(model, offline))
-
-
-def _source(model: ZooModel, offline: bool) -> Source:
-    from cascadezoo.zoo.entry import FolderSource, HubSource
-
-    folder = bundled_folder(model)
-    if folder is not None:
-        return FolderSource(folder, model.name)
-    if model.repo is None or model.commit is None:  # the schema of a manifest sees to it
-        raise ModelError(f"{model.name} lies nowhere")
-    if not (offline or is_offline()):
-        from cascadezoo.hub.client import hub_api
-
-        return HubSource(hub_api(), model.repo, model.commit)
-    snapshot = CachedRepo.of(model.repo).snapshot(model.commit)
-    if not (snapshot / CONFIG).is_file():
-        raise ModelError(
-            f"{model.name} is not in the local cache of the Hub ({model.repo}@{model.commit})",
-            hint=f"cascadezoo pull {model.name}, without --offline and HF_HUB_OFFLINE",
-        )
-    return FolderSource(snapshot, f"the cached copy of {model.repo}")
-
-
-def zoo_entry(reference: str, *, name: str | None = None) -> ZooModel:
-    """The entry of a published model, pinned to the commit that its revision leads to now.
-
-    Args:
-        reference: ``org/name``, ``org/name@revision`` or ``hf://org/name@revision``.
-        name: what the model is called in the zoo; None takes its spec's name.
-
-    Raises:
-        ModelReferenceError: it is no reference to a repo, or one to a pull request.
-        HubError: the Hub cannot be asked, or has no such repo or revision.
-        ModelError: what lies there is not a whole model with figures.
-    """
-    from cascadezoo.hub.refs import HubRef, parse_reference
-    from cascadezoo.zoo.entry import HubSource, describe
-
-    ref = parse_reference(reference)
-    if not isinstance(ref, HubRef):
-        raise ModelReferenceError(
-            f"{reference!r} is no repo on the Hub, and a zoo lists what others can reach",
-            hint="cascadezoo publish MODEL org/name, then cascadezoo zoo add org/name",
-        )
-    if (ref.revision or "").startswith("refs/pr"):
-        raise ModelReferenceError(
-            f"{ref.revision} of {ref.repo_id} is a pull request, whose commits may be thrown away",
-            hint="merge it, then add the branch that it was merged into",
-        )
-    from cascadezoo.hub.client import hub_api, translated
-
-    api = hub_api()
-    with translated(f"{ref.repo_id} on the Hub"):
-        commit = api.model_info(ref.repo_id, revision=ref.revision).sha
-    if commit is None or not _COMMIT.fullmatch(commit):
-        raise HubError(f"the Hub tells no commit of {ref.repo_id}", hint="try again later")
-    return describe(HubSource(api, ref.repo_id, commit), name=name, repo=ref.repo_id, commit=commit)
-
-
-def add_entry(model: ZooModel, path: Path) -> ZooModel | None:
-    """Write an entry into a manifest file, which is made where there is none.
-
-    Returns:
-        The entry of the same name and repo that was there before.
-
-    Raises:
-        InputError: the manifest has that name for another model, or cannot be read or written.
-    """
-    manifest = read_manifest_file(path) or Manifest(version=1, models=[])
-    before = next((m for m in manifest.models if m.name == model.name), None)
-    if before is not None and before.repo != model.repo:
-        raise InputError(
-            f"{path} has a model {model.name!r} already: {before.repo or 'a bundled one'}",
-            hint="give the new one another name: --name NAME",
-        )
-    if before != model:
-        rest = [m for m in manifest.models if m.name != model.name]
-        write_manifest(path, manifest.model_copy(update={"models": [*rest, model]}))
-    return before
 
 
 def entries_to_verify(name: str | None, path: Path | None) -> tuple[list[ZooModel], list[str]]:

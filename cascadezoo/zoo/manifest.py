@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cascadezoo.errors import InputError, SpecError
-from cascadezoo.model_folder.layout import CONFIG, FileRecord, is_model_file, write_atomically
+from cascadezoo.model_folder.layout import CONFIG, FileRecord, is_model_file
 from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
+from cascadezoo.util.files import write_atomically
 
 __all__ = [
     "MANIFEST",

@@ -224,12 +224,12 @@ def age(folder: Path) -> None:
 def test_a_file_that_was_verified_is_hashed_again_once_it_is_touched(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cascadezoo.model_folder import layout
+    from cascadezoo.model_folder import integrity
 
     monkeypatch.setenv("CASCADEZOO_CACHE", str(tmp_path / "cache"))
     hashed: list[str] = []
-    real = layout.sha256_of
-    monkeypatch.setattr(layout, "sha256_of", lambda p: hashed.append(p.parent.name) or real(p))
+    real = integrity.sha256_of
+    monkeypatch.setattr(integrity, "sha256_of", lambda p: hashed.append(p.parent.name) or real(p))
     Cascade.from_pretrained(folder)
     Cascade.from_pretrained(folder)
     assert sorted(hashed) == ["coarse", "coarse", "refine", "refine", "up", "up"]  # too fresh

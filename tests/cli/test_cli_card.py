@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from cascadezoo.model_folder.layout import check_files, read_config
+from cascadezoo.model_folder.integrity import check_files
+from cascadezoo.model_folder.layout import read_config
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from cascadezoo import Cascade
 from cascadezoo.errors import ModelError, ModelReferenceError, RunFolderError
 from cascadezoo.hub.folder_copy import publish_local
 from cascadezoo.hub.pull import pull
-from cascadezoo.model_folder.layout import check_files, read_config
+from cascadezoo.model_folder.integrity import check_files
+from cascadezoo.model_folder.layout import read_config
 
 WEIGHTS = "stages/coarse/model.safetensors"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cascadezoo.build.plan import StagePlan, make_plan
+from cascadezoo.build.plan import make_plan
+from cascadezoo.cascade.stage_costs import StagePlan
 from cascadezoo.plugins.builtin import register_stages
 from cascadezoo.spec import load_spec
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from cascadezoo import Cascade, __version__
-from cascadezoo.model_folder.layout import read_config, seal
+from cascadezoo.model_folder.integrity import seal
+from cascadezoo.model_folder.layout import read_config
 from cascadezoo.model_folder.trained_spec import published_spec
 
 SPEC: dict[str, Any] = {

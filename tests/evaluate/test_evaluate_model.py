@@ -23,7 +23,8 @@ from cascadezoo.errors import (
 from cascadezoo.evaluate.bench import LazyExtractor
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
 from cascadezoo.evaluate.features.base import load_extractor
-from cascadezoo.model_folder.layout import check_files, read_config
+from cascadezoo.model_folder.integrity import check_files
+from cascadezoo.model_folder.layout import read_config
 from cascadezoo.model_folder.trained_spec import trained_spec
 from cascadezoo.plugins.manager import get_registry
 

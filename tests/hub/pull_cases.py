@@ -36,7 +36,7 @@ def make_files(folder: Path, seed: int = 0) -> dict[str, bytes]:
     import torch
 
     from cascadezoo import Cascade, __version__
-    from cascadezoo.model_folder.layout import seal
+    from cascadezoo.model_folder.integrity import seal
 
     cascade = Cascade.from_spec(SPEC)
     random = torch.Generator().manual_seed(seed)

@@ -24,8 +24,9 @@ from cascadezoo.errors import (
     RunFolderError,
 )
 from cascadezoo.hub import fetch
+from cascadezoo.hub.locate import locate
 from cascadezoo.hub.pull import pull, pull_hub
-from cascadezoo.hub.refs import HubRef, locate
+from cascadezoo.hub.refs import HubRef
 from cascadezoo.zoo.manifest import FileRecord
 
 

@@ -17,8 +17,8 @@ from pull_cases import REPO, WEIGHTS, changed, contents, here, lines
 
 from cascadezoo.errors import CascadezooError, HubUnavailable, ModelError
 from cascadezoo.hub import fetch
+from cascadezoo.hub.locate import locate
 from cascadezoo.hub.pull import pull
-from cascadezoo.hub.refs import locate
 
 
 @pytest.fixture

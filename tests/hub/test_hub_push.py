@@ -30,9 +30,10 @@ from push_cases import (
 
 from cascadezoo.cards.card import block
 from cascadezoo.cards.merge import merge_cards, read_front
+from cascadezoo.hub.locate import locate
 from cascadezoo.hub.publish.commit import publish_hub
-from cascadezoo.hub.refs import locate
-from cascadezoo.model_folder.layout import check_files, read_config
+from cascadezoo.model_folder.integrity import check_files
+from cascadezoo.model_folder.layout import read_config
 
 
 def test_a_model_becomes_one_commit(hub: LocalHub, model: Path) -> None:

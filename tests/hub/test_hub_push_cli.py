@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cascadezoo.hub.publish.publish_model import publish, read_destination
 from click.testing import CliRunner, Result
 from hub_server import Fault, LocalHub
 from push_cases import CHANGES, REPO, WEIGHTS, holds, old, write
@@ -24,8 +25,6 @@ from cascadezoo.errors import (
     PublishFailed,
 )
 from cascadezoo.hub.folder_copy import Copied
-from cascadezoo.hub.publish.publish_model import publish
-from cascadezoo.hub.publish.publish_model import read_destination
 from cascadezoo.hub.refs import HubRef
 
 TINY = "diffusion-pixelshuffle-vit-tiny"

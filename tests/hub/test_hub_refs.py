@@ -9,14 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascadezoo.errors import CascadezooError, ModelReferenceError
-from cascadezoo.hub.refs import (
-    HubRef,
-    ZooRef,
-    as_argument,
-    is_hub_id,
-    locate,
-    parse_reference,
-)
+from cascadezoo.hub.locate import locate
+from cascadezoo.hub.refs import HubRef, ZooRef, as_argument, is_hub_id, parse_reference
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -15,9 +15,10 @@ from trust_cases import stage, tells, written
 
 from cascadezoo import Cascade
 from cascadezoo.errors import CascadezooError, ModelError, SpecError
+from cascadezoo.hub.locate import locate
 from cascadezoo.hub.pull import pull
-from cascadezoo.hub.refs import locate
-from cascadezoo.model_folder.layout import check_files, is_cache_link, read_config
+from cascadezoo.model_folder.integrity import check_files
+from cascadezoo.model_folder.layout import is_cache_link, read_config
 from cascadezoo.spec import resolve
 
 pytestmark = pytest.mark.usefixtures("away")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from cascadezoo.errors import InputError, LookupFailed, ModelError, PluginError
 from cascadezoo.model_folder.layout import FileRecord
 from cascadezoo.plugins.manager import PluginHost
-from cascadezoo.zoo.entry import FolderSource, compare, describe
-from cascadezoo.zoo.list import Zoos, add_entry, bundled_folder, entries_to_verify, find, get_zoos
+from cascadezoo.zoo.entry import FolderSource, add_entry, compare, describe
+from cascadezoo.zoo.list import Zoos, bundled_folder, entries_to_verify, find, get_zoos
 from cascadezoo.zoo.manifest import (
     Manifest,
     ZooModel,

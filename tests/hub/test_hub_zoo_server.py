@@ -18,7 +18,8 @@ from cascadezoo.errors import (
     ModelReferenceError,
 )
 from cascadezoo.hub.search import search
-from cascadezoo.zoo.list import bundled_folder, find, verify, zoo_entry
+from cascadezoo.hub.zoo_models import verify, zoo_entry
+from cascadezoo.zoo.list import bundled_folder, find
 
 REPO = "someone/tiny"
 WAIT = {"Retry-After": "120"}  # longer than anyone waits, so that it is told at once

@@ -20,7 +20,8 @@ from PIL import Image
 
 from cascadezoo import Cascade, __version__, build_cascade
 from cascadezoo.cli.main import main
-from cascadezoo.model_folder.layout import read_config, seal
+from cascadezoo.model_folder.integrity import seal
+from cascadezoo.model_folder.layout import read_config
 from cascadezoo.report.images import to_uint8
 from cascadezoo.report.model_page import model_page
 from cascadezoo.report.model_view import ModelView

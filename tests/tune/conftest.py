@@ -11,7 +11,8 @@ from tune_cases import CDM, untrained
 from cascadezoo import Cascade
 from cascadezoo.cards.card import render_card
 from cascadezoo.model_folder.figures import Figure
-from cascadezoo.model_folder.layout import seal, write_atomically
+from cascadezoo.model_folder.integrity import seal
+from cascadezoo.util.files import write_atomically
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from tune_cases import CDM, untrained
 
 from cascadezoo import Cascade
 from cascadezoo.errors import InputError, ModelError, RunFolderError, SampleError
-from cascadezoo.model_folder.layout import check_files, read_config
+from cascadezoo.model_folder.integrity import check_files
+from cascadezoo.model_folder.layout import read_config
 from cascadezoo.tune.tune_model import tune_model
 from cascadezoo.tune.upstream_cache import Upstream
 

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cascadezoo.model_folder.layout import check_files, model_files, read_config
+from cascadezoo.hub.zoo_models import verify
+from cascadezoo.model_folder.integrity import check_files
+from cascadezoo.model_folder.layout import model_files, read_config
 from cascadezoo.spec import load_spec, resolve
-from cascadezoo.zoo.list import bundled_entry, bundled_folder, find, verify
+from cascadezoo.zoo.entry import bundled_entry
+from cascadezoo.zoo.list import bundled_folder, find
 from cascadezoo.zoo.manifest import ZooModel, read_manifest
 
 BUNDLED = [model.name for model in read_manifest().models if model.bundled]

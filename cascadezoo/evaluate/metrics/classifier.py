@@ -21,7 +21,7 @@ from cascadezoo.data.pixels import to_float
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.features.base import Precision
 from cascadezoo.evaluate.features.small_network import SIZE, SmallNet
-from cascadezoo.evaluate.real_features import cache_folder, choose_real
+from cascadezoo.evaluate.real_features import choose_real, features_folder
 from cascadezoo.util.rng import derive_seed, seed_global
 
 __all__ = ["VERSION", "Recipe", "predict", "real_classifier", "shrink", "train_classifier"]
@@ -191,7 +191,7 @@ def real_classifier(
         **recipe.described(),
     }
     text = json.dumps(key, sort_keys=True)
-    folder = cache_folder() if cache is None else cache
+    folder = features_folder() if cache is None else cache
     digest = hashlib.sha256(text.encode()).hexdigest()
     path = folder / f"classifier-{digest[:32]}.safetensors"
     with torch.random.fork_rng(devices=[]):

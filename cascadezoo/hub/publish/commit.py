@@ -26,7 +26,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from cascadezoo import __version__
+from cascadezoo._version import __version__
 from cascadezoo.errors import (
     HubConflict,
     HubError,
@@ -35,6 +35,7 @@ from cascadezoo.errors import (
     InputError,
 )
 from cascadezoo.hub.client import hub_api, translated
+from cascadezoo.hub.locate import locate
 from cascadezoo.hub.publish.contents import Prepared, check_message, prepare, require_card
 from cascadezoo.hub.publish.preconditions import (
     WAITS,
@@ -49,7 +50,6 @@ from cascadezoo.hub.publish.preconditions import (
 )
 from cascadezoo.hub.publish.remote import Plan, Remote, look, plan_changes
 from cascadezoo.hub.publish.result import Published
-from cascadezoo.hub.refs import locate
 from cascadezoo.model_folder.layout import CARD
 
 __all__ = ["publish_hub"]

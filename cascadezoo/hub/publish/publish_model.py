@@ -68,8 +68,8 @@ def publish(
     Args:
         model: a model folder, or the run folder of a finished build.
         dest: see :func:`read_destination`.
-        private: see :func:`~cascadezoo.hub.publish.commit.publish_hub`, as for all that follows; folders
-            take ``dry_run`` only.
+        private: see :func:`~cascadezoo.hub.publish.commit.publish_hub`, as for all that follows;
+            folders take ``dry_run`` only.
         revision: the branch.
         create_pr: open a pull request.
         tag: for the commit.

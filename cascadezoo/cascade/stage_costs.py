@@ -1,0 +1,158 @@
+"""What each stage of a cascade costs: parameters, FLOPs and memory, found on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.model_folder.metrics_file import StageRow
+from cascadezoo.spec import ResolvedSpec, ResolvedStage
+from cascadezoo.spec.configs import ImageShape
+from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
+from cascadezoo.util.rng import Draw, ImageDraw
+
+__all__ = ["StagePlan", "meta_cascade", "plan_stages", "stage_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One stage of a plan.
+
+    Args:
+        name: the stage's name.
+        kind: its kind.
+        role: its role.
+        input: what it receives, e.g. ``3x16x16``; None for a generator.
+        output: what it makes.
+        parameters: how many there are.
+        flops_forward: floating-point operations of one forward pass in training on one image (a
+            multiplication and an addition are two); None where it cannot be traced.
+        evaluations: forward passes to sample one image.
+        flops_sample: FLOPs to sample one image; without what only training needs.
+        activation_bytes: what a training step keeps for the backward pass, for one image.
+    """
+
+    name: str
+    kind: str
+    role: str
+    input: str | None
+    output: str
+    parameters: int
+    flops_forward: int | None
+    evaluations: int
+    flops_sample: int | None
+    activation_bytes: int | None
+
+
+def meta_cascade(resolved: ResolvedSpec) -> Cascade:
+    """The cascade of a spec on the meta device, without memory and without random draws.
+
+    Raises:
+        ResourceError: a stage is larger than any memory can be.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return Cascade.from_spec(resolved, device="meta")
+
+
+def plan_stages(resolved: ResolvedSpec, cascade: Cascade) -> Iterator[StagePlan]:
+    """What each stage of a cascade on the meta device costs, from the generator on.
+
+    Args:
+        resolved: the spec of the cascade.
+        cascade: what :func:`meta_cascade` made of it.
+    """
+    for place in resolved.stages:
+        yield _plan_stage(place, cascade.stage(place.name), resolved.num_classes)
+
+
+def _plan_stage(place: ResolvedStage, stage: Stage, num_classes: int | None) -> StagePlan:
+    stage = stage.to("meta")
+    evaluations = stage.network_evaluations()
+    labels = None
+    if num_classes is not None:
+        labels = torch.zeros(1, dtype=torch.int64, device="meta")
+    forward, kept = _trace(place, stage, labels)
+    # What draws candidates, encodes or has an adversary does more in training than in sampling.
+    apart = evaluations == 1
+    each = _trace_sample(place, stage, labels) if apart else forward
+    return StagePlan(
+        name=place.name,
+        kind=place.kind,
+        role=place.entry.role,
+        input=None if place.input is None else str(place.input),
+        output=str(place.output),
+        parameters=sum(p.numel() for p in stage.parameters()),
+        flops_forward=forward,
+        evaluations=evaluations,
+        flops_sample=None if each is None else each * evaluations,
+        activation_bytes=kept,
+    )
+
+
+def _image(shape: ImageShape) -> Tensor:
+    return torch.empty(1, shape.channels, shape.size, shape.size, device="meta")
+
+
+def _trace_sample(place: ResolvedStage, stage: Stage, labels: Tensor | None) -> int | None:
+    """FLOPs to sample one image; None where that cannot be traced."""
+    request = SampleRequest(1, ImageDraw(0, place.name, 0, 1, "meta"), labels)
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter, torch.no_grad():
+            stage.sample(None if place.input is None else _image(place.input), request)
+    except (RuntimeError, NotImplementedError):
+        return None
+    return counter.get_total_flops()
+
+
+def _trace(
+    place: ResolvedStage, stage: Stage, labels: Tensor | None
+) -> tuple[int | None, int | None]:
+    """FLOPs of a forward pass and bytes kept for the backward pass, for one image."""
+    upstream = None if place.input is None else _image(place.input)
+    context = TrainContext(Draw(0, device="meta"), labels)
+    kept: dict[int, int] = {}
+    own = {t.untyped_storage()._cdata for t in (*stage.parameters(), *stage.buffers())}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            stage(stage.preprocess(_image(place.output), upstream, context))
+    except (RuntimeError, NotImplementedError):
+        # A plugin's stage may do what meta tensors cannot; its FLOPs are then not known.
+        return None, None
+    return counter.get_total_flops(), sum(kept.values())
+
+
+def stage_rows(cascade: Cascade) -> list[StageRow]:
+    """What metrics.json tells of the stages of a cascade, from the generator on."""
+    resolved = cascade.resolved
+    plan = {row.name: row for row in plan_stages(resolved, meta_cascade(resolved))}
+    return [
+        StageRow(
+            name=stage.name,
+            kind=stage.kind,
+            output=str(stage.output),
+            parameters=_saved_parameters(cascade.stage(stage.name)),
+            evaluations=plan[stage.name].evaluations,
+            flops=plan[stage.name].flops_sample,
+        )
+        for stage in cascade.resolved.stages
+    ]
+
+
+def _saved_parameters(stage: Stage) -> int:
+    """How many parameters a loaded model has."""
+    saved = stage.saved_state()
+    return sum(p.numel() for name, p in stage.named_parameters() if name in saved)

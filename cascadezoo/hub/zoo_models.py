@@ -1,0 +1,204 @@
+"""Models of the zoo that lie on the Hub: their entries made, and checked against them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cascadezoo.errors import HubError, ModelError, ModelReferenceError
+from cascadezoo.hub.cache import CachedRepo, hub_cache, is_offline
+from cascadezoo.hub.refs import HubRef, parse_reference
+from cascadezoo.model_folder.layout import CONFIG, FileRecord
+from cascadezoo.util.files import sha256_of
+from cascadezoo.zoo.entry import FolderSource, Source, compare, describe, is_ours
+from cascadezoo.zoo.list import bundled_folder
+from cascadezoo.zoo.manifest import ZooModel
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+__all__ = ["HubSource", "verify", "zoo_entry"]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+MOST_FILES = 10_000
+MOST_BYTES = 16 << 20
+"""Largest file that is fetched to be hashed; the Hub tells the sha256 of larger ones itself."""
+
+
+def verify(model: ZooModel, *, offline: bool = False) -> list[str]:
+    """Hold an entry against the model that it stands for: files, digests, and what it tells.
+
+    Of a model on the Hub the small files are fetched into the Hub's cache and the Hub tells the
+    sha256 of the weights; with ``offline`` the copy in the cache is read, weights and all.
+
+    Args:
+        model: the entry.
+        offline: look at the local cache only.
+
+    Returns:
+        What is wrong; empty where all holds.
+
+    Raises:
+        HubError: the Hub cannot be asked, or has no such repo or commit.
+        ModelError: there is no copy to look at.
+    """
+    return compare(model, _source(model, offline))
+
+
+def _source(model: ZooModel, offline: bool) -> Source:
+    folder = bundled_folder(model)
+    if folder is not None:
+        return FolderSource(folder, model.name)
+    if model.repo is None or model.commit is None:  # the schema of a manifest sees to it
+        raise ModelError(f"{model.name} lies nowhere")
+    if not (offline or is_offline()):
+        from cascadezoo.hub.client import hub_api
+
+        return HubSource(hub_api(), model.repo, model.commit)
+    snapshot = CachedRepo.of(model.repo).snapshot(model.commit)
+    if not (snapshot / CONFIG).is_file():
+        raise ModelError(
+            f"{model.name} is not in the local cache of the Hub ({model.repo}@{model.commit})",
+            hint=f"cascadezoo pull {model.name}, without --offline and HF_HUB_OFFLINE",
+        )
+    return FolderSource(snapshot, f"the cached copy of {model.repo}")
+
+
+def zoo_entry(reference: str, *, name: str | None = None) -> ZooModel:
+    """The entry of a published model, pinned to the commit that its revision leads to now.
+
+    Args:
+        reference: ``org/name``, ``org/name@revision`` or ``hf://org/name@revision``.
+        name: what the model is called in the zoo; None takes its spec's name.
+
+    Raises:
+        ModelReferenceError: it is no reference to a repo, or one to a pull request.
+        HubError: the Hub cannot be asked, or has no such repo or revision.
+        ModelError: what lies there is not a whole model with figures.
+    """
+    ref = parse_reference(reference)
+    if not isinstance(ref, HubRef):
+        raise ModelReferenceError(
+            f"{reference!r} is no repo on the Hub, and a zoo lists what others can reach",
+            hint="cascadezoo publish MODEL org/name, then cascadezoo zoo add org/name",
+        )
+    if (ref.revision or "").startswith("refs/pr"):
+        raise ModelReferenceError(
+            f"{ref.revision} of {ref.repo_id} is a pull request, whose commits may be thrown away",
+            hint="merge it, then add the branch that it was merged into",
+        )
+    from cascadezoo.hub.client import hub_api, translated
+
+    api = hub_api()
+    with translated(f"{ref.repo_id} on the Hub"):
+        commit = api.model_info(ref.repo_id, revision=ref.revision).sha
+    if commit is None or not _COMMIT.fullmatch(commit):
+        raise HubError(f"the Hub tells no commit of {ref.repo_id}", hint="try again later")
+    return describe(HubSource(api, ref.repo_id, commit), name=name, repo=ref.repo_id, commit=commit)
+
+
+class HubSource:
+    """A model repo on the Hub at a commit. Weights are not fetched: the Hub tells their sha256.
+
+    Args:
+        api: the client.
+        repo: ``org/name``.
+        commit: 40 hexadecimal digits.
+
+    Raises:
+        HubError: the Hub cannot be asked, or has no such repo or commit.
+    """
+
+    def __init__(self, api: HfApi, repo: str, commit: str) -> None:
+        self.api = api
+        self.repo = repo
+        self.commit = commit
+        self.where = f"{repo}@{commit}"
+        self._files: dict[str, RepoFile] = {}
+        self._records: dict[str, FileRecord] = {}
+        self._paths: dict[str, Path] = {}
+        from cascadezoo.hub.client import translated
+
+        with translated(f"the files of {self.where}"):
+            self._files = {file.path: file for file in self._tree()}
+
+    def _tree(self) -> Iterator[RepoFile]:
+        from huggingface_hub.hf_api import RepoFile
+
+        tree = self.api.list_repo_tree(self.repo, recursive=True, revision=self.commit)
+        for count, item in enumerate(islice(tree, MOST_FILES + 1)):
+            if count == MOST_FILES:
+                raise ModelError(f"{self.where} has more than {MOST_FILES} files; no model has")
+            if isinstance(item, RepoFile) and is_ours(item.path):
+                yield item
+
+    def names(self) -> list[str]:
+        """The files of the layout that are there, sorted."""
+        return sorted(self._files)
+
+    def record(self, name: str) -> FileRecord:
+        """sha256 and size of a file: what the Hub says of a large one, what a small one has.
+
+        Raises:
+            HubError: the file cannot be fetched.
+            ModelError: it is too large to be hashed here, or arrives damaged twice.
+        """
+        if name not in self._records:
+            file = self._files[name]
+            if file.lfs is not None:
+                record = FileRecord(sha256=file.lfs.sha256, size=file.lfs.size)
+            else:
+                record = FileRecord(sha256=sha256_of(self.path(name)), size=file.size)
+            self._records[name] = record
+        return self._records[name]
+
+    def path(self, name: str) -> Path:
+        """The file in the Hub's cache, fetched where it is not there, and what the Hub says it is.
+
+        Raises:
+            HubError: it cannot be fetched.
+            ModelError: it is larger than what is fetched to be hashed, or arrives damaged twice.
+        """
+        if name not in self._paths:
+            file = self._files[name]
+            if file.size > MOST_BYTES:
+                raise ModelError(f"{self.where}: {name} has {file.size} bytes, too many to look at")
+            path = self._fetch(name)
+            if not _is_as_told(path, file):
+                # The client neither checks what it fetches nor forgets it.
+                path = self._fetch(name, force=True)
+                if not _is_as_told(path, file):
+                    raise ModelError(
+                        f"{self.where}: {name} arrived damaged twice", hint="try again later"
+                    )
+            self._paths[name] = path
+        return self._paths[name]
+
+    def _fetch(self, name: str, *, force: bool = False) -> Path:
+        from cascadezoo.hub.client import translated
+
+        with translated(f"{name} of {self.where}"):
+            return Path(
+                self.api.hf_hub_download(
+                    self.repo,
+                    name,
+                    revision=self.commit,
+                    cache_dir=hub_cache(),
+                    force_download=force,
+                )
+            )
+
+
+def _is_as_told(path: Path, file: RepoFile) -> bool:
+    if path.stat().st_size != file.size:
+        return False
+    if file.lfs is not None:
+        return sha256_of(path) == file.lfs.sha256
+    digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)  # as git names it
+    digest.update(path.read_bytes())
+    return digest.hexdigest() == file.blob_id
