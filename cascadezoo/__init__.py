@@ -1,4 +1,8 @@
-"""cascadezoo: image generators made of stages, and a zoo of them."""
+"""cascadezoo: image generators made of stages, and a zoo of them.
+
+A spec enters and a trained cascade leaves: :func:`build_cascade` makes it, :class:`Cascade` loads
+and samples it. The public names are imported when they are first used.
+"""
 
 from __future__ import annotations
 

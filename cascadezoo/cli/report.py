@@ -102,7 +102,7 @@ def command(
     models stand side by side. With --guidance a grid instead: each row has one scale, and the
     images of a column start from the same noise and have the same label.
     """
-    from cascadezoo.cli.report_page import Asked, write_report
+    from cascadezoo.cli.report_page import ReportRequest, write_report
     from cascadezoo.errors import InputError
 
     if scales is not None:
@@ -114,7 +114,7 @@ def command(
         _grid(models[0], scales, n, labels, seed, device, out or "guidance.png", quiet, as_json,
               request)  # fmt: skip
         return
-    asked = Asked(
+    asked = ReportRequest(
         n=n, labels=labels, seed=seed, features=features, extractor=extractor,
         projection=projection, device=device, request=request,
     )  # fmt: skip

@@ -28,14 +28,14 @@ from cascadezoo.spec import ResolvedSpec, load_spec
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, make_progress
 
-__all__ = ["Asked", "write_report"]
+__all__ = ["ReportRequest", "write_report"]
 
 FEATURES = 500
 MOST_MODELS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ReportRequest:
     """What the command line asks for; None where it does not say."""
 
     n: int | None = None
@@ -65,7 +65,7 @@ class _Source:
 
 
 def write_report(
-    references: Sequence[str], out: Path, asked: Asked, *, quiet: bool = False
+    references: Sequence[str], out: Path, asked: ReportRequest, *, quiet: bool = False
 ) -> dict[str, Any]:
     """Write the page of one or several models.
 
@@ -109,7 +109,7 @@ def write_report(
     }
 
 
-def _method(asked: Asked) -> Literal["pca", "umap"]:
+def _method(asked: ReportRequest) -> Literal["pca", "umap"]:
     return cast('Literal["pca", "umap"]', asked.projection)
 
 
@@ -122,7 +122,7 @@ def _source(reference: str, device: str) -> _Source:
     return _Source(reference, cascade.resolved, folder, cascade)
 
 
-def _views(sources: Sequence[_Source], asked: Asked, progress: Progress) -> list[ModelView]:
+def _views(sources: Sequence[_Source], asked: ReportRequest, progress: Progress) -> list[ModelView]:
     views = []
     for source, name in zip(sources, _names(sources), strict=True):
         plan = [asdict(row) for row in make_plan(source.resolved, "cpu").stages]
@@ -144,7 +144,9 @@ def _views(sources: Sequence[_Source], asked: Asked, progress: Progress) -> list
     return views
 
 
-def _add_features(view: ModelView, cascade: Cascade, asked: Asked, progress: Progress) -> None:
+def _add_features(
+    view: ModelView, cascade: Cascade, asked: ReportRequest, progress: Progress
+) -> None:
     n = FEATURES if asked.features is None else asked.features
     if n == 0:
         view.lacks["features"] = "they were left out by --features 0"
@@ -175,7 +177,7 @@ def _names(sources: Sequence[_Source]) -> list[str]:
     return shown
 
 
-def _notes(references: Sequence[str], asked: Asked) -> list[tuple[str, object]]:
+def _notes(references: Sequence[str], asked: ReportRequest) -> list[tuple[str, object]]:
     from datetime import UTC, datetime
 
     rows: list[tuple[str, object]] = [

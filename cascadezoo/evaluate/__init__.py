@@ -1,1 +1,5 @@
-"""Figures of a model: how good its images are, and how that was measured. See README.md."""
+"""Evaluation: how good the images of a model are.
+
+A cascade or a model folder enters; figures leave, each with how it was got. The metrics and the
+feature extractors have folders of their own.
+"""

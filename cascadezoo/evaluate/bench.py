@@ -23,7 +23,15 @@ from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec
 from cascadezoo.spec.lookup import look_up
 
-__all__ = ["Asked", "Bench", "LazyExtractor", "Problem", "Watch", "open_bench", "told"]
+__all__ = [
+    "Bench",
+    "EvaluationRequest",
+    "LazyExtractor",
+    "UnmeasuredMetric",
+    "Watch",
+    "open_bench",
+    "told",
+]
 
 _LONGEST_WHY = 300
 
@@ -42,7 +50,7 @@ class Watch(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class EvaluationRequest:
     """How figures are to be got; the words of :class:`~cascadezoo.model_folder.figures.Figure`."""
 
     extractor: str
@@ -56,7 +64,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class UnmeasuredMetric:
     """A metric that could not be measured, and why."""
 
     metric: str
@@ -126,7 +134,7 @@ class Bench:
             self._extractors[name] = LazyExtractor(name, self.cascade.device)
         return self._extractors[name]
 
-    def subject(self, asked: Asked) -> Subject:
+    def subject(self, asked: EvaluationRequest) -> Subject:
         """What is measured: the cascade, its images, and the real ones where they are to be had."""
         image = self.cascade.resolved.image
         try:
@@ -145,14 +153,16 @@ class Bench:
 
         return Subject(cascade=self.cascade, real=real, split=self.split, sample=sample)
 
-    def measure(self, names: Iterable[str], asked: Asked) -> tuple[list[Figure], list[Problem]]:
+    def measure(
+        self, names: Iterable[str], asked: EvaluationRequest
+    ) -> tuple[list[Figure], list[UnmeasuredMetric]]:
         """Figures of metrics, and which of them cannot be measured.
 
         Args:
             names: of registered metrics.
             asked: how to measure.
         """
-        problems: list[Problem] = []
+        problems: list[UnmeasuredMetric] = []
         figures = evaluate_metrics(
             names,
             self.subject(asked),
@@ -164,12 +174,12 @@ class Bench:
             batch_size=asked.batch_size,
             precision=asked.precision,
             cache=self.cache,
-            on_problem=lambda name, error: problems.append(Problem(name, error)),
+            on_problem=lambda name, error: problems.append(UnmeasuredMetric(name, error)),
         )
         return figures, problems
 
     def attribute(
-        self, asked: Asked, metric: str = "kid", subset_size: int | None = None
+        self, asked: EvaluationRequest, metric: str = "kid", subset_size: int | None = None
     ) -> tuple[list[AttributionRow], str]:
         """What each stage makes of real and of generated images, and which to work on.
 

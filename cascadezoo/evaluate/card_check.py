@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cascadezoo.errors import CascadezooError
-from cascadezoo.evaluate.bench import Asked, Bench
+from cascadezoo.evaluate.bench import Bench, EvaluationRequest
 from cascadezoo.evaluate.metrics.base import load_metric
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.metrics_file import AttributionRow
@@ -185,7 +185,9 @@ def compare(stated: Figure, found: Figure) -> CheckRow:
     return CheckRow(stated.name, stated.value, found.value, difference, tolerance, holds, reason)
 
 
-def _check_group(bench: Bench, asked: Asked, figures: Sequence[Figure]) -> Iterator[CheckRow]:
+def _check_group(
+    bench: Bench, asked: EvaluationRequest, figures: Sequence[Figure]
+) -> Iterator[CheckRow]:
     names = list(dict.fromkeys(asked_name(figure.to_dict()) for figure in figures))
     found, problems = bench.measure(names, asked)
     again = {figure.name: figure for figure in found}
@@ -199,8 +201,8 @@ def _check_group(bench: Bench, asked: Asked, figures: Sequence[Figure]) -> Itera
             yield _not_measured(figure, why.get(metric, f"{metric} does not give it here"))
 
 
-def _asked(figure: Figure, usual: EvaluationSpec, batch_size: int | None) -> Asked:
-    return Asked(
+def _asked(figure: Figure, usual: EvaluationSpec, batch_size: int | None) -> EvaluationRequest:
+    return EvaluationRequest(
         # A metric that brings its own network, or none, asks nothing of this one.
         extractor=figure.extractor if _by_features(figure) and figure.extractor else "small",
         precision=figure.precision or "fp32",
@@ -220,9 +222,9 @@ def _by_features(figure: Figure) -> bool:
 
 def _groups(
     figures: Iterable[Figure], usual: EvaluationSpec, batch_size: int | None
-) -> list[tuple[Asked, list[Figure]]]:
+) -> list[tuple[EvaluationRequest, list[Figure]]]:
     """Figures that are measured together, so that images and features are made once for them."""
-    groups: list[tuple[Asked, list[Figure]]] = []
+    groups: list[tuple[EvaluationRequest, list[Figure]]] = []
     # Those that say the most first; the others join them where they say nothing else.
     for figure in sorted(figures, key=lambda f: (f.subsets is None, not _by_features(f))):
         asked = _asked(figure, usual, batch_size)

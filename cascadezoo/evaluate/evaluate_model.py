@@ -15,7 +15,7 @@ from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.stage_costs import stage_rows
 from cascadezoo.errors import CascadezooError, InputError, LookupFailed, PluginError
-from cascadezoo.evaluate.bench import Asked, Problem, open_bench
+from cascadezoo.evaluate.bench import EvaluationRequest, UnmeasuredMetric, open_bench
 from cascadezoo.evaluate.features.base import Precision
 from cascadezoo.evaluate.metrics.base import load_metric
 from cascadezoo.evaluate.metrics.kid import usual_subset_size
@@ -64,7 +64,7 @@ class Evaluation:
     figures: tuple[Figure, ...]
     attribution: tuple[AttributionRow, ...] | None
     advice: str | None
-    problems: tuple[Problem, ...]
+    problems: tuple[UnmeasuredMetric, ...]
     refused: tuple[str, ...]
     seconds: float
     saved: bool = False
@@ -163,7 +163,7 @@ def evaluate_model(
     if subset_size > count:
         subset_size = usual_subset_size(count, count)
         show.say(f"subsets of {subset_size}, since {count} images are fewer than the spec's subset")
-    asked = Asked(
+    asked = EvaluationRequest(
         extractor=evaluation.extractor if extractor is None else extractor,
         n=count,
         seed=evaluation.seed if seed is None else seed,
@@ -179,7 +179,7 @@ def evaluate_model(
         names = get_registry().metrics.names()
     elif metrics is None and not stages:
         names = list(dict.fromkeys(evaluation.metrics))
-    problems: list[Problem] = []
+    problems: list[UnmeasuredMetric] = []
     known = [name for name in names if _is_known(name, problems)]
     figures: list[Figure] = []
     if known:
@@ -191,7 +191,7 @@ def evaluate_model(
         try:
             rows, advice = bench.attribute(asked, metric)
         except CascadezooError as error:
-            problems.append(Problem("stages", error))
+            problems.append(UnmeasuredMetric("stages", error))
     explicit = {*named, "stages"}
     refused = tuple(p.metric for p in problems if p.metric in explicit)
     done = Evaluation(
@@ -207,12 +207,12 @@ def evaluate_model(
     return _save(bench.cascade, config, done) if save and done.measured else done
 
 
-def _is_known(name: str, problems: list[Problem]) -> bool:
+def _is_known(name: str, problems: list[UnmeasuredMetric]) -> bool:
     """Whether a metric of the spec is registered here; its plugin need not be."""
     try:
         load_metric(name)
     except (LookupFailed, InputError, PluginError) as error:
-        problems.append(Problem(name, error))
+        problems.append(UnmeasuredMetric(name, error))
         return False
     return True
 

@@ -14,7 +14,7 @@ from cascadezoo.hub.cache import CachedRepo, hub_cache, is_offline
 from cascadezoo.hub.refs import HubRef, parse_reference
 from cascadezoo.model_folder.layout import CONFIG, FileRecord
 from cascadezoo.util.files import sha256_of
-from cascadezoo.zoo.entry import FolderSource, Source, compare, describe, is_ours
+from cascadezoo.zoo.entry import FolderSource, ModelSource, compare, describe, is_ours
 from cascadezoo.zoo.list import bundled_folder
 from cascadezoo.zoo.manifest import ZooModel
 
@@ -50,7 +50,7 @@ def verify(model: ZooModel, *, offline: bool = False) -> list[str]:
     return compare(model, _source(model, offline))
 
 
-def _source(model: ZooModel, offline: bool) -> Source:
+def _source(model: ZooModel, offline: bool) -> ModelSource:
     folder = bundled_folder(model)
     if folder is not None:
         return FolderSource(folder, model.name)

@@ -1,1 +1,5 @@
-"""The model folder: its files, its digests and its figures. Free of torch."""
+"""The model folder: its files, digests and figures. Free of torch.
+
+A path enters; a validated config, checked files and figures leave. Changed files are sealed by
+their sha256.
+"""

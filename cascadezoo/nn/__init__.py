@@ -1,1 +1,5 @@
-"""Blocks that stages share. This package imports none of its modules, so ``sizes`` stays light."""
+"""Blocks of networks that stages share.
+
+Tensors enter and leave. Blocks know nothing of stages, specs or training; this file imports
+nothing, so ``sizes`` stays free of torch.
+"""

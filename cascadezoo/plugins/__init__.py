@@ -1,4 +1,8 @@
-"""Plugins: found by their entry points, and what they register. Free of torch."""
+"""Plugins: found by their entry points, and what they register. Free of torch.
+
+Installed distributions enter; a registry of kinds and a list of problems leave. A broken plugin
+never takes others down.
+"""
 
 from __future__ import annotations
 

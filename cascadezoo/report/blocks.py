@@ -15,9 +15,9 @@ from cascadezoo.errors import InputError
 from cascadezoo.report.html import MISSING, Markup, element, join, number
 
 __all__ = [
-    "Cell",
     "Column",
     "Row",
+    "TableCell",
     "data_uri",
     "facts",
     "folded",
@@ -50,7 +50,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """A cell of a table.
 
     Args:
@@ -64,7 +64,7 @@ class Cell:
     note: str = ""
 
 
-Row = Sequence["Cell | str | float | None"]
+Row = Sequence["TableCell | str | float | None"]
 """The cells of a row, from left to right."""
 
 
@@ -117,8 +117,8 @@ def _head(column: Column, sortable: bool) -> Markup:
     )
 
 
-def _cell(place: int, given: Cell | str | float | None, column: Column) -> Markup:
-    cell = given if isinstance(given, Cell) else Cell(given)
+def _cell(place: int, given: TableCell | str | float | None, column: Column) -> Markup:
+    cell = given if isinstance(given, TableCell) else TableCell(given)
     shown = cell.shown
     value = cell.value
     if value is None and shown is not None:

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.reproduction import metric_texts
-from cascadezoo.report.blocks import Cell, Column, Row, facts, folded, layers, picture, strip, table
+from cascadezoo.report.blocks import (
+    Column,
+    Row,
+    TableCell,
+    facts,
+    folded,
+    layers,
+    picture,
+    strip,
+    table,
+)
 from cascadezoo.report.charts import short
 from cascadezoo.report.course_charts import axis_label, course_charts
 from cascadezoo.report.html import Markup, element, join, number, spread
@@ -162,21 +172,22 @@ def _figures(page: Page, views: Sequence[ModelView]) -> None:
         figures = found[views[0].name].values()
         columns = [Column("figure"), Column("value", numeric=True), Column("how it was got")]
         rows: list[Row] = [
-            [Cell(element("code", f.name), value=f.name), _figure_cell(f), _how(f)] for f in figures
+            [TableCell(element("code", f.name), value=f.name), _figure_cell(f), _how(f)]
+            for f in figures
         ]
         page.table(columns, rows, label="Figures")
         return
     columns = [Column("figure"), *[Column(view.name, numeric=True) for view in views]]
     compared: list[Row] = [
         [
-            Cell(element("code", name), value=name),
+            TableCell(element("code", name), value=name),
             *[_figure_cell(found[view.name].get(name)) for view in views],
         ]
         for name in names
     ]
     page.table(columns, compared, label="Figures of all models")
     told: list[Row] = [
-        [view.name, Cell(element("code", f.name), value=f.name), _how(f)]
+        [view.name, TableCell(element("code", f.name), value=f.name), _how(f)]
         for view in views
         for f in found[view.name].values()
     ]
@@ -184,10 +195,10 @@ def _figures(page: Page, views: Sequence[ModelView]) -> None:
     page.add(folded("How each was got", table(columns, told, label="How the figures were got")))
 
 
-def _figure_cell(figure: Figure | None) -> Cell | None:
+def _figure_cell(figure: Figure | None) -> TableCell | None:
     if figure is None:
         return None
-    return Cell(figure_value(figure), value=figure.value * _scale(figure))
+    return TableCell(figure_value(figure), value=figure.value * _scale(figure))
 
 
 def _how(figure: Figure) -> str:
@@ -226,9 +237,9 @@ def _stages(page: Page, views: Sequence[ModelView]) -> None:
     rows: list[Row] = []
     for view in views:
         for row in view.plan:
-            cells: list[Cell | str | float | None] = [] if alone else [view.name]
+            cells: list[TableCell | str | float | None] = [] if alone else [view.name]
             cells += [str(row["name"]), str(row["kind"]), str(row["output"])]
-            cells.append(Cell(f"{row['parameters']:,}", value=row["parameters"]))
+            cells.append(TableCell(f"{row['parameters']:,}", value=row["parameters"]))
             cells += [_count(row["flops_forward"]), row["evaluations"], _count(row["flops_sample"])]
             rows.append(cells)
     page.table(columns, rows, label="Parameters and FLOPs of each stage")
@@ -237,8 +248,8 @@ def _stages(page: Page, views: Sequence[ModelView]) -> None:
         page.figure(*plots)
 
 
-def _count(value: float | None) -> Cell | None:
-    return None if value is None else Cell(short(value), value=value)
+def _count(value: float | None) -> TableCell | None:
+    return None if value is None else TableCell(short(value), value=value)
 
 
 def _shares(view: ModelView, alone: bool) -> Bars | None:
@@ -282,22 +293,22 @@ def _attribution(page: Page, views: Sequence[ModelView]) -> None:
 
 
 def _lost(row: Attribution) -> Row:
-    def cell(figure: Figure | None) -> Cell | None:
+    def cell(figure: Figure | None) -> TableCell | None:
         if figure is None:
             return None
         value = figure.value * _scale(figure)
-        return Cell(figure_value(figure), value=value, note=figure.name)
+        return TableCell(figure_value(figure), value=value, note=figure.name)
 
-    share = None if row.share is None else Cell(f"{row.share:.0%}", value=row.share)
+    share = None if row.share is None else TableCell(f"{row.share:.0%}", value=row.share)
     return [row.stage, cell(row.real), cell(row.generated), _mismatch(row), share]
 
 
-def _mismatch(row: Attribution) -> Cell | None:
+def _mismatch(row: Attribution) -> TableCell | None:
     if row.mismatch is None:
         return None
     figure = row.generated or row.real
     value = row.mismatch * (_scale(figure) if figure else 1.0)
-    return Cell(f"{value:+.3g}", value=value)
+    return TableCell(f"{value:+.3g}", value=value)
 
 
 def _lost_bars(rows: Sequence[Attribution]) -> Bars:

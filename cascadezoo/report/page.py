@@ -23,12 +23,12 @@ from PIL import Image
 
 from cascadezoo._version import __version__
 from cascadezoo.report import blocks
-from cascadezoo.report.blocks import Cell, Column, Row
+from cascadezoo.report.blocks import Column, Row, TableCell
 from cascadezoo.report.charts import Axis, Bars, Chart, Point, Series
 from cascadezoo.report.charts_svg import draw_bars, draw_chart
 from cascadezoo.report.html import Markup, element
 
-__all__ = ["Axis", "Bars", "Cell", "Chart", "Column", "Page", "Point", "Row", "Series"]
+__all__ = ["Axis", "Bars", "Chart", "Column", "Page", "Point", "Row", "Series", "TableCell"]
 
 
 class Page:

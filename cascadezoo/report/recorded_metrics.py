@@ -12,14 +12,14 @@ from cascadezoo.errors import ModelError
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.layout import METRICS
 
-__all__ = ["Attribution", "Measured", "Recorded", "read_recorded"]
+__all__ = ["Attribution", "Recorded", "RecordedFigure", "read_recorded"]
 
 MOST_BYTES = 32 * 2**20
 _HINT = "fetch the model again; a newer cascadezoo may have written it"
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RecordedFigure:
     """A figure in the course of a training."""
 
     phase: str
@@ -65,7 +65,7 @@ class Recorded:
     seconds_per_epoch: dict[str, float] = field(default_factory=dict)
     losses: dict[str, dict[str, float]] = field(default_factory=dict)
     training: dict[str, str | float] = field(default_factory=dict)
-    course: list[Measured] = field(default_factory=list)
+    course: list[RecordedFigure] = field(default_factory=list)
     attribution: list[Attribution] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -131,11 +131,11 @@ class _Reader:
             },
         )  # fmt: skip
 
-    def course(self, value: object) -> Iterator[Measured]:
+    def course(self, value: object) -> Iterator[RecordedFigure]:
         for i, given in enumerate(self.rows(value, "course")):
             place = f"course.{i}"
             row = self.mapping(given, place)
-            yield Measured(
+            yield RecordedFigure(
                 str(row.get("phase", "")),
                 self.number(row.get("epoch", 0), f"{place}.epoch"),
                 self.number(row.get("step", 0), f"{place}.step"),

@@ -1,4 +1,8 @@
-"""Specs: models, reading, late validation, JSON Schema. Free of torch."""
+"""Specs: models, reading, late validation, JSON Schema. Free of torch.
+
+A file or a dict enters; a resolved spec leaves, with every default written out, or all of its
+problems at once. ``presets/`` holds the specs that ship with the package.
+"""
 
 from cascadezoo.spec.files import apply_settings, parse_json, read_spec, shipped_specs
 from cascadezoo.spec.models import (

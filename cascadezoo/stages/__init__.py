@@ -1,1 +1,5 @@
-"""Stages: ``base`` holds the contract, each family has a folder. See README.md for a new one."""
+"""The stages: ``base`` is the contract, each kind has a folder.
+
+Target and upstream image enter in training, losses and an estimate leave; in sampling the upstream
+image enters and an image of ``out_size`` leaves. See README.md to add one.
+"""

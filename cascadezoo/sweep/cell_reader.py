@@ -13,7 +13,7 @@ from cascadezoo.errors import RunFolderError
 from cascadezoo.model_folder.layout import METRICS
 from cascadezoo.report.course import read_events
 from cascadezoo.sweep.cells import Cell
-from cascadezoo.sweep.results import CellResult, CoursePoint, StageRow, State
+from cascadezoo.sweep.results import CellResult, CoursePoint, StageResult, State
 
 __all__ = ["is_done", "read_cell"]
 
@@ -42,7 +42,7 @@ def read_cell(
     """
     place = f"cells/{cell.name}"
     run = RunFolder(folder / place)
-    stages = [StageRow(name=s["name"], kind=s["kind"]) for s in cell.spec["stages"]]
+    stages = [StageResult(name=s["name"], kind=s["kind"]) for s in cell.spec["stages"]]
     rows: dict[str, Any] = {"stages": stages}
     try:
         events = read_events(run.events) if run.events.is_file() else []
@@ -70,7 +70,7 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
     speed = next((f for f in figures if f["metric"] == "images-per-second"), None)
     training = metrics["training"]
     stages = [
-        StageRow(name=row["name"], kind=row["kind"], parameters=row["parameters"])
+        StageResult(name=row["name"], kind=row["kind"], parameters=row["parameters"])
         for row in metrics["stages"]
     ]
     return {

@@ -19,7 +19,7 @@ from cascadezoo.errors import (
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec, apply_settings, read_spec, resolve, shipped_specs
 from cascadezoo.sweep.faults import Faults
-from cascadezoo.sweep.grid import Grid, make_grid
+from cascadezoo.sweep.grid import CellGrid, make_grid
 from cascadezoo.sweep.spec import Alternative, SweepSpec, read_sweep
 from cascadezoo.sweep.spec_paths import put
 
@@ -215,7 +215,7 @@ class _Maker:
         self,
         raw: dict[str, Any],
         base: ResolvedSpec,
-        grid: Grid,
+        grid: CellGrid,
         faults: Faults,
     ) -> None:
         self.raw = raw

@@ -16,7 +16,7 @@ from cascadezoo.sweep.results import label_text
 from cascadezoo.sweep.spec import Alternative, AxisSpec, SweepSpec
 from cascadezoo.sweep.spec_paths import canonical, fault_of, nearest
 
-__all__ = ["MOST_CELLS", "Grid", "make_grid"]
+__all__ = ["MOST_CELLS", "CellGrid", "make_grid"]
 
 MOST_CELLS = 10_000
 
@@ -24,7 +24,7 @@ Row = dict[str, Alternative]
 
 
 @dataclass(slots=True)
-class Grid:
+class CellGrid:
     """The axes of a sweep as far as they can be understood.
 
     Args:
@@ -195,14 +195,14 @@ class _Rule:
         return found
 
 
-def make_grid(data: Mapping[str, Any], faults: Faults) -> Grid:
+def make_grid(data: Mapping[str, Any], faults: Faults) -> CellGrid:
     """Read the axes of a sweep; what is wrong with the file is noted, and the rest is read.
 
     Args:
         data: the JSON data of the sweep.
         faults: where faults are noted.
     """
-    grid = Grid(None)
+    grid = CellGrid(None)
     try:
         grid.spec = SweepSpec.model_validate(data)
     except ValidationError as error:
@@ -227,7 +227,7 @@ def make_grid(data: Mapping[str, Any], faults: Faults) -> Grid:
     return grid
 
 
-def _alternatives(index: int, axis: AxisSpec, grid: Grid, faults: Faults) -> list[Alternative]:
+def _alternatives(index: int, axis: AxisSpec, grid: CellGrid, faults: Faults) -> list[Alternative]:
     found: dict[str, Alternative] = {}
     for place, alternative in axis.alternatives():
         path = f"axes.{index}.{place}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cascadezoo.errors import InputError
 from cascadezoo.model_folder.layout import SAMPLES
-from cascadezoo.report.blocks import Cell, Column, Row, data_uri, folded, table
+from cascadezoo.report.blocks import Column, Row, TableCell, data_uri, folded, table
 from cascadezoo.report.charts import Chart
 from cascadezoo.report.html import Markup, element, number, spread
 from cascadezoo.report.page import Page
@@ -93,7 +93,7 @@ def _failures(page: Page, results: SweepResults) -> None:
     if not failed:
         return
     page.section("What failed", "The same sweep command runs these cells again, and no others.")
-    rows: list[Row] = [[c.name, _STATES[c.state], Cell(c.error)] for c in failed]
+    rows: list[Row] = [[c.name, _STATES[c.state], TableCell(c.error)] for c in failed]
     page.table([Column("cell"), Column("state"), Column("reason")], rows, label="Cells that failed")
 
 
@@ -120,28 +120,28 @@ def _cells(page: Page, results: SweepResults) -> None:
 
 def _row(cell: CellResult, stages: int, mixed: bool) -> Row:
     state = "" if cell.state == "done" else _STATES[cell.state]
-    made: list[Cell | str | float | None] = [Cell(cell.name, note=state)]
+    made: list[TableCell | str | float | None] = [TableCell(cell.name, note=state)]
     for place in range(stages):
         if place < len(cell.stages):
             stage = cell.stages[place]
             count = stage.parameters  # not known while the cell is not done
             shown = None if count is None else f"{count:,}"
-            made.append(Cell(shown, value=count, note=stage.kind))
+            made.append(TableCell(shown, value=count, note=stage.kind))
         else:
             made.append(None)
     total = cell.parameters
-    made.append(None if total is None else Cell(f"{total:,}", value=total))
+    made.append(None if total is None else TableCell(f"{total:,}", value=total))
     made.append(_kid(cell.kid, cell.kid_std, cell.kid_name if mixed else None))
     made.append(_kid(cell.kid_mean, None, cell.kid_mean_name if mixed else None))
     made += [cell.lpips, cell.seconds_per_epoch, cell.training_seconds, cell.images_per_second]
     return made
 
 
-def _kid(value: float | None, std: float | None, name: str | None = None) -> Cell | None:
+def _kid(value: float | None, std: float | None, name: str | None = None) -> TableCell | None:
     if value is None:
         return None
     shown = value * KID if std is None else spread(value, std, KID)
-    return Cell(shown, value=value * KID, note=name or "")
+    return TableCell(shown, value=value * KID, note=name or "")
 
 
 def _reading(results: SweepResults) -> str:
@@ -184,19 +184,19 @@ def _groups(page: Page, results: SweepResults) -> None:
 
 
 def _group(group: GroupResult) -> Row:
-    def cell(measure: str, scale: float = 1.0) -> Cell | None:
+    def cell(measure: str, scale: float = 1.0) -> TableCell | None:
         mean = group.mean(measure)
         if mean is None:
             return None
         std = group.std(measure)
         shown = mean * scale if std is None else spread(mean, std, scale)
-        return Cell(shown, value=mean * scale)
+        return TableCell(shown, value=mean * scale)
 
     total = group.parameters
     return [
         group.name,
-        Cell(f"{group.count} of {len(group.cells)}", value=group.count),
-        None if total is None else Cell(f"{total:,}", value=total),
+        TableCell(f"{group.count} of {len(group.cells)}", value=group.count),
+        None if total is None else TableCell(f"{total:,}", value=total),
         cell("kid", KID),
         cell("kid_mean", KID),
         cell("lpips"),
@@ -222,7 +222,8 @@ def _matters(page: Page, results: SweepResults) -> None:
             "(eta squared): 0 means that the axis does not matter, 1 that nothing else does."
         )
         rows: list[Row] = [
-            [axis, Cell(f"{share:.0%}", value=share)] for axis, share in found.explained.items()
+            [axis, TableCell(f"{share:.0%}", value=share)]
+            for axis, share in found.explained.items()
         ]
         columns = [Column("axis"), Column("share of variance", numeric=True)]
         page.table(columns, rows, label="Share of the variance of KID by axis")
@@ -318,7 +319,9 @@ def _settings(page: Page, results: SweepResults) -> None:
         "Each cell is a run folder of its own with its spec, its events and its model; "
         "results.json and results.csv beside this page hold every number of it."
     )
-    rows: list[Row] = [[str(name), Cell(_said(value))] for name, value in results.settings.items()]
+    rows: list[Row] = [
+        [str(name), TableCell(_said(value))] for name, value in results.settings.items()
+    ]
     if rows:
         columns = [Column("setting"), Column("value")]
         page.add(folded("Settings of all cells", table(columns, rows, label="Settings")))

@@ -17,7 +17,7 @@ __all__ = [
     "CoursePoint",
     "GroupResult",
     "Spread",
-    "StageRow",
+    "StageResult",
     "SweepResults",
     "Within",
     "label_text",
@@ -38,7 +38,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageRow:
+class StageResult:
     """A stage of a cell.
 
     Args:
@@ -106,7 +106,7 @@ class CellResult:
     state: State
     error: str | None = None
     run: str
-    stages: list[StageRow] = field(default_factory=list)
+    stages: list[StageResult] = field(default_factory=list)
     parameters: int | None = None
     figures: list[dict[str, Any]] = field(default_factory=list)
     kid: float | None = None
@@ -131,7 +131,7 @@ class CellResult:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The cell that :meth:`to_dict` wrote."""
         rows = dict(data)
-        rows["stages"] = [StageRow(**row) for row in rows.get("stages", ())]
+        rows["stages"] = [StageResult(**row) for row in rows.get("stages", ())]
         rows["course"] = [CoursePoint(**row) for row in rows.get("course", ())]
         return cls(**rows)
 

@@ -12,7 +12,7 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import InputError
 from cascadezoo.stages.base import Stage
 
-__all__ = ["PARAMETERS", "Grid", "Parameter", "Setting", "Value", "make_grid", "show"]
+__all__ = ["PARAMETERS", "Parameter", "Setting", "SettingGrid", "Value", "make_grid", "show"]
 
 Value = bool | int | float | str
 Setting = Mapping[str, Value]
@@ -74,7 +74,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class SettingGrid:
     """All settings to try, those of the first stages outermost, so that their images last longest.
 
     Args:
@@ -100,7 +100,7 @@ def make_grid(
     values: Mapping[str, Sequence[str]] | None = None,
     *,
     skip: Sequence[str] = (),
-) -> Grid:
+) -> SettingGrid:
     """The settings to try.
 
     Args:
@@ -135,7 +135,7 @@ def make_grid(
         dict(zip([p.name for p in parameters], row, strict=True))
         for row in itertools.product(*(p.values for p in parameters))
     )
-    return Grid(tuple(parameters), settings)
+    return SettingGrid(tuple(parameters), settings)
 
 
 def show(value: Value) -> str:

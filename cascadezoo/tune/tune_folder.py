@@ -34,7 +34,7 @@ from cascadezoo.report.tuning_results import (
 )
 from cascadezoo.spec import CascadeSpec, resolve
 from cascadezoo.spec.configs import DataInfo
-from cascadezoo.tune.grid import Grid, Parameter, show
+from cascadezoo.tune.grid import Parameter, SettingGrid, show
 from cascadezoo.util.files import write_atomically
 
 __all__ = ["TuneFolder", "check_writable", "write_defaults"]
@@ -110,7 +110,7 @@ def check_writable(folder: Path, cascade: Cascade, parameters: Sequence[Paramete
 
 
 def write_defaults(
-    folder: Path, cascade: Cascade, grid: Grid, best: Tried, info: DataInfo
+    folder: Path, cascade: Cascade, grid: SettingGrid, best: Tried, info: DataInfo
 ) -> ModelConfig:
     """Store a setting as the sampling defaults of a model.
 

@@ -26,7 +26,7 @@ from cascadezoo.model_folder.trained_spec import trained_spec
 from cascadezoo.report.tuning_results import Tried, TuneTable
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, QuietProgress
-from cascadezoo.tune.grid import Grid, Parameter, make_grid, request_of, show
+from cascadezoo.tune.grid import Parameter, SettingGrid, make_grid, request_of, show
 from cascadezoo.tune.tune_folder import TuneFolder, check_writable, write_defaults
 from cascadezoo.tune.upstream_cache import Upstream
 
@@ -165,7 +165,7 @@ def tune_model(
 @dataclass(slots=True)
 class _Search:
     cascade: Cascade
-    grid: Grid
+    grid: SettingGrid
     real: ImageData
     extractor: FeatureExtractor
     upstream: Upstream
@@ -223,7 +223,7 @@ class _Begun(Exception):
     """A stage has taken its first step, so that what it was asked for can be served."""
 
 
-def _try_settings(cascade: Cascade, grid: Grid, first: int) -> None:
+def _try_settings(cascade: Cascade, grid: SettingGrid, first: int) -> None:
     """Let each stage look at what it will be asked for, one step each, before hours go into it.
 
     Args:

@@ -21,10 +21,18 @@ from cascadezoo.spec.faults import problems_of
 from cascadezoo.util.files import sha256_of
 from cascadezoo.zoo.manifest import Manifest, ZooModel, read_manifest_file, write_manifest
 
-__all__ = ["FolderSource", "Source", "add_entry", "bundled_entry", "compare", "describe", "is_ours"]
+__all__ = [
+    "FolderSource",
+    "ModelSource",
+    "add_entry",
+    "bundled_entry",
+    "compare",
+    "describe",
+    "is_ours",
+]
 
 
-class Source(Protocol):
+class ModelSource(Protocol):
     """A model as it lies somewhere."""
 
     where: str
@@ -75,7 +83,7 @@ class FolderSource:
 
 
 def describe(
-    source: Source,
+    source: ModelSource,
     *,
     name: str | None = None,
     repo: str | None = None,
@@ -131,7 +139,7 @@ def describe(
         raise _invalid(source, error, data, "cannot be an entry of a zoo") from None
 
 
-def compare(model: ZooModel, source: Source) -> list[str]:
+def compare(model: ZooModel, source: ModelSource) -> list[str]:
     """What is wrong with a zoo entry or with the model that it stands for; empty where all holds.
 
     Raises:
@@ -175,7 +183,7 @@ def is_ours(name: str) -> bool:
     return name == CONFIG or is_model_file(name)
 
 
-def _spec(data: dict[str, Any], source: Source) -> CascadeSpec:
+def _spec(data: dict[str, Any], source: ModelSource) -> CascadeSpec:
     try:
         return CascadeSpec.model_validate(data)
     except ValidationError as error:
@@ -184,7 +192,7 @@ def _spec(data: dict[str, Any], source: Source) -> CascadeSpec:
         ) from None
 
 
-def _measured(source: Source) -> dict[str, Any]:
+def _measured(source: ModelSource) -> dict[str, Any]:
     """Parameters and figures of metrics.json, as an entry has them."""
     where = f"{METRICS} of {source.where}"
     try:
@@ -206,7 +214,7 @@ def _measured(source: Source) -> dict[str, Any]:
         ) from None
 
 
-def _invalid(source: Source, error: ValidationError, data: Any, what: str) -> ModelError:
+def _invalid(source: ModelSource, error: ValidationError, data: Any, what: str) -> ModelError:
     lines = "\n".join(f"  {problem}" for problem in problems_of(error, data, ""))
     return ModelError(
         f"{source.where} {what}:\n{lines}",

@@ -115,7 +115,7 @@ def test_saved_figures_are_in_the_schema(invoke, card):
     schema = json.loads(invoke("schema", "metrics").stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(data, schema)
-    bundled = ROOT / "cascadezoo" / "zoo" / "shapes-tiny" / "metrics.json"
+    bundled = ROOT / "cascadezoo" / "zoo" / "models" / "shapes-tiny" / "metrics.json"
     jsonschema.validate(json.loads(bundled.read_text()), schema)
     del data["figures"][0]["value"]
     with pytest.raises(jsonschema.ValidationError):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cascadezoo.errors import InputError
-from cascadezoo.report.blocks import Cell, Column, data_uri, table
+from cascadezoo.report.blocks import Column, TableCell, data_uri, table
 from cascadezoo.report.charts import Axis, Bars, Chart, Point, Scale, Series, scale_for, thin
 from cascadezoo.report.charts_svg import draw_bars, draw_chart
 from cascadezoo.report.html import element, escape, number, plain, spread
@@ -250,7 +250,9 @@ def sample_page() -> Page:
         page.text(text, kind="note")
         page.facts([(text, text)])
         page.table(
-            [Column(text), Column(text, numeric=True)], [[text, Cell(text, value=text)]], label=text
+            [Column(text), Column(text, numeric=True)],
+            [[text, TableCell(text, value=text)]],
+            label=text,
         )
         page.picture(Image.new("RGB", (20, 10)), alt=text, caption=text)
         page.figure(
@@ -287,11 +289,11 @@ def test_hostile_text_stays_text(chromium, tmp_path: Path):
 
 COLUMNS = [Column("name"), Column("score", numeric=True)]
 ROWS = [
-    ["item 10", Cell("1,200.0", value=1200.0)],
-    ["item 9", Cell("not a number", value=math.nan)],
+    ["item 10", TableCell("1,200.0", value=1200.0)],
+    ["item 9", TableCell("not a number", value=math.nan)],
     ["Item 2", -3.5],
     ["<b>", None],
-    ["item 1", Cell("5.0 ± 1.0", value=5.0)],
+    ["item 1", TableCell("5.0 ± 1.0", value=5.0)],
     ["item 3", 5.0],
     ["item 4", 1e-9],
 ]

@@ -25,7 +25,7 @@ from cascadezoo.report.images import samples_picture
 from cascadezoo.sweep.correlation import Correlation
 from cascadezoo.sweep.page import correlation_words, write_page
 from cascadezoo.sweep.result_charts import PLOTS, sweep_charts
-from cascadezoo.sweep.results import CellResult, CoursePoint, StageRow, SweepResults, summarize
+from cascadezoo.sweep.results import CellResult, CoursePoint, StageResult, SweepResults, summarize
 
 GENERATORS = {"diffusion": (40_000, 0.06), "dae": (30_500, 0.2), "resnet": (41_000, 0.4)}
 UPSAMPLERS = {"pixelshuffle": 3_000, "interpolate": 0}
@@ -37,8 +37,8 @@ def cell(generator: str, upsampler: str, seed: int, **changes: Any) -> CellResul
     kid += 0.01 * seed + 0.02 * (upsampler == "interpolate")
     name = f"{generator}-{upsampler}-s{seed}"
     stages = [
-        StageRow(name="coarse", kind=f"{generator}.v1", parameters=parameters),
-        StageRow(name="up", kind=f"{upsampler}.v1", parameters=UPSAMPLERS[upsampler]),
+        StageResult(name="coarse", kind=f"{generator}.v1", parameters=parameters),
+        StageResult(name="up", kind=f"{upsampler}.v1", parameters=UPSAMPLERS[upsampler]),
     ]
     rows: dict[str, Any] = {
         "name": name,

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cascadezoo.sweep.correlation import EXACT, correlate, eta_squared, spearman
-from cascadezoo.sweep.results import CellResult, StageRow, SweepResults, spread, summarize
+from cascadezoo.sweep.results import CellResult, StageResult, SweepResults, spread, summarize
 
 
 def cell(generator: str, seed: int, parameters: int, kid: float | None, **rest) -> CellResult:
     found = {
         "state": "done" if kid is not None else "failed",
         "kid_name": None if kid is None else "kid.small.n64",
-        "stages": [StageRow(name="coarse", kind=f"{generator}.v1", parameters=parameters)],
+        "stages": [StageResult(name="coarse", kind=f"{generator}.v1", parameters=parameters)],
         **rest,
     }
     return CellResult(

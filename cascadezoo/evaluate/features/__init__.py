@@ -1,1 +1,4 @@
-"""The feature extractors, one file each."""
+"""The feature extractors, one file each.
+
+Images as bytes enter; feature vectors leave, in float32, one row for each image.
+"""

@@ -48,7 +48,7 @@ from cascadezoo.hub.publish.preconditions import (
     validate_card,
     wait_for,
 )
-from cascadezoo.hub.publish.remote import Plan, Remote, look, plan_changes
+from cascadezoo.hub.publish.remote import Remote, RepoChanges, look, plan_changes
 from cascadezoo.hub.publish.result import Published
 from cascadezoo.model_folder.layout import CARD
 
@@ -155,10 +155,10 @@ class _Push:
             return found
         return None
 
-    def plan(self, remote: Remote) -> Plan:
+    def plan(self, remote: Remote) -> RepoChanges:
         return patiently(lambda: plan_changes(self.api, self.prepared, remote))
 
-    def check_card(self, plan: Plan) -> None:
+    def check_card(self, plan: RepoChanges) -> None:
         """Have the Hub validate the card's metadata before anything is made or sent there."""
         cards = [piece for piece in plan.added if piece.name == CARD]
         for card in cards:
@@ -201,7 +201,7 @@ class _Push:
 
     # --- the commit
 
-    def commit(self, plan: Plan, remote: Remote) -> Published:
+    def commit(self, plan: RepoChanges, remote: Remote) -> Published:
         if self.create_pr:
             self.pulls = frozenset(self.refs()[1])
         last = plan
@@ -231,7 +231,7 @@ class _Push:
             self.set_tag(commit)
         return self.result(last, commit, pr_url)
 
-    def send(self, plan: Plan, remote: Remote) -> tuple[str, str | None]:
+    def send(self, plan: RepoChanges, remote: Remote) -> tuple[str, str | None]:
         """Upload what is missing, then commit; the commit and the pull request."""
         with ExitStack() as stack:
             added = []
@@ -263,7 +263,7 @@ class _Push:
         return made.oid, made.pr_url
 
     def recover(
-        self, error: HubError, plan: Plan, remote: Remote
+        self, error: HubError, plan: RepoChanges, remote: Remote
     ) -> Remote | tuple[str, str | None]:
         """What became of a commit that failed, or whose answer was lost.
 
@@ -311,7 +311,7 @@ class _Push:
 
     # --- after
 
-    def verify(self, commit: str, plan: Plan) -> None:
+    def verify(self, commit: str, plan: RepoChanges) -> None:
         """Look whether the commit is the model, since a server may leave out files by its rules."""
         with suppress(HubUnavailable):
             found = self.at(commit).files
@@ -344,7 +344,7 @@ class _Push:
     def url(self) -> str:
         return f"{self.api.endpoint}/{self.repo_id}"
 
-    def result(self, plan: Plan, commit: str | None, pr_url: str | None = None) -> Published:
+    def result(self, plan: RepoChanges, commit: str | None, pr_url: str | None = None) -> Published:
         tree = f"/tree/{self.revision}" if self.revision is not None and not self.create_pr else ""
         return Published(
             name=self.prepared.name,

@@ -18,7 +18,7 @@ from cascadezoo.hub.publish.contents import Piece, Prepared
 from cascadezoo.model_folder.layout import CARD, CONFIG, ModelConfig, is_model_file, parse_config
 from cascadezoo.spec.files import MAX_BYTES as LARGEST_CONFIG
 
-__all__ = ["LARGEST_CARD", "Plan", "Remote", "RemoteFile", "look", "plan_changes"]
+__all__ = ["LARGEST_CARD", "Remote", "RemoteFile", "RepoChanges", "look", "plan_changes"]
 
 LARGEST_CARD = 4 << 20
 
@@ -67,7 +67,7 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RepoChanges:
     """What a commit on top of a state has to do.
 
     Args:
@@ -108,7 +108,7 @@ def look(api: HfApi, repo_id: str, revision: str | None) -> Remote:
     return Remote(repo_id, info.sha, files, bool(info.private))
 
 
-def plan_changes(api: HfApi, prepared: Prepared, remote: Remote) -> Plan:
+def plan_changes(api: HfApi, prepared: Prepared, remote: Remote) -> RepoChanges:
     """What has to be done so that a repo holds a model and nothing of an older version of it.
 
     Files that are no part of a model, such as .gitattributes or a LICENSE that a person put
@@ -125,7 +125,7 @@ def plan_changes(api: HfApi, prepared: Prepared, remote: Remote) -> Plan:
         wanted[CARD] = Piece.of(CARD, kept.encode())
     added = [p for n, p in wanted.items() if n not in remote.files or not remote.files[n].holds(p)]
     deleted = [n for n in remote.files if n not in wanted and _is_stale(n)]
-    return Plan(wanted, tuple(added), tuple(sorted(deleted)), kept is not None)
+    return RepoChanges(wanted, tuple(added), tuple(sorted(deleted)), kept is not None)
 
 
 def _is_stale(name: str) -> bool:

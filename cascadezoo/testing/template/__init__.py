@@ -1,4 +1,7 @@
-"""Writes the project of a new plugin from the files beside this one."""
+"""The template of a new plugin.
+
+A name and a sort enter; the files of a project leave, written from the ones beside this module.
+"""
 
 from __future__ import annotations
 
