@@ -96,6 +96,7 @@ def test_help_imports_neither_pydantic_nor_any_command():
     ours = {name for name in loaded if name.startswith("cascadezoo")}
     assert ours == {
         "cascadezoo",
+        "cascadezoo._version",
         "cascadezoo.cli",
         "cascadezoo.cli.errors",
         "cascadezoo.cli.lazy",
