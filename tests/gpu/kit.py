@@ -292,7 +292,8 @@ def pack_network(folder: Path, source: Path) -> None:
         )
         values = tensor.contiguous().numpy() if kind != "nan" else np.zeros(0)
         if kind == "fp16":
-            half = values.astype("<f2")
+            with np.errstate(over="ignore"):
+                half = values.astype("<f2")
             if not np.isfinite(half).all():
                 raise KitError(f"{name} of {source} holds numbers that fp16 does not")
             halves.append(half.ravel())
