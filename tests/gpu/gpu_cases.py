@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cascadezoo.cascade import Cascade
@@ -36,6 +37,7 @@ from cascadezoo.stages.autoencoder_kl.stage import AutoencoderKL
 from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry, TrainContext
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.engine import make_accelerator
+from cascadezoo.train.progress import QuietProgress
 from cascadezoo.train.trainer import Trainer
 
 SIZE = 16
@@ -149,8 +151,9 @@ def joint_spec(steps: int, **training: Any) -> dict[str, Any]:
 def reflow_spec(steps: int, **training: Any) -> dict[str, Any]:
     """A flow that learns from pairs of its own."""
     own = {"name": "own", "kind": "flow.v1", "config": KINDS["flow.v1"]}
+    first = {"name": "first", "train": ["own"], "steps": 2}
     phase = {"name": "straight", "train": ["own"], "steps": steps, "reflow": {"pairs": 40 * BATCH}}
-    return _spec([own], [phase], training)
+    return _spec([own], [first, phase], training)
 
 
 def _spec(
@@ -390,6 +393,17 @@ class NeverWaits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class NeverReads(TorchFunctionMode):
+    """Fails on methods that read a tensor without an operator where it is on a CPU."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.item):
+            raise Waited(f"{func.__name__} reads a tensor on the host")
+        return func(*args, **(kwargs or {}))
+
+
 def _by_mask(indices: list[Tensor | None]) -> bool:
     return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
 
@@ -405,31 +419,53 @@ class SyncErrors:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def never_waits(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """A guard for a block that must not wait for the device."""
-    stack = contextlib.ExitStack()
-    if device.type == "cuda":
-        stack.enter_context(SyncErrors())
-    stack.enter_context(NeverWaits())
-    return stack
+@contextlib.contextmanager
+def never_waits(device: torch.device, *, compiled: bool = False) -> Iterator[None]:
+    """A guard for a block that must not wait for the device.
+
+    Args:
+        device: on a GPU, CUDA fails on whatever synchronises.
+        compiled: watch no operators, which torch does not compile under.
+    """
+    with contextlib.ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(SyncErrors())
+        if not compiled:
+            stack.enter_context(NeverReads())
+            stack.enter_context(NeverWaits())
+        yield
 
 
-class GuardedSteps:
-    """Asked after each step as ``stop`` is: steps after the first and up to the last may not wait.
+class GuardedSteps(QuietProgress):
+    """The progress of a training whose steps, after the first ones, may not wait for the device.
 
     Use it as a context that ends the guard whatever happens.
+
+    Args:
+        device: where the training runs.
+        total: the steps of the phase that is guarded; phases of other lengths are not.
+        first: so many steps may wait.
+        compiled: watch no operators, which torch does not compile under.
     """
 
-    def __init__(self, device: torch.device, first: int, last: int) -> None:
-        self.device, self.first, self.last = device, first, last
-        self.done = 0
+    def __init__(
+        self, device: torch.device, total: int, *, first: int = 2, compiled: bool = False
+    ) -> None:
+        self.device, self.total, self.first, self.compiled = device, total, first, compiled
+        self.guarded = 0
+        self._this = False
         self._guard = contextlib.ExitStack()
 
-    def __call__(self) -> None:
-        self.done += 1
-        if self.done == self.first:
-            self._guard.enter_context(never_waits(self.device))
-        elif self.done == self.last:
+    def phase(self, name: str, number: int, count: int, total: int, done: int) -> None:
+        self._this = total == self.total
+
+    def step(self, done: int, epoch: int, epochs: int) -> None:
+        if not self._this:
+            return
+        self.guarded += self.first < done < self.total
+        if done == self.first:
+            self._guard.enter_context(never_waits(self.device, compiled=self.compiled))
+        elif done == self.total - 1:  # the last step reads its losses
             self._guard.close()
 
     def __enter__(self) -> Self:

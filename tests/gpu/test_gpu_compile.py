@@ -100,8 +100,9 @@ def test_a_compiled_training_is_an_eager_one_and_does_not_wait(
     train(eager, device, precision)
     compiled = Cascade.from_spec(spec_of(kind, steps, compile=True), device=device)
     began = time.perf_counter()
-    with GuardedSteps(device, steps // 2, steps - 1) as guard:
-        train(compiled, device, precision, stop=guard)
+    with GuardedSteps(device, steps, compiled=True) as guard:
+        train(compiled, device, precision, progress=guard)
+    assert guard.guarded == steps - 3
     seconds = round(time.perf_counter() - began, 1)
     one, two = state(eager), state(compiled)
     assert list(one) == list(two)

@@ -13,7 +13,6 @@ import torch
 from gpu_cases import (
     KINDS,
     GuardedSteps,
-    NeverWaits,
     Waited,
     autocast,
     joint_spec,
@@ -30,8 +29,6 @@ from cascadezoo.cascade import Cascade
 from cascadezoo.draws import ImageDraw
 from cascadezoo.stages.base import SampleRequest
 
-# Before the guard: the moments of the optimizer are made, kernels are chosen.
-WARM_UP = 2
 STEPS = 8
 SPECS = {
     **dict.fromkeys(KINDS, spec_of),
@@ -58,9 +55,9 @@ def test_steps_that_upload_their_images_do_not_wait(cuda: torch.device) -> None:
 
 def check_steps(spec: object, device: torch.device, precision: str, **options: Any) -> None:
     cascade = Cascade.from_spec(spec, device=device)
-    with GuardedSteps(device, WARM_UP, STEPS - 1) as guard:
-        train(cascade, device, precision, stop=guard, **options)
-    assert guard.done == STEPS
+    with GuardedSteps(device, STEPS) as guard:
+        train(cascade, device, precision, progress=guard, **options)
+    assert guard.guarded == STEPS - 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,10 +86,12 @@ def test_sampling_does_not_wait(kind: str, device: torch.device) -> None:
         lambda x: float(x.sum()),
         lambda x: x.sum().tolist(),
         lambda x: torch.masked_select(x, x > 0),
+        lambda x: x.cpu(),
+        lambda x: x.index_put_((x > 0,), x.sum()),
     ],
 )
 def test_the_guard_sees_what_waits(wait: Any) -> None:
-    with pytest.raises(Waited), NeverWaits():
+    with pytest.raises(Waited), never_waits(torch.device("cpu")):
         wait(torch.ones(3))
 
 
