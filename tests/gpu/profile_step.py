@@ -292,6 +292,7 @@ def show(runs: list[dict[str, Any]]) -> None:
             print(f"\nms a step, calls a step, name; compiled: {run['compiled']}")
         for row in run["kernels"]:
             print(f"{row['ms']:9.4f} {row['calls']:7.1f}  {row['name'][:110]}")
+    print(flush=True)
 
 
 def parsed() -> argparse.Namespace:
@@ -329,13 +330,18 @@ def main() -> None:
     machine = (
         f"{describe_device(device)}, torch {torch.__version__}, Python {platform.python_version()}"
     )
-    print(f"{spec['name']} in {options.precision} on {machine}")
-    runs = [measure(spec, options, c) for c in ((False,) if options.no_compile else (False, True))]
-    show(runs)
-    if out := os.environ.get("OUT"):
-        data = {"machine": machine, "precision": options.precision, "spec": spec, "runs": runs}
-        name = f"profile-{spec['name']}.json"
-        (Path(out) / name).write_text(json.dumps(data, indent=2), encoding="utf-8")
+    print(f"{spec['name']} in {options.precision} on {machine}", flush=True)
+    runs: list[dict[str, Any]] = []
+    for compiled in (False,) if options.no_compile else (False, True):
+        # What is measured is kept and shown at once, should the other way take too long.
+        runs.append(measure(spec, options, compiled))
+        show(runs[-1:])
+        if out := os.environ.get("OUT"):
+            data = {"machine": machine, "precision": options.precision, "spec": spec, "runs": runs}
+            path = Path(out) / f"profile-{spec['name']}.json"
+            path.write_text(json.dumps(data, indent=2), encoding="utf-8")
+    if len(runs) > 1:
+        show([{**run, "kernels": []} for run in runs])
 
 
 if __name__ == "__main__":

@@ -37,6 +37,10 @@ ON_CPU = ["pixelshuffle.v1"]
 # Fused operators round less often than separate ones.
 CLOSE = {"fp32": 1e-3, "bf16": 2e-2}
 
+# Of weights after a training: Adam moves a weight by its learning rate also where the gradient is
+# rounding.
+TRAINED = {"fp32": 5e-3, "bf16": 5e-2}
+
 pytestmark = pytest.mark.skipif(not HAS_COMPILE, reason="there is no Cascade.compile")
 
 
@@ -108,4 +112,4 @@ def test_a_compiled_training_is_an_eager_one_and_does_not_wait(
     assert list(one) == list(two)
     off = distance(flat(list(two.values())), flat(list(one.values())))
     note(f"compiled training {kind} {precision}", seconds=seconds, weights=off)
-    assert off <= CLOSE[precision]
+    assert off <= TRAINED[precision]

@@ -16,6 +16,7 @@ from gpu_cases import (
     built_in_kinds,
     deterministic,
     distance,
+    flat,
     joint_spec,
     note,
     spec_of,
@@ -28,8 +29,9 @@ from cascadezoo.errors import Interrupted
 
 # Of a loaded model's images to those of the trained one: the layout of the weights may differ.
 LOADED = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
-# Of resumed weights to uninterrupted ones, where an operator has no deterministic algorithm.
-RESUMED = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
+# Of resumed weights to uninterrupted ones, where an operator has no deterministic algorithm: Adam
+# moves a weight by its learning rate whatever the size of its gradient, also where that is rounding.
+RESUMED = {"fp32": 5e-3, "bf16": 5e-2, "fp16": 2e-2}
 
 
 def test_every_built_in_kind_is_here() -> None:
@@ -81,14 +83,16 @@ def check(
         with autocast(device, precision):
             images = whole.sample(4, seed=1)
             again = loaded.sample(4, seed=1)
-    apart = max(distance(v, after[k]) for k, v in state(resumed).items())
+    found = state(resumed)
+    same = all(torch.equal(found[k], after[k]) for k in after)
+    apart = distance(flat(list(found.values())), flat(list(after.values())))
     off = distance(again, images)
     seconds = round(time.perf_counter() - began, 2)
     note(name, resumed=apart, loaded=off, seconds=seconds, uncertain=[t[:120] for t in uncertain])
     if uncertain:
         assert apart < RESUMED[precision], uncertain
     else:
-        assert apart == 0
+        assert same
     kept = state(loaded)
     assert all(torch.equal(kept[k], after[k]) for k in kept)
     assert images.shape == (4, 3, SIZE, SIZE)
