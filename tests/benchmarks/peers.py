@@ -25,8 +25,7 @@ do. On a GPU the U-Net of diffusers is in channels_last, as its documentation ad
 A contender is written ``NAME[@SHAPE][:PRECISION][:compile]``. Shapes of cascadezoo's U-Net:
 ``default`` (the kind's own multipliers and blocks), ``ddpm`` (the network of diffusers: as many
 parameters, as many operations) and ``deep`` (multipliers 1, 2, 4, 8), each at the width whose
-number of parameters is nearest. The first contender is the one that ratios are taken to, for each
-of cascadezoo's.
+number of parameters is nearest. Ratios are those of each peer's time to each of cascadezoo's.
 
 Needs ``pip install diffusers denoising-diffusion-pytorch`` (the second with ``--no-deps`` needs
 einops, ema-pytorch and tqdm); ``--path FOLDER`` finds packages in a folder besides.
@@ -35,8 +34,10 @@ einops, ema-pytorch and tqdm); ``--path FOLDER`` finds packages in a folder besi
 from __future__ import annotations
 
 import argparse
+import bisect
 import contextlib
 import importlib.util
+import inspect
 import json
 import logging
 import multiprocessing
@@ -45,12 +46,13 @@ import platform
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 SIZE = 32
 IMAGES = 4096
@@ -101,19 +103,23 @@ class Work:
     paths: tuple[str, ...]
 
 
+def refuse(what: str, hint: str) -> NoReturn:
+    print(f"Error: {what}\nHint: {hint}", file=sys.stderr)
+    sys.exit(2)
+
+
 def parse_entry(text: str, *, cuda: bool, compile_ours: bool, compile_peers: bool) -> Entry:
     head, *marks = text.split(":")
     name, _, shape = head.partition("@")
     if name not in MODULES:
-        raise SystemExit(f"Error: no contender {name!r}\nHint: one of {', '.join(MODULES)}")
+        refuse(f"no contender {name!r}", f"one of {', '.join(MODULES)}")
     ours = name == "cascadezoo"
     if shape and (not ours or shape not in SHAPES):
-        known = ", ".join(SHAPES)
-        raise SystemExit(f"Error: {text!r} has no shape {shape!r}\nHint: cascadezoo has {known}")
+        refuse(f"{text!r} has no shape {shape!r}", f"cascadezoo has {', '.join(SHAPES)}")
     wanted = "compile" in marks or (compile_ours if ours else compile_peers)
     precisions = [mark for mark in marks if mark != "compile"]
     if len(precisions) > 1 or set(precisions) - {"fp32", "bf16"}:
-        raise SystemExit(f"Error: {text!r} has a strange precision\nHint: fp32 or bf16")
+        refuse(f"{text!r} has a strange precision", "fp32 or bf16")
     precision = precisions[0] if precisions else "bf16" if cuda else "fp32"
     shape = shape or ("default" if ours else "")
     label = f"{name}{'@' if shape else ''}{shape} {precision}{' compiled' if wanted else ''}"
@@ -175,6 +181,12 @@ class Turns:
 
 def serve(connection: Connection, work: Work) -> None:
     """A contender's process: prepare, train in turn for each batch size, sample in turn."""
+    # Closed whatever happens, so that a failure in a thread is seen as one of a process is.
+    with contextlib.closing(connection):
+        compete(connection, work)
+
+
+def compete(connection: Connection, work: Work) -> None:
     sys.path.extend(work.paths)
     import torch
 
@@ -224,7 +236,6 @@ class Ours:
         import torch
 
         from cascadezoo import Cascade
-        from cascadezoo.matching import match_parameters
         from cascadezoo.spec import load_spec
         from cascadezoo.spec.models import TrainingSpec
 
@@ -246,24 +257,36 @@ class Ours:
             "training": training,
             "evaluation": {"metrics": []},
         }
-        if work.entry.shape == "ddpm":
-            config["channels"] = {"small": 32, "large": 128}[work.size]
-        else:
-            self.spec = match_parameters(self.spec, {"image": PARAMETERS[work.size]})
+        config["channels"] = self._width(config)
         self.cascade = Cascade.from_spec(load_spec(self.spec), device=torch.device(work.device))
         network = self.cascade.stage("image").network
         self.info = describe(work, network)
-        if work.entry.compile and hasattr(self.cascade, "compile_stages"):
-            ways.append("Cascade.compile_stages")
+        if work.entry.compile and "compile" in vars(Cascade):  # every nn.Module has a plain one
+            self.cascade.compile()
+            ways.append("Cascade.compile")
         if work.entry.compile and not ways:
             network.compile()
             ways.append("network.compile")
         self.info["compiled_by"] = ways if work.entry.compile else []
 
+    def _width(self, config: dict[str, Any]) -> int:
+        """The round width whose number of parameters is nearest to the peers'."""
+        from cascadezoo import Cascade
+
+        several = {"small": 2, "large": 4}[self.work.size]
+
+        def count(number: int) -> int:
+            config["channels"] = number * several
+            cascade = Cascade.from_spec(self.spec, device="meta")
+            return sum(p.numel() for p in cascade.parameters())
+
+        wanted = PARAMETERS[self.work.size]
+        above = bisect.bisect_left(range(1, 200), wanted, key=count) + 1
+        return several * min(above - 1, above, key=lambda n: abs(count(n) - wanted))
+
     def train(self, batch: int, after_step: Callable[[], bool]) -> None:
         import torch
 
-        from cascadezoo.cascade import Cascade
         from cascadezoo.data.loader import DeviceLoader
         from cascadezoo.errors import Interrupted
         from cascadezoo.plugins import get_registry
@@ -276,28 +299,27 @@ class Ours:
         data = get_registry().datasets.get("npz").entry.load()(resolved.data_config, "train")
         loader = DeviceLoader(data, batch_size=batch, seed=0, flip=True, device=device)
         precision = pick_precision(resolved.spec.training.precision, device)
-        cascade = Cascade(resolved, list(self.cascade.stages))
-        accelerator = make_accelerator(device, precision)
+        self.cascade.resolved = resolved
         # The trainer asks after each step whether to stop: there the turns are taken.
         trainer = Trainer(
-            cascade, loader, accelerator, stop=lambda: None if after_step() else "the benchmark"
+            self.cascade,
+            loader,
+            make_accelerator(device, precision),
+            stop=lambda: None if after_step() else "the benchmark",
         )
         with contextlib.suppress(Interrupted):
             trainer.run()
-        for parameter in cascade.parameters():
-            parameter.requires_grad_(True)
-            parameter.grad = None
 
     def sample(self, count: int) -> None:
         import torch
 
-        mixed = torch.autocast(
-            torch.device(self.work.device).type,
-            torch.bfloat16,
-            enabled=self.work.entry.precision == "bf16",
-        )
-        with mixed:
-            self.cascade.sample(count, batch_size=count, steps=self.work.sample_steps)
+        asked: dict[str, Any] = {"batch_size": count, "steps": self.work.sample_steps}
+        bf16 = self.work.entry.precision == "bf16"
+        if "precision" in inspect.signature(self.cascade.sample).parameters:
+            self.cascade.sample(count, **asked, precision=self.work.entry.precision)
+            return
+        with torch.autocast(torch.device(self.work.device).type, torch.bfloat16, enabled=bf16):
+            self.cascade.sample(count, **asked)
 
 
 class Peer:
@@ -425,9 +447,10 @@ class Ddpm(Peer):
         super().__init__(work)
         from denoising_diffusion_pytorch import GaussianDiffusion, Unet
 
-        unet = Unet(
-            dim={"small": 16, "large": 64}[work.size], dim_mults=(1, 2, 4, 8), flash_attn=True
-        ).to(self.device)
+        dim = {"small": 16, "large": 64}[work.size]
+        # Its flash attention has no kernel for fp32 on a GPU.
+        flash = self.device.type == "cpu" or work.entry.precision == "bf16"
+        unet = Unet(dim=dim, dim_mults=(1, 2, 4, 8), flash_attn=flash).to(self.device)
         self.info = describe(work, unet)
         self.diffusion = GaussianDiffusion(
             unet, image_size=SIZE, timesteps=1000, sampling_timesteps=work.sample_steps
@@ -478,9 +501,13 @@ class Contender:
     sample: list[list[float] | None] = field(default_factory=list)
 
     @classmethod
-    def start(cls, work: Work) -> Contender:
+    def start(cls, work: Work, *, one_process: bool) -> Contender:
         context = multiprocessing.get_context("spawn")
         mine, theirs = context.Pipe()
+        if one_process:
+            thread = threading.Thread(target=serve, args=(theirs, work), daemon=True)
+            thread.start()
+            return cls(work, None, mine)
         process = context.Process(target=serve, args=(theirs, work), daemon=True)
         process.start()
         theirs.close()
@@ -510,9 +537,9 @@ class Contender:
         if self.failure is None and failure is not None:
             self.failure = failure
             print(f"{self.work.entry.label} {failure}", file=sys.stderr, flush=True)
-        if self.process.is_alive():
+        if self.process is not None:
             self.process.terminate()
-        self.process.join()
+            self.process.join()
 
 
 def in_turn(
@@ -533,8 +560,12 @@ def in_turn(
 
 
 def warm_up(contenders: list[Contender], what: str, first: Any, deadline: float) -> None:
-    """Compile and warm up, all at once: each compiles on a core of its own."""
+    """Compile and warm up, all at once: each compiles on a core of its own.
+
+    Who is not ready after most of the time is left behind, so that the others are measured.
+    """
     began = time.monotonic()
+    deadline = began + 0.7 * (deadline - began)
     for contender in contenders:
         contender.send(first)
     for contender in contenders:
@@ -547,7 +578,7 @@ def warm_up(contenders: list[Contender], what: str, first: Any, deadline: float)
 def measure(works: list[Work], options: argparse.Namespace) -> list[Contender]:
     began = time.monotonic()
     deadline = began + options.budget
-    contenders = [Contender.start(work) for work in works]
+    contenders = [Contender.start(work, one_process=options.one_process) for work in works]
     try:
         for contender in contenders:
             contender.info = contender.receive(deadline) or {}
@@ -563,7 +594,8 @@ def measure(works: list[Work], options: argparse.Namespace) -> list[Contender]:
             # What is left is shared by what is still to come, training half of it.
             left = deadline - time.monotonic()
             until = time.monotonic() + left * (0.4 if number == 0 else 0.9)
-            rows = in_turn(contenders, (lead, options.block), options.blocks, until, deadline)
+            steps = block_steps(batch, options)
+            rows = in_turn(contenders, (lead, steps), options.blocks, until, deadline)
             for contender in contenders:
                 contender.train[batch] = [row[contender.work.entry.label] for row in rows]
                 contender.send(None)
@@ -584,6 +616,11 @@ def measure(works: list[Work], options: argparse.Namespace) -> list[Contender]:
 
 
 # --- the results
+
+
+def block_steps(batch: int, options: argparse.Namespace) -> int:
+    """Steps of a block: fewer of larger batches, so that it takes about as long."""
+    return max(1, options.block * options.batches[0] // batch)
 
 
 def clock(options: argparse.Namespace) -> int:
@@ -617,7 +654,8 @@ def report(contenders: list[Contender], options: argparse.Namespace) -> list[str
         if not one.train:
             lines.append(f"| {label} | {one.failure or 'not measured'} | | | | | | |")
         for number, (batch, rows) in enumerate(one.train.items()):
-            steps = [1000 * row[which] / options.block for row in rows if row]
+            count = block_steps(batch, options)
+            steps = [1000 * row[which] / count for row in rows if row]
             rates = [1000 * batch / step for step in steps]
             drawn = [options.sample_batch / row[which] for row in one.sample if row]
             warm = one.warm.get(f"training, batch {batch}")
@@ -705,6 +743,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of a CPU")
     parser.add_argument("--compile", action="store_true", help="compile cascadezoo's network")
     parser.add_argument("--compile-peers", action="store_true")
+    parser.add_argument(
+        "--one-process",
+        action="store_true",
+        help="threads in place of processes, for a GPU that admits one process; all of "
+        "cascadezoo's contenders must be of one precision",
+    )
     parser.add_argument("--small", action="store_true", help="one block of one step each")
     parser.add_argument("--path", action="append", default=[], help="a folder of packages besides")
     parser.add_argument("--json", type=Path, help="where figures go; default: $OUT/peers.json")
@@ -734,7 +778,7 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
     cuda = options.device.startswith("cuda")
     asked = options.contenders
     if not asked:
-        ours = ["@default", "@ddpm"] if cuda else ["@default", "@ddpm", "@default:bf16"]
+        ours = ["@ddpm", "@deep"] if cuda else ["@default", "@ddpm", "@default:bf16"]
         asked = [f"cascadezoo{mark}" for mark in ours]
         asked += ["diffusers", "denoising-diffusion-pytorch"]
     entries = []
@@ -744,10 +788,10 @@ def entries_of(options: argparse.Namespace) -> list[Entry]:
         )
         if importlib.util.find_spec(MODULES[entry.name]) is None:
             missing = f"{entry.name} is not installed"
-            hint = f"Hint: pip install {entry.name}, or --path FOLDER where it lies"
+            hint = f"pip install {entry.name}, or --path FOLDER where it lies"
             if options.contenders:
-                raise SystemExit(f"Error: {missing}\n{hint}")
-            print(f"{missing}, and is left out\n{hint}", file=sys.stderr)
+                refuse(missing, hint)
+            print(f"{missing}, and is left out\nHint: {hint}", file=sys.stderr)
             continue
         entries.append(entry)
     return entries
