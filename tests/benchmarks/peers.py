@@ -27,8 +27,8 @@ A contender is written ``NAME[@SHAPE][:PRECISION][:compile]``. Shapes of cascade
 parameters, as many operations) and ``deep`` (multipliers 1, 2, 4, 8), each at the width whose
 number of parameters is nearest. Ratios are those of each peer's time to each of cascadezoo's.
 
-Needs ``pip install diffusers denoising-diffusion-pytorch`` (the second with ``--no-deps`` needs
-einops, ema-pytorch and tqdm); ``--path FOLDER`` finds packages in a folder besides.
+Needs ``pip install cascadezoo[peers]``; ``--path FOLDER`` finds packages in a folder besides (of
+denoising-diffusion-pytorch's requirements einops, ema-pytorch and tqdm are used here).
 """
 
 from __future__ import annotations
@@ -635,10 +635,13 @@ def spread(values: list[float], digits: int) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
-def ratios(ours: list[Any], theirs: list[Any], which: int) -> list[float]:
-    """How many times as long the other's block took, pair by pair."""
-    pairs = zip(ours, theirs, strict=True)
-    return [b[which] / a[which] for a, b in pairs if a is not None and b is not None]
+def compared(ours: list[Any], theirs: list[Any], which: int) -> str:
+    """How many times as long the other's blocks took: pair by pair, and best against best."""
+    pairs = [(a[which], b[which]) for a, b in zip(ours, theirs, strict=False) if a and b]
+    if not pairs:
+        return "-"
+    best = min(b for _, b in pairs) / min(a for a, _ in pairs)
+    return f"{spread([b / a for a, b in pairs], 2)}, best {best:.2f}"
 
 
 def report(contenders: list[Contender], options: argparse.Namespace) -> list[str]:
@@ -665,17 +668,21 @@ def report(contenders: list[Contender], options: argparse.Namespace) -> list[str
                 f"{spread(drawn, 2) if number == 0 else ''} | "
                 f"{'-' if warm is None else f'{warm:.1f}'} |"
             )
-    lines += ["", "Times as fast as the peer, per pair of blocks:", ""]
+    lines += [
+        "",
+        "Times as fast as the peer: median (lowest-highest) of the pairs of blocks, best against best:",
+        "",
+    ]
     lines += ["| contender | peer | training, by batch | sampling |", "| --- | --- | --- | --- |"]
     for ours in contenders:
         for peer in contenders:
             if ours.work.entry.name != "cascadezoo" or peer.work.entry.name == "cascadezoo":
                 continue
             trained = "; ".join(
-                f"{batch}: {spread(ratios(rows, peer.train.get(batch, []), which), 2)}"
+                f"{batch}: {compared(rows, peer.train.get(batch, []), which)}"
                 for batch, rows in ours.train.items()
             )
-            sampled = spread(ratios(ours.sample, peer.sample, which), 2)
+            sampled = compared(ours.sample, peer.sample, which)
             labels = f"{ours.work.entry.label} | {peer.work.entry.label}"
             lines.append(f"| {labels} | {trained} | {sampled} |")
     return lines
