@@ -835,7 +835,12 @@ def main() -> int:
     print(f"{time.monotonic() - began:.0f} s in all", file=sys.stderr)
     if options.json is not None:
         options.json.write_text(json.dumps(to_json(contenders, options), indent=2) + "\n")
-    return 1 if any(one.failure for one in contenders) else 0
+    code = 1 if any(one.failure for one in contenders) else 0
+    if options.one_process:
+        # A thread that is still at work would make the interpreter abort at its end.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":
