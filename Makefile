@@ -1,4 +1,4 @@
-.PHONY: test test-slow lint fix docs bench
+.PHONY: test test-slow lint fix docs bench gpu
 
 PYTHON ?= python
 # Further arguments of pytest: `make test PYTEST_ARGS="-n 2"` shares the tests between two processes.
@@ -28,3 +28,17 @@ bench:
 	$(PYTHON) tests/benchmarks/loading.py
 	$(PYTHON) tests/benchmarks/startup.py
 	$(PYTHON) tests/benchmarks/features.py
+
+# The tests of devices and the profile of a step; results go into the folder OUT. Without a GPU both
+# run on the CPU, the profile with GPU_ARGS=--small. Other versions of packages may warn: no error.
+gpu: OUT ?= gpu-results
+gpu: GPU_PROCESSES ?= 8
+gpu: GPU_ARGS ?=
+gpu:
+	mkdir -p "$(OUT)"
+	status=0; export OUT="$(OUT)" OMP_NUM_THREADS=1; \
+	$(PYTHON) -m pytest tests/gpu -n $(GPU_PROCESSES) --dist worksteal -W default -q -rfEs \
+	  --durations=15 --junitxml="$(OUT)/gpu-tests.xml" $(PYTEST_ARGS) || status=$$?; \
+	unset OMP_NUM_THREADS; \
+	$(PYTHON) tests/gpu/profile_step.py $(GPU_ARGS) || status=$$?; \
+	exit $$status

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cascadezoo._version import __version__
-from cascadezoo.build.plan import check_memory, make_plan
+from cascadezoo.build.plan import Plan, check_memory, make_plan
 from cascadezoo.build.run_folder import RunFolder, RunState
 from cascadezoo.build.write_model import read_figures, write_model
 from cascadezoo.cascade.cascade import Cascade
@@ -33,11 +33,13 @@ from cascadezoo.model_folder.layout import METRICS
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
 from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
 from cascadezoo.train.checkpoint import CheckpointStore
+from cascadezoo.train.compilation import CompileChoice, choose_compilation
 from cascadezoo.train.engine import (
     describe_device,
     make_accelerator,
     pick_device,
     pick_precision,
+    tune_backends,
 )
 from cascadezoo.train.events import EventLog
 from cascadezoo.train.extra_losses import load_losses
@@ -128,12 +130,15 @@ def build_cascade(
         resolved = load_spec(spec, settings=changes)
         run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
         home = pick_device(device)
-        check_memory(make_plan(resolved, home))
+        plan = make_plan(resolved, home)
+        check_memory(plan)
         # Processes that torchrun starts share one run folder; the first of them writes it.
         first = int(os.environ.get("RANK", "0")) == 0
         with run.locked() if first else nullcontext(), StopSignals() as stop:
             try:
-                return _Build(resolved, run, home, show, stop.requested).run_all(resume, began)
+                return _Build(resolved, run, home, show, stop.requested, plan).run_all(
+                    resume, began
+                )
             except Interrupted as error:
                 raise Interrupted(error.what, hint=_go_on(run, device)) from None
     finally:
@@ -154,14 +159,17 @@ class _Build:
         device: torch.device,
         progress: Progress,
         stop: Stop,
+        plan: Plan,
     ) -> None:
         self.resolved = resolved
+        self.plan = plan
         self.spec = resolved.spec
         self.run = run
         self.device = device
         self.progress = progress
         self.stop = stop
         self.precision = pick_precision(self.spec.training.precision, device)
+        tune_backends(device, self.precision)
         self.accelerator = make_accelerator(device, self.precision)
         self.main = self.accelerator.is_main_process
         self.data: dict[str, ImageData] = {}
@@ -305,6 +313,12 @@ class _Build:
         )
         in_loop = spec.evaluation.in_loop
         events = EventLog(self.run.events if self.main else None)
+        if not trained:
+            choice = self._compilation(loader)
+            events.write("compilation", scope=choice.scope, reason=choice.reason)
+            if choice.scope is not None:
+                self.progress.say(f"compiles {choice.scope}: {choice.reason}")
+                cascade.compile(choice.scope)
         try:
             trainer = Trainer(
                 cascade,
@@ -325,6 +339,12 @@ class _Build:
             events.close()
         self.trained_seconds = trainer.position.seconds
         return cascade
+
+    def _compilation(self, loader: DeviceLoader) -> CompileChoice:
+        flops = self.plan.training_flops(self.spec.training.batch_size, loader.steps_per_epoch)
+        phases = self.spec.training.phases or []
+        networks = len({name for phase in phases for name in phase.train})
+        return choose_compilation(self.spec.training, self.device, flops, networks)
 
     def _in_loop(
         self, cascade: Cascade, extractors: dict[str, FeatureExtractor]

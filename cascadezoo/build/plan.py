@@ -40,6 +40,29 @@ class Plan:
         """The plan as ``--json`` prints it."""
         return asdict(self)
 
+    def training_flops(self, batch_size: int, steps_per_epoch: int) -> float | None:
+        """FLOPs of the whole training: three forward passes for each trained stage and image.
+
+        Frozen stages are left out, so this is a lower bound.
+
+        Args:
+            batch_size: images of a step.
+            steps_per_epoch: of phases that are given in epochs.
+
+        Returns:
+            None where a trained stage cannot be traced.
+        """
+        forward = {row.name: row.flops_forward for row in self.stages}
+        total = 0.0
+        for phase in self.phases:
+            steps = phase["steps"] or phase["epochs"] * steps_per_epoch
+            for name in phase["train"]:
+                flops = forward[name]
+                if flops is None:
+                    return None
+                total += 3.0 * flops * steps * batch_size
+        return total
+
 
 def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Plan:
     """Build the cascade on the meta device and look at it.

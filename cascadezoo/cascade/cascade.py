@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cascadezoo._version import __version__
 from cascadezoo.cascade.assemble import build_stage
-from cascadezoo.cascade.sampling import SampleOptions, SamplingRun, Watch
+from cascadezoo.cascade.sampling import Precision, SampleOptions, SamplingRun, Watch, autocast
 from cascadezoo.cascade.weights import (
     bounded_build,
     check_room,
@@ -19,10 +19,11 @@ from cascadezoo.cascade.weights import (
     load_state,
     save_state,
 )
-from cascadezoo.errors import SampleError
+from cascadezoo.errors import InputError, SampleError
 from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.integrity import check_files, seal
 from cascadezoo.model_folder.layout import CONFIG, read_config, weights_path
+from cascadezoo.nn.compiled import CompileScope, compile_network, compiler_problem
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
 from cascadezoo.spec.requires import changed_since
 from cascadezoo.stages.base import Stage
@@ -111,6 +112,37 @@ class Cascade(nn.Module):
         # What a stage made for itself on the CPU goes where the weights are.
         return (cascade if torch.device(device).type == "cpu" else cascade.to(device)).eval()
 
+    def compile(  # type: ignore[override]
+        self, scope: CompileScope = "blocks", *, stages: Sequence[str] | None = None, **options: Any
+    ) -> Cascade:
+        """Compile the stages' networks by ``torch.compile``, in place.
+
+        They are compiled when they first run. The names of the weights stay as they are. A block
+        that cannot be compiled runs uncompiled, after a warning.
+
+        Args:
+            scope: ``blocks`` compiles each kind of block, which is quick; ``network`` each network
+                as one, which takes longer and runs faster.
+            stages: the stages to compile; None compiles all.
+            options: of ``torch.compile``, such as ``mode="reduce-overhead"``.
+
+        Returns:
+            The cascade itself.
+
+        Raises:
+            InputError: nothing can be compiled for this device here.
+            KeyError: there is no such stage.
+        """
+        problem = compiler_problem(self.device)
+        if problem is not None:
+            raise InputError(f"cannot compile: {problem}", hint="leave compilation out")
+        for name in self.names if stages is None else stages:
+            stage = self.stage(name)
+            network = getattr(stage, "network", None)
+            if isinstance(network, nn.Module):
+                compile_network(network, f"{id(self):x}_{name}", scope, **options)
+        return self
+
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write config.json and the weights of every stage as safetensors.
 
@@ -198,6 +230,7 @@ class Cascade(nn.Module):
         options: Mapping[str, Any] | None = None,
         first: int = 0,
         batch_size: int = 64,
+        precision: Precision = "fp32",
         return_stages: bool = False,
         watch: Watch | None = None,
         progress: Callable[[int], None] | None = None,
@@ -222,6 +255,8 @@ class Cascade(nn.Module):
                 ``negative_label`` and ``guidance_interval`` (low and high noise level).
             first: the number of the first image.
             batch_size: how many images are sampled at a time.
+            precision: of the networks' arithmetic: ``fp32``, ``bf16`` or, on CUDA, ``fp16``. The
+                weights and the sampler's state stay float32.
             return_stages: also give what each stage before the last made.
             watch: called with a stage's name and its image, [batch, C, H, W], after each step of
                 an iterative stage. Nothing is kept of it: copy what you keep.
@@ -240,6 +275,7 @@ class Cascade(nn.Module):
             None,
             n,
             batch_size,
+            precision,
             return_stages,
             progress,
             seed=seed,
@@ -285,6 +321,7 @@ class Cascade(nn.Module):
         options: Mapping[str, Any] | None = None,
         first: int = 0,
         batch_size: int = 64,
+        precision: Precision = "fp32",
         return_stages: bool = False,
         watch: Watch | None = None,
         progress: Callable[[int], None] | None = None,
@@ -307,6 +344,7 @@ class Cascade(nn.Module):
             options: likewise.
             first: likewise.
             batch_size: likewise.
+            precision: likewise.
             return_stages: likewise.
             watch: likewise.
             progress: likewise.
@@ -337,6 +375,7 @@ class Cascade(nn.Module):
             upstream,
             len(upstream),
             batch_size,
+            precision,
             return_stages,
             progress,
             seed=seed,
@@ -356,6 +395,7 @@ class Cascade(nn.Module):
         upstream: Tensor | None,
         n: int,
         batch_size: int,
+        precision: Precision,
         return_stages: bool,
         progress: Callable[[int], None] | None,
         *,
@@ -377,7 +417,8 @@ class Cascade(nn.Module):
         training = self.training
         self.eval()
         try:
-            made = run.run(batch_size, upstream=upstream, keep=return_stages, progress=progress)
+            with autocast(self.device, precision):
+                made = run.run(batch_size, upstream=upstream, keep=return_stages, progress=progress)
         finally:
             self.train(training)
         return made if return_stages else made[names[-1]]

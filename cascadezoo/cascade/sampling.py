@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,10 +15,13 @@ from cascadezoo.errors import SampleError
 from cascadezoo.stages.base import SampleRequest, Stage
 from cascadezoo.util.rng import ImageDraw
 
-__all__ = ["SampleOptions", "SamplingRun", "Watch", "truncates"]
+__all__ = ["Precision", "SampleOptions", "SamplingRun", "Watch", "autocast", "truncates"]
 
 Labels = int | Sequence[int] | Tensor | None
 Watch = Callable[[str, Tensor], None]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 _FIELDS = ("steps", "guidance", "sampler")
 _NEED_LABELS = ("guidance", "guidance_interval", "negative_label")
@@ -34,8 +38,26 @@ class SampleOptions(TypedDict, total=False):
     options: Mapping[str, Any] | None
     first: int
     batch_size: int
+    precision: Precision
     watch: Watch | None
     progress: Callable[[int], None] | None
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """The context in which a sampling's networks compute.
+
+    Raises:
+        SampleError: there is no such precision, or the device does not compute in it.
+    """
+    if precision == "fp32":
+        return nullcontext()
+    if precision not in _DTYPES:
+        raise SampleError(
+            f"there is no precision {precision!r}", hint="choose one of fp32, bf16 and fp16"
+        )
+    if precision == "fp16" and device.type == "cpu":
+        raise SampleError("fp16 is not for CPUs", hint="choose bf16 or fp32")
+    return torch.autocast(device.type, _DTYPES[precision])
 
 
 def truncates(stage: Stage, asked: bool | None) -> bool:

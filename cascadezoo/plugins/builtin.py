@@ -69,6 +69,13 @@ def register_stages() -> Iterable[StageEntry]:
             impl="cascadezoo.stages.flow_sr.stage:FlowUpsampler",
         ),
         StageEntry(
+            name="flow-sr.v2",
+            role="upsampler",
+            summary="super-resolution by rectified flow of the scaled residual",
+            config="cascadezoo.stages.flow_sr.config:FlowResidualSRConfig",
+            impl="cascadezoo.stages.flow_sr.stage:FlowResidualUpsampler",
+        ),
+        StageEntry(
             name="autoencoder.v1",
             role="decoder",
             summary="variational autoencoder: its latents are what the generator draws",

@@ -208,6 +208,10 @@ class TrainingSpec(Model):
     """Images in a step, over all processes together."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` takes bf16 where the hardware computes in it, else fp32."""
+    compile: Literal["auto", "blocks", "network"] | bool = "auto"
+    """Whether the networks are compiled by `torch.compile`: `blocks` (or true) compiles each kind
+    of block, `network` each network as one, which takes longer and runs faster. `auto` compiles
+    when the training is long enough to gain more time than the compilation takes."""
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     ema: EmaSpec | None = EmaSpec()
@@ -339,6 +343,8 @@ def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
         del data["evaluation"]["precision"]
     if not data["training"].get("callbacks", True):
         del data["training"]["callbacks"]
+    if data["training"]["compile"] == "auto":
+        del data["training"]["compile"]
     for phase in data["training"]["phases"] or []:
         if phase["reflow"] is None:
             del phase["reflow"]

@@ -32,6 +32,9 @@ __all__ = [
 GROUP = "generator"
 """The parameter group that losses and parameters belong to unless a stage says otherwise."""
 
+COMPILED = "_orig_mod."
+"""What ``torch.compile(module)`` puts before the names of the module's parameters."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageGeometry:
@@ -287,9 +290,13 @@ class Stage(nn.Module, ABC):
         return ()
 
     def saved_state(self) -> dict[str, Tensor]:
-        """The tensors of a saved model: the state without what only training needs."""
+        """The tensors of a saved model: the state without what only training needs.
+
+        A network that was replaced by ``torch.compile(network)`` is saved under its own names.
+        """
         left_out = tuple(f"{name}." for name in self.training_only())
-        return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out)}
+        state = {k.replace(COMPILED, ""): v for k, v in self.state_dict().items()}
+        return {k: v for k, v in state.items() if not k.startswith(left_out)}
 
     def drop_training_only(self) -> None:
         """Forget what only training needs, as a stage that is loaded does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -47,6 +48,12 @@ class FlowStage(ConditionalStage):
         self, target: Tensor, upstream: Tensor | None, context: TrainContext
     ) -> StageInputs:
         """Draw noise and times, mix the noise in, drop labels."""
+        inputs = self.noised(target, upstream, context)
+        conditions = self.training_conditions(upstream, context)
+        return dataclasses.replace(inputs, extra=conditions)
+
+    def noised(self, target: Tensor, upstream: Tensor | None, context: TrainContext) -> StageInputs:
+        """The inputs without further conditions, for clean data [N, C, H, W] of the flow."""
         count = target.shape[0]
         uniform = self.config.time_sampling == "uniform"
         times = (uniform_times if uniform else logit_normal_times)(context.draw, count)
@@ -58,7 +65,6 @@ class FlowStage(ConditionalStage):
             noise=noise,
             times=times,
             noisy=interpolate(target, noise, times),
-            extra=self.training_conditions(upstream, context),
         )
 
     def forward(self, inputs: StageInputs) -> StageOutput:
@@ -68,8 +74,12 @@ class FlowStage(ConditionalStage):
             raise TypeError(f"{type(self).__name__} takes the inputs that its preprocess makes")
         velocity = self.predict(inputs, times * TIME_SCALE)
         loss = F.mse_loss(velocity, velocity_target(inputs.target, noise))
-        estimate = bounded(data_from_velocity(noisy, velocity, times), self.geometry.output)
+        estimate = self.limited(data_from_velocity(noisy, velocity, times))
         return StageOutput(estimate, {"velocity": loss})
+
+    def limited(self, data: Tensor) -> Tensor:
+        """What the flow ends on, limited to the values that its data can have."""
+        return bounded(data, self.geometry.output)
 
     # --- sampling
 
@@ -84,23 +94,26 @@ class FlowStage(ConditionalStage):
         """
         shape = self.geometry.output
         start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
-        return self._integrate(start, upstream, request)
+        return self.integrate(start, self.sampling_conditions(upstream, request), request)
 
     def make_pairs(self, noise: Tensor, request: SampleRequest) -> Tensor:
         """The images that sampling makes of given noise [N, C, out_size, out_size]."""
-        return self._integrate(noise, None, request)
+        return self.integrate(noise, self.sampling_conditions(None, request), request)
 
-    def _integrate(self, start: Tensor, upstream: Tensor | None, request: SampleRequest) -> Tensor:
+    def integrate(
+        self, start: Tensor, conditions: Sequence[Tensor], request: SampleRequest
+    ) -> Tensor:
+        """Integrate the velocity from noise [N, C, H, W] under the network's conditions."""
         solver = SOLVERS[chosen_sampler(request.sampler, self.config.sampler, SOLVERS)]
         end = self._end(request)
         times = self._times(request.steps, end)
-        predict = self.predictor(request, self.sampling_conditions(upstream, request))
+        predict = self.predictor(request, conditions)
 
         def velocity(x: Tensor, time: float) -> Tensor:
             return predict(x, time * TIME_SCALE, level_at(time))
 
         image = final(solver.run(velocity, start, times), request.watch)
-        return preserved(image, end) if end > 0 else bounded(image, self.geometry.output)
+        return preserved(image, end) if end > 0 else self.limited(image)
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
         """The forwards of all steps, for a labelled image where there are any."""

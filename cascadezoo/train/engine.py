@@ -21,6 +21,7 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "share_gradients",
+    "tune_backends",
 ]
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -102,6 +103,21 @@ def make_accelerator(device: torch.device, precision: Precision) -> Accelerator:
         os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
     mixed = "no" if precision == "fp32" else precision
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
+
+
+def tune_backends(device: torch.device, precision: str) -> None:
+    """Set the process's CUDA arithmetic for a precision; other devices have nothing to set.
+
+    Half precision lets the matrix products and convolutions that stay in float32 run in TF32, with
+    10 bits of mantissa. ``fp32`` computes in full float32. cuDNN measures its algorithms once for
+    each shape, unless deterministic algorithms are asked for.
+    """
+    if device.type != "cuda":
+        return
+    reduced = precision != "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = reduced
+    torch.backends.cudnn.allow_tf32 = reduced
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
 
 
 def describe_device(device: torch.device) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cascadezoo.hub.publish.publish_model import publish, read_destination
 from click.testing import CliRunner, Result
 from hub_server import Fault, LocalHub
 from push_cases import CHANGES, REPO, WEIGHTS, holds, old, write
@@ -25,6 +24,7 @@ from cascadezoo.errors import (
     PublishFailed,
 )
 from cascadezoo.hub.folder_copy import Copied
+from cascadezoo.hub.publish.publish_model import publish, read_destination
 from cascadezoo.hub.refs import HubRef
 
 TINY = "diffusion-pixelshuffle-vit-tiny"

@@ -1,16 +1,26 @@
-"""``flow-sr.v1``: an upsampler that follows a velocity from noise to the fine image."""
+"""``flow-sr.v1`` and ``.v2``: upsamplers that follow a velocity from noise to the fine image."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar
 
-from cascadezoo.stages.base import StageGeometry
-from cascadezoo.stages.flow_sr.config import FlowSRConfig
+from torch import Tensor
+
+from cascadezoo.stages.base import (
+    SampleRequest,
+    StageGeometry,
+    StageInputs,
+    StageOutput,
+    TrainContext,
+)
+from cascadezoo.stages.flow_sr.config import FlowResidualSRConfig, FlowSRConfig
 from cascadezoo.stages.flow_stage import FlowStage
+from cascadezoo.stages.request_options import bounded
 from cascadezoo.stages.super_resolution import SuperResolution
 from cascadezoo.stages.unet_factory import make_unet
 
-__all__ = ["FlowUpsampler"]
+__all__ = ["FlowResidualUpsampler", "FlowUpsampler"]
 
 
 class FlowUpsampler(SuperResolution, FlowStage):
@@ -31,3 +41,47 @@ class FlowUpsampler(SuperResolution, FlowStage):
             condition=geometry.output.channels,
             levels=self.levels,
         )
+
+
+class FlowResidualUpsampler(FlowUpsampler):
+    """Rectified flow of the scaled residual to the enlarged, augmented upstream image.
+
+    ``z = (image - enlarged) / residual_scale`` is the data of the flow. The network is conditioned
+    on ``enlarged``, so it can undo the noise of the augmentation, too.
+    """
+
+    Config = FlowResidualSRConfig
+    sampling_options: ClassVar[frozenset[str]] = FlowUpsampler.sampling_options - {"stop"}
+    config: FlowResidualSRConfig
+
+    def preprocess(
+        self, target: Tensor, upstream: Tensor | None, context: TrainContext
+    ) -> StageInputs:
+        """As the base class, of the residual."""
+        conditions = self.training_conditions(upstream, context)
+        residual = (target - conditions["condition"]) / self.config.residual_scale
+        inputs = self.noised(residual, upstream, context)
+        return dataclasses.replace(inputs, extra=conditions)
+
+    def forward(self, inputs: StageInputs) -> StageOutput:
+        """The squared error of the residual's velocity, and the image."""
+        output = super().forward(inputs)
+        return StageOutput(self._image(inputs.extra["condition"], output.estimate), output.losses)
+
+    def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
+        """The enlarged image plus a residual integrated from noise."""
+        conditions = self.sampling_conditions(upstream, request)
+        shape = self.geometry.output
+        start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
+        if (watch := request.watch) is not None:
+            request = dataclasses.replace(
+                request, watch=lambda z: watch(self._image(conditions[0], z))
+            )
+        return self._image(conditions[0], self.integrate(start, conditions, request))
+
+    def limited(self, data: Tensor) -> Tensor:
+        """Residuals have no limits; the image that they are added to has."""
+        return data
+
+    def _image(self, enlarged: Tensor, residual: Tensor) -> Tensor:
+        return bounded(enlarged + self.config.residual_scale * residual, self.geometry.output)

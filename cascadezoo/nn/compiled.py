@@ -1,0 +1,133 @@
+"""Networks compiled by ``torch.compile``, whole or block by block."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from types import FunctionType
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from cascadezoo.nn.attention import CrossAttention, SelfAttention
+from cascadezoo.nn.resnet import BottleneckBlock, ResidualBlock
+
+__all__ = ["COMPILED_BLOCKS", "CompileScope", "compile_network", "compiler_problem", "is_compiled"]
+
+CompileScope: TypeAlias = Literal["blocks", "network"]
+
+COMPILED_BLOCKS: tuple[type[nn.Module], ...] = (
+    ResidualBlock,
+    BottleneckBlock,
+    SelfAttention,
+    CrossAttention,
+)
+"""The modules that the scope ``blocks`` compiles. Equal ones of a network share their code."""
+
+_ERRORS = (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError)
+
+
+def compile_network(
+    network: nn.Module, name: str, scope: CompileScope = "blocks", **options: Any
+) -> int:
+    """Compile a network in place; parameters keep their names, so saved weights do not change.
+
+    Compilation happens at the first call, and once more for training, for another data type and
+    for a second batch size, from which on the batch size is a variable of the compiled code.
+    A block that cannot be compiled runs as it is, after one warning.
+
+    Args:
+        network: its modules get a compiled forward.
+        name: of the network, unique in the process; separates its compiled code from that of other
+            networks, so that sizes which differ between networks are no variables.
+        scope: ``blocks`` compiles every module of :data:`COMPILED_BLOCKS`, or the network where it
+            has none. Blocks of one level and shape share their code, so this compiles faster.
+            ``network`` compiles the network as one, which runs faster.
+        options: of ``torch.compile``, such as ``mode``.
+
+    Returns:
+        How many different functions will be compiled.
+    """
+    compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+    for path, module in list(_regions(network, scope)):
+        key = (type(module), _level(path), _shapes(module))
+        if key not in compiled:
+            label = f"{name}_{len(compiled)}".replace("-", "_").replace(".", "_")
+            compiled[key] = torch.compile(_renamed(type(module).forward, label), **options)
+        module._compiled_call_impl = _guarded(module, compiled[key], f"{name}.{path}".rstrip("."))
+    return len(compiled)
+
+
+def is_compiled(network: nn.Module) -> bool:
+    """Whether any module of the network has a compiled forward."""
+    return any(module._compiled_call_impl is not None for module in network.modules())
+
+
+def compiler_problem(device: torch.device) -> str | None:
+    """Why ``torch.compile`` cannot generate code for a device here; None where it can."""
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return None if has_triton() else "Triton is not installed or does not support this GPU"
+    if device.type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        try:
+            get_cpp_compiler()
+        except (torch._inductor.exc.InvalidCxxCompiler, OSError) as error:
+            return f"no C++ compiler was found ({type(error).__name__})"
+        return None
+    return f"torch.compile does not generate code for {device.type}"
+
+
+def _regions(network: nn.Module, scope: CompileScope) -> Iterator[tuple[str, nn.Module]]:
+    if scope == "blocks":
+        blocks = [(p, m) for p, m in network.named_modules() if isinstance(m, COMPILED_BLOCKS)]
+        if blocks:
+            yield from blocks
+            return
+    yield "", network
+
+
+def _level(path: str) -> str:
+    """The path without the block's own number: blocks of one level see images of one size."""
+    return path.rstrip("0123456789")
+
+
+def _shapes(module: nn.Module) -> tuple[Any, ...]:
+    children = tuple((name, type(child)) for name, child in module.named_modules())
+    return (children, tuple((name, tuple(p.shape)) for name, p in module.named_parameters()))
+
+
+def _renamed(function: Callable[..., Any], label: str) -> Callable[..., Any]:
+    """A copy of a function with code of its own.
+
+    Compiled variants are counted and looked up by code object. Blocks of different shapes would
+    share the one of their class, exceed the limit of variants, and be compiled for variable sizes.
+    """
+    if not isinstance(function, FunctionType):
+        return function
+    code = function.__code__.replace(co_name=f"{function.__name__}_{label}")
+    copy = FunctionType(
+        code, function.__globals__, code.co_name, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def _guarded(module: nn.Module, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(module, *args, **kwargs)
+        except _ERRORS as error:
+            module._compiled_call_impl = None
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            warnings.warn(
+                f"{name} cannot be compiled and runs uncompiled: {type(error).__name__}: {reason}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return module(*args, **kwargs)
+
+    return call

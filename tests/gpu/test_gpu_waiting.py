@@ -1,0 +1,102 @@
+"""Neither training steps nor sampling make the host wait for the device.
+
+On a CPU the operators are watched that would make it wait; on a GPU CUDA itself is, too.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from gpu_cases import (
+    KINDS,
+    GuardedSteps,
+    Waited,
+    autocast,
+    joint_spec,
+    labels_of,
+    never_waits,
+    reflow_spec,
+    spec_of,
+    stirred,
+    train,
+    upstream_of,
+)
+
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.stages.base import SampleRequest
+from cascadezoo.util.rng import ImageDraw
+
+STEPS = 8
+SPECS = {
+    **dict.fromkeys(KINDS, spec_of),
+    "joint": lambda name, steps: joint_spec(steps),
+    "reflow": lambda name, steps: reflow_spec(steps),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_training_steps_do_not_wait(name: str, device: torch.device) -> None:
+    check_steps(SPECS[name](name, STEPS), device, "fp32")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_training_steps_in_half_precision_do_not_wait(precision: str, device: torch.device) -> None:
+    if precision == "fp16" and device.type != "cuda":
+        pytest.skip("needs a CUDA device")
+    check_steps(joint_spec(STEPS), device, precision)
+
+
+def test_steps_that_upload_their_images_do_not_wait(cuda: torch.device) -> None:
+    check_steps(joint_spec(STEPS), cuda, "bf16", budget_bytes=0)
+
+
+def check_steps(spec: object, device: torch.device, precision: str, **options: Any) -> None:
+    cascade = Cascade.from_spec(spec, device=device)
+    with GuardedSteps(device, STEPS) as guard:
+        train(cascade, device, precision, progress=guard, **options)
+    assert guard.guarded == STEPS - 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sampling_does_not_wait(kind: str, device: torch.device) -> None:
+    stage = copy.deepcopy(stirred(spec_of(kind, 2)).stage("own")).to(device).eval()
+    upstream, labels = upstream_of(stage, 4, device), labels_of(4, device)
+
+    def request(seed: int) -> SampleRequest:
+        return SampleRequest(4, ImageDraw(seed, "own", 0, 4, device), labels)
+
+    with torch.no_grad(), autocast(device, "bf16" if device.type == "cuda" else "fp32"):
+        stage.sample(upstream, request(0))
+        asked = request(1)
+        with never_waits(device):
+            images = stage.sample(upstream, asked)
+    assert images.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: float(x.sum()),
+        lambda x: x.sum().tolist(),
+        lambda x: torch.masked_select(x, x > 0),
+        lambda x: x.cpu(),
+        lambda x: x.index_put_((x > 0,), x.sum()),
+    ],
+)
+def test_the_guard_sees_what_waits(wait: Any) -> None:
+    with pytest.raises(Waited), never_waits(torch.device("cpu")):
+        wait(torch.ones(3))
+
+
+def test_the_guard_of_a_gpu_sees_what_waits(cuda: torch.device) -> None:
+    values = torch.ones(3, device=cuda)
+    with pytest.raises(RuntimeError, match="synchroniz"), never_waits(cuda):
+        values.cpu()
+    assert torch.cuda.get_sync_debug_mode() == 0
