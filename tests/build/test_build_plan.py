@@ -95,7 +95,7 @@ def test_conditioning_augmentation_takes_the_place_of_teacher_forcing() -> None:
     assert warning.startswith("phase all: teacher forcing ends at 1")
 
 
-@pytest.mark.parametrize("kind", ["diffusion-sr.v1", "flow-sr.v1"])
+@pytest.mark.parametrize("kind", ["diffusion-sr.v1", "flow-sr.v1", "flow-sr.v2"])
 def test_super_resolution_is_traced(kind: str) -> None:
     data = apply_settings(LATENT, [])
     config = {"channels": 32, "multipliers": [1], "steps": 3}

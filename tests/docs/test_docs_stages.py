@@ -8,10 +8,12 @@ from pathlib import Path
 from cascadezoo.build.plan import make_plan
 from cascadezoo.cascade.stage_costs import StagePlan
 from cascadezoo.plugins.builtin import register_stages
-from cascadezoo.spec import load_spec
+from cascadezoo.spec import load_spec, shipped_specs
 
 PAGE = (Path(__file__).parents[2] / "docs" / "stages.md").read_text()
-ROW = re.compile(r"^\| `([a-z-]+\.v1)` \| (\w+) \| (.+) \| ([\d,]+) \| ([\d.]+)( [GM])? \|$", re.M)
+ROW = re.compile(
+    r"^\| `([a-z-]+\.v\d+)` \| (\w+) \| (.+) \| ([\d,]+) \| ([\d.]+)( [GM])? \|$", re.M
+)
 UNITS = {"": 1.0, " M": 1e6, " G": 1e9}
 
 
@@ -45,3 +47,13 @@ def test_every_kind_has_its_paragraph() -> None:
         assert f"**`{kind}`**" in PAGE
     for kind in ("conv-refiner.v1", "resnet-refiner.v1", "identity.v1", "vit.v1"):
         assert f"**`{kind}`**" in PAGE
+
+
+def test_the_table_of_shipped_specs_is_whole_and_right() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| [^|]+ \| ([\d.,]+) M \| .+ \|$", page, re.M))
+    assert sorted(rows) == sorted(shipped_specs())
+    for name, millions in rows.items():
+        parameters = sum(row.parameters for row in make_plan(load_spec(name), "cpu").stages)
+        digits = 2 if "." in millions else 0
+        assert f"{parameters / 1e6:,.{digits}f}" == millions, name

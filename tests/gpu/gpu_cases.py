@@ -53,6 +53,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "resnet.v1": {"channels": 8, "blocks": 1, "candidates": 2},
     "diffusion-sr.v1": {**UNET, "timesteps": 8, "steps": 4, "s": 0.2},
     "flow-sr.v1": {**UNET, "steps": 3, "s": 0.2},
+    "flow-sr.v2": {**UNET, "steps": 3, "s": 0.2},
     "autoencoder.v1": {"channels": 8, "multipliers": [1, 2]},
     "autoencoder-kl.v1": {
         "block_out_channels": [8, 8],

@@ -77,6 +77,7 @@ SMALL = {
     "unet-diffusion.v1": Case("unet-diffusion.v1", {"channels": 8, "timesteps": 6}),
     "diffusion-sr.v1": Case("diffusion-sr.v1", {"channels": 8, "timesteps": 6, "s": 0.2}),
     "flow-sr.v1": Case("flow-sr.v1", {"channels": 8, "steps": 3}),
+    "flow-sr.v2": Case("flow-sr.v2", {"channels": 8, "steps": 3, "residual_scale": 0.5}),
     "autoencoder.v1": Case("autoencoder.v1", {"channels": 8, "multipliers": [1, 2]}),
     "autoencoder-kl.v1": Case(
         "autoencoder-kl.v1",

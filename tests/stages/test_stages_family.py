@@ -20,7 +20,7 @@ from cascadezoo.util.rng import Draw, ImageDraw
 
 UNET = SMALL["unet-diffusion.v1"]
 FLOW = SMALL["flow.v1"]
-UPSAMPLERS = [SMALL["diffusion-sr.v1"], SMALL["flow-sr.v1"]]
+UPSAMPLERS = [SMALL["diffusion-sr.v1"], SMALL["flow-sr.v1"], SMALL["flow-sr.v2"]]
 FAMILY = [UNET, SMALL["diffusion.v1"], FLOW, *UPSAMPLERS]
 
 family = pytest.mark.parametrize("case", FAMILY, ids=str)

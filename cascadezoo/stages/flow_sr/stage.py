@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from cascadezoo.errors import SampleError
 from cascadezoo.stages.base import (
     SampleRequest,
     StageGeometry,
@@ -69,7 +70,17 @@ class FlowResidualUpsampler(FlowUpsampler):
         return StageOutput(self._image(inputs.extra["condition"], output.estimate), output.losses)
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """The enlarged image plus a residual integrated from noise."""
+        """The enlarged image plus a residual integrated from noise, [N, C, out_size, out_size].
+
+        Raises:
+            SampleError: the request asks to stop early, or for what the model was not trained for.
+        """
+        if request.options.get("stop", 1.0) < 1:
+            raise SampleError(
+                "a flow of the residual cannot stop at a noise level: its states are no noised "
+                "images",
+                hint="leave stop out",
+            )
         conditions = self.sampling_conditions(upstream, request)
         shape = self.geometry.output
         start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)

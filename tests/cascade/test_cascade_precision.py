@@ -1,0 +1,90 @@
+"""Sampling in half precision, and compiled cascades."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cascadezoo import Cascade
+from cascadezoo.errors import InputError, SampleError
+
+TINY = "diffusion-pixelshuffle-vit-tiny"
+
+
+@pytest.fixture
+def cascade() -> Cascade:
+    made = Cascade.from_spec(TINY)
+    torch.manual_seed(0)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return made.eval()
+
+
+def test_bf16_samples_are_near_those_of_fp32_and_come_in_fp32(cascade: Cascade) -> None:
+    plain, half = cascade.sample(4), cascade.sample(4, precision="bf16")
+    assert half.dtype == torch.float32
+    assert all(parameter.dtype == torch.float32 for parameter in cascade.parameters())
+    assert 0 < (plain - half).abs().mean() < 0.02
+    assert torch.equal(cascade.sample(4, precision="fp32"), plain)
+
+
+def test_upstream_images_are_refined_in_half_precision_too(cascade: Cascade) -> None:
+    coarse = cascade.sample(2, return_stages=True)["coarse"]
+    plain = cascade.sample_from("up", coarse)
+    half = cascade.sample_from("up", coarse, precision="bf16")
+    assert 0 < (plain - half).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"), [("fp8", "no precision 'fp8'"), ("fp16", "not for CPUs")]
+)
+def test_precisions_that_do_not_serve(cascade: Cascade, precision: Any, message: str) -> None:
+    with pytest.raises(SampleError, match=message) as caught:
+        cascade.sample(1, precision=precision)
+    assert "bf16" in (caught.value.hint or "")
+
+
+def test_a_compiled_cascade_is_saved_and_samples_as_an_uncompiled_one(
+    cascade: Cascade, tmp_path: Path
+) -> None:
+    torch.compiler.reset()
+    plain = cascade.sample(2)
+    names = list(cascade.state_dict())
+    assert cascade.compile("network", backend="eager") is cascade
+    assert torch.allclose(cascade.sample(2), plain, rtol=0, atol=1e-5)
+    assert list(cascade.state_dict()) == names
+    loaded = Cascade.from_pretrained(cascade.save_pretrained(tmp_path / "model"))
+    assert torch.equal(loaded.sample(2), plain)
+
+
+def test_stages_are_compiled_by_name(cascade: Cascade) -> None:
+    from cascadezoo.nn.compiled import is_compiled
+
+    cascade.compile(stages=["up"], backend="eager")
+    compiled = {name: is_compiled(stage) for name, stage in cascade.named_stages()}
+    assert compiled == {"coarse": False, "up": True, "refine": False}
+    with pytest.raises(KeyError):
+        cascade.compile(stages=["no-such-stage"], backend="eager")
+
+
+def test_a_device_without_generated_code_is_refused() -> None:
+    with torch.device("meta"):
+        cascade = Cascade.from_spec(TINY)
+    cascade.to("meta")
+    with pytest.raises(InputError, match="cannot compile") as caught:
+        cascade.compile()
+    assert caught.value.hint
+
+
+def test_weights_of_a_network_that_was_replaced_by_a_compiled_one_keep_their_names(
+    cascade: Cascade, tmp_path: Path
+) -> None:
+    plain, names = cascade.sample(2), list(cascade.state_dict())
+    stage: Any = cascade.stage("up")
+    stage.network = torch.compile(stage.network, backend="eager")
+    loaded = Cascade.from_pretrained(cascade.save_pretrained(tmp_path / "model"))
+    assert list(loaded.state_dict()) == names
+    assert torch.equal(loaded.sample(2), plain)

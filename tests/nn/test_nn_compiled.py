@@ -1,0 +1,118 @@
+"""Compiled networks: equal results under equal names, shared code, and a way out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from cascadezoo.nn.compiled import (
+    COMPILED_BLOCKS,
+    CompileScope,
+    compile_network,
+    compiler_problem,
+    is_compiled,
+)
+from cascadezoo.nn.unet import UNet
+from cascadezoo.util.rng import Draw
+
+
+def unet() -> UNet:
+    torch.manual_seed(0)
+    net = UNet(3, 3, size=8, channels=8, multipliers=(1, 2), blocks=2, num_classes=4)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return net
+
+
+def inputs(count: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    draw = Draw(0)
+    return draw.randn(count, 3, 8, 8), torch.arange(count) * 300.0, torch.arange(count) % 4
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("scope", ["blocks", "network"])
+def test_a_compiled_network_computes_the_same_under_the_same_names(scope: CompileScope) -> None:
+    plain, compiled = unet(), unet()
+    assert not is_compiled(compiled)
+    functions = compile_network(compiled, "net", scope, backend="eager")
+    assert is_compiled(compiled)
+    blocks = sum(isinstance(module, COMPILED_BLOCKS) for module in compiled.modules())
+    assert functions == 1 if scope == "network" else 1 < functions < blocks
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    one, two = plain(*inputs()), compiled(*inputs())
+    assert torch.allclose(one, two, rtol=0, atol=1e-6)
+    one.square().mean().backward()
+    two.square().mean().backward()
+    for (name, a), b in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-6), name
+
+
+def test_the_code_sees_weights_that_change_later() -> None:
+    plain, compiled = unet(), unet()
+    compile_network(compiled, "net", backend="eager")
+    compiled(*inputs())
+    with torch.no_grad():
+        for net in (plain, compiled):
+            for parameter in net.parameters():
+                parameter.mul_(1.5)
+    assert torch.allclose(plain(*inputs()), compiled(*inputs()), rtol=0, atol=1e-6)
+
+
+def test_a_network_without_blocks_is_compiled_as_one() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    assert compile_network(net, "net", "blocks", backend="eager") == 1
+    assert net._compiled_call_impl is not None
+
+
+def test_what_cannot_be_compiled_runs_as_it_is_after_one_warning() -> None:
+    def broken(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> Callable[..., Any]:
+        raise RuntimeError("no code for this graph")
+
+    plain, net = unet(), unet()
+    compile_network(net, "mine", "network", backend=broken)
+    with pytest.warns(RuntimeWarning, match="mine cannot be compiled and runs uncompiled"):
+        first = net(*inputs())
+    assert torch.equal(first, plain(*inputs()))
+    assert torch.equal(net(*inputs()), first)  # warnings are errors in these tests
+    assert not is_compiled(net)
+
+
+def test_errors_of_the_network_itself_are_raised() -> None:
+    net = unet()
+    compile_network(net, "net", "blocks", backend="eager")
+    with pytest.raises(RuntimeError, match="channels"):
+        net(torch.zeros(2, 5, 8, 8), *inputs()[1:])
+
+
+def test_devices_without_generated_code_are_named() -> None:
+    problem = compiler_problem(torch.device("meta"))
+    assert problem is not None
+    assert "meta" in problem
+
+
+def test_a_missing_compiler_is_named() -> None:
+    assert compiler_problem(torch.device("cpu")) is None
+    script = (
+        "import torch; from cascadezoo.nn.compiled import compiler_problem;"
+        "print(compiler_problem(torch.device('cpu')))"
+    )
+    environment = {**os.environ, "CXX": "no-such-compiler"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no C++ compiler was found" in done.stdout

@@ -1,0 +1,110 @@
+"""Whether a training compiles its networks: what is asked for, and what ``auto`` expects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cascadezoo.build.build import build_cascade
+from cascadezoo.build.plan import make_plan
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.errors import InputError
+from cascadezoo.spec import TrainingSpec, load_spec, read_spec
+from cascadezoo.train.compilation import CompileChoice, choose_compilation
+from cascadezoo.train.events import read_events
+
+TINY = "diffusion-pixelshuffle-vit-tiny"
+CPU, META = torch.device("cpu"), torch.device("meta")
+HOURS = 1e15
+"""FLOPs of a training that takes hours on a CPU."""
+
+
+def choice(value: Any, device: torch.device = CPU, flops: float | None = HOURS) -> CompileChoice:
+    return choose_compilation(TrainingSpec(compile=value), device, flops, networks=2)
+
+
+@pytest.mark.parametrize(
+    ("value", "scope"),
+    [(False, None), (True, "blocks"), ("blocks", "blocks"), ("network", "network")],
+)
+def test_a_request_is_followed_however_short_the_training(value: Any, scope: str | None) -> None:
+    decision = choice(value, flops=1.0)
+    assert decision.scope == scope
+    assert "training.compile is" in decision.reason
+
+
+def test_auto_compiles_long_trainings_alone() -> None:
+    assert choice("auto").scope == "blocks"
+    assert choice("auto", flops=1e12).scope is None
+    assert choice("auto", flops=None).scope is None
+    assert "not known" in choice("auto", flops=None).reason
+    assert "expected to save" in choice("auto", flops=1e12).reason
+
+
+def test_auto_counts_every_network() -> None:
+    flops = 2.5 * 60.0 / 0.12 * 6e10  # saves 2.5 compilations
+    spec = TrainingSpec()
+    assert choose_compilation(spec, CPU, flops, networks=1).scope == "blocks"
+    assert choose_compilation(spec, CPU, flops, networks=2).scope is None
+
+
+def test_where_nothing_compiles_auto_leaves_it_and_a_request_is_refused() -> None:
+    assert choice("auto", META).scope is None
+    assert choice(False, META).scope is None
+    for value in (True, "blocks", "network"):
+        with pytest.raises(InputError, match="does not generate code for meta") as caught:
+            choice(value, META)
+        assert "training.compile" in (caught.value.hint or "")
+
+
+def test_a_published_spec_says_nothing_of_the_default() -> None:
+    """A version without the field reads the config of a model that this version publishes."""
+    assert "compile" not in load_spec(TINY).spec.model_dump()["training"]
+    chosen = load_spec(TINY, settings=["training.compile=network"]).spec
+    assert chosen.model_dump()["training"]["compile"] == "network"
+
+
+def test_flops_of_a_training_are_those_of_its_steps() -> None:
+    data, _ = read_spec(TINY)
+    data["training"]["phases"] = [
+        {"name": "one", "train": ["coarse"], "steps": 10},
+        {"name": "two", "train": ["coarse", "up"], "epochs": 2},
+    ]
+    plan = make_plan(load_spec(data), "cpu")
+    coarse, up = (row.flops_forward for row in plan.stages[:2])
+    assert coarse is not None
+    assert up is not None
+    wanted = 3 * 4 * (10 * coarse + 2 * 7 * (coarse + up))
+    assert plan.training_flops(batch_size=4, steps_per_epoch=7) == pytest.approx(wanted)
+
+
+def test_a_build_writes_its_decision_down(tmp_path: Path) -> None:
+    settings = ["training.phases=[{'name':'coarse','train':['coarse'],'steps':1}]"]
+    settings = [s.replace("'", '"') for s in settings] + ["evaluation.metrics=[]"]
+    build_cascade(TINY, tmp_path / "run", device="cpu", settings=settings)
+    (event,) = [
+        row
+        for row in read_events(tmp_path / "run" / "events.jsonl")
+        if row["event"] == "compilation"
+    ]
+    assert event["scope"] is None
+    assert "expected to save" in event["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scope", ["blocks", "network"])
+def test_a_compiled_build_is_an_uncompiled_one_up_to_rounding(tmp_path: Path, scope: str) -> None:
+    phases = '[{"name":"up","train":["coarse","up"],"steps":3}]'
+    common = [f"training.phases={phases}", "evaluation.metrics=[]", "training.precision=fp32"]
+    models = []
+    for name in ("false", f'"{scope}"'):
+        run = tmp_path / name.strip('"')
+        build_cascade(TINY, run, device="cpu", settings=[*common, f"training.compile={name}"])
+        models.append(Cascade.from_pretrained(run / "model"))
+    eager, compiled = (model.state_dict() for model in models)
+    assert list(eager) == list(compiled)
+    assert all(torch.allclose(eager[k], compiled[k], rtol=0, atol=2e-3) for k in eager)
+    assert torch.allclose(models[0].sample(2), models[1].sample(2), rtol=0, atol=2e-2)
