@@ -313,11 +313,13 @@ class _Build:
         )
         in_loop = spec.evaluation.in_loop
         events = EventLog(self.run.events if self.main else None)
+        graphs = False
         if not trained:
             choice = self._compilation(loader)
             events.write("compilation", scope=choice.scope, reason=choice.reason)
-            if choice.scope is not None:
-                self.progress.say(f"compiles {choice.scope}: {choice.reason}")
+            graphs = choice.scope == "graphs"
+            if choice.scope == "blocks" or choice.scope == "network":
+                self.progress.say(f"compiles each {choice.scope}: {choice.reason}")
                 cascade.compile(choice.scope)
         try:
             trainer = Trainer(
@@ -333,6 +335,7 @@ class _Build:
                 figures_every=in_loop.every_epochs if in_loop else None,
                 stop=self.stop,
                 callbacks=callbacks,
+                graphs=graphs,
             )
             trainer.run()
         finally:

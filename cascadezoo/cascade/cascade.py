@@ -28,7 +28,7 @@ from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
 from cascadezoo.spec.requires import changed_since
 from cascadezoo.stages.base import Stage
 
-__all__ = ["Cascade"]
+__all__ = ["Cascade", "channels_last"]
 
 
 class Cascade(nn.Module):
@@ -110,7 +110,8 @@ class Cascade(nn.Module):
             load_state(stage, folder / weights_path(name), device, hint=hint)
             check_whole(stage, name, resolved.spec.name)
         # What a stage made for itself on the CPU goes where the weights are.
-        return (cascade if torch.device(device).type == "cpu" else cascade.to(device)).eval()
+        placed = cascade if torch.device(device).type == "cpu" else cascade.to(device)
+        return channels_last(placed).eval()
 
     def compile(  # type: ignore[override]
         self, scope: CompileScope = "blocks", *, stages: Sequence[str] | None = None, **options: Any
@@ -422,3 +423,10 @@ class Cascade(nn.Module):
         finally:
             self.train(training)
         return made if return_stages else made[names[-1]]
+
+
+def channels_last(cascade: Cascade) -> Cascade:
+    """The cascade, its convolutions on CUDA in the layout ``torch.channels_last``; in place."""
+    if cascade.device.type == "cuda":
+        cascade.to(memory_format=torch.channels_last)
+    return cascade

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cascadezoo.nn.attention import SelfAttention
@@ -122,7 +121,7 @@ class _Encoder(nn.Module):
         h = channels_last(self.stem(channels_last(x)))
         for level in self.levels:
             h = level(h)
-        out: Tensor = self.head(F.silu(self.norm(self.middle(h))))
+        out: Tensor = self.head(self.norm.activated(self.middle(h)))
         return out
 
 
@@ -171,7 +170,7 @@ class _Decoder(nn.Module):
         h = self.middle(channels_last(self.stem(channels_last(z))))
         for level in self.levels:
             h = level(h)
-        out: Tensor = self.head(F.silu(self.norm(h)))
+        out: Tensor = self.head(self.norm.activated(h))
         return out
 
 

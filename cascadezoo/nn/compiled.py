@@ -25,8 +25,6 @@ COMPILED_BLOCKS: tuple[type[nn.Module], ...] = (
 )
 """The modules that the scope ``blocks`` compiles. Equal ones of a network share their code."""
 
-_ERRORS = (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError)
-
 
 def compile_network(
     network: nn.Module, name: str, scope: CompileScope = "blocks", **options: Any
@@ -72,10 +70,11 @@ def compiler_problem(device: torch.device) -> str | None:
         return None if has_triton() else "Triton is not installed or does not support this GPU"
     if device.type == "cpu":
         from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
 
         try:
             get_cpp_compiler()
-        except (torch._inductor.exc.InvalidCxxCompiler, OSError) as error:
+        except (InvalidCxxCompiler, OSError) as error:
             return f"no C++ compiler was found ({type(error).__name__})"
         return None
     return f"torch.compile does not generate code for {device.type}"
@@ -116,11 +115,21 @@ def _renamed(function: Callable[..., Any], label: str) -> Callable[..., Any]:
     return copy
 
 
+def _compiler_errors() -> tuple[type[Exception], ...]:
+    # Not at the top: importing the compiler takes seconds.
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
+    return TorchDynamoException, InductorError
+
+
 def _guarded(module: nn.Module, function: Callable[..., Any], name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(module, *args, **kwargs)
-        except _ERRORS as error:
+        except Exception as error:
+            if not isinstance(error, _compiler_errors()):
+                raise
             module._compiled_call_impl = None
             reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
             warnings.warn(

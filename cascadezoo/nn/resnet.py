@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,6 +14,16 @@ from cascadezoo.nn.sizes import divisor_near
 __all__ = ["BottleneckBlock", "Norm", "ResidualBlock", "zero"]
 
 L = TypeVar("L", nn.Conv2d, nn.Linear)
+
+LARGEST_GROUP = 32_768
+"""Elements of one group of one image that the fused kernel holds in registers, at most."""
+
+
+@cache
+def _has_triton() -> bool:
+    from torch.utils._triton import has_triton
+
+    return has_triton()
 
 
 class Norm(nn.GroupNorm):
@@ -31,6 +43,32 @@ class Norm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """From [N, C, H, W] to the same in float32."""
         return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps)
+
+    def activated(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """``silu(norm(x) * (1 + scale) + shift)``, by one kernel on GPUs that have Triton.
+
+        Args:
+            x: [N, C, H, W].
+            modulation: scale, then shift, [N, 2 C]; None for neither.
+
+        Returns:
+            [N, C, H, W]; float32, or of the autocast's type from the one kernel.
+        """
+        if self._fuses(x):
+            from cascadezoo.nn.fused_norm import fused_norm_silu
+
+            return fused_norm_silu(x, self.weight, self.bias, modulation, self.num_groups, self.eps)
+        normal = self(x)
+        if modulation is not None:
+            scale, shift = modulation[:, :, None, None].chunk(2, dim=1)
+            normal = normal * (1 + scale) + shift
+        return F.silu(normal)
+
+    def _fuses(self, x: Tensor) -> bool:
+        if not x.is_cuda or torch.compiler.is_compiling():
+            return False
+        group = x.shape[2:].numel() * (self.num_channels // self.num_groups)
+        return group <= LARGEST_GROUP and _has_triton()
 
 
 class ResidualBlock(nn.Module):
@@ -69,15 +107,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """From [N, inputs, H, W] and an activated embedding [N, time] to [N, outputs, H, W]."""
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(self.norm1.activated(x))
         if self.time is None or time is None:
-            h = self.norm2(h)
+            h = self.norm2.activated(h)
         elif self.scale_shift:
-            scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h = self.norm2.activated(h, self.time(time))
         else:
-            h = self.norm2(h + self.time(time)[:, :, None, None])
-        out: Tensor = self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+            h = self.norm2.activated(h + self.time(time)[:, :, None, None])
+        out: Tensor = self.skip(x) + self.conv2(self.dropout(h))
         return out
 
 
@@ -102,8 +139,8 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From [N, channels, H, W] to the same."""
-        h = self.narrow(F.silu(self.norm1(x)))
-        h = self.conv(F.silu(self.norm2(h)))
+        h = self.narrow(self.norm1.activated(x))
+        h = self.conv(self.norm2.activated(h))
         out: Tensor = x + self.widen(F.silu(h))
         return out
 

@@ -261,7 +261,7 @@ class UNet(nn.Module):
         h = self.middle2(h, embedding)
         for up in self.up:
             h = up(h, skips, embedding, tokens)
-        out: Tensor = self.head(F.silu(self.norm(h)))
+        out: Tensor = self.head(self.norm.activated(h))
         return out[..., top : top + height, left : left + width]
 
 

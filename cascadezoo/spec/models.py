@@ -208,10 +208,11 @@ class TrainingSpec(Model):
     """Images in a step, over all processes together."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` takes bf16 where the hardware computes in it, else fp32."""
-    compile: Literal["auto", "blocks", "network"] | bool = "auto"
-    """Whether the networks are compiled by `torch.compile`: `blocks` (or true) compiles each kind
-    of block, `network` each network as one, which takes longer and runs faster. `auto` compiles
-    when the training is long enough to gain more time than the compilation takes."""
+    compile: Literal["auto", "blocks", "network", "graphs"] | bool = "auto"
+    """What makes training steps faster. `blocks` (or true) compiles each kind of block by
+    `torch.compile`, `network` each network as one, which takes longer and runs faster; `graphs`
+    replays networks from CUDA graphs. `auto` takes `graphs` on CUDA; on a CPU it compiles when the
+    training is long enough to gain more time than the compilation takes."""
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     ema: EmaSpec | None = EmaSpec()

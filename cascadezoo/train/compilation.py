@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 
 from cascadezoo.errors import InputError
-from cascadezoo.nn.compiled import CompileScope, compiler_problem
+from cascadezoo.nn.compiled import compiler_problem
 from cascadezoo.spec import TrainingSpec
 
-__all__ = ["CompileChoice", "choose_compilation"]
+__all__ = ["Acceleration", "CompileChoice", "choose_compilation"]
+
+Acceleration: TypeAlias = Literal["blocks", "network", "graphs"]
+"""What makes training steps faster: ``torch.compile`` of blocks or networks, or CUDA graphs."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Expectation:
-    """What compilation is expected to cost and gain on a type of device.
-
-    Args:
-        scope: what ``auto`` compiles.
-        rate: FLOPs a second of an uncompiled training step.
-        gain: the share of the training time that compiled code saves.
-        seconds: the compilation of one network, forward and backward.
-    """
-
-    scope: CompileScope
-    rate: float
-    gain: float
-    seconds: float
-
-
-# Measured with the U-Net of flow.v1: 0.84 M parameters on two cores of a Xeon with avx512_bf16, and
-# 3 M parameters on an H100; see docs/benchmarks.md.
-_EXPECTATIONS = {
-    "cpu": _Expectation("blocks", 6e10, 0.12, 60.0),
-    "cuda": _Expectation("network", 3e13, 0.4, 60.0),
-}
+# Measured with the U-Net of flow.v1, 0.84 M parameters, on a Xeon with avx512_bf16: FLOPs a second
+# of an eager step on one thread, the share of the time that compiled blocks save, and the seconds
+# that the compilation of a network takes; see docs/benchmarks.md.
+_RATE, _GAIN, _SECONDS = 6e10, 0.12, 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +32,7 @@ class CompileChoice:
         reason: for the log, e.g. ``"expected to save 300 s and to cost 60 s"``.
     """
 
-    scope: CompileScope | None
+    scope: Acceleration | None
     reason: str
 
 
@@ -65,23 +50,30 @@ def choose_compilation(
     Raises:
         InputError: compilation was asked for and is not possible here.
     """
-    if training.compile is False:
+    asked = training.compile
+    if asked is False:
         return CompileChoice(None, "training.compile is false")
-    problem = compiler_problem(device)
-    if training.compile != "auto":
-        if problem is not None:
+    if asked == "graphs" or (asked == "auto" and device.type == "cuda"):
+        if device.type != "cuda":
             raise InputError(
-                f"training.compile is {training.compile!r}, but {problem}",
+                f"training.compile is 'graphs', but {device.type} has no CUDA graphs",
                 hint="set training.compile to false or auto",
             )
-        scope: CompileScope = "network" if training.compile == "network" else "blocks"
-        return CompileChoice(scope, f"training.compile is {training.compile!r}")
-    expected = _EXPECTATIONS.get(device.type)
-    if problem is not None or expected is None:
+        return CompileChoice("graphs", "CUDA graphs cost seconds and save every launch")
+    problem = compiler_problem(device)
+    if asked != "auto":
+        if problem is not None:
+            raise InputError(
+                f"training.compile is {asked!r}, but {problem}",
+                hint="set training.compile to false or auto",
+            )
+        scope: Acceleration = "network" if asked == "network" else "blocks"
+        return CompileChoice(scope, f"training.compile is {asked!r}")
+    if problem is not None or device.type != "cpu":
         return CompileChoice(None, problem or f"not tried on {device.type}")
     if flops is None:
         return CompileChoice(None, "the FLOPs of the training are not known")
-    saved = flops / expected.rate * expected.gain
-    cost = expected.seconds * networks
-    told = f"expected to save {saved:,.0f} s and to cost {cost:,.0f} s"
-    return CompileChoice(expected.scope if saved > 2 * cost else None, told)
+    saved = flops / (_RATE * torch.get_num_threads()) * _GAIN
+    cost = _SECONDS * networks
+    reason = f"expected to save {saved:,.0f} s and to cost {cost:,.0f} s"
+    return CompileChoice("blocks" if saved > 2 * cost else None, reason)

@@ -37,10 +37,13 @@ class EventLog:
             self._file = None
 
     def rewind(self, step: int) -> None:
-        """Drop what comes after a step (of the whole training) that is about to be repeated."""
+        """Drop what comes after a step (of the whole training) that is about to be repeated.
+
+        Events without a step, such as the choice of a compilation at a start, stay.
+        """
         if self.path is None:
             return
-        kept = [row for row in read_events(self.path) if row.get("step", 0) <= step]
+        kept = [row for row in read_events(self.path) if row.get("step", -1) <= step]
         self.close()
         temporary = self.path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8") as file:

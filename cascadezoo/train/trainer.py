@@ -12,7 +12,7 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor
 
-from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.cascade import Cascade, channels_last
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.errors import Interrupted, TrainingError
@@ -21,6 +21,7 @@ from cascadezoo.train.callbacks import Callbacks
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
 from cascadezoo.train.ema import make_ema
 from cascadezoo.train.events import EventLog
+from cascadezoo.train.graphs import graphed
 from cascadezoo.train.loss_sums import LossSums, check_finite
 from cascadezoo.train.memory import reset_peak
 from cascadezoo.train.optim import (
@@ -60,6 +61,7 @@ class Trainer:
         figures_every: epochs; None computes none.
         stop: asked after every step; a text stops the training after a checkpoint.
         callbacks: told of phases, steps, epochs and figures; those of the first process alone.
+        graphs: replay the trained networks from CUDA graphs.
     """
 
     def __init__(
@@ -77,8 +79,11 @@ class Trainer:
         figures_every: int | None = None,
         stop: Callable[[], str | None] = lambda: None,
         callbacks: Callbacks | None = None,
+        graphs: bool = False,
     ) -> None:
-        self.cascade = cascade
+        # The layout in which tensor cores convolve; saved weights are contiguous all the same.
+        self.cascade = channels_last(cascade)
+        self.graphs = graphs
         self.spec = cascade.spec
         self.training = cascade.spec.training
         self.loader = loader
@@ -152,7 +157,9 @@ class Trainer:
             self.progress.phase(phase.spec.name, *shown)
             for group in phase.optimizers:
                 group.optimizer = self.accelerator.prepare_optimizer(group.optimizer)
-            self._loop(phase)
+            trained = [(n, s) for n, s in self.cascade.named_stages() if n in phase.spec.train]
+            with graphed(trained if self.graphs else ()):
+                self._loop(phase)
             if phase.ema is not None:
                 phase.ema.swap()
             self._finish(phase)

@@ -237,7 +237,7 @@ class Ours:
 
         from cascadezoo import Cascade
         from cascadezoo.spec import load_spec
-        from cascadezoo.spec.models import TrainingSpec
+        from cascadezoo.train.engine import tune_backends
 
         self.work = work
         training: dict[str, Any] = {
@@ -245,10 +245,6 @@ class Ours:
             "losses": [],
             "phases": [{"name": "all", "train": ["image"], "steps": 2**31 - 1}],
         }
-        ways = []
-        if "compile" in TrainingSpec.model_fields:
-            training["compile"] = work.entry.compile
-            ways.append("training.compile")
         config = {**SHAPES[work.entry.shape], "conditional": False}
         self.spec: dict[str, Any] = {
             "name": "peers",
@@ -261,13 +257,9 @@ class Ours:
         self.cascade = Cascade.from_spec(load_spec(self.spec), device=torch.device(work.device))
         network = self.cascade.stage("image").network
         self.info = describe(work, network)
-        if work.entry.compile and "compile" in vars(Cascade):  # every nn.Module has a plain one
-            self.cascade.compile()
-            ways.append("Cascade.compile")
-        if work.entry.compile and not ways:
-            network.compile()
-            ways.append("network.compile")
-        self.info["compiled_by"] = ways if work.entry.compile else []
+        tune_backends(torch.device(work.device), work.entry.precision)
+        if work.entry.compile:
+            self.cascade.compile("network")
 
     def _width(self, config: dict[str, Any]) -> int:
         """The round width whose number of parameters is nearest to the peers'."""
@@ -305,6 +297,7 @@ class Ours:
             self.cascade,
             loader,
             make_accelerator(device, precision),
+            graphs=device.type == "cuda" and not self.work.entry.compile,
             stop=lambda: None if after_step() else "the benchmark",
         )
         with contextlib.suppress(Interrupted):

@@ -33,8 +33,13 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.spec import ResolvedSpec, load_spec
-from cascadezoo.spec.models import TrainingSpec
-from cascadezoo.train.engine import Precision, describe_device, make_accelerator, pick_device
+from cascadezoo.train.engine import (
+    Precision,
+    describe_device,
+    make_accelerator,
+    pick_device,
+    tune_backends,
+)
 from cascadezoo.train.progress import QuietProgress
 from cascadezoo.train.trainer import Trainer
 
@@ -179,16 +184,6 @@ def images_of(resolved: ResolvedSpec, batches: int) -> ImageData:
     return ImageData(images, np.arange(count) % (resolved.num_classes or 1), "train")
 
 
-def compile_networks(cascade: Cascade) -> None:
-    """Compile a cascade: by its own method, or each stage's network where it has none."""
-    if "compile" in vars(Cascade):
-        cascade.compile()
-        return
-    for _, stage in cascade.named_stages():
-        if isinstance(network := getattr(stage, "network", None), torch.nn.Module):
-            network.compile()
-
-
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """The context that sampling in that precision runs in."""
     if precision == "fp32":
@@ -196,16 +191,14 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, DTYPES[precision])
 
 
-def measure(spec: dict[str, Any], options: argparse.Namespace, compiled: bool) -> dict[str, Any]:
-    """Train and sample; the figures by name."""
+def measure(spec: dict[str, Any], options: argparse.Namespace, scope: str) -> dict[str, Any]:
+    """Train and sample; the figures by name. The scope is ``eager``,
+    ``graphs``, ``blocks`` or ``network``."""
     device = pick_device(options.device)
     total = options.warm_up + options.steps + options.traced + 1
     training = {**spec.get("training", {}), "log_steps": 1_000_000, "checkpoint_seconds": 1e6}
-    by_spec = "compile" in TrainingSpec.model_fields
-    if by_spec:
-        training["compile"] = compiled
     phases = training.get("phases") or [{"train": [stage["name"] for stage in spec["stages"]]}]
-    first = {k: v for k, v in phases[0].items() if k not in ("epochs", "reflow")}
+    first = {k: v for k, v in phases[options.phase].items() if k not in ("epochs", "reflow")}
     training["phases"] = [{"name": "profile", **first, "steps": total}]
     resolved = load_spec({**spec, "training": training})
     precision: Precision = options.precision
@@ -215,15 +208,18 @@ def measure(spec: dict[str, Any], options: argparse.Namespace, compiled: bool) -
         torch.cuda.reset_peak_memory_stats(device)
     torch.compiler.reset()
     cascade = Cascade.from_spec(resolved, device=device)
-    if compiled and not by_spec:
-        compile_networks(cascade)
+    tune_backends(device, options.precision)
+    if scope in ("blocks", "network"):
+        cascade.compile(scope)
     data = images_of(resolved, batches=8)
     loader = DeviceLoader(
         data, batch_size=resolved.spec.training.batch_size, seed=0, flip=True, device=device
     )
     measured = Measured(device, options.warm_up, options.steps, options.traced)
     accelerator = make_accelerator(device, precision)
-    Trainer(cascade, loader, accelerator, data=data, progress=measured).run()
+    Trainer(
+        cascade, loader, accelerator, data=data, progress=measured, graphs=scope == "graphs"
+    ).run()
     trace = read_trace(measured.events, options.traced)
     rate = loader.batch_size / measured.ms * 1000
     plan = make_plan(resolved, device)
@@ -231,7 +227,7 @@ def measure(spec: dict[str, Any], options: argparse.Namespace, compiled: bool) -
     flops = sum(row.flops_forward or 0 for row in trained) * 3
     peak = options.peak or PEAK[precision]
     found = {
-        "compiled": compiled,
+        "compiled": scope,
         "parameters": plan.parameters,
         "batch_size": loader.batch_size,
         "first_steps_seconds": round(measured.warm_up_seconds, 2),
@@ -256,8 +252,6 @@ def measure(spec: dict[str, Any], options: argparse.Namespace, compiled: bool) -
         found["kernels"] = [
             {"name": n, "ms": round(ms, 4), "calls": c} for n, ms, c in trace.kernels
         ]
-    if compiled and by_spec:
-        compile_networks(cascade)
     found.update(sampling(cascade, device, options))
     return found
 
@@ -299,7 +293,9 @@ def parsed() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a small network and few steps")
-    parser.add_argument("--spec", help="a spec file or a shipped spec; its first phase is profiled")
+    parser.add_argument(
+        "--spec", help="a spec file or a shipped spec; one of its phases is profiled"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=PEAK, default="bf16")
     parser.add_argument("--batch-size", type=int)
@@ -309,7 +305,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--traced", type=int, default=10, help="steps that are traced")
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=2, help="times that sampling is timed")
-    parser.add_argument("--no-compile", action="store_true", help="profile eager steps alone")
+    parser.add_argument("--scopes", default="eager,graphs", help="what is compiled")
+    parser.add_argument("--phase", type=int, default=0, help="of the spec, from 0")
+    parser.add_argument("--name", default="profile", help="of the file in $OUT")
     options = parser.parse_args()
     if options.small:
         options.warm_up, options.steps, options.traced = 2, 4, 2
@@ -318,7 +316,7 @@ def parsed() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Profile eager and compiled."""
+    """Profile each scope of compilation."""
     options = parsed()
     if options.spec:
         spec = load_spec(options.spec).spec.to_dict()
@@ -332,13 +330,13 @@ def main() -> None:
     )
     print(f"{spec['name']} in {options.precision} on {machine}", flush=True)
     runs: list[dict[str, Any]] = []
-    for compiled in (False,) if options.no_compile else (False, True):
-        # What is measured is kept and shown at once, should the other way take too long.
-        runs.append(measure(spec, options, compiled))
+    for scope in options.scopes.split(","):
+        # What is measured is kept and shown at once, should the next way take too long.
+        runs.append(measure(spec, options, scope))
         show(runs[-1:])
         if out := os.environ.get("OUT"):
             data = {"machine": machine, "precision": options.precision, "spec": spec, "runs": runs}
-            path = Path(out) / f"profile-{spec['name']}.json"
+            path = Path(out) / f"{options.name}.json"
             path.write_text(json.dumps(data, indent=2), encoding="utf-8")
     if len(runs) > 1:
         show([{**run, "kernels": []} for run in runs])

@@ -45,11 +45,11 @@ def test_a_trace_is_read() -> None:
 
 def test_the_profile_runs_at_small_size(tmp_path: Path) -> None:
     script = Path(__file__).with_name("profile_step.py")
-    command = [sys.executable, str(script), "--small", "--no-compile", "--device", "cpu"]
+    command = [sys.executable, str(script), "--small", "--scopes", "eager", "--device", "cpu"]
     environment = {**os.environ, "OUT": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (run,) = json.loads((tmp_path / "profile-profile.json").read_text())["runs"]
+    (run,) = json.loads((tmp_path / "profile.json").read_text())["runs"]
     assert run["batch_size"] == 8
     assert run["ms_per_step"] > 0
     assert run["images_per_second"] == pytest.approx(8000 / run["ms_per_step"], rel=0.01)

@@ -37,6 +37,10 @@ def inputs(count: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return draw.randn(count, 3, 8, 8), torch.arange(count) * 300.0, torch.arange(count) % 4
 
 
+# The compiler itself reads a tensor's .grad, and hides the warning of it but not from -W error.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+
+
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
     torch.compiler.reset()

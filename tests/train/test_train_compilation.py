@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import cascadezoo
 from cascadezoo.build.build import build_cascade
 from cascadezoo.build.plan import make_plan
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import InputError
-from cascadezoo.spec import TrainingSpec, load_spec, read_spec
+from cascadezoo.spec import TrainingSpec, load_spec, read_spec, resolve
 from cascadezoo.train.compilation import CompileChoice, choose_compilation
 from cascadezoo.train.events import read_events
 
@@ -45,7 +47,7 @@ def test_auto_compiles_long_trainings_alone() -> None:
 
 
 def test_auto_counts_every_network() -> None:
-    flops = 2.5 * 60.0 / 0.12 * 6e10  # saves 2.5 compilations
+    flops = 2.5 * 90.0 / 0.12 * 6e10 * torch.get_num_threads()  # saves 2.5 compilations
     spec = TrainingSpec()
     assert choose_compilation(spec, CPU, flops, networks=1).scope == "blocks"
     assert choose_compilation(spec, CPU, flops, networks=2).scope is None
@@ -60,11 +62,23 @@ def test_where_nothing_compiles_auto_leaves_it_and_a_request_is_refused() -> Non
         assert "training.compile" in (caught.value.hint or "")
 
 
-def test_a_published_spec_says_nothing_of_the_default() -> None:
-    """A version without the field reads the config of a model that this version publishes."""
-    assert "compile" not in load_spec(TINY).spec.model_dump()["training"]
+def test_the_default_leaves_the_digests_of_published_specs_as_they_were() -> None:
+    plain = load_spec(TINY).spec
+    assert plain.training.compile == "auto"
     chosen = load_spec(TINY, settings=["training.compile=network"]).spec
-    assert chosen.model_dump()["training"]["compile"] == "network"
+    assert chosen.training_digest() != plain.training_digest()
+    bundled = Path(cascadezoo.__file__).parent / "zoo" / "models" / "shapes-tiny" / "config.json"
+    published = json.loads(bundled.read_text())
+    assert "compile" not in published["spec"]["training"]
+    assert resolve(published["spec"]).spec.training.compile == "auto"
+
+
+def test_graphs_are_for_cuda() -> None:
+    for value in ("auto", "graphs"):
+        assert choice(value, torch.device("cuda"), flops=None).scope == "graphs"
+    with pytest.raises(InputError, match="cpu has no CUDA graphs") as caught:
+        choice("graphs")
+    assert "auto" in (caught.value.hint or "")
 
 
 def test_flops_of_a_training_are_those_of_its_steps() -> None:
@@ -82,8 +96,8 @@ def test_flops_of_a_training_are_those_of_its_steps() -> None:
 
 
 def test_a_build_writes_its_decision_down(tmp_path: Path) -> None:
-    settings = ["training.phases=[{'name':'coarse','train':['coarse'],'steps':1}]"]
-    settings = [s.replace("'", '"') for s in settings] + ["evaluation.metrics=[]"]
+    phases = '[{"name":"coarse","train":["coarse"],"steps":1}]'
+    settings = [f"training.phases={phases}", "evaluation.metrics=[]"]
     build_cascade(TINY, tmp_path / "run", device="cpu", settings=settings)
     (event,) = [
         row

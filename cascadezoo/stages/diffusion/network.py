@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cascadezoo.nn.embeddings import ConditionEmbedding
@@ -25,9 +24,8 @@ class _Layer(nn.Module):
         self.conv2 = nn.Conv2d(latent, channels, 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
-        h = self.norm2(self.conv1(F.silu(self.norm1(x)))) * (1 + scale) + shift
-        out: Tensor = self.conv2(self.dropout(F.silu(h)))
+        h = self.norm2.activated(self.conv1(self.norm1.activated(x)), self.time(time))
+        out: Tensor = self.conv2(self.dropout(h))
         return out
 
 
@@ -106,5 +104,5 @@ class ShallowWide(nn.Module):
         h = h.contiguous(memory_format=torch.channels_last)
         for group in self.groups:
             h = group(h, embedding)
-        out: Tensor = self.head(F.silu(self.norm(h)))
+        out: Tensor = self.head(self.norm.activated(h))
         return out

@@ -1,1 +1,1 @@
-"""``flow-sr.v1`` and ``.v2``: super-resolution by rectified flow of the image or of the residual."""
+"""``flow-sr.v1`` and ``.v2``: super-resolution by rectified flow, of the image or its residual."""

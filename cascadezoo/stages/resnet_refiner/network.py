@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cascadezoo.nn.resnet import Norm, ResidualBlock, zero
@@ -41,5 +40,5 @@ class ResidualBlocks(nn.Module):
         h = h.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h)
-        out: Tensor = self.head(F.silu(self.norm(h)))
+        out: Tensor = self.head(self.norm.activated(h))
         return out

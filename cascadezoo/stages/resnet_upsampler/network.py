@@ -63,5 +63,5 @@ class ResNetUpsamplerNetwork(nn.Module):
             h = up(F.silu(h))
         for block in self.fine_blocks:
             h = block(h)
-        out: Tensor = self.head(F.silu(self.norm(h)))
+        out: Tensor = self.head(self.norm.activated(h))
         return out
