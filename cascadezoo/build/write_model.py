@@ -11,7 +11,7 @@ import torch
 
 from cascadezoo._version import __version__
 from cascadezoo.build.run_folder import RunFolder
-from cascadezoo.cards.card import render_card
+from cascadezoo.cards.render_card import render_card
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.stage_costs import stage_rows
 from cascadezoo.cascade.weights import save_state

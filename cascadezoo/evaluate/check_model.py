@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cascadezoo.cards.card_file import read_card
-from cascadezoo.cards.claims import claim_faults
-from cascadezoo.cards.merge import card_faults
+from cascadezoo.cards.check_card import card_faults, claim_faults
 from cascadezoo.errors import InputError, ModelError
 from cascadezoo.evaluate.bench import open_bench
 from cascadezoo.evaluate.card_check import CheckReport, CheckRow, check_attribution, check_figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cascadezoo.cards.card import render_card
+from cascadezoo.cards.render_card import render_card
 from cascadezoo.model_folder.figures import figure_name
 from cascadezoo.spec import load_spec
 from cascadezoo.spec.configs import DataInfo

@@ -13,7 +13,7 @@ from hub_server import Commit, LocalHub, Repo
 from PIL import Image
 from pull_cases import make_files, resealed
 
-from cascadezoo.cards.card import block
+from cascadezoo.cards.render_card import block
 
 REPO = "org/lone"
 WEIGHTS = "stages/coarse/model.safetensors"

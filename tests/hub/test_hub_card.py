@@ -16,17 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from cascadezoo.cards.card import BLOCKS, block_digest, render_card
-from cascadezoo.cards.card_file import data_info, new_card
-from cascadezoo.cards.claims import claim_faults
-from cascadezoo.cards.merge import (
+from cascadezoo.cards.card_file import (
     address_card,
     address_of,
-    card_faults,
+    data_info,
     merge_cards,
-    read_front,
+    new_card,
     renew_card,
 )
+from cascadezoo.cards.check_card import card_faults, claim_faults, read_front
+from cascadezoo.cards.render_card import BLOCKS, block_digest, render_card
 from cascadezoo.model_folder.reproduction import asked_name, command_of, metric_texts
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.spec.configs import DataInfo

@@ -28,8 +28,9 @@ from push_cases import (
     write,
 )
 
-from cascadezoo.cards.card import block
-from cascadezoo.cards.merge import merge_cards, read_front
+from cascadezoo.cards.card_file import merge_cards
+from cascadezoo.cards.check_card import read_front
+from cascadezoo.cards.render_card import block
 from cascadezoo.hub.locate import locate
 from cascadezoo.hub.publish.commit import publish_hub
 from cascadezoo.model_folder.integrity import check_files

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from push_cases import WEIGHTS, new, old
 
-from cascadezoo.cards.merge import card_faults
+from cascadezoo.cards.check_card import card_faults
 from cascadezoo.errors import ModelError
 from cascadezoo.hub.publish.secrets import check_safetensors, secret_in, secret_names
 

@@ -9,7 +9,7 @@ import pytest
 from tune_cases import CDM, untrained
 
 from cascadezoo import Cascade
-from cascadezoo.cards.card import render_card
+from cascadezoo.cards.render_card import render_card
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.integrity import seal
 from cascadezoo.util.files import write_atomically

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from cascadezoo.cards.card import render_plain_card
-from cascadezoo.cards.merge import address_card, card_faults
+from cascadezoo.cards.card_file import address_card
+from cascadezoo.cards.check_card import card_faults
+from cascadezoo.cards.render_card import render_plain_card
 from cascadezoo.errors import InputError, ModelError
 from cascadezoo.hub.folder_copy import whole_files
 from cascadezoo.hub.publish.secrets import check_safetensors, secret_in, secret_names

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from cascadezoo.cards.merge import merge_cards
+from cascadezoo.cards.card_file import merge_cards
 from cascadezoo.errors import HubRefused, HubUnavailable, ModelError
 from cascadezoo.hub.client import translated
 from cascadezoo.hub.publish.contents import Piece, Prepared

@@ -1,4 +1,4 @@
-"""What a card claims, read back from its text and held against metrics.json."""
+"""The faults of a card: metadata that are not valid, and claims that metrics.json does not hold."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cascadezoo.cards.merge import read_front
+import yaml
+
 from cascadezoo.util.markdown import code, line, number, plain, times
 from cascadezoo.util.text import clean_remote
 
-__all__ = ["claim_faults"]
+__all__ = ["FRONT", "card_faults", "claim_faults", "read_front"]
+
+LARGEST_FRONT = 64 << 10
+"""Characters of front matter; a card's is far shorter."""
+DEEPEST_FRONT = 20
+
+_OPENING = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?\n)??---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+"""The front matter of a card, with its lines of dashes."""
 
 _CELLS = re.compile(r"(?<!\\)\|")
 _VALUE = re.compile(
@@ -21,6 +36,103 @@ _VALUE = re.compile(
 MOST = 20
 
 Row = Mapping[str, Any]
+
+
+# --- metadata
+
+
+def read_front(card: str) -> dict[str, Any] | str:
+    """The front matter of a card, or what is wrong with it."""
+    match = FRONT.match(card)
+    if match is None:
+        return "it has no front matter between two lines of ---"
+    text = match[1] or ""
+    if len(text) > LARGEST_FRONT:
+        return f"its front matter has more than {LARGEST_FRONT} characters"
+    try:
+        if (fault := _bomb(text)) is not None:
+            return fault
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 2}" if mark is not None else ""
+        return f"its front matter is not YAML{place}"
+    except ValueError:
+        return "its front matter holds a value that is none, such as a date that does not exist"
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        return "its front matter is not a list of keys with values"
+    return data
+
+
+def _bomb(text: str) -> str | None:
+    """What would make a short text costly to read."""
+    depth = 0
+    for token in yaml.scan(text):
+        if isinstance(token, yaml.AliasToken):
+            return "its front matter has aliases (*name), which cards do not need"
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        if depth > DEEPEST_FRONT:
+            return "its front matter is nested too deeply"
+    return None
+
+
+def card_faults(card: str) -> list[str]:
+    """What is wrong with a card's metadata, as far as it can be told without the Hub."""
+    data = read_front(card)
+    if isinstance(data, str):
+        return [data]
+    faults = []
+    if data.get("library_name") != "cascadezoo":
+        faults.append("library_name is not cascadezoo, by which the Hub knows how it is loaded")
+    for key in ("license", "license_name", "license_link", "pipeline_tag", "model_name"):
+        if key in data and not _is_text(data[key]):
+            faults.append(f"{key} is not a text")
+    for key in ("tags", "datasets", "metrics"):
+        value = data.get(key, [])
+        if not isinstance(value, list) or not all(_is_text(item) for item in value):
+            faults.append(f"{key} is not a list of texts")
+    index = data.get("model-index", [])
+    if not isinstance(index, list):
+        return [*faults, "model-index is not a list"]
+    for place, model in enumerate(index):
+        faults += _metadata_index_faults(model, f"model-index.{place}")
+    return faults
+
+
+def _metadata_index_faults(model: Any, where: str) -> list[str]:
+    if not isinstance(model, dict) or not _is_text(model.get("name")):
+        return [f"{where}.name is missing"]
+    results = model.get("results")
+    if not isinstance(results, list):
+        return [f"{where}.results is not a list"]
+    faults = []
+    for row, result in enumerate(results):
+        here = f"{where}.results.{row}"
+        if not isinstance(result, dict):
+            faults.append(f"{here} is not a list of keys with values")
+            continue
+        for part, key in (("task", "type"), ("dataset", "type"), ("dataset", "name")):
+            inner = result.get(part)
+            if not isinstance(inner, dict) or not _is_text(inner.get(key)):
+                faults.append(f"{here}.{part}.{key} is missing")
+        metrics = result.get("metrics")
+        if not isinstance(metrics, list) or not metrics:
+            faults.append(f"{here}.metrics is empty")
+            continue
+        for place, metric in enumerate(metrics):
+            value = metric.get("value") if isinstance(metric, dict) else None
+            if value is None or not _is_text(metric.get("type")):
+                faults.append(f"{here}.metrics.{place} lacks a type or a value")
+            elif isinstance(value, float) and not math.isfinite(value):
+                faults.append(f"{here}.metrics.{place}.value is {value}, which is no figure")
+    return faults
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+# --- claims
 
 
 def claim_faults(card: str, metrics: Mapping[str, Any]) -> list[str]:

@@ -1,24 +1,147 @@
-"""The parts of a metric card: what it is, how to use it, figures, training, limits."""
+"""The metric card: README.md of a model folder, made from its spec and its metrics.json.
+
+A card shows no figure that metrics.json does not hold, and every text in it may be a stranger's:
+:mod:`cascadezoo.util.markdown` makes Markdown of it that cannot be more than that text.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cascadezoo.model_folder.reproduction import command_of, metric_texts, why_not_again
 from cascadezoo.spec import CascadeSpec, PhaseSpec
 from cascadezoo.spec.configs import DataInfo
-from cascadezoo.util.markdown import code, fenced, number, plain, power, table
+from cascadezoo.util.markdown import code, fenced, line, number, plain, power, table
 
-__all__ = ["attribution", "figures", "limits", "training", "use", "value_cell", "what"]
+__all__ = ["BLOCKS", "block", "block_digest", "render_card", "render_plain_card"]
+
+TASK = "unconditional-image-generation"
+
+BLOCKS = ("what", "use", "figures", "attribution", "training", "limits")
+"""The generated parts of a card, in their order."""
 
 MOST_COURSE_ROWS = 12
 
 Row = Mapping[str, Any]
 
+_ARGS = (
+    *("extractor", "extractor_version", "precision", "n", "n_real", "resolution", "seed"),
+    *("subsets", "subset_size", "split", "settings"),
+)
+"""What tells two results of one metric on one dataset apart: the Hub keeps one of those whose
+arguments are the same."""
 
-def what(spec: CascadeSpec, metrics: Row) -> str:
+
+def render_card(spec: CascadeSpec, metrics: Mapping[str, Any], info: DataInfo) -> str:
+    """The card's text: front matter that the Hub reads, then what people read.
+
+    Args:
+        spec: the resolved spec.
+        metrics: the content of metrics.json; the card shows no figure that is not in it.
+        info: what the dataset tells of itself, where metrics.json does not hold it.
+    """
+    told = metrics.get("data") or {}
+    known = {k: told[k] for k in ("title", "license", "hub_id") if told.get(k) is not None}
+    info = replace(info, **known)
+    body = "\n\n".join(_body(spec, metrics, info))
+    return f"---\n{_front_matter(spec, metrics, info)}\n---\n\n{body}\n"
+
+
+def render_plain_card(spec: CascadeSpec) -> str:
+    """A card for a model that was saved without figures.
+
+    Args:
+        spec: the resolved spec.
+    """
+    front = _front_matter(spec, {"figures": []}, DataInfo())
+    body = "\n\n".join([*_head(spec), block("use", _use(spec))])
+    return f"---\n{front}\n---\n\n{body}\n"
+
+
+def block(name: str, text: str) -> str:
+    """A part of the body that a new version of the model replaces, as long as nobody edits it.
+
+    The first comment holds the beginning of the text's sha256, by which a part that a person
+    changed is told from one that is as it was written; see :mod:`cascadezoo.cards.card_file`.
+    What stands outside the blocks is anyone's.
+
+    Args:
+        name: of the part: lower-case letters and ``-``.
+        text: Markdown.
+    """
+    begin = f"<!-- cascadezoo:begin {name} {block_digest(text)} -->"
+    return f"{begin}\n{text}\n<!-- cascadezoo:end {name} -->"
+
+
+def block_digest(text: str) -> str:
+    """What the comment before a block says of its text: 16 hex digits."""
+    return hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()[:16]
+
+
+def _front_matter(spec: CascadeSpec, metrics: Mapping[str, Any], info: DataInfo) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=line(info.hub_id or spec.data.source),
+            dataset_name=line(info.title or spec.data.source),
+            dataset_split=line(figure["split"]) if figure.get("split") else None,
+            metric_type=line(figure["metric"]),
+            metric_name=line(figure["name"]),
+            metric_value=figure["value"],
+            metric_args={key: _told(figure[key]) for key in _ARGS if figure.get(key) is not None},
+        )
+        for figure in metrics["figures"]
+        # A speed is of a machine, not of a dataset.
+        if figure.get("seed") is not None or figure.get("split")
+    ]
+    card = ModelCardData(
+        license=line(spec.license),
+        library_name="cascadezoo",
+        pipeline_tag=TASK,
+        tags=sorted({"cascadezoo", "image-generation", *map(line, spec.tags)}),
+        datasets=[line(info.hub_id)] if info.hub_id else None,
+        model_name=line(spec.name),
+        eval_results=results or None,
+        ignore_metadata_errors=False,
+    )
+    text: str = card.to_yaml()
+    return text.strip()
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {line(key): _told(one) for key, one in value.items()}
+    return line(value) if isinstance(value, str) else value
+
+
+def _head(spec: CascadeSpec) -> Iterable[str]:
+    yield f"# {plain(spec.name)}"
+    if spec.description.strip():
+        yield plain(spec.description)
+
+
+def _body(spec: CascadeSpec, metrics: Mapping[str, Any], info: DataInfo) -> Iterable[str]:
+    yield from _head(spec)
+    yield "![Samples of the cascade, and some of them stage by stage](samples.png)"
+    yield block("what", _what(spec, metrics))
+    yield block("use", _use(spec))
+    yield block("figures", _figures(spec, metrics))
+    if metrics.get("attribution"):
+        yield block("attribution", _attribution(spec, metrics["attribution"]))
+    yield block("training", _training(spec, metrics))
+    yield block("limits", _limits(spec, info))
+
+
+# --- the parts of the body
+
+
+def _what(spec: CascadeSpec, metrics: Row) -> str:
     """The stages: kinds, sizes, parameters, FLOPs."""
     rows = metrics["stages"]
     cells = [
@@ -43,33 +166,33 @@ def what(spec: CascadeSpec, metrics: Row) -> str:
     return f"## What it is\n\n{text}\n\n{table(head, cells, right=(3, 4))}"
 
 
-def use(spec: CascadeSpec) -> str:
+def _use(spec: CascadeSpec) -> str:
     """Three lines of Python, one of shell."""
     needs = " ".join(shlex.quote(text) for text in spec.requires) or "cascadezoo"
     python = (
         "from cascadezoo import Cascade",
-        f'cascade = Cascade.from_pretrained("{address(spec)}")',
+        f'cascade = Cascade.from_pretrained("{_address(spec)}")',
         "images = cascade.sample(16, seed=0)  # [16, C, H, W] in [-1, 1]",
     )
-    shell = (f"cascadezoo sample {address(spec)} -n 16 -o grid.png",)
+    shell = (f"cascadezoo sample {_address(spec)} -n 16 -o grid.png",)
     return (
         f"## How to use it\n\nIt needs {code(f'pip install {needs}')}.\n\n"
         f"{fenced('python', python)}\n\n{fenced('bash', shell)}"
     )
 
 
-def address(spec: CascadeSpec) -> str:
+def _address(spec: CascadeSpec) -> str:
     """How the commands of a card name the model until it is published."""
     return f"path/to/{spec.name}"
 
 
-def figures(spec: CascadeSpec, metrics: Row) -> str:
+def _figures(spec: CascadeSpec, metrics: Row) -> str:
     """Every figure of metrics.json, how it was got and how to get it again."""
     rows = metrics["figures"]
     parts = ["## Figures"]
     if rows:
         head = ("figure", "what", "value", "how it was got")
-        cells = [(code(f["name"]), _title(f), value_cell(f), _how(f)) for f in rows]
+        cells = [(code(f["name"]), _title(f), _value_cell(f), _how(f)) for f in rows]
         parts.append(table(head, cells, right=(2,)))
     else:
         parts.append("None were asked for.")
@@ -84,7 +207,7 @@ def figures(spec: CascadeSpec, metrics: Row) -> str:
             f"Each of them again, and all that are on this card at once "
             f"({code('--set data.config.path=...')} says where the data are, if they moved):"
         )
-        check = f"cascadezoo evaluate {address(spec)} --check"
+        check = f"cascadezoo evaluate {_address(spec)} --check"
         parts.append(fenced("bash", [*again, "# all of them", check]))
     left: dict[str, list[str]] = {}
     for figure in rows:
@@ -102,7 +225,7 @@ def _again(spec: CascadeSpec, rows: Iterable[Row]) -> Iterator[str]:
     """Each command once, after the names of the figures that it gives."""
     names: dict[str, list[str]] = {}
     for figure in rows:
-        command = command_of(figure, spec, address(spec))
+        command = command_of(figure, spec, _address(spec))
         if command is not None:
             names.setdefault(command, []).append(str(figure["name"]))
     for command, given in names.items():
@@ -116,7 +239,7 @@ def _title(figure: Row) -> str:
     return f"{plain(texts.title)}{better}"
 
 
-def value_cell(figure: Row) -> str:
+def _value_cell(figure: Row) -> str:
     """The value, its spread and its unit, as people read them: ``14.89 +- 1.96 x 10^-3``."""
     scale = metric_texts(figure["metric"]).scale
     value = figure["value"] * scale
@@ -153,7 +276,7 @@ def _how(figure: Row) -> str:
     return ", ".join(parts)
 
 
-def attribution(spec: CascadeSpec, rows: Iterable[Row]) -> str:
+def _attribution(spec: CascadeSpec, rows: Iterable[Row]) -> str:
     """What each stage makes of real and of generated upstream images."""
     rows = list(rows)
     cells = []
@@ -165,15 +288,15 @@ def attribution(spec: CascadeSpec, rows: Iterable[Row]) -> str:
             (
                 plain(row["stage"]),
                 plain(row["role"]),
-                "" if real is None else value_cell(real),
-                value_cell(made),
+                "" if real is None else _value_cell(real),
+                _value_cell(made),
                 "" if mismatch is None else f"{number(mismatch * scale)}{power(scale)}",
             )
         )
     head = ("stage", "role", "fed real images", "fed generated images", "mismatch")
     first = rows[0]["generated"]
     command = [
-        *("cascadezoo", "evaluate", address(spec), "--stages"),
+        *("cascadezoo", "evaluate", _address(spec), "--stages"),
         *("--extractor", str(first.get("extractor")), "-n", str(first["n"])),
         *("--seed", str(first.get("seed", 0))),
     ]
@@ -192,7 +315,7 @@ def attribution(spec: CascadeSpec, rows: Iterable[Row]) -> str:
     )
 
 
-def training(spec: CascadeSpec, metrics: Row) -> str:
+def _training(spec: CascadeSpec, metrics: Row) -> str:
     """Phases, time, hardware, memory, and the figures in the course of it."""
     row = metrics.get("training", {})
     seconds = row.get("seconds_per_epoch", {})
@@ -249,7 +372,7 @@ def _course(rows: list[Row]) -> str:
     shown = [row for place, row in enumerate(reversed(rows)) if place % step == 0][::-1]
     figures = [row["figure"] for row in shown]
     cells = [
-        (plain(row["phase"]), f"{row['epoch']:g}", code(figure["name"]), value_cell(figure))
+        (plain(row["phase"]), f"{row['epoch']:g}", code(figure["name"]), _value_cell(figure))
         for row, figure in zip(shown, figures, strict=True)
     ]
     head = ("phase", "epoch", "figure", "value")
@@ -258,7 +381,7 @@ def _course(rows: list[Row]) -> str:
     return f"{text}\n\n{table(head, cells, right=(1, 3))}"
 
 
-def limits(spec: CascadeSpec, info: DataInfo) -> str:
+def _limits(spec: CascadeSpec, info: DataInfo) -> str:
     """Licence of the data, what the model is for, and what it is not for."""
     source = plain(info.title) if info.title else f"the dataset {code(spec.data.source)}"
     licence = (
