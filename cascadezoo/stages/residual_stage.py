@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from cascadezoo.nn.upsample import enlarge
 from cascadezoo.stages.base import SampleRequest, Stage, StageInputs, StageOutput, TrainContext
 from cascadezoo.stages.request_options import bounded
 
-__all__ = ["MappingStage", "ResidualStage"]
+__all__ = ["MappingStage", "ResidualRefiner", "ResidualStage", "ResidualUpsampler"]
 
 
 class MappingStage(Stage):
@@ -42,21 +44,49 @@ class MappingStage(Stage):
 
 
 class ResidualStage(MappingStage):
-    """Base of stages that add a predicted residual to an interpolation of their upstream image.
+    """Base of stages that add a network's residual to a fixed part.
 
     An upsampler that predicts pixels has to learn the interpolation first; one that predicts what
-    the interpolation lacks starts from it. A subclass's last layer starts at zero, so an untrained
-    stage is the interpolation exactly.
+    the interpolation lacks starts from it. The network's last layer starts at zero, so an untrained
+    stage is its fixed part exactly.
     """
+
+    config: Any  # has residual_scale
+    network: nn.Module
 
     @abstractmethod
     def base(self, upstream: Tensor) -> Tensor:
         """The fixed part: the upstream image at ``out_size``."""
 
-    @abstractmethod
     def residual(self, upstream: Tensor) -> Tensor:
         """The learned part, scaled, [N, C, out_size, out_size]."""
+        scale: float = self.config.residual_scale
+        residual: Tensor = self.network(upstream)
+        return scale * residual
 
     def predict(self, upstream: Tensor) -> Tensor:
         """Base and residual."""
         return self.base(upstream.float()) + self.residual(upstream).float()
+
+
+class ResidualUpsampler(ResidualStage):
+    """Base of upsamplers over an interpolation. A subclass sets ``network``.
+
+    Its config has the fields ``residual_scale`` and ``interpolation``. The network maps
+    [N, C, in_size, in_size] to [N, C, out_size, out_size].
+    """
+
+    def base(self, upstream: Tensor) -> Tensor:
+        """The upstream image, interpolated to ``out_size``."""
+        return enlarge(upstream, self.out_size, self.config.interpolation)
+
+
+class ResidualRefiner(ResidualStage):
+    """Base of refiners that correct an image. A subclass sets ``network``.
+
+    Its config has the field ``residual_scale``. The network keeps the shape of the image.
+    """
+
+    def base(self, upstream: Tensor) -> Tensor:
+        """The upstream image as it is."""
+        return upstream

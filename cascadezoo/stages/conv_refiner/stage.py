@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import itertools
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cascadezoo.nn.resnet import zero
 from cascadezoo.stages.base import StageGeometry
 from cascadezoo.stages.conv_refiner.config import ConvRefinerConfig
-from cascadezoo.stages.conv_refiner.network import PlainConvolutions
-from cascadezoo.stages.residual_stage import ResidualStage
+from cascadezoo.stages.residual_stage import ResidualRefiner
 
 __all__ = ["ConvRefiner"]
 
 
-class ConvRefiner(ResidualStage):
+class PlainConvolutions(nn.Module):
+    """Convolutions with SiLU between them, and neither norms nor skip connections.
+
+    It works in channels_last. The last convolution starts at zero.
+
+    Args:
+        image: channels of the image.
+        hidden: width between the convolutions.
+        layers: how many there are, at least two.
+        kernel: their height and width, odd.
+    """
+
+    def __init__(self, image: int, *, hidden: int = 64, layers: int = 4, kernel: int = 3) -> None:
+        super().__init__()
+        widths = [image, *[hidden] * (layers - 1), image]
+        made = [
+            nn.Conv2d(before, after, kernel, padding=kernel // 2)
+            for before, after in itertools.pairwise(widths)
+        ]
+        for layer in made:
+            # Without norms, the usual start would let the signal fade (He et al. 2015).
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        self.layers = nn.ModuleList([*made[:-1], zero(made[-1])])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From [N, C, H, W] to the correction, of the same shape."""
+        first, *further = self.layers
+        # Again after the first: a single channel has no layout.
+        h: Tensor = first(x.contiguous(memory_format=torch.channels_last))
+        h = h.contiguous(memory_format=torch.channels_last)
+        for layer in further:
+            h = layer(F.silu(h))
+        return h
+
+
+class ConvRefiner(ResidualRefiner):
     """Plain convolutions (Kim et al. 2016), added to the upstream image."""
 
     Config = ConvRefinerConfig
@@ -26,12 +65,3 @@ class ConvRefiner(ResidualStage):
             layers=config.layers,
             kernel=config.kernel,
         )
-
-    def base(self, upstream: Tensor) -> Tensor:
-        """The upstream image as it is."""
-        return upstream
-
-    def residual(self, upstream: Tensor) -> Tensor:
-        """What the network adds."""
-        correction: Tensor = self.network(upstream)
-        return self.config.residual_scale * correction

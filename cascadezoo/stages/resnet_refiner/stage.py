@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from cascadezoo.nn.resnet import Norm, ResidualBlock, zero
 from cascadezoo.stages.base import StageGeometry
-from cascadezoo.stages.residual_stage import ResidualStage
+from cascadezoo.stages.residual_stage import ResidualRefiner
 from cascadezoo.stages.resnet_refiner.config import ResNetRefinerConfig
-from cascadezoo.stages.resnet_refiner.network import ResidualBlocks
 
 __all__ = ["ResNetRefiner"]
 
 
-class ResNetRefiner(ResidualStage):
+class ResidualBlocks(nn.Module):
+    """Residual blocks at the image's resolution, between two convolutions.
+
+    It works in channels_last. The last convolution starts at zero.
+
+    Args:
+        image: channels of the image.
+        hidden: width of the blocks.
+        blocks: how many.
+        dropout: in every block.
+    """
+
+    def __init__(
+        self, image: int, *, hidden: int = 64, blocks: int = 3, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(image, hidden, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(hidden, hidden, dropout=dropout) for _ in range(blocks)
+        )
+        self.norm = Norm(hidden)
+        self.head = zero(nn.Conv2d(hidden, image, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From [N, C, H, W] to the correction, of the same shape."""
+        # Again after the stem: a single channel has no layout.
+        h = self.stem(x.contiguous(memory_format=torch.channels_last))
+        h = h.contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            h = block(h)
+        out: Tensor = self.head(self.norm.activated(h))
+        return out
+
+
+class ResNetRefiner(ResidualRefiner):
     """Residual blocks (He et al. 2016), added to the upstream image."""
 
     Config = ResNetRefinerConfig
@@ -26,12 +61,3 @@ class ResNetRefiner(ResidualStage):
             blocks=config.blocks,
             dropout=config.dropout,
         )
-
-    def base(self, upstream: Tensor) -> Tensor:
-        """The upstream image as it is."""
-        return upstream
-
-    def residual(self, upstream: Tensor) -> Tensor:
-        """What the network adds."""
-        correction: Tensor = self.network(upstream)
-        return self.config.residual_scale * correction

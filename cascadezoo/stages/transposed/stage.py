@@ -2,16 +2,71 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import itertools
 
-from cascadezoo.nn.upsample import enlarge
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cascadezoo.nn.resnet import Norm, ResidualBlock
+from cascadezoo.nn.sizes import factor_steps
+from cascadezoo.nn.upsample import TransposedUp, enlarge
 from cascadezoo.stages.base import StageGeometry
 from cascadezoo.stages.residual_stage import MappingStage
 from cascadezoo.stages.transposed.config import TransposedConfig
-from cascadezoo.stages.transposed.network import TransposedNetwork
 
 __all__ = ["TransposedUpsampler"]
+
+
+class TransposedNetwork(nn.Module):
+    """Residual blocks at low resolution, then one transposed convolution per prime factor.
+
+    It works in channels_last.
+
+    Args:
+        image: channels of the image.
+        factor: how many times larger the output is.
+        hidden: width at low resolution; half of it after the first of several enlargements.
+        blocks: residual blocks.
+        kernel: height and width of the transposed convolutions' kernels.
+        dropout: in every residual block.
+    """
+
+    def __init__(
+        self,
+        image: int,
+        *,
+        factor: int,
+        hidden: int = 64,
+        blocks: int = 2,
+        kernel: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        steps = factor_steps(factor)
+        fine = max(hidden // 2, 1)
+        widths = [hidden, *[fine] * (len(steps) - 1), image]
+        self.stem = nn.Conv2d(image, hidden, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(hidden, hidden, dropout=dropout) for _ in range(blocks)
+        )
+        self.norm = Norm(hidden)
+        self.up = nn.ModuleList(
+            TransposedUp(before, after, step, kernel)
+            for (before, after), step in zip(itertools.pairwise(widths), steps, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From [N, C, H, W] to [N, C, factor * H, factor * W]."""
+        # Again after the stem: a single channel has no layout.
+        h: Tensor = self.stem(x.contiguous(memory_format=torch.channels_last))
+        h = h.contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            h = block(h)
+        h = self.norm(h)
+        for up in self.up:
+            h = up(F.silu(h))
+        return h
 
 
 class TransposedUpsampler(MappingStage):
