@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from cascadezoo.plugins.hookspecs import hookimpl
 from cascadezoo.plugins.registry import (
@@ -10,6 +11,7 @@ from cascadezoo.plugins.registry import (
     FeatureEntry,
     LossEntry,
     MetricEntry,
+    SpecEntry,
     StageEntry,
     ZooEntry,
 )
@@ -339,4 +341,14 @@ def register_zoos() -> Iterable[ZooEntry]:
             summary="zoo_manifest.json: the models of the cascadezoo project",
             impl="cascadezoo.zoo.manifest:load",
         ),
+    ]
+
+
+@hookimpl
+def register_specs() -> Iterable[SpecEntry]:
+    """The specs in ``cascadezoo/spec/presets``. Their descriptions are in the files."""
+    folder = Path(__file__).parents[1] / "spec" / "presets"
+    return [
+        SpecEntry(name=path.stem, summary="", impl=f"cascadezoo.spec.presets:{path.name}")
+        for path in sorted(folder.glob("*.json"))
     ]

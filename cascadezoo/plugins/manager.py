@@ -35,6 +35,7 @@ from cascadezoo.plugins.registry import (
     MetricEntry,
     Origin,
     Registry,
+    SpecEntry,
     StageEntry,
     Table,
     ZooEntry,
@@ -66,6 +67,7 @@ _HOOKS: dict[str, tuple[type[Entry], str]] = {
     "register_metrics": (MetricEntry, "metrics"),
     "register_features": (FeatureEntry, "features"),
     "register_zoos": (ZooEntry, "zoos"),
+    "register_specs": (SpecEntry, "specs"),
     "register_commands": (CommandEntry, "commands"),
     "register_callbacks": (CallbackEntry, "callbacks"),
 }

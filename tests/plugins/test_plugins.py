@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from importlib.metadata import entry_points
 
 import pytest
@@ -15,6 +16,7 @@ from cascadezoo.plugins.registry import (
     API_LEVEL,
     CascadezooDeprecationWarning,
     MetricEntry,
+    SpecEntry,
     StageEntry,
 )
 
@@ -51,7 +53,8 @@ def test_every_builtin_entry_imports() -> None:
     assert len(entries) >= 15
     for entry in entries:
         assert entry.load_config() is not None
-        assert callable(entry.load())
+        loaded = entry.load()
+        assert json.loads(loaded) if isinstance(entry, SpecEntry) else callable(loaded)
 
 
 def test_a_strangers_kind_is_found_with_its_origin(plugin) -> None:
@@ -308,6 +311,7 @@ def test_the_level_of_the_api_and_what_belongs_to_it() -> None:
         "register_metrics": "() -> Iterable[MetricEntry]",
         "register_features": "() -> Iterable[FeatureEntry]",
         "register_zoos": "() -> Iterable[ZooEntry]",
+        "register_specs": "() -> Iterable[SpecEntry]",
         "register_commands": "() -> Iterable[CommandEntry]",
         "register_callbacks": "() -> Iterable[CallbackEntry]",
     }
