@@ -78,13 +78,6 @@ def register_stages() -> Iterable[StageEntry]:
             impl="cascadezoo.stages.autoencoder.stage:Autoencoder",
         ),
         StageEntry(
-            name="autoencoder-kl.v1",
-            role="decoder",
-            summary="a pretrained AutoencoderKL of diffusers, frozen",
-            config="cascadezoo.stages.autoencoder_kl.config:AutoencoderKLConfig",
-            impl="cascadezoo.stages.autoencoder_kl.stage:AutoencoderKL",
-        ),
-        StageEntry(
             name="pixelshuffle.v1",
             role="upsampler",
             summary="residual blocks and sub-pixel convolution over an interpolation",

@@ -364,12 +364,18 @@ class Table(Generic[E]):
             stems = {k.rpartition(".v")[0] or k: k for k in self.rows}
             found = difflib.get_close_matches(stem, list(stems), n=3, cutoff=0.6)
             close = [stems[s] for s in found]
+        moved = _MOVED.get(stem)
+        if moved is not None and moved not in self.unusable and not other:
+            return f"the plugin {moved} brings it: pip install {moved}"
         guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
         if self.unusable and not other:
             rows = "; ".join(f"{name} {why}" for name, why in sorted(self.unusable.items()))
             return f"{guess}It may come from what is installed and not in use: {rows}"
         return f"{guess}{self.install_hint}"
 
+
+# Kinds that were cascadezoo's own, and the plugins that have them now: published models name them.
+_MOVED = {"autoencoder-kl": "cascadezoo-diffusers"}
 
 _INSTALL = "If a plugin brings it, install that: pip install DISTRIBUTION"
 

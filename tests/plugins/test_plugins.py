@@ -218,6 +218,13 @@ def test_look_up_tells_the_nearest_name() -> None:
         table.get("flow.v9")
 
 
+def test_a_kind_that_moved_to_a_plugin_names_it() -> None:
+    for name in ("autoencoder-kl.v1", "autoencoder-kl"):
+        with pytest.raises(LookupFailed) as caught:
+            get_host().registry.stages.get(name)
+        assert "pip install cascadezoo-diffusers" in str(caught.value.hint)
+
+
 def test_newest_version_is_taken_by_number() -> None:
     host = PluginHost(BUILTIN)
     for version in (2, 10):

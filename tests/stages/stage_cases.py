@@ -78,10 +78,6 @@ SMALL = {
     "diffusion-sr.v1": Case("diffusion-sr.v1", {"channels": 8, "timesteps": 6, "s": 0.2}),
     "flow-sr.v1": Case("flow-sr.v1", {"channels": 8, "steps": 3}),
     "autoencoder.v1": Case("autoencoder.v1", {"channels": 8, "multipliers": [1, 2]}),
-    "autoencoder-kl.v1": Case(
-        "autoencoder-kl.v1",
-        {"block_out_channels": [8, 8], "norm_num_groups": 4, "layers_per_block": 1},
-    ),
     "dae.v1": Case("dae.v1", {"channels": 8, "levels": 6}),
     "resnet.v1": Case("resnet.v1", {"channels": 16, "candidates": 3}),
     "resnet-upsampler.v1": Case("resnet-upsampler.v1", {"hidden": 16}),
