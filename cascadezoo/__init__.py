@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cascadezoo.plugins.registry import FeatureEntry as FeatureEntry
     from cascadezoo.plugins.registry import LossEntry as LossEntry
     from cascadezoo.plugins.registry import MetricEntry as MetricEntry
+    from cascadezoo.plugins.registry import SpecEntry as SpecEntry
     from cascadezoo.plugins.registry import StageEntry as StageEntry
     from cascadezoo.plugins.registry import ZooEntry as ZooEntry
     from cascadezoo.spec import CascadeSpec as CascadeSpec
@@ -100,6 +101,7 @@ __all__ = [
     "PhaseEvent",
     "RefinerConfig",
     "SampleRequest",
+    "SpecEntry",
     "Stage",
     "StageConfig",
     "StageEntry",
@@ -156,6 +158,7 @@ _HOMES = {
     "PhaseEvent": "train.callbacks",
     "RefinerConfig": "spec.configs",
     "SampleRequest": "stages.base",
+    "SpecEntry": "plugins.registry",
     "Stage": "stages.base",
     "StageConfig": "spec.configs",
     "StageEntry": "plugins.registry",

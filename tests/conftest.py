@@ -25,7 +25,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a developer has in the environment must not change a test."""
-    for name in ("CASCADEZOO_DEBUG", "CASCADEZOO_LOAD_PLUGINS"):
+    for name in ("CASCADEZOO_DEBUG", "CASCADEZOO_LOAD_PLUGINS", "CASCADEZOO_BLOCK_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -45,6 +45,7 @@ PUBLIC = [
     "PhaseEvent",
     "RefinerConfig",
     "SampleRequest",
+    "SpecEntry",
     "Stage",
     "StageConfig",
     "StageEntry",

@@ -35,7 +35,8 @@ def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
     """List the installed plugins, what each registers, and its problems.
 
     A broken plugin takes no other down; commands that need it say so. CASCADEZOO_LOAD_PLUGINS=a,b
-    loads only those distributions, and none where it is empty.
+    loads only those distributions, and none where it is empty. CASCADEZOO_BLOCK_PLUGINS=a,b:name
+    keeps a distribution or one of its plugins from loading.
     """
     from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_host
 
@@ -73,7 +74,7 @@ command.add_command(check)
 
 def _names(plugin: Plugin) -> str:
     if plugin.state == "disabled":
-        return "not loaded (CASCADEZOO_LOAD_PLUGINS)"
+        return f"not loaded ({plugin.disabled_by})"
     return "; ".join(f"{what}: {', '.join(names)}" for what, names in plugin.names.items()) or "-"
 
 

@@ -9,32 +9,48 @@ import click
 
 from cascadezoo.cli.lazy import Commands
 from cascadezoo.cli.options import examples, json_option
-from cascadezoo.cli.output import echo, echo_json, table
-from cascadezoo.errors import LookupFailed
+from cascadezoo.cli.output import clean, echo, echo_json, table
+from cascadezoo.errors import CascadezooError, LookupFailed
 
 
 @click.group("specs", cls=Commands)
 def command() -> None:
-    """List and show the specs that ship with cascadezoo."""
+    """List and show the specs that ship with cascadezoo and its plugins."""
 
 
 @command.command("list", epilog=examples("cascadezoo specs list", "cascadezoo specs list --json"))
 @json_option
 def list_(as_json: bool) -> None:
-    """List the shipped specs.
+    """List the shipped specs, and the distribution that each comes from.
 
     Each name can be given to build, validate and plan.
     """
-    from cascadezoo.spec.files import read_spec, shipped_specs
+    from cascadezoo.plugins.manager import get_registry
+    from cascadezoo.spec.files import parse_json
 
     rows: list[dict[str, Any]] = []
-    for name in shipped_specs():
-        data, _ = read_spec(name)
-        rows.append({"name": name, "description": data.get("description", "")})
+    for row in get_registry().specs:
+        entry, problem = row.entry, None
+        data: dict[str, Any] = {}
+        try:
+            data = parse_json(entry.load(), entry.name)
+        except CascadezooError as error:
+            problem = str(error)
+            echo(clean(problem), err=True)
+        rows.append(
+            {
+                "name": entry.name,
+                "description": data.get("description") or entry.summary,
+                "distribution": row.origin.distribution,
+                "version": row.origin.version,
+                "problem": problem,
+            }
+        )
     if as_json:
         echo_json(rows)
     else:
-        echo(table(("SPEC", "DESCRIPTION"), [(r["name"], r["description"]) for r in rows]))
+        cells = [(r["name"], r["distribution"], r["description"]) for r in rows]
+        echo(table(("SPEC", "FROM", "DESCRIPTION"), cells))
 
 
 @command.command(

@@ -7,6 +7,7 @@ never takes others down.
 from __future__ import annotations
 
 from cascadezoo.plugins.manager import (
+    BLOCK_VARIABLE,
     BUILTIN_DISTRIBUTION,
     LIMIT_VARIABLE,
     Plugin,
@@ -19,6 +20,7 @@ from cascadezoo.plugins.manager import (
 )
 
 __all__ = [
+    "BLOCK_VARIABLE",
     "BUILTIN_DISTRIBUTION",
     "LIMIT_VARIABLE",
     "Plugin",

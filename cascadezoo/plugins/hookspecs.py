@@ -16,6 +16,7 @@ from cascadezoo.plugins.registry import (
     FeatureEntry,
     LossEntry,
     MetricEntry,
+    SpecEntry,
     StageEntry,
     ZooEntry,
 )
@@ -56,6 +57,11 @@ def register_features() -> Iterable[FeatureEntry]:  # type: ignore[empty-body]
 @hookspec
 def register_zoos() -> Iterable[ZooEntry]:  # type: ignore[empty-body]
     """Lists of pretrained models, in the form of ``zoo_manifest.json``."""
+
+
+@hookspec
+def register_specs() -> Iterable[SpecEntry]:  # type: ignore[empty-body]
+    """Specs that ``build``, ``plan`` and the like take by their name."""
 
 
 @hookspec

@@ -27,6 +27,7 @@ __all__ = [
     "Registered",
     "Registry",
     "Role",
+    "SpecEntry",
     "StageEntry",
     "Table",
     "ZooEntry",
@@ -45,6 +46,9 @@ Role = Literal["generator", "upsampler", "refiner", "decoder"]
 _KIND = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\.v[1-9][0-9]*")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_JSON_FILE = re.compile(r"[A-Za-z_][\w.]*:[\w-]+(/[\w-]+)*\.json")
+
+_WHOSE = "cascadezoo plugins list shows which plugin brings it"
 
 
 class CascadezooDeprecationWarning(FutureWarning):
@@ -95,11 +99,14 @@ class Entry:
         )
         if not isinstance(self.name, str) or not pattern.fullmatch(self.name):
             raise ValueError(f"{self.what} name {self.name!r} is not of the form {form!r}")
-        for label, target in (("config", self.config), ("impl", self.impl)):
-            if not isinstance(target, str) or not _TARGET.fullmatch(target):
-                raise ValueError(
-                    f"{self.what} {self.name!r}: {label}={target!r} is not 'package.module:Name'"
-                )
+        target, shape = _TARGET, "package.module:Name"
+        of_impl = (_JSON_FILE, "package:file.json") if isinstance(self, SpecEntry) else None
+        for label, text, (wanted, form) in (
+            ("config", self.config, (target, shape)),
+            ("impl", self.impl, of_impl or (target, shape)),
+        ):
+            if not isinstance(text, str) or not wanted.fullmatch(text):
+                raise ValueError(f"{self.what} {self.name!r}: {label}={text!r} is not {form!r}")
 
         if self.deprecated is not None and not str(self.deprecated).strip():
             raise ValueError(f"{self.what} {self.name!r}: deprecated says what to use instead")
@@ -197,6 +204,35 @@ class ZooEntry(Entry):
     """A zoo. ``impl`` is ``load() -> dict`` in the form of ``zoo_manifest.json``."""
 
     what: ClassVar[str] = "zoo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecEntry(Entry):
+    """A spec that is used by its name, as the shipped ones are.
+
+    ``impl`` is ``package:file.json``, a file of that package. ``summary`` is shown if the spec has
+    no description.
+    """
+
+    what: ClassVar[str] = "spec"
+
+    def load(self) -> bytes:
+        """Read the file.
+
+        Raises:
+            PluginError: the package cannot be imported, or the file cannot be read.
+        """
+        from importlib import resources
+
+        package, _, file = self.impl.partition(":")
+        try:
+            return resources.files(package).joinpath(file).read_bytes()
+        except Exception as error:
+            raise PluginError(
+                f"spec {self.name!r} cannot be read from {self.impl}: "
+                f"{type(error).__name__}: {error}",
+                hint=f"{_WHOSE}; upgrade or uninstall it",
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,12 +364,18 @@ class Table(Generic[E]):
             stems = {k.rpartition(".v")[0] or k: k for k in self.rows}
             found = difflib.get_close_matches(stem, list(stems), n=3, cutoff=0.6)
             close = [stems[s] for s in found]
+        moved = _MOVED.get(stem)
+        if moved is not None and moved not in self.unusable and not other:
+            return f"the plugin {moved} brings it: pip install {moved}"
         guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
         if self.unusable and not other:
             rows = "; ".join(f"{name} {why}" for name, why in sorted(self.unusable.items()))
             return f"{guess}It may come from what is installed and not in use: {rows}"
         return f"{guess}{self.install_hint}"
 
+
+# Kinds that were cascadezoo's own, and the plugins that have them now: published models name them.
+_MOVED = {"autoencoder-kl": "cascadezoo-diffusers"}
 
 _INSTALL = "If a plugin brings it, install that: pip install DISTRIBUTION"
 
@@ -349,6 +391,7 @@ class Registry:
         self.metrics: Table[MetricEntry] = self._table("metric")
         self.features: Table[FeatureEntry] = self._table("feature extractor")
         self.zoos: Table[ZooEntry] = self._table("zoo")
+        self.specs: Table[SpecEntry] = self._table("spec", "; cascadezoo specs list")
         self.commands: Table[CommandEntry] = self._table("command")
         self.callbacks: Table[CallbackEntry] = self._table("callback")
 
@@ -373,5 +416,5 @@ def _load(target: str, entry: Entry) -> Any:
         raise PluginError(
             f"{entry.what} {entry.name!r} cannot be imported from {target}: "
             f"{type(error).__name__}: {error}",
-            hint="cascadezoo plugins list shows which plugin brings it; upgrade or uninstall it",
+            hint=f"{_WHOSE}; upgrade or uninstall it",
         ) from error

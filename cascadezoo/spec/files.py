@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cascadezoo.errors import InputError, LookupFailed, Problem, SpecError
+from cascadezoo.plugins.manager import get_registry
 
 __all__ = ["apply_settings", "parse_json", "read_spec", "shipped_specs"]
 
@@ -20,11 +21,8 @@ _SHIPPED = re.compile(r"[a-z0-9-]+")
 
 
 def shipped_specs() -> list[str]:
-    """The names of the specs that ship with the package, sorted."""
-    from importlib import resources
-
-    files = resources.files("cascadezoo.spec.presets").iterdir()
-    return sorted(f.name.removesuffix(".json") for f in files if f.name.endswith(".json"))
+    """The names of the specs that ship with cascadezoo and with plugins, sorted."""
+    return get_registry().specs.names()
 
 
 def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
@@ -40,15 +38,15 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
     Raises:
         SpecError: the text is not a JSON object.
         LookupFailed: there is neither such a file nor such a shipped spec.
+        PluginError: two plugins ship a spec of that name, or its file cannot be read.
     """
     name = str(source)
     if name == "-":
         return parse_json(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input"), "standard input"
-    if _SHIPPED.fullmatch(name) and name in shipped_specs():
-        from importlib import resources
-
-        text = resources.files("cascadezoo.spec.presets").joinpath(f"{name}.json").read_bytes()
-        return parse_json(text, name), name
+    if _SHIPPED.fullmatch(name):
+        table = get_registry().specs
+        if name in {*table.rows, *table.contested, *table.refused}:
+            return parse_json(table.get(name).entry.load(), name), name
     path = Path(source)
     if path.is_dir() and (path / "spec.json").is_file():
         path = path / "spec.json"

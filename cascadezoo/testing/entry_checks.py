@@ -25,8 +25,10 @@ from cascadezoo.plugins.registry import (
     FeatureEntry,
     LossEntry,
     MetricEntry,
+    SpecEntry,
     ZooEntry,
 )
+from cascadezoo.spec import parse_json, resolve
 from cascadezoo.spec.configs import DataConfig, ImageShape, Model
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.testing.check_report import Fault, NotHere, Report, run_checks
@@ -57,7 +59,7 @@ def run(entry: Entry, settings: Mapping[str, Any], *, skip: Collection[str]) -> 
             raise Fault(str(imported()))
 
     def docs() -> None:
-        simple = isinstance(entry, (CommandEntry, ZooEntry))
+        simple = isinstance(entry, (CommandEntry, SpecEntry, ZooEntry))
         say(check_summary(entry) if simple else check_docs(entry))
 
     common: tuple[Check, ...] = (
@@ -251,6 +253,16 @@ def _is_a_manifest(entry: ZooEntry, _settings: Mapping[str, Any]) -> None:
         raise Fault(error.what) from None
 
 
+def _is_a_spec(entry: SpecEntry, _settings: Mapping[str, Any]) -> None:
+    try:
+        data = parse_json(entry.load(), entry.name)
+        resolve(data, source=entry.name)
+    except InputError as error:
+        raise Fault(str(error)) from None
+    if data.get("name") != entry.name:
+        raise Fault(f"{entry.impl} has the name {data.get('name')!r}, its entry {entry.name!r}")
+
+
 def _is_a_command(entry: CommandEntry, _settings: Mapping[str, Any]) -> None:
     found = entry.load()
     if not isinstance(found, click.Command):
@@ -282,6 +294,7 @@ _SORTS: dict[type[Entry], dict[str, Callable[[Any, Mapping[str, Any]], None]]] =
     LossEntry: {"loss": _computes},
     FeatureEntry: {"features": _extracts},
     ZooEntry: {"manifest": _is_a_manifest},
+    SpecEntry: {"spec": _is_a_spec},
     CommandEntry: {"command": _is_a_command},
     CallbackEntry: {"callback": _is_a_callback},
 }

@@ -17,12 +17,12 @@ def check_plugin(host: PluginHost, plugin: Plugin) -> Report:
     @functools.cache
     def imported() -> Imported:
         if plugin.state == "disabled":
-            raise NotHere("it is not loaded (CASCADEZOO_LOAD_PLUGINS)")
+            raise NotHere(f"it is not loaded ({plugin.disabled_by})")
         return import_apart(plugin.target)
 
     def loads() -> None:
         if plugin.state == "disabled":
-            raise NotHere("it is not loaded (CASCADEZOO_LOAD_PLUGINS)")
+            raise NotHere(f"it is not loaded ({plugin.disabled_by})")
         problems = [p for p in host.problems if p.origin == plugin.origin]
         if problems:
             rows = (f"{p.message}{f' [{p.where}]' if p.where else ''}" for p in problems)

@@ -181,14 +181,16 @@ def listing() -> str:
         for project in projects():
             project.install(Path(env["PYTHONPATH"]))
         stages = json.loads(shell("cascadezoo stages list --json", Path(folder), env))
+        specs = json.loads(shell("cascadezoo specs list --json", Path(folder), env))
         plugins = json.loads(shell("cascadezoo plugins list --json", Path(folder), env))
     about = {row["kind"]: row for row in stages}
+    described = {row["name"]: row["description"] for row in specs}
     sections = []
     for project in projects():
         rows = [
             (name, about[name]["role"], about[name]["summary"])
             if name in about
-            else (name, what, "")
+            else (name, what, described.get(name, "") if what == "spec" else "")
             for plugin in plugins
             if plugin["distribution"] == project.name
             for what, names in plugin["registers"].items()

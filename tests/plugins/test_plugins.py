@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from importlib.metadata import entry_points
 
 import pytest
@@ -15,6 +16,7 @@ from cascadezoo.plugins.registry import (
     API_LEVEL,
     CascadezooDeprecationWarning,
     MetricEntry,
+    SpecEntry,
     StageEntry,
 )
 
@@ -51,7 +53,8 @@ def test_every_builtin_entry_imports() -> None:
     assert len(entries) >= 15
     for entry in entries:
         assert entry.load_config() is not None
-        assert callable(entry.load())
+        loaded = entry.load()
+        assert json.loads(loaded) if isinstance(entry, SpecEntry) else callable(loaded)
 
 
 def test_a_strangers_kind_is_found_with_its_origin(plugin) -> None:
@@ -128,7 +131,7 @@ def test_a_stranger_cannot_take_a_builtin_kind(plugin) -> None:
         (
             "from cascadezoo import hookimpl\n@hookimpl\ndef register_stages(registry):\n"
             "    return []\n",
-            "register_stages() raised TypeError",
+            "register_stages() is no valid hook implementation: Argument(s) {'registry'}",
             2,
         ),
         (
@@ -213,6 +216,13 @@ def test_look_up_tells_the_nearest_name() -> None:
     assert "pip install" in str(caught.value)
     with pytest.raises(LookupFailed, match=r"did you mean 'flow\.v1'"):
         table.get("flow.v9")
+
+
+def test_a_kind_that_moved_to_a_plugin_names_it() -> None:
+    for name in ("autoencoder-kl.v1", "autoencoder-kl"):
+        with pytest.raises(LookupFailed) as caught:
+            get_host().registry.stages.get(name)
+        assert "pip install cascadezoo-diffusers" in str(caught.value.hint)
 
 
 def test_newest_version_is_taken_by_number() -> None:
@@ -308,6 +318,7 @@ def test_the_level_of_the_api_and_what_belongs_to_it() -> None:
         "register_metrics": "() -> Iterable[MetricEntry]",
         "register_features": "() -> Iterable[FeatureEntry]",
         "register_zoos": "() -> Iterable[ZooEntry]",
+        "register_specs": "() -> Iterable[SpecEntry]",
         "register_commands": "() -> Iterable[CommandEntry]",
         "register_callbacks": "() -> Iterable[CallbackEntry]",
     }

@@ -79,10 +79,6 @@ SMALL = {
     "flow-sr.v1": Case("flow-sr.v1", {"channels": 8, "steps": 3}),
     "flow-sr.v2": Case("flow-sr.v2", {"channels": 8, "steps": 3, "residual_scale": 0.5}),
     "autoencoder.v1": Case("autoencoder.v1", {"channels": 8, "multipliers": [1, 2]}),
-    "autoencoder-kl.v1": Case(
-        "autoencoder-kl.v1",
-        {"block_out_channels": [8, 8], "norm_num_groups": 4, "layers_per_block": 1},
-    ),
     "dae.v1": Case("dae.v1", {"channels": 8, "levels": 6}),
     "resnet.v1": Case("resnet.v1", {"channels": 16, "candidates": 3}),
     "resnet-upsampler.v1": Case("resnet-upsampler.v1", {"hidden": 16}),

@@ -102,6 +102,7 @@ SMALL = {
     "diffusers-unet2d.v1": Case("diffusers-unet2d.v1", {"unet": UNET, "scheduler": STEPS}),
     "diffusers-unet2d-sr.v1": Case("diffusers-unet2d-sr.v1", {"unet": UNET, "scheduler": STEPS}),
     "diffusers-autoencoder-kl.v1": Case("diffusers-autoencoder-kl.v1", {"vae": VAE}),
+    "autoencoder-kl.v1": Case("autoencoder-kl.v1", VAE),
 }
 
 

@@ -20,6 +20,9 @@ import cascadezoo
 from cascadezoo import Draw, ImageDraw, SampleRequest, Stage, StageInputs, TrainContext
 
 cases = pytest.mark.parametrize("case", SMALL.values(), ids=str)
+learned = pytest.mark.parametrize(
+    "case", [case for case in SMALL.values() if not case.config().frozen], ids=str
+)
 
 
 def test_every_kind_is_here() -> None:
@@ -40,7 +43,7 @@ def test_images_have_the_size_and_type_of_the_place(case: Case) -> None:
     assert -1 <= images.min() < images.max() <= 1
 
 
-@cases
+@learned
 def test_the_loss_reaches_every_parameter(case: Case) -> None:
     stage = case.stage()
     sum(train(stage, case).losses.values()).backward()
@@ -49,7 +52,7 @@ def test_the_loss_reaches_every_parameter(case: Case) -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
-@cases
+@learned
 def test_the_estimate_reaches_parameters_and_upstream(case: Case) -> None:
     stage, upstream = case.stage(), case.upstream(4)
     if upstream is not None:
@@ -115,7 +118,7 @@ def test_weights_loaded_over_meta_give_the_same_images(case: Case) -> None:
 def test_only_weights_are_saved_and_contiguous(case: Case) -> None:
     stage = case.stage()
     state = stage.state_dict()
-    measured = {"scale"} if "autoencoder" in case.kind else set()
+    measured = {"scale"} if case.kind == "diffusers-autoencoder-kl.v1" else set()
     assert set(state) == {name for name, _ in stage.named_parameters()} | measured
     assert all(tensor.is_contiguous() for tensor in state.values())
 
@@ -130,7 +133,8 @@ def test_bfloat16_autocast_trains_and_samples_in_float32(case: Case) -> None:
     for name, loss in output.losses.items():
         assert loss.dtype == torch.float32
         assert loss.item() == pytest.approx(exact.losses[name].item(), rel=0.05)
-    sum(output.losses.values()).backward()
+    if output.losses:
+        sum(output.losses.values()).backward()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         images = stage.eval().sample(case.upstream(4), request(case, 0, 4))
     assert images.dtype == torch.float32
@@ -147,7 +151,9 @@ def test_a_step_follows_from_its_draw_alone(case: Case) -> None:
     torch.manual_seed(2)
     assert torch.equal(first.estimate, train(stage, case, step=3).estimate)
     assert torch.equal(stage.sample(case.upstream(2), request(case, 0, 2)), images)
-    assert not torch.allclose(first.estimate, train(stage, case, step=4).estimate)
+    # A stage that is never trained draws nothing for a step.
+    drawn = not torch.allclose(first.estimate, train(stage, case, step=4).estimate)
+    assert drawn != case.config().frozen
 
 
 def _split(case: Case, **options: Any) -> None:
@@ -181,6 +187,7 @@ def test_images_do_not_depend_on_how_a_batch_is_split(sampler: str) -> None:
         ("diffusers-unet2d.v1", {"sampler": "ddim", "options": {"eta": 0.5}, "guidance": 2.0}),
         ("diffusers-unet2d-sr.v1", {}),
         ("diffusers-autoencoder-kl.v1", {}),
+        ("autoencoder-kl.v1", {}),
     ],
 )
 def test_nor_with_options(kind: str, options: dict[str, Any]) -> None:
@@ -260,6 +267,6 @@ def _uses(node: ast.AST) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda e: e.name)
 def test_every_field_is_described(entry: Any) -> None:
     schema = entry.load_config().model_json_schema()
-    for part in [schema, *schema["$defs"].values()]:
+    for part in [schema, *schema.get("$defs", {}).values()]:
         for name, field in part["properties"].items():
             assert field.get("description"), name

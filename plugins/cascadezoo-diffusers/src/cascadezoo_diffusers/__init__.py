@@ -1,15 +1,18 @@
-"""Models of diffusers as stages of cascadezoo: U-Nets with a scheduler, and AutoencoderKL."""
+"""Models of diffusers as stages of cascadezoo: U-Nets with a scheduler, and AutoencoderKL.
+
+Its specs are in ``presets/``.
+"""
 
 from __future__ import annotations
 
-from cascadezoo import StageEntry, hookimpl
+from cascadezoo import SpecEntry, StageEntry, hookimpl
 
-__all__ = ["register_stages"]
+__all__ = ["register_specs", "register_stages"]
 
 
 @hookimpl
 def register_stages() -> list[StageEntry]:
-    """The three kinds of this plugin."""
+    """The kinds of this plugin."""
     return [
         StageEntry(
             name="diffusers-unet2d.v1",
@@ -31,5 +34,29 @@ def register_stages() -> list[StageEntry]:
             summary="an AutoencoderKL of diffusers, trained here or taken as it is",
             config="cascadezoo_diffusers.config_kl:AutoencoderKLConfig",
             impl="cascadezoo_diffusers.autoencoder:AutoencoderKLDecoder",
+        ),
+        StageEntry(
+            name="autoencoder-kl.v1",
+            role="decoder",
+            summary="a pretrained AutoencoderKL of diffusers, frozen",
+            config="cascadezoo_diffusers.config_pretrained:PretrainedAutoencoderKLConfig",
+            impl="cascadezoo_diffusers.pretrained:PretrainedAutoencoderKL",
+        ),
+    ]
+
+
+@hookimpl
+def register_specs() -> list[SpecEntry]:
+    """Latent cascades for images of ImageNet's classes and size."""
+    return [
+        SpecEntry(
+            name="imagenet256-latent-flow",
+            summary="rectified flow in the latents of a pretrained autoencoder",
+            impl="cascadezoo_diffusers.presets:imagenet256-latent-flow.json",
+        ),
+        SpecEntry(
+            name="imagenet256-latent-diffusion",
+            summary="diffusion in the latents of a pretrained autoencoder",
+            impl="cascadezoo_diffusers.presets:imagenet256-latent-diffusion.json",
         ),
     ]

@@ -145,7 +145,7 @@ def differences(
     Args:
         asked: what the config says.
         found: what the source says.
-        path: the field of the config that ``asked`` is.
+        path: the field of the config that ``asked`` is; empty for the config itself.
         where: the source's file.
         names: the fields to look at.
     """
@@ -153,7 +153,7 @@ def differences(
         mine, theirs = getattr(asked, name), getattr(found, name)
         if mine != theirs:
             yield Problem(
-                f"{path}.{name}",
+                f"{path}.{name}".removeprefix("."),
                 f"is {json.dumps(mine)}, but {where} has {json.dumps(theirs)}",
                 f'write "{name}": {json.dumps(theirs)}',
             )

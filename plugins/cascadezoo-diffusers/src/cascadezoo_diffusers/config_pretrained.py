@@ -7,18 +7,14 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from cascadezoo import ConfigProblem, DecoderConfig, ImageShape
 from cascadezoo.errors import CascadezooError
-from cascadezoo.nn.sizes import multiple_of
-from cascadezoo.spec.configs import ConfigProblem, DecoderConfig, ImageShape, Width
-from cascadezoo.stages.autoencoder_kl.files import (
-    CONFIG_FILE,
-    Source,
-    local_file,
-    read_architecture,
-)
+from cascadezoo_diffusers.reading import read_autoencoder
+from cascadezoo_diffusers.source import CONFIG, Source
 
-__all__ = ["ARCHITECTURE", "AutoencoderKLConfig"]
+__all__ = ["ARCHITECTURE", "PretrainedAutoencoderKLConfig"]
 
+_Width = Annotated[int, Field(ge=1, le=65536)]
 _Channels = Annotated[int, Field(ge=1, le=1024)]
 _Statistics = Annotated[
     list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=1, max_length=1024)
@@ -42,7 +38,7 @@ ARCHITECTURE = (
 """The fields that a diffusers ``config.json`` has as well, under the same names."""
 
 
-class AutoencoderKLConfig(DecoderConfig):
+class PretrainedAutoencoderKLConfig(DecoderConfig):
     """A pretrained AutoencoderKL of diffusers (Rombach et al. 2022), never trained further.
 
     Fields of the architecture that are not given are taken from the source's `config.json` where
@@ -59,7 +55,7 @@ class AutoencoderKLConfig(DecoderConfig):
     """Branch, tag or commit on the Hub; may stand in `source` instead."""
 
     subfolder: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    """The folder inside `source`; `vae` for whole pipelines."""
+    """The folder inside `source`; that of a whole pipeline, `vae`, is found by itself."""
 
     in_channels: _Channels = 3
     """Channels of the image that is encoded."""
@@ -67,7 +63,7 @@ class AutoencoderKLConfig(DecoderConfig):
     out_channels: _Channels = 3
     """Channels of the image that is decoded."""
 
-    block_out_channels: Annotated[list[Width], Field(min_length=1, max_length=8)] = [
+    block_out_channels: Annotated[list[_Width], Field(min_length=1, max_length=8)] = [
         128,
         256,
         512,
@@ -81,7 +77,7 @@ class AutoencoderKLConfig(DecoderConfig):
     latent_channels: _Channels = 4
     """Channels of the latents."""
 
-    norm_num_groups: Width = 32
+    norm_num_groups: _Width = 32
     """Groups of every normalisation; divides each width."""
 
     scaling_factor: Annotated[float, Field(gt=0.0, le=1e6)] = 0.18215
@@ -137,7 +133,7 @@ class AutoencoderKLConfig(DecoderConfig):
         """Where the weights are loaded from."""
         if self.source is None:
             return None
-        return Source(self.source, self.revision, self.subfolder)
+        return Source(self.source, self.revision)
 
     def fit(self, output: ImageShape) -> Self:
         """Fill the architecture in from a local source, and hold it against the images.
@@ -165,7 +161,7 @@ class AutoencoderKLConfig(DecoderConfig):
 
     def upstream_shape(self, output: ImageShape) -> ImageShape:
         """The latents; images whose size ``factor`` does not divide are padded."""
-        size = multiple_of(output.size, self.factor) // self.factor
+        size = -(-output.size // self.factor)
         return ImageShape(self.latent_channels, size, latent=True)
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
@@ -190,15 +186,16 @@ class AutoencoderKLConfig(DecoderConfig):
         if place is None or not open_fields or (place.folder is None and not place.is_path):
             return self
         try:
-            found = read_architecture(local_file(place, CONFIG_FILE))
+            _, found = read_autoencoder(place, self.subfolder)
         except CascadezooError as error:
             hint = f"; {error.hint}" if error.hint else ""
             raise ConfigProblem("source", f"{error.what}{hint}") from error
         given: dict[str, Any] = self.model_dump(exclude_unset=True)
         try:
-            return type(self).model_validate({**{n: found[n] for n in open_fields}, **given})
+            taken = {name: getattr(found, name) for name in open_fields}
+            return type(self).model_validate({**taken, **given})
         except ValidationError as error:
             row = error.errors()[0]
             field = ".".join(str(part) for part in row["loc"]) or "config"
-            message = f"its {CONFIG_FILE} cannot be used: {field}: {row['msg']}"
+            message = f"its {CONFIG} cannot be used: {field}: {row['msg']}"
             raise ConfigProblem("source", message) from error

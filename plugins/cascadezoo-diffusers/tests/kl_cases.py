@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
+import diffusers
 import torch
+from cascadezoo_diffusers.config_pretrained import PretrainedAutoencoderKLConfig
+from cascadezoo_diffusers.pretrained import PretrainedAutoencoderKL
 from torch import Tensor
 
-from cascadezoo.spec.configs import ImageShape
-from cascadezoo.stages.autoencoder_kl.config import AutoencoderKLConfig
-from cascadezoo.stages.autoencoder_kl.stage import AutoencoderKL
-from cascadezoo.stages.base import SampleRequest, StageGeometry
-from cascadezoo.util.rng import Draw, ImageDraw
-
-diffusers = pytest.importorskip("diffusers")
+from cascadezoo import Draw, ImageDraw, ImageShape, SampleRequest, StageGeometry
 
 IMAGE = ImageShape(3, 16)
 NETWORK = {
@@ -41,14 +37,20 @@ def save(folder: Path, **changes: Any) -> Any:
     return model
 
 
-def build(source: str | Path | None, output: ImageShape = IMAGE, **fields: Any) -> AutoencoderKL:
+def build(
+    source: str | Path | None, output: ImageShape = IMAGE, **fields: Any
+) -> PretrainedAutoencoderKL:
     """A stage without its weights."""
     text = None if source is None else str(source)
-    config = AutoencoderKLConfig.model_validate({"source": text, **fields}).fit(output)
-    return AutoencoderKL(config, StageGeometry(output, config.upstream_shape(output), None))
+    config = PretrainedAutoencoderKLConfig.model_validate({"source": text, **fields}).fit(output)
+    return PretrainedAutoencoderKL(
+        config, StageGeometry(output, config.upstream_shape(output), None)
+    )
 
 
-def loaded(source: str | Path, output: ImageShape = IMAGE, **fields: Any) -> AutoencoderKL:
+def loaded(
+    source: str | Path, output: ImageShape = IMAGE, **fields: Any
+) -> PretrainedAutoencoderKL:
     stage = build(source, output, **fields)
     stage.load_initial_weights()
     return stage

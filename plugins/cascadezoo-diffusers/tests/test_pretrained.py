@@ -6,20 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
-from kl_cases import IMAGE, NETWORK, build, diffusers, loaded, pixels, request, save
+from cascadezoo_diffusers import register_specs
+from cascadezoo_diffusers.config_pretrained import ARCHITECTURE, PretrainedAutoencoderKLConfig
+from cascadezoo_diffusers.pretrained import PretrainedAutoencoderKL
+from cascadezoo_diffusers.source import CONFIG as CONFIG_FILE
+from cascadezoo_diffusers.source import WEIGHTS as WEIGHTS_FILE
+from kl_cases import IMAGE, NETWORK, build, loaded, pixels, request, save
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from cascadezoo.cascade.weights import load_state, save_state
+from cascadezoo import (
+    Cascade,
+    ConfigProblem,
+    Draw,
+    ImageShape,
+    StageOutput,
+    TrainContext,
+    load_spec,
+)
 from cascadezoo.errors import ModelError, ModelReferenceError, SpecError
-from cascadezoo.spec.configs import ConfigProblem, ImageShape
-from cascadezoo.stages.autoencoder_kl.config import ARCHITECTURE, AutoencoderKLConfig
-from cascadezoo.stages.autoencoder_kl.files import CONFIG_FILE, WEIGHTS_FILE
-from cascadezoo.stages.autoencoder_kl.stage import AutoencoderKL
-from cascadezoo.stages.base import StageOutput, TrainContext
-from cascadezoo.util.rng import Draw
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +63,8 @@ def test_the_config_is_filled_in_from_the_folder(saved: tuple[Path, Any]) -> Non
     assert config.upstream_shape(IMAGE) == ImageShape(3, 8, latent=True)
     # A resolved config is whole: it validates and fits where the folder is not.
     elsewhere = {**config.model_dump(mode="json"), "source": "/nowhere/at/all"}
-    again = AutoencoderKLConfig.model_validate(elsewhere).fit(IMAGE)
-    assert again == AutoencoderKLConfig.model_validate(elsewhere)
+    again = PretrainedAutoencoderKLConfig.model_validate(elsewhere).fit(IMAGE)
+    assert again == PretrainedAutoencoderKLConfig.model_validate(elsewhere)
 
 
 def test_latents_and_images_are_those_of_diffusers(saved: tuple[Path, Any]) -> None:
@@ -114,20 +122,21 @@ def test_a_pipelines_subfolder(tmp_path: Path) -> None:
     save(tmp_path / "vae")
     (tmp_path / "model_index.json").write_text("{}")
     assert loaded(tmp_path, subfolder="vae").config.latent_channels == 3
-    with pytest.raises(ConfigProblem, match=r'whole pipeline: set "subfolder": "vae"') as caught:
-        build(tmp_path)
+    assert loaded(tmp_path).config == build(tmp_path).config
+    with pytest.raises(ConfigProblem, match=r"there is no config.json in the folder") as caught:
+        build(tmp_path, subfolder="unet")
     assert caught.value.field == "source"
 
 
 def test_a_trained_model_needs_no_source(saved: tuple[Path, Any], tmp_path: Path) -> None:
     stage = loaded(saved[0])
-    save_state(stage.state_dict(), tmp_path / "model.safetensors")
-    config = AutoencoderKLConfig.model_validate(
+    save_file(stage.state_dict(), tmp_path / "model.safetensors")
+    config = PretrainedAutoencoderKLConfig.model_validate(
         {**stage.config.model_dump(mode="json"), "source": None}
     ).fit(IMAGE)
     with torch.device("meta"):
-        copy = AutoencoderKL(config, stage.geometry)
-    load_state(copy, tmp_path / "model.safetensors", "cpu")
+        copy = PretrainedAutoencoderKL(config, stage.geometry)
+    copy.load_state_dict(load_file(tmp_path / "model.safetensors"), assign=True)
     z = Draw("z").randn(3, 3, 8, 8)
     assert not any(buffer.is_meta for buffer in copy.buffers())
     assert torch.equal(copy.sample(z, request(3)), stage.sample(z, request(3)))
@@ -139,7 +148,7 @@ def test_a_trained_model_needs_no_source(saved: tuple[Path, Any], tmp_path: Path
 
 def test_it_is_never_trained(saved: tuple[Path, Any]) -> None:
     stage = loaded(saved[0])
-    assert AutoencoderKLConfig.frozen
+    assert PretrainedAutoencoderKLConfig.frozen
     assert stage.train(True) is stage
     assert not any(module.training for module in stage.modules())
     assert not any(parameter.requires_grad for parameter in stage.parameters())
@@ -165,7 +174,7 @@ def test_any_size_type_and_device(saved: tuple[Path, Any]) -> None:
     assert low.dtype == encoded.dtype == torch.float32
     assert (encoded - z).abs().max() < 0.05
     with torch.device("meta"):
-        meta = AutoencoderKL(stage.config, stage.geometry)
+        meta = PretrainedAutoencoderKL(stage.config, stage.geometry)
     meta.to("meta")
     images = torch.empty(2, 3, 27, 27, device="meta")
     inputs = meta.preprocess(images, meta.upstream_target(images), TrainContext(Draw(0)))
@@ -192,7 +201,7 @@ def test_any_size_type_and_device(saved: tuple[Path, Any]) -> None:
 )
 def test_configs_that_contradict_themselves(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        AutoencoderKLConfig.model_validate(fields)
+        PretrainedAutoencoderKLConfig.model_validate(fields)
 
 
 def test_places_that_do_not_fit(saved: tuple[Path, Any]) -> None:
@@ -200,12 +209,12 @@ def test_places_that_do_not_fit(saved: tuple[Path, Any]) -> None:
         build(saved[0], ImageShape(1, 16))
     assert caught.value.field == "in_channels"
     with pytest.raises(ConfigProblem, match="has 4 levels, but 3 bring 4 pixels") as caught:
-        AutoencoderKLConfig().fit(ImageShape(3, 4))
+        PretrainedAutoencoderKLConfig().fit(ImageShape(3, 4))
     assert caught.value.field == "block_out_channels"
-    said = list(AutoencoderKLConfig().advice(ImageShape(3, 32), None))
+    said = list(PretrainedAutoencoderKLConfig().advice(ImageShape(3, 32), None))
     assert "source is not given" in said[0]
     assert "latents are 4x4" in said[1]
-    assert list(AutoencoderKLConfig(source="a/b").advice(ImageShape(3, 256), None)) == []
+    assert list(PretrainedAutoencoderKLConfig(source="a/b").advice(ImageShape(3, 256), None)) == []
 
 
 def test_no_source_is_an_error_when_a_cascade_is_built() -> None:
@@ -220,7 +229,7 @@ def test_a_path_that_leads_nowhere(source: str) -> None:
     with pytest.raises(ConfigProblem, match="is not a folder") as caught:
         build(source)
     assert caught.value.field == "source"
-    every = {name: getattr(AutoencoderKLConfig(), name) for name in ARCHITECTURE}
+    every = {name: getattr(PretrainedAutoencoderKLConfig(), name) for name in ARCHITECTURE}
     small = {**every, "block_out_channels": [32]}
     with pytest.raises(ModelReferenceError, match="is not a folder"):
         loaded(source, **small)
@@ -249,11 +258,11 @@ def test_silent_fields_are_those_of_diffusers(copied: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"_class_name": "VQModel"}, "is of 'VQModel', not of an AutoencoderKL"),
-        ({"_class_name": "StableDiffusionPipeline"}, 'set "subfolder": "vae"'),
-        ({"_class_name": None}, "is not a diffusers model's"),
-        ({"act_fn": "gelu"}, "act_fn = 'gelu'"),
-        ({"up_block_types": ["AttnUpDecoderBlock2D"]}, "AttnUpDecoderBlock2D"),
+        ({"_class_name": "VQModel"}, "is of 'VQModel', not of AutoencoderKL"),
+        ({"_class_name": "StableDiffusionPipeline"}, "is of 'StableDiffusionPipeline', not of"),
+        ({"_class_name": None}, "is of None, not of AutoencoderKL"),
+        ({"act_fn": "gelu"}, "act_fn: Input should be 'silu'"),
+        ({"up_block_types": ["AttnUpDecoderBlock2D"]}, "other up_block_types than UpDecoder"),
         ({"norm_num_groups": 3}, "does not divide the width 8"),
         ({"latent_channels": "four"}, "latent_channels: Input should be a valid integer"),
     ],
@@ -277,7 +286,7 @@ def test_files_that_are_missing_or_damaged(copied: Path) -> None:
     torch.save({}, copied / "diffusion_pytorch_model.bin")
     with pytest.raises(ModelError, match="can run any code, so it is refused") as caught:
         stage.load_initial_weights()
-    assert "save_pretrained('vae')" in str(caught.value.hint)
+    assert "save_pretrained('saved')" in str(caught.value.hint)
     (copied / CONFIG_FILE).write_text("{")
     with pytest.raises(ModelError, match=r"config.json cannot be read"):
         stage.load_initial_weights()
@@ -307,3 +316,51 @@ def test_weights_of_another_network(copied: Path) -> None:
     save_file(state, path)
     with pytest.raises(ModelError, match=r"decoder.conv_out.bias in .* not made of finite numbers"):
         stage.load_initial_weights()
+
+
+# --- whole cascades
+
+
+def spec(folder: Path) -> dict[str, Any]:
+    return {
+        "name": "latent",
+        "data": {"source": "shapes", "config": {"size": 16, "count": 32, "test_count": 16}},
+        "stages": [
+            {"name": "draw", "kind": "flow.v1", "config": {"channels": 8, "steps": 2}},
+            {"name": "decode", "kind": "autoencoder-kl", "config": {"source": str(folder)}},
+        ],
+        "training": {"losses": []},
+        "evaluation": {"metrics": []},
+    }
+
+
+def test_a_cascade_draws_its_latents(saved: tuple[Path, Any], tmp_path: Path) -> None:
+    cascade = Cascade.from_spec(spec(saved[0]))
+    assert cascade.spec.stages[1].kind == "autoencoder-kl.v1"
+    assert any(text.startswith("cascadezoo-diffusers>=") for text in cascade.spec.requires)
+    stages = cascade.sample(2, seed=0, return_stages=True)
+    assert stages["draw"].shape == (2, 3, 8, 8)
+    assert stages["decode"].shape == (2, 3, 16, 16)
+
+
+def test_a_spec_that_the_built_in_kind_resolved_still_loads(saved: tuple[Path, Any]) -> None:
+    """autoencoder-kl.v1 was once of cascadezoo itself, and required it alone."""
+    resolved = load_spec(spec(saved[0])).spec.model_dump(mode="json", by_alias=True)
+    version = next(t for t in resolved["requires"] if t.startswith("cascadezoo>="))
+    again = load_spec({**resolved, "requires": [version]}).spec
+    assert again.model_dump(mode="json", by_alias=True) == resolved
+
+
+@pytest.mark.parametrize("entry", register_specs(), ids=lambda e: e.name)
+def test_the_specs_resolve(entry: Any) -> None:
+    resolved = load_spec(entry.name)
+    assert resolved.spec.name == entry.name
+    assert [str(stage.output) for stage in resolved.stages] == ["4x32x32 latents", "3x256x256"]
+    assert load_spec(resolved.spec.model_dump(mode="json", by_alias=True)).spec == resolved.spec
+
+
+def test_stable_diffusions_parameters_are_counted() -> None:
+    with torch.device("meta"):
+        stage = build(None, ImageShape(3, 256))
+    # https://huggingface.co/stabilityai/sd-vae-ft-mse: 83.7 M
+    assert sum(p.numel() for p in stage.parameters()) == 83_653_863

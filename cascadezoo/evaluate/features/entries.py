@@ -1,0 +1,26 @@
+"""The entries of the built-in feature extractors. Free of torch and numpy."""
+
+from __future__ import annotations
+
+from cascadezoo.plugins.registry import FeatureEntry
+
+__all__ = ["ENTRIES"]
+
+ENTRIES = (
+    FeatureEntry(
+        name="inception",
+        summary="the FID Inception network (2015-12-05), 2048 features at 299x299",
+        impl="cascadezoo.evaluate.features.inception:load",
+    ),
+    FeatureEntry(
+        name="timm",
+        summary="any network of timm by its name, as timm:resnet18.a1_in1k",
+        config="cascadezoo.evaluate.configs:TimmConfig",
+        impl="cascadezoo.evaluate.features.timm_networks:load",
+    ),
+    FeatureEntry(
+        name="small",
+        summary="small network that ships with the package, for offline and in-loop use",
+        impl="cascadezoo.evaluate.features.small:load",
+    ),
+)

@@ -1,0 +1,1 @@
+"""The specs that the plugin ships, one JSON file each."""
