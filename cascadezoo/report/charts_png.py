@@ -140,8 +140,10 @@ def _draw(axes: Axes, chart: Chart) -> None:
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(_formatter(given))
         axis.set_label_text(_text(given.label), color=_INK, fontsize=9)
-    axes.set_xlim(*_ends(across))
-    axes.set_ylim(*_ends(up))
+    # A mark at the end of the axis is drawn whole.
+    room = 0.0 if across.log else 0.012 * (across.high - across.low)
+    axes.set_xlim(across.low - room, across.high + room)
+    axes.set_ylim(up.low, up.high)
     _bands(axes, chart, across)
     axes.grid(color="#E4E4E0", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -188,10 +190,6 @@ def _series(axes: Axes, series: Series) -> None:
 
 def _formatter(axis: Axis) -> FuncFormatter:
     return FuncFormatter(lambda value, _: _text(axis.tick(value)))
-
-
-def _ends(scale: Scale) -> tuple[float, float]:
-    return scale.low, scale.high
 
 
 def _text(text: str) -> str:

@@ -204,7 +204,11 @@ def _chart(table: TuneTable, name: str, up: Axis) -> Chart:
     numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     if numeric:
         values.sort()
-    across = Axis(name, names=() if numeric else [_text(value) for value in values])
+    if numeric:
+        beside = 0.06 * (values[-1] - values[0]) or 0.5
+        across = Axis(name, low=values[0] - beside, high=values[-1] + beside)
+    else:
+        across = Axis(name, names=[_text(value) for value in values])
 
     def point(row: Tried, *, spread: bool = False) -> Point:
         value = row.setting[name]
