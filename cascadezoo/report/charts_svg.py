@@ -94,7 +94,10 @@ def draw_chart(chart: Chart, *, wide: bool = False) -> Markup:
 
 def _chart_shapes(chart: Chart, series: Sequence[Series], width: float) -> list[_Shape]:
     across, up = chart.scales()
-    frame = _Frame(across, up, width=width, top=TOP + (14.0 if chart.bands else 0.0))
+    longest = max((len(short(tick)) for tick in up.ticks), default=0)
+    left = max(LEFT, 29.0 + longest * _LETTER)  # the label of the axis stands beside its ticks
+    top = TOP + (14.0 if chart.bands else 0.0)
+    frame = _Frame(across, up, width=width, left=left, top=top)
     shapes = [*_bands(chart, frame), *_axes(frame, chart.x, chart.y)]
     draw = _cloud if chart.cloud else _series
     shapes += [shape for one in series for shape in draw(one, frame)]

@@ -34,6 +34,7 @@ def course_charts(course: Course) -> list[Chart]:
     charts = []
     if course.losses:
         series = [one for named in _losses(course.losses) for one in named]
+        series.sort(key=lambda one: not one.faint)  # raw values lie behind all lines
         note = "" if len(course.phases) < 2 else "Shading separates the phases."
         charts.append(Chart("Losses", across, Axis("loss", log=True), series, note, bands))
     charts += _figures(course, across, bands)

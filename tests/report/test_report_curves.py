@@ -9,6 +9,7 @@ from PIL import Image
 
 from cascadezoo.errors import RunFolderError
 from cascadezoo.report.course import PhaseSpan, read_course, read_events
+from cascadezoo.report.course_charts import course_charts
 from cascadezoo.report.training_curves import draw_curves
 
 PHASES = [
@@ -108,6 +109,27 @@ def test_what_a_continued_run_tells_last_counts():
     line = read_course([*rows, *again]).losses["refiner.mse"][1]
     assert line.steps == list(range(105, 201, 5))
     assert [value == 9.0 for value in line.values] == [step > 150 for step in line.steps]
+
+
+def test_charts_of_a_training_smooth_what_was_logged_often():
+    rows = events(steps=200, every=2)
+    charts = {chart.title: chart for chart in course_charts(read_course(rows))}
+    assert list(charts) == [
+        "Losses", "Kernel Inception Distance in training", "Teacher forcing", "Learning rates",
+        "Time of each epoch",
+    ]  # fmt: skip
+    losses = charts["Losses"].series
+    assert [one.faint for one in losses] == [True] * 8 + [False] * 8
+    assert {one.style for one in losses if one.name == "generator.mse"} == {0}
+    assert [band.name for band in charts["Losses"].bands] == ["warm-up", "forced", "joint"]
+    # Stages of one course share a line, in the colour of the first one's loss.
+    rates = charts["Learning rates"].series
+    assert {(one.name, one.style) for one in rates} == {
+        ("generator", 0),
+        ("upsampler, refiner", 1),
+    }
+    few = course_charts(read_course(events()))[0].series
+    assert not any(one.faint for one in few)
 
 
 def test_no_such_file(tmp_path):

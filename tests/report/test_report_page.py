@@ -287,6 +287,16 @@ def test_an_axis_of_categories_shows_their_names():
     assert axis.tick(2.0) == ""
 
 
+def test_long_ticks_do_not_cover_the_label_of_their_axis():
+    series = [Series("rate", [Point(0, 0.0), Point(1, 0.00012345)])]
+    root = svg_of(draw_chart(chart(x=Axis("step"), y=Axis("learning rate"), series=series)))
+    (label,) = (e for e in root.iter("text") if e.text == "learning rate")
+    ticks = [e for e in root.iter("text") if e.get("text-anchor") == "end"]
+    assert max(len(e.text) for e in ticks) >= 6
+    for tick in ticks:
+        assert float(tick.get("x")) - 6.2 * len(tick.text) > float(label.get("x")) + 6
+
+
 def test_pale_series_stand_in_no_legend():
     series = [
         Series("raw", [Point(0, 3), Point(1, 4)], joined=True, faint=True),
