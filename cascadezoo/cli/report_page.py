@@ -98,7 +98,7 @@ def write_report(
             views = _views(sources, asked, progress)
         finally:
             progress.close()
-        text = model_page(views, _notes(references, asked)).html().encode()
+        text = model_page(views, _notes(references, asked)).encode()
         file.write(text)
     return {
         "output": str(out),

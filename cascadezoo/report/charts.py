@@ -1,4 +1,4 @@
-"""What a plot shows, apart from how.
+"""What a plot shows, without how it is drawn.
 
 :mod:`.charts_svg` draws it for pages, :mod:`.charts_png` for files.
 
@@ -21,6 +21,7 @@ __all__ = [
     "Series",
     "scale_for",
     "short",
+    "smooth",
     "thin",
 ]
 
@@ -36,9 +37,9 @@ class Axis:
         label: what is measured, with its unit.
         log: logarithmic; what is not above 0 cannot be drawn.
         zero: begin at 0.
-        low: the least that is shown; None follows from the points. On a logarithmic axis what
-            is shown at least.
-        high: the most that is shown, likewise.
+        low: the lower end; None takes it from the points. A logarithmic axis is extended to it.
+        high: the upper end; None takes it from the points. A logarithmic axis is extended to it.
+        names: names of the places 0, 1, 2 and so on, for an axis of categories.
     """
 
     label: str
@@ -46,6 +47,14 @@ class Axis:
     zero: bool = False
     low: float | None = None
     high: float | None = None
+    names: Sequence[str] = ()
+
+    def tick(self, value: float) -> str:
+        """What stands at a tick: a short number, or the name of the place."""
+        place = round(value)
+        if not self.names:
+            return short(value)
+        return self.names[place] if 0 <= place < len(self.names) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +77,14 @@ class Series:
         joined: by a line.
         style: the number of its colour; None takes its place among the series. Series of one
             style are one entry of the legend.
+        faint: draw it pale, without an entry in the legend: raw values behind a summary.
     """
 
     name: str
     points: Sequence[Point]
     joined: bool = False
     style: int | None = None
+    faint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ class Chart:
         note: below it.
         bands: spans of ``x`` to shade.
         labelled: write the points' names beside them, where there is room.
-        cloud: many points of no account each: small, half transparent, without tooltips.
+        cloud: many points that need no tooltips: small and half transparent.
     """
 
     title: str
@@ -188,6 +199,9 @@ def scale_for(values: Iterable[float], axis: Axis, *, tight: bool = False) -> Sc
         axis: what is asked of it.
         tight: no room at the ends.
     """
+    if axis.names:
+        places = tuple(map(float, range(len(axis.names))))
+        return Scale(-0.5, len(axis.names) - 0.5, ticks=places)
     rows = list(values)
     if axis.log:
         given = [end for end in (axis.low, axis.high) if end is not None and end > 0]
@@ -262,6 +276,23 @@ def thin(points: Sequence[Point], most: int = 240) -> list[Point]:
         part = points[place * len(points) // most : (place + 1) * len(points) // most]
         count = len(part)
         made.append(Point(sum(p.x for p in part) / count, sum(p.y for p in part) / count))
+    return made
+
+
+def smooth(points: Sequence[Point]) -> list[Point]:
+    """A running geometric mean over about a fifteenth of the points.
+
+    Args:
+        points: in order, with ``y`` above 0.
+    """
+    reach = max(1, len(points) // 30)
+    sums = [0.0]
+    for point in points:
+        sums.append(sums[-1] + math.log(point.y))
+    made = []
+    for place, point in enumerate(points):
+        low, high = max(0, place - reach), min(len(points), place + reach + 1)
+        made.append(replace(point, y=math.exp((sums[high] - sums[low]) / (high - low))))
     return made
 
 

@@ -87,12 +87,13 @@ def grid(
     return sheet
 
 
-def stage_strip(stages: Mapping[str, Tensor]) -> Image.Image:
-    """How each sample comes about: one row a sample, one column a stage, coarse to fine.
+def stage_strip(stages: Mapping[str, Tensor], *, margin: int = MARGIN) -> Image.Image:
+    """Each sample stage by stage: one row a sample, one column a stage, coarse to fine.
 
     Args:
         stages: the images of each stage by its name, in the order of the cascade; floating
             [N, C, H, W] in [-1, 1] or uint8, with one N; sizes and channels may differ.
+        margin: pixels of paper around the strip.
 
     Returns:
         An RGB picture; every image is drawn equally large, with its stage's name and size above.
@@ -111,13 +112,15 @@ def stage_strip(stages: Mapping[str, Tensor]) -> Image.Image:
     cell = common_cell([max(size) for size in sizes.values()])
     names, rows = list(columns), next(iter(counts.values()))
     head = _head_height()
-    width = len(columns) * (cell + GAP) - GAP
-    sheet = Image.new("RGB", (width, head + rows * (cell + PAD) - PAD), PAPER)
+    width = len(columns) * (cell + GAP) - GAP + 2 * margin
+    height = head + rows * (cell + PAD) - PAD + 2 * margin
+    sheet = Image.new("RGB", (width, height), PAPER)
     for number, name in enumerate(names):
-        left = number * (cell + GAP)
-        _write_head(sheet, left, cell, name, "{}x{}".format(*sizes[name]))
+        left = margin + number * (cell + GAP)
+        _write_head(sheet, left, margin, cell, name, "{}x{}".format(*sizes[name]))
         for row, image in enumerate(columns[name]):
-            sheet.paste(enlarge(image, cell, cell), (left, head + row * (cell + PAD)))
+            top = margin + head + row * (cell + PAD)
+            sheet.paste(enlarge(image, cell, cell), (left, top))
     return sheet
 
 
@@ -144,13 +147,14 @@ def samples_picture(
     left = Image.new("RGB", (max(sheet.width, CELL), head + sheet.height), PAPER)
     height, width = samples.shape[2:]
     title = f"{len(samples)} sample{'' if len(samples) == 1 else 's'}"
-    _write_head(left, 0, left.width, title, f"{width}x{height}")
+    _write_head(left, 0, 0, left.width, title, f"{width}x{height}")
     left.paste(sheet, (0, head))
     parts = [left]
     if stages is not None and len(stages) > 1:
         cell = common_cell([max(images.shape[2:]) for images in stages.values()])
         rows = max(1, (sheet.height + PAD) // (cell + PAD))
-        parts.append(stage_strip({name: images[:rows] for name, images in stages.items()}))
+        shown = {name: images[:rows] for name, images in stages.items()}
+        parts.append(stage_strip(shown, margin=0))
     size = (
         sum(part.width for part in parts) + (len(parts) - 1) * 3 * GAP + 2 * MARGIN,
         max(part.height for part in parts) + 2 * MARGIN,
@@ -230,12 +234,12 @@ def _head_height() -> int:
     return sum(line_height(font) for font in fonts()) + 4
 
 
-def _write_head(sheet: Image.Image, left: int, width: int, name: str, note: str) -> None:
-    """A name and a fainter note below it, at the top of a column."""
+def _write_head(sheet: Image.Image, left: int, top: int, width: int, name: str, note: str) -> None:
+    """A name and a fainter note below it, above a column."""
     name_font, note_font = fonts()
     pen = ImageDraw.Draw(sheet)
-    pen.text((left, 0), fit(name, name_font, width), fill=INK, font=name_font)
-    below = line_height(name_font)
+    pen.text((left, top), fit(name, name_font, width), fill=INK, font=name_font)
+    below = top + line_height(name_font)
     pen.text((left, below), fit(note, note_font, width), fill=NOTE, font=note_font)
 
 

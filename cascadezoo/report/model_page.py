@@ -2,70 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.reproduction import metric_texts
-from cascadezoo.report.blocks import (
-    Column,
-    Row,
-    TableCell,
-    facts,
-    folded,
-    layers,
-    picture,
-    strip,
-    table,
-)
-from cascadezoo.report.charts import short
-from cascadezoo.report.course_charts import axis_label, course_charts
-from cascadezoo.report.html import Markup, element, join, number, spread
-from cascadezoo.report.model_view import ModelView
-from cascadezoo.report.page import Bars, Page
+from cascadezoo.report.charts import Bars, Chart, short
+from cascadezoo.report.charts_svg import draw_plots
+from cascadezoo.report.course_charts import axis_label, course_charts, recorded_charts
+from cascadezoo.report.inline_picture import InlinePicture, inline_picture
+from cascadezoo.report.model_view import ModelView, Shown
+from cascadezoo.report.page_templates import render_page
+from cascadezoo.report.page_text import number, spread
 from cascadezoo.report.projection import projection_chart
 from cascadezoo.report.recorded_metrics import Attribution
+from cascadezoo.report.tables import Column, PageTable, Row, TableCell
 
 __all__ = ["figure_value", "model_page"]
 
-ATTRIBUTE = "cascadezoo evaluate MODEL --stages --save"
+_TOPICS = ("samples", "strip", "trajectories", "course", "features")
 
 
-def model_page(views: Sequence[ModelView], notes: Sequence[tuple[str, object]] = ()) -> Page:
-    """Compose the page.
+def model_page(views: Sequence[ModelView], notes: Sequence[tuple[str, object]] = ()) -> str:
+    """Render the page.
 
     Args:
         views: the models, at least one, under names that differ.
         notes: how the page was made: names and values.
+
+    Returns:
+        A whole HTML document.
     """
+    names = [view.name for view in views]
     alone = len(views) == 1
-    title = (
-        views[0].name
-        if alone
-        else " and ".join((", ".join(v.name for v in views[:-1]), views[-1].name))
+    description = views[0].resolved.spec.description
+    return render_page(
+        "model.html.j2",
+        title=names[0] if alone else f"{', '.join(names[:-1])} and {names[-1]}",
+        lead=description if alone else f"{len(views)} models side by side.",
+        alone=alone,
+        models=[_model(view, alone) for view in views],
+        figures=_figures(views),
+        how=None if alone else _how_table(views),
+        stages=_stages(views),
+        shares=draw_plots([bars for v in views if (bars := _shares(v, alone)) is not None]),
+        epochs=_epochs(views),
+        features=_features(views),
+        notes=[(name, value) for name, value in notes if value is not None],
     )
-    lead = views[0].resolved.spec.description if alone else f"{len(views)} models side by side."
-    page = Page(title, lead)
-    if alone:
-        page.add(_overview(views[0]))
-    _each(page, "Samples", views, _samples)
-    if not alone:
-        _each(page, "The models", views, _described)
-    _each(page, "Stage by stage", views, _strip)
-    _each(page, "From noise to image", views, _trajectories)
-    _figures(page, views)
-    _stages(page, views)
-    _attribution(page, views)
-    _course(page, views)
-    _epochs(page, views)
-    _features(page, views)
-    page.section("How this page was made")
-    page.facts(notes)
-    page.text(
-        "Everything is inside this file: it asks nothing of any network. Figures are those that "
-        "were recorded with the model; pictures were drawn for this page.",
-        kind="note",
-    )
-    return page
+
+
+def _model(view: ModelView, alone: bool) -> dict[str, Any]:
+    """What the template shows of one model."""
+    attribution = view.recorded.attribution if view.recorded else []
+    facts = _overview(view)
+    latent = [s.name for s in view.resolved.stages if s.output.latent]
+    classes = view.resolved.num_classes
+    return {
+        "name": view.name,
+        "description": "" if alone else view.resolved.spec.description,
+        "facts": [(name, value) for name, value in facts if value is not None],
+        "unrecorded": [name.lower() for name, value in facts if value is None],
+        "lacks": {topic: _reason(view, topic) for topic in _TOPICS},
+        "samples": None if view.samples is None else inline_picture(view.samples),
+        "samples_count": view.count,
+        "column_is_label": classes is not None and 4 <= classes <= 12,
+        "strip": _inline(view.strip),
+        "latent": ", ".join(latent),
+        "trajectories": {stage: _inline(shown) for stage, shown in view.trajectories.items()},
+        "figures_missing": _figures_missing(view),
+        "attribution": _attribution(view, attribution),
+        "attribution_plots": draw_plots([_lost_bars(attribution)] if attribution else []),
+        "worst": _worst(attribution),
+        "course": draw_plots(_course(view)),
+        "has_course": view.course is not None,
+        "losses": _losses(view),
+        "epochs_missing": not (view.recorded and view.recorded.seconds_per_epoch),
+        "has_features": view.projection is not None,
+    }
+
+
+def _inline(shown: Shown) -> list[tuple[str, str, InlinePicture]]:
+    return [(name, note, inline_picture(image)) for name, note, image in shown]
+
+
+def _reason(view: ModelView, topic: str) -> str:
+    return view.lacks.get(topic, "nothing was recorded")
+
+
+def _overview(view: ModelView) -> list[tuple[str, object]]:
+    spec, recorded = view.resolved.spec, view.recorded
+    training = recorded.training if recorded else {}
+    seconds, images = training.get("seconds"), training.get("images")
+    total = sum(int(row["parameters"]) for row in view.plan) if view.plan else None
+    return [
+        ("Stages", " → ".join(s.name for s in view.resolved.stages)),
+        ("Output", str(view.resolved.image)),
+        ("Parameters", None if total is None else f"{total:,}"),
+        ("Data", view.resolved.data_info.title or spec.data.source),
+        ("Trained on", None if not isinstance(images, float) else f"{images:,.0f} images"),
+        ("Training", None if not isinstance(seconds, float) else f"{number(seconds)} seconds"),
+        ("Device", training.get("device")),
+        ("Precision", training.get("precision")),
+        ("Licence", spec.license),
+    ]
 
 
 def figure_value(figure: Figure) -> str:
@@ -83,116 +123,43 @@ def _unit(figure: Figure) -> str:
     return " ".join(part for part in (power, figure.unit) if part)
 
 
-def _each(
-    page: Page, title: str, views: Sequence[ModelView], draw: Callable[[ModelView], Markup]
-) -> None:
-    """A section with a column for each model."""
-    page.section(title)
-    page.side_by_side([(view.name, draw(view)) for view in views])
+def _figures_missing(view: ModelView) -> str:
+    if view.recorded is None:
+        return f"{view.name} has no metrics.json."
+    return "" if view.recorded.figures else f"{view.name}: no figures were recorded."
 
 
-def _lacks(what: str, view: ModelView, topic: str) -> Markup:
-    reason = view.lacks.get(topic, "nothing of it was recorded")
-    return element("p", f"{what}: {reason}.", class_="lacks")
-
-
-def _overview(view: ModelView) -> Markup:
-    spec, recorded = view.resolved.spec, view.recorded
-    training = recorded.training if recorded else {}
-    seconds, images = training.get("seconds"), training.get("images")
-    total = sum(int(row["parameters"]) for row in view.plan) if view.plan else None
-    rows: list[tuple[str, object]] = [
-        ("Stages", " → ".join(s.name for s in view.resolved.stages)),
-        ("Makes", str(view.resolved.image)),
-        ("Parameters", None if total is None else f"{total:,}"),
-        ("Data", view.resolved.data_info.title or spec.data.source),
-        ("Trained on", None if not isinstance(images, float) else f"{images:,.0f} images"),
-        ("Training", None if not isinstance(seconds, float) else f"{number(seconds)} seconds"),
-        ("Device", training.get("device")),
-        ("Precision", training.get("precision")),
-        ("Licence", spec.license),
-    ]
-    missing = [name for name, value in rows if value is None]
-    told = f"Not recorded: {', '.join(missing).lower()}." if missing else ""
-    return join([facts(rows), element("p", told, class_="lacks") if told else ""])
-
-
-def _described(view: ModelView) -> Markup:
-    text = view.resolved.spec.description
-    return join([element("p", text) if text else "", _overview(view)])
-
-
-def _samples(view: ModelView) -> Markup:
-    if view.samples is None:
-        return _lacks("No samples", view, "samples")
-    classes = view.resolved.num_classes
-    told = "Each column has one label." if classes is not None and 4 <= classes <= 12 else ""
-    return picture(view.samples, f"{view.count} samples of {view.name}", told)
-
-
-def _strip(view: ModelView) -> Markup:
-    if not view.strip:
-        return _lacks("No strip", view, "strip")
-    told = "Each column is one image on its way from the first stage to the last."
-    latent = [s.name for s in view.resolved.stages if s.output.latent]
-    if latent:
-        told += f" {', '.join(latent)} makes latents, which are no picture."
-    return layers(view.strip, f"Stages of {view.name}", told)
-
-
-def _trajectories(view: ModelView) -> Markup:
-    if not view.trajectories:
-        return _lacks("No trajectories", view, "trajectories")
-    parts = [
-        strip(
-            shown, f"Sampling by {stage} of {view.name}",
-            f"Stage {stage}: each row is one image after the steps that are numbered above it.",
-        )
-        for stage, shown in view.trajectories.items()
-    ]  # fmt: skip
-    return join(parts)
-
-
-def _figures(page: Page, views: Sequence[ModelView]) -> None:
-    page.section(
-        "Figures",
-        "A figure's name holds metric, feature extractor and sample count. Figures of different "
-        "names cannot be compared.",
-    )
+def _figures(views: Sequence[ModelView]) -> PageTable | None:
+    """Of one model each figure with how it was measured; of several the figures side by side."""
     found = {v.name: {f.name: f for f in (v.recorded.figures if v.recorded else ())} for v in views}
-    for view in views:
-        if view.recorded is None:
-            page.text(f"{view.name} has no metrics.json.", kind="lacks")
-        elif not view.recorded.figures:
-            page.text(f"{view.name}: no figures were recorded.", kind="lacks")
     names = dict.fromkeys(name for figures in found.values() for name in figures)
     if not names:
-        return
+        return None
     if len(views) == 1:
         figures = found[views[0].name].values()
-        columns = [Column("figure"), Column("value", numeric=True), Column("how it was got")]
-        rows: list[Row] = [
-            [TableCell(element("code", f.name), value=f.name), _figure_cell(f), _how(f)]
-            for f in figures
-        ]
-        page.table(columns, rows, label="Figures")
-        return
+        columns = [Column("figure"), Column("value", numeric=True), Column("how it was measured")]
+        rows: list[Row] = [[_code(f.name), _figure_cell(f), _how(f)] for f in figures]
+        return PageTable(columns, rows, label="Figures")
     columns = [Column("figure"), *[Column(view.name, numeric=True) for view in views]]
     compared: list[Row] = [
-        [
-            TableCell(element("code", name), value=name),
-            *[_figure_cell(found[view.name].get(name)) for view in views],
-        ]
+        [_code(name), *[_figure_cell(found[view.name].get(name)) for view in views]]
         for name in names
     ]
-    page.table(columns, compared, label="Figures of all models")
-    told: list[Row] = [
-        [view.name, TableCell(element("code", f.name), value=f.name), _how(f)]
+    return PageTable(columns, compared, label="Figures of all models")
+
+
+def _how_table(views: Sequence[ModelView]) -> PageTable:
+    rows: list[Row] = [
+        [view.name, _code(f.name), _how(f)]
         for view in views
-        for f in found[view.name].values()
+        for f in (view.recorded.figures if view.recorded else ())
     ]
-    columns = [Column("model"), Column("figure"), Column("how it was got")]
-    page.add(folded("How each was got", table(columns, told, label="How the figures were got")))
+    columns = [Column("model"), Column("figure"), Column("how it was measured")]
+    return PageTable(columns, rows, label="How the figures were measured")
+
+
+def _code(text: str) -> TableCell:
+    return TableCell(text, value=text, code=True)
 
 
 def _figure_cell(figure: Figure | None) -> TableCell | None:
@@ -221,18 +188,17 @@ def _how(figure: Figure) -> str:
     return "; ".join([*told, *([figure.note] if figure.note else [])])
 
 
-def _stages(page: Page, views: Sequence[ModelView]) -> None:
-    page.section("What it takes")
+def _stages(views: Sequence[ModelView]) -> PageTable:
     alone = len(views) == 1
     columns = [
         *([] if alone else [Column("model")]),
         Column("stage"),
         Column("kind"),
-        Column("makes"),
+        Column("output"),
         Column("parameters", numeric=True),
-        Column("FLOPs", numeric=True, note="of a forward pass"),
-        Column("passes", numeric=True, note="to sample"),
-        Column("FLOPs", numeric=True, note="to sample an image"),
+        Column("FLOPs", numeric=True, note="per forward pass"),
+        Column("passes", numeric=True, note="per image"),
+        Column("FLOPs", numeric=True, note="per image"),
     ]
     rows: list[Row] = []
     for view in views:
@@ -242,10 +208,7 @@ def _stages(page: Page, views: Sequence[ModelView]) -> None:
             cells.append(TableCell(f"{row['parameters']:,}", value=row["parameters"]))
             cells += [_count(row["flops_forward"]), row["evaluations"], _count(row["flops_sample"])]
             rows.append(cells)
-    page.table(columns, rows, label="Parameters and FLOPs of each stage")
-    plots = [bars for view in views if (bars := _shares(view, alone)) is not None]
-    if plots:
-        page.figure(*plots)
+    return PageTable(columns, rows, label="Parameters and FLOPs of each stage")
 
 
 def _count(value: float | None) -> TableCell | None:
@@ -253,10 +216,10 @@ def _count(value: float | None) -> TableCell | None:
 
 
 def _shares(view: ModelView, alone: bool) -> Bars | None:
-    """How parameters and sampling are shared out between the stages."""
+    """The stages' shares of the parameters and of the sampling cost."""
     if len(view.plan) < 2:
         return None
-    names = {"parameters": "parameters", "flops_sample": "FLOPs to sample"}
+    names = {"parameters": "parameters", "flops_sample": "FLOPs per image"}
     totals = {key: sum(row[key] or 0 for row in view.plan) for key in names}
     groups = [
         (
@@ -265,31 +228,21 @@ def _shares(view: ModelView, alone: bool) -> Bars | None:
         )
         for row in view.plan
     ]
-    title = "Where parameters and sampling go" + ("" if alone else f": {view.name}")
+    title = "Parameters and sampling cost by stage" + ("" if alone else f": {view.name}")
     return Bars(title, "% of the cascade", list(names.values()), groups)
 
 
-def _attribution(page: Page, views: Sequence[ModelView]) -> None:
-    page.section("Where quality is lost")
-    for view in views:
-        rows = view.recorded.attribution if view.recorded else []
-        if len(views) > 1:
-            page.add(element("h3", view.name))
-        if not rows:
-            page.text(
-                join(["Not measured. This measures it: ", element("code", ATTRIBUTE)]), kind="lacks"
-            )
-            continue
-        columns = [
-            Column("stage"),
-            Column("given real images", numeric=True),
-            Column("given generated ones", numeric=True),
-            Column("mismatch", numeric=True),
-            Column("share", numeric=True, note="of the whole figure"),
-        ]
-        page.table(columns, map(_lost, rows), label=f"Attribution by stage of {view.name}")
-        page.figure(_lost_bars(rows))
-        _worst(page, rows)
+def _attribution(view: ModelView, rows: Sequence[Attribution]) -> PageTable | None:
+    if not rows:
+        return None
+    columns = [
+        Column("stage"),
+        Column("real input", numeric=True),
+        Column("generated input", numeric=True),
+        Column("mismatch", numeric=True),
+        Column("share", numeric=True, note="of the whole figure"),
+    ]
+    return PageTable(columns, map(_lost, rows), label=f"Attribution by stage of {view.name}")
 
 
 def _lost(row: Attribution) -> Row:
@@ -319,80 +272,58 @@ def _lost_bars(rows: Sequence[Attribution]) -> Bars:
     label = " and ".join(axis_label(metric) for metric in metrics)
     better = {metric_texts(metric).better for metric in metrics}
     groups = [(row.stage, [value(row.real), value(row.generated)]) for row in rows]
-    names = ["given real images", "given generated ones"]
+    names = ["real input", "generated input"]
     note = f"{str(better.pop()).capitalize()} is better." if len(better - {None}) == 1 else ""
-    return Bars("What each stage makes of its input", label, names, groups, note)
+    return Bars("Output of each stage by its input", label, names, groups, note)
 
 
-def _worst(page: Page, rows: Iterable[Attribution]) -> None:
+def _worst(rows: Iterable[Attribution]) -> str:
     """Which stage to work on: by the shares, since a mismatch may be the fault of those before."""
     known = [(row.share, row.stage) for row in rows if row.share is not None and row.share > 0]
-    if known:
-        share, stage = max(known)
-        page.text(f"Most of the figure, {share:.0%}, comes in at stage {stage}: work on that one.")
+    if not known:
+        return ""
+    share, stage = max(known)
+    return f"Stage {stage} accounts for most of the figure, {share:.0%}. Improve that stage first."
 
 
-def _course(page: Page, views: Sequence[ModelView]) -> None:
-    page.section("Training")
-    for view in views:
-        if len(views) > 1:
-            page.add(element("h3", view.name))
-        charts = course_charts(view)
-        if charts:
-            page.figure(*charts)
-        if view.course is None:
-            page.add(_lacks("No curves", view, "course"))
-        if view.course is None and view.recorded is not None and view.recorded.losses:
-            rows: list[Row] = [
-                [phase, name, value]
-                for phase, losses in view.recorded.losses.items()
-                for name, value in losses.items()
-            ]
-            columns = [Column("phase"), Column("loss"), Column("at its end", numeric=True)]
-            page.table(columns, rows, label=f"Last losses of {view.name}")
+def _course(view: ModelView) -> list[Chart]:
+    if view.course is not None:
+        return course_charts(view.course)
+    return recorded_charts(view.recorded) if view.recorded else []
 
 
-def _epochs(page: Page, views: Sequence[ModelView]) -> None:
-    page.section("Time per epoch")
+def _losses(view: ModelView) -> PageTable | None:
+    """The last losses of a model without its run."""
+    if view.course is not None or view.recorded is None or not view.recorded.losses:
+        return None
+    rows: list[Row] = [
+        [phase, name, value]
+        for phase, losses in view.recorded.losses.items()
+        for name, value in losses.items()
+    ]
+    columns = [Column("phase"), Column("loss"), Column("at its end", numeric=True)]
+    return PageTable(columns, rows, label=f"Last losses of {view.name}")
+
+
+def _epochs(views: Sequence[ModelView]) -> PageTable | None:
     taken = {v.name: v.recorded.seconds_per_epoch if v.recorded else {} for v in views}
     phases = dict.fromkeys(phase for row in taken.values() for phase in row)
-    for view in views:
-        if not taken[view.name]:
-            page.text(f"{view.name}: the time of an epoch was not recorded.", kind="lacks")
-    if phases:
-        alone = len(views) == 1
-        heads = [
-            Column("seconds" if alone else v.name, True, "" if alone else "seconds") for v in views
-        ]
-        rows: list[Row] = [[phase, *[taken[v.name].get(phase) for v in views]] for phase in phases]
-        page.table([Column("phase"), *heads], rows, label="Seconds per epoch of each phase")
-
-
-def _features(page: Page, views: Sequence[ModelView]) -> None:
-    page.section("Real and generated features")
-    shown = [v for v in views if v.projection is not None]
+    if not phases:
+        return None
     alone = len(views) == 1
-    page.figure(
-        *[
-            projection_chart(v.projection, "In one plane" if alone else v.name)
-            for v in shown
-            if v.projection is not None
-        ]
-    ) if shown else None
-    for view in views:
-        if view.projection is None:
-            page.add(_lacks(f"{view.name}: no features", view, "features"))
-    methods = {v.projection.method for v in shown if v.projection}
-    extractors = sorted({v.projection.extractor for v in shown if v.projection})
-    if methods:
-        how = (
-            "the two directions in which the features of the real images vary most"
-            if methods == {"pca"}
-            else "a plane that UMAP fits to the features of the real images"
-        )
-        page.text(
-            f"Features by {', '.join(extractors)}, laid onto {how}. Where the generated images do "
-            "not reach, the model lacks variety; where only they are, it makes what is not there. "
-            "What lies apart in further directions cannot be seen here.",
-            kind="note",
-        )
+    heads = [
+        Column("seconds" if alone else v.name, True, "" if alone else "seconds") for v in views
+    ]
+    rows: list[Row] = [[phase, *[taken[v.name].get(phase) for v in views]] for phase in phases]
+    return PageTable([Column("phase"), *heads], rows, label="Seconds per epoch of each phase")
+
+
+def _features(views: Sequence[ModelView]) -> Mapping[str, Any]:
+    shown = [(v.name, v.projection) for v in views if v.projection is not None]
+    alone = len(views) == 1
+    charts = [projection_chart(p, "Feature plane" if alone else name) for name, p in shown]
+    return {
+        "plots": draw_plots(charts),
+        "extractors": ", ".join(sorted({p.extractor for _, p in shown})),
+        "pca": {p.method for _, p in shown} == {"pca"},
+    }

@@ -6,20 +6,23 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, Any
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
+from typing import Any
 
 from cascadezoo.model_folder.figures import Figure
+from cascadezoo.report.charts import Axis, Chart, Point, Series
+from cascadezoo.report.charts_png import draw_png
 
-__all__ = ["Tried", "TuneTable", "draw_tuning", "tuning_csv", "tuning_markdown"]
+__all__ = [
+    "Tried",
+    "TuneTable",
+    "draw_tuning",
+    "tuning_charts",
+    "tuning_csv",
+    "tuning_markdown",
+]
 
-_BEST = "#D55E00"
-_LINE = "#0072B2"
-_INK = "#333333"
-_DPI = 110
+_SCALE = 1000.0
+"""KIDs are shown times this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,75 +167,69 @@ def tuning_markdown(table: TuneTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw_tuning(table: TuneTable, file: IO[bytes]) -> None:
-    """Write a PNG: KID against each parameter, with error bars.
+def draw_tuning(table: TuneTable) -> bytes:
+    """Draw :func:`tuning_charts` side by side.
 
-    Points are settings; the line goes through the best setting of each value.
+    Returns:
+        A PNG file.
     """
-    names = table.names
-    canvas = Canvas(figsize=(0.8 + 3.6 * len(names), 3.4), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(canvas)
-    panels = canvas.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, names, strict=True):
-        _panel(axes, table, name)
-    panels[0].set_ylabel("KID x 1000", color=_INK)
     figure = table.best.figure
     fed = f", {table.fed_to} on real images" if table.fed_to else ""
-    canvas.suptitle(
-        f"{table.model}: n = {figure.n}, features of {figure.extractor}{fed}",
-        fontsize=10,
-        color=_INK,
-    )
-    canvas.savefig(file, format="png", metadata={"Software": "cascadezoo"})
+    title = f"{table.model}: n = {figure.n}, features of {figure.extractor}{fed}"
+    charts = tuning_charts(table)
+    return draw_png(charts, columns=len(charts), size=(4.0, 3.6), title=title)
 
 
-def _panel(axes: Axes, table: TuneTable, name: str) -> None:
+def tuning_charts(table: TuneTable) -> list[Chart]:
+    """KID against each parameter, on one scale.
+
+    Every setting is a pale point; the line goes through the best setting of each value, with the
+    spread over subsets.
+    """
+    ends = [
+        end * _SCALE
+        for row in table.rows
+        for end in (
+            row.figure.value - (row.figure.std or 0.0),
+            row.figure.value + (row.figure.std or 0.0),
+        )
+    ]
+    room = 0.06 * (max(ends) - min(ends))
+    up = Axis("KID x 1000", low=min(ends) - room, high=max(ends) + room)
+    return [_chart(table, name, up) for name in table.names]
+
+
+def _chart(table: TuneTable, name: str, up: Axis) -> Chart:
     values = list(dict.fromkeys(row.setting[name] for row in table.rows))
     numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     if numeric:
         values.sort()
-    place = {value: value if numeric else number for number, value in enumerate(values)}
-    axes.scatter(
-        [place[row.setting[name]] for row in table.rows],
-        [row.figure.value * 1000 for row in table.rows],
-        color=_LINE,
-        alpha=0.3,
-        s=14,
-        linewidths=0,
-    )
+    if numeric:
+        beside = 0.06 * (values[-1] - values[0]) or 0.5
+        across = Axis(name, low=values[0] - beside, high=values[-1] + beside)
+    else:
+        across = Axis(name, names=[_text(value) for value in values])
+
+    def point(row: Tried, *, spread: bool = False) -> Point:
+        value = row.setting[name]
+        figure = row.figure
+        std = figure.std * _SCALE if spread and figure.std is not None else None
+        x = float(value if numeric else values.index(value))
+        return Point(x, figure.value * _SCALE, std, _setting(row))
+
     best = [
         min((r for r in table.rows if r.setting[name] == v), key=lambda r: r.figure.value)
         for v in values
     ]
-    axes.errorbar(
-        [place[value] for value in values],
-        [row.figure.value * 1000 for row in best],
-        [(row.figure.std or 0.0) * 1000 for row in best],
-        color=_LINE,
-        marker="o",
-        markersize=4,
-        linewidth=1.5 if numeric else 0,
-        elinewidth=1.0,
-        capsize=2.5,
-    )
-    top = table.best
-    axes.plot(
-        [place[top.setting[name]]],
-        [top.figure.value * 1000],
-        marker="o",
-        markersize=10,
-        markerfacecolor="none",
-        markeredgecolor=_BEST,
-        markeredgewidth=1.6,
-    )
-    if len(values) <= 8:
-        axes.set_xticks([place[value] for value in values], [_text(value) for value in values])
-    axes.set_xlabel(name, color=_INK)
-    axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK, labelsize=8, length=2)
-    axes.margins(x=0.08)
+    series = [
+        Series("every setting", [point(row) for row in table.rows], style=0, faint=True),
+        Series(
+            "best of each value", [point(row, spread=True) for row in best],
+            joined=numeric, style=0,
+        ),
+        Series(f"best: {_setting(table.best)}", [point(table.best)], style=1),
+    ]  # fmt: skip
+    return Chart(f"KID by {name}", across, up, series)
 
 
 def _head(names: list[str]) -> str:

@@ -132,8 +132,8 @@ def _epochs(results: SweepResults) -> list[Chart]:
     epochs = [p.epoch for c in cells for p in c.course]
     log = _wide(values, 8.0)
     # One scale for all panels, so that they can be compared.
-    ends = {"low": min(values), "high": max(values)} if log else {"high": max(values) * 1.06}
-    up = Axis(f"{chosen}, x 1000", log=log, zero=True, **ends)
+    low, high = (min(values), max(values)) if log else (None, max(values) * 1.06)
+    up = Axis(f"{chosen}, x 1000", log=log, zero=True, low=low, high=high)
     across = _epoch_axis(min(epochs), max(epochs))
     axes = _axes(results)
     groups = {label_text(c.labels, results.seed_axes) for c in cells}

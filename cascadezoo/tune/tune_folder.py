@@ -64,13 +64,12 @@ class TuneFolder:
 
     def write(self, table: TuneTable) -> None:
         """Write tune.json, tune.csv, TUNE.md and tune.png, each whole."""
-        picture = io.BytesIO()
-        draw_tuning(table, picture)
+        picture = draw_tuning(table)
         try:
             write_atomically(self.path / "tune.json", _json(table.to_dict()))
             write_atomically(self.path / "tune.csv", tuning_csv(table).encode())
             write_atomically(self.path / "TUNE.md", tuning_markdown(table).encode())
-            write_atomically(self.path / "tune.png", picture.getvalue())
+            write_atomically(self.path / "tune.png", picture)
         except OSError as error:
             raise _unwritable(self.path, error) from error
 

@@ -113,7 +113,7 @@ def test_strip_of_the_stages(invoke, tmp_path):
     assert told.exit_code == 0, told.stderr
     with Image.open(f"{spec}-seed0-stages.png") as picture:
         width, height = picture.size
-    assert width == 3 * 96 + 2 * 10
+    assert width == 3 * 96 + 2 * 10 + 2 * 12
     assert height > 3 * 96
 
 

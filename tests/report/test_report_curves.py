@@ -9,6 +9,7 @@ from PIL import Image
 
 from cascadezoo.errors import RunFolderError
 from cascadezoo.report.course import PhaseSpan, read_course, read_events
+from cascadezoo.report.course_charts import course_charts
 from cascadezoo.report.training_curves import draw_curves
 
 PHASES = [
@@ -110,6 +111,27 @@ def test_what_a_continued_run_tells_last_counts():
     assert [value == 9.0 for value in line.values] == [step > 150 for step in line.steps]
 
 
+def test_charts_of_a_training_smooth_what_was_logged_often():
+    rows = events(steps=200, every=2)
+    charts = {chart.title: chart for chart in course_charts(read_course(rows))}
+    assert list(charts) == [
+        "Losses", "Kernel Inception Distance in training", "Teacher forcing", "Learning rates",
+        "Time of each epoch",
+    ]  # fmt: skip
+    losses = charts["Losses"].series
+    assert [one.faint for one in losses] == [True] * 8 + [False] * 8
+    assert {one.style for one in losses if one.name == "generator.mse"} == {0}
+    assert [band.name for band in charts["Losses"].bands] == ["warm-up", "forced", "joint"]
+    # Stages of one course share a line, in the colour of the first one's loss.
+    rates = charts["Learning rates"].series
+    assert {(one.name, one.style) for one in rates} == {
+        ("generator", 0),
+        ("upsampler, refiner", 1),
+    }
+    few = course_charts(read_course(events()))[0].series
+    assert not any(one.faint for one in few)
+
+
 def test_no_such_file(tmp_path):
     with pytest.raises(RunFolderError, match="No such file") as caught:
         draw_curves(tmp_path / "events.jsonl", tmp_path / "curves.png")
@@ -124,16 +146,16 @@ def colours(path):
 def test_the_picture_holds_every_panel_and_line(tmp_path):
     path = write(tmp_path / "events.jsonl", events(), "{torn")
     size, seen = colours(draw_curves(path, tmp_path / "curves.png"))
-    # generator, upsampler, refiner; two shades for the phases
-    for colour in ("0072B2", "D55E00", "009E73", "F4F4F4", "E6EBF0"):
+    # generator, upsampler, refiner; the shade of a phase
+    for colour in ("0072B2", "C65200", "00805D", "F1F1EE"):
         assert tuple(bytes.fromhex(colour)) in seen
     losses_only = [
         {"event": "log", "phase": "p", "phase_index": 0, "step": s, "losses": {"g.mse": 1.0}}
         for s in range(5)
     ]
     less, few = colours(draw_curves(losses_only, tmp_path / "less.png"))
-    assert less[1] < size[1] / 1.5
-    assert tuple(bytes.fromhex("D55E00")) not in few
+    assert less[1] < size[1] / 3
+    assert tuple(bytes.fromhex("C65200")) not in few
 
 
 @pytest.mark.parametrize(
@@ -160,4 +182,4 @@ def test_the_picture_holds_every_panel_and_line(tmp_path):
 )
 def test_odd_courses_are_drawn_all_the_same(tmp_path, rows):
     size, _ = colours(draw_curves(rows, tmp_path / "curves.png"))
-    assert size[0] == 990
+    assert size[0] == 1170

@@ -16,15 +16,41 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from PIL import Image
 
 from cascadezoo.errors import InputError
-from cascadezoo.report.blocks import Column, TableCell, data_uri, table
-from cascadezoo.report.charts import Axis, Bars, Chart, Point, Scale, Series, scale_for, thin
-from cascadezoo.report.charts_svg import draw_bars, draw_chart
-from cascadezoo.report.html import element, escape, number, plain, spread
-from cascadezoo.report.page import Page
+from cascadezoo.report.charts import (
+    Axis,
+    Band,
+    Bars,
+    Chart,
+    Point,
+    Scale,
+    Series,
+    scale_for,
+    smooth,
+    thin,
+)
+from cascadezoo.report.charts_svg import draw_bars, draw_chart, draw_plots
+from cascadezoo.report.inline_picture import inline_picture
+from cascadezoo.report.page_templates import environment, render_page
+from cascadezoo.report.page_text import number, plain, spread
+from cascadezoo.report.tables import Column, PageTable, TableCell
 from cascadezoo.report.thumbnail_sheet import sheet
+
+PARTS = "caption, charts, facts, folded, image, lacks, layers, picture, section, strip, table"
+
+
+def page_of(body: str, title: str, lead: str = "", **context: object) -> str:
+    """A page from the text of its body."""
+    template = environment().from_string(
+        '{% extends "page.html.j2" %}\n'
+        f'{{% from "parts.html.j2" import {PARTS} with context %}}\n'
+        f"{{% block body %}}{body}{{% endblock %}}"
+    )
+    return render_page(template, title=title, lead=lead, **context)
 
 
 class Texts(HTMLParser):
@@ -44,7 +70,8 @@ class Texts(HTMLParser):
 @given(st.text(max_size=60))
 def test_text_comes_back_as_it_was_and_makes_no_tags(text):
     found = Texts()
-    found.feed(element("p", text, title=text))
+    paragraph = environment().from_string('<p title="{{ text }}">{{ text }}</p>')
+    found.feed(paragraph.render(text=text))
     found.close()
     assert found.found == found.title == plain(text)
     assert plain(plain(text)) == plain(text)
@@ -53,11 +80,15 @@ def test_text_comes_back_as_it_was_and_makes_no_tags(text):
 
 
 def test_only_markup_is_taken_as_markup():
-    assert element("p", element("b", "1 < 2")) == "<p><b>1 &lt; 2</b></p>"
-    assert escape(str(element("b"))) == "&lt;b&gt;&lt;/b&gt;"
-    assert element("td", data_value="", hidden=True, class_=None, id=False) == (
-        '<td data-value="" hidden></td>'
+    env = environment()
+    shown = env.from_string("{{ text }}{% set b %}<b>{{ text }}</b>{% endset %}{{ b }}")
+    assert shown.render(text="1 < 2") == "1 &lt; 2<b>1 &lt; 2</b>"
+    assert env.from_string("{{ text }}").render(text=Markup("<i></i>")) == "<i></i>"
+    assert (
+        env.from_string("{{ text }}").render(text=str(Markup("<i></i>"))) == "&lt;i&gt;&lt;/i&gt;"
     )
+    with pytest.raises(UndefinedError):
+        env.from_string("{{ nothing }}").render()
 
 
 @pytest.mark.parametrize(
@@ -84,22 +115,22 @@ def test_any_number_can_be_said(value, std):
 
 
 def test_the_policy_lets_run_what_the_page_holds_and_nothing_else():
-    text = Page("x").html()
+    text = page_of("", "x")
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)[1]
-    assert policy.startswith("default-src &#x27;none&#x27;")
+    assert policy.startswith("default-src &#39;none&#39;")
     assert "unsafe" not in policy
     for tag in ("style", "script"):
         inside = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
         assert len(inside) == 1
         digest = base64.b64encode(hashlib.sha256(inside[0].encode()).digest()).decode()
-        assert f"{tag}-src &#x27;sha256-{digest}&#x27;" in policy
+        assert f"{tag}-src &#39;sha256-{digest}&#39;" in policy
     assert "style=" not in text
     assert text.index("Content-Security-Policy") < text.index("<style>")
 
 
 def test_tables_refuse_rows_of_another_length():
     with pytest.raises(InputError, match="1 cells under 2 columns"):
-        table([Column("a"), Column("b")], [["x"]], label="t")
+        PageTable([Column("a"), Column("b")], [["x"]], label="t")
 
 
 def test_pictures_lose_nothing_and_the_smaller_coding_is_taken():
@@ -107,9 +138,9 @@ def test_pictures_lose_nothing_and_the_smaller_coding_is_taken():
     noise = Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8))
     flat = Image.new("RGBA", (300, 200), (1, 2, 3, 0))
     for image in (noise, flat):
-        uri, width, height = data_uri(image)
-        assert (width, height) == image.size
-        data = base64.b64decode(uri.partition(",")[2])
+        made = inline_picture(image)
+        assert (made.width, made.height) == image.size
+        data = base64.b64decode(made.uri.partition(",")[2])
         with Image.open(io.BytesIO(data)) as found:
             assert np.array_equal(
                 np.asarray(found.convert("RGBA")), np.asarray(image.convert("RGBA"))
@@ -118,7 +149,7 @@ def test_pictures_lose_nothing_and_the_smaller_coding_is_taken():
         image.save(file, format="PNG", optimize=True)
         assert len(data) <= file.tell()
     with pytest.raises(InputError, match="cannot be shown"):
-        data_uri(b"<svg onload=alert(1)>")
+        inline_picture(b"<svg onload=alert(1)>")
 
 
 def test_sheets_enlarge_by_whole_factors_and_show_the_page_between():
@@ -234,6 +265,57 @@ def test_bars_are_as_long_as_their_numbers():
     assert widths[2] == pytest.approx(2 * widths[0], rel=0.01)
 
 
+def test_a_chart_that_fills_the_page_is_drawn_for_narrow_screens_too():
+    text = draw_chart(chart(), wide=True)
+    narrow, wide = (ET.fromstring(one) for one in re.findall(r"<svg viewBox=.*?</svg>", text)[:2])
+    assert [e.get("class") for e in (narrow, wide)] == ["chart narrow", "chart wide"]
+    assert [e.get("viewBox").split()[2] for e in (narrow, wide)] == ["440", "920"]
+    marks = [[e for e in root.iter() if e.get("class") == "mark s0"] for root in (narrow, wide)]
+    assert len(marks[0]) == len(marks[1]) == 2
+    x, _ = chart().scales()
+    assert float(marks[1][1].get("cx")) == pytest.approx(58 + x.place(100) * 842, abs=0.01)
+    one, two, three = draw_plots([chart()] * 3)
+    assert "chart wide" not in one + two
+    assert "chart wide" in three
+
+
+def test_an_axis_of_categories_shows_their_names():
+    axis = Axis("sampler", names=["ddim", "<b>"])
+    series = [Series("KID", [Point(0, 3), Point(1, 4)])]
+    root = svg_of(draw_chart(chart(x=axis, series=series)))
+    assert [e.text for e in root.iter("text")][:2] == ["ddim", "<b>"]
+    assert axis.tick(2.0) == ""
+
+
+def test_long_ticks_do_not_cover_the_label_of_their_axis():
+    series = [Series("rate", [Point(0, 0.0), Point(1, 0.00012345)])]
+    root = svg_of(draw_chart(chart(x=Axis("step"), y=Axis("learning rate"), series=series)))
+    (label,) = (e for e in root.iter("text") if e.text == "learning rate")
+    ticks = [e for e in root.iter("text") if e.get("text-anchor") == "end"]
+    assert max(len(e.text) for e in ticks) >= 6
+    for tick in ticks:
+        assert float(tick.get("x")) - 6.2 * len(tick.text) > float(label.get("x")) + 6
+
+
+def test_pale_series_stand_in_no_legend():
+    series = [
+        Series("raw", [Point(0, 3), Point(1, 4)], joined=True, faint=True),
+        Series("mean", [Point(0, 3.5), Point(1, 3.5)], joined=True),
+    ]
+    text = draw_chart(chart(x=Axis("step"), series=series))
+    assert 'class="line s0 faint"' in text
+    assert re.findall(r"<span>(.*?)</span>", text) == ["mean"]
+    assert "2 points of mean" in text
+
+
+def test_smoothing_keeps_what_is_constant_and_lessens_what_is_not():
+    flat = [Point(float(i), 3.0) for i in range(90)]
+    assert [p.y for p in smooth(flat)] == pytest.approx([3.0] * 90)
+    rough = [Point(float(i), math.exp((-1) ** i)) for i in range(90)]
+    assert max(abs(math.log(p.y)) for p in smooth(rough)[3:-3]) < 0.2
+    assert [p.x for p in smooth(rough)] == [p.x for p in rough]
+
+
 # --- in a browser
 
 
@@ -243,28 +325,61 @@ def chromium():
         yield found
 
 
-def sample_page() -> Page:
-    page = Page(browser.HOSTILE[1], browser.HOSTILE[0])
-    for text in browser.HOSTILE:
-        page.section(text, text)
-        page.text(text, kind="note")
-        page.facts([(text, text)])
-        page.table(
-            [Column(text), Column(text, numeric=True)],
-            [[text, TableCell(text, value=text)]],
-            label=text,
+EVERY_PART = """
+{% for text in texts %}
+{% call section(text, text) %}
+<p class="note">{{ text }}</p>
+{{ lacks(text) }}
+{{ facts([(text, text)]) }}
+{{ table(tables[loop.index0]) }}
+{{ picture(sample, text, text) }}
+{{ strip([(text, text, sample)], text, text) }}
+{{ layers([(text, text, sample)], text, text) }}
+{{ charts(plots[loop.index0]) }}
+{% call folded(text) %}{{ text }}{% endcall %}
+{% endcall %}
+{% endfor %}
+"""
+
+
+def sample_page(more: str = "") -> str:
+    """Every part of a page with every hostile text in every place."""
+    texts = browser.HOSTILE
+    rows = [[[text, TableCell(text, value=text, note=text, code=True)]] for text in texts]
+    heads = [[Column(text), Column(text, numeric=True, note=text)] for text in texts]
+    plots = [
+        (
+            Chart(
+                text,
+                Axis(text, names=[text, text, text]),
+                Axis(text),
+                [
+                    Series(text, [Point(1, 2, 1, text)], style=0),
+                    Series(text, [Point(0, 1), Point(2, 2)], joined=True, faint=True),
+                ],
+                note=text,
+                bands=[Band(text, 0, 2)],
+                labelled=True,
+            ),
+            Bars(text, text, [text, text], [(text, [3.0, 2.0])], note=text),
+            Chart(text, Axis(text), Axis(text), [Series(text, [Point(1, 2)])], cloud=True),
         )
-        page.picture(Image.new("RGB", (20, 10)), alt=text, caption=text)
-        page.figure(
-            chart(series=[Series(text, [Point(1, 2, 1, text)])], labelled=True),
-            Bars(text, text, [text], [(text, [3.0])]),
-        )
-    return page
+        for text in texts
+    ]
+    return page_of(
+        EVERY_PART + more,
+        texts[1],
+        texts[0],
+        texts=texts,
+        tables=[PageTable(h, r, label=h[0].title) for h, r in zip(heads, rows, strict=True)],
+        sample=inline_picture(Image.new("RGB", (20, 10))),
+        plots=[draw_plots(row) for row in plots],
+    )
 
 
 def test_hostile_text_stays_text(chromium, tmp_path: Path):
     path = tmp_path / "page.html"
-    path.write_bytes(sample_page().html().encode())
+    path.write_bytes(sample_page().encode())
     with browser.opened(chromium, path) as seen:
         seen.check()
         assert seen.page.title() == browser.HOSTILE[1]
@@ -273,7 +388,7 @@ def test_hostile_text_stays_text(chromium, tmp_path: Path):
         assert shown[:6] == browser.HOSTILE[:6]
         assert shown[6] == "abc\\u202edcba\\u2066x\\u200b"
         assert seen.page.locator("script").count() == 1
-        assert seen.page.locator("img").count() == len(browser.HOSTILE)
+        assert seen.page.locator("img").count() == 3 * len(browser.HOSTILE)
         # Even markup that got in could not run: the policy is in force.
         seen.page.evaluate(
             "() => { document.body.insertAdjacentHTML('beforeend',"
@@ -304,10 +419,9 @@ def column(seen: browser.Opened, place: int) -> list[str]:
 
 
 def test_tables_sort_both_ways_by_click_and_by_keyboard(chromium, tmp_path: Path):
-    page = Page("sorting")
-    page.table(COLUMNS, ROWS, label="scores")
+    page = page_of("{{ table(t) }}", "sorting", t=PageTable(COLUMNS, ROWS, label="scores"))
     path = tmp_path / "page.html"
-    path.write_bytes(page.html().encode())
+    path.write_bytes(page.encode())
     with browser.opened(chromium, path) as seen:
         heads = seen.page.locator("thead th")
         assert [heads.nth(i).get_attribute("aria-sort") for i in (0, 1)] == ["none", "none"]
@@ -343,16 +457,37 @@ def test_tables_sort_both_ways_by_click_and_by_keyboard(chromium, tmp_path: Path
         seen.check()
 
 
-def test_what_is_folded_is_open_on_paper(chromium, tmp_path: Path):
-    from cascadezoo.report.blocks import folded
+def test_tables_with_long_texts_are_stacked_on_a_phone(chromium, tmp_path: Path):
+    rows = [["kid", 15.0, "word " * 30], ["fid", None, "short"]]
+    columns = [Column("figure"), Column("value", numeric=True), Column("how")]
+    page = page_of("{{ table(t) }}", "phone", t=PageTable(columns, rows, label="figures"))
+    path = tmp_path / "page.html"
+    path.write_bytes(page.encode())
+    with browser.opened(chromium, path, viewport=browser.PHONE) as seen:
+        seen.check()
+        assert seen.sideways() <= 0
+        boxes = [cell.bounding_box() for cell in seen.page.locator("tbody tr >> th, td").all()]
+        assert [box is None for box in boxes] == [False, False, False, False, True, False]
+        assert len({box["x"] for box in boxes if box}) == 1
+        assert all(box["x"] + box["width"] <= 375 for box in boxes if box)
+        told = seen.page.locator("td").first.evaluate(
+            "e => getComputedStyle(e, '::before').content"
+        )
+        assert "value" in told
+    with browser.opened(chromium, path) as seen:
+        boxes = [cell.bounding_box() for cell in seen.page.locator("tbody tr >> th, td").all()]
+        assert len({box["x"] for box in boxes}) == 3
 
-    page = Page("paper")
-    page.add(folded("more", element("p", "what is inside")))
-    page.table(
-        [Column(f"a wide column {i}") for i in range(12)], [["x" * 20] * 12] * 80, label="wide"
+
+def test_what_is_folded_is_open_on_paper(chromium, tmp_path: Path):
+    heads = [Column(f"a wide column {i}") for i in range(12)]
+    page = page_of(
+        '{% call folded("more") %}<p>what is inside</p>{% endcall %}{{ table(t) }}',
+        "paper",
+        t=PageTable(heads, [["x" * 20] * 12] * 80, label="wide"),
     )
     path = tmp_path / "page.html"
-    path.write_bytes(page.html().encode())
+    path.write_bytes(page.encode())
     with browser.opened(chromium, path, dark=True) as seen:
         assert not seen.page.locator("details p").is_visible()
         sheet_of_paper = seen.page.pdf(format="A4", print_background=True)
@@ -373,10 +508,8 @@ def test_what_is_folded_is_open_on_paper(chromium, tmp_path: Path):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_everything_can_be_read_in_light_and_dark(dark: bool, chromium, tmp_path: Path):
-    page = sample_page()
-    page.text("bad", kind="bad")
     path = tmp_path / "page.html"
-    path.write_bytes(page.html().encode())
+    path.write_bytes(sample_page('<p class="bad">bad</p>').encode())
     with browser.opened(chromium, path, dark=dark) as seen:
         ratio, text = browser.least_contrast(seen)
         assert ratio >= 4.5, text

@@ -130,7 +130,7 @@ def test_the_page_stands_on_its_own(page: Path, chromium: Any):
         heads = seen.page.locator("h2").all_inner_texts()
         assert heads == [
             "Samples", "The models", "Stage by stage", "From noise to image", "Figures",
-            "What it takes", "Where quality is lost", "Training", "Time per epoch",
+            "Cost", "Where quality is lost", "Training", "Time per epoch",
             "Real and generated features", "How this page was made",
         ]  # fmt: skip
         for link in seen.page.locator("nav a").all():
@@ -140,6 +140,7 @@ def test_the_page_stands_on_its_own(page: Path, chromium: Any):
             "Losses",
             "Kernel Inception Distance in training",
             "Teacher forcing",
+            "Learning rates",
             "Time of each epoch",
         ):
             assert title in charts
@@ -196,7 +197,7 @@ def test_attribution_tells_which_stage_to_work_on(page: Path, chromium: Any):
         assert rows[1][2].endswith("kid.small.n32.up")
         assert rows[1][3:] == ["+188", "75%"]
         text = seen.page.locator("#where-quality-is-lost").inner_text()
-        assert "Most of the figure, 75%, comes in at stage up" in text
+        assert "Stage up accounts for most of the figure, 75%" in text
         # The other model of the page brings its own.
         rows = cells(seen, "Attribution by stage of shapes-tiny")
         assert [row[0] for row in rows] == ["coarse", "up", "refine"]
@@ -204,7 +205,7 @@ def test_attribution_tells_which_stage_to_work_on(page: Path, chromium: Any):
 
 def test_what_a_model_lacks_is_said(page: Path):
     text = page.read_text()
-    assert "this is a model without its run; the run&#x27;s folder has the course" in text
+    assert "this is a model without its run; the run&#39;s folder has the course" in text
     assert "Last losses of shapes-tiny" in text
 
 
@@ -337,5 +338,5 @@ def test_two_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path):
 
 def test_where_quality_is_lost_is_told_how_to_measure():
     view = ModelView("plain", "plain", load_spec("shapes-tiny"), recorded=Recorded())
-    assert "Not measured. This measures it:" in model_page([view]).html()
-    assert "cascadezoo evaluate MODEL --stages --save" in model_page([view]).html()
+    assert "Not measured. Measure it with <code>" in model_page([view])
+    assert "cascadezoo evaluate MODEL --stages --save" in model_page([view])

@@ -1,28 +1,16 @@
-"""HTML that nothing can break out of: every text is escaped, only :class:`Markup` is not.
-
-Free of torch and matplotlib.
-"""
+"""Texts and numbers as pages show them. Free of torch and matplotlib."""
 
 from __future__ import annotations
 
-import html
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
 
-__all__ = ["Markup", "element", "escape", "join", "number", "plain", "spread"]
+__all__ = ["MISSING", "number", "plain", "spread"]
 
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_VOID = frozenset({"br", "img", "link", "meta"})
 _LONGEST = 20_000
 MISSING = "\N{EN DASH}"
-
-
-class Markup(str):
-    """Text that is HTML already. Only :func:`element` and :func:`join` make it."""
-
-    __slots__ = ()
 
 
 def plain(text: object) -> str:
@@ -45,44 +33,6 @@ def plain(text: object) -> str:
         else char
         for char in shown
     )
-
-
-def escape(text: object) -> Markup:
-    """Text for an element or an attribute; markup stays as it is.
-
-    >>> escape('<a href="x">')
-    '&lt;a href=&quot;x&quot;&gt;'
-    """
-    return text if isinstance(text, Markup) else Markup(html.escape(plain(text), quote=True))
-
-
-def element(tag: str, /, *inside: object, **attributes: object) -> Markup:
-    """One element.
-
-    Args:
-        tag: of the element, from this package's code.
-        inside: text, which is escaped, or markup.
-        attributes: ``class_`` is ``class``, ``data_value`` is ``data-value``; None and False
-            leave the attribute out, True gives it no value.
-
-    >>> element("p", "1 < 2", class_="note")
-    '<p class="note">1 &lt; 2</p>'
-    """
-    parts = []
-    for key, value in attributes.items():
-        if value is None or value is False:
-            continue
-        label = key.rstrip("_").replace("_", "-")
-        parts.append(f" {label}" if value is True else f' {label}="{escape(value)}"')
-    head = f"<{tag}{''.join(parts)}>"
-    if tag in _VOID:
-        return Markup(head)
-    return Markup(f"{head}{join(inside)}</{tag}>")
-
-
-def join(parts: Iterable[object], between: str = "") -> Markup:
-    """Parts one after the other, each escaped unless it is markup."""
-    return Markup(between.join(escape(part) for part in parts))
 
 
 def number(value: float | None, digits: int = 3) -> str:
