@@ -21,7 +21,7 @@ from cascadezoo.cascade.weights import (
 )
 from cascadezoo.errors import SampleError
 from cascadezoo.hub.locate import locate
-from cascadezoo.model_folder.integrity import check_files, seal
+from cascadezoo.model_folder.integrity import check_files, refuse_bundled, seal
 from cascadezoo.model_folder.layout import CONFIG, read_config, weights_path
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
 from cascadezoo.spec.requires import changed_since
@@ -119,8 +119,12 @@ class Cascade(nn.Module):
 
         Returns:
             The folder.
+
+        Raises:
+            InputError: it is inside a model that ships with cascadezoo.
         """
         folder = Path(folder)
+        refuse_bundled(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, stage in self.named_stages():
             save_state(stage.saved_state(), folder / weights_path(name))

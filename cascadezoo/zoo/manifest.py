@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cascadezoo.errors import InputError, SpecError
+from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.model_folder.layout import CONFIG, FileRecord, is_model_file
 from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
@@ -202,8 +203,9 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest; the file holds either its old or its new content, whatever happens.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, or is inside a model that ships with cascadezoo.
     """
+    refuse_bundled(path)
     try:
         write_atomically(path, manifest.to_json().encode())
     except OSError as error:
