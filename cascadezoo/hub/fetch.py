@@ -28,6 +28,7 @@ from cascadezoo.model_folder.integrity import file_faults
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
+    LARGEST_METRICS,
     METRICS,
     SAMPLES,
     FileRecord,
@@ -42,7 +43,7 @@ __all__ = ["LIMIT_VARIABLE", "largest_model", "patiently", "pull_hub"]
 LIMIT_VARIABLE = "CASCADEZOO_MAX_BYTES"
 
 _LARGEST_MODEL = 50 << 30
-_LARGEST = {CONFIG: LARGEST_CONFIG, CARD: 4 << 20, METRICS: 16 << 20, SAMPLES: 64 << 20}
+_LARGEST = {CONFIG: LARGEST_CONFIG, CARD: 4 << 20, METRICS: LARGEST_METRICS, SAMPLES: 64 << 20}
 _MAIN = "main"
 _WAITS = (0.5, 1.0)
 """Seconds before the Hub is asked again; the client itself waits longer where it may."""

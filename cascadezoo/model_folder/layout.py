@@ -29,6 +29,7 @@ from cascadezoo.spec.files import MAX_BYTES
 __all__ = [
     "CARD",
     "CONFIG",
+    "LARGEST_METRICS",
     "METRICS",
     "REPAIR",
     "SAMPLES",
@@ -48,6 +49,8 @@ __all__ = [
 CARD = "README.md"
 CONFIG = "config.json"
 METRICS = "metrics.json"
+LARGEST_METRICS = 16 << 20
+"""Most bytes of a metrics.json: whoever writes or fetches a model keeps to it."""
 SAMPLES = "samples.png"
 
 _WEIGHTS = re.compile(r"stages/[a-z][a-z0-9_-]{0,39}/model\.safetensors")

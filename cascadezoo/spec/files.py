@@ -66,18 +66,27 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
     return parse_json(text, name), name
 
 
-def parse_json(text: bytes | str, source: str) -> dict[str, Any]:
-    """Parse a JSON object strictly: UTF-8, no double keys, no NaN, bounded size and depth.
+def parse_json(
+    text: bytes | str, source: str, *, max_bytes: int = MAX_BYTES, finite: bool = True
+) -> dict[str, Any]:
+    """Parse a JSON object strictly: UTF-8, no double keys, bounded size and depth.
+
+    Args:
+        text: the content of a file.
+        source: how error messages name it.
+        max_bytes: the most bytes that are parsed.
+        finite: refuse NaN and Infinity, which are not JSON.
 
     Raises:
-        SpecError: with line and column where there is one.
+        SpecError: with line and column if known.
     """
-    if len(text) > MAX_BYTES:
-        raise SpecError([Problem("", f"is larger than {MAX_BYTES} bytes")], source=source)
+    if len(text) > max_bytes:
+        raise SpecError([Problem("", f"is larger than {max_bytes} bytes")], source=source)
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        data = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        constant = _no_constant if finite else None
+        data = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=constant)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise SpecError(

@@ -11,10 +11,11 @@ from typing import Any
 
 from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
-from cascadezoo.errors import InputError, ModelError, RunFolderError, SpecError
+from cascadezoo.errors import InputError, RunFolderError, SpecError
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.integrity import refuse_bundled, replace_files
 from cascadezoo.model_folder.layout import CARD, METRICS, SAMPLES, ModelConfig
+from cascadezoo.model_folder.metrics_file import MetricsFile, read_metrics
 from cascadezoo.model_folder.reproduction import TUNED_BEFORE
 from cascadezoo.report.images import samples_picture
 from cascadezoo.report.tuning_results import (
@@ -116,7 +117,7 @@ def write_defaults(
 
     Raises:
         InputError: the model ships with cascadezoo.
-        ModelError: metrics.json cannot be understood.
+        ModelError: metrics.json does not validate.
         RunFolderError: the folder cannot be written.
     """
     spec = _with_defaults(cascade, grid.options(best.setting))
@@ -124,11 +125,11 @@ def write_defaults(
     if (folder / SAMPLES).is_file():
         files[SAMPLES] = _samples(cascade, spec)
     if (folder / METRICS).is_file():
-        metrics = _metrics(folder / METRICS, spec, best)
-        files[METRICS] = _json(metrics)
+        metrics = _with_best(read_metrics(folder), spec, best)
+        files[METRICS] = metrics.to_json().encode()
         card = read_card(folder)
         if card is not None:
-            files[CARD] = new_card(card, spec, metrics, info).text.encode()
+            files[CARD] = new_card(card, spec, metrics.to_dict(), info).text.encode()
     return replace_files(folder, config, files, spec=spec)
 
 
@@ -165,14 +166,7 @@ def _samples(cascade: Cascade, spec: CascadeSpec) -> bytes:
     return file.getvalue()
 
 
-def _metrics(path: Path, spec: CascadeSpec, best: Tried) -> dict[str, Any]:
-    try:
-        metrics = json.loads(path.read_bytes())
-        figures = [Figure.from_dict(row) for row in metrics["figures"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path} cannot be understood: {error}", hint="pull or copy the model again"
-        ) from error
+def _with_best(metrics: MetricsFile, spec: CascadeSpec, best: Tried) -> MetricsFile:
     tuned = best.figure.model_copy(
         update={
             "name": f"{best.figure.name}.tuned",
@@ -180,10 +174,8 @@ def _metrics(path: Path, spec: CascadeSpec, best: Tried) -> dict[str, Any]:
             "sampling_seconds": round(best.seconds, 3),
         }
     )
-    kept = [_marked(figure) for figure in figures if figure.name != tuned.name]
-    rows: list[dict[str, Any]] = [figure.to_dict() for figure in (tuned, *kept)]
-    result: dict[str, Any] = {**metrics, "spec_digest": spec.digest(), "figures": rows}
-    return result
+    kept = [_marked(figure) for figure in metrics.figures if figure.name != tuned.name]
+    return metrics.model_copy(update={"spec_digest": spec.digest(), "figures": [tuned, *kept]})
 
 
 def _marked(figure: Figure) -> Figure:
