@@ -14,7 +14,8 @@ from typing import Any
 from cascadezoo.cards import sections as parts
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.spec.configs import DataInfo
-from cascadezoo.util.markdown import line, plain
+from cascadezoo.util.text import front_line as line
+from cascadezoo.util.text import markdown_text as plain
 
 __all__ = ["BLOCKS", "block", "block_digest", "render_card", "render_plain_card"]
 

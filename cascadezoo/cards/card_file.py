@@ -23,10 +23,9 @@ from cascadezoo.model_folder.layout import CARD
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.spec.configs import DataInfo
+from cascadezoo.util.limits import LARGEST_CARD
 
 __all__ = ["CardState", "data_info", "look_at_card", "new_card", "read_card"]
-
-LARGEST_CARD = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)

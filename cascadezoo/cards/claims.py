@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cascadezoo.cards.merge import read_front
-from cascadezoo.util.markdown import code, line, number, plain, times
+from cascadezoo.util.numbers import spread, times
 from cascadezoo.util.text import clean_remote
+from cascadezoo.util.text import front_line as line
+from cascadezoo.util.text import markdown_code as code
+from cascadezoo.util.text import markdown_text as plain
 
 __all__ = ["claim_faults"]
 
@@ -156,8 +159,7 @@ def _rounds_to(value: float, text: str) -> bool:
 
 
 def _held(figure: Row) -> str:
-    std = figure.get("std")
-    return number(figure["value"]) + ("" if std is None else f" +- {number(std)}")
+    return spread(figure["value"], figure.get("std"))
 
 
 def _is(value: Any, true: float) -> bool:

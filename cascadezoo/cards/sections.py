@@ -9,7 +9,11 @@ from typing import Any
 from cascadezoo.model_folder.reproduction import command_of, metric_texts, why_not_again
 from cascadezoo.spec import CascadeSpec, PhaseSpec
 from cascadezoo.spec.configs import DataInfo
-from cascadezoo.util.markdown import code, fenced, number, plain, power, table
+from cascadezoo.util.numbers import number, power, spread
+from cascadezoo.util.text import markdown_code as code
+from cascadezoo.util.text import markdown_fence as fenced
+from cascadezoo.util.text import markdown_table as table
+from cascadezoo.util.text import markdown_text as plain
 
 __all__ = ["attribution", "figures", "limits", "training", "use", "value_cell", "what"]
 
@@ -119,10 +123,7 @@ def _title(figure: Row) -> str:
 def value_cell(figure: Row) -> str:
     """The value, its spread and its unit, as people read them: ``14.89 +- 1.96 x 10^-3``."""
     scale = metric_texts(figure["metric"]).scale
-    value = figure["value"] * scale
-    text = number(value)
-    if figure.get("std") is not None:
-        text += f" +- {number(figure['std'] * scale, value)}"
+    text = spread(figure["value"], figure.get("std"), scale)
     unit = f" {plain(figure['unit'])}" if figure.get("unit") else ""
     return f"{text}{power(scale)}{unit}"
 

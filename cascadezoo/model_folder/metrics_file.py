@@ -18,10 +18,11 @@ from pydantic import (
 
 from cascadezoo.errors import ModelError, SpecError
 from cascadezoo.model_folder.figures import Count, Figure
-from cascadezoo.model_folder.layout import LARGEST_METRICS, METRICS
+from cascadezoo.model_folder.layout import METRICS
 from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
+from cascadezoo.util.limits import LARGEST_METRICS
 
 __all__ = [
     "AttributionRow",

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
 from cascadezoo.model_folder.figures import Figure
+from cascadezoo.util.numbers import spread
 
 __all__ = ["Tried", "TuneTable", "draw_tuning", "tuning_csv", "tuning_markdown"]
 
@@ -244,8 +245,7 @@ def _setting(row: Tried) -> str:
 
 
 def _kid(row: Tried) -> str:
-    spread = "" if row.figure.std is None else f" +- {row.figure.std * 1000:.2f}"
-    return f"{row.figure.value * 1000:.2f}{spread}"
+    return spread(row.figure.value, row.figure.std, 1000, decimals=2)
 
 
 def _text(value: Any) -> str:

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from cascadezoo.errors import InputError, LookupFailed, Problem, SpecError
+from cascadezoo.util.limits import LARGEST_JSON, SHIPPED
 
 __all__ = ["apply_settings", "parse_json", "read_spec", "shipped_specs"]
 
-MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
-
-_SHIPPED = re.compile(r"[a-z0-9-]+")
 
 
 def shipped_specs() -> list[str]:
@@ -43,8 +41,9 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
     """
     name = str(source)
     if name == "-":
-        return parse_json(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input"), "standard input"
-    if _SHIPPED.fullmatch(name) and name in shipped_specs():
+        name = "standard input"
+        return parse_json(sys.stdin.buffer.read(LARGEST_JSON + 1), name), name
+    if SHIPPED.fullmatch(name) and name in shipped_specs():
         from importlib import resources
 
         text = resources.files("cascadezoo.spec.presets").joinpath(f"{name}.json").read_bytes()
@@ -54,7 +53,7 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
         path = path / "spec.json"
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            text = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
         listed = ", ".join(shipped_specs())
         raise LookupFailed(
@@ -67,7 +66,7 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def parse_json(
-    text: bytes | str, source: str, *, max_bytes: int = MAX_BYTES, finite: bool = True
+    text: bytes | str, source: str, *, max_bytes: int = LARGEST_JSON, finite: bool = True
 ) -> dict[str, Any]:
     """Parse a JSON object strictly: UTF-8, no double keys, bounded size and depth.
 

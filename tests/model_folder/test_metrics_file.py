@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cascadezoo.errors import ModelError
-from cascadezoo.model_folder.layout import LARGEST_METRICS
 from cascadezoo.model_folder.metrics_file import MetricsFile, parse_metrics, read_metrics
+from cascadezoo.util.limits import LARGEST_METRICS
 from cascadezoo.zoo.list import bundled_folder, find
 
 FIGURE = {"name": "kid.n4", "metric": "kid", "value": 1.0, "n": 4}
