@@ -24,6 +24,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from cascadezoo.errors import RunFolderError, RunLocked
+from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.util.files import write_atomically
@@ -69,9 +70,11 @@ class RunFolder:
         """Hold the folder for this build.
 
         Raises:
+            InputError: it is inside a model that ships with cascadezoo.
             RunFolderError: it cannot be made or written to.
             RunLocked: another build is at work in it.
         """
+        refuse_bundled(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._refuse_strangers()

@@ -30,6 +30,7 @@ from cascadezoo.model_folder.layout import CARD
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.spec.configs import DataInfo
+from cascadezoo.util.limits import LARGEST_CARD
 
 __all__ = [
     "CardState",
@@ -43,8 +44,6 @@ __all__ = [
     "read_card",
     "renew_card",
 ]
-
-LARGEST_CARD = 4 << 20
 
 _BLOCK = re.compile(
     r"<!-- cascadezoo:begin (?P<name>[a-z-]{1,40}) (?P<digest>[0-9a-f]{16}) -->\r?\n"

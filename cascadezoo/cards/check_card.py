@@ -9,8 +9,11 @@ from typing import Any
 
 import yaml
 
-from cascadezoo.util.markdown import code, line, number, plain, times
+from cascadezoo.util.numbers import spread, times
 from cascadezoo.util.text import clean_remote
+from cascadezoo.util.text import front_line as line
+from cascadezoo.util.text import markdown_code as code
+from cascadezoo.util.text import markdown_text as plain
 
 __all__ = ["FRONT", "card_faults", "claim_faults", "read_front"]
 
@@ -268,8 +271,7 @@ def _rounds_to(value: float, text: str) -> bool:
 
 
 def _held(figure: Row) -> str:
-    std = figure.get("std")
-    return number(figure["value"]) + ("" if std is None else f" +- {number(std)}")
+    return spread(figure["value"], figure.get("std"))
 
 
 def _is(value: Any, true: float) -> bool:

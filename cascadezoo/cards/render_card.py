@@ -1,7 +1,7 @@
 """The metric card: README.md of a model folder, made from its spec and its metrics.json.
 
 A card shows no figure that metrics.json does not hold, and every text in it may be a stranger's:
-:mod:`cascadezoo.util.markdown` makes Markdown of it that cannot be more than that text.
+:mod:`cascadezoo.util.text` makes Markdown of it that cannot be more than that text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from typing import Any
 from cascadezoo.model_folder.reproduction import command_of, metric_texts, why_not_again
 from cascadezoo.spec import CascadeSpec, PhaseSpec
 from cascadezoo.spec.configs import DataInfo
-from cascadezoo.util.markdown import code, fenced, line, number, plain, power, table
+from cascadezoo.util.numbers import number, power, spread
+from cascadezoo.util.text import front_line as line
+from cascadezoo.util.text import markdown_code as code
+from cascadezoo.util.text import markdown_fence as fenced
+from cascadezoo.util.text import markdown_table as table
+from cascadezoo.util.text import markdown_text as plain
 
 __all__ = ["BLOCKS", "block", "block_digest", "render_card", "render_plain_card"]
 
@@ -242,10 +247,7 @@ def _title(figure: Row) -> str:
 def _value_cell(figure: Row) -> str:
     """The value, its spread and its unit, as people read them: ``14.89 +- 1.96 x 10^-3``."""
     scale = metric_texts(figure["metric"]).scale
-    value = figure["value"] * scale
-    text = number(value)
-    if figure.get("std") is not None:
-        text += f" +- {number(figure['std'] * scale, value)}"
+    text = spread(figure["value"], figure.get("std"), scale)
     unit = f" {plain(figure['unit'])}" if figure.get("unit") else ""
     return f"{text}{power(scale)}{unit}"
 

@@ -21,7 +21,7 @@ from cascadezoo.cascade.weights import (
 )
 from cascadezoo.errors import InputError, SampleError
 from cascadezoo.hub.locate import locate
-from cascadezoo.model_folder.integrity import check_files, seal
+from cascadezoo.model_folder.integrity import check_files, refuse_bundled, seal
 from cascadezoo.model_folder.layout import CONFIG, read_config, weights_path
 from cascadezoo.nn.compiled import CompileScope, compile_network, compiler_problem
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
@@ -152,8 +152,12 @@ class Cascade(nn.Module):
 
         Returns:
             The folder.
+
+        Raises:
+            InputError: it is inside a model that ships with cascadezoo.
         """
         folder = Path(folder)
+        refuse_bundled(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, stage in self.named_stages():
             save_state(stage.saved_state(), folder / weights_path(name))

@@ -21,12 +21,10 @@ from torch.nn.modules.module import (
 
 from cascadezoo.data.memory import require_memory
 from cascadezoo.errors import ModelError, ResourceError
+from cascadezoo.util.limits import LARGEST_HEADER
 from cascadezoo.util.text import clean_remote
 
 __all__ = ["bounded_build", "check_room", "check_whole", "load_state", "save_state"]
-
-LARGEST_HEADER = 16 << 20
-"""Bytes of a safetensors header: room for 100 000 tensors."""
 
 MOST_PARTS = 100_000
 """Modules, parameters and buffers of a cascade; the largest known have a few thousand."""

@@ -222,7 +222,7 @@ def _verdict(row: CheckRow) -> str:
 
 def _number(value: float, figure: Figure) -> str:
     from cascadezoo.model_folder.reproduction import metric_texts
-    from cascadezoo.util.markdown import number, power
+    from cascadezoo.util.numbers import number, power
 
     scale = metric_texts(figure.metric).scale
     return f"{number(value * scale)}{power(scale)}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from cascadezoo.errors import InputError
+from cascadezoo.model_folder.integrity import refuse_bundled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +126,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _writable(path: Path) -> Iterator[None]:
+    refuse_bundled(path)
     try:
         yield
     except OSError as error:

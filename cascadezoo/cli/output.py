@@ -7,43 +7,17 @@ from __future__ import annotations
 
 import re
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 
+from cascadezoo.util.numbers import human_bytes, human_count, human_seconds
+from cascadezoo.util.text import SUSPECT, clean, is_invisible
+
 __all__ = ["clean", "echo", "echo_json", "human_bytes", "human_count", "human_seconds", "table"]
 
-# All that is not printable: C0 and C1 controls, DEL, invisible and bidirectional format
-# characters, line separators, halves of surrogate pairs. A class for the quick look; what it finds
-# is then judged by its category.
-_SUSPECT = re.compile("[^\x20-\x7e\xa0-\xac\xae-\u02ff]")
 _NARROWEST = 24
-_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
-def clean(text: object, *, keep: str = "") -> str:
-    r"""Text with every control character written out, as ``\x1b``.
-
-    Specs, model folders and file names come from strangers; what they hold must not move the
-    cursor, change colours or reorder what is read.
-
-    Args:
-        text: anything; ``str`` is taken of it.
-        keep: control characters to leave as they are, e.g. ``"\n"``.
-
-    >>> clean("a\x1b[31mb\u202ec\n")
-    'a\\x1b[31mb\\u202ec\\n'
-    """
-
-    def escape(match: re.Match[str]) -> str:
-        char = match[0]
-        if char in keep or unicodedata.category(char) not in _UNPRINTABLE:
-            return char
-        return char.encode("unicode_escape").decode("ascii")
-
-    return _SUSPECT.sub(escape, str(text))
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
@@ -63,10 +37,10 @@ def echo_json(data: Any, *, err: bool = False, indent: int | None = 2) -> None:
 
     def escape(match: re.Match[str]) -> str:
         char = match[0]
-        harmless = char == "\n" or unicodedata.category(char) not in _UNPRINTABLE
+        harmless = char == "\n" or not is_invisible(char)
         return char if harmless and _fits(char, encoding) else json.dumps(char)[1:-1]
 
-    click.echo(_SUSPECT.sub(escape, text), err=err)
+    click.echo(SUSPECT.sub(escape, text), err=err)
 
 
 def table(
@@ -100,52 +74,6 @@ def table(
         )
         lines += [" " * before + part for part in parts[1:]]
     return "\n".join(lines)
-
-
-def human_bytes(size: float | None) -> str:
-    """A number of bytes in words.
-
-    >>> human_bytes(1536), human_bytes(None)
-    ('1.5 KiB', '-')
-    """
-    if size is None:
-        return "-"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if abs(size) < 1024 or unit == "PiB":
-            break
-        size /= 1024
-    return f"{size:.0f} B" if unit == "B" else f"{size:,.1f} {unit}"
-
-
-def human_count(count: float | None) -> str:
-    """A large number with three digits.
-
-    >>> human_count(852_739), human_count(1.23e9), human_count(12), human_count(None)
-    ('853 k', '1.23 G', '12', '-')
-    """
-    if count is None:
-        return "-"
-    if abs(count) < 1000:
-        return f"{count:.3g}"
-    for unit in ("k", "M", "G", "T", "P", "E"):
-        count /= 1000
-        if abs(count) < 999.5 or unit == "E":
-            break
-    digits = 2 if abs(count) < 9.995 else 1 if abs(count) < 99.95 else 0
-    return f"{count:,.{digits}f} {unit}"
-
-
-def human_seconds(seconds: float) -> str:
-    """A duration.
-
-    >>> human_seconds(3.21), human_seconds(155), human_seconds(7384)
-    ('3.2 s', '2:35 min', '2:03:04 h')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
 
 
 def _fits(char: str, encoding: str) -> bool:

@@ -9,6 +9,7 @@ import click
 
 from cascadezoo.cli.options import Whole, device_option, examples, json_option, set_option
 from cascadezoo.cli.output import clean, echo, echo_json, human_count, table
+from cascadezoo.util.numbers import spread
 
 if TYPE_CHECKING:
     from cascadezoo.sweep.results import SweepResults
@@ -196,4 +197,4 @@ def _show(results: SweepResults, folder: Path) -> None:
 def _scaled(value: float | None, std: float | None = None) -> str | None:
     if value is None:
         return None
-    return f"{value * 1000:.2f}" + ("" if std is None else f" +- {std * 1000:.2f}")
+    return spread(value, std, 1000, decimals=2)

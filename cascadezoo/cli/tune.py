@@ -17,6 +17,7 @@ from cascadezoo.cli.options import (
     set_option,
 )
 from cascadezoo.cli.output import clean, echo, echo_json, human_seconds, table
+from cascadezoo.util.numbers import spread
 
 if TYPE_CHECKING:
     from cascadezoo.tune.tune_model import TuneResult
@@ -142,10 +143,9 @@ def _show(result: TuneResult) -> None:
     found = result.table
     rows = []
     for row in found.rows:
-        spread = "" if row.figure.std is None else f" +- {row.figure.std * 1000:.2f}"
         mark = "best" if row is found.best else "~" if found.close(row) else ""
         cells = [show(row.setting[name]) for name in found.names]
-        kid = f"{row.figure.value * 1000:.2f}{spread}"
+        kid = spread(row.figure.value, row.figure.std, 1000, decimals=2)
         rows.append((*cells, kid, f"{row.rate:.1f}", mark))
     head = (*(name.upper() for name in found.names), "KID X 1000", "IMAGES/S", "")
     echo(table(head, rows, right=range(len(head) - 1)))

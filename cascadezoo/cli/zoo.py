@@ -11,6 +11,7 @@ import click
 from cascadezoo.cli.lazy import Commands
 from cascadezoo.cli.options import Whole, examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, human_bytes, human_count, table
+from cascadezoo.util.numbers import spread
 
 if TYPE_CHECKING:
     from cascadezoo.hub.search import Found
@@ -271,9 +272,8 @@ def _headline(model: ZooModel) -> str | None:
 
 def _figure(name: str, figure: ZooFigure) -> str:
     scale, suffix = (1000, " x 10^-3") if name.startswith("kid.") else (1, "")
-    spread = "" if figure.std is None else f" +- {figure.std * scale:.2f}"
     unit = "" if figure.unit is None else f" {figure.unit}"
-    return f"{figure.value * scale:.2f}{spread}{suffix}{unit}"
+    return f"{spread(figure.value, figure.std, scale, decimals=2)}{suffix}{unit}"
 
 
 def _place(model: ZooModel) -> str:

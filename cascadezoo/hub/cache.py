@@ -14,16 +14,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from cascadezoo.model_folder.layout import is_cache_link
 from cascadezoo.util.files import sha256_of
+from cascadezoo.util.limits import is_commit, is_sha256
 
 __all__ = ["CachedRepo", "hub_cache", "is_offline"]
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
 
@@ -68,7 +67,7 @@ class CachedRepo:
             text = (self.folder / "refs" / revision).read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):
             return None
-        return text if _COMMIT.fullmatch(text) else None
+        return text if is_commit(text) else None
 
     def remember(self, revision: str, commit: str) -> None:
         """Write down what a branch or tag leads to, for when there is no network."""
@@ -93,9 +92,9 @@ class CachedRepo:
         if not is_cache_link(self.snapshot(commit), path):
             return f"{name} is a link that leads out of the Hub's cache"
         sha = path.readlink().name
-        if re.fullmatch(r"[0-9a-f]{64}", sha):
+        if is_sha256(sha):
             sound = sha256_of(path) == sha
-        elif re.fullmatch(r"[0-9a-f]{40}", sha):
+        elif is_commit(sha):  # git's sha1, as commits have
             sound = _git_sha(path) == sha
         else:
             return None

@@ -34,13 +34,12 @@ from cascadezoo.errors import (
     HubRefused,
     HubUnavailable,
 )
+from cascadezoo.util.retry import LONGEST_WAIT
 from cascadezoo.util.text import clean_remote, scrub
 
-__all__ = ["LOG_IN", "LONGEST_WAIT", "hub_api", "hub_endpoint", "hub_token", "translated"]
+__all__ = ["LOG_IN", "hub_api", "hub_endpoint", "hub_token", "translated"]
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
-LONGEST_WAIT = 60.0
-"""Seconds that a server may have us wait before the same request is sent again."""
 
 _TIMEOUTS = {"connect": 15.0, "read": 60.0, "write": 60.0, "pool": 60.0}
 """Seconds without a byte, for requests to which the client gives no limit."""

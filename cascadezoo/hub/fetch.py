@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from cascadezoo.errors import (
     HubNotFound,
@@ -34,23 +32,27 @@ from cascadezoo.model_folder.layout import (
     ModelConfig,
     read_config,
 )
-from cascadezoo.spec.files import MAX_BYTES as LARGEST_CONFIG
 from cascadezoo.util.files import sha256_of
+from cascadezoo.util.limits import LARGEST_CARD, LARGEST_JSON, LARGEST_METRICS, LARGEST_SAMPLES
+from cascadezoo.util.retry import retry
 
-__all__ = ["LIMIT_VARIABLE", "largest_model", "patiently", "pull_hub"]
+__all__ = ["LIMIT_VARIABLE", "largest_model", "pull_hub"]
 
 LIMIT_VARIABLE = "CASCADEZOO_MAX_BYTES"
 
 _LARGEST_MODEL = 50 << 30
-_LARGEST = {CONFIG: LARGEST_CONFIG, CARD: 4 << 20, METRICS: 16 << 20, SAMPLES: 64 << 20}
+_LARGEST = {
+    CONFIG: LARGEST_JSON,
+    CARD: LARGEST_CARD,
+    METRICS: LARGEST_METRICS,
+    SAMPLES: LARGEST_SAMPLES,
+}
 _MAIN = "main"
 _WAITS = (0.5, 1.0)
 """Seconds before the Hub is asked again; the client itself waits longer where it may."""
 _LONGEST_WAIT = 30.0
 
 _log = logging.getLogger("cascadezoo.hub")
-
-T = TypeVar("T")
 
 
 def largest_model() -> int:
@@ -133,7 +135,7 @@ class _Pull:
                 raise self.not_cached(f"{self.ref} was not pulled before")
             return cached
         try:
-            commit, size = patiently(lambda: self.ask(CONFIG, revision))
+            commit, size = retry(lambda: self.ask(CONFIG, revision), _WAITS, longest=_LONGEST_WAIT)
         except HubUnavailable as error:
             if cached is None or not (self.repo.snapshot(cached) / CONFIG).exists():
                 raise
@@ -193,7 +195,7 @@ class _Pull:
                 return False
             raise self.not_cached(f"{name} of {self.ref} was not pulled before")
         try:
-            patiently(lambda: self.download(name, size))
+            retry(lambda: self.download(name, size), _WAITS, longest=_LONGEST_WAIT)
         except HubNotFound as error:
             if name == CARD:
                 return False
@@ -285,20 +287,3 @@ class _Pull:
             f"{what}, and no request is sent offline",
             hint=f"cascadezoo pull {self.ref}, without --offline and HF_HUB_OFFLINE, fetches it",
         )
-
-
-def patiently(ask: Callable[[], T]) -> T:
-    """Ask, and ask again a little later where the Hub could not answer.
-
-    Raises:
-        HubUnavailable: it could not the last time either.
-    """
-    for wait in _WAITS:
-        try:
-            return ask()
-        except HubUnavailable as error:
-            told = getattr(error, "retry_after", None)
-            if told is not None and told > _LONGEST_WAIT:
-                raise
-            time.sleep(wait if told is None else max(wait, told))
-    return ask()

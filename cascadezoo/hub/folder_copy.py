@@ -14,7 +14,7 @@ from typing import Any
 from cascadezoo.errors import ModelError, ModelReferenceError, RunFolderError
 from cascadezoo.hub.locate import locate
 from cascadezoo.hub.refs import is_hub_id
-from cascadezoo.model_folder.integrity import check_files
+from cascadezoo.model_folder.integrity import check_files, refuse_bundled
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
@@ -125,6 +125,7 @@ def check_place(dest: Path) -> None:
 
 
 def _require_writable(path: Path) -> None:
+    refuse_bundled(path)
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise RunFolderError(f"{path} cannot be written", hint="choose another folder")
@@ -154,6 +155,7 @@ def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
     config = read_config(source)
     names = whole_files(source, config)
     _refuse_overlap(source, dest)
+    refuse_bundled(dest)
     before = _older_version(dest, model_name(config))
     same = before is not None and _same(source, dest, [CONFIG, *names])
     result = Copied(

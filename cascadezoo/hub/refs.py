@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cascadezoo.errors import ModelReferenceError
 from cascadezoo.model_folder.layout import CONFIG
+from cascadezoo.util.limits import REVISION, is_commit
 from cascadezoo.zoo.list import get_zoos
 
 __all__ = ["HubRef", "ZooRef", "as_argument", "is_hub_id", "parse_reference"]
@@ -25,9 +26,7 @@ HF = "hf://"
 _ZOO = "zoo:"
 _HUB = re.compile(r"(hf://)?[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?")
 _PART = re.compile(r"(?![.-])[A-Za-z0-9_.-]{1,96}(?<![.-])")
-_REVISION = re.compile(r"(?![./-])[A-Za-z0-9_./-]{1,200}(?<![./])")
 _ZOO_NAME = re.compile(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _LONGEST = 4096
 FORMS = "write ./folder for a folder, NAME for a model of the zoo, org/name[@revision] for the Hub"
 
@@ -47,7 +46,7 @@ class HubRef:
     @property
     def pinned(self) -> bool:
         """Whether the revision is a whole commit, which cannot move."""
-        return self.revision is not None and _COMMIT.fullmatch(self.revision) is not None
+        return is_commit(self.revision)
 
     def __str__(self) -> str:
         return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
@@ -207,7 +206,7 @@ def _hub_ref(text: str, revision: str | None) -> HubRef:
         )
     wanted = written if at else revision
     if wanted is not None and (
-        not _REVISION.fullmatch(wanted) or ".." in wanted or "//" in wanted or "/." in wanted
+        not REVISION.fullmatch(wanted) or ".." in wanted or "//" in wanted or "/." in wanted
     ):
         raise ModelReferenceError(
             f"{wanted!r} is not a revision: a branch, a tag or a commit of 40 digits",

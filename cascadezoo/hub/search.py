@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from cascadezoo.util.limits import REPO, is_commit
 from cascadezoo.util.text import clean_remote
 from cascadezoo.zoo.list import Zoos, get_zoos
-from cascadezoo.zoo.manifest import REPO
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -19,7 +19,6 @@ __all__ = ["Found", "search"]
 LIBRARY = "cascadezoo"
 """The tag that the card of a published model gives its repo."""
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(REPO)
 
 
@@ -81,7 +80,7 @@ def _found(info: ModelInfo, zoos: Zoos) -> Found:
     tags = info.tags if isinstance(info.tags, list) else []
     return Found(
         repo=info.id,
-        commit=commit if _COMMIT.fullmatch(commit) else None,
+        commit=commit if is_commit(commit) else None,
         downloads=_count(info.downloads),
         likes=_count(info.likes),
         updated=None if info.last_modified is None else f"{info.last_modified:%Y-%m-%d}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from cascadezoo.hub.cache import CachedRepo, hub_cache, is_offline
 from cascadezoo.hub.refs import HubRef, parse_reference
 from cascadezoo.model_folder.layout import CONFIG, FileRecord
 from cascadezoo.util.files import sha256_of
+from cascadezoo.util.limits import is_commit
 from cascadezoo.zoo.entry import FolderSource, ModelSource, compare, describe, is_ours
 from cascadezoo.zoo.list import bundled_folder
 from cascadezoo.zoo.manifest import ZooModel
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HubSource", "verify", "zoo_entry"]
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 MOST_FILES = 10_000
 MOST_BYTES = 16 << 20
 """Largest file that is fetched to be hashed; the Hub tells the sha256 of larger ones itself."""
@@ -97,7 +96,7 @@ def zoo_entry(reference: str, *, name: str | None = None) -> ZooModel:
     api = hub_api()
     with translated(f"{ref.repo_id} on the Hub"):
         commit = api.model_info(ref.repo_id, revision=ref.revision).sha
-    if commit is None or not _COMMIT.fullmatch(commit):
+    if commit is None or not is_commit(commit):
         raise HubError(f"the Hub tells no commit of {ref.repo_id}", hint="try again later")
     return describe(HubSource(api, ref.repo_id, commit), name=name, repo=ref.repo_id, commit=commit)
 

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from cascadezoo.errors import ModelError
 from cascadezoo.model_folder.reproduction import metric_texts
 from cascadezoo.spec.configs import Model
-from cascadezoo.util.markdown import number, power
+from cascadezoo.util.numbers import power, spread
 
 __all__ = ["Figure", "figure_name"]
 
@@ -154,7 +154,5 @@ class Figure(Model):
     def text(self) -> str:
         """Value, spread and unit as people read them, in the metric's own scale."""
         scale = metric_texts(self.metric).scale
-        value = number(self.value * scale)
-        if self.std is not None:
-            value += f" +- {number(self.std * scale, self.value * scale)}"
+        value = spread(self.value, self.std, scale)
         return f"{value}{power(scale)}" + (f" {self.unit}" if self.unit else "")

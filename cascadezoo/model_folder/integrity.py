@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from cascadezoo._version import __version__
 from cascadezoo.errors import InputError, ModelError, RunFolderError
 from cascadezoo.model_folder.layout import (
     CARD,
@@ -29,6 +31,7 @@ from cascadezoo.util.files import sha256_of, write_atomically
 __all__ = [
     "check_files",
     "file_faults",
+    "refuse_bundled",
     "replace_files",
     "require_writable",
     "seal",
@@ -52,8 +55,7 @@ def seal(folder: Path, spec: CascadeSpec, version: str) -> ModelConfig:
         requires=spec.requires,
         files=files,
     )
-    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / CONFIG, text.encode())
+    _write_config(folder, config)
     return config
 
 
@@ -147,7 +149,7 @@ def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
     if is_snapshot(folder):
         where = "lies in the Hub's cache, whose files are what the Hub has"
     elif _is_bundled(folder):
-        where = "ships with cascadezoo"
+        where, reference = "ships with cascadezoo", name
     if where is not None:
         raise InputError(
             f"{name} {where}; its files are not changed",
@@ -167,31 +169,63 @@ def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
     return config
 
 
-def replace_files(folder: Path, config: ModelConfig, files: Mapping[str, bytes]) -> ModelConfig:
-    """Replace files of a model, each whole, and put their new sha256 into config.json last.
-
-    A model that was being written when the power failed tells by its records that it was; writing
-    again mends it.
+def refuse_bundled(path: Path) -> None:
+    """Refuse a place inside a model that ships with cascadezoo, where no command writes.
 
     Args:
-        folder: the model folder, looked at by :func:`require_writable`.
+        path: the file or folder to write; it need not exist.
+
+    Raises:
+        InputError: the path lies among the bundled models.
+    """
+    if _is_bundled(path):
+        raise InputError(
+            f"{path} is inside the models that ship with cascadezoo, which are never changed",
+            hint="choose another place",
+        )
+
+
+def replace_files(
+    folder: Path,
+    config: ModelConfig,
+    files: Mapping[str, bytes],
+    *,
+    spec: CascadeSpec | None = None,
+) -> ModelConfig:
+    """Replace files of a model, each whole, and write config.json with their new sha256 last.
+
+    After a power failure in between, the records in config.json do not match the files. The
+    weights still load, with the old spec, and the same command repairs the folder.
+
+    Args:
+        folder: the model folder, checked by :func:`require_writable`.
         config: its config.
         files: content by name, of files of the layout other than config.json.
+        spec: the model's new resolved spec; None keeps the spec.
 
     Returns:
         The new config.
 
     Raises:
+        InputError: the model ships with cascadezoo.
         RunFolderError: the folder cannot be written.
     """
+    refuse_bundled(folder)
     records = dict(config.files)
+    changes: dict[str, Any] = {}
+    if spec is not None:
+        changes = {
+            "cascadezoo_version": __version__,
+            "spec": spec.to_dict(),
+            "spec_digest": spec.digest(),
+            "requires": spec.requires,
+        }
     try:
         for name, content in files.items():
             write_atomically(folder / name, content)
             records[name] = FileRecord(sha256=sha256_of(folder / name), size=len(content))
-        new = config.model_copy(update={"files": dict(sorted(records.items()))})
-        text = json.dumps(new.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-        write_atomically(folder / CONFIG, text.encode())
+        new = config.model_copy(update={**changes, "files": dict(sorted(records.items()))})
+        _write_config(folder, new)
     except OSError as error:
         raise RunFolderError(
             f"{folder} cannot be written: {error.strerror or error}",
@@ -200,6 +234,11 @@ def replace_files(folder: Path, config: ModelConfig, files: Mapping[str, bytes])
     return new
 
 
-def _is_bundled(folder: Path) -> bool:
+def _write_config(folder: Path, config: ModelConfig) -> None:
+    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / CONFIG, text.encode())
+
+
+def _is_bundled(path: Path) -> bool:
     zoo = resources.files("cascadezoo").joinpath("zoo", "models")
-    return isinstance(zoo, Path) and zoo.resolve() in folder.resolve().parents
+    return isinstance(zoo, Path) and zoo.resolve() in path.resolve().parents

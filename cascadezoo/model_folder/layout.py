@@ -24,7 +24,7 @@ from cascadezoo.errors import ModelError, SpecError
 from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
-from cascadezoo.spec.files import MAX_BYTES
+from cascadezoo.util.limits import LARGEST_JSON, SHA256
 
 __all__ = [
     "CARD",
@@ -60,7 +60,7 @@ REPAIR = "pull or copy the model again"
 class FileRecord(Model):
     """What a file must be."""
 
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(pattern=SHA256)]
     size: Annotated[int, Field(ge=0)]
 
 
@@ -72,7 +72,7 @@ class ModelConfig(Model):
     cascadezoo_version: Annotated[str, Field(max_length=80)]
     spec: dict[str, Any]
     """The resolved spec."""
-    spec_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    spec_digest: Annotated[str, Field(pattern=SHA256)]
     requires: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=64)]
     files: Annotated[dict[str, FileRecord], Field(max_length=64)]
     """sha256 and size in bytes of every other file of the folder."""
@@ -122,7 +122,7 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelError(f"{folder}: {fault or f'{CONFIG} is not a file'}", hint=REPAIR)
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            text = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
         raise ModelError(
             f"{folder} is not a model folder: it has no {CONFIG}",

@@ -1,4 +1,4 @@
-"""metrics.json: what it holds, its JSON Schema, and reading it with care. Free of torch."""
+"""metrics.json: its content, its JSON Schema, and the one reader of it. Free of torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cascadezoo.errors import ModelError, SpecError
 from cascadezoo.model_folder.figures import Count, Figure
@@ -15,6 +22,7 @@ from cascadezoo.model_folder.layout import METRICS
 from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
+from cascadezoo.util.limits import LARGEST_METRICS
 
 __all__ = [
     "AttributionRow",
@@ -191,38 +199,80 @@ class MetricsFile(Model):
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def parse_metrics(text: bytes, source: str) -> MetricsFile:
+class _LenientTraining(TrainingRow):
+    """Training of which any number is accepted: a loss may be nan in a model that diverged."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    seconds_per_epoch: dict[str, float] = {}
+    losses: dict[str, dict[str, float]] = {}
+
+
+class _LenientAttribution(AttributionRow):
+    stage: str = ""
+    role: str = ""
+
+
+class _LenientMetrics(MetricsFile):
+    name: str = ""
+    spec_digest: str = ""
+    training: TrainingRow = _LenientTraining()
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _lenient_training(cls, value: Any) -> Any:
+        return _LenientTraining.model_validate(value)
+
+    @field_validator("attribution", mode="before")
+    @classmethod
+    def _lenient_attribution(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return TypeAdapter(list[_LenientAttribution]).validate_python(value)
+
+
+def parse_metrics(text: bytes, source: str, *, strict: bool = True) -> MetricsFile:
     """Validate the bytes of a metrics.json.
 
     Args:
         text: the content of the file.
         source: how error messages name it.
+        strict: refuse unknown keys and numbers that are not finite, and require the name and the
+            spec's digest. False ignores unknown keys, takes training losses and times as they
+            are, and takes what is missing as empty; every other value must still be valid.
 
     Raises:
-        ModelError: it is not JSON, or keys are missing, unknown or of the wrong type.
+        ModelError: it is not JSON, it is too large, or a value is not valid; with its path.
     """
     hint = "pull or copy the model again; a newer cascadezoo may have written it"
     try:
-        data = parse_json(text, source)
+        data = parse_json(text, source, max_bytes=LARGEST_METRICS, finite=strict)
     except SpecError as error:
         raise ModelError(error.what, hint=hint) from None
     try:
-        return MetricsFile.model_validate(data)
+        if strict:
+            return MetricsFile.model_validate(data)
+        return _LenientMetrics.model_validate(_known_keys(data))
     except ValidationError as error:
         found = list(problems_of(error, data, ""))
         lines = "\n".join(f"  {problem}" for problem in found[:_FAULTS])
         raise ModelError(f"{source} does not validate:\n{lines}", hint=hint) from None
 
 
-def read_metrics(folder: Path) -> MetricsFile:
+def read_metrics(folder: Path, *, strict: bool = True) -> MetricsFile:
     """Read the metrics.json of a model folder.
+
+    Args:
+        folder: the model folder.
+        strict: see :func:`parse_metrics`.
 
     Raises:
         ModelError: it is missing, cannot be read, or does not validate.
     """
     path = folder / METRICS
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(LARGEST_METRICS + 1)
     except FileNotFoundError:
         raise ModelError(
             f"{folder} has no {METRICS}, so nothing is known of its figures",
@@ -231,7 +281,21 @@ def read_metrics(folder: Path) -> MetricsFile:
         ) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    return parse_metrics(text, str(path))
+    return parse_metrics(text, str(path), strict=strict)
+
+
+def _known_keys(data: dict[str, Any]) -> dict[str, Any]:
+    """The data without the keys that a lenient reader does not know."""
+    try:
+        _LenientMetrics.model_validate(data)
+    except ValidationError as error:
+        unknown = [row["loc"] for row in error.errors() if row["type"] == "extra_forbidden"]
+        for *way, key in unknown:
+            node: Any = data
+            for step in way:
+                node = node[step]
+            del node[key]
+    return data
 
 
 def metrics_schema() -> dict[str, Any]:

@@ -259,8 +259,7 @@ def _lost(row: Attribution) -> Row:
 def _mismatch(row: Attribution) -> TableCell | None:
     if row.mismatch is None:
         return None
-    figure = row.generated or row.real
-    value = row.mismatch * (_scale(figure) if figure else 1.0)
+    value = row.mismatch * _scale(row.generated)
     return TableCell(f"{value:+.3g}", value=value)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.report.charts import Axis, Chart, Point, Series
 from cascadezoo.report.charts_png import draw_png
+from cascadezoo.util.numbers import spread
 
 __all__ = [
     "Tried",
@@ -241,8 +242,7 @@ def _setting(row: Tried) -> str:
 
 
 def _kid(row: Tried) -> str:
-    spread = "" if row.figure.std is None else f" +- {row.figure.std * 1000:.2f}"
-    return f"{row.figure.value * 1000:.2f}{spread}"
+    return spread(row.figure.value, row.figure.std, 1000, decimals=2)
 
 
 def _text(value: Any) -> str:

@@ -11,13 +11,11 @@ from typing import Any
 
 from cascadezoo.errors import InputError, LookupFailed, Problem, SpecError
 from cascadezoo.plugins.manager import get_registry
+from cascadezoo.util.limits import LARGEST_JSON, SHIPPED
 
 __all__ = ["apply_settings", "parse_json", "read_spec", "shipped_specs"]
 
-MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
-
-_SHIPPED = re.compile(r"[a-z0-9-]+")
 
 
 def shipped_specs() -> list[str]:
@@ -42,8 +40,9 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
     """
     name = str(source)
     if name == "-":
-        return parse_json(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input"), "standard input"
-    if _SHIPPED.fullmatch(name):
+        name = "standard input"
+        return parse_json(sys.stdin.buffer.read(LARGEST_JSON + 1), name), name
+    if SHIPPED.fullmatch(name):
         table = get_registry().specs
         if name in {*table.rows, *table.contested, *table.refused}:
             return parse_json(table.get(name).entry.load(), name), name
@@ -52,7 +51,7 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
         path = path / "spec.json"
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            text = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
         listed = ", ".join(shipped_specs())
         raise LookupFailed(
@@ -64,18 +63,27 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
     return parse_json(text, name), name
 
 
-def parse_json(text: bytes | str, source: str) -> dict[str, Any]:
-    """Parse a JSON object strictly: UTF-8, no double keys, no NaN, bounded size and depth.
+def parse_json(
+    text: bytes | str, source: str, *, max_bytes: int = LARGEST_JSON, finite: bool = True
+) -> dict[str, Any]:
+    """Parse a JSON object strictly: UTF-8, no double keys, bounded size and depth.
+
+    Args:
+        text: the content of a file.
+        source: how error messages name it.
+        max_bytes: the most bytes that are parsed.
+        finite: refuse NaN and Infinity, which are not JSON.
 
     Raises:
-        SpecError: with line and column where there is one.
+        SpecError: with line and column if known.
     """
-    if len(text) > MAX_BYTES:
-        raise SpecError([Problem("", f"is larger than {MAX_BYTES} bytes")], source=source)
+    if len(text) > max_bytes:
+        raise SpecError([Problem("", f"is larger than {max_bytes} bytes")], source=source)
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        data = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        constant = _no_constant if finite else None
+        data = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=constant)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise SpecError(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cascadezoo.build.run_folder import RunFolder
-from cascadezoo.errors import RunFolderError
+from cascadezoo.errors import ModelError, RunFolderError
 from cascadezoo.model_folder.layout import METRICS
+from cascadezoo.model_folder.metrics_file import MetricsFile, read_metrics
+from cascadezoo.model_folder.reproduction import SPEED
 from cascadezoo.report.course import read_events
 from cascadezoo.sweep.cells import Cell
 from cascadezoo.sweep.results import CellResult, CoursePoint, StageResult, State
@@ -48,8 +49,10 @@ def read_cell(
         events = read_events(run.events) if run.events.is_file() else []
         rows |= _course(events)
         if is_done(run, cell):
-            rows |= _measured(json.loads((run.model / METRICS).read_bytes()))
+            rows |= _measured(read_metrics(run.model))
             state, error = "done", None
+    except ModelError as fault:
+        state, error, rows = "failed", f"{place} is damaged: {fault.what}", {"stages": stages}
     except (RunFolderError, OSError, ValueError, KeyError, TypeError) as fault:
         what = fault.what if isinstance(fault, RunFolderError) else f"{place} is damaged: {fault!r}"
         state, error, rows = "failed", what, {"stages": stages}
@@ -58,34 +61,31 @@ def read_cell(
     )
 
 
-def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    figures: list[dict[str, Any]] = list(metrics["figures"])
-    kid = next((f for f in figures if f["metric"] == "kid"), None)
+def _measured(metrics: MetricsFile) -> dict[str, Any]:
+    kid = next((f for f in metrics.figures if f.metric == "kid"), None)
     # The shortest name is that of the whole cascade; the others go on with a stage's.
     lpips = min(
-        (f for f in figures if f["metric"] == "lpips"),
-        key=lambda f: str(f["name"]).count("."),
+        (f for f in metrics.figures if f.metric == "lpips"),
+        key=lambda f: f.name.count("."),
         default=None,
     )
-    speed = next((f for f in figures if f["metric"] == "images-per-second"), None)
-    training = metrics["training"]
-    stages = [
-        StageResult(name=row["name"], kind=row["kind"], parameters=row["parameters"])
-        for row in metrics["stages"]
-    ]
+    speed = next((f for f in metrics.figures if f.metric == SPEED), None)
     return {
-        "stages": stages,
-        "parameters": sum(row["parameters"] for row in metrics["stages"]),
-        "figures": figures,
-        "kid": kid and kid["value"],
-        "kid_std": kid and kid.get("std"),
-        "kid_name": kid and kid["name"],
-        "lpips": lpips and lpips["value"],
-        "lpips_name": lpips and lpips["name"],
-        "images_per_second": speed and speed["value"],
-        "training_seconds": training["seconds"],
-        "phase_seconds": dict(training["seconds_per_epoch"]),
-        "device": training.get("device"),
+        "stages": [
+            StageResult(name=row.name, kind=row.kind, parameters=row.parameters)
+            for row in metrics.stages
+        ],
+        "parameters": sum(row.parameters for row in metrics.stages),
+        "figures": [figure.to_dict() for figure in metrics.figures],
+        "kid": kid and kid.value,
+        "kid_std": kid and kid.std,
+        "kid_name": kid and kid.name,
+        "lpips": lpips and lpips.value,
+        "lpips_name": lpips and lpips.name,
+        "images_per_second": speed and speed.value,
+        "training_seconds": metrics.training.seconds,
+        "phase_seconds": metrics.training.seconds_per_epoch,
+        "device": metrics.training.device or None,
     }
 
 

@@ -22,6 +22,7 @@ from cascadezoo.sweep.spec import SweepSpec
 from cascadezoo.sweep.sweep_folder import CellNote, SweepFolder
 from cascadezoo.sweep.tables import describe_settings, write_tables
 from cascadezoo.train.stop_signals import StopSignals
+from cascadezoo.util.numbers import spread
 
 __all__ = ["run_sweep"]
 
@@ -249,5 +250,5 @@ def _check_plans(cells: Sequence[Cell], device: str, *, memory: bool) -> None:
 def _kid(result: CellResult) -> str:
     if result.kid is None:
         return ""
-    spread = "" if result.kid_std is None else f" +- {result.kid_std * 1000:.2f}"
-    return f", {result.kid_name} {result.kid * 1000:.2f}{spread} x 10^-3"
+    kid = spread(result.kid, result.kid_std, 1000, decimals=2)
+    return f", {result.kid_name} {kid} x 10^-3"

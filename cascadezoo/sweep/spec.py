@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 
 from cascadezoo.errors import InputError, LookupFailed
 from cascadezoo.spec.configs import Model
-from cascadezoo.spec.files import MAX_BYTES, parse_json, read_spec
+from cascadezoo.spec.files import parse_json, read_spec
 from cascadezoo.spec.models import PartName, Text
+from cascadezoo.util.limits import LARGEST_JSON, SHIPPED
 
 __all__ = [
     "Alternative",
@@ -26,8 +27,6 @@ __all__ = [
 
 LABEL = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 LONGEST_LABEL = 40
-
-_SHIPPED = re.compile(r"[a-z0-9-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,7 @@ def read_sweep(source: str | Path) -> tuple[dict[str, Any], str, Path]:
     name = str(source)
     if name == "-":
         return *read_spec("-"), Path()
-    if _SHIPPED.fullmatch(name) and name in shipped_sweeps():
+    if SHIPPED.fullmatch(name) and name in shipped_sweeps():
         from importlib import resources
 
         folder = resources.files("cascadezoo.spec.presets").joinpath("sweeps")
@@ -183,7 +182,7 @@ def read_sweep(source: str | Path) -> tuple[dict[str, Any], str, Path]:
     path = Path(source)
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            text = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
         raise LookupFailed(
             f"there is no sweep {name!r}: no such file, and no shipped sweep of that name",

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from cascadezoo.build.run_folder import RunFolder
 from cascadezoo.errors import RunFolderError, RunLocked
+from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.sweep.cells import Cell, Sweep
 from cascadezoo.util.files import write_atomically
 
@@ -78,9 +79,11 @@ class SweepFolder:
         """Hold the folder for this sweep.
 
         Raises:
+            InputError: it is inside a model that ships with cascadezoo.
             RunFolderError: it cannot be made or written to, or is not a sweep's.
             RunLocked: another sweep is at work in it.
         """
+        refuse_bundled(self.path)
         self.refuse_strangers()
         try:
             self.path.mkdir(parents=True, exist_ok=True)

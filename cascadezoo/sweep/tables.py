@@ -12,6 +12,8 @@ from typing import Any
 from cascadezoo.sweep.cells import Sweep
 from cascadezoo.sweep.results import CellResult, Correlation, GroupResult, SweepResults
 from cascadezoo.util.files import write_atomically
+from cascadezoo.util.numbers import spread
+from cascadezoo.util.text import clean, markdown_text
 
 __all__ = ["correlation_words", "describe_settings", "to_csv", "to_markdown", "write_tables"]
 
@@ -273,8 +275,7 @@ def _over(group: GroupResult, measure: str, scale: float, digits: int = 2) -> st
 def _spread(value: float | None, std: float | None, scale: float, digits: int = 2) -> str:
     if value is None:
         return NONE
-    spread = "" if std is None else f" +- {std * scale:.{digits}f}"
-    return f"{value * scale:.{digits}f}{spread}"
+    return spread(value, std, scale, decimals=digits)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -300,7 +301,5 @@ def _line(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of a spec or of an error as Markdown that cannot be more than text."""
-    line = _line(text)
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    return "".join(f"\\{c}" if c in "\\`*_[]<>#|!" else c for c in shown)
+    """Text of a spec or of an error as Markdown; its control characters are written out."""
+    return markdown_text(clean(_line(text)))

@@ -9,20 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cascadezoo._version import __version__
 from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
-from cascadezoo.errors import InputError, ModelError, RunFolderError, SpecError
+from cascadezoo.errors import InputError, RunFolderError, SpecError
 from cascadezoo.model_folder.figures import Figure
-from cascadezoo.model_folder.integrity import check_files, seal
-from cascadezoo.model_folder.layout import (
-    CARD,
-    METRICS,
-    SAMPLES,
-    ModelConfig,
-    model_files,
-    read_config,
-)
+from cascadezoo.model_folder.integrity import refuse_bundled, replace_files
+from cascadezoo.model_folder.layout import CARD, METRICS, SAMPLES, ModelConfig
+from cascadezoo.model_folder.metrics_file import MetricsFile, read_metrics
 from cascadezoo.model_folder.reproduction import TUNED_BEFORE
 from cascadezoo.report.images import samples_picture
 from cascadezoo.report.tuning_results import (
@@ -37,7 +30,7 @@ from cascadezoo.spec.configs import DataInfo
 from cascadezoo.tune.grid import Parameter, SettingGrid, show
 from cascadezoo.util.files import write_atomically
 
-__all__ = ["TuneFolder", "check_writable", "write_defaults"]
+__all__ = ["TuneFolder", "check_storable", "write_defaults"]
 
 SHOWN = 36
 
@@ -49,10 +42,12 @@ class TuneFolder:
         path: made if it is not there. An earlier search in it is replaced, nothing else.
 
     Raises:
+        InputError: it is inside a model that ships with cascadezoo.
         RunFolderError: it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
+        refuse_bundled(path)
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -74,13 +69,11 @@ class TuneFolder:
             raise _unwritable(self.path, error) from error
 
 
-def check_writable(folder: Path, cascade: Cascade, parameters: Sequence[Parameter]) -> None:
-    """Whether every setting could be stored as a default of the model; asked before the search.
+def check_storable(cascade: Cascade, parameters: Sequence[Parameter]) -> None:
+    """Check before the search that every setting can become a default of the model.
 
     Raises:
         InputError: a stage's config has no such field, or does not take one of the values.
-        ModelError: the model is not whole.
-        RunFolderError: its folder cannot be written.
     """
     for parameter in parameters:
         for name in parameter.stages:
@@ -101,31 +94,29 @@ def check_writable(folder: Path, cascade: Cascade, parameters: Sequence[Paramete
                     f"{problem.message}",
                     hint="choose other values with --values, or leave --write out",
                 ) from error
-    config = read_config(folder)
-    check_files(folder, config)
-    list(model_files(folder))
-    if not os.access(folder, os.W_OK):
-        raise RunFolderError(f"{folder} cannot be written", hint="copy the model: cascadezoo pull")
 
 
 def write_defaults(
-    folder: Path, cascade: Cascade, grid: SettingGrid, best: Tried, info: DataInfo
+    folder: Path,
+    config: ModelConfig,
+    cascade: Cascade,
+    grid: SettingGrid,
+    best: Tried,
+    info: DataInfo,
 ) -> ModelConfig:
-    """Store a setting as the sampling defaults of a model.
-
-    The weights are not touched, every file is replaced in one step, and config.json comes last: a
-    model that was being written when the power failed can still be loaded, with its old defaults,
-    and is mended by writing again.
+    """Store a setting as the sampling defaults of a model; the weights are not touched.
 
     Args:
         folder: the model folder.
+        config: its config, as ``require_writable`` returned it.
         cascade: the model.
         grid: what was searched.
         best: what is stored, with its figure.
         info: what the dataset tells of itself, for the card.
 
     Raises:
-        ModelError: metrics.json cannot be understood.
+        InputError: the model ships with cascadezoo.
+        ModelError: metrics.json does not validate.
         RunFolderError: the folder cannot be written.
     """
     spec = _with_defaults(cascade, grid.options(best.setting))
@@ -133,17 +124,12 @@ def write_defaults(
     if (folder / SAMPLES).is_file():
         files[SAMPLES] = _samples(cascade, spec)
     if (folder / METRICS).is_file():
-        metrics = _metrics(folder / METRICS, spec, best)
-        files[METRICS] = _json(metrics)
+        metrics = _with_best(read_metrics(folder), spec, best)
+        files[METRICS] = metrics.to_json().encode()
         card = read_card(folder)
         if card is not None:
-            files[CARD] = new_card(card, spec, metrics, info).text.encode()
-    try:
-        for name, content in files.items():
-            write_atomically(folder / name, content)
-        return seal(folder, spec, __version__)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
+            files[CARD] = new_card(card, spec, metrics.to_dict(), info).text.encode()
+    return replace_files(folder, config, files, spec=spec)
 
 
 def _with_defaults(cascade: Cascade, options: dict[str, dict[str, Any]]) -> CascadeSpec:
@@ -179,14 +165,7 @@ def _samples(cascade: Cascade, spec: CascadeSpec) -> bytes:
     return file.getvalue()
 
 
-def _metrics(path: Path, spec: CascadeSpec, best: Tried) -> dict[str, Any]:
-    try:
-        metrics = json.loads(path.read_bytes())
-        figures = [Figure.from_dict(row) for row in metrics["figures"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path} cannot be understood: {error}", hint="pull or copy the model again"
-        ) from error
+def _with_best(metrics: MetricsFile, spec: CascadeSpec, best: Tried) -> MetricsFile:
     tuned = best.figure.model_copy(
         update={
             "name": f"{best.figure.name}.tuned",
@@ -194,10 +173,8 @@ def _metrics(path: Path, spec: CascadeSpec, best: Tried) -> dict[str, Any]:
             "sampling_seconds": round(best.seconds, 3),
         }
     )
-    kept = [_marked(figure) for figure in figures if figure.name != tuned.name]
-    rows: list[dict[str, Any]] = [figure.to_dict() for figure in (tuned, *kept)]
-    result: dict[str, Any] = {**metrics, "spec_digest": spec.digest(), "figures": rows}
-    return result
+    kept = [_marked(figure) for figure in metrics.figures if figure.name != tuned.name]
+    return metrics.model_copy(update={"spec_digest": spec.digest(), "figures": [tuned, *kept]})
 
 
 def _marked(figure: Figure) -> Figure:

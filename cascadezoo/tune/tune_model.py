@@ -22,12 +22,13 @@ from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.integrity import require_writable
 from cascadezoo.model_folder.trained_spec import trained_spec
 from cascadezoo.report.tuning_results import Tried, TuneTable
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.tune.grid import Parameter, SettingGrid, make_grid, request_of, show
-from cascadezoo.tune.tune_folder import TuneFolder, check_writable, write_defaults
+from cascadezoo.tune.tune_folder import TuneFolder, check_storable, write_defaults
 from cascadezoo.tune.upstream_cache import Upstream
 
 __all__ = ["TuneResult", "tune_model"]
@@ -107,6 +108,7 @@ def tune_model(
     """
     began = time.monotonic()
     home = locate(model)
+    config = require_writable(home, model) if write else None
     resolved = trained_spec(home, settings)
     folder = TuneFolder(
         Path(out) if out is not None else Path("runs") / f"tune-{resolved.spec.name}"
@@ -123,7 +125,7 @@ def tune_model(
                 "settings for real images before a stage are not those for sampled ones",
                 hint="leave --write or --upstream real out",
             )
-        check_writable(home, cascade, grid.parameters)
+        check_storable(cascade, grid.parameters)
     evaluation = resolved.spec.evaluation
     seed = evaluation.seed if seed is None else seed
     real = load_split(resolved, evaluation.split)
@@ -157,8 +159,8 @@ def tune_model(
         rows=rows,
     )
     folder.write(table)
-    if write:
-        write_defaults(home, cascade, grid, table.best, resolved.data_info)
+    if config is not None:
+        write_defaults(home, config, cascade, grid, table.best, resolved.data_info)
     return TuneResult(table, folder.path, home, write, time.monotonic() - began)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from cascadezoo.errors import InputError, ModelError, SpecError
+from cascadezoo.errors import InputError, ModelError
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
@@ -16,7 +16,8 @@ from cascadezoo.model_folder.layout import (
     is_model_file,
     read_config,
 )
-from cascadezoo.spec import CascadeSpec, parse_json
+from cascadezoo.model_folder.metrics_file import parse_metrics
+from cascadezoo.spec import CascadeSpec
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.util.files import sha256_of
 from cascadezoo.zoo.manifest import Manifest, ZooModel, read_manifest_file, write_manifest
@@ -196,22 +197,16 @@ def _measured(source: ModelSource) -> dict[str, Any]:
     """Parameters and figures of metrics.json, as an entry has them."""
     where = f"{METRICS} of {source.where}"
     try:
-        metrics = parse_json(source.path(METRICS).read_bytes(), where)
-    except SpecError as error:
+        metrics = parse_metrics(source.path(METRICS).read_bytes(), where)
+    except ModelError as error:
         raise ModelError(error.what, hint="publish the model again") from None
-    try:
-        return {
-            "parameters": sum(int(stage["parameters"]) for stage in metrics["stages"]),
-            "metrics": {
-                figure["name"]: {k: figure.get(k) for k in ("value", "std", "unit")}
-                for figure in metrics["figures"]
-            },
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{where} is not in cascadezoo's form: {type(error).__name__}: {error}",
-            hint="publish the model again",
-        ) from None
+    return {
+        "parameters": sum(stage.parameters for stage in metrics.stages),
+        "metrics": {
+            figure.name: {"value": figure.value, "std": figure.std, "unit": figure.unit}
+            for figure in metrics.figures
+        },
+    }
 
 
 def _invalid(source: ModelSource, error: ValidationError, data: Any, what: str) -> ModelError:

@@ -11,15 +11,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cascadezoo.errors import InputError, SpecError
+from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.model_folder.layout import CONFIG, FileRecord, is_model_file
 from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.util.files import write_atomically
+from cascadezoo.util.limits import COMMIT, REPO, SHA256
 
 __all__ = [
     "MANIFEST",
-    "REPO",
     "Manifest",
     "ZooFigure",
     "ZooModel",
@@ -31,7 +32,6 @@ __all__ = [
 ]
 
 MANIFEST = "zoo_manifest.json"
-REPO = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 
 _NAME = r"^[a-z][a-z0-9]*([-_.][a-z0-9]+)*$"
 # A name and versions, as pip writes them: no address to fetch from, nothing that a shell acts on.
@@ -58,9 +58,9 @@ class ZooModel(Model):
     """Whether the model ships inside cascadezoo; it then has neither repo nor commit."""
     repo: Annotated[str, Field(pattern=REPO, max_length=200)] | None = None
     """The repo on the Hub, `org/name`."""
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    commit: Annotated[str, Field(pattern=COMMIT)] | None = None
     """The commit of the repo, in full: a branch or tag could move."""
-    spec_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    spec_digest: Annotated[str, Field(pattern=SHA256)]
     """sha256 of the resolved spec."""
     files: Annotated[dict[str, FileRecord], Field(min_length=1, max_length=65)]
     """sha256 and size in bytes of every file of the model, config.json among them."""
@@ -202,8 +202,9 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest; the file holds either its old or its new content, whatever happens.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, or is inside a model that ships with cascadezoo.
     """
+    refuse_bundled(path)
     try:
         write_atomically(path, manifest.to_json().encode())
     except OSError as error:

@@ -103,6 +103,9 @@ def test_help_imports_neither_pydantic_nor_any_command():
         "cascadezoo.cli.main",
         "cascadezoo.cli.output",
         "cascadezoo.errors",
+        "cascadezoo.util",
+        "cascadezoo.util.numbers",
+        "cascadezoo.util.text",
     }
 
 

@@ -19,6 +19,9 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from cascadezoo.stages.autoencoder_kl.config import ARCHITECTURE, AutoencoderKLConfig
+from cascadezoo.stages.autoencoder_kl.files import CONFIG_FILE, WEIGHTS_FILE
+from cascadezoo.stages.autoencoder_kl.stage import AutoencoderKL
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -30,9 +33,6 @@ from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_registry
 from cascadezoo.spec.configs import ImageShape
 from cascadezoo.spec.models import TrainingSpec
-from cascadezoo.stages.autoencoder_kl.config import ARCHITECTURE, AutoencoderKLConfig
-from cascadezoo.stages.autoencoder_kl.files import CONFIG_FILE, WEIGHTS_FILE
-from cascadezoo.stages.autoencoder_kl.stage import AutoencoderKL
 from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry, TrainContext
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.engine import make_accelerator

@@ -29,7 +29,10 @@ from cascadezoo.cards.render_card import BLOCKS, block_digest, render_card
 from cascadezoo.model_folder.reproduction import asked_name, command_of, metric_texts
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.spec.configs import DataInfo
-from cascadezoo.util.markdown import code, fenced, number, plain, power, times
+from cascadezoo.util.numbers import number, power, times
+from cascadezoo.util.text import markdown_code as code
+from cascadezoo.util.text import markdown_fence as fenced
+from cascadezoo.util.text import markdown_text as plain
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 BLOCK = re.compile(

@@ -17,8 +17,9 @@ from pull_cases import SPEC, WEIGHTS, changed, record
 from safetensors.torch import load, save
 
 from cascadezoo import Cascade
-from cascadezoo.cascade.weights import LARGEST_HEADER, check_room, load_state
+from cascadezoo.cascade.weights import check_room, load_state
 from cascadezoo.errors import CascadezooError, ModelError, ResourceError
+from cascadezoo.util.limits import LARGEST_HEADER
 
 
 @pytest.fixture(scope="module")

@@ -362,8 +362,11 @@ def test_a_folder_that_cannot_be_an_entry(copy: Path) -> None:
     (copy / "metrics.json").write_text(json.dumps({**metrics, "name": "other"}))
     assert told() == "here: metrics.json is not what config.json says"
     spoil("metrics.json", json.dumps({**metrics, "stages": [{"parameters": "many"}]}))
-    assert "metrics.json of here is not in cascadezoo's form" in told()
-    spoil("metrics.json", json.dumps({**metrics, "figures": [{"name": "\x1b[2J", "value": 1.0}]}))
+    said = told()
+    assert said.startswith("metrics.json of here does not validate")
+    assert "stages.0.parameters:" in said
+    figure = {"name": "kid.n4.\x1b[2J", "metric": "kid", "n": 4, "value": 1.0}
+    spoil("metrics.json", json.dumps({**metrics, "figures": [figure]}))
     assert "cannot be an entry of a zoo" in told()
     spoil("metrics.json", "{")
     assert "is not valid JSON" in told()

@@ -16,12 +16,12 @@ from cascadezoo.report.projection import pca, project
 from cascadezoo.report.recorded_metrics import read_recorded
 
 FAULTS = {
-    "no object": ([], "is 'list', not an object"),
-    "figures": ({"figures": {}}, ": figures is 'dict', not a list"),
-    "a figure": ({"figures": [3]}, ": figures.0 is 'int', not an object"),
+    "no object": ([], "metrics.json has 1 problem"),
+    "figures": ({"figures": {}}, "figures:"),
+    "a figure": ({"figures": [3]}, "figures.0:"),
     "nan": (
         {"figures": [{"name": "kid.n4", "metric": "kid", "value": float("nan"), "n": 4}]},
-        "figures.0 holds a figure that cannot be used: value",
+        "figures.0.value:",
     ),
     "a name": (
         {"figures": [{"name": "fid.n4", "metric": "kid", "value": 1.0, "n": 4}]},
@@ -29,15 +29,12 @@ FAULTS = {
     ),
     "seconds": (
         {"training": {"seconds_per_epoch": {"a": "1"}}},
-        "training.seconds_per_epoch.a is '1', not a number",
+        "training.seconds_per_epoch.a:",
     ),
-    "huge": ({"training": {"seconds": 10**400}}, "training.seconds is 'a number beyond all"),
-    "losses": ({"training": {"losses": {"a": [1]}}}, "training.losses.a is 'list', not an object"),
-    "course": ({"course": [{"epoch": True}]}, "course.0.epoch is 'bool', not a number"),
-    "attribution": (
-        {"attribution": [{"real": 1}]},
-        "attribution.0.real is 'int', not an object",
-    ),
+    "huge": ({"training": {"seconds": 10**400}}, "training.seconds:"),
+    "losses": ({"training": {"losses": {"a": [1]}}}, "training.losses.a:"),
+    "course": ({"course": [{"epoch": True}]}, "course.0.epoch:"),
+    "attribution": ({"attribution": [{"real": 1}]}, "attribution.0.real:"),
 }
 
 
@@ -51,7 +48,7 @@ def test_metrics_that_are_wrong_are_refused_with_their_place(content, said, tmp_
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "\x00", "1" * 5000])
 def test_metrics_that_are_no_json_are_refused(text, tmp_path: Path):
     (tmp_path / "metrics.json").write_text(text)
-    with pytest.raises(ModelError, match=r"metrics\.json (is not JSON|is 'int', not an object)"):
+    with pytest.raises(ModelError, match=r"metrics\.json has 1 problem"):
         read_recorded(tmp_path)
 
 

@@ -19,12 +19,14 @@ def test_lpips_is_that_of_the_whole_cascade(tmp_path):
     run.write_state(state)
     names = ["lpips.vgg.n9.up", "lpips.vgg.n9.refine", "lpips.vgg.n9", "lpips.vgg.n9.bicubic"]
     figures = [
-        {"name": name, "metric": "lpips", "value": float(number)}
+        {"name": name, "metric": "lpips", "n": 9, "extractor": "vgg", "value": float(number)}
         for number, name in enumerate(names)
     ]
     metrics = {
+        "name": "one",
+        "spec_digest": cell.digest,
         "figures": figures,
-        "stages": [{"name": "coarse", "kind": "dae.v1", "parameters": 5}],
+        "stages": [{"name": "coarse", "kind": "dae.v1", "output": "3x32x32", "parameters": 5}],
         "training": {"seconds": 1.0, "seconds_per_epoch": {}},
     }
     (run.model / "metrics.json").write_text(json.dumps(metrics))

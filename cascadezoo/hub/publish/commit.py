@@ -38,19 +38,17 @@ from cascadezoo.hub.client import hub_api, translated
 from cascadezoo.hub.locate import locate
 from cascadezoo.hub.publish.contents import Prepared, check_message, prepare, require_card
 from cascadezoo.hub.publish.preconditions import (
-    WAITS,
     check_options,
-    patiently,
     repo_of,
     require_private,
     require_token,
     require_writer,
     validate_card,
-    wait_for,
 )
 from cascadezoo.hub.publish.remote import Remote, RepoChanges, look, plan_changes
 from cascadezoo.hub.publish.result import Published
 from cascadezoo.model_folder.layout import CARD
+from cascadezoo.util.retry import WAITS, retry, wait
 
 __all__ = ["publish_hub"]
 
@@ -148,7 +146,7 @@ class _Push:
         """The branch; where it is missing, main, from which it will begin; None without a repo."""
         for revision in dict.fromkeys((self.revision, None)):
             try:
-                found = patiently(partial(look, self.api, self.repo_id, revision))
+                found = retry(partial(look, self.api, self.repo_id, revision))
             except HubNotFound:
                 continue
             self.begins = revision != self.revision
@@ -156,7 +154,7 @@ class _Push:
         return None
 
     def plan(self, remote: Remote) -> RepoChanges:
-        return patiently(lambda: plan_changes(self.api, self.prepared, remote))
+        return retry(lambda: plan_changes(self.api, self.prepared, remote))
 
     def check_card(self, plan: RepoChanges) -> None:
         """Have the Hub validate the card's metadata before anything is made or sent there."""
@@ -166,7 +164,7 @@ class _Push:
                 text = file.read().decode()
             if plan.card_kept:
                 require_card(text, f"the card that is on the Hub in {self.repo_id}, once renewed,")
-            patiently(partial(validate_card, self.api, text))
+            retry(partial(validate_card, self.api, text))
 
     def refs(self) -> tuple[dict[str, str], dict[str, str]]:
         """The tags and the pull requests, with the commits that they lead to."""
@@ -177,7 +175,7 @@ class _Push:
             tags = {t.name: t.target_commit for t in found.tags}
             return tags, {p.ref: p.target_commit for p in found.pull_requests or []}
 
-        return patiently(ask)
+        return retry(ask)
 
     def make(self, remote: Remote | None) -> Remote:
         def ask() -> None:
@@ -185,7 +183,7 @@ class _Push:
                 self.api.create_repo(self.repo_id, private=self.private, exist_ok=True)
 
         if remote is None:
-            patiently(ask)
+            retry(ask)
             self.created = True
 
         def branch() -> None:
@@ -193,8 +191,8 @@ class _Push:
                 self.api.create_branch(self.repo_id, branch=self.revision or "", exist_ok=True)
 
         if self.revision is not None and not self.create_pr:
-            patiently(branch)
-        found = patiently(lambda: look(self.api, self.repo_id, self.revision))
+            retry(branch)
+        found = retry(lambda: look(self.api, self.repo_id, self.revision))
         # Somebody may have made a public one between the two requests.
         require_private(found, self.private)
         return found
@@ -226,7 +224,7 @@ class _Push:
                     last = plan or last
                     self.check_card(plan)
                 else:
-                    wait_for(error, waits)
+                    wait(error, waits)
         if self.tag is not None and self.tags.get(self.tag) != commit:
             self.set_tag(commit)
         return self.result(last, commit, pr_url)
@@ -274,7 +272,7 @@ class _Push:
         try:
             if self.create_pr:
                 return self.find_pull() or self.no_pull(error, remote)
-            found = patiently(lambda: look(self.api, self.repo_id, self.revision))
+            found = retry(lambda: look(self.api, self.repo_id, self.revision))
         except HubError as other:
             if other is error:
                 raise
@@ -301,7 +299,7 @@ class _Push:
         return remote
 
     def at(self, commit: str) -> Remote:
-        return patiently(lambda: look(self.api, self.repo_id, commit))
+        return retry(lambda: look(self.api, self.repo_id, commit))
 
     def moved(self, error: HubError) -> HubConflict:
         return HubConflict(
@@ -329,7 +327,7 @@ class _Push:
 
         try:
             try:
-                patiently(ask)
+                retry(ask)
             except HubConflict:
                 # It is there: after a lost answer it is ours.
                 if self.refs()[0].get(self.tag or "") != commit:

@@ -1,11 +1,8 @@
-"""What a publish asks before it sends: options, token, account, card; and how patiently it asks."""
+"""What a publish asks before it sends: options, token, account, card."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from huggingface_hub import HfApi, get_session
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
@@ -15,40 +12,29 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 
 from cascadezoo.errors import (
     HubDenied,
-    HubError,
     HubNotFound,
     HubRefused,
-    HubUnavailable,
     InputError,
     ModelReferenceError,
 )
 from cascadezoo.hub.cache import is_offline
-from cascadezoo.hub.client import LOG_IN, LONGEST_WAIT, hub_api, hub_token, translated
+from cascadezoo.hub.client import LOG_IN, hub_api, hub_token, translated
 from cascadezoo.hub.publish.remote import Remote, look
 from cascadezoo.hub.refs import HubRef, parse_reference
 from cascadezoo.model_folder.layout import CARD
+from cascadezoo.util.limits import REVISION, is_commit
+from cascadezoo.util.retry import retry
 from cascadezoo.util.text import clean_remote
 
 __all__ = [
-    "WAITS",
     "check_hub",
     "check_options",
-    "patiently",
     "repo_of",
     "require_private",
     "require_token",
     "require_writer",
     "validate_card",
-    "wait_for",
 ]
-
-WAITS = (0.5, 1.0, 2.0)
-"""Seconds before a request is sent again; the client itself does so for uploads."""
-
-_BRANCH = re.compile(r"(?![./-])[A-Za-z0-9_./-]{1,200}(?<![./])")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-T = TypeVar("T")
 
 
 def check_hub(repo_id: str, *, private: bool = False) -> None:
@@ -65,7 +51,7 @@ def check_hub(repo_id: str, *, private: bool = False) -> None:
     api = hub_api(token)
     require_writer(api)
     try:
-        there = patiently(lambda: look(api, repo_id, None))
+        there = retry(lambda: look(api, repo_id, None))
     except HubNotFound:
         return
     require_private(there, private)
@@ -93,9 +79,9 @@ def check_options(revision: str | None, *, create_pr: bool, tag: str | None) -> 
         InputError: they do not, or are not what git takes.
     """
     for what, name in (("revision", revision), ("tag", tag)):
-        if name is not None and (not _BRANCH.fullmatch(name) or ".." in name or "//" in name):
+        if name is not None and (not REVISION.fullmatch(name) or ".." in name or "//" in name):
             raise InputError(f"{name!r} is not a {what}: it may hold letters, digits, . _ - and /")
-    if revision is not None and _COMMIT.fullmatch(revision):
+    if revision is not None and is_commit(revision):
         raise InputError(
             "a commit cannot be published to", hint="give --revision a branch, or leave it out"
         )
@@ -135,7 +121,7 @@ def require_writer(api: HfApi) -> None:
         with translated("your account on the Hub"):
             return dict(api.whoami(token=api.token))
 
-    found = patiently(ask)
+    found = retry(ask)
     access = (found.get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":
         user = clean_remote(found.get("name"), 80)
@@ -180,25 +166,3 @@ def validate_card(api: HfApi, card: str) -> None:
         hint="nothing was sent. Change license, tags or datasets in the spec, or the lines between "
         "the two --- of the card",
     )
-
-
-# --- patience
-
-
-def patiently(ask: Callable[[], T]) -> T:
-    """Ask, and ask again a little later where the Hub could not answer."""
-    waits = iter(WAITS)
-    while True:
-        try:
-            return ask()
-        except HubUnavailable as error:
-            wait_for(error, waits)
-
-
-def wait_for(error: HubError, waits: Iterator[float]) -> None:
-    """Sleep as long as the Hub asks; give up when that is too long, or was done often enough."""
-    wait = next(waits, None)
-    told = error.retry_after if isinstance(error, HubUnavailable) else None
-    if wait is None or (told is not None and told > LONGEST_WAIT):
-        raise error
-    time.sleep(wait if told is None else max(wait, told))

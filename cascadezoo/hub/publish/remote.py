@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +15,10 @@ from cascadezoo.errors import HubRefused, HubUnavailable, ModelError
 from cascadezoo.hub.client import translated
 from cascadezoo.hub.publish.contents import Piece, Prepared
 from cascadezoo.model_folder.layout import CARD, CONFIG, ModelConfig, is_model_file, parse_config
-from cascadezoo.spec.files import MAX_BYTES as LARGEST_CONFIG
+from cascadezoo.util.limits import LARGEST_CARD, LARGEST_JSON, is_commit
 
-__all__ = ["LARGEST_CARD", "Remote", "RemoteFile", "RepoChanges", "look", "plan_changes"]
+__all__ = ["Remote", "RemoteFile", "RepoChanges", "look", "plan_changes"]
 
-LARGEST_CARD = 4 << 20
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _NO_HUB = "look at HF_ENDPOINT and proxies: what answers there may be no Hub"
 
 
@@ -103,7 +99,7 @@ def look(api: HfApi, repo_id: str, revision: str | None) -> Remote:
             raise HubUnavailable(f"{where}: the Hub does not tell what its files are", hint=_NO_HUB)
         sha256 = None if file.lfs is None else file.lfs.sha256
         files[file.rfilename] = RemoteFile(file.size, file.blob_id, sha256)
-    if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
+    if not isinstance(info.sha, str) or not is_commit(info.sha):
         raise HubUnavailable(f"{where}: the Hub does not tell its commit", hint=_NO_HUB)
     return Remote(repo_id, info.sha, files, bool(info.private))
 
@@ -137,7 +133,7 @@ def _config_there(api: HfApi, prepared: Prepared, remote: Remote) -> ModelConfig
         return None
     if remote.files[CONFIG].holds(prepared.pieces[CONFIG]):
         return prepared.config  # requests for it would count as downloads
-    text = _read(api, remote, CONFIG, LARGEST_CONFIG)
+    text = _read(api, remote, CONFIG, LARGEST_JSON)
     try:
         return parse_config(text, f"{CONFIG} of {remote.repo_id}")
     except ModelError as error:

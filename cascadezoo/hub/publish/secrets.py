@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cascadezoo.errors import ModelError
+from cascadezoo.util.limits import LARGEST_HEADER
 
-__all__ = ["LARGEST_HEADER", "check_safetensors", "secret_in", "secret_names"]
-
-LARGEST_HEADER = 16 << 20
-"""Bytes of a safetensors header: room for 100 000 tensors."""
+__all__ = ["check_safetensors", "secret_in", "secret_names"]
 
 _NAMES = (
     *(".env", ".env.*", "*.env", ".netrc", "_netrc", ".pypirc", ".npmrc", ".pgpass", ".htpasswd"),

@@ -1,0 +1,92 @@
+"""The one reader of metrics.json, strict and lenient."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from cascadezoo.errors import ModelError
+from cascadezoo.model_folder.metrics_file import MetricsFile, parse_metrics, read_metrics
+from cascadezoo.util.limits import LARGEST_METRICS
+from cascadezoo.zoo.list import bundled_folder, find
+
+FIGURE = {"name": "kid.n4", "metric": "kid", "value": 1.0, "n": 4}
+WHOLE = {"name": "m", "spec_digest": "d", "figures": [FIGURE]}
+
+
+def parse(data, **options) -> MetricsFile:
+    return parse_metrics(json.dumps(data).encode(), "m.json", **options)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_is_valid_is_read_alike(strict):
+    folder = bundled_folder(find("shapes-tiny"))
+    assert folder is not None
+    assert read_metrics(folder, strict=strict).to_json() == (folder / "metrics.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"new": 1}, "new"),
+        ({"figures": [{**FIGURE, "new": 1}]}, "figures.0.new"),
+        ({"training": {"new": 1}}, "training.new"),
+        ({"training": {"seconds_per_epoch": {"p": -1.0}}}, "training.seconds_per_epoch.p"),
+    ],
+)
+def test_what_a_newer_version_writes_is_ignored_leniently(change, path):
+    with pytest.raises(ModelError, match=f"  {path}: "):
+        parse({**WHOLE, **change})
+    found = parse({**WHOLE, **change}, strict=False)
+    assert found.name == "m"
+    assert found.figures[0].value == 1.0
+
+
+def test_losses_that_are_no_numbers_are_read_leniently():
+    data = {"training": {"losses": {"p": {"l": math.nan}}, "seconds_per_epoch": {"p": math.inf}}}
+    with pytest.raises(ModelError, match="NaN"):
+        parse({**WHOLE, **data})
+    found = parse(data, strict=False)
+    assert math.isnan(found.training.losses["p"]["l"])
+    assert found.training.seconds_per_epoch == {"p": math.inf}
+    assert (found.name, found.figures) == ("", [])
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("figures", "path"),
+    [
+        ([{**FIGURE, "value": "1"}], r"figures\.0\.value"),
+        ([{**FIGURE, "name": "fid.n4"}], r"figures\.0"),
+        ([FIGURE, FIGURE], "two figures of the name"),
+        ({}, "figures"),
+    ],
+)
+def test_wrong_figures_are_refused_with_their_path(figures, path, strict):
+    with pytest.raises(ModelError, match=path):
+        parse({**WHOLE, "figures": figures}, strict=strict)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_files_are_bounded(tmp_path: Path, strict):
+    with pytest.raises(ModelError, match="has no metrics"):
+        read_metrics(tmp_path, strict=strict)
+    path = tmp_path / "metrics.json"
+    text = json.dumps(WHOLE)
+    path.write_text(text + " " * (LARGEST_METRICS - len(text)))
+    assert read_metrics(tmp_path, strict=strict).name == "m"
+    path.write_text(text + " " * (LARGEST_METRICS - len(text) + 1))
+    with pytest.raises(ModelError, match="larger than"):
+        read_metrics(tmp_path, strict=strict)
+
+
+def test_attribution_may_lack_the_role_leniently():
+    data = {**WHOLE, "attribution": [{"stage": "a", "generated": FIGURE, "real": FIGURE}]}
+    with pytest.raises(ModelError, match=r"attribution\.0\.role"):
+        parse(data)
+    found = parse(data, strict=False).attribution
+    assert found is not None
+    assert (found[0].stage, found[0].role) == ("a", "")
