@@ -23,6 +23,7 @@ from cascadezoo.model_folder.layout import (
     read_config,
 )
 from cascadezoo.model_folder.verified_files import Verified
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.util.files import sha256_of, write_atomically
 
@@ -201,5 +202,7 @@ def replace_files(folder: Path, config: ModelConfig, files: Mapping[str, bytes])
 
 
 def _is_bundled(folder: Path) -> bool:
-    zoo = resources.files("cascadezoo").joinpath("zoo", "models")
-    return isinstance(zoo, Path) and zoo.resolve() in folder.resolve().parents
+    bundled = (row.entry.models_folder() for row in get_registry().zoos)
+    own = resources.files("cascadezoo").joinpath("zoo", "models")
+    places = [place for place in (own, *bundled) if isinstance(place, Path)]
+    return any(place.resolve() in folder.resolve().parents for place in places)

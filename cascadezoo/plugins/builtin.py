@@ -345,5 +345,6 @@ def register_zoos() -> Iterable[ZooEntry]:
             name="cascadezoo",
             summary="zoo_manifest.json: the models of the cascadezoo project",
             impl="cascadezoo.zoo.manifest:load",
+            folder="cascadezoo/zoo/models",
         ),
     ]
