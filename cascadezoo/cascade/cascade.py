@@ -13,6 +13,7 @@ from cascadezoo._version import __version__
 from cascadezoo.cascade.assemble import build_stage
 from cascadezoo.cascade.sampling import Precision, SampleOptions, SamplingRun, Watch, autocast
 from cascadezoo.cascade.weights import (
+    HALVES,
     bounded_build,
     check_room,
     check_whole,
@@ -144,23 +145,39 @@ class Cascade(nn.Module):
                 compile_network(network, f"{id(self):x}_{name}", scope, **options)
         return self
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def save_pretrained(
+        self, folder: str | Path, *, weights: Literal["bf16", "fp16"] | None = None
+    ) -> Path:
         """Write config.json and the weights of every stage as safetensors.
 
         Args:
             folder: made if it is not there; files of a model in it are replaced.
+            weights: store float32 weights in half precision, which halves the files. Loading makes
+                them float32 again, with what the rounding left. None stores them as they are.
 
         Returns:
             The folder.
 
         Raises:
-            InputError: it is inside a model that ships with cascadezoo.
+            InputError: the folder is inside a model that ships with cascadezoo or a plugin, there is
+                no such precision, or a weight is too large for it.
         """
+        if weights is not None and weights not in HALVES:
+            raise InputError(
+                f"weights cannot be stored in {weights!r}",
+                hint="choose bf16 or fp16, or leave it out",
+            )
+        dtype = None if weights is None else HALVES[weights]
+        for name, tensor in self.state_dict().items() if dtype is not None else ():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(dtype)).all()):
+                raise InputError(
+                    f"{name} has values that {weights} cannot hold", hint="choose bf16"
+                )
         folder = Path(folder)
         refuse_bundled(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, stage in self.named_stages():
-            save_state(stage.saved_state(), folder / weights_path(name))
+            save_state(stage.saved_state(), folder / weights_path(name), dtype)
         seal(folder, self.spec, __version__)
         return folder
 

@@ -24,7 +24,7 @@ from cascadezoo.errors import ModelError, ResourceError
 from cascadezoo.util.limits import LARGEST_HEADER
 from cascadezoo.util.text import clean_remote
 
-__all__ = ["bounded_build", "check_room", "check_whole", "load_state", "save_state"]
+__all__ = ["HALVES", "bounded_build", "check_room", "check_whole", "load_state", "save_state"]
 
 MOST_PARTS = 100_000
 """Modules, parameters and buffers of a cascade; the largest known have a few thousand."""
@@ -45,13 +45,25 @@ _DTYPES = {
 }
 
 
-def save_state(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as one safetensors file; tensors that share memory are written each."""
+HALVES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""The types that float32 weights may be stored in."""
+
+
+def save_state(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = None) -> None:
+    """Write tensors as one safetensors file; tensors that share memory are written each.
+
+    Args:
+        state: tensors by name.
+        path: the file.
+        dtype: what float32 tensors are rounded to; None keeps them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     seen: set[int] = set()
     rows = {}
     for name, tensor in state.items():
         tensor = tensor.detach().cpu().contiguous()
+        if dtype is not None and tensor.dtype == torch.float32:
+            tensor = tensor.to(dtype)
         if tensor.untyped_storage().data_ptr() in seen:
             tensor = tensor.clone()
         seen.add(tensor.untyped_storage().data_ptr())
@@ -65,7 +77,8 @@ def load_state(
     """Load a safetensors file into a module that is on the meta device.
 
     Names, shapes and types are compared with the file's header first; only then are tensors read,
-    and taken as they are, so that no memory is filled twice.
+    and taken as they are, so that no memory is filled twice. Weights that are stored in half
+    precision become float32 again, one tensor at a time.
 
     Args:
         module: what the tensors become part of.
@@ -86,7 +99,7 @@ def load_state(
                 part = file.get_slice(name)
                 found[name] = (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()))
             _compare(path, wanted, found, hint)
-            state = {name: file.get_tensor(name) for name in names}
+            state = {name: file.get_tensor(name).to(wanted[name].dtype) for name in names}
     except FileNotFoundError:
         raise ModelError(f"{path} is missing", hint="pull or copy the model again") from None
     except (SafetensorError, OSError) as error:
@@ -127,7 +140,9 @@ def _compare(
         shape, dtype = found[name]
         if shape != tuple(tensor.shape):
             faults.append(f"{name} has shape {list(shape)}, not {list(tensor.shape)}")
-        elif dtype != tensor.dtype:
+        elif dtype != tensor.dtype and not (
+            tensor.dtype == torch.float32 and dtype in HALVES.values()
+        ):
             faults.append(f"{name} is {dtype}, not {tensor.dtype}")
     if faults:
         more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""

@@ -25,6 +25,7 @@ from cascadezoo.model_folder.layout import (
     read_config,
 )
 from cascadezoo.model_folder.verified_files import Verified
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.util.files import sha256_of, write_atomically
 
@@ -240,5 +241,7 @@ def _write_config(folder: Path, config: ModelConfig) -> None:
 
 
 def _is_bundled(path: Path) -> bool:
-    zoo = resources.files("cascadezoo").joinpath("zoo", "models")
-    return isinstance(zoo, Path) and zoo.resolve() in path.resolve().parents
+    bundled = (row.entry.models_folder() for row in get_registry().zoos)
+    own = resources.files("cascadezoo").joinpath("zoo", "models")
+    places = [place for place in (own, *bundled) if isinstance(place, Path)]
+    return any(place.resolve() in path.resolve().parents for place in places)

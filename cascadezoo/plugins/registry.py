@@ -9,6 +9,8 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from cascadezoo.errors import LookupFailed, PluginError
@@ -45,6 +47,7 @@ Role = Literal["generator", "upsampler", "refiner", "decoder"]
 
 _KIND = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\.v[1-9][0-9]*")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_FOLDER = re.compile(r"[A-Za-z_]\w*(/[A-Za-z0-9_-]+)+")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _JSON_FILE = re.compile(r"[A-Za-z_][\w.]*:[\w-]+(/[\w-]+)*\.json")
 
@@ -201,9 +204,33 @@ class MetricEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZooEntry(Entry):
-    """A zoo. ``impl`` is ``load() -> dict`` in the form of ``zoo_manifest.json``."""
+    """A zoo. ``impl`` is ``load() -> dict`` in the form of ``zoo_manifest.json``.
+
+    Args:
+        folder: the folder of the models that ship inside the distribution, each under its name:
+            the package, then folders in it, as ``cascadezoo_models/models``. Empty for a zoo whose
+            models all lie on the Hub.
+
+    Raises:
+        ValueError: a folder of another form.
+    """
 
     what: ClassVar[str] = "zoo"
+
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        super(ZooEntry, self).__post_init__()
+        if self.folder and not _FOLDER.fullmatch(self.folder):
+            raise ValueError(f"zoo {self.name!r}: folder={self.folder!r} is not 'package/folder'")
+
+    def models_folder(self) -> Path | None:
+        """Where its bundled models are; None for a zoo without any, or inside an archive."""
+        if not self.folder:
+            return None
+        package, *rest = self.folder.split("/")
+        folder = resources.files(package).joinpath(*rest)
+        return folder if isinstance(folder, Path) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

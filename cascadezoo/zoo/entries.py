@@ -11,5 +11,6 @@ ENTRIES = (
         name="cascadezoo",
         summary="zoo_manifest.json: the models of the cascadezoo project",
         impl="cascadezoo.zoo.manifest:load",
+        folder="cascadezoo/zoo/models",
     ),
 )

@@ -17,7 +17,7 @@ from cascadezoo.errors import (
     ModelError,
     PluginError,
 )
-from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name, get_registry
+from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_registry
 from cascadezoo.plugins.registry import Origin, Registered, ZooEntry
 from cascadezoo.zoo.manifest import (
     ZooModel,
@@ -42,6 +42,8 @@ class Listed:
     model: ZooModel
     zoo: str
     origin: Origin
+    folder: Path | None = None
+    """Where the zoo's bundled models are."""
 
     def __str__(self) -> str:
         return f"the zoo {self.zoo!r} of {self.origin}"
@@ -75,7 +77,7 @@ class Zoos:
                 zoos.faults.append(error.what)
                 continue
             for model in models:
-                zoos._add(Listed(model, row.entry.name, row.origin))
+                zoos._add(Listed(model, row.entry.name, row.origin, row.entry.models_folder()))
         zoos.faults += [zoos._contest(name) for name in sorted(zoos.contested)]
         return zoos
 
@@ -132,12 +134,12 @@ def _read(row: Registered[ZooEntry]) -> list[ZooModel]:
         first = (str(error).splitlines() or [""])[0]
         raise PluginError(f"{where} cannot be read: {type(error).__name__}: {first}") from error
     models = parse_manifest(data, where).models
-    if canonical_name(row.origin.distribution) != BUILTIN_DISTRIBUTION:
-        for model in models:
-            if model.bundled:
-                raise PluginError(
-                    f"{where} says that {model.name!r} is bundled, which only cascadezoo's own are"
-                )
+    bundled = [model.name for model in models if model.bundled]
+    if bundled and not row.entry.folder:
+        raise PluginError(
+            f"{where} lists {bundled[0]!r} as bundled, but its entry names no folder of models",
+            hint="give ZooEntry(folder='package/folder'), or a repo and its commit",
+        )
     return models
 
 
@@ -158,19 +160,24 @@ def find(name: str) -> ZooModel:
 
 
 def bundled_folder(model: ZooModel) -> Path | None:
-    """The model folder inside the installed package; None for a model that lies on the Hub.
+    """The model folder inside the installed distribution; None for a model that lies on the Hub.
 
     Raises:
-        ModelError: the model ships with cascadezoo, but is not there.
+        ModelError: the model ships with a distribution, but is not there.
     """
     if not model.bundled:
         return None
-    folder = resources.files("cascadezoo").joinpath("zoo", "models", model.name)
+    listed = get_zoos().models.get(model.name)
+    distribution = BUILTIN_DISTRIBUTION
+    base = resources.files("cascadezoo").joinpath("zoo", "models")
+    if listed is not None and listed.folder is not None:
+        distribution, base = listed.origin.distribution, listed.folder
+    folder = base.joinpath(model.name)
     if isinstance(folder, Path) and folder.is_dir():
         return folder
     raise ModelError(
-        f"{model.name} ships with cascadezoo, but {folder} is not there",
-        hint="pip install --force-reinstall --no-deps cascadezoo",
+        f"{model.name} ships with {distribution}, but {folder} is not there",
+        hint=f"pip install --force-reinstall --no-deps {distribution}",
     )
 
 

@@ -88,3 +88,29 @@ def test_weights_of_a_network_that_was_replaced_by_a_compiled_one_keep_their_nam
     loaded = Cascade.from_pretrained(cascade.save_pretrained(tmp_path / "model"))
     assert list(loaded.state_dict()) == names
     assert torch.equal(loaded.sample(2), plain)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_weights_are_stored_in_half_precision_and_loaded_as_they_were_rounded(
+    cascade: Cascade, tmp_path: Path, name: Any, dtype: torch.dtype
+) -> None:
+    whole = cascade.save_pretrained(tmp_path / "whole")
+    half = cascade.save_pretrained(tmp_path / "half", weights=name)
+    sizes = [sum(f.stat().st_size for f in p.rglob("*.safetensors")) for p in (whole, half)]
+    assert 0.5 <= sizes[1] / sizes[0] < 0.56
+    loaded = Cascade.from_pretrained(half).state_dict()
+    for key, tensor in cascade.state_dict().items():
+        assert loaded[key].dtype == tensor.dtype
+        assert torch.equal(loaded[key], tensor.to(dtype).to(tensor.dtype))
+    assert torch.equal(cascade.state_dict()[key], tensor)
+
+
+def test_what_half_precision_cannot_hold_is_refused(cascade: Cascade, tmp_path: Path) -> None:
+    with torch.no_grad():
+        next(cascade.parameters()).fill_(1e6)
+    with pytest.raises(InputError):
+        cascade.save_pretrained(tmp_path / "a", weights="fp16")
+    with pytest.raises(InputError):
+        cascade.save_pretrained(tmp_path / "b", weights="int8")  # type: ignore[arg-type]
+    assert not list(tmp_path.rglob("*.safetensors"))
+    cascade.save_pretrained(tmp_path / "c", weights="bf16")

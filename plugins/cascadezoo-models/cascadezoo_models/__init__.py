@@ -1,0 +1,29 @@
+"""Pretrained cascades that ship as a distribution: they work offline, without the Hub."""
+
+import json
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
+
+from cascadezoo import hookimpl
+from cascadezoo.plugins import ZooEntry
+
+
+@hookimpl
+def register_zoos() -> Iterable[ZooEntry]:
+    """The models of this distribution."""
+    return [
+        ZooEntry(
+            name="models",
+            summary="pretrained cascades in the distribution cascadezoo-models",
+            impl="cascadezoo_models:load",
+            folder="cascadezoo_models/models",
+        )
+    ]
+
+
+def load() -> dict[str, Any]:
+    """The manifest of the models."""
+    text = resources.files(__name__).joinpath("zoo_manifest.json").read_text(encoding="utf-8")
+    manifest: dict[str, Any] = json.loads(text)
+    return manifest
