@@ -159,7 +159,7 @@ class Cascade(nn.Module):
             The folder.
 
         Raises:
-            InputError: the folder is inside a model that ships with cascadezoo or a plugin, there is
+            InputError: the folder is inside a model that ships with a distribution, there is
                 no such precision, or a weight is too large for it.
         """
         if weights is not None and weights not in HALVES:
