@@ -1,7 +1,7 @@
-"""cascadezoo: image generators made of stages, and a zoo of them.
+"""cascadezoo: image generators built from stages, and a zoo of trained models.
 
-A spec enters and a trained cascade leaves: :func:`build_cascade` makes it, :class:`Cascade` loads
-and samples it. The public names are imported when they are first used.
+:func:`build_cascade` trains a cascade from a spec. :class:`Cascade` loads a model and samples from
+it. The public names are imported when they are first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The main job: a spec in, a trained, measured, loadable cascade out."""
+"""The main job: turns a spec into a trained, evaluated, loadable cascade."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ Stop = Callable[[], str | None]
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What a build made.
+    """The result of a build.
 
     Args:
         run: the run folder.
         model: its model folder.
-        figures: what was measured.
-        seconds: how long this call took.
-        already_done: nothing was left to do.
-        published: the folder, or the address on the Hub, where the model was published.
-        commit: of the repo on the Hub.
+        figures: the measured figures.
+        seconds: duration of this call.
+        already_done: whether nothing was left to do.
+        published: the folder or Hub address of the published model; None if not published.
+        commit: the commit of the repo on the Hub.
     """
 
     run: Path
@@ -100,24 +100,23 @@ def build_cascade(
 ) -> BuildResult:
     """Assemble, train, evaluate, write and publish a cascade.
 
-    Whatever can be wrong with spec, data, weights, memory or folder is found before the training
-    begins. A build that was stopped goes on from its newest checkpoint.
+    Errors in spec, data, weights, memory or folder are found before training starts. A stopped
+    build resumes from its newest checkpoint.
 
     Args:
         spec: a spec, its JSON data, a file, ``-``, or the name of a shipped spec.
         out: the run folder; None is ``runs/NAME``.
         settings: ``path=value`` changes to the spec.
-        seed: in the spec's place.
+        seed: overrides the spec's seed.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: in the spec's place: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        resume: None goes on where there is something to go on with; True insists on it; False
-            starts over.
-        progress: what is shown.
+        precision: overrides the spec's precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        resume: None resumes if the folder contains a build; True requires one; False starts over.
+        progress: the progress display.
 
     Raises:
-        InputError: a bad spec, data, folder, or too little memory; exit code 2.
+        InputError: invalid spec, data or folder, or too little memory; exit code 2.
         PublishFailed: the model is built and kept, but could not be published.
-        CascadezooError: everything else that is foreseen.
+        CascadezooError: any other expected failure.
     """
     began = time.monotonic()
     changes = list(settings)

@@ -1,4 +1,4 @@
-"""Cascade: stages put together, sampled from, saved and loaded."""
+"""Cascade: assembles stages, samples from them, saves and loads them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Cascade", "channels_last"]
 
 
 class Cascade(nn.Module):
-    """An image generator made of stages, from coarse to fine.
+    """An image generator built from stages, from coarse to fine.
 
     Args:
         resolved: the spec that the stages were built from.
@@ -59,12 +59,12 @@ class Cascade(nn.Module):
 
         Args:
             spec: a spec, its JSON data, a file, or the name of a shipped spec.
-            device: where the weights are made; ``meta`` makes none.
-            seed: of the initial weights; None takes the spec's.
+            device: the device of the weights; ``meta`` allocates none.
+            seed: seed of the initial weights; None uses the spec's.
 
         Raises:
             SpecError: the spec does not validate.
-            ResourceError: a stage is larger than any memory can be.
+            ResourceError: a stage is larger than any possible memory.
             PluginError: a stage's implementation cannot be imported or built.
         """
         resolved = spec if isinstance(spec, ResolvedSpec) else load_spec(spec)
@@ -81,21 +81,21 @@ class Cascade(nn.Module):
         offline: bool | None = None,
         device: torch.device | str = "cpu",
     ) -> Cascade:
-        """Load a trained cascade, ready to sample from; pull it where it lies on the Hub.
+        """Load a trained cascade, ready to sample from. Models on the Hub are pulled first.
 
         Args:
             reference: a model folder, the run folder of a finished build, the name of a zoo model,
                 or ``[hf://]org/name[@revision]``.
-            revision: of a repo on the Hub: a branch, a tag or a commit; None is ``main``.
-            offline: True sends no request; None does so where ``HF_HUB_OFFLINE`` is set.
-            device: where the weights go.
+            revision: branch, tag or commit of a repo on the Hub; None is ``main``.
+            offline: True sends no request; None follows ``HF_HUB_OFFLINE``.
+            device: the device of the weights.
 
         Raises:
-            ModelReferenceError: the reference leads nowhere, or has two meanings.
-            HubError: the Hub has no such repo, denies it, or cannot be reached.
+            ModelReferenceError: the model was not found, or the reference is ambiguous.
+            HubError: the repo does not exist or is not accessible, or the Hub is unreachable.
             ModelError: a file is missing, was changed, or does not fit the spec.
             SpecError: a kind that the model needs is not installed.
-            ResourceError: the weights need more memory than there is.
+            ResourceError: the weights need more memory than is available.
         """
         folder = locate(reference, revision, offline)
         config = read_config(folder)
@@ -151,9 +151,9 @@ class Cascade(nn.Module):
         """Write config.json and the weights of every stage as safetensors.
 
         Args:
-            folder: made if it is not there; files of a model in it are replaced.
-            weights: store float32 weights in half precision, which halves the files. Loading makes
-                them float32 again, with what the rounding left. None stores them as they are.
+            folder: created if it is missing; model files in it are replaced.
+            weights: store float32 weights in half precision, which halves the files. Loading
+                converts them back to float32; the rounding stays. None stores them unchanged.
 
         Returns:
             The folder.
@@ -195,14 +195,14 @@ class Cascade(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     def stage(self, name: str) -> Stage:
-        """The stage of that name.
+        """The stage with this name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the cascade has no such stage.
         """
         if name not in self.names:
             raise KeyError(f"{name!r} is not a stage of {self.spec.name}: {', '.join(self.names)}")
@@ -215,13 +215,13 @@ class Cascade(nn.Module):
             yield name, self.stage(name)
 
     def targets(self, images: Tensor) -> list[Tensor]:
-        """What each stage must learn to produce for these images.
+        """Compute the training target of each stage for these images.
 
         Args:
-            images: [N, C, H, W] in [-1, 1], of the size that the last stage makes.
+            images: [N, C, H, W] in [-1, 1], in the size of the last stage's output.
 
         Returns:
-            One tensor a stage, from the generator on.
+            One tensor per stage, from the generator on.
         """
         rows = [images]
         for name in reversed(self.names[1:]):
@@ -257,40 +257,41 @@ class Cascade(nn.Module):
         watch: Watch | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor | dict[str, Tensor]:
-        """Draw images.
+        """Sample images.
 
-        Image ``i`` follows from the seed and ``i`` alone: the same seed gives the same images
-        (up to rounding) whatever the batch size, and ``first`` goes on where another call ended.
+        Image ``i`` depends only on the seed and ``i``. The same seed gives the same images (up to
+        rounding) for any batch size. Use ``first`` to continue where another call ended.
 
         Args:
-            n: how many images.
-            seed: of all randomness.
-            labels: one for all, or one an image; None gives image ``i`` the label
+            n: number of images.
+            seed: seed of all randomness.
+            labels: one for all images, or one per image; None gives image ``i`` the label
                 ``i % num_classes``.
-            steps: of iterative stages: a number for all, or one by stage name; None takes each
-                stage's own.
-            guidance: the scale of classifier-free guidance, likewise.
-            sampler: the name of the sampler, likewise.
-            options: what else stages heed, by name; a value is for all stages that heed it, or
-                again by stage name. The built-in stages know ``s`` (noise level of conditioning
-                augmentation), ``truncated`` (whether the stage before stops at ``s``), ``eta``,
-                ``negative_label`` and ``guidance_interval`` (low and high noise level).
+            steps: steps of iterative stages: a number for all, or numbers by stage name; None uses
+                each stage's default.
+            guidance: the scale of classifier-free guidance, given like ``steps``.
+            sampler: the name of the sampler, given like ``steps``.
+            options: further options by name. A value applies to all stages that support the
+                option, or is given by stage name. The built-in stages support ``s`` (noise level
+                of conditioning augmentation), ``truncated`` (whether the previous stage stops at
+                ``s``), ``eta``, ``negative_label`` and ``guidance_interval`` (low and high noise
+                level).
             first: the number of the first image.
-            batch_size: how many images are sampled at a time.
+            batch_size: number of images per batch.
             precision: of the networks' arithmetic: ``fp32``, ``bf16`` or, on CUDA, ``fp16``. The
                 weights and the sampler's state stay float32.
-            return_stages: also give what each stage before the last made.
+            return_stages: also return the output of the stages before the last.
             watch: called with a stage's name and its image, [batch, C, H, W], after each step of
-                an iterative stage. Nothing is kept of it: copy what you keep.
-            progress: called with the number of images done.
+                an iterative stage. The image is reused: copy it to keep it.
+            progress: called with the number of finished images.
 
         Returns:
             The images, [n, C, H, W] in [-1, 1] on the cascade's device; with ``return_stages`` a
-            dict of each stage's images by its name.
+            dict of images by stage name.
 
         Raises:
-            SampleError: a number out of range, labels that the cascade does not know, or an
-                option that none of its stages heeds.
+            SampleError: a number is out of range, the cascade does not have a label, or no stage
+                supports an option.
         """
         return self._sample(
             self.names,
@@ -348,35 +349,36 @@ class Cascade(nn.Module):
         watch: Watch | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor | dict[str, Tensor]:
-        """Run a stage and those after it on images that are there already.
+        """Run a stage and all later stages on existing images.
 
-        With what :meth:`sample` gave for the stage before, and the same seed and options, the
-        images are those of :meth:`sample`. A stage with conditioning augmentation re-noises the
-        images itself: they are clean, so it is never truncated here.
+        If ``upstream`` is the output of :meth:`sample` for the stage before, with the same seed
+        and options, the results equal those of :meth:`sample`. A stage with conditioning
+        augmentation adds noise to the images itself. The images are clean, so it is never
+        truncated here.
 
         Args:
             stage: the name of the first stage to run.
-            upstream: what it receives, floating [n, C, H, W] of its input's shape, on any device:
-                images in [-1, 1], or latents; real or sampled.
-            seed: this and all that follow: as for :meth:`sample`.
-            labels: likewise.
-            steps: likewise.
-            guidance: likewise.
-            sampler: likewise.
-            options: likewise.
-            first: likewise.
-            batch_size: likewise.
-            precision: likewise.
-            return_stages: likewise.
-            watch: likewise.
-            progress: likewise.
+            upstream: its input, floating [n, C, H, W] of its input's shape, on any device: images
+                in [-1, 1], or latents; real or sampled.
+            seed: see :meth:`sample`.
+            labels: see :meth:`sample`.
+            steps: see :meth:`sample`.
+            guidance: see :meth:`sample`.
+            sampler: see :meth:`sample`.
+            options: see :meth:`sample`.
+            first: see :meth:`sample`.
+            batch_size: see :meth:`sample`.
+            precision: see :meth:`sample`.
+            return_stages: see :meth:`sample`.
+            watch: see :meth:`sample`.
+            progress: see :meth:`sample`.
 
         Returns:
-            As :meth:`sample`, of the stages that were run.
+            As for :meth:`sample`, for the stages that were run.
 
         Raises:
-            SampleError: there is no such stage, it is the generator, the images do not fit it,
-                or whatever :meth:`sample` refuses.
+            SampleError: the stage does not exist or is the generator, the images do not fit it,
+                or :meth:`sample` would refuse the arguments.
         """
         if stage not in self.names[1:]:
             what = "is the generator" if stage == self.names[0] else "is not a stage"

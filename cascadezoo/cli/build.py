@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 @spec_argument
 @click.option("-o", "--out", metavar="DIR", help="The run folder.  [default: runs/NAME]")
 @set_option
-@seed_option("In the place of the spec's.")
+@seed_option("Overrides the spec's seed.")
 @device_option()
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    help="In the place of the spec's.",
+    help="Overrides the spec's precision.",
 )
 @click.option(
     "--resume/--fresh",
     default=None,
-    help="Insist on going on with the build in DIR, or start it over.  "
-    "[default: go on where there is something to go on with]",
+    help="Require a build in DIR to resume, or start it over.  "
+    "[default: resume if DIR contains a build]",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -61,10 +61,10 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Build a cascade from a spec: assemble, train, measure, write.
+    """Build a cascade from a spec: assemble, train, evaluate, write.
 
     SPEC is a file, - for standard input, or the name of a shipped spec (cascadezoo specs list).
-    A build that was stopped goes on when the same command is given again.
+    To resume a stopped build, run the same command again.
     """
     if dry_run:
         from cascadezoo.cli.plan import run_plan

@@ -17,21 +17,21 @@ from cascadezoo.cli.output import clean, echo, echo_json
     ),
 )
 @click.argument("model")
-@click.option("--print", "show", is_flag=True, help="Print the card; write nothing.")
+@click.option("--print", "show", is_flag=True, help="Print the card and write nothing.")
 @click.option(
-    "--check", is_flag=True, help="Exit with 1 where the card is not what would be written."
+    "--check", is_flag=True, help="Exit with 1 if the card differs from what would be written."
 )
-@click.option("--force", is_flag=True, help="Also replace what a person edited.")
+@click.option("--force", is_flag=True, help="Also replace edited parts.")
 @json_option
 @click.pass_context
 def command(
     ctx: click.Context, model: str, show: bool, check: bool, force: bool, as_json: bool
 ) -> None:
-    """Write a model's card anew, and keep what a person wrote.
+    """Regenerate a model's card and keep manual edits.
 
-    README.md is made from the spec and metrics.json. Its parts between the comments
-    <!-- cascadezoo:begin ... --> are replaced, except those that somebody edited; all else in it
-    stays. MODEL is a run folder or a model folder; --print and --check take any model.
+    README.md is generated from the spec and metrics.json. Its parts between the comments
+    <!-- cascadezoo:begin ... --> are replaced, except parts that somebody edited. All other text
+    is kept. MODEL is a run folder or a model folder; --print and --check accept any model.
     """
     from cascadezoo.cards.card_file import look_at_card
     from cascadezoo.errors import InputError

@@ -19,8 +19,8 @@ from cascadezoo.cli.output import echo, echo_json, table
 def command(as_json: bool) -> None:
     """Check this machine: packages, devices, weights, caches.
 
-    Exits with 1 where something that cascadezoo itself needs is missing, too old or broken.
-    Weights that are not there are fetched when they are needed, and are no fault.
+    Exits with 1 if something that cascadezoo itself needs is missing, too old or broken.
+    Missing weights are no error: they are downloaded when they are needed.
     """
     from cascadezoo.cli.machine_report import examine
 

@@ -51,7 +51,7 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str | None) 
     "--metrics",
     callback=_listed,
     metavar="A,B,...",
-    help="What to measure: kid, fid, ..., or all.  [default: the spec's]",
+    help="The metrics: kid, fid, ..., or all.  [default: the spec's]",
 )
 @click.option(
     "-n",
@@ -60,18 +60,18 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str | None) 
     "n",
     type=Whole(1, 10_000_000),
     metavar="N",
-    help="Images that are sampled.  [default: the spec's]",
+    help="Number of sampled images.  [default: the spec's]",
 )
-@seed_option("Of the noise and of what metrics draw.  [default: the spec's]")
+@seed_option("Seed of the noise and of the metrics.  [default: the spec's]")
 @click.option(
     "--extractor",
     metavar="NAME",
-    help="Whose features: small, inception, timm:MODEL, or a plugin's.  [default: the spec's]",
+    help="Feature extractor: small, inception, timm:MODEL, or a plugin's.  [default: the spec's]",
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),
-    help="The extractor's arithmetic.  [default: the spec's]",
+    help="Precision of the extractor.  [default: the spec's]",
 )
 @click.option(
     "--split",
@@ -79,16 +79,16 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str | None) 
     help="The real images to compare with.  [default: the spec's]",
 )
 @click.option(
-    "--stages", is_flag=True, help="Tell which stage loses quality: fed real and generated images."
+    "--stages", is_flag=True, help="Show which stage loses quality, on real and generated images."
 )
-@click.option("--check", is_flag=True, help="Compute the card's figures again and compare.")
-@click.option("--save", is_flag=True, help="Put the figures into metrics.json and on the card.")
+@click.option("--check", is_flag=True, help="Recompute the card's figures and compare.")
+@click.option("--save", is_flag=True, help="Write the figures into metrics.json and onto the card.")
 @set_option
 @click.option(
     "--batch-size",
     type=Whole(1, 1_000_000),
     metavar="N",
-    help="Images at a time.  [default: the spec's]",
+    help="Images per batch.  [default: the spec's]",
 )
 @device_option()
 @hub_options
@@ -106,13 +106,13 @@ def command(
     offline: bool,
     **options: Any,
 ) -> None:
-    """Measure a model, or check the figures on its card.
+    """Evaluate a model, or check the figures on its card.
 
-    What cannot be measured here is listed with its reason, and the rest is measured; that ends
-    with exit code 2 where it was asked for by name, or where nothing can be. --check takes each
-    figure's samples, seed and extractor from the card and ends with exit code 1 where one does not
-    come out within the tolerance that the card states. --set changes data.* and evaluation.* of
-    the model's spec, such as where the images are here.
+    Metrics that cannot be measured here are listed with the reason, and the others are measured.
+    The exit code is 2 if such a metric was requested by name, or if no metric can be measured.
+    --check takes the samples, seed and extractor of each figure from the card. It exits with 1 if
+    a value is outside the tolerance that the card states. --set changes data.* and evaluation.* of
+    the model's spec, for example the path of the images on this machine.
     """
     given = [name for name in _NOT_WITH_CHECK if options[name] not in (None, False)]
     if check and given:

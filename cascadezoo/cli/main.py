@@ -1,4 +1,4 @@
-"""The command ``cascadezoo``. The table below is all that it knows of its commands."""
+"""The command ``cascadezoo``. The table below lists all commands."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "build": (
         "cascadezoo.cli.build",
-        "Build a cascade from a spec: assemble, train, measure, write.",
+        "Build a cascade from a spec: assemble, train, evaluate, write.",
     ),
     "sample": ("cascadezoo.cli.sample", "Draw images from a model."),
     "report": (
         "cascadezoo.cli.report",
-        "Show what models do: one page that needs nothing else.",
+        "Write a self-contained page about one or several models.",
     ),
     "evaluate": (
         "cascadezoo.cli.evaluate",
-        "Measure a model, or check the figures on its card.",
+        "Evaluate a model, or check the figures on its card.",
     ),
     "card": (
         "cascadezoo.cli.card",
-        "Write a model's card anew, and keep what a person wrote.",
+        "Regenerate a model's card and keep manual edits.",
     ),
     "tune": (
         "cascadezoo.cli.tune",
-        "Search a trained model's sampling settings for the best KID.",
+        "Search for the sampling settings with the best KID.",
     ),
     "sweep": (
         "cascadezoo.cli.sweep",
-        "Build every combination of a sweep's axes, and compare them.",
+        "Build every combination of a sweep's axes and compare them.",
     ),
-    "validate": ("cascadezoo.cli.validate", "Check a spec and show every fault in it."),
+    "validate": ("cascadezoo.cli.validate", "Check a spec and show all errors."),
     "plan": (
         "cascadezoo.cli.plan",
-        "Show what a build would need: parameters, FLOPs, memory, advice.",
+        "Show what a build needs: parameters, FLOPs, memory, advice.",
     ),
     "specs": ("cascadezoo.cli.specs", "List and show the specs that ship with cascadezoo."),
     "stages": ("cascadezoo.cli.stages", "List and explain the installed stage kinds."),
     "schema": ("cascadezoo.cli.schema", "Print the JSON Schema of specs, for editors."),
     "publish": (
         "cascadezoo.cli.publish",
-        "Publish a model, checked and whole, to the Hub or to a folder.",
+        "Publish a model to the Hub or to a folder.",
     ),
-    "pull": ("cascadezoo.cli.pull", "Fetch a model and check every file of it."),
+    "pull": ("cascadezoo.cli.pull", "Fetch a model and check all its files."),
     "zoo": ("cascadezoo.cli.zoo", "List, show, add, verify and search pretrained models."),
     "plugins": (
         "cascadezoo.cli.plugins",
-        "List and check the installed plugins, and begin a new one.",
+        "List and check the installed plugins, or create a new one.",
     ),
     "doctor": ("cascadezoo.cli.doctor", "Check this machine: packages, devices, weights, caches."),
 }
-"""Every command: the module that holds it as ``command``, and its one line of help."""
+"""Every command: the module that defines it as ``command``, and its one-line help."""
 
 _EPILOG = """\b
 First steps:
   cascadezoo build shapes-demo            train a small cascade in minutes
-  cascadezoo sample runs/shapes-demo      draw from it
-  cascadezoo plan paper-baseline          look before you train
+  cascadezoo sample runs/shapes-demo      draw images from it
+  cascadezoo plan paper-baseline          check a spec before training
 
 CASCADEZOO_DEBUG=1 shows tracebacks."""
 
@@ -88,7 +88,7 @@ def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> No
 main = LazyGroup(
     table=COMMANDS,
     name="cascadezoo",
-    help="Image generators made of stages: build them, measure them, share them.",
+    help="Build, evaluate and share image generators made of stages.",
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     params=[

@@ -129,10 +129,10 @@ def device_option(text: str = "auto, cpu, cuda, cuda:N or mps.") -> Callable[[F]
 def hub_options(function: F) -> F:
     """``--revision R`` and ``--offline``, of commands that take a model."""
     revision = click.option(
-        "--revision", metavar="R", help="Of a repo: a branch, a tag or a commit; main if left out."
+        "--revision", metavar="R", help="Branch, tag or commit of a repo.  [default: main]"
     )
     offline = click.option(
-        "--offline", is_flag=True, help="Send no request; take what was pulled before."
+        "--offline", is_flag=True, help="Use only models that were pulled before; send no requests."
     )
     return revision(offline(function))
 

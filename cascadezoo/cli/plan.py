@@ -49,9 +49,9 @@ def _count(text: str) -> int:
     "--match-params",
     _count,
     "a number such as 500000, 500k or 1.5M",
-    "Choose the widths that make so many parameters: of a stage, or of the cascade in all.",
+    "Choose widths that give this number of parameters, for a stage or for the whole cascade.",
 )
-@device_option("Whose memory to plan for: auto, cpu, cuda, cuda:N or mps.")
+@device_option("The device to plan memory for: auto, cpu, cuda, cuda:N or mps.")
 @json_option
 def command(
     spec: str,
@@ -60,10 +60,10 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Show what a build would need: parameters, FLOPs, memory, advice.
+    """Show what a build needs: parameters, FLOPs, memory, advice.
 
-    The cascade is made without memory, so that plans of any size are quick. Exits with 2 where
-    weights and optimizer alone need more memory than there is.
+    The cascade is built on the meta device, so a plan is quick at any size. Exits with 2 if
+    weights and optimizer alone need more memory than is available.
     """
     run_plan(spec, settings, device, as_json, match_params)
 

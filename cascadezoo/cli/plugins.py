@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("plugins", cls=Commands)
 def command() -> None:
-    """List and check the installed plugins, and begin a new one."""
+    """List and check the installed plugins, or create a new one."""
 
 
 @command.command(
@@ -28,15 +28,15 @@ def command() -> None:
         "cascadezoo plugins list --all --json",
     ),
 )
-@click.option("--all", "everything", is_flag=True, help="Also what cascadezoo itself registers.")
+@click.option("--all", "everything", is_flag=True, help="Include the entries of cascadezoo itself.")
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
     """List the installed plugins, what each registers, and its problems.
 
-    A broken plugin takes no other down; commands that need it say so. CASCADEZOO_LOAD_PLUGINS=a,b
-    loads only those distributions, and none where it is empty. CASCADEZOO_BLOCK_PLUGINS=a,b:name
-    keeps a distribution or one of its plugins from loading.
+    A broken plugin does not affect others; commands that need it report it.
+    CASCADEZOO_LOAD_PLUGINS=a,b loads only those distributions; an empty value loads none. CASCADEZOO_BLOCK_PLUGINS=a,b:name
+    blocks a distribution or one of its plugins.
     """
     from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_host
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     "settings",
     metavar="ENTRY:PATH=VALUE",
     multiple=True,
-    help="Settings of an entry: wave.v1:channels=8. Small networks are checked sooner.",
+    help="Settings of an entry: wave.v1:channels=8. Small networks are faster to check.",
 )
-@click.option("--skip", multiple=True, metavar="CHECK", help="Leave a check out; may be repeated.")
+@click.option("--skip", multiple=True, metavar="CHECK", help="Skip a check; may be repeated.")
 @json_option
 @click.pass_context
 def check(
@@ -41,10 +41,10 @@ def check(
     skip: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Hold what plugins register against the contract.
+    """Check what plugins register against the contract.
 
-    NAME is an installed distribution; without it all are checked. Exit code 1 where something is
-    wrong. The same checks are in cascadezoo.testing, for the plugin's own tests.
+    NAME is an installed distribution; without it all plugins are checked. The exit code is 1 if a
+    check fails. cascadezoo.testing has the same checks for the plugin's own tests.
     """
     from cascadezoo.plugins.manager import get_host
 

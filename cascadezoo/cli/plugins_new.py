@@ -26,20 +26,20 @@ KINDS = ("generator", "upsampler", "refiner", "decoder", "dataset", "metric")
     type=click.Choice(KINDS),
     default="generator",
     show_default=True,
-    help="What the plugin brings.",
+    help="What the plugin provides.",
 )
 @click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The folder to write; cascadezoo-NAME by default.",
+    help="The folder to write.  [default: cascadezoo-NAME]",
 )
 @json_option
 def new(name: str, kind: str, out: Path | None, as_json: bool) -> None:
-    """Write the project of a new plugin, which works as it is: change it into yours.
+    """Write a working project of a new plugin, for you to change.
 
-    NAME is what the distribution is called, with or without cascadezoo- before it.
+    NAME is the name of the distribution, with or without the prefix cascadezoo-.
     """
     import shlex
 

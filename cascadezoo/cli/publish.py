@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 )
 @click.argument("model")
 @click.argument("dest")
-@click.option("--private", is_flag=True, help="Make the repo a private one.")
+@click.option("--private", is_flag=True, help="Create a private repo.")
 @click.option(
-    "--revision", metavar="BRANCH", help="The branch; made where it is missing.  [default: main]"
+    "--revision", metavar="BRANCH", help="The branch; created if it is missing.  [default: main]"
 )
-@click.option("--create-pr", is_flag=True, help="Open a pull request, leave the branch alone.")
+@click.option(
+    "--create-pr", is_flag=True, help="Open a pull request and leave the branch unchanged."
+)
 @click.option("--tag", metavar="TAG", help="Tag the commit, for example v1.")
-@click.option("--message", metavar="TEXT", help="The commit's first line.")
+@click.option("--message", metavar="TEXT", help="First line of the commit message.")
 @click.option("--dry-run", is_flag=True, help="Check everything and change nothing.")
 @json_option
 def command(
@@ -45,13 +47,13 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Publish a model, checked and whole, to the Hub or to a folder.
+    """Publish a model to the Hub or to a folder.
 
     MODEL is a run folder of a finished build or a model folder. DEST is org/name on the Hugging
-    Face Hub, or a folder: ./x, /x, or one that is there. On the Hub the repo is made where there
-    is none, and the model becomes one commit; log in with `hf auth login` before. A folder is a
-    new one, an empty one, or one that holds an older version of the same model, which is replaced
-    at once.
+    Face Hub, or a folder: ./x, /x, or an existing one. All files are checked first. On the Hub the
+    repo is created if it is missing, and the model becomes one commit; log in with `hf auth login`
+    first. A folder must be new, empty, or contain an older version of the same model, which is
+    replaced as a whole.
     """
     from cascadezoo.hub.publish.publish_model import publish
     from cascadezoo.hub.publish.result import Published

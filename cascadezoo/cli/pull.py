@@ -22,17 +22,17 @@ from cascadezoo.cli.output import clean, echo, echo_json, human_bytes
     ),
 )
 @click.argument("reference", metavar="REF")
-@click.option("--to", "dest", metavar="DIR", help="Also put it into this folder.")
+@click.option("--to", "dest", metavar="DIR", help="Also copy it into this folder.")
 @hub_options
 @json_option
 def command(
     reference: str, dest: str | None, revision: str | None, offline: bool, as_json: bool
 ) -> None:
-    """Fetch a model and check every file of it.
+    """Fetch a model and check all its files.
 
     REF is a repo on the Hub (org/name, org/name@revision), the name of a zoo model, or a folder
-    that a model was published to. Models from the Hub go into its cache, where all commands find
-    them; DIR is a new or empty folder, or one that holds an older version of the same model.
+    that a model was published to. Models from the Hub are stored in its cache, where all commands
+    find them. DIR is a new or empty folder, or contains an older version of the same model.
     """
     from cascadezoo.hub.pull import pull
     from cascadezoo.hub.refs import as_argument

@@ -35,7 +35,7 @@ from cascadezoo.cli.output import clean, echo, echo_json
     "scales",
     type=Numbers(0.0, 1000.0),
     metavar="A,B,...",
-    help="Draw a grid over these scales of guidance instead, 0 to 1000, one row each; 1 is none.",
+    help="Draw a grid over these guidance scales instead, 0 to 1000, one row each; 1 is none.",
 )
 @click.option(
     "-n",
@@ -43,7 +43,7 @@ from cascadezoo.cli.output import clean, echo, echo_json
     "n",
     type=Whole(1, 256),
     metavar="N",
-    help="Samples.  [default: four rows; of a grid one a label, at most 16]",
+    help="Number of samples.  [default: four rows; for a grid one per label, at most 16]",
 )
 @click.option(
     "--label",
@@ -51,33 +51,33 @@ from cascadezoo.cli.output import clean, echo, echo_json
     multiple=True,
     type=Whole(0),
     metavar="L",
-    help="The label to draw; several are taken in turn. Default: all, in turn.",
+    help="The label to draw; several are used in turn.  [default: all labels]",
 )
 @per_stage_option("--steps", int, "a whole number", "Steps of iterative stages: 1 or more.")
 @per_stage_option("--sampler", str, "a name", "Sampler of diffusion and flow stages.")
-@seed_option("Of the noise, the same in each row.", default=0)
+@seed_option("Seed of the noise, the same in each row.", default=0)
 @click.option(
     "--features",
     type=Whole(0, 100_000),
     metavar="N",
-    help="Images whose features are drawn; 0 for none.  [default: 500 where the data are there]",
+    help="Number of images to plot features of; 0 for none.  [default: 500 if data are available]",
 )
 @click.option(
-    "--extractor", default="small", show_default=True, metavar="NAME", help="What makes features."
+    "--extractor", default="small", show_default=True, metavar="NAME", help="The feature extractor."
 )
 @click.option(
     "--projection",
     type=click.Choice(["pca", "umap"]),
     default="pca",
     show_default=True,
-    help="How features are laid into a plane; umap needs umap-learn.",
+    help="How features are projected to a plane; umap needs umap-learn.",
 )
 @device_option()
 @click.option(
     "-o",
     "--out",
     metavar="FILE",
-    help="An .html file; of a grid a .png.  [default: report.html, guidance.png]",
+    help="An .html file; a .png for a grid.  [default: report.html, guidance.png]",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @json_option
@@ -96,11 +96,11 @@ def command(
     as_json: bool,
     **request: Any,
 ) -> None:
-    """Show what models do: one page that needs nothing else.
+    """Write a self-contained page about one or several models.
 
-    The page has samples, stages, figures, the course of the training and what it takes; several
-    models stand side by side. With --guidance a grid instead: each row has one scale, and the
-    images of a column start from the same noise and have the same label.
+    The page shows samples, stages, figures, training curves and costs, with several models side
+    by side. --guidance draws a grid instead: each row has one scale, and the images of a column
+    start from the same noise and have the same label.
     """
     from cascadezoo.cli.report_page import ReportRequest, write_report
     from cascadezoo.errors import InputError

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     default=16,
     show_default=True,
     metavar="N",
-    help="How many images.",
+    help="Number of images.",
 )
 @seed_option("The same seed gives the same images.", default=0)
 @click.option(
@@ -56,13 +56,13 @@ if TYPE_CHECKING:
     multiple=True,
     type=Whole(0),
     metavar="L",
-    help="The label to draw; several are taken in turn. Default: all, in turn.",
+    help="The label to draw; several are used in turn.  [default: all labels]",
 )
 @per_stage_option(
     "--steps",
     int,
     "a whole number",
-    "Steps of iterative stages: 1 or more, of a diffusion at most its timesteps.",
+    "Steps of iterative stages: 1 or more; for diffusion at most its timesteps.",
 )
 @per_stage_option(
     "--guidance", float, "a number", "Scale of classifier-free guidance: 0 to 1000; 1 is none."
@@ -71,13 +71,13 @@ if TYPE_CHECKING:
     "--guidance-interval",
     type=Numbers(0.0, 1.0, 2),
     metavar="LOW,HIGH",
-    help="Noise levels, 0 to 1, between which there is guidance.",
+    help="Apply guidance only between these noise levels, 0 to 1.",
 )
 @click.option(
     "--negative-label",
     type=Whole(0),
     metavar="L",
-    help="The label that guidance leads away from.  [default: no label]",
+    help="The label that guidance steers away from.  [default: no label]",
 )
 @per_stage_option(
     "--sampler", str, "a name", "Sampler of diffusion and flow stages: ddim, heun, ..."
@@ -89,12 +89,12 @@ if TYPE_CHECKING:
     "--s",
     float,
     "a number",
-    "Noise level of super-resolution's conditioning augmentation: 0 to the stage's s_max.",
+    "Noise level of conditioning augmentation in super-resolution: 0 to the stage's s_max.",
 )
 @click.option(
     "--truncated/--no-truncated",
     default=None,
-    help="Stop the stage before at the level s, or finish its image and noise it again.  "
+    help="Stop the previous stage at level s, or finish its image and add noise again.  "
     "[default: the model's]",
 )
 @click.option(
@@ -103,14 +103,16 @@ if TYPE_CHECKING:
     default=64,
     show_default=True,
     metavar="N",
-    help="Images at a time; changes no image.",
+    help="Images per batch; does not affect the images.",
 )
-@click.option("--stages", is_flag=True, help="Draw what each stage makes, side by side.")
+@click.option("--stages", is_flag=True, help="Show the output of each stage side by side.")
 @click.option(
-    "--trajectory", is_flag=True, help="Draw a stage's way from noise to its image, one row each."
+    "--trajectory",
+    is_flag=True,
+    help="Show the steps of a stage from noise to image, one row each.",
 )
 @click.option(
-    "--stage", metavar="NAME", help="The stage that --trajectory shows.  [default: the generator]"
+    "--stage", metavar="NAME", help="The stage for --trajectory.  [default: the generator]"
 )
 @device_option()
 @click.option(
@@ -144,8 +146,8 @@ def command(
     """Draw images from a model.
 
     MODEL is a run folder of a finished build, a model folder, the name of a zoo model, or a repo
-    on the Hub: org/name, org/name@revision. An .npz holds arr_0, uint8 of
-    shape [N, H, W, C], and arr_1, the labels.
+    on the Hub: org/name, org/name@revision. An .npz file contains the images as arr_0, uint8 of
+    shape [N, H, W, C], and the labels as arr_1.
     """
     from cascadezoo.cli.image_files import format_of, open_images
     from cascadezoo.cli.model import load_model

@@ -17,14 +17,14 @@ from cascadezoo.cli.output import echo_json
     ),
 )
 @click.argument("what", type=click.Choice(["spec", "metrics"]), default="spec")
-@click.option("--kind", metavar="KIND", help="Only the config of this stage kind.")
-@click.option("--json", "as_json", is_flag=True, help="Changes nothing: a schema is JSON.")
+@click.option("--kind", metavar="KIND", help="Print only the config of this stage kind.")
+@click.option("--json", "as_json", is_flag=True, help="Has no effect: a schema is always JSON.")
 def command(what: str, kind: str | None, as_json: bool) -> None:
     """Print the JSON Schema of specs, for editors.
 
-    It knows the config of every installed stage kind, dataset and loss. Name the file in a spec
-    as "$schema", and an editor completes and checks while you write. WHAT is spec or metrics: the
-    latter is the schema of a model's metrics.json.
+    It includes the config of every installed stage kind, dataset and loss. If a spec names the
+    file as "$schema", editors complete and check it. WHAT is spec or metrics; metrics prints the
+    schema of a model's metrics.json.
     """
     if what == "metrics":
         if kind is not None:

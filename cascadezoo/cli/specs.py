@@ -23,7 +23,7 @@ def command() -> None:
 def list_(as_json: bool) -> None:
     """List the shipped specs, and the distribution that each comes from.
 
-    Each name can be given to build, validate and plan.
+    Use a name with build, validate and plan.
     """
     from cascadezoo.plugins.manager import get_registry
     from cascadezoo.spec.files import parse_json
@@ -61,9 +61,9 @@ def list_(as_json: bool) -> None:
     ),
 )
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Changes nothing: a spec is JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Has no effect: a spec is always JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Print a shipped spec, as written, to start one's own from."""
+    """Print a shipped spec as written, to start your own from."""
     from cascadezoo.spec.files import read_spec, shipped_specs
 
     names = shipped_specs()

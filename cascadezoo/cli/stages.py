@@ -65,9 +65,9 @@ def list_(pattern: str, role: str | None, as_json: bool) -> None:
 @click.argument("kind")
 @json_option
 def show(kind: str, as_json: bool) -> None:
-    """Explain a stage kind: what it is, and every field of its config.
+    """Explain a stage kind and every field of its config.
 
-    KIND without a version is its newest.
+    KIND without a version means the newest version.
     """
     from cascadezoo.cli.config_fields import describe
     from cascadezoo.plugins.manager import get_registry

@@ -32,31 +32,31 @@ if TYPE_CHECKING:
     "--only",
     multiple=True,
     metavar="AXIS=LABEL",
-    help="Build these cells alone; AXIS=LABEL,LABEL for any of several.",
+    help="Build only these cells; AXIS=LABEL,LABEL for several labels.",
 )
 @click.option(
     "-j",
     "--jobs",
     type=Whole(1, 10_000),
     metavar="N",
-    help="Cells at once.  [default: 1; on Ray as many as there are resources for]",
+    help="Number of parallel cells.  [default: 1; on Ray as many as resources allow]",
 )
 @click.option(
     "--executor",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Processes of this machine, or tasks on a Ray cluster.",
+    help="Run processes on this machine, or tasks on a Ray cluster.",
 )
 @click.option(
     "--ray-address",
     metavar="ADDRESS",
-    help="A running Ray cluster.  [default: RAY_ADDRESS, or one of this machine alone]",
+    help="A running Ray cluster.  [default: RAY_ADDRESS, or a new one on this machine]",
 )
 @device_option()
-@click.option("--fresh", is_flag=True, help="Start over; with --only, those cells alone.")
-@click.option("--no-retry", is_flag=True, help="Leave cells alone that failed before.")
-@click.option("--dry-run", is_flag=True, help="List the cells, and write nothing.")
+@click.option("--fresh", is_flag=True, help="Start over; with --only, restart only those cells.")
+@click.option("--no-retry", is_flag=True, help="Skip cells that failed before.")
+@click.option("--dry-run", is_flag=True, help="List the cells and write nothing.")
 @click.option("--list", "list_", is_flag=True, help="List the sweeps that ship with cascadezoo.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @json_option
@@ -78,11 +78,11 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Build every combination of a sweep's axes, and compare them.
+    """Build every combination of a sweep's axes and compare them.
 
     SWEEP is a file, - for standard input, or the name of a shipped sweep (--list). Each cell is a
-    build of its own: a sweep that was stopped goes on when the same command is given again, and
-    cells that failed are tried again. Exits with 1 while cells are not done.
+    separate build. To resume a stopped sweep and retry failed cells, run the same command again.
+    Exits with 1 if any cell is not done.
     """
     if list_:
         _list(as_json)

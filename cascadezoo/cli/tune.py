@@ -55,15 +55,15 @@ def _by_name(
     required=True,
     callback=_listed,
     metavar="A,B,...",
-    help="What to search: s, steps, guidance, sampler, eta, truncated; STAGE.NAME is of one "
-    "stage alone.",
+    help="Settings to search: s, steps, guidance, sampler, eta, truncated; STAGE.NAME for one "
+    "stage only.",
 )
 @click.option(
     "--values",
     multiple=True,
     callback=_by_name,
     metavar="NAME=A,B,...",
-    help="What to try of it.  [default: from the stage's config]",
+    help="Values to try for a setting.  [default: from the stage's config]",
 )
 @click.option(
     "-n",
@@ -74,35 +74,37 @@ def _by_name(
     default=1000,
     show_default=True,
     metavar="N",
-    help="Images drawn with each setting.",
+    help="Number of images per setting.",
 )
 @click.option(
     "--extractor",
     default="small",
     show_default=True,
     metavar="NAME",
-    help="Whose features KID is taken of: small, inception, or a plugin's.",
+    help="Feature extractor of KID: small, inception, or a plugin's.",
 )
 @click.option(
     "--upstream",
     type=click.Choice(["generated", "real"]),
     default="generated",
     show_default=True,
-    help="What the first tuned stage receives: the images of the stages before it, or true ones "
-    "made small.",
+    help="Input of the first tuned stage: the images of the stages before it, or downsampled real "
+    "images.",
 )
 @set_option
-@seed_option("Of the noise, the same for all settings.  [default: the spec's]")
+@seed_option("Seed of the noise, the same for all settings.  [default: the spec's]")
 @click.option(
     "--batch-size",
     type=Whole(1, 1_000_000),
     metavar="N",
-    help="Images at a time.  [default: the spec's]",
+    help="Images per batch.  [default: the spec's]",
 )
 @click.option("--write", is_flag=True, help="Store the best setting as the model's defaults.")
 @device_option()
 @hub_options
-@click.option("-o", "--out", metavar="DIR", help="Table and plot.  [default: runs/tune-NAME]")
+@click.option(
+    "-o", "--out", metavar="DIR", help="Folder for table and plot.  [default: runs/tune-NAME]"
+)
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @json_option
 def command(
@@ -114,12 +116,12 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Search a trained model's sampling settings for the best KID.
+    """Search for the sampling settings with the best KID.
 
-    MODEL is what `cascadezoo sample` takes. Every combination of the values is tried; tune.json,
-    tune.csv, TUNE.md and tune.png tell of it. The images of low resolution are drawn once for all
-    settings that differ only after them. --set changes data.* and evaluation.* of the model's
-    spec, such as where the images are here.
+    MODEL is a trained model, as for `cascadezoo sample`. Every combination of the values is tried.
+    The results are written to tune.json, tune.csv, TUNE.md and tune.png. Low-resolution images are
+    sampled once for all settings that differ only in later stages. --set changes data.* and
+    evaluation.* of the model's spec, for example the path of the images on this machine.
     """
     from cascadezoo.hub.locate import locate
     from cascadezoo.train.progress import make_progress

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 @click.option("--resolved", is_flag=True, help="Print the spec with every default written out.")
 @json_option
 def command(spec: str, settings: tuple[str, ...], resolved: bool, as_json: bool) -> None:
-    """Check a spec and show every fault in it.
+    """Check a spec and show all errors.
 
-    SPEC is a file, - for standard input, or the name of a shipped spec. Nothing is built and no
-    dataset is read beyond its header.
+    SPEC is a file, - for standard input, or the name of a shipped spec. Nothing is built, and at
+    most the header of a dataset is read.
     """
     from cascadezoo.spec import load_spec
 

@@ -36,9 +36,9 @@ def command() -> None:
 @click.argument("pattern", metavar="[GLOB]", default="*")
 @json_option
 def list_(pattern: str, as_json: bool) -> None:
-    """List the models of the zoo, and of the zoos that plugins bring.
+    """List the models of the zoo and of plugins' zoos.
 
-    Each name can be given to sample, pull and Cascade.from_pretrained.
+    Use a name with sample, pull and Cascade.from_pretrained.
     """
     from cascadezoo.zoo.list import get_zoos
 
@@ -58,7 +58,7 @@ def list_(pattern: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show what the zoo knows of a model."""
+    """Show the zoo entry of a model."""
     from cascadezoo.spec.requires import install_line, missing
     from cascadezoo.zoo.list import get_zoos
 
@@ -100,21 +100,21 @@ def show(name: str, as_json: bool) -> None:
     ),
 )
 @click.argument("reference", metavar="REF")
-@click.option("--name", metavar="NAME", help="Its name in the zoo; else that of its spec.")
+@click.option("--name", metavar="NAME", help="Name in the zoo.  [default: the name of its spec]")
 @click.option(
     "--manifest",
     type=click.Path(dir_okay=False, path_type=Path),
     default=MANIFEST,
     show_default=True,
     metavar="FILE",
-    help="The manifest to write to; made where there is none.",
+    help="The manifest to write to; created if it is missing.",
 )
 @json_option
 def add(reference: str, name: str | None, manifest: Path, as_json: bool) -> None:
     """Write the entry of a published model into a manifest.
 
-    REF is org/name or org/name@revision on the Hub. A branch or tag is followed once, and the
-    commit that it leads to is written down. An entry of the same name and repo is replaced.
+    REF is org/name or org/name@revision on the Hub. A branch or tag is resolved once, and the
+    entry records the commit. An entry with the same name and repo is replaced.
     """
     from cascadezoo.hub.zoo_models import zoo_entry
     from cascadezoo.zoo.entry import add_entry
@@ -142,21 +142,21 @@ def add(reference: str, name: str | None, manifest: Path, as_json: bool) -> None
     ),
 )
 @click.argument("name", required=False)
-@click.option("--offline", is_flag=True, help="Read the local cache of the Hub, weights and all.")
+@click.option("--offline", is_flag=True, help="Read the local cache of the Hub, including weights.")
 @click.option(
     "--manifest",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Verify the entries of a file, not the installed zoos'.",
+    help="Verify the entries of this file instead of the installed zoos.",
 )
 @json_option
 @click.pass_context
 def verify(
     ctx: click.Context, name: str | None, offline: bool, manifest: Path | None, as_json: bool
 ) -> None:
-    """Hold entries against the models: every file's sha256 and what the entry tells.
+    """Check entries against the published models: hashes and metadata.
 
-    Ends with exit code 1 where something is wrong or cannot be found out.
+    The exit code is 1 if something is wrong or cannot be checked.
     """
     from cascadezoo.errors import CascadezooError
     from cascadezoo.hub.zoo_models import verify as hold
@@ -198,14 +198,14 @@ def verify(
     default=20,
     show_default=True,
     metavar="N",
-    help="How many models to show.",
+    help="Number of models to show.",
 )
 @json_option
 def search(text: str, limit: int, as_json: bool) -> None:
-    """Search the Hub for models made with cascadezoo; the most downloaded come first.
+    """Search the Hub for models made with cascadezoo, most downloaded first.
 
-    TEXT is looked for in the names of repos. What is found was looked at by nobody, other than
-    what `zoo list` shows.
+    TEXT is searched in the names of repos. Nobody has reviewed the results, unlike the models
+    that `zoo list` shows.
     """
     from cascadezoo.hub.search import search as ask
 

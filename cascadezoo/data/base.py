@@ -1,4 +1,4 @@
-"""What a dataset is once it is read: uint8 arrays in memory."""
+"""A loaded dataset: uint8 arrays in memory."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ImageData:
 
     Args:
         images: uint8, [N, C, H, W].
-        labels: int64, [N]; None where the data have none.
-        split: which part of the dataset this is.
+        labels: int64, [N]; None for data without labels.
+        split: the part of the dataset.
 
     Raises:
-        DataError: the arrays are not of those types and shapes, or there are no images.
+        DataError: the arrays have other types or shapes, or contain no images.
     """
 
     images: NDArray[np.uint8]
@@ -52,7 +52,7 @@ class ImageData:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over shape, images and labels: which data these are."""
+        """The sha256 of shape, images and labels. It identifies the data."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
         arrays: list[NDArray[Any]] = [self.images]
         if self.labels is not None:

@@ -21,24 +21,24 @@ Path_ = Annotated[str, Field(min_length=1)]
 class FolderConfig(DataConfig):
     """PNG, JPEG, WebP, TIFF, BMP, GIF and PPM files, in the order of their names.
 
-    Subfolders are searched. An image is turned as its EXIF orientation says, laid on white where
-    it is transparent, and cropped about its centre to a square. Hidden files, and text, tables and
-    archives by their suffix, are left out; any other file that is no image is an error.
+    Subfolders are included. An image is rotated by its EXIF orientation, transparent parts become
+    white, and it is centre-cropped to a square. Hidden files, and text, tables and archives by
+    their suffix, are ignored; any other file that is not an image is an error.
     """
 
     path: Path_
     """The folder; a relative path starts from the current directory."""
     test_path: Path_ | None = None
-    """The folder of test images; None has none, unless `holdout` sets some aside."""
+    """The folder of test images; None means no test images, unless `holdout` is set."""
     labels: bool | None = None
-    """Whether the first subfolder is the class. None: where every image is in one of at least two.
+    """Whether the first subfolder is the class. None: yes if every image is in one of at least two.
     """
     channels: Literal[1, 3] = 3
     """3 reads every image as RGB, 1 as grey."""
     resize: Annotated[int, Field(ge=1, le=16384)] | None = None
-    """Bring the squares to so many pixels; None wants images that are all of one size."""
+    """Resize the squares to this size in pixels; None requires images of one size."""
     holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """The share of the images to set aside as test split."""
+    """Share of the images to use as test split."""
 
     @model_validator(mode="after")
     def _check_test(self) -> Self:

@@ -34,9 +34,9 @@ _CLASS_NAMES = "class_names"
 class NpzConfig(DataConfig):
     """A file made with ``numpy.savez``.
 
-    Images are uint8: [N, H, W], [N, H, W, C] or, where it cannot be mistaken, [N, C, H, W], with
-    1 or 3 channels and H = W. Labels are whole numbers from 0, [N]. An array ``class_names`` of
-    text names the classes. Arrays are looked for under these names, in this order:
+    Images are uint8: [N, H, W], [N, H, W, C] or, if unambiguous, [N, C, H, W], with 1 or 3 channels
+    and H = W. Labels are integers from 0, [N]. An optional array ``class_names`` of strings names
+    the classes. Arrays are searched under these names, in this order:
     ``train_images, train_labels, test_images, test_labels``; ``x_train, y_train, x_test, y_test``;
     ``images, labels, test_images, test_labels``; ``arr_0, arr_1``.
     """
@@ -52,11 +52,11 @@ class NpzConfig(DataConfig):
     test_labels: Key | None = None
     """The array of their labels; None looks for the usual name, unless `images` is given."""
     layout: Literal["auto", "NHWC", "NCHW"] = "auto"
-    """The order of the sizes of a four-dimensional array; `auto` tells it by the channels."""
+    """The order of the dimensions of a 4D array; `auto` derives it from the channels."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Use only the first so many images of each split."""
+    """Use only the first `limit` images of each split."""
     holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Where the file has no test images: the share of its images to set aside as test split."""
+    """Share of the images to use as test split, if the file has no test images."""
 
     def info(self) -> DataInfo:
         """Size and channels from the header of the images; classes from names or labels.

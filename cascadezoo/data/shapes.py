@@ -35,26 +35,26 @@ Share = Annotated[float, Field(ge=0.05, le=0.95)]
 class ShapesConfig(DataConfig):
     """One shape on each image; the class is the shape.
 
-    An image follows from (seed, split, its number) and the looks that the config asks for. It
-    does not depend on how many images there are, and is the same picture at every size.
+    An image depends on (seed, split, its number) and on the appearance settings. It does not
+    depend on the number of images, and shows the same picture at every size.
     """
 
     size: Annotated[int, Field(ge=8, le=4096)] = 32
     """Height and width of the images in pixels."""
     count: Annotated[int, Field(ge=1, le=10_000_000)] = 8000
-    """How many training images there are."""
+    """Number of training images."""
     test_count: Annotated[int, Field(ge=1, le=10_000_000)] = 2000
-    """How many test images there are; none of them is a training image."""
+    """Number of test images; none of them is a training image."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    """What the images follow from."""
+    """Seed of the images."""
     classes: Annotated[int, Field(ge=1, le=len(CLASSES))] = 8
-    """How many of the shapes are drawn, equally often; the first 8 are easiest to tell apart."""
+    """Number of different shapes, equally frequent; the first 8 are easiest to distinguish."""
     background: Literal["white", "palette", "gradient"] = "white"
     """Plain white, a pale tint of another palette colour, or a gradient between two pale tints."""
     colors: Literal["palette", "free"] = "palette"
     """One of 8 saturated colours, or any saturated colour."""
     rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 30.0
-    """A shape is turned by up to so many degrees, either way."""
+    """Maximum rotation of a shape in degrees, in either direction."""
     min_width: Share = 0.45
     """Width of the smallest shapes as a share of the image's."""
     max_width: Share = 0.85

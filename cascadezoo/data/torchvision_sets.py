@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 30.0
 
 
 class TorchvisionConfig(DataConfig):
-    """Where torchvision finds a dataset, or puts it."""
+    """Where torchvision finds or downloads a dataset."""
 
     torchvision_name: ClassVar[str]
     files: ClassVar[str]
@@ -34,9 +34,9 @@ class TorchvisionConfig(DataConfig):
     """The folder of torchvision's datasets; None is $CASCADEZOO_DATA, or ~/.cache/cascadezoo/data.
     """
     download: bool = True
-    """Download what is not there yet."""
+    """Download missing files."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Use only the first so many images of each split."""
+    """Use only the first `limit` images of each split."""
 
     def info(self) -> DataInfo:
         """Size, channels and classes, which are known without the files."""

@@ -1,4 +1,4 @@
-"""The figures of a card, computed again and held against what the card says."""
+"""Recomputes the figures of a card and compares them with the card."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from cascadezoo.spec.models import EvaluationSpec
 __all__ = ["CheckReport", "CheckRow", "check_attribution", "check_figures", "compare"]
 
 ABSURD = 3.0
-"""How many times larger than the recomputed tolerance a stated one may be."""
+"""The largest accepted ratio of a stated tolerance to the recomputed one."""
 
 WITHOUT = 1e-3
-"""The relative tolerance of a figure that states none and has none when it is measured again."""
+"""The relative tolerance of a figure without a stated or recomputed tolerance."""
 
 _TUNED = ".tuned"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckRow:
-    """A figure of the card and what it came out as.
+    """A figure of the card and its recomputed value.
 
     Args:
-        name: of the figure.
-        stated: what the card says, in the metric's own unit.
-        measured: what it is; None where it was not measured.
+        name: the name of the figure.
+        stated: the value on the card, in the metric's own unit.
+        measured: the recomputed value; None if it was not measured.
         difference: measured minus stated.
-        tolerance: by how much they may differ.
-        holds: whether they agree; None where that cannot be said of such a figure.
-        reason: why not; "" where it holds.
+        tolerance: the accepted difference.
+        holds: whether the values agree; None for figures that cannot be checked.
+        reason: why they do not agree; "" if they do.
     """
 
     name: str
@@ -51,14 +51,14 @@ class CheckRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a check found.
+    """The result of a check.
 
     Args:
         model: the model folder.
         name: the model's name.
-        rows: one a figure.
-        faults: what is wrong with the files: changed after they were sealed, or a card that claims
-            what metrics.json does not hold.
+        rows: one row per figure.
+        faults: errors in files: a file that was changed after it was sealed, or a card that states
+            something that metrics.json does not contain.
     """
 
     model: Path
@@ -68,12 +68,12 @@ class CheckReport:
 
     @property
     def failed(self) -> tuple[CheckRow, ...]:
-        """The figures that do not hold."""
+        """The figures that were not reproduced."""
         return tuple(row for row in self.rows if row.holds is False)
 
     @property
     def ok(self) -> bool:
-        """Whether every figure that can be checked holds and no file was changed."""
+        """Whether every checkable figure was reproduced and no file was changed."""
         return not self.failed and not self.faults
 
     def to_dict(self) -> dict[str, Any]:

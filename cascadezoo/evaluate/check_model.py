@@ -33,26 +33,26 @@ def check_model(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Compute the figures of a model's card again, each as it says that it was got.
+    """Recompute the figures of a model's card, each from its own record.
 
-    Also compared: the sha256 of every file with config.json, and what README.md claims with what
-    metrics.json holds; its text is anyone's to change. A file that was changed does not end the
-    check, except that changed weights are not loaded.
+    The check also compares the sha256 of every file with config.json, and the values in README.md
+    with metrics.json. Other text in README.md may change. A changed file does not end the check,
+    but changed weights are not loaded.
 
     Args:
-        model: see :func:`evaluate_model`, as for all that follows.
-        metrics: only the figures of these metrics; None takes all.
-        stages: also the table of what each stage makes.
+        model: see :func:`evaluate_model`, as for the other arguments.
+        metrics: check only the figures of these metrics; None checks all.
+        stages: also check the table of stages.
         settings: ``data.*`` changes to the spec.
-        batch_size: how many images are sampled at a time.
-        device: where to compute.
-        revision: of a repo on the Hub.
+        batch_size: number of images per batch.
+        device: the device to use.
+        revision: the revision of a repo on the Hub.
         offline: send no request.
-        cache: where features of real images are kept.
-        progress: what is shown.
+        cache: folder for features of real images.
+        progress: the progress display.
 
     Raises:
-        InputError: there is no such model, or it has no figures.
+        InputError: the model does not exist, or has no figures.
     """
     show = progress or QuietProgress()
     folder = locate(model, revision, offline)

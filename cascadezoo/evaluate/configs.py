@@ -1,4 +1,4 @@
-"""The configs of built-in metrics and feature extractors. Free of torch."""
+"""The configs of built-in metrics and feature extractors. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ class LpipsMetricConfig(Model):
     """Learned Perceptual Image Patch Similarity, version 0.1 (Zhang et al. 2018)."""
 
     argument: ClassVar[str] = "net"
-    """The field that a name sets after the colon: ``lpips:alex``."""
+    """The field that the part of a name after the colon sets: ``lpips:alex``."""
 
     net: Literal["vgg", "alex", "squeeze"] = "vgg"
     """The backbone; its ImageNet weights come through torchvision (TORCH_HOME)."""
 
 
 class ClassifierMetricConfig(Model):
-    """The classifier that is trained to measure with."""
+    """The classifier that the metric trains."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 14
-    """How often it sees each image that it learns from; where these are few, more often."""
+    """Number of epochs; more if the training images are few."""
 
     real_images: Annotated[int, Field(ge=1, le=2**31 - 1)] = 10_000
-    """How many real images the judge of label agreement learns from, or all where there are
-    fewer; for CAS it is as many as there are samples."""
+    """Maximum number of real images to train the classifier of label agreement. CAS uses as many
+    as there are samples."""
 
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    """Of its weights, order and augmentation."""
+    """Seed of its weights, data order and augmentation."""
 
 
 class TimmConfig(Model):
     """A network of timm."""
 
     argument: ClassVar[str] = "model"
-    """The field that a name sets after the colon: ``timm:resnet18.a1_in1k``."""
+    """The field that the part of a name after the colon sets: ``timm:resnet18.a1_in1k``."""
 
     model: Annotated[str, Field(min_length=1, max_length=100)]
-    """timm's name of the network, with the tag of its weights."""
+    """Name of the network in timm, with the tag of its weights."""

@@ -1,4 +1,4 @@
-"""``evaluate_model``: figures of a model that is there already."""
+"""``evaluate_model``: figures of an existing model."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured of a model.
+    """The result of an evaluation.
 
     Args:
         model: the model folder.
         name: the model's name.
-        figures: what was measured, and the speed of sampling where images were drawn.
-        attribution: what each stage makes of real and of generated images; None where that was
-            not asked for or cannot be measured.
-        advice: which stage to work on; None without an attribution.
-        problems: the metrics that cannot be measured, and why.
-        refused: those of them that were asked for by name.
-        seconds: how long it took.
-        saved: the figures are in the model's metrics.json and on its card.
-        kept: parts of the card that a person had edited, and that were left as they were.
+        figures: the measured figures, including the sampling speed if images were drawn.
+        attribution: the quality of each stage on real and on generated input; None if it was not
+            requested or cannot be measured.
+        advice: the stage to work on; None without an attribution.
+        problems: the metrics that cannot be measured, with the reasons.
+        refused: the names of these metrics that were requested by name.
+        seconds: duration of the evaluation.
+        saved: whether the figures were written into the model's metrics.json and onto its card.
+        kept: edited parts of the card, which were not changed.
     """
 
     model: Path
@@ -72,12 +72,12 @@ class Evaluation:
 
     @property
     def measured(self) -> bool:
-        """Whether anything was measured, other than how fast images are drawn."""
+        """Whether anything other than the sampling speed was measured."""
         return self.attribution is not None or any(f.metric != SPEED for f in self.figures)
 
     @property
     def ok(self) -> bool:
-        """Whether something was measured, and everything that was asked for by name."""
+        """Whether something was measured, including everything that was requested by name."""
         return self.measured and not self.refused
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,32 +121,32 @@ def evaluate_model(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a trained model: whatever can be measured here, and why the rest cannot.
+    """Evaluate a trained model. Metrics that cannot be measured are reported with the reason.
 
     Args:
         model: a run folder, a model folder, a zoo name, or a repo on the Hub.
-        metrics: names of registered metrics; ``all`` takes every one; None those of the model's
-            spec, or none beside ``stages``.
-        n: how many images are sampled; None takes the spec's ``evaluation.samples``.
-        seed: of the images and of what metrics draw; None takes the spec's.
-        extractor: the feature extractor; None takes the spec's.
-        precision: the extractor's arithmetic; None takes the spec's.
-        split: which real images to compare with; None takes the spec's.
-        stages: also measure each stage, fed real upstream images and fed generated ones.
-        settings: ``data.*`` and ``evaluation.*`` changes to the spec, ``path=value``: where the
-            images are on this machine.
-        batch_size: how many images are sampled at a time; None takes the spec's.
+        metrics: names of registered metrics; ``all`` means every metric; None means the metrics of
+            the model's spec, or none together with ``stages``.
+        n: number of sampled images; None uses the spec's ``evaluation.samples``.
+        seed: seed of the images and of the metrics; None uses the spec's.
+        extractor: the feature extractor; None uses the spec's.
+        precision: the precision of the extractor; None uses the spec's.
+        split: the real images to compare with; None uses the spec's.
+        stages: also measure each stage, on real and on generated upstream images.
+        settings: ``path=value`` changes to ``data.*`` and ``evaluation.*`` of the spec, for example
+            the path of the images on this machine.
+        batch_size: number of images per batch; None uses the spec's.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        save: put the figures into the model's metrics.json, in the place of those of the same
-            names, and renew its card.
-        revision: of a repo on the Hub.
+        save: write the figures into the model's metrics.json, replacing figures of the same names,
+            and update its card.
+        revision: the revision of a repo on the Hub.
         offline: send no request.
-        cache: where features of real images are kept; None is the usual folder.
-        progress: what is shown.
+        cache: folder for features of real images; None uses the default folder.
+        progress: the progress display.
 
     Raises:
-        InputError: a model, metric, extractor or setting that there is not; ``save`` of a model
-            whose files are not to be changed.
+        InputError: the model, metric, extractor or setting does not exist; ``save`` was given for
+            a model that cannot be changed.
     """
     began = time.monotonic()
     show = progress or QuietProgress()

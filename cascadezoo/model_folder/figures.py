@@ -1,4 +1,4 @@
-"""A figure: a number together with how it was got. What metrics.json holds. Free of torch."""
+"""A figure of metrics.json: a number and how it was computed. Does not import torch."""
 
 from __future__ import annotations
 
@@ -39,76 +39,76 @@ class Figure(Model):
     """A measured number and everything that is needed to measure it again."""
 
     name: str
-    """Metric, extractor and sample count: ``kid.inception.n10000``; what follows tells a part of
-    the metric (``psnr.n1000.up``) and a split other than ``train`` (``fid.inception.n10000.test``).
+    """Metric, extractor and sample count: ``kid.inception.n10000``. A suffix names a part of the
+    metric (``psnr.n1000.up``) and a split other than ``train`` (``fid.inception.n10000.test``).
     """
 
     metric: str
-    """What was measured: ``kid``."""
+    """The metric: ``kid``."""
 
     value: float
     """The number, in the metric's own unit."""
 
     n: Count
-    """How many generated images it was measured on."""
+    """Number of generated images."""
 
     std: Annotated[float, Field(ge=0)] | None = None
-    """The spread of the value: over subsets, or its standard error; the metric's page tells."""
+    """Spread of the value: over subsets, or its standard error; see the metric's page."""
 
     tolerance: Annotated[float, Field(ge=0)] | None = None
-    """By how much the value may differ when it is measured again; None where that says nothing,
-    as of a speed."""
+    """Accepted difference when the value is recomputed; None if that is meaningless, for example
+    for a speed."""
 
     unit: str | None = None
-    """The value's unit, where it has one: ``dB``, ``images/s``."""
+    """Unit of the value, if any: ``dB``, ``images/s``."""
 
     extractor: str | None = None
-    """The feature extractor's registry key."""
+    """Registry key of the feature extractor."""
 
     extractor_version: str | None = None
-    """The feature extractor's version."""
+    """Version of the feature extractor."""
 
     extractor_sha256: str | None = None
-    """The digest of the feature extractor's weights."""
+    """Digest of the feature extractor's weights."""
 
     precision: Literal["fp32", "bf16"] | None = None
-    """The arithmetic of the feature extractor."""
+    """Precision of the feature extractor."""
 
     n_real: Count | None = None
-    """How many real images it was measured against."""
+    """Number of real images."""
 
     subsets: Count | None = None
-    """How many random subsets were compared."""
+    """Number of random subsets."""
 
     subset_size: Count | None = None
-    """How many generated and how many real images are in each subset."""
+    """Number of generated images, and of real images, in each subset."""
 
     seed: int | None = None
-    """The seed of the generated images and of the subsets."""
+    """Seed of the generated images and of the subsets."""
 
     split: str | None = None
-    """The part of the dataset that the real images are from: ``train`` or ``test``."""
+    """Split of the real images: ``train`` or ``test``."""
 
     data_digest: str | None = None
-    """The digest of the real data."""
+    """Digest of the real data."""
 
     resolution: Annotated[int, Field(ge=1)] | None = None
     """Height and width of the images in pixels, before the extractor resizes them."""
 
     seconds: Annotated[float, Field(ge=0)] | None = None
-    """How long measuring took, without sampling."""
+    """Seconds of the measurement, without sampling."""
 
     sampling_seconds: Annotated[float, Field(ge=0)] | None = None
-    """How long sampling the generated images took."""
+    """Seconds of sampling the generated images."""
 
     device: str | None = None
-    """Where it was measured: ``cpu``, ``cuda``."""
+    """Device of the measurement: ``cpu``, ``cuda``."""
 
     settings: dict[str, bool | int | float | str] | None = None
-    """What else the value follows from, by name."""
+    """Everything else that the value depends on, by name."""
 
     note: str | None = None
-    """What a reader must know beside the number."""
+    """What a reader must know besides the number."""
 
     @model_validator(mode="after")
     def _name_tells_how(self) -> Self:

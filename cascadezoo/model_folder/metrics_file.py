@@ -48,120 +48,120 @@ class StageRow(Model):
     """Its name in the spec."""
 
     kind: str
-    """The registry key of its implementation: `flow.v1`."""
+    """Registry key of its implementation: `flow.v1`."""
 
     output: str
-    """What it makes: `3x32x32`."""
+    """Shape of its output: `3x32x32`."""
 
     parameters: Count
-    """How many parameters a loaded model has."""
+    """Number of parameters of the stage in a loaded model."""
 
     evaluations: Count | None = None
     """Forward passes to sample one image."""
 
     flops: Count | None = None
-    """Floating-point operations to sample one image, a multiplication and an addition being two;
-    absent where that cannot be traced."""
+    """Floating-point operations to sample one image; a multiplication and an addition count as
+    two. Absent if it cannot be traced."""
 
 
 class TrainingRow(Model):
-    """How the cascade was trained, and what that took."""
+    """How the cascade was trained, and the cost of the training."""
 
     seconds_per_epoch: dict[str, Seconds] = {}
-    """By phase; of a phase that was shorter than an epoch, at the pace of its steps."""
+    """By phase; extrapolated for a phase shorter than an epoch."""
 
     losses: dict[str, dict[str, float]] = {}
     """The last mean losses of each phase, by `stage.loss`."""
 
     device: str = ""
-    """The hardware in words."""
+    """Description of the hardware."""
 
     processes: Annotated[int, Field(ge=1)] = 1
-    """How many processes trained together."""
+    """Number of processes of the training."""
 
     images: Count | None = None
-    """How many training images there were."""
+    """Number of training images."""
 
     data_digest: str | None = None
-    """The digest of the training data."""
+    """Digest of the training data."""
 
     seconds: Seconds = 0.0
-    """Training time over all sittings, without evaluation."""
+    """Training time over all resumed runs, without evaluation."""
 
     precision: str = ""
-    """The arithmetic: `fp32`, `bf16`, `fp16`."""
+    """Precision of the training: `fp32`, `bf16`, `fp16`."""
 
     device_peak_bytes: Count | None = None
-    """The most memory that torch's allocator held on the GPU while it trained; absent on a CPU."""
+    """Peak memory of torch's allocator on the GPU during training; absent on a CPU."""
 
     process_peak_bytes: Count | None = None
-    """The largest resident set of the process up to the end of the training, with Python, all
-    libraries and the data in it; of the first process where there were several."""
+    """Largest resident set of the process until the end of the training, including Python, all
+    libraries and the data. With several processes, that of the first."""
 
 
 class DataRow(Model):
-    """What the dataset told of itself when the model was trained."""
+    """Information about the dataset at training time."""
 
     source: str
     """Its registered name."""
 
     title: str | None = None
-    """What people call it."""
+    """Its display name."""
 
     license: str | None = None
-    """Its licence, where that is known."""
+    """Its licence, if known."""
 
     hub_id: str | None = None
-    """Its repo on the Hub, where there is one."""
+    """Its repo on the Hub, if any."""
 
 
 class CourseRow(Model):
-    """A figure that was measured in the course of training."""
+    """A figure measured during training."""
 
     phase: str
     epoch: Annotated[float, Field(ge=0)]
-    """Of the phase."""
+    """Epoch of the phase."""
 
     step: Count
-    """Of the whole training."""
+    """Step of the whole training."""
 
     figure: Figure
 
 
 class AttributionRow(Model):
-    """What a stage makes of real upstream images, and of generated ones."""
+    """The quality of a stage on real and on generated upstream images."""
 
     stage: str
     role: str
     real: Figure | None = None
-    """The figure of its output where it was fed real images made small; null of a generator."""
+    """Figure of its output on downsampled real images; null for a generator."""
 
     generated: Figure
-    """The figure of its output where it was fed what the stages before it drew."""
+    """Figure of its output on the images of the stages before it."""
 
     mismatch: float | None = None
-    """By how much the second is worse: what training on real images hides; null of a generator."""
+    """Difference of the two: the effect of training on real images; null for a generator."""
 
     share: float | None = None
-    """The part of the whole cascade's figure that comes in at this stage."""
+    """Share of the whole cascade's figure that this stage introduces."""
 
 
 class ProblemRow(Model):
-    """A metric that was asked for and could not be measured."""
+    """A requested metric that could not be measured."""
 
     metric: str
     why: str
 
 
 class MetricsFile(Model):
-    """Every figure of a model with how it was got: the content of metrics.json."""
+    """The content of metrics.json: every figure of a model and how it was computed."""
 
     format: Literal[1] = 1
     name: str
     """The model's name."""
 
     spec_digest: str
-    """sha256 of the resolved spec that config.json holds."""
+    """sha256 of the resolved spec in config.json."""
 
     figures: list[Figure] = []
     stages: list[StageRow] = []

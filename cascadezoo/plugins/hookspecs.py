@@ -1,6 +1,6 @@
-"""The hooks of cascadezoo. A plugin implements any of them in the module its entry point names.
+"""The hooks of cascadezoo. A plugin implements some of them in the module of its entry point.
 
-Each hook returns entries and imports nothing heavy, so a plugin is tested with a plain call.
+Each hook returns entries and imports nothing heavy, so you can test a plugin with a plain call.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def register_specs() -> Iterable[SpecEntry]:  # type: ignore[empty-body]
 
 @hookspec
 def register_commands() -> Iterable[CommandEntry]:  # type: ignore[empty-body]
-    """Commands ``cascadezoo NAME`` besides the built-in ones."""
+    """Additional commands ``cascadezoo NAME``."""
 
 
 @hookspec
 def register_callbacks() -> Iterable[CallbackEntry]:  # type: ignore[empty-body]
-    """Trackers and the like, that ``training.callbacks`` of a spec may name."""
+    """Callbacks, for example trackers, that ``training.callbacks`` of a spec may name."""

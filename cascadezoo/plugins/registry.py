@@ -1,4 +1,4 @@
-"""What plugins register and how it is looked up. Free of torch: entries hold import strings."""
+"""The entries that plugins register, and their look-up. Entries hold import strings, not torch."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ __all__ = [
 ]
 
 API_LEVEL = 1
-"""The level of the plugin contract that this cascadezoo speaks.
+"""The level of the plugin contract in this version of cascadezoo.
 
-It rises when a plugin that was right would no longer be: a hook, a public name or a method of the
-contract goes or means something else. What is only added leaves it as it is.
+It rises with a change that breaks correct plugins: a hook, a public name or a method of the
+contract is removed or changes its meaning. Additions do not raise it.
 """
 
 Role = Literal["generator", "upsampler", "refiner", "decoder"]
@@ -55,16 +55,16 @@ _WHOSE = "cascadezoo plugins list shows which plugin brings it"
 
 
 class CascadezooDeprecationWarning(FutureWarning):
-    """Something still works and will not for ever; the text says what to use in its place."""
+    """A feature is deprecated and will be removed; the text names the replacement."""
 
 
 def deprecated(what: str, instead: str, *, stacklevel: int = 2) -> None:
-    """Warn that something is going, and tell the way out.
+    """Warn about a deprecated feature and name the replacement.
 
     Args:
-        what: what is deprecated, e.g. ``stage kind 'wave.v1'``.
+        what: the deprecated feature, e.g. ``stage kind 'wave.v1'``.
         instead: what to do, e.g. ``use wave.v2``.
-        stacklevel: whose line is told, as of :func:`warnings.warn`: 1 is that of this call.
+        stacklevel: the reported line, as for :func:`warnings.warn`: 1 is the line of this call.
     """
     text = f"{what} is deprecated: {instead}"
     warnings.warn(text, CascadezooDeprecationWarning, stacklevel=stacklevel + 1)
@@ -72,7 +72,7 @@ def deprecated(what: str, instead: str, *, stacklevel: int = 2) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A name, a one-line summary, and where its config and implementation are imported from.
+    """A name, a one-line summary, and the import strings of its config and implementation.
 
     Args:
         name: the registry key, lower case with dashes (``cifar10``).
@@ -80,11 +80,11 @@ class Entry:
         config: ``package.module:Class`` of the pydantic config; its module must not import torch.
         impl: ``package.module:object`` of the implementation, imported when it is used.
         api: the level of the plugin contract that the entry was written for.
-        deprecated: what to use instead (``use wave.v2``), where this is going; whoever uses it is
-            warned.
+        deprecated: what to use instead (``use wave.v2``), for a deprecated entry; its use gives a
+            warning.
 
     Raises:
-        ValueError: a name or import string that is not of that form.
+        ValueError: a name or import string has another form.
     """
 
     what: ClassVar[str] = "entry"
@@ -163,20 +163,20 @@ class FeatureEntry(Entry):
 class MetricEntry(Entry):
     """A metric of a cascade.
 
-    ``impl`` is ``measure(config, given) -> float | Measured | Mapping[str, Measured]``; a mapping
-    holds several figures by what follows the metric's name.
+    ``impl`` is ``measure(config, given) -> float | Measured | Mapping[str, Measured]``. A mapping
+    holds several figures; its keys are the suffixes of the metric's name.
 
     Args:
-        takes: what is given: ``features`` of generated and real images,
-            :class:`~cascadezoo.MetricFeatures`; or the ``cascade`` with its images and the data,
+        takes: the type of ``given``: ``features`` of generated and real images,
+            :class:`~cascadezoo.MetricFeatures`, or the ``cascade`` with its images and the data,
             :class:`~cascadezoo.MetricCascade`.
-        real: how many real images' features are given: ``as-many`` as generated ones, or ``all``
-            of the split.
-        needs_data: whether it looks at real images; one that does not is measured where a model's
-            data are not there.
-        title: what people call it; the name where it is empty.
-        better: which values are better: ``lower`` or ``higher``; None where neither is.
-        scale: what the value is multiplied by where people read it, as 1000 for KID.
+        real: how many features of real images are given: ``as-many`` as generated ones, or
+            ``all`` of the split.
+        needs_data: whether the metric uses real images. A metric that does not can be measured
+            without the model's data.
+        title: the display name; empty uses the name.
+        better: which values are better: ``lower`` or ``higher``; None if neither is.
+        scale: the factor for displayed values, for example 1000 for KID.
     """
 
     what: ClassVar[str] = "metric"
@@ -266,7 +266,7 @@ class SpecEntry(Entry):
 class CommandEntry(Entry):
     """A command ``cascadezoo NAME``. ``impl`` is a :class:`click.Command`, imported when called.
 
-    Built-in commands are never replaced. ``summary`` is its line in ``cascadezoo --help``.
+    It cannot replace a built-in command. ``summary`` is its line in ``cascadezoo --help``.
     """
 
     what: ClassVar[str] = "command"
@@ -274,7 +274,7 @@ class CommandEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackEntry(Entry):
-    """Something that is told of a training. ``impl(config, run)`` gives a ``Callback``.
+    """A receiver of training events. ``impl(config, run)`` returns a ``Callback``.
 
     ``run`` is a :class:`~cascadezoo.TrainingRun`.
     """

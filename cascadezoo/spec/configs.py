@@ -1,4 +1,4 @@
-"""Base classes of the configs that plugins write: stages and datasets. Free of torch."""
+"""Base classes for the configs of stages and datasets. Does not import torch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Model(BaseModel):
 
 
 def _field_docs(model: type[BaseModel]) -> dict[str, str]:
-    """The strings that stand under the fields of a model and its bases.
+    """The docstrings under the fields of a model and its bases.
 
     Read from the source when a schema is asked for: pydantic's ``use_attribute_docstrings`` reads
     it whenever a model is imported, which costs a third of the start of ``cascadezoo validate``.
@@ -86,11 +86,11 @@ def _field_docs(model: type[BaseModel]) -> dict[str, str]:
 
 
 class ConfigProblem(ValueError):
-    """A config cannot work where it stands; names the field so that the error gets a path.
+    """A config does not fit its place in the cascade. The field gives the error its path.
 
     Args:
-        field: the config's field at fault, dotted for nested ones, or "" for the config itself.
-        message: what is wrong.
+        field: the invalid field, with dots for nested fields, or "" for the config itself.
+        message: the error.
     """
 
     def __init__(self, field: str, message: str) -> None:
@@ -101,9 +101,9 @@ class ConfigProblem(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ImageShape:
-    """What flows between stages: ``channels`` x ``size`` x ``size``.
+    """The shape of an image between stages: ``channels`` x ``size`` x ``size``.
 
-    Pixels lie in [-1, 1]; ``latent`` marks an encoder's output, which has no such bounds.
+    Pixels are in [-1, 1]. ``latent`` marks the output of an encoder, which is not bounded.
     """
 
     channels: int
@@ -116,10 +116,10 @@ class ImageShape:
 
 
 class StageConfig(Model):
-    """Base of every stage's config.
+    """Base class of all stage configs.
 
-    Sizes chain from the end of the cascade: the last stage makes the data's images, and each
-    stage says by :meth:`upstream_shape` what it needs from the one before it.
+    Sizes chain from the end of the cascade: the last stage makes images of the data's size, and
+    :meth:`upstream_shape` of each stage defines what it needs from the stage before it.
     """
 
     frozen: ClassVar[bool] = False
@@ -129,30 +129,30 @@ class StageConfig(Model):
     """Whether the stage can be trained on pairs of its own noise and images."""
 
     stops: ClassVar[bool] = False
-    """Whether sampling can stop at a noise level: the stage heeds the option ``stop``."""
+    """Whether sampling can stop at a noise level: the stage supports the option ``stop``."""
 
     paired: ClassVar[bool] = True
-    """Whether the estimate of training is a guess of its own target; that of a GAN's is not."""
+    """Whether the training estimate predicts the stage's own target; for a GAN it does not."""
 
     heeds_paired: ClassVar[bool] = False
-    """Whether the stage can learn from upstream images that are not of its targets: it heeds
-    ``TrainContext.paired``."""
+    """Whether the stage can learn from upstream images that do not belong to its targets. It then
+    must respect ``TrainContext.paired``."""
 
     parameterless: ClassVar[bool] = False
-    """Whether the stage has nothing to train. Whether a phase names it makes no difference: it
-    takes part where the stages around it do."""
+    """Whether the stage has nothing to train. It makes no difference whether a phase names it: it
+    takes part if the stages around it do."""
 
     widths: ClassVar[tuple[str, ...]] = ()
-    """The fields that scale the number of parameters: whole numbers, all scaled together by
-    ``cascadezoo plan --match-params``; the first sets the grid, the others keep their ratio to it.
-    More must never make fewer parameters. Empty: the number cannot be chosen."""
+    """The integer fields that scale the number of parameters. ``cascadezoo plan --match-params``
+    scales them together: it searches over the first, and the others keep their ratio to it. A
+    larger value must not give fewer parameters. Empty: the number cannot be matched."""
 
     def width_step(self, field: str) -> int:
-        """What a width of :attr:`widths` must be a multiple of, e.g. the number of heads."""
+        """The number that a field of :attr:`widths` must be a multiple of, e.g. the heads."""
         return 1
 
     def fit(self, output: ImageShape) -> Self:
-        """This config with what follows from its place filled in.
+        """Return this config with the values that follow from its place filled in.
 
         Args:
             output: the image that the stage must make.
@@ -163,32 +163,32 @@ class StageConfig(Model):
         return self
 
     def upstream_shape(self, output: ImageShape) -> ImageShape | None:
-        """The image that this stage needs from the one before it; None for a generator."""
+        """The image that this stage needs from the stage before it; None for a generator."""
         return output
 
     def check_upstream(self, upstream: StageConfig) -> None:
-        """Look at the config of the stage before this one.
+        """Check the config of the stage before this one.
 
         Raises:
-            ConfigProblem: this config asks for what that stage cannot do.
+            ConfigProblem: this config requires something that the other stage does not support.
         """
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
-        """What an expert would warn of before training. Shown by ``cascadezoo plan``."""
+        """Warnings before training, shown by ``cascadezoo plan``."""
         return ()
 
 
 class GeneratorConfig(StageConfig):
-    """Base config of a stage that draws an image from nothing."""
+    """Base config of a stage that draws an image without an upstream image."""
 
     size: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """Height and width of the image in pixels; None takes what the next stage needs."""
+    """Height and width of the image in pixels; None uses the size that the next stage needs."""
 
     def fit(self, output: ImageShape) -> Self:
-        """Fill ``size`` in, or check it.
+        """Fill in ``size``, or check it.
 
         Raises:
-            ConfigProblem: ``size`` is not what the next stage needs.
+            ConfigProblem: ``size`` differs from the size that the next stage needs.
         """
         if self.size is None:
             return self.model_copy(update={"size": output.size})
@@ -203,13 +203,13 @@ class GeneratorConfig(StageConfig):
 
 
 class UpsamplerConfig(StageConfig):
-    """Base config of a stage that enlarges its upstream image by a whole factor."""
+    """Base config of a stage that enlarges its upstream image by an integer factor."""
 
     factor: Annotated[int, Field(ge=2, le=64)] = 2
-    """How many times larger the image becomes in each direction."""
+    """The enlargement in each direction."""
 
     def upstream_shape(self, output: ImageShape) -> ImageShape:
-        """The same image, ``factor`` times smaller.
+        """The shape of the output, ``factor`` times smaller.
 
         Raises:
             ConfigProblem: the output's size is not a multiple of ``factor``.
@@ -221,19 +221,20 @@ class UpsamplerConfig(StageConfig):
 
 
 class RefinerConfig(StageConfig):
-    """Base config of a stage that sharpens its upstream image and keeps its size."""
+    """Base config of a stage that refines its upstream image and keeps the size."""
 
 
 class DecoderConfig(StageConfig):
-    """Base config of a stage that turns latents into an image, and makes the latents itself.
+    """Base config of a stage that decodes latents into an image, and also encodes images.
 
-    Its :meth:`upstream_shape` is of latents; the stage's ``upstream_target`` encodes images.
+    Its :meth:`upstream_shape` is a shape of latents. The stage's ``upstream_target`` encodes
+    images.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """What is known of a dataset before it is read. None: only the data themselves tell."""
+    """Information about a dataset before it is read. None: unknown until the data are read."""
 
     size: int | None = None
     channels: int | None = None
@@ -245,16 +246,16 @@ class DataInfo:
 
 
 class DataConfig(Model):
-    """Base of every dataset's config."""
+    """Base class of all dataset configs."""
 
     def info(self) -> DataInfo:
-        """Native size, channels and classes, without reading images; may look at a file's header.
+        """Native size, channels and classes, without reading images; may read a file's header.
 
         Raises:
-            DataError: the file or folder that the config names is not there or not readable.
+            DataError: the file or folder of the config is missing or not readable.
         """
         return DataInfo()
 
 
 class EmptyConfig(Model):
-    """The config of a thing that has no settings."""
+    """The config of an entry without settings."""

@@ -1,4 +1,4 @@
-"""The spec: what a cascade is and how it is trained, measured and published. Free of torch."""
+"""The spec: describes a cascade, its training, evaluation and publishing. Does not import torch."""
 
 from __future__ import annotations
 
@@ -45,28 +45,28 @@ class StageSpec(Model):
     name: PartName
     """The stage's name, unique in the cascade."""
     kind: Annotated[str, Field(min_length=1, max_length=80)]
-    """The registry key, e.g. `diffusion.v1`; `diffusion` takes the newest version."""
+    """The registry key, e.g. `diffusion.v1`; `diffusion` means the newest version."""
     config: dict[str, Any] = {}
     """The settings of that kind; `cascadezoo stages show KIND` lists them."""
 
 
 class DataSpec(Model):
-    """The dataset and how its images become the cascade's."""
+    """The dataset, and how its images are adapted to the cascade."""
 
     source: Annotated[str, Field(min_length=1, max_length=80)]
     """The registered name of the dataset."""
     config: dict[str, Any] = {}
     """The dataset's own settings."""
     size: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """Height and width of the cascade's images in pixels; None is the dataset's own size."""
+    """Height and width of the cascade's images in pixels; None uses the dataset's size."""
     channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for RGB; None is what the dataset has."""
+    """1 for grey, 3 for RGB; None uses the dataset's channels."""
     num_classes: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """How many labels there are; 0 trains without labels; None is what the dataset has."""
+    """Number of labels; 0 trains without labels; None uses the dataset's number."""
     fit: Literal["resize", "pad", "crop"] = "resize"
-    """How images of another size are brought to `size`."""
+    """How images of another size are converted to `size`."""
     flip: bool = False
-    """Mirror training images left to right, half of the time."""
+    """Mirror each training image left to right with probability one half."""
 
 
 class OptimizerSpec(Model):
@@ -74,71 +74,71 @@ class OptimizerSpec(Model):
 
     kind: Literal["adamw", "adam"] = "adamw"
     lr: LearningRate = 2e-4
-    """The learning rate at its highest."""
+    """The peak learning rate."""
     betas: Betas = [0.9, 0.999]
     eps: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-8
     weight_decay: WeightDecay = 0.0
 
 
 class ScheduleSpec(Model):
-    """How the learning rate goes over a phase, after `warmup_steps` of linear rise."""
+    """The learning rate over a phase, after a linear warm-up of `warmup_steps`."""
 
     kind: Literal["constant", "step", "cosine"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     step_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 15
-    """`step`: the rate is multiplied by `gamma` each time so many epochs have passed."""
+    """`step`: the rate is multiplied by `gamma` every `step_epochs` epochs."""
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     final: Probability = 0.0
-    """`cosine`: the share of the rate that is left at the end of the phase."""
+    """`cosine`: the final learning rate, as a share of the peak."""
 
 
 class GroupTraining(Model):
-    """How one parameter group of a stage is trained; None is as its kind wants it."""
+    """Training options of one parameter group of a stage; None uses the kind's own options."""
 
     lr: LearningRate | None = None
-    """Left out, it is the stage's, times the factor of its kind."""
+    """The learning rate; None uses the stage's rate, times the factor of its kind."""
     betas: Betas | None = None
     weight_decay: WeightDecay | None = None
     every: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """The group learns in one of so many steps."""
+    """The group is updated once every so many steps."""
 
 
 class StageTraining(Model):
-    """What one stage does differently from the others of its phase."""
+    """Training options of one stage that differ from its phase."""
 
     lr: LearningRate | None = None
     weight_decay: WeightDecay | None = None
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    """In place of `training.ema.decay`, also where `training.ema` is null; 0 averages nothing."""
+    """Overrides `training.ema.decay`, even if `training.ema` is null; 0 disables averaging."""
     groups: dict[Annotated[str, Field(min_length=1, max_length=80)], GroupTraining] = {}
-    """What differs for single parameter groups, as a GAN's `discriminator`."""
+    """Options of single parameter groups, such as a GAN's `discriminator`."""
 
 
 class TeacherForcing(Model):
-    """The probability that a stage gets the true downsampled image, linear over the phase."""
+    """The probability that a stage receives the true downsampled image; linear over the phase."""
 
     start: Probability = 1.0
     end: Probability = 1.0
     per: Literal["sample", "batch"] = "sample"
-    """Whether each image draws for itself or the batch as one."""
+    """Draw separately for each image, or once for the whole batch."""
 
 
 class ReflowSpec(Model):
-    """Training on pairs of noise and the image that the generator itself makes of it.
+    """Training on pairs of noise and the image that the generator makes from it.
 
-    Straightens the paths of a rectified flow, so that fewer steps do (Liu et al. 2023, section
-    3). The pairs are made when the phase begins and take the place of the dataset in it; `steps`,
-    `guidance` and `sampler` are the generator's own unless they are given.
+    Reflow straightens the paths of a rectified flow, so fewer steps are enough (Liu et al. 2023,
+    section 3). The pairs are made when the phase begins and replace the dataset in it. `steps`,
+    `guidance` and `sampler` default to the generator's own values.
     """
 
     pairs: Annotated[int, Field(ge=1, le=100_000_000)]
-    """How many pairs are made; an epoch of the phase goes once through them."""
+    """Number of pairs; an epoch of the phase visits each pair once."""
     steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     guidance: Annotated[float, Field(ge=0.0, le=1000.0)] | None = None
     sampler: Annotated[str, Field(min_length=1, max_length=80)] | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What is asked of the generator: the settings that are given, by name."""
+        """The sampling settings that are set, by name."""
         asked = {name: getattr(self, name) for name in ("steps", "guidance", "sampler")}
         return {name: value for name, value in asked.items() if value is not None}
 
@@ -155,13 +155,13 @@ class PhaseSpec(Model):
     """Let gradients flow from each trained stage into the ones before it."""
     teacher_forcing: TeacherForcing = TeacherForcing()
     optimizer: OptimizerSpec | None = None
-    """What differs from `training.optimizer`."""
+    """Overrides of `training.optimizer`."""
     schedule: ScheduleSpec | None = None
-    """What differs from `training.schedule`."""
+    """Overrides of `training.schedule`."""
     stages: dict[PartName, StageTraining] = {}
-    """What differs for single stages."""
+    """Overrides for single stages."""
     reflow: ReflowSpec | None = None
-    """Train the generator on its own pairs; for kinds that can, in a phase of their own."""
+    """Train the generator on its own pairs, in a separate phase; not all kinds support this."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -171,21 +171,21 @@ class PhaseSpec(Model):
 
 
 class LossSpec(Model):
-    """A loss on a stage's estimate, besides the ones that its kind has."""
+    """A loss on a stage's estimate, in addition to the losses of its kind."""
 
     kind: Annotated[str, Field(min_length=1, max_length=80)] = "lpips"
     """The registered name of the loss."""
     stage: PartName
     """The stage whose estimate is compared with its target."""
     weight: Annotated[float, Field(ge=0.0, le=1e6)] = 1.0
-    """What the loss is multiplied by; at 0 it is neither loaded nor computed."""
+    """The factor of the loss; with 0 the loss is neither loaded nor computed."""
     config: dict[str, Any] = {}
 
 
 class CallbackSpec(Model):
-    """Who is told of the training, as a tracker. It changes nothing of what is trained.
+    """A receiver of training events, for example a tracker. It does not affect the training.
 
-    The config is part of the published spec: it must hold no passwords and no tokens.
+    The config is part of the published spec: it must not contain passwords or tokens.
     """
 
     kind: Annotated[str, Field(min_length=1, max_length=80)]
@@ -194,42 +194,42 @@ class CallbackSpec(Model):
 
 
 class EmaSpec(Model):
-    """Exponential moving average of the weights, per phase; a phase ends on the averaged ones."""
+    """Exponential moving average of the weights in a phase; it replaces them at the end."""
 
     decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     warmup: bool = True
-    """Use min(decay, (1 + step) / (10 + step)), so that short phases are averaged too."""
+    """Use min(decay, (1 + step) / (10 + step)), so that averaging also works in short phases."""
 
 
 class TrainingSpec(Model):
     """How the cascade is trained."""
 
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 128
-    """Images in a step, over all processes together."""
+    """Images per step, over all processes."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`auto` takes bf16 where the hardware computes in it, else fp32."""
+    """`auto` uses bf16 if the hardware supports it, and fp32 otherwise."""
     compile: Literal["auto", "blocks", "network", "graphs"] | bool = "auto"
-    """What makes training steps faster. `blocks` (or true) compiles each kind of block by
-    `torch.compile`, `network` each network as one, which takes longer and runs faster; `graphs`
-    replays networks from CUDA graphs. `auto` takes `graphs` on CUDA; on a CPU it compiles when the
-    training is long enough to gain more time than the compilation takes."""
+    """How training steps are accelerated. `blocks` (or true) compiles each kind of block with
+    `torch.compile`. `network` compiles each network as one, which takes longer and runs faster.
+    `graphs` replays networks from CUDA graphs. `auto` uses `graphs` on CUDA; on a CPU it compiles
+    if the training is long enough to gain more time than the compilation takes."""
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     ema: EmaSpec | None = EmaSpec()
     clip_norm: Annotated[float, Field(gt=0.0, le=1e9)] | None = 1.0
-    """The largest norm of all gradients together; None does not clip."""
+    """The maximum norm of all gradients together; None disables clipping."""
     losses: list[LossSpec] | None = None
-    """Further losses; None puts LPIPS (vgg, weight 1) on each refiner; [] has none."""
+    """Additional losses; None adds LPIPS (vgg, weight 1) to each refiner; [] adds none."""
     phases: list[PhaseSpec] | None = None
-    """None trains as the study did: generator, then the rest, then all jointly (35+35+30 epochs).
+    """None uses the study's phases: generator, then the rest, then all jointly (35+35+30 epochs).
 
-    Decoders are trained first, in a phase of their own (35 epochs), and not again."""
+    Decoders are trained first, each in a separate phase (35 epochs), and not again."""
     callbacks: Annotated[list[CallbackSpec], Field(max_length=16)] = []
-    """Who is told of phases, steps, epochs and figures, besides the run folder."""
+    """Receivers of phases, steps, epochs and figures, in addition to the run folder."""
     log_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
-    """Losses are read from the device and written down every so many steps."""
+    """Losses are read from the device and logged every so many steps."""
     checkpoint_seconds: Annotated[float, Field(ge=0.0, le=1e6)] = 300.0
-    """A checkpoint is written after so many seconds, and at the end of each phase."""
+    """Seconds between checkpoints; each phase also ends with one."""
 
 
 def _check_subset(subset_size: int, samples: int) -> None:
@@ -241,7 +241,7 @@ def _check_subset(subset_size: int, samples: int) -> None:
 
 
 class InLoopSpec(Model):
-    """A figure during training, on few samples, to see the course of it."""
+    """A figure on few samples during training, to monitor progress."""
 
     every_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     extractor: Annotated[str, Field(min_length=1, max_length=120)] = "small"
@@ -256,21 +256,21 @@ class InLoopSpec(Model):
 
 
 class EvaluationSpec(Model):
-    """Which figures the metric card shows and how they are got."""
+    """The figures of the metric card, and how they are computed."""
 
     metrics: list[Annotated[str, Field(min_length=1, max_length=80)]] = ["kid"]
     extractor: Annotated[str, Field(min_length=1, max_length=120)] = "inception"
     """The registered feature extractor."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """The extractor's arithmetic; bf16 is faster, and its figures have names of their own."""
+    """The precision of the extractor; bf16 is faster, and is part of the figure's name."""
     samples: Annotated[int, Field(ge=10, le=10_000_000)] = 2000
-    """How many images are sampled, and at most how many real ones they are held against."""
+    """Number of sampled images, and the maximum number of real images to compare with."""
     subsets: Annotated[int, Field(ge=1, le=10_000)] = 100
     subset_size: Annotated[int, Field(ge=5, le=1_000_000)] = 1000
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     batch_size: Count = 100
     split: Literal["train", "test"] = "train"
-    """The real images that the samples are held against."""
+    """The real images to compare the samples with."""
     in_loop: InLoopSpec | None = None
 
     @model_validator(mode="after")
@@ -280,7 +280,7 @@ class EvaluationSpec(Model):
 
 
 class PublishSpec(Model):
-    """Where the model goes when it is built."""
+    """Where to publish the model after the build."""
 
     to: Annotated[str, Field(min_length=1, max_length=4096)]
     """A folder, or `org/name` on the Hub."""
@@ -293,10 +293,10 @@ class CascadeSpec(Model):
     schema_uri: Annotated[str, Field(max_length=4096)] | None = Field(default=None, alias="$schema")
     spec_version: Literal[1] = 1
     name: Name
-    """The model's name, and the run folder's."""
+    """The name of the model and of the run folder."""
     description: Text = ""
     license: Annotated[str, Field(max_length=80)] = "apache-2.0"
-    """The licence of the trained weights, as the Hub abbreviates it."""
+    """The licence of the trained weights, as a Hub identifier."""
     tags: Annotated[list[Annotated[str, Field(max_length=80)]], Field(max_length=50)] = []
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     data: DataSpec
@@ -305,28 +305,28 @@ class CascadeSpec(Model):
     evaluation: EvaluationSpec = EvaluationSpec()
     publish: PublishSpec | None = None
     requires: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=64)] = []
-    """The distributions that the kinds come from, as pip names them; derived when left out."""
+    """The distributions that provide the kinds, as pip requirements; derived if omitted."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON holds it; every default written out."""
+        """The spec as JSON data, with every default written out."""
         data = self.model_dump(mode="json", by_alias=True)
         if self.schema_uri is None:
             del data["$schema"]
         return data
 
     def to_json(self) -> str:
-        """The spec as JSON text, indented, with a newline at its end."""
+        """The spec as indented JSON text with a final newline."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def digest(self) -> str:
-        """sha256 over the whole spec in canonical JSON."""
+        """The sha256 of the whole spec in canonical JSON."""
         return _digest(_without_later_keys(self.to_dict()))
 
     def training_digest(self) -> str:
-        """sha256 over what the trained weights follow from.
+        """The sha256 of everything that determines the trained weights.
 
-        Leaves out texts, final evaluation and publishing, so that changing those does not ask
-        for another training.
+        It excludes texts, final evaluation and publishing, so changes of those do not require
+        another training.
         """
         data = self.to_dict()
         for key in ("$schema", "description", "license", "tags", "publish", "requires"):

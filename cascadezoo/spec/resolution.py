@@ -80,11 +80,11 @@ def load_spec(
 
     Args:
         source: a spec, its JSON data, a file, ``-``, or the name of a shipped spec.
-        settings: ``path=value`` changes, as ``cascadezoo build --set`` takes them.
+        settings: ``path=value`` changes, as for ``cascadezoo build --set``.
 
     Raises:
-        SpecError: with every fault that was found.
-        LookupFailed: there is neither such a file nor such a shipped spec.
+        SpecError: the spec is invalid; the error lists all problems.
+        LookupFailed: no file and no shipped spec has this name.
     """
     name = "spec"
     if isinstance(source, (str, Path)):

@@ -26,13 +26,13 @@ class ResolvedStage:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSpec:
-    """A spec that holds together on this machine.
+    """A validated spec, with the kinds of this machine.
 
     Args:
         spec: the spec with every default written out and kinds with their versions.
         stages: its stages, from the generator on.
         data_config: the dataset's config; None when resolved for sampling only.
-        data_info: what the dataset tells of itself.
+        data_info: information about the dataset.
     """
 
     spec: CascadeSpec
@@ -47,5 +47,5 @@ class ResolvedSpec:
 
     @property
     def num_classes(self) -> int | None:
-        """How many labels there are; None without labels."""
+        """Number of labels; None without labels."""
         return self.spec.data.num_classes or None

@@ -1,4 +1,4 @@
-"""The stage contract: what every kind implements, built-in or not.
+"""The stage contract, which every kind implements, built-in or not.
 
 Images are float tensors, NCHW, in [-1, 1]. Labels are int64 tensors of shape [N].
 """
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 GROUP = "generator"
-"""The parameter group that losses and parameters belong to unless a stage says otherwise."""
+"""The default parameter group of losses and parameters."""
 
 COMPILED = "_orig_mod."
 """What ``torch.compile(module)`` puts before the names of the module's parameters."""
@@ -38,12 +38,12 @@ COMPILED = "_orig_mod."
 
 @dataclass(frozen=True, slots=True)
 class StageGeometry:
-    """Where a stage stands in its cascade.
+    """The place of a stage in its cascade.
 
     Args:
-        output: the image that the stage makes.
-        input: the image that it receives; None for a generator.
-        num_classes: how many labels the data have; None where they have none.
+        output: the shape of the image that the stage makes.
+        input: the shape of the image that it receives; None for a generator.
+        num_classes: number of labels; None for data without labels.
     """
 
     output: ImageShape
@@ -53,18 +53,18 @@ class StageGeometry:
 
 @dataclass(slots=True)
 class TrainContext:
-    """What a stage may know of the training step it takes part in.
+    """Information about a training step, passed to a stage.
 
     Args:
-        draw: this step's random numbers; use no others, so that a resumed run repeats itself.
-        labels: int64 [N], or None where the data have none.
-        progress: the share of the phase that is done, in [0, 1].
+        draw: the random numbers of this step; use no others, so that a resumed run repeats them.
+        labels: int64 [N], or None for data without labels.
+        progress: the finished share of the phase, in [0, 1].
         step: the step within the phase, from 0.
         phase: the phase's name.
-        noise: the noise that belongs to the target, of its shape, to be used and not drawn; None
-            outside of reflow.
-        paired: bool [N], which upstream images are of their targets; None where all are. Others
-            reach only stages whose config sets ``heeds_paired``.
+        noise: the noise that belongs to the target, with the target's shape; use it instead of
+            drawing noise. None outside of reflow.
+        paired: bool [N], True for upstream images that belong to their targets; None means all
+            do. Only stages whose config sets ``heeds_paired`` receive other images.
     """
 
     draw: Draw
@@ -78,16 +78,18 @@ class TrainContext:
 
 @dataclass(slots=True)
 class StageInputs:
-    """What :meth:`Stage.preprocess` hands to :meth:`Stage.forward`. Unused fields stay None.
+    """The output of :meth:`Stage.preprocess` and input of :meth:`Stage.forward`.
+
+    Unused fields stay None.
 
     Args:
         target: the clean image to produce, [N, C, H, W].
         upstream: the image of the stage before, [N, C', H', W'].
         labels: int64 [N].
-        noise: the noise that was mixed in.
+        noise: the added noise.
         times: [N], the timesteps or times of a diffusion or flow.
-        noisy: the noised image that the network sees.
-        extra: anything else that the stage needs, by name.
+        noisy: the noised image, the input of the network.
+        extra: other tensors that the stage needs, by name.
     """
 
     target: Tensor
@@ -101,11 +103,11 @@ class StageInputs:
 
 @dataclass(slots=True)
 class Loss:
-    """A loss that trains one parameter group only.
+    """A loss that trains only one parameter group.
 
     Args:
         value: a scalar tensor.
-        group: the name of a group that :meth:`Stage.parameter_groups` gives.
+        group: the name of a group from :meth:`Stage.parameter_groups`.
     """
 
     value: Tensor
@@ -114,14 +116,15 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """How a parameter group is trained where the spec does not say otherwise.
+    """Training options of a parameter group. The spec can override them.
 
     Args:
-        lr_factor: what the stage's learning rate is multiplied by.
-        betas: of Adam; None takes the phase's.
-        weight_decay: None takes the phase's.
-        every: the group learns in one of so many steps, the last of them.
-        averaged: whether ``training.ema`` averages it; what only training needs is not.
+        lr_factor: the factor of the stage's learning rate.
+        betas: the betas of Adam; None uses the phase's.
+        weight_decay: None uses the phase's.
+        every: the group is updated once every so many steps, at the last of them.
+        averaged: whether ``training.ema`` averages the group. Set it to False for parameters that
+            only training needs.
     """
 
     lr_factor: float = 1.0
@@ -133,11 +136,12 @@ class GroupOptions:
 
 @dataclass(slots=True)
 class StageOutput:
-    """What a stage makes of a training batch.
+    """The output of a stage for a training batch.
 
     Args:
-        estimate: the differentiable guess of the target, [N, C, H, W]; flows downstream.
-        losses: scalar tensors by name; a :class:`Loss` where it is not of the usual group.
+        estimate: the differentiable prediction of the target, [N, C, H, W], which flows
+            downstream.
+        losses: scalar tensors by name; a :class:`Loss` for a group other than the default.
     """
 
     estimate: Tensor
@@ -146,18 +150,18 @@ class StageOutput:
 
 @dataclass(slots=True)
 class SampleRequest:
-    """What a stage shall sample.
+    """A request to a stage to sample images.
 
     Args:
-        count: how many images, N.
+        count: number of images, N.
         draw: their random numbers, one stream for each image.
         labels: int64 [N], or None.
-        steps: how many steps an iterative stage takes; None is its config's number.
-        guidance: the scale of classifier-free guidance; None is the config's.
-        sampler: the name of the sampler; None is the config's.
-        options: anything else, by name; see :attr:`Stage.sampling_options`.
-        watch: called with the image after each step of an iterative stage; keep a copy of what is
-            to be kept.
+        steps: number of steps of an iterative stage; None uses the config's.
+        guidance: the scale of classifier-free guidance; None uses the config's.
+        sampler: the name of the sampler; None uses the config's.
+        options: other options by name; see :attr:`Stage.sampling_options`.
+        watch: called with the image after each step of an iterative stage. The image is reused;
+            copy it to keep it.
     """
 
     count: int
@@ -174,9 +178,9 @@ class Stage(nn.Module, ABC):
     """One trainable step of a cascade.
 
     Subclasses set ``Config`` and build their layers in ``__init__(config, geometry)`` after
-    calling ``super().__init__``. A cascade is first built on the meta device, so constant
-    tensors that are not saved (``register_buffer(..., persistent=False)``) must be made with
-    ``device="cpu"`` written out.
+    calling ``super().__init__``. A cascade is first built on the meta device. Make constant
+    tensors that are not saved (``register_buffer(..., persistent=False)``) with an explicit
+    ``device="cpu"``.
 
     Args:
         config: the validated config of the kind.
@@ -186,7 +190,7 @@ class Stage(nn.Module, ABC):
     Config: ClassVar[type[StageConfig]]
 
     sampling_options: ClassVar[frozenset[str]] = frozenset()
-    """Which of ``steps``, ``guidance``, ``sampler`` and which ``options`` the stage heeds."""
+    """The supported options: any of ``steps``, ``guidance``, ``sampler`` and further names."""
 
     def __init__(self, config: Any, geometry: StageGeometry) -> None:
         super().__init__()
@@ -204,7 +208,7 @@ class Stage(nn.Module, ABC):
         return self.geometry.output.size
 
     def upstream_target(self, images: Tensor) -> Tensor:
-        """What the stage before this one must learn to produce.
+        """Compute the target of the stage before this one.
 
         Args:
             images: this stage's target, [N, C, out_size, out_size].
@@ -220,77 +224,79 @@ class Stage(nn.Module, ABC):
     ) -> StageInputs:
         """Turn a clean target and the upstream image into training inputs.
 
-        Noise, timesteps, augmentation and dropped labels are decided here, by ``context.draw``.
+        Draw noise, timesteps, augmentation and dropped labels here, from ``context.draw``.
         """
 
     @abstractmethod
     def forward(self, inputs: StageInputs) -> StageOutput:
-        """Named losses, and the differentiable estimate of the target that flows downstream."""
+        """Compute named losses and the differentiable estimate of the target.
+
+        The estimate flows downstream.
+        """
 
     @abstractmethod
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """Draw the stage's images, [N, C, out_size, out_size]."""
+        """Sample the stage's images, [N, C, out_size, out_size]."""
 
     def upstream_request(self, request: SampleRequest) -> SampleRequest:
-        """How the stage before this one shall sample. Default: as this one was asked to."""
+        """Return the request for the stage before this one. Default: the same request."""
         return request
 
     def finish_phase(self, images: Iterable[Tensor]) -> None:
-        """Called without gradients when a phase has ended whose first trained stage this is.
+        """Called without gradients at the end of a phase if this is its first trained stage.
 
-        Not after a phase that trained a stage before it too, which has learned by what was measured
-        earlier. Whatever is measured here belongs into persistent buffers. Default: nothing.
+        It is not called if the phase also trained an earlier stage, because that stage has learned
+        with the previous measurements. Store measurements in persistent buffers. Default: nothing.
 
         Args:
             images: the stage's targets over the whole training set, in batches
-                [N, C, out_size, out_size]; made when they are asked for.
+                [N, C, out_size, out_size]; computed during iteration.
         """
 
     def load_initial_weights(self) -> None:
-        """Take the weights that the training starts from, where the config names any.
+        """Load initial weights for the training, if the config names any.
 
-        Called once when a cascade is built from a spec, on the CPU; never when a trained model is
-        loaded. Default: nothing.
+        Called once on the CPU when a cascade is built from a spec, and never when a trained model
+        is loaded. Default: nothing.
         """
 
     def make_pairs(self, noise: Tensor, request: SampleRequest) -> Tensor:
-        """The images that the stage makes of given noise; for reflow.
+        """Sample images from given noise, for reflow.
 
         Args:
-            noise: standard normal, of the images' shape.
-            request: labels, steps and the like.
+            noise: standard normal, with the images' shape.
+            request: labels, steps and other options.
         """
         raise NotImplementedError(f"{type(self).__name__} has no reflow")
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
-        """How many times :meth:`sample` runs the network on an image. For FLOP counts."""
+        """Number of network evaluations per image in :meth:`sample`. Used for FLOP counts."""
         return 1
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters by group; each group has an optimizer of its own.
+        """Return the parameters by group; each group has its own optimizer.
 
-        A :class:`Loss` reaches the parameters of its group alone, whatever it is computed through.
-        Each parameter that learns belongs to exactly one group.
+        A :class:`Loss` only updates the parameters of its group, whatever it is computed through.
+        Each trainable parameter belongs to exactly one group.
         """
         return {GROUP: list(self.parameters())}
 
     def group_options(self) -> Mapping[str, GroupOptions]:
-        """How groups are trained that want it otherwise than the phase says. Default: none does.
+        """Training options for groups that differ from the phase. Empty by default.
 
-        A spec has the last word: ``training.phases.N.stages.NAME.groups.GROUP``.
+        The spec overrides them: ``training.phases.N.stages.NAME.groups.GROUP``.
         """
         return {}
 
     def training_only(self) -> Collection[str]:
-        """Names of child modules that sampling does without. Default: none.
+        """Names of child modules that sampling does not need, such as an adversary. Default: none.
 
-        They are in checkpoints and not in saved models: a model is loaded with None in their
-        places. An adversary is one.
+        They are saved in checkpoints but not in models. A loaded model has None in their place.
         """
         return ()
 
     def saved_state(self) -> dict[str, Tensor]:
-        """The tensors of a saved model: the state without what only training needs.
+        """The state of a saved model, without modules that only training needs.
 
         A network that was replaced by ``torch.compile(network)`` is saved under its own names.
         """
@@ -299,7 +305,7 @@ class Stage(nn.Module, ABC):
         return {k: v for k, v in state.items() if not k.startswith(left_out)}
 
     def drop_training_only(self) -> None:
-        """Forget what only training needs, as a stage that is loaded does."""
+        """Remove modules that only training needs, as in a loaded stage."""
         for name in self.training_only():
             setattr(self, name, None)
 

@@ -38,8 +38,8 @@ class ProcessConfig(StageConfig):
     """T, the number of steps of the forward process."""
 
     schedule: Literal["linear", "cosine"] = "linear"
-    """How the noise grows: betas from `beta_start` to `beta_end` (Ho et al. 2020), or a squared
-    cosine (Nichol & Dhariwal 2021), which needs no end points."""
+    """The noise schedule: betas from `beta_start` to `beta_end` (Ho et al. 2020), or a squared
+    cosine (Nichol & Dhariwal 2021), which ignores the end points."""
 
     beta_start: Beta = 1e-4
     """The first beta of the linear schedule."""
@@ -54,22 +54,22 @@ class ProcessConfig(StageConfig):
     """What the network predicts: the noise, the clean image, or the velocity."""
 
     clip_x0: bool = True
-    """Limit each estimate of the clean image to [-1, 1]; never done to latents."""
+    """Clip each estimate of the clean image to [-1, 1]. Latents are never clipped."""
 
     sampler: Literal["ddpm", "ddim", "dpmpp-2m", "heun"] = "ddpm"
     """Ancestral sampling (Ho et al. 2020), implicit sampling (Song et al. 2021), DPM-Solver++(2M)
-    (Lu et al. 2022), or Heun's method (Karras et al. 2022), which evaluates the network twice a
-    step. Any of them can be asked for in sampling too."""
+    (Lu et al. 2022), or Heun's method (Karras et al. 2022), which evaluates the network twice per
+    step. Sampling can override it."""
 
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Steps of sampling, at most `timesteps`; None takes all."""
+    """Number of sampling steps, at most `timesteps`; None uses all."""
 
     spacing: Spacing = "trailing"
-    """Which timesteps sampling visits: from the last (trailing), to the first (leading), or both
-    ends (linspace)."""
+    """Which timesteps sampling visits: including the last (trailing), the first (leading), or both
+    (linspace)."""
 
     eta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Noise of the ddim sampler's steps, from none to as much as ddpm's."""
+    """Noise of the ddim sampler's steps: 0 is none, 1 is as much as ddpm."""
 
     @field_validator("beta_end")
     @classmethod
@@ -121,7 +121,7 @@ class ProcessConfig(StageConfig):
         return alphas_cumprod(self.betas())
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
-        """Warn of a schedule whose last timestep is far from pure noise."""
+        """Warn about a schedule with a last timestep far from pure noise."""
         yield from super().advice(output, num_classes)
         left = self.signal()[-1]
         if left > PURE_NOISE:
@@ -133,27 +133,27 @@ class ProcessConfig(StageConfig):
 
 
 class DiffusionProcessConfig(ProcessConfig):
-    """Fields of a diffusion whose network may learn variances or be told continuous noise."""
+    """Fields of a diffusion with optional learned variances and continuous noise levels."""
 
     loss: Literal["simple", "min-snr", "hybrid"] = "simple"
-    """The plain squared error (Ho et al. 2020), the same weighted by the signal-to-noise ratio up
-    to `snr_gamma` (Hang et al. 2023), or with a part of the variational bound, by which the
-    network learns the variance of each step too (Nichol & Dhariwal 2021)."""
+    """The squared error (Ho et al. 2020); the squared error weighted by the signal-to-noise ratio
+    up to `snr_gamma` (Hang et al. 2023); or a hybrid with a part of the variational bound, which
+    also learns the variance of each step (Nichol & Dhariwal 2021)."""
 
     snr_gamma: Annotated[float, Field(gt=0.0, le=1e6)] = 5.0
-    """`min-snr`: where the weight stops to grow."""
+    """`min-snr`: the maximum of the weight."""
 
     noise_conditioning: Literal["timestep", "continuous"] = "timestep"
-    """What the network is told: the number of the timestep, or the noise level, drawn between
-    timesteps too (Saharia et al. 2021; Chen et al. 2021), which lets sampling take any steps."""
+    """The input of the network: the timestep's number, or a continuous noise level (Saharia et al.
+    2021; Chen et al. 2021), which allows any number of sampling steps."""
 
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Steps of sampling; None takes all. At most `timesteps`, unless `noise_conditioning` is
+    """Number of sampling steps; None uses all. At most `timesteps`, unless `noise_conditioning` is
     continuous."""
 
     variance: Variance | None = None
-    """Variance of the ddpm sampler's steps: the posterior's, beta, or what the network learned;
-    None takes the learned one where the loss is hybrid, else the posterior's."""
+    """Variance of the ddpm sampler's steps: the posterior's, beta, or the learned one. None uses
+    the learned one with the hybrid loss, and the posterior's otherwise."""
 
     @field_validator("steps")
     @classmethod

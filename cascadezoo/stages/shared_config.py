@@ -36,22 +36,22 @@ ResidualScale = Annotated[float, Field(gt=0.0, le=100.0)]
 
 
 class ConditionalConfig(StageConfig):
-    """Fields of a stage that makes an image of a label, where the data have labels."""
+    """Fields of a stage that is conditioned on labels, if the data have labels."""
 
     conditional: bool = True
-    """Whether labels are used where the data have them."""
+    """Whether to use the labels of the data, if any."""
 
     label_drop: Probability = 0.1
-    """Share of the training images whose label is hidden, so that guidance has an unconditional
-    prediction to start from."""
+    """Share of the training images without label. Guidance needs them to learn an unconditional
+    prediction."""
 
     guidance: Guidance = 1.0
-    """Scale of classifier-free guidance in sampling: 1 is none, 0 ignores the label, more follows
-    it more closely at the cost of variety. Has no effect on data without labels."""
+    """Scale of classifier-free guidance in sampling: 1 is none, 0 ignores the label. Larger values
+    follow the label more closely and reduce variety. No effect on data without labels."""
 
     guidance_interval: Annotated[list[Probability], Field(min_length=2, max_length=2)] = [0.0, 1.0]
-    """Lowest and highest noise level at which guidance acts (Kynkaanniemi et al. 2024): 0 is the
-    clean image, 1 is pure noise. Outside, the plain conditional prediction is taken."""
+    """Lowest and highest noise level with guidance (Kynkaanniemi et al. 2024): 0 is the clean
+    image, 1 is pure noise. Other levels use the plain conditional prediction."""
 
     @field_validator("guidance_interval")
     @classmethod
@@ -61,7 +61,7 @@ class ConditionalConfig(StageConfig):
         return interval
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
-        """Warn of guidance that starts from a prediction that is never trained."""
+        """Warn about guidance with an untrained unconditional prediction."""
         yield from super().advice(output, num_classes)
         labelled = self.conditional and num_classes is not None
         if labelled and self.guidance != 1 and self.label_drop == 0:
@@ -72,11 +72,11 @@ class ConditionalConfig(StageConfig):
 
 
 class ConditionalGeneratorConfig(ConditionalConfig, GeneratorConfig):
-    """Base config of a generator that draws an image of a label, where the data have labels."""
+    """Base config of a generator that is conditioned on labels, if the data have labels."""
 
 
 class UNetConfig(StageConfig):
-    """Fields of a stage on a U-Net."""
+    """Fields of a stage with a U-Net."""
 
     widths: ClassVar[tuple[str, ...]] = ("channels",)
 
@@ -89,33 +89,34 @@ class UNetConfig(StageConfig):
     """Width of each level as a multiple of `channels`; each but the first halves the resolution."""
 
     blocks: Count = 1
-    """Residual blocks per level, on the way down and on the way up."""
+    """Residual blocks per level, in the encoder and in the decoder of the U-Net."""
 
     attention: list[Annotated[int, Field(ge=1)]] = []
     """Resolutions (height of a level in pixels) with self-attention after each residual block."""
 
     middle_attention: bool = False
-    """Self-attention at the lowest resolution, between down and up."""
+    """Self-attention at the lowest resolution, between encoder and decoder."""
 
     heads: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Attention heads; None takes one for every 32 channels."""
+    """Attention heads; None uses one for every 32 channels."""
 
     dense_skips: bool = False
-    """Pass every image of the way down across, as Ho et al. 2020 have it, not the blocks' alone."""
+    """Add skip connections for every activation of the encoder (Ho et al. 2020), not only for
+    the outputs of blocks."""
 
     scale_shift: bool = True
-    """Time and label scale and shift a block's second norm (Dhariwal & Nichol 2021); otherwise they
-    are added before it (Ho et al. 2020)."""
+    """Let time and label scale and shift a block's second normalisation (Dhariwal & Nichol 2021)
+    instead of adding them before it (Ho et al. 2020)."""
 
     dropout: Dropout = 0.0
     """Dropout in every residual block."""
 
     label_conditioning: Literal["embedding", "concat", "cross-attention"] = "embedding"
-    """How the network is told the label: added to the time's embedding, as further channels of
-    the input, or by cross-attention where there is attention."""
+    """How the label enters the network: added to the time embedding, as further input channels,
+    or by cross-attention in levels with attention."""
 
     def fit(self, output: ImageShape) -> Self:
-        """Check that the resolutions with attention are there.
+        """Check that the resolutions with attention exist.
 
         Raises:
             ConfigProblem: ``attention`` names a resolution that no level has; ``heads`` do not
@@ -133,7 +134,7 @@ class UNetConfig(StageConfig):
         return fitted
 
     def width_step(self, field: str) -> int:
-        """Channels that heads are asked for are a multiple of them."""
+        """The number of heads, which must divide the channels."""
         return self.heads or 1
 
     def _check_heads(self, resolutions: list[int]) -> None:
@@ -154,21 +155,21 @@ class SuperResolutionConfig(ConditionalConfig, UpsamplerConfig):
     """Fields of an upsampler that is conditioned on the enlarged upstream image (CDM)."""
 
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bilinear"
-    """How the upstream image is enlarged before the network is given it."""
+    """How the upstream image is enlarged before it enters the network."""
 
     augmentation: Literal["none", "gaussian", "blur"] = "gaussian"
-    """Conditioning augmentation (Ho et al. 2021): noise of a random level, of which the network
-    is told, or a blur of half the examples (3x3 kernel, sigma between 0.4 and 0.6)."""
+    """Conditioning augmentation (Ho et al. 2021): noise of a random level, which is an input of
+    the network, or a blur of half the examples (3x3 kernel, sigma between 0.4 and 0.6)."""
 
     s_max: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """`gaussian`: the largest noise level that is trained. Levels go from 0, clean, to 1, pure
+    """`gaussian`: the largest trained noise level. Levels go from 0, clean, to 1, pure
     noise: the signal's rate is cos(pi / 2 * s), the noise's sin(pi / 2 * s)."""
 
     s: Probability = 0.0
-    """`gaussian`: the noise level in sampling, at most `s_max`; found by `cascadezoo tune`."""
+    """`gaussian`: the noise level in sampling, at most `s_max`; see `cascadezoo tune`."""
 
     truncated: bool = False
-    """`gaussian`: let the stage before stop its sampling at `s`, and not add noise to its image."""
+    """`gaussian`: stop the previous stage at level `s`, and add no noise to its image."""
 
     @field_validator("s")
     @classmethod

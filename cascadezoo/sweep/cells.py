@@ -49,15 +49,15 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep whose every cell has been validated.
+    """A sweep with validated cells.
 
     Args:
         spec: as written.
         cells: in the order of the axes, the last one changing fastest.
         base: the resolved base.
-        digest: of the names of all cells and of what they train.
-        source: how it was named; None where it was given as data.
-        settings: ``path=value`` changes of the base that came with it.
+        digest: digest of the names of all cells and of their training.
+        source: the file or name of the sweep; None if it was given as data.
+        settings: the ``path=value`` changes of the base.
     """
 
     spec: SweepSpec
@@ -88,7 +88,7 @@ class Sweep:
         return [axis.name for axis in self.spec.axes if axis.whole_stage]
 
     def choose(self, only: Iterable[str]) -> list[Cell]:
-        """The cells that all of some conditions hold for.
+        """Select the cells that meet all conditions.
 
         Args:
             only: ``AXIS=LABEL``, or ``AXIS=LABEL,LABEL`` for any of several.
@@ -123,16 +123,16 @@ class Sweep:
 def load_sweep(
     source: SweepSpec | Mapping[str, Any] | str | Path, *, settings: Iterable[str] = ()
 ) -> Sweep:
-    """Read a sweep and validate every cell of it.
+    """Read a sweep and validate all its cells.
 
     Args:
         source: a sweep, its JSON data, a file, ``-``, or the name of a shipped sweep.
-        settings: ``path=value`` changes of the base, as ``cascadezoo build --set`` takes them.
+        settings: ``path=value`` changes of the base, as for ``cascadezoo build --set``.
 
     Raises:
-        SpecError: with every fault of the file, its base and its cells.
-        LookupFailed: there is neither such a file nor such a shipped sweep.
-        InputError: the file cannot be read, or a setting leads nowhere.
+        SpecError: the file, its base or its cells are invalid; the error lists all problems.
+        LookupFailed: no file and no shipped sweep has this name.
+        InputError: the file cannot be read, or the path of a setting does not exist.
     """
     name, folder = "sweep", Path()
     if isinstance(source, (str, Path)):

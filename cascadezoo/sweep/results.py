@@ -1,4 +1,4 @@
-"""What a sweep found, cell by cell and over all cells. Free of torch."""
+"""The results of a sweep, by cell and over all cells. Does not import torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MEASURES = (
     "training_seconds",
     "images_per_second",
 )
-"""The numbers of a cell of which groups have mean and spread."""
+"""The numbers of a cell that groups summarise with mean and spread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class StageResult:
     Args:
         name: its name.
         kind: its kind.
-        parameters: of the trained stage; None where the cell is not done.
+        parameters: of the trained stage; None if the cell is not done.
     """
 
     name: str
@@ -54,11 +54,11 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoursePoint:
-    """A figure in the course of a training.
+    """A figure measured during training.
 
     Args:
-        epoch: epochs trained until then, over all phases.
-        seconds: seconds trained until then, over all phases, without measuring.
+        epoch: finished epochs, over all phases.
+        seconds: training time so far, over all phases, without evaluation.
         phase: the name of the phase.
         name: the figure's name, ``kid.small.n500``.
         value: the figure.
@@ -75,30 +75,30 @@ class CoursePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
-    """One cell: what it is, how far it is, and what was measured on it.
+    """The description, state and measurements of one cell.
 
     Args:
         name: the cell's name.
         labels: its label on each axis.
-        state: ``done``, ``failed``, ``stopped`` (goes on when the sweep does) or ``waiting``.
-        error: why it failed or was stopped.
+        state: ``done``, ``failed``, ``stopped`` (resumes with the sweep) or ``waiting``.
+        error: the reason why it failed or was stopped.
         run: its run folder, relative to the sweep's folder.
         stages: its stages, from the generator on.
-        parameters: of all stages together.
-        figures: rows as ``Figure.to_dict`` makes them.
-        kid: the final KID, as the figure holds it (not times 1000).
+        parameters: total of all stages.
+        figures: rows from ``Figure.to_dict``.
+        kid: the final KID, as in the figure (not times 1000).
         kid_std: its spread over subsets.
         kid_mean: the mean of the KIDs recorded during training.
-        lpips: LPIPS of the last stage that it was measured of.
+        lpips: LPIPS of the last stage that has it.
         seconds_per_epoch: mean over all epochs of all phases.
-        training_seconds: over all sittings.
-        images_per_second: of sampling.
-        course: KID over the training.
+        training_seconds: total over all resumed runs.
+        images_per_second: sampling speed.
+        course: KID during training.
         kid_name: the final KID figure's name.
         kid_mean_name: the name of the figures in ``course``.
         lpips_name: the LPIPS figure's name.
         phase_seconds: seconds per epoch of each phase.
-        device: where it was trained.
+        device: the training device.
     """
 
     name: str
@@ -124,12 +124,12 @@ class CellResult:
     device: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What results.json holds of the cell."""
+        """The cell as in results.json."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The cell that :meth:`to_dict` wrote."""
+        """Read a cell that :meth:`to_dict` wrote."""
         rows = dict(data)
         rows["stages"] = [StageResult(**row) for row in rows.get("stages", ())]
         rows["course"] = [CoursePoint(**row) for row in rows.get("course", ())]
@@ -153,7 +153,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupResult:
-    """Cells that differ in seeds alone.
+    """Cells that differ only in seeds.
 
     Args:
         name: the labels without the seeds', joined.
@@ -185,21 +185,21 @@ class GroupResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepResults:
-    """What a sweep found.
+    """The results of a sweep.
 
     Args:
         name: the sweep's name.
-        description: what it is about.
+        description: its description.
         axes: the names of its axes.
         cells: every cell, in the order of the sweep.
-        groups: cells that differ in seeds alone, in the order of the sweep.
-        correlation: parameters against KID; None where fewer than three groups are measured, or
-            the figures cannot be compared.
-        settings: the base of all cells, in a few words each.
-        machine: where the sweep ran.
-        started: when it first began, as ISO 8601 in UTC.
+        groups: groups of cells that differ only in seeds, in the order of the sweep.
+        correlation: correlation of parameters and KID; None if fewer than three groups were
+            measured, or if the figures are not comparable.
+        settings: a summary of the base of all cells.
+        machine: the machine of the sweep.
+        started: the first start, as ISO 8601 in UTC.
         seed_axes: the axes that are seeds.
-        notes: what a reader must know beside the numbers.
+        notes: what a reader must know besides the numbers.
     """
 
     name: str
@@ -225,12 +225,12 @@ class SweepResults:
         return [cell for cell in self.cells if cell.state == "done"]
 
     def to_dict(self) -> dict[str, Any]:
-        """What results.json holds."""
+        """The content of results.json."""
         return {"results_version": 1, **dataclasses.asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The results that :meth:`to_dict` wrote."""
+        """Read results that :meth:`to_dict` wrote."""
         rows = {key: value for key, value in data.items() if key != "results_version"}
         rows["cells"] = [CellResult.from_dict(row) for row in rows["cells"]]
         rows["groups"] = [
@@ -259,7 +259,7 @@ def summarize(
     Args:
         cells: every cell, in the order of the sweep.
         name: the sweep's name.
-        description: what it is about.
+        description: its description.
         axes: the names of its axes.
         seed_axes: those that are seeds.
         stage_axes: those whose alternatives are whole stages.

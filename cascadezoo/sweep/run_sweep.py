@@ -42,30 +42,31 @@ def run_sweep(
     progress: Callable[[str], None] | None = None,
     on_cell: Callable[[CellResult], None] | None = None,
 ) -> SweepResults:
-    """Build every cell of a sweep that is not built, and write what came of all of them.
+    """Build all unfinished cells of a sweep and write the results of all cells.
 
-    Whatever can be wrong with the sweep is found before the first cell starts. Each cell is a
-    build in a process and a run folder of its own; one that fails is named in the results, and
-    the others are built all the same. A sweep that was stopped goes on when it is run again.
+    Errors in the sweep are found before the first cell starts. Each cell is a build in its own
+    process and run folder. If a cell fails, the results name it, and the others are still built.
+    Run a stopped sweep again to resume it.
 
     Args:
         sweep: a sweep, its JSON data, a file, ``-``, or the name of a shipped sweep.
         out: the sweep's folder; None is ``sweeps/NAME``.
         settings: ``path=value`` changes of the base spec.
-        only: ``AXIS=LABEL`` or ``AXIS=LABEL,LABEL``: build these cells alone.
-        jobs: how many cells at once; None is one, or on Ray as many as there are resources for.
+        only: ``AXIS=LABEL`` or ``AXIS=LABEL,LABEL``: build only these cells.
+        jobs: number of parallel cells; None is one, or on Ray as many as the resources allow.
         executor: ``local`` runs cells on this machine, ``ray`` on a Ray cluster.
-        ray_address: of a running cluster; None is that of ``RAY_ADDRESS``, or one that is started
-            on this machine and ends with the sweep.
+        ray_address: address of a running cluster; None uses ``RAY_ADDRESS``, or starts a cluster
+            on this machine for the duration of the sweep.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        retry: build cells again that failed before.
-        fresh: remove what sweeps made in the folder first; with ``only``, of those cells alone.
+        retry: build failed cells again.
+        fresh: first remove the results of earlier sweeps from the folder; with ``only``, those of
+            the selected cells.
         progress: called with a line when a cell starts and when it ends.
-        on_cell: is given the result of each cell when it ends.
+        on_cell: called with the result of each cell when it ends.
 
     Raises:
-        InputError: a bad sweep or folder, or more memory than there is; exit code 2.
-        RunLocked: another sweep is at work in the folder.
+        InputError: an invalid sweep or folder, or too little memory; exit code 2.
+        RunLocked: another sweep is running in the folder.
         Interrupted: stopped by SIGINT or SIGTERM, after each cell's checkpoint.
     """
     if not isinstance(sweep, Sweep):

@@ -1,4 +1,4 @@
-"""The sweep file: a base spec and axes of alternatives. Free of torch."""
+"""The sweep file: a base spec and axes of alternatives. Does not import torch."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ class Alternative:
 
 
 class AxisSpec(Model):
-    """What differs from cell to cell."""
+    """An axis of a sweep: a place in the base spec and its alternatives."""
 
     name: PartName
-    """The axis's name, unique in the sweep: a column of the tables."""
+    """The name of the axis, unique in the sweep; also a column of the tables."""
     path: Annotated[str, Field(min_length=1, max_length=400)]
-    """A place in the base spec; stages and phases go by name or number: `stages.coarse`, `seed`."""
+    """A path into the base spec, with stages and phases by name or number: `stages.coarse`."""
     values: dict[str, Any] | list[Any]
     """A list of values, or values by label; for `stages.NAME` whole stages without their name.
 
-    An alternative `{"stage": {...}, "settings": {"path": value}}` brings settings of its own."""
+    An alternative `{"stage": {...}, "settings": {"path": value}}` adds further settings."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -111,37 +111,37 @@ class AxisSpec(Model):
 
 
 class ResourceSpec(Model):
-    """What one cell needs while it runs."""
+    """The resources of one cell."""
 
     cpus: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Its CPU cores, and the threads that it may use; None shares the machine's among the jobs."""
+    """CPU cores and threads; None divides the machine's cores among the jobs."""
     gpus: Annotated[float, Field(ge=0.0, le=64.0)] = 0.0
-    """Its GPUs; a share lets several cells use one."""
+    """GPUs; a fraction lets several cells share one."""
     memory_gib: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
-    """Its memory, as far as Ray has to know it."""
+    """Memory, for the scheduling by Ray."""
 
 
 class SweepSpec(Model):
-    """A sweep: every combination of the axes' values, each built as a cascade of its own."""
+    """A sweep: every combination of the axes' values, each built as a separate cascade."""
 
     schema_uri: Annotated[str, Field(max_length=4096)] | None = Field(default=None, alias="$schema")
     sweep_version: Literal[1] = 1
     name: PartName
-    """The sweep's name; the name of each cell's cascade starts with it."""
+    """The name of the sweep, and the prefix of the names of the cells' cascades."""
     description: Text = ""
     base: str | dict[str, Any]
-    """The spec that every cell starts from: a shipped one, a file beside this one, or inline."""
+    """The base spec of every cell: a shipped spec, a file beside this one, or inline."""
     settings: dict[str, Any] = {}
     """Changes of the base for all cells, by path."""
     axes: Annotated[list[AxisSpec], Field(min_length=1, max_length=16)]
     exclude: list[dict[str, str | list[str]]] = []
-    """Combinations to leave out: the labels of some axes."""
+    """Combinations to exclude, given as labels of some axes."""
     match_parameters: dict[str, Annotated[int, Field(ge=1, le=2**53)]] = {}
-    """How many parameters a stage shall have in every cell, by its name; its widths follow."""
+    """Number of parameters of a stage in every cell, by its name; sets its widths."""
     resources: ResourceSpec = ResourceSpec()
 
     def to_dict(self) -> dict[str, Any]:
-        """The sweep as JSON holds it; every default written out."""
+        """The sweep as JSON data, with every default written out."""
         data = self.model_dump(mode="json", by_alias=True)
         if self.schema_uri is None:
             del data["$schema"]

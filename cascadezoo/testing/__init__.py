@@ -1,4 +1,4 @@
-"""The contract as checks: for anybody's pytest, and for ``cascadezoo plugins check``.
+"""Checks of the plugin contract, for your tests and for ``cascadezoo plugins check``.
 
 ::
 
@@ -40,27 +40,27 @@ def check_stage(
     num_classes: int | None = 4,
     skip: Collection[str] = (),
 ) -> Report:
-    """Hold a stage kind against the contract: some seconds on a CPU for a small config.
+    """Check a stage kind against the contract. A small config takes some seconds on a CPU.
 
-    Checked are ``config``, ``config-without-torch``, ``import-cost``, ``docs``, ``shapes``,
+    The checks are ``config``, ``config-without-torch``, ``import-cost``, ``docs``, ``shapes``,
     ``no-labels``, ``plan``, ``gradients``, ``determinism``, ``batch-split``, ``save-load``,
     ``joint-training``, ``bf16`` and ``compile``.
 
     Args:
         stage: an installed kind, or an entry, installed or not.
-        config: settings of the kind; a small network is checked as well as a large one, sooner.
-        size: height and width of the images that the stage makes; None takes the smallest of 16,
-            32 and 64 that the config fits.
-        channels: of these images.
-        num_classes: how many labels the data have; None has none.
-        skip: names of checks to leave out.
+        config: settings of the kind; a small network is faster and equally suitable.
+        size: height and width of the images that the stage makes; None uses the smallest of 16,
+            32 and 64 that fits the config.
+        channels: channels of these images.
+        num_classes: number of labels; None for data without labels.
+        skip: names of checks to skip.
 
     Returns:
-        What every check found. Nothing that the stage does raises.
+        The result of every check. Failures of the stage do not raise.
 
     Raises:
-        LookupFailed: no such kind is installed.
-        ValueError: ``skip`` names no check.
+        LookupFailed: the kind is not installed.
+        ValueError: ``skip`` contains an unknown name.
     """
     from cascadezoo.testing.stage_checks import run
 
@@ -82,7 +82,7 @@ def assert_stage(
     """:func:`check_stage` for tests.
 
     Raises:
-        AssertionError: with everything that is wrong.
+        AssertionError: a check failed; the error lists all failures.
     """
     check_stage(
         stage, config, size=size, channels=channels, num_classes=num_classes, skip=skip
@@ -92,18 +92,18 @@ def assert_stage(
 def check_entry(
     entry: Entry, config: Mapping[str, Any] | None = None, *, skip: Collection[str] = ()
 ) -> Report:
-    """Hold anything that a plugin registers against what its hook promises.
+    """Check any entry of a plugin against the contract of its hook.
 
     Datasets are read, metrics and losses computed on random numbers, feature extractors loaded,
     zoos validated, commands and callbacks imported.
 
     Args:
         entry: a stage, dataset, loss, metric, feature extractor, zoo, command or callback.
-        config: settings; the defaults where there are none.
-        skip: names of checks to leave out.
+        config: settings; the defaults if omitted.
+        skip: names of checks to skip.
 
     Raises:
-        ValueError: ``skip`` names no check.
+        ValueError: ``skip`` contains an unknown name.
     """
     if isinstance(entry, StageEntry):
         return check_stage(entry, config, skip=skip)
@@ -118,13 +118,13 @@ def assert_entry(
     """:func:`check_entry` for tests.
 
     Raises:
-        AssertionError: with everything that is wrong.
+        AssertionError: a check failed; the error lists all failures.
     """
     check_entry(entry, config, skip=skip).require()
 
 
 def check_names(entries: Iterable[Entry]) -> set[str]:
-    """The names of the checks that there are for these entries."""
+    """The names of the checks for these entries."""
     from cascadezoo.testing import entry_checks as others
     from cascadezoo.testing import stage_checks as stages
 

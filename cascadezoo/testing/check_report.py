@@ -1,4 +1,4 @@
-"""What checks found, and how they are run one after another."""
+"""Results of checks, and the runner of checks."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["CheckResult", "Fault", "NotHere", "Report", "run_checks"]
 
 
 class Fault(Exception):
-    """A check found something wrong; the text says what, and what to do."""
+    """A check failed; the text states the error and the fix."""
 
 
 class NotHere(Exception):
-    """A check has nothing to look at; the text says why."""
+    """A check does not apply; the text states the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found.
+    """The result of one check.
 
     Args:
-        name: of the check.
-        ok: whether all is well; also where it was left out.
-        message: what is wrong, or why it was left out.
-        skipped: whether it was left out.
+        name: the name of the check.
+        ok: whether it passed or was skipped.
+        message: the error, or why it was skipped.
+        skipped: whether it was skipped.
     """
 
     name: str
@@ -45,17 +45,17 @@ class CheckResult:
         return f"{self.state:8}{self.name}{f': {self.message}' if self.message else ''}"
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+        """The result as ``--json`` prints it."""
         return {"check": self.name, "state": self.state, "message": self.message or None}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What all checks of one entry found.
+    """The results of all checks of one entry.
 
     Args:
-        subject: what was checked, as ``stage wave.v1``.
-        results: in the order in which they ran.
+        subject: the checked entry, for example ``stage wave.v1``.
+        results: the results in the order of the checks.
     """
 
     subject: str
@@ -63,22 +63,22 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no check failed."""
         return not self.failures
 
     @property
     def failures(self) -> tuple[CheckResult, ...]:
-        """The checks that found something."""
+        """The results of the failed checks."""
         return tuple(result for result in self.results if not result.ok)
 
     def __str__(self) -> str:
         return "\n".join([self.subject, *(f"  {result}" for result in self.results)])
 
     def require(self) -> None:
-        """Do nothing where all is well.
+        """Raise if any check failed.
 
         Raises:
-            AssertionError: with everything that is wrong.
+            AssertionError: a check failed; the error lists all failures.
         """
         if not self.ok:
             rows = "\n".join(f"  {result}" for result in self.failures)
@@ -89,10 +89,10 @@ class Report:
 def run_checks(
     subject: str, checks: Mapping[str, Callable[[], None]], skip: Collection[str] = ()
 ) -> Report:
-    """Run checks; one that raises has failed, and takes none of the others down.
+    """Run checks. A check that raises has failed; the others still run.
 
     Raises:
-        ValueError: ``skip`` names no check.
+        ValueError: ``skip`` contains an unknown name.
     """
     unknown = sorted(set(skip) - set(checks))
     if unknown:

@@ -1,6 +1,6 @@
-"""What a training tells of itself while it goes on: events, and the callbacks that get them.
+"""Training events, and the callbacks that receive them, for example trackers.
 
-For trackers and the like. Free of torch: what is told are numbers that were read already.
+Does not import torch: events contain numbers that were already read from the device.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """The build that a callback is told of.
+    """The build that a callback observes.
 
     Args:
-        name: the cascade's.
-        spec: the resolved spec, as JSON holds it.
-        folder: the run folder; a callback may write files of its own into it.
-        device: where is trained: ``cpu``, ``cuda:0``.
+        name: the cascade's name.
+        spec: the resolved spec as JSON data.
+        folder: the run folder; a callback may write its own files into it.
+        device: the training device: ``cpu``, ``cuda:0``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
     """
 
@@ -50,14 +50,14 @@ class TrainingRun:
 
 @dataclass(frozen=True, slots=True)
 class PhaseEvent:
-    """A phase starts, or goes on after a stop, or has ended.
+    """A phase starts, resumes after a stop, or has ended.
 
     Args:
-        phase: its name.
+        phase: the name of the phase.
         index: its number, from 0.
         state: ``start`` or ``end``.
-        step: steps of the whole training that are done.
-        steps: how many steps the phase has.
+        step: finished steps of the whole training.
+        steps: number of steps in the phase.
     """
 
     phase: str
@@ -69,20 +69,20 @@ class PhaseEvent:
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
-    """Steps have ended whose losses were read: one in ``training.log_steps`` of the spec.
+    """Losses were read, once every ``training.log_steps`` steps of the spec.
 
-    Reading them waits for the device; more often would make the training slower.
+    Reading losses waits for the device; reading them more often would slow down the training.
 
     Args:
         phase: the name of the phase.
-        step: steps of the whole training that are done.
-        phase_step: those of the phase.
-        epoch: epochs of the phase that are done.
+        step: finished steps of the whole training.
+        phase_step: finished steps of the phase.
+        epoch: finished epochs of the phase.
         losses: means since the last event, by ``stage.loss``.
-        lr: learning rates, by stage; with the name of the group where it is not the usual one.
-        teacher_forcing: the probability of true upstream images; None where it has no meaning.
-        images_per_second: trained on since the last event.
-        seconds: since the last event.
+        lr: learning rates by stage, with the name of the group if it is not the default.
+        teacher_forcing: the probability of true upstream images; None if it does not apply.
+        images_per_second: training speed since the last event.
+        seconds: time since the last event.
     """
 
     phase: str
@@ -103,10 +103,10 @@ class EpochEvent:
     Args:
         phase: the name of the phase.
         epoch: its number in the phase, from 1.
-        step: steps of the whole training that are done.
+        step: finished steps of the whole training.
         losses: means over the epoch, by ``stage.loss``.
-        seconds: how long it took.
-        whole: False where a stop or the end of the phase cut it short.
+        seconds: duration of the epoch.
+        whole: False if a stop or the end of the phase cut the epoch short.
     """
 
     phase: str
@@ -119,12 +119,12 @@ class EpochEvent:
 
 @dataclass(frozen=True, slots=True)
 class FigureEvent:
-    """Something was measured.
+    """A figure was measured.
 
     Args:
-        figure: as ``metrics.json`` holds it: ``name``, ``value``, ``n`` and how it was got.
-        phase: in the course of which phase; None after the training.
-        step: steps of the whole training that were done; None after the training.
+        figure: as in ``metrics.json``: ``name``, ``value``, ``n`` and how it was computed.
+        phase: the phase during which it was measured; None after the training.
+        step: finished steps of the whole training; None after the training.
     """
 
     figure: Mapping[str, Any]
@@ -143,10 +143,10 @@ _METHODS = {
 
 
 class Callback:
-    """Is told of a training. Subclass it, and write the methods that are wanted.
+    """Receives training events. Override the methods you need.
 
-    Of several processes the first alone has callbacks. After a crash the steps since the last
-    checkpoint are told again. What a callback raises ends the build with a checkpoint.
+    With several processes only the first one has callbacks. After a crash, events since the last
+    checkpoint are sent again. If a callback raises, the build ends with a checkpoint.
 
     Args:
         config: the validated config of the entry.
@@ -158,25 +158,25 @@ class Callback:
         self.run = run
 
     def on_phase(self, event: PhaseEvent) -> None:
-        """A phase starts or has ended."""
+        """Called when a phase starts or has ended."""
 
     def on_step(self, event: StepEvent) -> None:
-        """Steps have ended; once in ``training.log_steps``."""
+        """Called once every ``training.log_steps`` steps."""
 
     def on_epoch(self, event: EpochEvent) -> None:
-        """An epoch has ended."""
+        """Called at the end of an epoch."""
 
     def on_figure(self, event: FigureEvent) -> None:
-        """A figure was measured, while training or after it."""
+        """Called when a figure was measured, during or after training."""
 
     def close(self) -> None:
-        """The build ends, however it does; called once."""
+        """Called once at the end of the build, also after an error."""
 
 
 class Callbacks:
-    """The callbacks of a build. One that fails is told of no more, nor is any other.
+    """The callbacks of a build. After one fails, none receives further events.
 
-    As a context it closes them at its end, and raises what one of them failed with.
+    As a context manager it closes them at the end, and raises the failure of a callback.
 
     Args:
         rows: callbacks with their names.

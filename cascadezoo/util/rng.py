@@ -1,7 +1,7 @@
-"""Keyed randomness: every draw follows from a key, never from what was drawn before.
+"""Keyed randomness: every draw depends only on a key, never on earlier draws.
 
-A resumed run repeats the draws of the one that was stopped; the number of processes does not
-change what a training draws; the way a batch is split does not change what is sampled.
+A resumed run repeats the draws of the stopped run. The number of processes does not change the
+draws of a training. The batch size does not change the sampled images.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def seed_global(seed: int, device: torch.device | str = "cpu") -> None:
 
 
 class Draw:
-    """Random numbers of one training step of one stage.
+    """Random numbers for one training step of one stage.
 
-    Draws are made for the global batch and sliced to this process's share. The first size of
+    Draws are made for the global batch and sliced to this process's share. The first dimension of
     every shape is the local batch size.
 
     Args:
-        key: what the numbers follow from, e.g. ``(seed, phase, step, stage)``.
-        device: where the tensors are made.
-        rank: this process's number.
-        world: how many processes share the global batch.
+        key: what the numbers depend on, e.g. ``(seed, phase, step, stage)``.
+        device: the device of the tensors.
+        rank: the rank of this process.
+        world: number of processes that share the global batch.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Draw:
         )
 
     def randint(self, low: int, high: int, *shape: int) -> Tensor:
-        """Whole numbers in [low, high), int64."""
+        """Integers in [low, high), int64."""
         if self.device.type == "meta":
             return torch.empty(shape, device="meta", dtype=torch.int64)
         numbers = torch.randint(
@@ -95,17 +95,17 @@ class Draw:
 
 
 class ImageDraw:
-    """Random numbers of a sampling request: one stream for each image.
+    """Random numbers for a sampling request: one stream for each image.
 
-    The numbers of image ``i`` follow from (seed, stage, i) alone, so images come out the same
-    whichever batch they are sampled in.
+    The numbers of image ``i`` depend only on (seed, stage, i), so an image is the same in any
+    batch.
 
     Args:
         seed: the request's seed.
-        stage: the stage that draws.
+        stage: the name of the stage.
         first: the number of the batch's first image.
-        count: how many images are in the batch.
-        device: where the tensors are made.
+        count: number of images in the batch.
+        device: the device of the tensors.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class ImageDraw:
             self.generators.append(generator)
 
     def randn(self, *shape: int) -> Tensor:
-        """Standard normal numbers, float32; the first size is the number of images."""
+        """Standard normal numbers, float32; the first dimension is the number of images."""
         if self.device.type == "meta":
             return torch.empty(shape, device="meta")
         rows = torch.empty(shape, device=self.device)
@@ -134,7 +134,7 @@ class ImageDraw:
         return rows
 
     def rand(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), float32; the first size is the number of images."""
+        """Uniform numbers in [0, 1), float32; the first dimension is the number of images."""
         if self.device.type == "meta":
             return torch.empty(shape, device="meta")
         rows = torch.empty(shape, device=self.device)
@@ -143,7 +143,7 @@ class ImageDraw:
         return rows
 
     def randint(self, low: int, high: int, *shape: int) -> Tensor:
-        """Whole numbers in [low, high), int64; the first size is the number of images."""
+        """Integers in [low, high), int64; the first dimension is the number of images."""
         if self.device.type == "meta":
             return torch.empty(shape, device="meta", dtype=torch.int64)
         rows = torch.empty(shape, device=self.device, dtype=torch.int64)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path
 
+import architecture
 import pytest
 
 import cascadezoo
@@ -157,3 +158,25 @@ def test_every_dataset_is_documented() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     for name in get_registry().datasets.names():
         assert f"`{name}`" in page
+
+
+def files_named_in(text: str) -> set[str]:
+    """The files in backticks of a page, such as `data/loader.py` or `pyproject.toml`."""
+    return set(re.findall(r"`([\w./-]+\.(?:py|toml|md|json))`", text))
+
+
+def test_files_named_in_the_design_exist() -> None:
+    names = files_named_in((ROOT / "docs" / "design.md").read_text())
+    assert len(names) > 40
+    package = ROOT / "cascadezoo"
+    assert [n for n in names if not (ROOT / n).is_file() and not (package / n).is_file()] == []
+    assert files_named_in("`data/gone.py` and `x`") == {"data/gone.py"}
+
+
+def test_the_picture_of_the_architecture() -> None:
+    assert architecture.PICTURE.read_text() == architecture.picture(), (
+        "run: python tests/docs/architecture.py"
+    )
+    shown = " ".join(box[3] for box in architecture.BOXES) + " cli/ testing/"
+    packages = {p.parent.name for p in (ROOT / "cascadezoo").glob("*/__init__.py")}
+    assert {name.rstrip("/") for name in shown.split() if name.endswith("/")} == packages

@@ -1,4 +1,4 @@
-"""The contract of a feature extractor, and what all of them share."""
+"""The contract of feature extractors, and their shared code."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ Precision = Literal["fp32", "bf16"]
 
 
 class FeatureExtractor(ABC):
-    """Turns images into vectors whose distances mean something.
+    """Turns images into vectors with meaningful distances.
 
-    An implementation sets the attributes and writes :meth:`features`. Images are measured as
-    the bytes that would be published: floats are rounded to 8 bits first.
+    A subclass sets the attributes and implements :meth:`features`. Floating-point images are
+    rounded to 8 bits first, as if they were published.
 
     Attributes:
         name: the registry key, part of the name of every figure (``small``).
-        version: what changes whenever the same image would get other features (``v1``).
-        sha256: digest of the weights that make the features.
+        version: changes whenever the same image would get different features (``v1``).
+        sha256: digest of the weights that compute the features.
         num_features: the length D of a vector.
         input_size: height and width in pixels that images are resized to.
-        batch_size: how many images go through the network at once, at most.
-        device: where the network is.
-        head_sha256: digest of the classifier's weights where ``sha256`` leaves them out, as they
-            make no features; "" where it holds them or there is no classifier.
+        batch_size: the maximum number of images per forward pass.
+        device: the device of the network.
+        head_sha256: digest of the classifier's weights if ``sha256`` excludes them; "" if it
+            includes them or the extractor has no classifier.
     """
 
     name: str
@@ -50,7 +50,7 @@ class FeatureExtractor(ABC):
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """The features of one batch.
+        """Compute the features of one batch.
 
         Args:
             images: uint8 [N, 3, H, W] in channels_last layout, on :attr:`device`.
@@ -60,17 +60,17 @@ class FeatureExtractor(ABC):
         """
 
     def logits(self, features: Tensor) -> Tensor:
-        """What the network's own classifier says of images, for the Inception Score.
+        """Compute the logits of the network's own classifier, for the Inception Score.
 
         Args:
-            features: of the images, as calling the extractor gives them, float32 [N, D].
+            features: the features of the images, as returned by the extractor, float32 [N, D].
 
         Returns:
             Floating [N, classes].
 
         Raises:
             InputError: the extractor has no classifier that works on its features.
-            WeightsUnavailable: the classifier's weights are not there, or damaged.
+            WeightsUnavailable: the classifier's weights are missing or damaged.
         """
         raise InputError(
             f"extractor {self.name!r} has no classifier on its features",
@@ -79,20 +79,20 @@ class FeatureExtractor(ABC):
         )
 
     def __call__(self, images: Tensor, *, precision: Precision = "fp32") -> Tensor:
-        """The features of any number of images.
+        """Compute the features of any number of images.
 
         Args:
             images: uint8, or floating in [-1, 1]; [N, C, H, W] with 1 or 3 channels, on any
                 device. One channel is repeated to three.
-            precision: ``bf16`` runs the network under autocast; its figures say so.
+            precision: ``bf16`` runs the network under autocast; the names of figures include it.
 
         Returns:
             float32 [N, num_features], on :attr:`device`.
 
         Raises:
-            InputError: the images are of another shape or type, or not finite.
-            PluginError: the implementation gives no [N, num_features].
-            WeightsUnavailable: the features of sound images are not finite: damaged weights.
+            InputError: the images have another shape or type, or are not finite.
+            PluginError: the implementation does not return [N, num_features].
+            WeightsUnavailable: the features of valid images are not finite: damaged weights.
         """
         if precision not in ("fp32", "bf16"):
             raise InputError(
@@ -118,7 +118,7 @@ class FeatureExtractor(ABC):
         return found
 
     def describe(self) -> dict[str, str | int]:
-        """What a metric card says of the extractor."""
+        """The description of the extractor on a metric card."""
         return {
             "name": self.name,
             "version": self.version,

@@ -1,7 +1,7 @@
-"""The contract of a metric: what it is given and what it gives. Light to import.
+"""The contract of a metric: its input and output. Light to import.
 
-A metric takes features (a distance between two sets of vectors) or a cascade (whatever needs its
-images, its stages or its labels); its entry says which.
+A metric takes features (a distance between two sets of vectors) or a cascade (if it needs images,
+stages or labels). Its entry defines which.
 """
 
 from __future__ import annotations
@@ -38,24 +38,23 @@ __all__ = [
 ]
 
 REDRAWN = 8**0.5
-"""Two figures of other draws differ by less than this times the standard error of one of them,
-nineteen times in twenty."""
+"""Two figures of independent draws differ by less than this factor times the standard error of
+one of them, nineteen times out of twenty."""
 
 
 class MetricFeatures:
-    """What a metric on features compares.
+    """The input of a metric on features.
 
-    A metric may be given features that are made when it first asks for them: it looks at the
-    numbers ``n``, ``n_real`` and ``num_features`` first, so that what cannot be measured is
-    refused before anything is sampled.
+    Features may be computed lazily, on first access. Check the numbers ``n``, ``n_real`` and
+    ``num_features`` first, so that an impossible measurement is refused before sampling.
 
     Args:
         generated: features of sampled images, float32 [N, D].
-        real: features of real ones by the same extractor, float32 [M, D], on the same device.
-        seed: of whatever the metric draws.
-        subsets: how many subsets the spec asks for, of metrics that compare subsets.
-        subset_size: how many images shall be in each.
-        extractor: what made the features; None where they came without.
+        real: features of real images by the same extractor, float32 [M, D], on the same device.
+        seed: seed of the metric's random choices.
+        subsets: number of subsets, for metrics that compare subsets.
+        subset_size: number of images in each subset.
+        extractor: the extractor of the features; None if it is unknown.
     """
 
     def __init__(
@@ -82,17 +81,17 @@ class MetricFeatures:
 
     @property
     def real(self) -> Tensor:
-        """Features of real images, float32 [n_real, D]; all of them are held in memory."""
+        """Features of real images, float32 [n_real, D], all in memory."""
         return self._real
 
     @property
     def n(self) -> int:
-        """How many generated images there are."""
+        """Number of generated images."""
         return len(self._generated)
 
     @property
     def n_real(self) -> int:
-        """How many real images there are."""
+        """Number of real images."""
         return len(self._real)
 
     @property
@@ -101,7 +100,7 @@ class MetricFeatures:
         return self._generated.shape[1]
 
     def real_statistics(self) -> Statistics:
-        """Mean and covariance of the features of all ``n_real`` images; these are streamed."""
+        """Mean and covariance of the features of all ``n_real`` images, which are streamed."""
         from cascadezoo.evaluate.features.moments import Statistics
 
         return Statistics.of(self._real)
@@ -109,20 +108,19 @@ class MetricFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricCascade:
-    """What a metric on a cascade is given.
+    """The input of a metric on a cascade.
 
     Args:
         cascade: the trained cascade, in evaluation mode.
-        samples: its images, each drawn once however many metrics look at them.
-        real: the real images of the split that is asked for, as the cascade's: uint8 in memory.
-        split: the real images of either split; raises DataError where they are not to be had.
-        n: how many images, generated or real, the metric shall look at; it says so where there
-            are fewer.
-        seed: of whatever the metric draws; the samples are drawn from it, too.
-        batch_size: how many images at a time.
-        extractor: the extractor that is asked for.
-        precision: its arithmetic.
-        cache: where features of real images and classifiers are kept; None is the usual folder.
+        samples: its images; each is drawn once and shared by all metrics.
+        real: the real images of the requested split, in the cascade's size: uint8 in memory.
+        split: returns the real images of either split; raises DataError if they are unavailable.
+        n: number of images to use, generated or real. If fewer exist, the metric reports it.
+        seed: seed of the metric's random choices and of the samples.
+        batch_size: number of images per batch.
+        extractor: the requested extractor.
+        precision: its precision.
+        cache: folder for features of real images and classifiers; None uses the default folder.
     """
 
     cascade: Cascade
@@ -139,25 +137,26 @@ class MetricCascade:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a metric found.
+    """The result of a metric.
 
     Args:
         value: the number, in the metric's own unit.
-        std: its spread, at least 0; None where it has none.
-        unit: as ``dB``; None where it has none.
-        by_subsets: the number follows from the subsets that were asked for.
-        tolerance: by how much another measurement of the same images on another machine may
-            differ; None takes ``std``.
-        n: how many images it is of; None are as many as were asked for.
-        n_real: how many real images it is of; None are as many as the metric was given, and 0
-            says that it compares with none, so that the figure names no data.
-        extractor: the network that it is measured with where that is not the extractor that was
-            asked for, as ``vgg``; "" for none at all.
-        extractor_version: of that network.
+        std: its spread, at least 0; None if it has none.
+        unit: for example ``dB``; None if it has none.
+        by_subsets: whether the number depends on the requested subsets.
+        tolerance: the accepted difference of a measurement of the same images on another machine;
+            None uses ``std``.
+        n: number of images; None means the requested number.
+        n_real: number of real images; None means the given number. 0 means that the metric uses
+            no real images, so the figure names no data.
+        extractor: the network, if it is not the requested extractor, for example ``vgg``; "" for
+            no network.
+        extractor_version: the version of that network.
         extractor_sha256: the digest of that network's weights.
-        split: the split of the real images; None is the one that was asked for.
-        note: what a reader must know beside the number.
-        settings: what else the number follows from, by name: numbers, texts and truth values.
+        split: the split of the real images; None means the requested split.
+        note: what a reader must know besides the number.
+        settings: everything else that the number depends on, by name: numbers, strings and
+            booleans.
     """
 
     value: float
@@ -176,7 +175,7 @@ class Measured:
 
 
 Found = Mapping[str, Measured]
-"""What a metric found, by the part that follows the figure's name; "" is the metric itself."""
+"""The results of a metric, by the suffix of the figure's name; "" is the metric itself."""
 
 
 @dataclass(frozen=True, slots=True)

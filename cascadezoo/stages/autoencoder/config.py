@@ -15,9 +15,9 @@ __all__ = ["AutoencoderConfig"]
 
 
 class AutoencoderConfig(DecoderConfig):
-    """Variational autoencoder (Kingma & Welling 2014) as latent diffusion has it (Rombach 2022).
+    """Variational autoencoder (Kingma & Welling 2014) as in latent diffusion (Rombach 2022).
 
-    It is trained first, in a phase of its own; the stages before it then learn to make its latents.
+    It is trained first, in a separate phase. Earlier stages then learn to generate its latents.
     """
 
     widths: ClassVar[tuple[str, ...]] = ("channels",)
@@ -44,18 +44,18 @@ class AutoencoderConfig(DecoderConfig):
 
     kl_weight: Annotated[float, Field(ge=0.0, le=1000.0)] = 1e-5
     """Weight of the KL divergence of the latents from a standard normal. The divergence is in nats,
-    summed over an image's latents, and stands against the mean error of a pixel: the larger the
-    image, the smaller the weight should be (1e-6 at 256x256, 1e-4 at 28x28 with few latents)."""
+    summed over an image's latents, while the reconstruction error is a mean over pixels. Use a
+    smaller weight for larger images (1e-6 at 256x256, 1e-4 at 28x28 with few latents)."""
 
     kl_warmup: Probability = 0.0
-    """Share of the phase over which the weight rises from 0, in a straight line."""
+    """Share of the phase over which the weight rises linearly from 0."""
 
     reconstruction: Literal["mse", "l1"] = "mse"
-    """Error of a pixel: squared or absolute."""
+    """Reconstruction error: squared or absolute."""
 
     @property
     def factor(self) -> int:
-        """How many times smaller than the image the latents are in each direction."""
+        """The factor between the size of the image and of the latents."""
         return int(2 ** (len(self.multipliers) - 1))
 
     def fit(self, output: ImageShape) -> Self:
@@ -79,7 +79,7 @@ class AutoencoderConfig(DecoderConfig):
         return ImageShape(self.latent_channels, size, latent=True)
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
-        """Warn of latents that save nothing and of settings that undo each other."""
+        """Warn about latents as large as the image and about settings without effect."""
         yield from super().advice(output, num_classes)
         latents = self.upstream_shape(output)
         values = latents.channels * latents.size**2

@@ -21,13 +21,13 @@ class ConvRefinerConfig(RefinerConfig):
     """Width between the convolutions."""
 
     layers: Annotated[int, Field(ge=2, le=256)] = 4
-    """How many convolutions, the first and the last among them."""
+    """Number of convolutions, including the first and the last."""
 
     kernel: Annotated[int, Field(ge=1, le=31)] = 3
     """Height and width of the kernels in pixels, odd."""
 
     residual_scale: ResidualScale = 1.0
-    """What the network's output is multiplied by before it is added to the image."""
+    """Factor of the network's output before it is added to the image."""
 
     @field_validator("kernel")
     @classmethod

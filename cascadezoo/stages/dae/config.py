@@ -20,24 +20,24 @@ FAR_FROM_IMAGES = 1.5
 class DAEConfig(UNetConfig, ConditionalGeneratorConfig):
     """A denoising autoencoder (Vincent et al. 2008) as a generator (Bengio et al. 2013).
 
-    Each image is corrupted again and again, each time by noise of deviation `sigma`; the network,
-    a U-Net that is not told how often, learns to reconstruct the clean image from any of these
-    progressively noisier ones.
+    Each image is corrupted repeatedly by noise of standard deviation `sigma`. The network, a U-Net
+    without knowledge of the number of corruptions, learns to reconstruct the clean image from
+    any of these progressively noisier images.
     """
 
     sigma: Annotated[float, Field(gt=0.0, le=100.0)] = 0.5
-    """Deviation of the noise that each corruption adds, of pixels in [-1, 1]."""
+    """Standard deviation of the noise of each corruption, for pixels in [-1, 1]."""
 
     levels: Annotated[int, Field(ge=1, le=10_000)] = 25
-    """How many corruptions there are: after k of them the noise has deviation sigma * sqrt(k)."""
+    """Number of corruptions: after k of them the noise has deviation sigma * sqrt(k)."""
 
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Reconstructions of a sampling, from the last level to the first; None visits every level."""
+    """Number of reconstructions in sampling, from the last level on; None visits every level."""
 
     renoise: Probability = 0.5
-    """Share of the noise, by variance, that is drawn anew after each reconstruction: at 1 each
-    image is corrupted afresh, as in the Markov chain of Bengio et al.; at 0 the noise that the
-    image had is kept and only scaled down."""
+    """Share of the noise, by variance, that is drawn anew after each reconstruction. 1 corrupts
+    each image with new noise, as in the Markov chain of Bengio et al. 0 keeps the noise of the
+    image and only scales it down."""
 
     @field_validator("steps")
     @classmethod
@@ -48,11 +48,11 @@ class DAEConfig(UNetConfig, ConditionalGeneratorConfig):
         return steps
 
     def deviation(self, level: float) -> float:
-        """The noise's standard deviation after so many corruptions."""
+        """The standard deviation of the noise after ``level`` corruptions."""
         return self.sigma * math.sqrt(level)
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
-        """Warn of a last level that shows too much of the image to begin from pure noise."""
+        """Warn about a last level that is too far from pure noise."""
         yield from super().advice(output, num_classes)
         most = self.deviation(self.levels)
         if most < FAR_FROM_IMAGES:

@@ -29,7 +29,7 @@ class DiffusionConfig(ProcessConfig, ConditionalGeneratorConfig):
     """Width inside each layer."""
 
     layers: Count = 6
-    """How many layers, all at full resolution; each looks around once, by a 3x3 convolution."""
+    """Number of layers, all at full resolution; each has one 3x3 convolution."""
 
     skip_every: Count = 2
     """A skip connection spans this many layers."""

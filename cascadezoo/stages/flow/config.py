@@ -22,21 +22,21 @@ class FlowFields(ConditionalConfig):
     stops: ClassVar[bool] = True
 
     time_sampling: Literal["logit-normal", "uniform"] = "logit-normal"
-    """How training draws its times: mostly in the middle (Esser et al. 2024), or evenly."""
+    """Distribution of training times: mostly in the middle (Esser et al. 2024), or uniform."""
 
     steps: Annotated[int, Field(ge=1, le=10_000)] = 25
-    """Steps of sampling."""
+    """Number of sampling steps."""
 
     sampler: Literal["euler", "midpoint", "heun"] = "euler"
-    """The solver that sampling integrates the velocity with; midpoint and heun evaluate the network
-    twice a step. Any of them can be asked for in sampling too."""
+    """The solver that integrates the velocity; midpoint and heun evaluate the network twice per
+    step. Sampling can override it."""
 
     guidance: Guidance = 2.0
-    """Scale of classifier-free guidance in sampling: 1 is none, 0 ignores the label, more follows
-    it more closely at the cost of variety. Has no effect on data without labels."""
+    """Scale of classifier-free guidance in sampling: 1 is none, 0 ignores the label. Larger values
+    follow the label more closely and reduce variety. No effect on data without labels."""
 
 
 class FlowConfig(FlowFields, UNetConfig, ConditionalGeneratorConfig):
-    """Rectified flow (Liu et al. 2023) on a small U-Net, told the labels where there are any."""
+    """Rectified flow (Liu et al. 2023) on a small U-Net, conditioned on labels if available."""
 
     reflows: ClassVar[bool] = True

@@ -23,8 +23,8 @@ class FlowSRConfig(FlowFields, UNetConfig, SuperResolutionConfig):
     """
 
     guidance: Guidance = 1.0
-    """Scale of classifier-free guidance in sampling: 1 is none, 0 ignores the label, more follows
-    it more closely at the cost of variety. Has no effect on data without labels."""
+    """Scale of classifier-free guidance in sampling: 1 is none, 0 ignores the label. Larger values
+    follow the label more closely and reduce variety. No effect on data without labels."""
 
 
 class FlowResidualSRConfig(FlowSRConfig):

@@ -10,6 +10,6 @@ __all__ = ["IdentityConfig"]
 
 
 class IdentityConfig(RefinerConfig):
-    """No refiner: what one must be better than."""
+    """No refiner: the baseline for refiners."""
 
     parameterless: ClassVar[bool] = True

@@ -10,9 +10,9 @@ __all__ = ["InterpolateConfig"]
 
 
 class InterpolateConfig(UpsamplerConfig):
-    """An interpolation without parameters: what an upsampler must be better than."""
+    """An interpolation without parameters: the baseline for upsamplers."""
 
     parameterless: ClassVar[bool] = True
 
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
-    """How pixels between those of the upstream image are made; bicubic (Keys 1981) is sharpest."""
+    """The interpolation method; bicubic (Keys 1981) is sharpest."""

@@ -13,21 +13,21 @@ __all__ = ["PixelShuffleConfig"]
 
 
 class PixelShuffleConfig(UpsamplerConfig):
-    """Sub-pixel convolution (Shi et al. 2016) that predicts what an interpolation lacks."""
+    """Sub-pixel convolution (Shi et al. 2016) that predicts the residual to an interpolation."""
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
 
     factor: Literal[2, 3, 4, 8] = 2
-    """How many times larger the image becomes in each direction; 4 and 8 are done in steps of 2."""
+    """The enlargement in each direction; 4 and 8 are done in steps of 2."""
 
     hidden: Width = 256
     """Width of the residual blocks, which work at the upstream resolution."""
 
     blocks: Annotated[int, Field(ge=0, le=256)] = 2
-    """How many residual blocks; each looks around through a 3x3 bottleneck of `hidden` / 4."""
+    """Number of residual blocks; each has a 3x3 bottleneck of `hidden` / 4 channels."""
 
     residual_scale: ResidualScale = 1.0
-    """What the network's output is multiplied by before it is added to the interpolation."""
+    """Factor of the network's output before it is added to the interpolation."""
 
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
-    """The fixed enlargement that the network's output is added to."""
+    """The fixed interpolation that the network's output is added to."""

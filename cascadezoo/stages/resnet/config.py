@@ -15,9 +15,9 @@ __all__ = ["ResNetConfig"]
 class ResNetConfig(GeneratorConfig):
     """A residual network (He et al. 2016) from a noise image to an image, in one pass.
 
-    It has no adversary. It learns by implicit maximum likelihood estimation (Li & Malik 2018): of
-    `candidates` images that it makes of fresh noise, the one nearest to a training image is drawn
-    nearer to it.
+    It has no adversary. It learns by implicit maximum likelihood estimation (Li & Malik 2018): it
+    generates `candidates` images from fresh noise, and the one nearest to a training image is
+    moved closer to it.
     """
 
     widths: ClassVar[tuple[str, ...]] = ("channels",)
@@ -29,24 +29,25 @@ class ResNetConfig(GeneratorConfig):
     """Residual blocks at the lowest resolution; one more after each doubling."""
 
     halvings: Annotated[int, Field(ge=0, le=8)] = 2
-    """How often the noise image is halved before the residual blocks: at 4x4 a block sees the
-    whole of it. Sizes that cannot be halved so often are padded."""
+    """Number of times the noise image is halved before the residual blocks; at 4x4 a block sees
+    all of it. Sizes that cannot be halved so often are padded."""
 
     candidates: Annotated[int, Field(ge=1, le=1024)] = 10
-    """Images made of fresh noise for each training image, of which the nearest one learns. With
-    one the network learns the mean image; more give more variety, and each costs a forward."""
+    """Number of images from fresh noise for each training image; only the nearest one learns.
+    With one, the network learns the mean image. More give more variety; each costs a forward
+    pass."""
 
     conditional: bool = True
-    """Whether labels are used where the data have them."""
+    """Whether to use the labels of the data, if any."""
 
     dropout: Dropout = 0.0
     """Dropout in every residual block."""
 
     def fit(self, output: ImageShape) -> Self:
-        """Check that there is something left to halve.
+        """Check the number of halvings.
 
         Raises:
-            ConfigProblem: more halvings than bring the image down to one pixel.
+            ConfigProblem: the image is a single pixel after fewer halvings.
         """
         fitted = super().fit(output)
         most = (output.size - 1).bit_length()

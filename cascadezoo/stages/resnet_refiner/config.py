@@ -19,10 +19,10 @@ class ResNetRefinerConfig(RefinerConfig):
     """Width of the residual blocks, which work at full resolution."""
 
     blocks: Count = 3
-    """How many residual blocks; each has two 3x3 convolutions."""
+    """Number of residual blocks; each has two 3x3 convolutions."""
 
     dropout: Dropout = 0.0
     """Dropout in every residual block."""
 
     residual_scale: ResidualScale = 1.0
-    """What the network's output is multiplied by before it is added to the image."""
+    """Factor of the network's output before it is added to the image."""

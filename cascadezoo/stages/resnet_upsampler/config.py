@@ -13,10 +13,10 @@ __all__ = ["ResNetUpsamplerConfig"]
 
 
 class ResNetUpsamplerConfig(UpsamplerConfig):
-    """Residual blocks (He et al. 2016) at low, then at high resolution, over an interpolation.
+    """Residual blocks (He et al. 2016) at low and at high resolution, on top of an interpolation.
 
-    Between them stand resize convolutions, one for each prime factor of `factor`: nearest
-    neighbours, then a 3x3 convolution, which builds no checkerboards (Odena et al. 2016).
+    Between them are resize convolutions, one for each prime factor of `factor`: nearest
+    neighbours, then a 3x3 convolution, which causes no checkerboards (Odena et al. 2016).
     """
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
@@ -28,13 +28,13 @@ class ResNetUpsamplerConfig(UpsamplerConfig):
     """Residual blocks at the upstream resolution."""
 
     fine_blocks: Annotated[int, Field(ge=0, le=256)] = 1
-    """Residual blocks at the output's resolution, where each costs most."""
+    """Residual blocks at the output resolution, where each costs most."""
 
     dropout: Dropout = 0.0
     """Dropout in every residual block."""
 
     residual_scale: ResidualScale = 1.0
-    """What the network's output is multiplied by before it is added to the interpolation."""
+    """Factor of the network's output before it is added to the interpolation."""
 
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
-    """The fixed enlargement that the network's output is added to."""
+    """The fixed interpolation that the network's output is added to."""

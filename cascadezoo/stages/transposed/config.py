@@ -17,9 +17,9 @@ __all__ = ["TransposedConfig"]
 class TransposedConfig(UpsamplerConfig):
     """Residual blocks, then strided transposed convolutions (Zeiler et al. 2010): a baseline.
 
-    The study has it for its checkerboards: where the stride does not divide the kernel, some
+    The study includes it for its checkerboards: if the stride does not divide the kernel, some
     pixels are sums of more products than their neighbours (Odena et al. 2016). The last layer is
-    a transposed convolution, so that nothing smoothes them.
+    a transposed convolution, so nothing smooths them.
     """
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
@@ -31,16 +31,16 @@ class TransposedConfig(UpsamplerConfig):
     """Residual blocks, all at the upstream resolution."""
 
     kernel: Annotated[int, Field(ge=2, le=128)] = 3
-    """Height and width of the transposed convolutions' kernels, of which there is one for each
-    prime factor of `factor`, its stride. 3 shows the checkerboard at a factor of 2, and 4 hides
-    it; at least the largest prime factor."""
+    """Height and width of the kernels. Each prime factor of `factor` is the stride of one
+    transposed convolution. At a factor of 2, 3 shows the checkerboard and 4 hides it. The kernel
+    must be at least the largest prime factor."""
 
     output: Literal["residual", "pixels"] = "residual"
-    """Whether the network predicts what an interpolation lacks, and starts as it, or the pixels
-    themselves, as the layer was first used: it then has the interpolation to learn, too."""
+    """Predict the residual to an interpolation, and start as that interpolation; or predict pixels,
+    as in the original use of the layer, which then must also learn the interpolation."""
 
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
-    """`residual`: the fixed enlargement that the network's output is added to."""
+    """`residual`: the fixed interpolation that the network's output is added to."""
 
     dropout: Dropout = 0.0
     """Dropout in every residual block."""
@@ -59,7 +59,7 @@ class TransposedConfig(UpsamplerConfig):
         return super().fit(output)
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
-        """Warn of checkerboards, where somebody wants pictures and not a baseline."""
+        """Warn about checkerboards."""
         yield from super().advice(output, num_classes)
         uneven = [stride for stride in factor_steps(self.factor) if self.kernel % stride]
         if uneven:

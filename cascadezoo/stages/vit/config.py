@@ -21,7 +21,7 @@ class ViTConfig(RefinerConfig):
     """Width of a patch's token."""
 
     blocks: Annotated[int, Field(ge=1, le=256)] = 2
-    """How many transformer blocks."""
+    """Number of transformer blocks."""
 
     heads: Annotated[int, Field(ge=1, le=4096)] = 8
     """Attention heads; must divide `features`."""
@@ -36,7 +36,7 @@ class ViTConfig(RefinerConfig):
     """Dropout of attention and perceptron outputs."""
 
     residual_scale: ResidualScale = 1.0
-    """What the network's output is multiplied by before it is added to the image."""
+    """Factor of the network's output before it is added to the image."""
 
     @field_validator("heads")
     @classmethod

@@ -125,7 +125,7 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
 
     @property
     def factor(self) -> int:
-        """How many times smaller than the image the latents are in each direction."""
+        """The factor between the size of the image and of the latents."""
         return int(2 ** (len(self.block_out_channels) - 1))
 
     @property
