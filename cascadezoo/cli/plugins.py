@@ -35,8 +35,8 @@ def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
     """List the installed plugins, what each registers, and its problems.
 
     A broken plugin does not affect others; commands that need it report it.
-    CASCADEZOO_LOAD_PLUGINS=a,b loads only those distributions; an empty value loads none. CASCADEZOO_BLOCK_PLUGINS=a,b:name
-    blocks a distribution or one of its plugins.
+    CASCADEZOO_LOAD_PLUGINS=a,b loads only those distributions; an empty value loads none.
+    CASCADEZOO_BLOCK_PLUGINS=a,b:name blocks a distribution or one of its plugins.
     """
     from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_host
 
