@@ -36,6 +36,7 @@ from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.recorder import Recorder
 from cascadezoo.train.reflow import PairLoader, PairStore, pairs_of
 from cascadezoo.train.step import ExtraLoss, PhaseWalk
+from cascadezoo.train.stopwatch import Stopwatch
 from cascadezoo.util.rng import derive_seed, seed_global
 
 __all__ = ["Figures", "Trainer"]
@@ -280,73 +281,73 @@ class Trainer:
     # --- the loop
 
     def _loop(self, phase: PhaseRun) -> None:
-        per_epoch = phase.per_epoch
-        epochs = math.ceil(phase.total / per_epoch)
+        epochs = math.ceil(phase.total / phase.per_epoch)
         log, epoch_sums = LossSums(), LossSums()
-        saved = time.monotonic()
-        began = time.monotonic()
-        mark = epoch_began = began
-        before = self.position.seconds
-        measuring = 0.0
+        watch = Stopwatch(self.position.seconds)
         for step in range(self.position.step, phase.total):
-            epoch, index = divmod(step, per_epoch)
-            losses = self._step(phase, step, epoch, index)
+            losses = self._step(phase, step)
             log.add(losses)
             epoch_sums.add(losses)
             done = step + 1
-            self.position = replace(
-                self.position, step=done, global_step=self.position.global_step + 1
-            )
-            self.progress.step(done, epoch + 1, epochs)
+            epoch = math.ceil(done / phase.per_epoch)
             last = done == phase.total
+            whole = done % phase.per_epoch == 0
+            at = self.position.global_step + 1
+            self.position = replace(self.position, step=done, global_step=at)
+            self.progress.step(done, epoch, epochs)
             if done % self.training.log_steps == 0 or last:
-                mark = self.record.log(phase, log, done, self.position.global_step, mark)
-                trained = before + mark - began - measuring
-                self.position = replace(self.position, seconds=trained)
-            if done % per_epoch == 0 or last:
-                at = self.position.global_step
-                now = self.record.epoch(phase, epoch_sums, done, at, epoch_began)
-                epoch_began = now + self._figures(phase, epoch + 1, last, done % per_epoch == 0)
-                mark += epoch_began - now
-                measuring += epoch_began - now
+                watch.log_began = self.record.log(phase, log, done, at, watch.log_began)
+                seconds = watch.trained(watch.log_began)
+                self.position = replace(self.position, seconds=seconds)
+            if whole or last:
+                now = self.record.epoch(phase, epoch_sums, done, at, watch.epoch_began)
+                watch.next_epoch(now, self._figures(phase, epoch, last, whole))
             reason = self.stop()
             ends = reason is not None or self.callbacks.failure is not None
-            due = time.monotonic() - saved >= self.training.checkpoint_seconds
+            due = watch.checkpoint_due(self.training.checkpoint_seconds)
             if ends or (due and not last):
                 check_finite(phase.spec.name, step, log.read())
-                trained = before + time.monotonic() - began - measuring
-                self.position = replace(self.position, seconds=trained)
+                self.position = replace(self.position, seconds=watch.trained())
                 self._save(phase)
-                saved = time.monotonic()
+                watch.checkpoint_written()
             self.callbacks.check()
             if reason is not None:
                 where = f"in phase {phase.spec.name!r} after step {done} of {phase.total}"
                 raise Interrupted(self._kept(f"stopped by {reason} {where}"))
 
-    def _step(self, phase: PhaseRun, step: int, epoch: int, index: int) -> Mapping[str, Tensor]:
-        # Dropout and the like draw from the global generators; keyed by the step as all else is.
-        rank = self.accelerator.process_index
-        key = derive_seed(self.spec.seed, phase.spec.name, step, rank)
-        seed_global(key, self.accelerator.device)
-        images, labels, noise = phase.batches.batch(epoch, index)
-        groups = phase.walk.losses_of(images, labels, step, noise)
+    def _step(self, phase: PhaseRun, step: int) -> Mapping[str, Tensor]:
+        """One training step; returns the losses by name, on the device."""
+        self._seed(phase, step)
+        images, labels, noise = phase.batches.batch(*divmod(step, phase.per_epoch))
+        losses = phase.walk.losses_of(images, labels, step, noise)
+        self._backward(phase, losses, step)
         schedule = phase.spec.schedule or self.training.schedule
         factor = schedule_factor(schedule, step, phase.total, phase.per_epoch)
-        totals = {name: torch.stack(list(rows.values())).sum() for name, rows in groups.items()}
-        parts = [(totals[g.group], g.due(step)) for g in phase.optimizers if g.group in totals]
-        parts = [(total, due) for total, due in parts if total.requires_grad and due]
-        for left, (total, due) in zip(reversed(range(len(parts))), parts, strict=True):
-            # Each loss reaches its own group alone, whatever it was computed through. Where there
-            # is but one, naming its parameters would only take time.
-            lone = len(phase.optimizers) == 1 and due is phase.optimizers[0].parameters
-            inputs = None if lone else due
-            self.accelerator.backward(total, inputs=inputs, retain_graph=left > 0)
         for group in phase.optimizers:
             group.set_factor(factor)
         apply_gradients(self.accelerator, phase.optimizers, self.training.clip_norm)
         if phase.ema is not None:
             phase.ema.update(step)
-        return {k: v.detach() for rows in groups.values() for k, v in rows.items()}
+        return {k: v.detach() for rows in losses.values() for k, v in rows.items()}
+
+    def _seed(self, phase: PhaseRun, step: int) -> None:
+        """Key the global generators, which dropout draws from, by the step."""
+        rank = self.accelerator.process_index
+        key = derive_seed(self.spec.seed, phase.spec.name, step, rank)
+        seed_global(key, self.accelerator.device)
+
+    def _backward(
+        self, phase: PhaseRun, losses: Mapping[str, Mapping[str, Tensor]], step: int
+    ) -> None:
+        """Propagate the losses of each group to the parameters of that group alone."""
+        totals = {name: torch.stack(list(rows.values())).sum() for name, rows in losses.items()}
+        parts = [(totals[g.group], g.due(step)) for g in phase.optimizers if g.group in totals]
+        parts = [(total, due) for total, due in parts if total.requires_grad and due]
+        for left, (total, due) in zip(reversed(range(len(parts))), parts, strict=True):
+            # Naming the parameters of a lone group would only take time.
+            lone = len(phase.optimizers) == 1 and due is phase.optimizers[0].parameters
+            inputs = None if lone else due
+            self.accelerator.backward(total, inputs=inputs, retain_graph=left > 0)
 
     def _figures(self, phase: PhaseRun, epoch: int, last: bool, whole: bool) -> float:
         """Compute the figures in the course of training; returns the seconds that it took."""
