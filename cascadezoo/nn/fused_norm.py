@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 __all__ = ["fused_norm_silu"]
 
 
-@triton.jit
-def _forward(
+@triton.jit  # type: ignore[untyped-decorator]
+def _forward(  # type: ignore[no-untyped-def]
     x_ptr, y_ptr, weight_ptr, bias_ptr, scale_ptr, shift_ptr, mean_ptr, rstd_ptr,
     area, channels, groups, eps, stride,
     WIDTH: tl.constexpr, BLOCK_AREA: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
@@ -52,8 +52,8 @@ def _forward(
     tl.store(rstd_ptr + program, rstd)
 
 
-@triton.jit
-def _backward(
+@triton.jit  # type: ignore[untyped-decorator]
+def _backward(  # type: ignore[no-untyped-def]
     x_ptr, dy_ptr, dx_ptr, weight_ptr, bias_ptr, scale_ptr, shift_ptr, mean_ptr, rstd_ptr,
     dweight_ptr, dbias_ptr, dscale_ptr, dshift_ptr,
     area, channels, groups, stride,

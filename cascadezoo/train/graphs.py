@@ -34,7 +34,7 @@ class _Call(nn.Module):
     def forward(self, *tensors: Tensor) -> Any:
         """The network's output for its tensors, in their order."""
         rest = iter(tensors)
-        return self.network._call_impl(*(next(rest) if given else None for given in self.given))
+        return _eager(self.network, *(next(rest) if given else None for given in self.given))
 
 
 class NetworkGraph:
@@ -68,16 +68,16 @@ class NetworkGraph:
         """The network's output."""
         network = self.network
         if rest or self._failed or not network.training or not torch.is_grad_enabled():
-            return network._call_impl(*args, **rest)
+            return _eager(network, *args, **rest)
         form = _form_of(args)
         if self._replay is None:
             self._calls = self._calls + 1 if form == self._form else 1
             self._form = form
             if self._calls <= WARM_UP:
-                return network._call_impl(*args)
+                return _eager(network, *args)
             self._capture(args)
         if self._replay is None or self._open or form != self._form:
-            return network._call_impl(*args)
+            return _eager(network, *args)
         output: Tensor = self._replay(*(arg for arg in args if arg is not None))
         if output.requires_grad:
             self._open = True
@@ -140,6 +140,10 @@ def graphed(stages: Iterable[tuple[str, Stage]]) -> Iterator[dict[str, NetworkGr
     finally:
         for graph in graphs.values():
             graph.network._compiled_call_impl = None
+
+
+def _eager(network: nn.Module, *args: Any, **rest: Any) -> Any:
+    return network._call_impl(*args, **rest)  # type: ignore[no-untyped-call]
 
 
 def _form_of(args: tuple[Tensor | None, ...]) -> tuple[Any, ...]:

@@ -32,7 +32,6 @@ from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_registry
 from cascadezoo.spec.configs import ImageShape
-from cascadezoo.spec.models import TrainingSpec
 from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry, TrainContext
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.engine import make_accelerator
@@ -79,7 +78,6 @@ COARSE = {
 
 HAS_COMPILE = "compile" in vars(Cascade)
 """Whether a cascade compiles itself by region; ``nn.Module.compile`` is another thing."""
-HAS_TRAINING_COMPILE = "compile" in TrainingSpec.model_fields
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

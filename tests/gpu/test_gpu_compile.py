@@ -11,7 +11,6 @@ import pytest
 import torch
 from gpu_cases import (
     HAS_COMPILE,
-    HAS_TRAINING_COMPILE,
     KINDS,
     GuardedSteps,
     autocast,
@@ -41,7 +40,10 @@ CLOSE = {"fp32": 1e-3, "bf16": 2e-2}
 # rounding.
 TRAINED = {"fp32": 5e-3, "bf16": 5e-2}
 
-pytestmark = pytest.mark.skipif(not HAS_COMPILE, reason="there is no Cascade.compile")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not HAS_COMPILE, reason="there is no Cascade.compile"),
+]
 
 
 def skip_unless_chosen(kind: str, device: torch.device) -> None:
@@ -92,7 +94,6 @@ def test_networks_that_a_user_compiled_are_kept_under_their_own_names(
     assert torch.equal(flat(list(loaded.parameters())), flat(list(cascade.parameters())))
 
 
-@pytest.mark.skipif(not HAS_TRAINING_COMPILE, reason="there is no training.compile")
 @pytest.mark.parametrize("precision", CLOSE)
 @pytest.mark.parametrize("kind", CHOSEN)
 def test_a_compiled_training_is_an_eager_one_and_does_not_wait(
@@ -100,9 +101,9 @@ def test_a_compiled_training_is_an_eager_one_and_does_not_wait(
 ) -> None:
     skip_unless_chosen(kind, device)
     torch.compiler.reset()
-    eager = Cascade.from_spec(spec_of(kind, steps, compile=False), device=device)
+    eager = Cascade.from_spec(spec_of(kind, steps), device=device)
     train(eager, device, precision)
-    compiled = Cascade.from_spec(spec_of(kind, steps, compile=True), device=device)
+    compiled = Cascade.from_spec(spec_of(kind, steps), device=device).compile()
     began = time.perf_counter()
     with GuardedSteps(device, steps, compiled=True) as guard:
         train(compiled, device, precision, progress=guard)
