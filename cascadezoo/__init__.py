@@ -180,16 +180,7 @@ _HOMES = {
 }
 
 
-# Public names of before: what each is called now. They last as long as the level of the API.
-_RENAMED: dict[str, str] = {}
-
-
 def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        from cascadezoo.plugins.registry import deprecated
-
-        deprecated(f"{__name__}.{name}", f"use {__name__}.{_RENAMED[name]}")
-        name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -86,11 +86,6 @@ class DeviceLoader:
         self._epoch = -1
         self._rows = self._host_rows = self._picks = torch.empty(0)
 
-    @property
-    def resident(self) -> bool:
-        """Whether the images live on the device."""
-        return self._resident
-
     def batch(self, epoch: int, index: int) -> tuple[Tensor, Tensor | None]:
         """This process's share of a batch.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -56,15 +55,6 @@ class Ema:
             kept = parameter.detach().clone()
             parameter.copy_(shadow)
             shadow.copy_(kept)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model has the averaged weights inside the block, and its own after it."""
-        self.swap()
-        try:
-            yield
-        finally:
-            self.swap()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages by parameter name."""

@@ -296,17 +296,6 @@ def test_using_what_is_deprecated_warns_with_the_way_out(plugin) -> None:
         StageEntry(name="a.v1", role="refiner", summary="", impl="a:b", deprecated=" ")
 
 
-def test_a_public_name_of_before_warns_and_works(monkeypatch) -> None:
-    import cascadezoo
-
-    monkeypatch.setitem(cascadezoo._RENAMED, "ImageRefiner", "RefinerConfig")
-    with pytest.warns(CascadezooDeprecationWarning, match="use cascadezoo.RefinerConfig"):
-        assert cascadezoo.ImageRefiner is cascadezoo.RefinerConfig
-    monkeypatch.delitem(cascadezoo._RENAMED, "ImageRefiner")
-    with pytest.raises(AttributeError):
-        cascadezoo.ImageRefiner  # noqa: B018
-
-
 def test_the_level_of_the_api_and_what_belongs_to_it() -> None:
     """A change here is a change of the contract: see API_LEVEL."""
     assert API_LEVEL == 1

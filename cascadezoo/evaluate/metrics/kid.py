@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from cascadezoo.errors import InputError
-from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
 from cascadezoo.evaluate.metrics.base import Measured, MetricFeatures
 from cascadezoo.spec.configs import EmptyConfig
 
 __all__ = [
     "Kid",
-    "KidMetric",
     "kernel_inception_distance",
     "measure",
     "require_enough",
@@ -116,65 +114,6 @@ def measure(config: EmptyConfig, features: MetricFeatures) -> Measured:
         seed=features.seed,
     )
     return Measured(found.mean, found.std, by_subsets=True)
-
-
-class KidMetric:
-    """KID of images that come in batches; only their features are kept.
-
-    Args:
-        config: the entry's config; KID has no settings of its own.
-    """
-
-    name = "kid"
-    higher_is_better = False
-
-    def __init__(self, config: EmptyConfig | None = None) -> None:
-        self.config = config or EmptyConfig()
-        self._generated: list[Tensor] = []
-        self._real: list[Tensor] = []
-
-    def update(
-        self,
-        images: Tensor,
-        extractor: FeatureExtractor,
-        *,
-        real: bool = False,
-        precision: Precision = "fp32",
-    ) -> None:
-        """Take a batch of images.
-
-        Args:
-            images: uint8, or floating in [-1, 1]; [N, C, H, W].
-            extractor: what turns them into features; the same one for every batch.
-            real: whether these are real images or generated ones.
-            precision: the extractor's arithmetic.
-        """
-        self.update_features(extractor(images, precision=precision), real=real)
-
-    def update_features(self, features: Tensor, *, real: bool = False) -> None:
-        """Take features that are there already, [N, D]."""
-        (self._real if real else self._generated).append(features)
-
-    def compute(
-        self, *, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE, seed: int = 0
-    ) -> Kid:
-        """KID of everything taken so far; see :func:`kernel_inception_distance`."""
-        if not self._generated or not self._real:
-            missing = "generated" if not self._generated else "real"
-            raise InputError(
-                f"KID compares generated with real images, and there are no {missing} ones",
-                hint=f"call update() with {missing} images first",
-            )
-        # Joined for good, so that the parts do not take the same memory once more.
-        self._generated = [torch.cat(self._generated)]
-        self._real = [torch.cat(self._real)]
-        return kernel_inception_distance(
-            self._generated[0],
-            self._real[0],
-            subsets=subsets,
-            subset_size=subset_size,
-            seed=seed,
-        )
 
 
 def _check(generated: Tensor, real: Tensor, subsets: int, subset_size: int) -> None:

@@ -8,11 +8,12 @@ from importlib import resources
 import numpy as np
 import pytest
 import torch
+import train_small
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cascadezoo.data.pixels import to_float
-from cascadezoo.evaluate.features import small, train_small
+from cascadezoo.evaluate.features import small
 from cascadezoo.evaluate.features.base import load_extractor
 from cascadezoo.evaluate.features.small_network import SmallNet
 from cascadezoo.evaluate.metrics.kid import kernel_inception_distance

@@ -1,6 +1,6 @@
 """Train the small feature extractor anew.
 
-``python -m cascadezoo.evaluate.features.train_small NPZ OUT``
+``python tools/train_small.py NPZ OUT``
 
 The data are CIFAR-10 as one .npz: train_images uint8 [50000, 32, 32, 3], train_labels,
 test_images, test_labels. About ten minutes on one core that knows bfloat16.
