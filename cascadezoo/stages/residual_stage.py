@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from cascadezoo.stages.base import SampleRequest, Stage, StageInputs, StageOutput, TrainContext
+from cascadezoo.nn.upsample import enlarge
+from cascadezoo.spec.configs import ImageShape, StageConfig
+from cascadezoo.stages.base import (
+    SampleRequest,
+    Stage,
+    StageGeometry,
+    StageInputs,
+    StageOutput,
+    TrainContext,
+)
 from cascadezoo.stages.request_options import bounded
+from cascadezoo.stages.shared_config import ResidualRefinerConfig, ResidualUpsamplerConfig
 
-__all__ = ["MappingStage", "ResidualStage"]
+__all__ = ["MappingStage", "ResidualRefiner", "ResidualStage", "ResidualUpsampler"]
 
 
 class MappingStage(Stage):
@@ -42,21 +52,56 @@ class MappingStage(Stage):
 
 
 class ResidualStage(MappingStage):
-    """Base of stages that add a predicted residual to an interpolation of their upstream image.
+    """Base of stages that add a network's output to a fixed image: ``base + scale * network``.
 
-    An upsampler that predicts pixels has to learn the interpolation first; one that predicts what
-    the interpolation lacks starts from it. A subclass's last layer starts at zero, so an untrained
-    stage is the interpolation exactly.
+    A subclass of :class:`ResidualUpsampler` or :class:`ResidualRefiner` gives its network alone.
+    The network's last layer starts at zero, so that an untrained stage is its base exactly.
     """
+
+    config: ResidualUpsamplerConfig | ResidualRefinerConfig
+    network: nn.Module
+
+    def __init__(self, config: StageConfig, geometry: StageGeometry) -> None:
+        super().__init__(config, geometry)
+        self.network = self.make_network(geometry.output)
+
+    @abstractmethod
+    def make_network(self, image: ImageShape) -> nn.Module:
+        """The network, from upstream images to residuals [N, C, out_size, out_size].
+
+        Args:
+            image: the shape of the stage's images.
+        """
 
     @abstractmethod
     def base(self, upstream: Tensor) -> Tensor:
         """The fixed part: the upstream image at ``out_size``."""
 
-    @abstractmethod
-    def residual(self, upstream: Tensor) -> Tensor:
-        """The learned part, scaled, [N, C, out_size, out_size]."""
-
     def predict(self, upstream: Tensor) -> Tensor:
-        """Base and residual."""
-        return self.base(upstream.float()) + self.residual(upstream).float()
+        """Base and scaled residual."""
+        residual: Tensor = self.network(upstream)
+        return self.base(upstream.float()) + (self.config.residual_scale * residual).float()
+
+
+class ResidualUpsampler(ResidualStage):
+    """Base of upsamplers that add a network's output to an interpolation.
+
+    An upsampler that predicts pixels has to learn the interpolation first; one that predicts what
+    the interpolation lacks starts from it.
+    """
+
+    config: ResidualUpsamplerConfig
+
+    def base(self, upstream: Tensor) -> Tensor:
+        """The upstream image, interpolated to ``out_size``."""
+        return enlarge(upstream, self.out_size, self.config.interpolation)
+
+
+class ResidualRefiner(ResidualStage):
+    """Base of refiners that add a network's output to the upstream image."""
+
+    config: ResidualRefinerConfig
+
+    def base(self, upstream: Tensor) -> Tensor:
+        """The upstream image as it is."""
+        return upstream

@@ -13,6 +13,7 @@ from cascadezoo.spec.configs import (
     GeneratorConfig,
     ImageShape,
     Probability,
+    RefinerConfig,
     StageConfig,
     UpsamplerConfig,
     Width,
@@ -24,7 +25,8 @@ __all__ = [
     "Count",
     "Dropout",
     "Guidance",
-    "ResidualScale",
+    "ResidualRefinerConfig",
+    "ResidualUpsamplerConfig",
     "SuperResolutionConfig",
     "UNetConfig",
 ]
@@ -73,6 +75,23 @@ class ConditionalConfig(StageConfig):
 
 class ConditionalGeneratorConfig(ConditionalConfig, GeneratorConfig):
     """Base config of a generator that draws an image of a label, where the data have labels."""
+
+
+class ResidualUpsamplerConfig(UpsamplerConfig):
+    """Fields of an upsampler that adds a network's output to an interpolation."""
+
+    residual_scale: ResidualScale = 1.0
+    """What the network's output is multiplied by before it is added to the interpolation."""
+
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    """The fixed enlargement that the network's output is added to."""
+
+
+class ResidualRefinerConfig(RefinerConfig):
+    """Fields of a refiner that adds a network's output to the upstream image."""
+
+    residual_scale: ResidualScale = 1.0
+    """What the network's output is multiplied by before it is added to the image."""
 
 
 class UNetConfig(StageConfig):

@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
-from cascadezoo.spec.configs import RefinerConfig, Width
-from cascadezoo.stages.shared_config import ResidualScale
+from cascadezoo.spec.configs import Width
+from cascadezoo.stages.shared_config import ResidualRefinerConfig
 
 __all__ = ["ConvRefinerConfig"]
 
 
-class ConvRefinerConfig(RefinerConfig):
+class ConvRefinerConfig(ResidualRefinerConfig):
     """A few plain convolutions that predict a correction (Kim et al. 2016)."""
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
@@ -25,9 +25,6 @@ class ConvRefinerConfig(RefinerConfig):
 
     kernel: Annotated[int, Field(ge=1, le=31)] = 3
     """Height and width of the kernels in pixels, odd."""
-
-    residual_scale: ResidualScale = 1.0
-    """What the network's output is multiplied by before it is added to the image."""
 
     @field_validator("kernel")
     @classmethod

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import nn
 
-from cascadezoo.stages.base import StageGeometry
+from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.conv_refiner.config import ConvRefinerConfig
 from cascadezoo.stages.conv_refiner.network import PlainConvolutions
-from cascadezoo.stages.residual_stage import ResidualStage
+from cascadezoo.stages.residual_stage import ResidualRefiner
 
 __all__ = ["ConvRefiner"]
 
 
-class ConvRefiner(ResidualStage):
+class ConvRefiner(ResidualRefiner):
     """Plain convolutions (Kim et al. 2016), added to the upstream image."""
 
     Config = ConvRefinerConfig
     config: ConvRefinerConfig
 
-    def __init__(self, config: ConvRefinerConfig, geometry: StageGeometry) -> None:
-        super().__init__(config, geometry)
-        self.network = PlainConvolutions(
-            geometry.output.channels,
+    def make_network(self, image: ImageShape) -> nn.Module:
+        """The network of the config."""
+        config = self.config
+        return PlainConvolutions(
+            image.channels,
             hidden=config.hidden,
             layers=config.layers,
             kernel=config.kernel,
         )
-
-    def base(self, upstream: Tensor) -> Tensor:
-        """The upstream image as it is."""
-        return upstream
-
-    def residual(self, upstream: Tensor) -> Tensor:
-        """What the network adds."""
-        correction: Tensor = self.network(upstream)
-        return self.config.residual_scale * correction

@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cascadezoo.spec.configs import UpsamplerConfig, Width
-from cascadezoo.stages.shared_config import ResidualScale
+from cascadezoo.spec.configs import Width
+from cascadezoo.stages.shared_config import ResidualUpsamplerConfig
 
 __all__ = ["PixelShuffleConfig"]
 
 
-class PixelShuffleConfig(UpsamplerConfig):
+class PixelShuffleConfig(ResidualUpsamplerConfig):
     """Sub-pixel convolution (Shi et al. 2016) that predicts what an interpolation lacks."""
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
@@ -25,9 +25,3 @@ class PixelShuffleConfig(UpsamplerConfig):
 
     blocks: Annotated[int, Field(ge=0, le=256)] = 2
     """How many residual blocks; each looks around through a 3x3 bottleneck of `hidden` / 4."""
-
-    residual_scale: ResidualScale = 1.0
-    """What the network's output is multiplied by before it is added to the interpolation."""
-
-    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
-    """The fixed enlargement that the network's output is added to."""

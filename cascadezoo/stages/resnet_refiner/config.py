@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from cascadezoo.spec.configs import RefinerConfig, Width
-from cascadezoo.stages.shared_config import Count, Dropout, ResidualScale
+from cascadezoo.spec.configs import Width
+from cascadezoo.stages.shared_config import Count, Dropout, ResidualRefinerConfig
 
 __all__ = ["ResNetRefinerConfig"]
 
 
-class ResNetRefinerConfig(RefinerConfig):
+class ResNetRefinerConfig(ResidualRefinerConfig):
     """Residual blocks with normalisation (He et al. 2016) that predict a correction."""
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
@@ -23,6 +23,3 @@ class ResNetRefinerConfig(RefinerConfig):
 
     dropout: Dropout = 0.0
     """Dropout in every residual block."""
-
-    residual_scale: ResidualScale = 1.0
-    """What the network's output is multiplied by before it is added to the image."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cascadezoo.spec.configs import UpsamplerConfig, Width
-from cascadezoo.stages.shared_config import Dropout, ResidualScale
+from cascadezoo.spec.configs import Width
+from cascadezoo.stages.shared_config import Dropout, ResidualUpsamplerConfig
 
 __all__ = ["ResNetUpsamplerConfig"]
 
 
-class ResNetUpsamplerConfig(UpsamplerConfig):
+class ResNetUpsamplerConfig(ResidualUpsamplerConfig):
     """Residual blocks (He et al. 2016) at low, then at high resolution, over an interpolation.
 
     Between them stand resize convolutions, one for each prime factor of `factor`: nearest
@@ -32,9 +32,3 @@ class ResNetUpsamplerConfig(UpsamplerConfig):
 
     dropout: Dropout = 0.0
     """Dropout in every residual block."""
-
-    residual_scale: ResidualScale = 1.0
-    """What the network's output is multiplied by before it is added to the interpolation."""
-
-    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
-    """The fixed enlargement that the network's output is added to."""

@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from cascadezoo.spec.configs import ConfigProblem, ImageShape, RefinerConfig, Width
-from cascadezoo.stages.shared_config import Dropout, ResidualScale
+from cascadezoo.spec.configs import ConfigProblem, ImageShape, Width
+from cascadezoo.stages.shared_config import Dropout, ResidualRefinerConfig
 
 __all__ = ["ViTConfig"]
 
 
-class ViTConfig(RefinerConfig):
+class ViTConfig(ResidualRefinerConfig):
     """Transformer blocks on patches (Dosovitskiy et al. 2021) that predict a correction."""
 
     widths: ClassVar[tuple[str, ...]] = ("features",)
@@ -34,9 +34,6 @@ class ViTConfig(RefinerConfig):
 
     dropout: Dropout = 0.0
     """Dropout of attention and perceptron outputs."""
-
-    residual_scale: ResidualScale = 1.0
-    """What the network's output is multiplied by before it is added to the image."""
 
     @field_validator("heads")
     @classmethod
