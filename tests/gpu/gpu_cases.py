@@ -5,13 +5,9 @@ On a machine without a GPU the same code runs on the CPU, with fewer steps.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
 import json
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +15,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from cascadezoo.stages.autoencoder_kl.config import ARCHITECTURE, AutoencoderKLConfig
-from cascadezoo.stages.autoencoder_kl.files import CONFIG_FILE, WEIGHTS_FILE
-from cascadezoo.stages.autoencoder_kl.stage import AutoencoderKL
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,8 +23,7 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_registry
-from cascadezoo.spec.configs import ImageShape
-from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry, TrainContext
+from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.engine import make_accelerator
 from cascadezoo.train.progress import QuietProgress
@@ -54,11 +45,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "flow-sr.v1": {**UNET, "steps": 3, "s": 0.2},
     "flow-sr.v2": {**UNET, "steps": 3, "s": 0.2},
     "autoencoder.v1": {"channels": 8, "multipliers": [1, 2]},
-    "autoencoder-kl.v1": {
-        "block_out_channels": [8, 8],
-        "norm_num_groups": 4,
-        "layers_per_block": 1,
-    },
     "pixelshuffle.v1": {"hidden": 8, "blocks": 1},
     "resnet-upsampler.v1": {"hidden": 8, "blocks": 1},
     "transposed.v1": {"hidden": 8, "blocks": 1},
@@ -94,13 +80,11 @@ def built_in_kinds() -> set[str]:
 def spec_of(kind: str, steps: int, **training: Any) -> dict[str, Any]:
     """A spec of a cascade around one kind: alone, or behind a small flow.
 
-    The only phase trains the stage of that kind, or the flow where the kind has no weights that
+    The only phase trains the stage of that kind, or the flow if the kind has no weights that
     learn.
     """
     entry = get_registry().stages.get(kind).entry
     settings = KINDS[kind]
-    if kind == "autoencoder-kl.v1":
-        settings = {**settings, "source": _pretrained()}
     config = entry.load_config().model_validate(settings)
     own = {"name": "own", "kind": kind, "config": settings}
     stages = [own] if entry.role == "generator" else [COARSE, own]
@@ -113,21 +97,6 @@ def spec_of(kind: str, steps: int, **training: Any) -> dict[str, Any]:
         "teacher_forcing": {"start": 0.5, "end": 0.5},
     }
     return _spec(stages, [phase], training)
-
-
-@functools.cache
-def _pretrained() -> str:
-    """A folder with a small autoencoder as diffusers writes it; it is gone when Python ends."""
-    folder = tempfile.mkdtemp(prefix="gpu-tests-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    config = AutoencoderKLConfig.model_validate(KINDS["autoencoder-kl.v1"])
-    shape = ImageShape(3, SIZE)
-    torch.manual_seed(0)
-    stage = AutoencoderKL(config, StageGeometry(shape, config.upstream_shape(shape), None))
-    save_file(stage.network.state_dict(), Path(folder) / WEIGHTS_FILE)
-    described = {"_class_name": "AutoencoderKL", **config.model_dump(include=set(ARCHITECTURE))}
-    (Path(folder) / CONFIG_FILE).write_text(json.dumps(described))
-    return folder
 
 
 def joint_spec(steps: int, **training: Any) -> dict[str, Any]:
