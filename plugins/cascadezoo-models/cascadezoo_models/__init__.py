@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from cascadezoo import hookimpl
-from cascadezoo.plugins import ZooEntry
+from cascadezoo import ZooEntry, hookimpl
 
 
 @hookimpl

@@ -1,19 +1,18 @@
 """Makes a bundled model of a trained one: half-precision weights, card, pictures, manifest entry.
 
-    python make.py RUN cifar10 --set stages.0.config.guidance=2.0 --set data.source=cifar10
+    python tests/gpu/bundle_model.py RUN cifar10 --set stages.0.config.guidance=2.0
 
-Figures are not taken over: measure the result with ``cascadezoo evaluate models/cifar10 --save``,
-then run ``python make.py --manifest`` to renew zoo_manifest.json.
+Figures are not copied. Measure the result with ``cascadezoo evaluate FOLDER --save`` while the
+plugin is not installed, then run ``python tests/gpu/bundle_model.py --manifest``.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from cascadezoo.cards.card import render_card
-
 from cascadezoo import Cascade
 from cascadezoo._version import __version__
+from cascadezoo.cards.render_card import render_card
 from cascadezoo.cascade.stage_costs import stage_rows
 from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.integrity import seal
@@ -24,7 +23,7 @@ from cascadezoo.spec import load_spec
 from cascadezoo.zoo.entry import bundled_entry
 from cascadezoo.zoo.manifest import Manifest, write_manifest
 
-HERE = Path(__file__).parent / "cascadezoo_models"
+HERE = Path(__file__).parents[2] / "plugins" / "cascadezoo-models" / "cascadezoo_models"
 SHOWN = 36
 
 
