@@ -130,11 +130,15 @@ def test_what_cannot_be_matched(kind: str, count: int, message: str) -> None:
         match_parameters(spec(kind), {"it": count})
 
 
-def test_stages_that_are_not_there_and_kinds_without_widths() -> None:
+def test_stages_that_are_not_there_and_kinds_without_widths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(InputError, match="'that' is not a stage of matched"):
         match_parameters(spec("vit.v1"), {"that": 1000})
+    # As the kind of a plugin that learns and states no widths.
+    monkeypatch.setattr(ENTRIES["conv-refiner.v1"].load_config(), "widths", ())
     with pytest.raises(InputError, match="its kind has no widths"):
-        match_parameters(spec("interpolate.v1"), {"it": 1000})
+        match_parameters(spec("conv-refiner.v1"), {"it": 1000})
     with pytest.raises(SpecError):
         match_parameters({"name": "x"}, {"it": 1000})
 
