@@ -322,7 +322,12 @@ class Cascade(nn.Module):
             what = "is the generator" if stage == self.names[0] else "is not a stage"
             listed = ", ".join(self.names[1:])
             hint = f"choose one of {listed}" if listed else "sample() draws from a lone generator"
-            raise SampleError(f"{stage!r} {what} of {self.spec.name}", hint=hint)
+            raise SampleError(
+                f"{stage!r} {what} of {self.spec.name}",
+                hint=hint,
+                code="sample-stage-unusable",
+                name=stage,
+            )
         shape = self.stage(stage).geometry.input
         wanted = None if shape is None else (shape.channels, shape.size, shape.size)
         found = tuple(upstream.shape)
@@ -331,6 +336,9 @@ class Cascade(nn.Module):
                 f"stage {stage!r} takes floating [n, {', '.join(map(str, wanted or ()))}], "
                 f"and {upstream.dtype} {list(found)} was given",
                 hint="images are in [-1, 1]; cascade.targets(images) makes them of real ones",
+                code="sample-upstream-shape",
+                name=stage,
+                shape=found,
             )
         return self._sample(
             self.names[self.names.index(stage) :],
@@ -363,7 +371,12 @@ class Cascade(nn.Module):
         **request: Any,
     ) -> Tensor | dict[str, Tensor]:
         if n < 1 or batch_size < 1 or first < 0:
-            raise SampleError(f"cannot sample n={n} images from {first} on, {batch_size} at a time")
+            raise SampleError(
+                f"cannot sample n={n} images from {first} on, {batch_size} at a time",
+                code="sample-count",
+                n=n,
+                batch_size=batch_size,
+            )
         run = SamplingRun(
             self.spec.name,
             {name: self.stage(name) for name in names},

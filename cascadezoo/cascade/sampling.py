@@ -204,6 +204,10 @@ class SamplingRun:
                 hint="sample with truncated=False (--no-truncated)"
                 if "stop" in unheeded
                 else f"{name!r} heeds {', '.join(sorted(heeded)) or 'no options'}",
+                code="sample-option-unheeded-upstream",
+                name=after,
+                upstream=name,
+                options=unheeded,
             )
         return dataclasses.replace(base, **changed, options={**base.options, **options})
 
@@ -212,12 +216,16 @@ class SamplingRun:
         twice = [key for key in known if key in _FIELDS]
         if twice:
             raise SampleError(
-                f"{twice[0]} is no further option", hint=f"give it as {twice[0]}=... itself"
+                f"{twice[0]} is no further option",
+                hint=f"give it as {twice[0]}=... itself",
+                code="sample-option-reserved",
+                name=twice[0],
             )
         if "stop" in known:
             raise SampleError(
                 "where a stage stops is for the stage after it to say",
                 hint="choose its noise level s and truncated=True",
+                code="sample-stop-reserved",
             )
         return known
 
@@ -232,6 +240,8 @@ class SamplingRun:
                 raise SampleError(
                     f"no stage of {self.model} heeds {key}",
                     hint=f"its stages heed {shown}" if shown else "leave it out",
+                    code="sample-option-unheeded",
+                    option=key,
                 )
             value = dict.fromkeys(heeding, value)
         for name, one in value.items():
@@ -239,6 +249,9 @@ class SamplingRun:
                 raise SampleError(
                     f"{key} cannot be set for stage {name!r}",
                     hint=f"stages that heed it: {listed}",
+                    code="sample-option-unheeded-stage",
+                    name=name,
+                    option=key,
                 )
             if one is None:
                 continue
@@ -252,6 +265,8 @@ class SamplingRun:
             raise SampleError(
                 f"{key} needs labels, and {self.model} was trained without",
                 hint=f"leave {key} out",
+                code="sample-option-needs-labels",
+                option=key,
             )
         if key == "negative_label" and (
             isinstance(value, bool)
@@ -261,6 +276,8 @@ class SamplingRun:
             raise SampleError(
                 f"negative label {value} is out of range",
                 hint=f"labels go from 0 to {self.num_classes - 1}",
+                code="sample-negative-label-out-of-range",
+                label=value,
             )
 
     def _not_truncated(self, name: str) -> None:
@@ -271,6 +288,8 @@ class SamplingRun:
             raise SampleError(
                 f"stage {name!r} cannot be truncated: the images before it are given, not sampled",
                 hint=f'use truncated={{"{name}": False}}, which re-noises them',
+                code="sample-truncated-given",
+                name=name,
             )
         self.asked[name]["truncated"] = False
 
@@ -279,7 +298,9 @@ class SamplingRun:
         if classes is None:
             if labels is not None:
                 raise SampleError(
-                    f"{self.model} was trained without labels", hint="leave labels out"
+                    f"{self.model} was trained without labels",
+                    hint="leave labels out",
+                    code="sample-no-labels",
                 )
             return None
         if labels is None:
@@ -290,10 +311,18 @@ class SamplingRun:
             listed = labels.tolist() if isinstance(labels, Tensor) else labels
             rows = [int(label) for label in listed]
         if len(rows) != self.n:
-            raise SampleError(f"{len(rows)} labels were given for {self.n} images")
+            raise SampleError(
+                f"{len(rows)} labels were given for {self.n} images",
+                code="sample-label-count",
+                labels=len(rows),
+                n=self.n,
+            )
         wrong = [label for label in rows if not 0 <= label < classes]
         if wrong:
             raise SampleError(
-                f"label {wrong[0]} is out of range", hint=f"labels go from 0 to {classes - 1}"
+                f"label {wrong[0]} is out of range",
+                hint=f"labels go from 0 to {classes - 1}",
+                code="sample-label-out-of-range",
+                label=wrong[0],
             )
         return torch.tensor(rows, dtype=torch.int64, device=self.device)

@@ -77,7 +77,13 @@ def check_files(
     """
     faults = file_faults(folder, config, names, trust_verified=trust_verified)
     if faults:
-        raise ModelError(f"{folder}: " + "; ".join(faults.values()), hint=REPAIR)
+        raise ModelError(
+            f"{folder}: " + "; ".join(faults.values()),
+            hint=REPAIR,
+            code="model-damaged",
+            path=folder,
+            faults=tuple(faults),
+        )
 
 
 def file_faults(
@@ -152,17 +158,25 @@ def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
         raise InputError(
             f"{name} {where}; its files are not changed",
             hint=f"make a copy of your own: cascadezoo pull {reference} --to models/{name}",
+            code="input-model-read-only",
+            name=name,
         )
     check_files(folder, config)
     unknown = [other for other in model_files(folder) if other not in (*config.files, CARD)]
     if unknown:
         raise ModelError(
-            f"{folder}: {CONFIG} has no sha256 of {unknown[0]}", hint="remove it, or build again"
+            f"{folder}: {CONFIG} has no sha256 of {unknown[0]}",
+            hint="remove it, or build again",
+            code="model-file-unlisted",
+            path=folder,
+            name=unknown[0],
         )
     if not os.access(folder, os.W_OK):
         raise RunFolderError(
             f"{folder} cannot be written",
             hint=f"make a copy: cascadezoo pull {folder} --to models/{name}",
+            code="run-folder-not-writable",
+            path=folder,
         )
     return config
 
@@ -196,6 +210,8 @@ def replace_files(folder: Path, config: ModelConfig, files: Mapping[str, bytes])
         raise RunFolderError(
             f"{folder} cannot be written: {error.strerror or error}",
             hint="make room there, then run the same command again",
+            code="run-folder-not-writable",
+            path=folder,
         ) from error
     return new
 

@@ -89,7 +89,11 @@ def table(
     body = []
     for row in rows:
         if len(row) != len(columns):
-            raise InputError(f"table {label!r}: {len(row)} cells under {len(columns)} columns")
+            raise InputError(
+                f"table {label!r}: {len(row)} cells under {len(columns)} columns",
+                code="input-table-row",
+                name=label,
+            )
         cells = [_cell(place, cell, columns[place]) for place, cell in enumerate(row)]
         body.append(element("tr", *cells))
     head = [_head(column, sortable) for column in columns]
@@ -172,7 +176,9 @@ def data_uri(image: Image.Image | bytes | Path) -> tuple[Markup, int, int]:
             return _uri(str(found.format).lower(), data), found.width, found.height
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         source = image if isinstance(image, Path) else f"{len(data)} bytes"
-        raise InputError(f"{source} cannot be shown as a picture: {error}") from error
+        raise InputError(
+            f"{source} cannot be shown as a picture: {error}", code="input-picture-unreadable"
+        ) from error
 
 
 def _uri(name: str, data: bytes) -> Markup:

@@ -86,13 +86,28 @@ def read_recorded(folder: Path) -> Recorded | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}", hint=_HINT) from error
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint=_HINT,
+            code="model-metrics-unreadable",
+            path=path,
+        ) from error
     if len(text) > MOST_BYTES:
-        raise ModelError(f"{path} is larger than {MOST_BYTES >> 20} MiB", hint=_HINT)
+        raise ModelError(
+            f"{path} is larger than {MOST_BYTES >> 20} MiB",
+            hint=_HINT,
+            code="model-metrics-too-large",
+            path=path,
+        )
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON: {str(error)[:200]}", hint=_HINT) from error
+        raise ModelError(
+            f"{path} is not JSON: {str(error)[:200]}",
+            hint=_HINT,
+            code="model-metrics-not-json",
+            path=path,
+        ) from error
     return _Reader(str(path)).read(data)
 
 
@@ -188,4 +203,8 @@ class _Reader:
     def fault(self, value: object, place: str, wanted: str) -> ModelError:
         found = value if isinstance(value, str) else type(value).__name__
         where = f": {place}" if place else ""
-        return ModelError(f"{self.source}{where} is {found!a:.80}, not {wanted}", hint=_HINT)
+        return ModelError(
+            f"{self.source}{where} is {found!a:.80}, not {wanted}",
+            hint=_HINT,
+            code="model-metrics-value",
+        )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cascadezoo.errors import InputError, LookupFailed, Problem, SpecError
+from cascadezoo.errors import InputError, Problem, SpecError, UnknownNameError
 
 __all__ = ["apply_settings", "parse_json", "read_spec", "shipped_specs"]
 
@@ -39,7 +39,7 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
 
     Raises:
         SpecError: the text is not a JSON object.
-        LookupFailed: there is neither such a file nor such a shipped spec.
+        UnknownNameError: there is neither such a file nor such a shipped spec.
     """
     name = str(source)
     if name == "-":
@@ -57,12 +57,16 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
             text = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         listed = ", ".join(shipped_specs())
-        raise LookupFailed(
+        raise UnknownNameError(
             f"there is no spec {name!r}: no such file, and no shipped spec of that name",
             hint=f"give a .json file, or one of {listed}",
+            code="lookup-spec",
+            name=name,
         ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"the spec {name!r} cannot be read: {error}") from error
+        raise InputError(
+            f"the spec {name!r} cannot be read: {error}", code="input-spec-unreadable", name=name
+        ) from error
     return parse_json(text, name), name
 
 
@@ -73,7 +77,9 @@ def parse_json(text: bytes | str, source: str) -> dict[str, Any]:
         SpecError: with line and column where there is one.
     """
     if len(text) > MAX_BYTES:
-        raise SpecError([Problem("", f"is larger than {MAX_BYTES} bytes")], source=source)
+        raise SpecError(
+            [Problem("", f"is larger than {MAX_BYTES} bytes", code="too-large")], source=source
+        )
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
@@ -81,20 +87,23 @@ def parse_json(text: bytes | str, source: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise SpecError(
-            [Problem("", f"is not valid JSON: {error.msg} at {place}")], source=source
+            [Problem("", f"is not valid JSON: {error.msg} at {place}", code="not-json")],
+            source=source,
         ) from None
     except UnicodeDecodeError as error:
         raise SpecError(
-            [Problem("", f"is not UTF-8 text (byte {error.start})")], source=source
+            [Problem("", f"is not UTF-8 text (byte {error.start})", code="not-utf8")], source=source
         ) from None
     except RecursionError:
-        raise SpecError([Problem("", "is nested too deeply")], source=source) from None
+        raise SpecError(
+            [Problem("", "is nested too deeply", code="nested")], source=source
+        ) from None
     except ValueError as error:
-        raise SpecError([Problem("", str(error))], source=source) from None
+        raise SpecError([Problem("", str(error), code="not-json")], source=source) from None
     if not isinstance(data, dict):
-        raise SpecError([Problem("", "is not a JSON object")], source=source)
+        raise SpecError([Problem("", "is not a JSON object", code="not-an-object")], source=source)
     if _depth(data) > MAX_DEPTH:
-        raise SpecError([Problem("", "is nested too deeply")], source=source)
+        raise SpecError([Problem("", "is nested too deeply", code="nested")], source=source)
     return data
 
 
@@ -111,7 +120,11 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
-            raise InputError(f"--set {setting!r} is not of the form path=value")
+            raise InputError(
+                f"--set {setting!r} is not of the form path=value",
+                code="input-setting-form",
+                setting=setting,
+            )
         try:
             value = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError):
@@ -137,7 +150,11 @@ def _put(node: Any, parts: list[str], value: Any, setting: str) -> None:
 
 def _index(node: Any, part: str, setting: str) -> int:
     if not isinstance(node, list):
-        raise InputError(f"--set {setting!r}: {part!r} goes into something that has no parts")
+        raise InputError(
+            f"--set {setting!r}: {part!r} goes into something that has no parts",
+            code="input-setting-no-parts",
+            setting=setting,
+        )
     names = [item.get("name") if isinstance(item, dict) else None for item in node]
     if part in names:
         return names.index(part)
@@ -145,7 +162,12 @@ def _index(node: Any, part: str, setting: str) -> int:
         return int(part)
     known = [repr(n) for n in names if n is not None]
     hint = f"use 0 to {len(node) - 1}" + (f", or {', '.join(known)}" if known else "")
-    raise InputError(f"--set {setting!r}: there is no item {part!r}", hint=hint if node else None)
+    raise InputError(
+        f"--set {setting!r}: there is no item {part!r}",
+        hint=hint if node else None,
+        code="input-setting-no-item",
+        setting=setting,
+    )
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

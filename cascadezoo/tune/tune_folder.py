@@ -90,6 +90,9 @@ def check_writable(folder: Path, cascade: Cascade, parameters: Sequence[Paramete
                     f"{parameter.key} of stage {name!r} cannot be stored: its config has no such "
                     "field",
                     hint=f"leave --write out, or {parameter.name} out of --over",
+                    code="input-tune-no-field",
+                    name=name,
+                    option=parameter.key,
                 )
         for value in parameter.values:
             options = {name: {parameter.key: value} for name in parameter.stages}
@@ -101,12 +104,19 @@ def check_writable(folder: Path, cascade: Cascade, parameters: Sequence[Paramete
                     f"{parameter.name} {show(value)} cannot be stored: {problem.path} "
                     f"{problem.message}",
                     hint="choose other values with --values, or leave --write out",
+                    code="input-tune-value-invalid",
+                    name=parameter.name,
                 ) from error
     config = read_config(folder)
     check_files(folder, config)
     list(model_files(folder))
     if not os.access(folder, os.W_OK):
-        raise RunFolderError(f"{folder} cannot be written", hint="copy the model: cascadezoo pull")
+        raise RunFolderError(
+            f"{folder} cannot be written",
+            hint="copy the model: cascadezoo pull",
+            code="run-folder-not-writable",
+            path=folder,
+        )
 
 
 def write_defaults(
@@ -186,7 +196,10 @@ def _metrics(path: Path, spec: CascadeSpec, best: Tried) -> dict[str, Any]:
         figures = [Figure.from_dict(row) for row in metrics["figures"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{path} cannot be understood: {error}", hint="pull or copy the model again"
+            f"{path} cannot be understood: {error}",
+            hint="pull or copy the model again",
+            code="model-card-damaged",
+            path=path,
         ) from error
     tuned = best.figure.model_copy(
         update={
@@ -214,5 +227,8 @@ def _json(data: dict[str, Any]) -> bytes:
 
 def _unwritable(path: Path, error: OSError) -> RunFolderError:
     return RunFolderError(
-        f"{path} cannot be written: {error.strerror or error}", hint="choose another with -o DIR"
+        f"{path} cannot be written: {error.strerror or error}",
+        hint="choose another with -o DIR",
+        code="run-folder-not-writable",
+        path=path,
     )

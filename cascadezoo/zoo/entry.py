@@ -107,6 +107,8 @@ def describe(
             raise ModelError(
                 f"{source.where} has no {needed}, {why}",
                 hint="publish the run of a finished build: cascadezoo publish RUN org/name",
+                code="model-no-figures",
+                name=needed,
             )
     config = read_config(source.path(CONFIG).parent)
     faults = []
@@ -117,7 +119,11 @@ def describe(
             faults.append(f"{file} is not what {CONFIG} says")
     faults += [f"{CONFIG} has no sha256 of {n}" for n in names if n not in {CONFIG, *config.files}]
     if faults:
-        raise ModelError(f"{source.where}: {'; '.join(faults)}", hint="publish the model again")
+        raise ModelError(
+            f"{source.where}: {'; '.join(faults)}",
+            hint="publish the model again",
+            code="model-entry-invalid",
+        )
     spec = _spec(config.spec, source)
     data = {
         "name": spec.name if name is None else name,
@@ -198,7 +204,9 @@ def _measured(source: ModelSource) -> dict[str, Any]:
     try:
         metrics = parse_json(source.path(METRICS).read_bytes(), where)
     except SpecError as error:
-        raise ModelError(error.what, hint="publish the model again") from None
+        raise ModelError(
+            error.what, hint="publish the model again", code="model-entry-not-json"
+        ) from None
     try:
         return {
             "parameters": sum(int(stage["parameters"]) for stage in metrics["stages"]),
@@ -211,6 +219,7 @@ def _measured(source: ModelSource) -> dict[str, Any]:
         raise ModelError(
             f"{where} is not in cascadezoo's form: {type(error).__name__}: {error}",
             hint="publish the model again",
+            code="model-entry-form",
         ) from None
 
 
@@ -219,6 +228,7 @@ def _invalid(source: ModelSource, error: ValidationError, data: Any, what: str) 
     return ModelError(
         f"{source.where} {what}:\n{lines}",
         hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
+        code="model-entry-invalid",
     )
 
 
@@ -246,6 +256,9 @@ def add_entry(model: ZooModel, path: Path) -> ZooModel | None:
         raise InputError(
             f"{path} has a model {model.name!r} already: {before.repo or 'a bundled one'}",
             hint="give the new one another name: --name NAME",
+            code="input-zoo-name-taken",
+            path=path,
+            name=model.name,
         )
     if before != model:
         rest = [m for m in manifest.models if m.name != model.name]

@@ -20,8 +20,8 @@ from PIL import Image
 from cascadezoo.build.build import build_cascade
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import (
-    Interrupted,
     RunFolderError,
+    StoppedError,
 )
 from cascadezoo.spec import load_spec
 from cascadezoo.train.checkpoint import CheckpointStore
@@ -185,7 +185,7 @@ def test_a_stopped_build_goes_on_to_the_same_weights(
     built: Path, tmp_path: Path, phase: int, step: int, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    with pytest.raises(Interrupted, match=f"stopped by {number.name}") as caught:
+    with pytest.raises(StoppedError, match=f"stopped by {number.name}") as caught:
         build_cascade(TINY, run, device="cpu", settings=QUICK, progress=StopAt(phase, step, number))
     assert caught.value.exit_code == 130
     assert "cascadezoo build" in str(caught.value.hint)

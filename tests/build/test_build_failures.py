@@ -20,10 +20,10 @@ from cascadezoo.errors import (
     InputError,
     ResourceError,
     RunFolderError,
-    RunLocked,
+    RunLockedError,
     SpecError,
     TrainingError,
-    WeightsUnavailable,
+    WeightsUnavailableError,
 )
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.events import read_events
@@ -32,7 +32,7 @@ from cascadezoo.train.events import read_events
 def test_two_builds_into_one_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    with FileLock(run / ".lock"), pytest.raises(RunLocked, match="another build is at work"):
+    with FileLock(run / ".lock"), pytest.raises(RunLockedError, match="another build is at work"):
         build_cascade(TINY, run, device="cpu")
 
 
@@ -89,7 +89,7 @@ def test_weights_that_cannot_be_had_stop_before_the_training(tmp_path: Path, mon
     loss = 'training.losses=[{"stage": "refine", "kind": "lpips", "config": {"net": "alex"}}]'
     for setting in (loss, "evaluation.extractor=inception"):
         run = tmp_path / "run"
-        with pytest.raises(WeightsUnavailable):
+        with pytest.raises(WeightsUnavailableError):
             build_cascade(TINY, run, device="cpu", settings=[setting, "data.size=16"])
         assert not list(read_events(run / "events.jsonl"))
         shutil.rmtree(run)
@@ -233,7 +233,7 @@ def test_events_of_a_build_killed_before_its_first_checkpoint_are_dropped(
 ) -> None:
     run = tmp_path / "run"
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsUnavailable):
+    with pytest.raises(WeightsUnavailableError):
         build_cascade(TINY, run, device="cpu", settings=["evaluation.extractor=inception"])
     (run / "events.jsonl").write_text('{"event": "log", "step": 3}\n{"event": "log", "st')
     build_cascade(TINY, run, device="cpu", settings=QUICK)

@@ -13,7 +13,7 @@ from build_cases import same, weights
 
 from cascadezoo.build.build import build_cascade
 from cascadezoo.cascade.cascade import Cascade
-from cascadezoo.errors import Interrupted, SpecError
+from cascadezoo.errors import SpecError, StoppedError
 from cascadezoo.spec import load_spec
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.events import read_events
@@ -126,7 +126,7 @@ def test_a_stopped_build_goes_on_to_the_same_weights(
     latent: Path, tmp_path: Path, stop: StopIn, where: str
 ) -> None:
     run = tmp_path / "run"
-    with pytest.raises(Interrupted, match=f"stopped by SIGTERM {where}"):
+    with pytest.raises(StoppedError, match=f"stopped by SIGTERM {where}"):
         build_cascade(SPEC, run, device="cpu", progress=stop)
     build_cascade(run / "spec.json", run, device="cpu")
     assert same(run / "model", latent / "model")

@@ -7,7 +7,7 @@ import torch
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.split import load_split
-from cascadezoo.errors import InputError, Interrupted, LookupFailed
+from cascadezoo.errors import InputError, StoppedError, UnknownNameError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.features.moments import Statistics
 from cascadezoo.evaluate.metrics.fid import frechet_distance
@@ -179,10 +179,10 @@ def test_a_fault_of_sampling_is_not_the_metric_s(subject, means):
 
 
 def test_stopping_is_no_problem_of_a_metric(subject, means):
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         evaluate_metrics(
             ["kid", "recall"],
-            subject(fault=Interrupted("stopped")),
+            subject(fault=StoppedError("stopped")),
             extractor=means,
             n=60,
             subset_size=20,
@@ -192,7 +192,7 @@ def test_stopping_is_no_problem_of_a_metric(subject, means):
 
 def test_a_metric_that_nobody_registers_is_refused_at_once(subject, means):
     asked = subject()
-    with pytest.raises(LookupFailed, match="kidd"):
+    with pytest.raises(UnknownNameError, match="kidd"):
         evaluate_metrics(
             ["kid", "kidd"], asked, extractor=means, on_problem=lambda name, error: None
         )

@@ -15,10 +15,10 @@ from cascadezoo import Cascade, evaluate_model
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import (
     InputError,
-    LookupFailed,
     ModelError,
     SpecError,
-    WeightsUnavailable,
+    UnknownNameError,
+    WeightsUnavailableError,
 )
 from cascadezoo.evaluate.bench import LazyExtractor
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
@@ -124,9 +124,9 @@ def test_other_data_can_be_named_and_nothing_else(plain: Path) -> None:
 
 
 def test_names_that_nothing_answers_to(plain: Path) -> None:
-    with pytest.raises(LookupFailed, match="no metric 'kd'"):
+    with pytest.raises(UnknownNameError, match="no metric 'kd'"):
         evaluate_model(plain, ["kd"])
-    with pytest.raises(LookupFailed, match="no feature extractor 'tiny'"):
+    with pytest.raises(UnknownNameError, match="no feature extractor 'tiny'"):
         evaluate_model(plain, extractor="tiny")
     with pytest.raises(InputError, match="nothing after a colon"):
         evaluate_model(plain, ["kid:small"])
@@ -170,7 +170,7 @@ def test_weights_that_cannot_be_had(plain: Path) -> None:
     found = evaluate_model(plain, ["psnr", "kid"], extractor="inception")
     assert [figure.metric for figure in found.figures if figure.metric == "psnr"]
     (problem,) = found.problems
-    assert isinstance(problem.error, WeightsUnavailable)
+    assert isinstance(problem.error, WeightsUnavailableError)
     assert found.refused == ("kid",)
 
 

@@ -15,9 +15,9 @@ from pull_cases import REPO, WEIGHTS, changed, contents, here, lines, make_files
 
 from cascadezoo import Cascade
 from cascadezoo.errors import (
-    HubDenied,
-    HubNotFound,
-    HubUnavailable,
+    HubDeniedError,
+    HubNotFoundError,
+    HubUnavailableError,
     InputError,
     ModelError,
     ModelReferenceError,
@@ -110,7 +110,7 @@ def test_branches_tags_pull_requests_and_commits(hub, repo, files, newer):
     for revision in ("v1", "dev/next", "main"):
         assert contents(pull(REPO, revision=revision).folder) == files
         assert locate(REPO, revision, offline=True) == pull(REPO).folder
-    with pytest.raises(HubNotFound) as raised:
+    with pytest.raises(HubNotFoundError) as raised:
         pull(REPO, revision="v2")
     assert raised.value.hint
 
@@ -194,12 +194,12 @@ def test_private_and_gated_repos(hub, files, monkeypatch):
     hub.make_repo("org/secret", files, private=True)
     hub.make_repo("foreign/gated", files, gated="auto")
     assert pull("org/secret").name == "lone"  # with HF_TOKEN
-    with pytest.raises(HubDenied) as raised:
+    with pytest.raises(HubDeniedError) as raised:
         pull("foreign/gated")
     assert "gated" in raised.value.what
     monkeypatch.delenv("HF_TOKEN")
     shutil.rmtree(locate("org/secret", offline=True).parents[1])
-    with pytest.raises((HubDenied, HubNotFound)) as raised:
+    with pytest.raises((HubDeniedError, HubNotFoundError)) as raised:
         pull("org/secret")
     assert "hf auth login" in raised.value.hint
     assert hub.token not in str(raised.value)
@@ -216,11 +216,11 @@ def test_the_token_is_sent_to_the_hub_alone(hub, repo):
 
 
 def test_repos_that_are_not_there(hub):
-    with pytest.raises(HubNotFound) as raised:
+    with pytest.raises(HubNotFoundError) as raised:
         pull("org/nothing")
     assert "org/nothing" in raised.value.what
     assert "no folder 'org/nothing' here either" in raised.value.what
-    with pytest.raises(HubNotFound) as raised:
+    with pytest.raises(HubNotFoundError) as raised:
         pull("hf://org/nothing")
     assert "folder" not in raised.value.what
 
@@ -228,7 +228,7 @@ def test_repos_that_are_not_there(hub):
 def test_repos_that_hold_no_model(hub):
     hub.make_repo("org/empty", {"README.md": b"# hello\n"})
     hub.make_repo("org/bert", {"config.json": b'{"model_type": "bert"}', "model.safetensors": b""})
-    with pytest.raises(HubNotFound, match=r"config\.json"):
+    with pytest.raises(HubNotFoundError, match=r"config\.json"):
         pull("org/empty")
     hub.clear()
     with pytest.raises(ModelError, match="not the config of a cascadezoo model"):
@@ -364,7 +364,7 @@ def test_without_network_a_cached_branch_is_taken_and_that_is_told(hub, repo, ca
     assert locate(REPO) == folder
     (told,) = [r.getMessage() for r in caplog.records if r.name == "cascadezoo.hub"]
     assert f"taking the copy that was pulled before, {folder.name}" in told
-    with pytest.raises(HubUnavailable) as raised:
+    with pytest.raises(HubUnavailableError) as raised:
         locate("org/other")
     assert raised.value.hint
     assert raised.value.exit_code == 1
@@ -372,7 +372,7 @@ def test_without_network_a_cached_branch_is_taken_and_that_is_told(hub, repo, ca
 
 def test_an_endpoint_that_is_no_hub(hub, repo, monkeypatch):
     hub.fail(Fault("status", "HEAD", times=9, status=200, body=b"<html>log in</html>"))
-    with pytest.raises(HubUnavailable) as raised:
+    with pytest.raises(HubUnavailableError) as raised:
         locate(REPO)
     assert "HF_ENDPOINT" in str(raised.value)
 

@@ -15,7 +15,7 @@ import pytest
 from hub_server import Fault
 from pull_cases import REPO, WEIGHTS, changed, contents, here, lines
 
-from cascadezoo.errors import CascadezooError, HubUnavailable, ModelError
+from cascadezoo.errors import CascadezooError, HubUnavailableError, ModelError
 from cascadezoo.hub import fetch
 from cascadezoo.hub.locate import locate
 from cascadezoo.hub.pull import pull
@@ -143,7 +143,7 @@ def test_a_hub_that_asks_to_wait_is_given_the_time(hub, repo, files, match):
 def test_a_long_wait_is_not_waited(hub, repo):
     hub.fail(Fault("status", "HEAD", times=9, status=429, headers={"Retry-After": "3600"}))
     began = time.monotonic()
-    with pytest.raises(HubUnavailable) as raised:
+    with pytest.raises(HubUnavailableError) as raised:
         locate(REPO)
     assert time.monotonic() - began < 10
     assert raised.value.hint
@@ -153,7 +153,7 @@ def test_a_long_wait_is_not_waited(hub, repo):
 def test_a_hub_that_stays_down(hub, repo, files, match):
     hub.fail(Fault("status", match, times=99, status=503))
     began = time.monotonic()
-    with pytest.raises(HubUnavailable) as raised:
+    with pytest.raises(HubUnavailableError) as raised:
         pull(REPO, "out")
     assert time.monotonic() - began < 15
     assert raised.value.hint

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cascadezoo.hub.publish.publish_model import publish, read_destination
 from click.testing import CliRunner, Result
 from hub_server import Fault, LocalHub
 from push_cases import CHANGES, REPO, WEIGHTS, holds, old, write
@@ -19,12 +18,13 @@ from push_cases import CHANGES, REPO, WEIGHTS, holds, old, write
 from cascadezoo.build.build import BuildResult, build_cascade
 from cascadezoo.cli.main import main
 from cascadezoo.errors import (
-    HubDenied,
+    HubDeniedError,
     InputError,
     ModelReferenceError,
-    PublishFailed,
+    PublishError,
 )
 from cascadezoo.hub.folder_copy import Copied
+from cascadezoo.hub.publish.publish_model import publish, read_destination
 from cascadezoo.hub.refs import HubRef
 
 TINY = "diffusion-pixelshuffle-vit-tiny"
@@ -192,7 +192,7 @@ def test_a_failed_publish_keeps_the_model_and_says_how_to_go_on(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     hub.fail(Fault("status", "PUT /lfs", times=999))
-    with pytest.raises(PublishFailed) as raised:
+    with pytest.raises(PublishError) as raised:
         build(run, to=REPO, private=True)
     assert raised.value.exit_code == 1
     assert f"the model is built and kept in {run}/model" in raised.value.what
@@ -219,10 +219,10 @@ def test_what_cannot_be_published_is_told_before_the_training(
         with pytest.raises(kind):
             build(run, **asked)  # type: ignore[arg-type]
     monkeypatch.setenv("HF_TOKEN", hub.read_token)
-    with pytest.raises(HubDenied, match="may read but not write"):
+    with pytest.raises(HubDeniedError, match="may read but not write"):
         build(run, to=REPO)
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(HubDenied, match="has to know who you are"):
+    with pytest.raises(HubDeniedError, match="has to know who you are"):
         build(run, to=REPO)
     assert not list(run.rglob("*.safetensors"))
     assert hub.seen(CHANGES) == []

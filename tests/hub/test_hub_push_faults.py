@@ -22,11 +22,11 @@ from push_cases import (
 )
 
 from cascadezoo.errors import (
-    HubConflict,
-    HubDenied,
+    HubConflictError,
+    HubDeniedError,
     HubError,
-    HubRefused,
-    HubUnavailable,
+    HubRefusedError,
+    HubUnavailableError,
     ModelError,
 )
 from cascadezoo.hub import client
@@ -52,7 +52,7 @@ def test_a_lost_answer_and_a_hub_that_is_gone_is_told_and_mended_by_the_next_run
 ) -> None:
     there.fail(Fault("lost-answer", COMMIT))
     there.before(COMMIT, lambda: there.fail(Fault("status", "GET /api/models/", EVER)))
-    with pytest.raises(HubUnavailable) as raised:
+    with pytest.raises(HubUnavailableError) as raised:
         publish_hub(newer, REPO)
     assert "Whether the commit was made could not be asked" in raised.value.what
     assert "run the same command again" in str(raised.value.hint)
@@ -74,7 +74,7 @@ def test_a_pull_request_is_not_opened_a_second_time_on_suspicion(
     there: LocalHub, newer: Path, waits: list[float]
 ) -> None:
     there.fail(Fault("status", COMMIT, status=504))
-    with pytest.raises(HubUnavailable) as raised:
+    with pytest.raises(HubUnavailableError) as raised:
         publish_hub(newer, REPO, create_pr=True)
     assert f"{REPO}/discussions" in str(raised.value.hint)
     assert len(there.seen(COMMIT)) == 1
@@ -108,7 +108,7 @@ def test_nobody_waits_for_an_hour(
 ) -> None:
     headers = {"Retry-After": "3600"}
     there.fail(Fault("status", match, times=EVER, status=429, headers=headers))
-    with pytest.raises(HubUnavailable) as raised:
+    with pytest.raises(HubUnavailableError) as raised:
         publish_hub(newer, REPO)
     assert raised.value.retry_after == 3600
     assert "in 3600 s" in str(raised.value.hint)
@@ -121,7 +121,7 @@ def test_a_hub_that_stays_away_is_given_up(
     there: LocalHub, newer: Path, waits: list[float]
 ) -> None:
     there.fail(Fault("status", COMMIT, times=EVER))
-    with pytest.raises(HubUnavailable, match="answers 503") as raised:
+    with pytest.raises(HubUnavailableError, match="answers 503") as raised:
         publish_hub(newer, REPO)
     assert raised.value.exit_code == 1
     assert len(there.seen(COMMIT)) == 4
@@ -138,7 +138,7 @@ def test_a_hub_that_never_answers_is_given_up(
     assert time.monotonic() - began < 10
     assert len(there.repos[REPO].commits) == 3
     there.fail(Fault("slow", "whoami", times=EVER, seconds=0.5))
-    with pytest.raises(HubUnavailable, match="cannot be reached"):
+    with pytest.raises(HubUnavailableError, match="cannot be reached"):
         publish_hub(newer, REPO)
 
 
@@ -187,7 +187,7 @@ def test_a_branch_that_keeps_moving_is_told(there: LocalHub, newer: Path) -> Non
         there.before(COMMIT, move)
 
     there.before(COMMIT, move)
-    with pytest.raises(HubConflict, match="others keep changing") as raised:
+    with pytest.raises(HubConflictError, match="others keep changing") as raised:
         publish_hub(newer, REPO)
     assert raised.value.exit_code == 1
     assert "run the same command again" in str(raised.value.hint)
@@ -204,7 +204,7 @@ def test_an_interrupted_upload_is_taken_up_where_it_ended(
     repo = there.repos[REPO]
     sha = sha_of(new()[WEIGHTS])
     there.fail(Fault("cut", f"PUT /lfs/{REPO}/{sha}", times=EVER, after_bytes=100))
-    with pytest.raises(HubUnavailable) as raised:
+    with pytest.raises(HubUnavailableError) as raised:
         publish_hub(newer, REPO)
     assert "cannot be reached" in raised.value.what
     assert holds(repo, old())
@@ -231,10 +231,10 @@ def test_a_cut_in_the_middle_of_an_object_is_mended_at_once(
 @pytest.mark.parametrize(
     ("match", "status", "kind", "said"),
     [
-        ("objects/batch", 422, HubRefused, "This object is refused"),
-        (PUT, 403, HubDenied, "may not do that"),
-        (PUT, 422, HubRefused, "answers 422"),
-        ("/verify", 422, HubRefused, "answers 422"),
+        ("objects/batch", 422, HubRefusedError, "This object is refused"),
+        (PUT, 403, HubDeniedError, "may not do that"),
+        (PUT, 422, HubRefusedError, "answers 422"),
+        ("/verify", 422, HubRefusedError, "answers 422"),
     ],
 )
 def test_a_refused_object_stops_everything(
@@ -267,7 +267,7 @@ def test_a_publish_that_failed_in_a_new_repo_leaves_it_empty(
     hub: LocalHub, model: Path, waits: list[float]
 ) -> None:
     hub.fail(Fault("status", PUT, times=EVER))
-    with pytest.raises(HubUnavailable):
+    with pytest.raises(HubUnavailableError):
         publish_hub(model, REPO, private=True)
     assert list(hub.repos[REPO].head().files) == [".gitattributes"]
     hub.heal()
@@ -291,7 +291,9 @@ def test_a_tag_that_fails_is_told_and_set_by_the_next_run(
     done = publish_hub(newer, REPO, tag="v2")
     assert there.repos[REPO].tags == {"v2": done.commit}
     there.fail(Fault("status", "POST .*/tag/", times=EVER))
-    with pytest.raises(HubUnavailable, match=f"published as commit {done.commit}, but not tag"):
+    with pytest.raises(
+        HubUnavailableError, match=f"published as commit {done.commit}, but not tag"
+    ):
         publish_hub(newer, REPO, tag="v3")
     there.heal()
     assert publish_hub(newer, REPO, tag="v3").changed is False
@@ -305,5 +307,5 @@ def test_a_damaged_answer_is_not_believed(there: LocalHub, newer: Path, waits: l
     assert holds(there.repos[REPO], new())
     there.repos[REPO].commit({"README.md": b"# Mine\n"})
     there.fail(Fault("flip", "GET .*/resolve/.*", times=EVER, after_bytes=4))
-    with pytest.raises(HubUnavailable, match="arrived damaged"):
+    with pytest.raises(HubUnavailableError, match="arrived damaged"):
         publish_hub(newer, REPO)

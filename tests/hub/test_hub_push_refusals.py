@@ -15,9 +15,9 @@ from push_cases import CHANGES, REPO, WEIGHTS, card, holds, new, old, write
 
 from cascadezoo.errors import (
     CascadezooError,
-    HubDenied,
-    HubNotFound,
-    HubRefused,
+    HubDeniedError,
+    HubNotFoundError,
+    HubRefusedError,
     InputError,
     ModelError,
     ModelReferenceError,
@@ -160,7 +160,7 @@ def test_the_token_in_use_and_secrets_of_the_environment_are_found(
 
 def test_no_token(hub: LocalHub, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(HubDenied) as raised:
+    with pytest.raises(HubDeniedError) as raised:
         publish_hub(model, REPO)
     assert "`hf auth login`" in str(raised.value.hint)
     assert raised.value.exit_code == 2
@@ -180,7 +180,7 @@ def test_a_token_that_will_not_do(
 ) -> None:
     text = "hf_" + "z" * 34 if token is None else getattr(hub, token)
     monkeypatch.setenv("HF_TOKEN", text)
-    with pytest.raises(HubDenied, match=said) as raised:
+    with pytest.raises(HubDeniedError, match=said) as raised:
         publish_hub(model, REPO)
     assert "hf auth login" in str(raised.value.hint)
     assert text not in str(raised.value)
@@ -188,10 +188,10 @@ def test_a_token_that_will_not_do(
 
 
 def test_somebody_elses_namespace_and_repo(hub: LocalHub, model: Path) -> None:
-    with pytest.raises(HubDenied, match="may not do that"):
+    with pytest.raises(HubDeniedError, match="may not do that"):
         publish_hub(model, "foreign/lone")
     hub.make_repo("foreign/there", {"a.txt": b"a"})
-    with pytest.raises(HubDenied, match="may not do that"):
+    with pytest.raises(HubDeniedError, match="may not do that"):
         publish_hub(model, "foreign/there")
     assert hub.seen("^PUT") == []
     assert len(hub.repos["foreign/there"].commits) == 2
@@ -208,7 +208,7 @@ def test_metadata_that_only_the_hub_knows_to_be_wrong(
     hub: LocalHub, model: Path, newer: Path
 ) -> None:
     (model / "README.md").write_bytes(card(1.0).replace(b"apache-2.0", b"my-own"))
-    with pytest.raises(HubRefused, match='"license" must be one of') as raised:
+    with pytest.raises(HubRefusedError, match='"license" must be one of') as raised:
         publish_hub(model, REPO)
     assert "nothing was sent" in str(raised.value.hint)
     assert len(raised.value.what) < 500
@@ -216,7 +216,7 @@ def test_metadata_that_only_the_hub_knows_to_be_wrong(
     assert hub.repos == {}
     publish_hub(newer, REPO)
     hub.clear()
-    with pytest.raises(HubRefused):
+    with pytest.raises(HubRefusedError):
         publish_hub(model, REPO)
     assert hub.seen(CHANGES) == []
     assert holds(hub.repos[REPO], new())
@@ -251,7 +251,7 @@ def test_a_public_repo_where_a_private_one_is_wanted(hub: LocalHub, model: Path)
 )
 def test_another_librarys_model_is_left_alone(hub: LocalHub, model: Path, content: bytes) -> None:
     repo = hub.make_repo(REPO, {"config.json": content})
-    with pytest.raises(HubRefused) as raised:
+    with pytest.raises(HubRefusedError) as raised:
         publish_hub(model, REPO)
     assert "another repo" in str(raised.value.hint)
     assert hub.seen(CHANGES) == []
@@ -299,7 +299,7 @@ def test_ids_that_are_none(hub: LocalHub, model: Path, repo: str) -> None:
 
 def test_a_pull_request_against_a_branch_that_is_not_there(hub: LocalHub, model: Path) -> None:
     hub.make_repo(REPO)
-    with pytest.raises(HubNotFound, match="no such revision"):
+    with pytest.raises(HubNotFoundError, match="no such revision"):
         publish_hub(model, REPO, create_pr=True, revision="nowhere")
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadezoo.errors import InputError, LookupFailed, ModelError, PluginError
+from cascadezoo.errors import InputError, ModelError, PluginError, UnknownNameError
 from cascadezoo.model_folder.layout import FileRecord
 from cascadezoo.plugins.manager import PluginHost
 from cascadezoo.zoo.entry import FolderSource, add_entry, compare, describe
@@ -219,7 +219,7 @@ def test_entries_are_added_replaced_and_kept_in_order(tmp_path: Path) -> None:
         add_entry(other, path)
     assert "--name" in str(caught.value.hint)
     assert path.read_bytes() == before
-    with pytest.raises(LookupFailed, match="lists no model 'x'"):
+    with pytest.raises(UnknownNameError, match="lists no model 'x'"):
         entries_to_verify("x", path)
     with pytest.raises(InputError, match="there is no file"):
         entries_to_verify(None, tmp_path / "none.json")
@@ -269,12 +269,12 @@ def test_a_broken_zoo_is_told_and_takes_no_other_down(zoo_plugin, body: str, sai
     assert "the zoo 'zoo-broken' of zoo-broken 1.0" in fault
     assert said in fault
     assert zoos.get("shapes-tiny").model == find("shapes-tiny")
-    with pytest.raises(LookupFailed, match="zoo-broken"):
+    with pytest.raises(UnknownNameError, match="zoo-broken"):
         zoos.get("digits")
 
 
 def test_a_name_that_no_zoo_lists() -> None:
-    with pytest.raises(LookupFailed, match="no zoo lists a model 'shapes-tinny'") as caught:
+    with pytest.raises(UnknownNameError, match="no zoo lists a model 'shapes-tinny'") as caught:
         find("shapes-tinny")
     assert "did you mean 'shapes-tiny'?" in str(caught.value.hint)
 

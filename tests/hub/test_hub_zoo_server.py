@@ -11,9 +11,9 @@ import pytest
 from hub_server import Fault
 
 from cascadezoo.errors import (
-    HubDenied,
-    HubNotFound,
-    HubUnavailable,
+    HubDeniedError,
+    HubNotFoundError,
+    HubUnavailableError,
     ModelError,
     ModelReferenceError,
 )
@@ -108,18 +108,18 @@ def test_a_card_that_was_edited_on_the_hub_is_no_fault(hub, files) -> None:
 
 
 def test_repos_that_are_not_there_or_not_for_us(hub, files, monkeypatch) -> None:
-    with pytest.raises(HubNotFound):
+    with pytest.raises(HubNotFoundError):
         zoo_entry("no/such")
     hub.make_repo("a/b", files)
-    with pytest.raises(HubNotFound):
+    with pytest.raises(HubNotFoundError):
         zoo_entry("a/b@v9")
     hub.make_repo("a/gated", files, gated="manual")
     hub.make_repo("a/secret", files, private=True)
     assert zoo_entry("a/secret").repo == "a/secret"
     monkeypatch.setenv("HF_TOKEN", hub.other_token)
-    with pytest.raises(HubDenied, match="has to be granted by its authors"):
+    with pytest.raises(HubDeniedError, match="has to be granted by its authors"):
         zoo_entry("a/gated")
-    with pytest.raises(HubNotFound, match="or it is private"):
+    with pytest.raises(HubNotFoundError, match="or it is private"):
         zoo_entry("a/secret")
 
 
@@ -137,7 +137,7 @@ def test_a_pinned_entry_holds_whatever_happens_to_the_branch(hub, repo, files) -
     assert verify(model.model_copy(update={"parameters": 1})) == [
         "the entry's parameters is not the model's"
     ]
-    with pytest.raises(HubNotFound):
+    with pytest.raises(HubNotFoundError):
         verify(model.model_copy(update={"commit": "f" * 40}))
 
 
@@ -157,7 +157,7 @@ def test_a_file_that_arrives_damaged_twice_is_refused(hub, repo) -> None:
 def test_a_hub_that_is_down_is_told(hub, repo) -> None:
     model = zoo_entry(REPO)
     hub.fail(Fault("status", r".*/tree/.*", times=100, status=429, headers=WAIT))
-    with pytest.raises(HubUnavailable) as caught:
+    with pytest.raises(HubUnavailableError) as caught:
         verify(model)
     assert "120 s" in str(caught.value.hint)
 
@@ -194,7 +194,7 @@ def test_search_gives_no_control_characters(hub, files) -> None:
 
 def test_search_tells_when_the_hub_does_not_answer(hub) -> None:
     hub.fail(Fault("status", r"GET /api/models(\?.*)?$", times=100, status=429, headers=WAIT))
-    with pytest.raises(HubUnavailable) as caught:
+    with pytest.raises(HubUnavailableError) as caught:
         search("shapes")
     assert "120 s" in str(caught.value.hint)
 

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 import pytest
 
 from cascadezoo import Callback
-from cascadezoo.errors import LookupFailed, PluginError
+from cascadezoo.errors import PluginError, UnknownNameError
 from cascadezoo.plugins import hookspecs, registry
 from cascadezoo.plugins.manager import PluginHost, get_host
 from cascadezoo.plugins.registry import (
@@ -207,11 +207,11 @@ def test_load_limit(plugin, monkeypatch) -> None:
 
 def test_look_up_tells_the_nearest_name() -> None:
     table = get_host().registry.stages
-    with pytest.raises(LookupFailed) as caught:
+    with pytest.raises(UnknownNameError) as caught:
         table.get("pixelshufle.v1")
     assert "did you mean 'pixelshuffle.v1'" in str(caught.value)
     assert "pip install" in str(caught.value)
-    with pytest.raises(LookupFailed, match=r"did you mean 'flow\.v1'"):
+    with pytest.raises(UnknownNameError, match=r"did you mean 'flow\.v1'"):
         table.get("flow.v9")
 
 
@@ -262,14 +262,14 @@ def test_a_name_that_a_broken_plugin_may_have_brought(plugin) -> None:
     host = PluginHost(
         [*BUILTIN, broken, newer, left], limit=frozenset({"dist-broken", "dist-newer"})
     )
-    with pytest.raises(LookupFailed) as caught:
+    with pytest.raises(UnknownNameError) as caught:
         host.registry.stages.get("wave.v1")
     hint = str(caught.value.hint)
     assert "dist-broken cannot be loaded (cascadezoo plugins list)" in hint
     assert "dist-newer is for plugin API level 7: pip install --upgrade cascadezoo" in hint
     assert "dist-left is left out by CASCADEZOO_LOAD_PLUGINS" in hint
     # What is only misspelt is not blamed on them.
-    with pytest.raises(LookupFailed) as caught:
+    with pytest.raises(UnknownNameError) as caught:
         host.registry.stages.get("flow.v9")
     assert "dist-broken" not in str(caught.value.hint)
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cascadezoo import errors
-from cascadezoo.errors import InputError, LookupFailed, SpecError
+from cascadezoo.errors import InputError, SpecError, UnknownNameError
 from cascadezoo.spec import (
     CascadeSpec,
     apply_settings,
@@ -218,7 +218,7 @@ def test_reading(tmp_path, tiny) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(tiny))
     assert read_spec(path)[0] == tiny
-    with pytest.raises(LookupFailed, match="shapes-demo"):
+    with pytest.raises(UnknownNameError, match="shapes-demo"):
         read_spec("shapes-dmo")
     with pytest.raises(InputError, match="cannot be read"):
         read_spec(tmp_path)

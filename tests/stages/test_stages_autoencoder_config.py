@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cascadezoo.spec.configs import ConfigProblem, ImageShape
+from cascadezoo.spec.configs import ConfigError, ImageShape
 from cascadezoo.stages.autoencoder.config import AutoencoderConfig
 
 
 def test_levels_that_cannot_be_halved_are_refused() -> None:
     config = AutoencoderConfig(multipliers=[1] * 7)
     with pytest.raises(
-        ConfigProblem, match="has 7 levels, but 6 bring 28 pixels down to one already"
+        ConfigError, match="has 7 levels, but 6 bring 28 pixels down to one already"
     ) as caught:
         config.fit(ImageShape(1, 28))
     assert caught.value.field == "multipliers"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cascadezoo.cascade.weights import load_state, save_state
 from cascadezoo.errors import ModelError, ModelReferenceError, SpecError
-from cascadezoo.spec.configs import ConfigProblem, ImageShape
+from cascadezoo.spec.configs import ConfigError, ImageShape
 from cascadezoo.stages.autoencoder_kl.config import ARCHITECTURE, AutoencoderKLConfig
 from cascadezoo.stages.autoencoder_kl.files import CONFIG_FILE, WEIGHTS_FILE
 from cascadezoo.stages.autoencoder_kl.stage import AutoencoderKL
@@ -114,7 +114,7 @@ def test_a_pipelines_subfolder(tmp_path: Path) -> None:
     save(tmp_path / "vae")
     (tmp_path / "model_index.json").write_text("{}")
     assert loaded(tmp_path, subfolder="vae").config.latent_channels == 3
-    with pytest.raises(ConfigProblem, match=r'whole pipeline: set "subfolder": "vae"') as caught:
+    with pytest.raises(ConfigError, match=r'whole pipeline: set "subfolder": "vae"') as caught:
         build(tmp_path)
     assert caught.value.field == "source"
 
@@ -196,10 +196,10 @@ def test_configs_that_contradict_themselves(fields: dict[str, Any], message: str
 
 
 def test_places_that_do_not_fit(saved: tuple[Path, Any]) -> None:
-    with pytest.raises(ConfigProblem, match="is 3, but the images have 1") as caught:
+    with pytest.raises(ConfigError, match="is 3, but the images have 1") as caught:
         build(saved[0], ImageShape(1, 16))
     assert caught.value.field == "in_channels"
-    with pytest.raises(ConfigProblem, match="has 4 levels, but 3 bring 4 pixels") as caught:
+    with pytest.raises(ConfigError, match="has 4 levels, but 3 bring 4 pixels") as caught:
         AutoencoderKLConfig().fit(ImageShape(3, 4))
     assert caught.value.field == "block_out_channels"
     said = list(AutoencoderKLConfig().advice(ImageShape(3, 32), None))
@@ -217,7 +217,7 @@ def test_no_source_is_an_error_when_a_cascade_is_built() -> None:
 
 @pytest.mark.parametrize("source", ["./nowhere", "/nowhere/at/all", "nowhere", "~nobody-there/vae"])
 def test_a_path_that_leads_nowhere(source: str) -> None:
-    with pytest.raises(ConfigProblem, match="is not a folder") as caught:
+    with pytest.raises(ConfigError, match="is not a folder") as caught:
         build(source)
     assert caught.value.field == "source"
     every = {name: getattr(AutoencoderKLConfig(), name) for name in ARCHITECTURE}
@@ -260,7 +260,7 @@ def test_silent_fields_are_those_of_diffusers(copied: Path) -> None:
 )
 def test_other_models_are_refused(copied: Path, changes: dict[str, Any], message: str) -> None:
     edit(copied, **changes)
-    with pytest.raises(ConfigProblem, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         build(copied)
     assert caught.value.field == "source"
 

@@ -144,7 +144,9 @@ def test_fetches_the_two_files_from_the_hub(hub: str, folder: Path, tmp_path: Pa
 
 def test_without_the_hub_three_ways_out_are_told(tmp_path: Path) -> None:
     (answer,) = ask(tmp_path, "org/vae::vae", HF_HUB_OFFLINE="1")
-    assert answer.startswith("WeightsUnavailable autoencoder-kl.v1: the weights of org/vae/vae are")
+    assert answer.startswith(
+        "WeightsUnavailableError autoencoder-kl.v1: the weights of org/vae/vae are"
+    )
     for part in (
         "one of three: connect to the Hub",
         "hf download org/vae vae/config.json vae/diffusion_pytorch_model.safetensors --local-dir",
@@ -156,4 +158,6 @@ def test_without_the_hub_three_ways_out_are_told(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_closed_port_is_no_hub(tmp_path: Path) -> None:
     (answer,) = ask(tmp_path, "org/vae", HF_ENDPOINT="http://127.0.0.1:9")
-    assert answer.startswith("WeightsUnavailable autoencoder-kl.v1: the weights of org/vae are not")
+    assert answer.startswith(
+        "WeightsUnavailableError autoencoder-kl.v1: the weights of org/vae are not"
+    )

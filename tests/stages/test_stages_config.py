@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from stage_cases import ENTRIES
 
-from cascadezoo.spec.configs import ConfigProblem, ImageShape
+from cascadezoo.spec.configs import ConfigError, ImageShape
 from cascadezoo.stages.diffusion.config import DiffusionConfig
 from cascadezoo.stages.flow.config import FlowConfig
 from cascadezoo.stages.pixelshuffle.config import PixelShuffleConfig
@@ -75,7 +75,7 @@ def test_bad_settings_are_refused_with_their_path(
 def test_configs_that_do_not_fit_their_place(
     config: FlowConfig, size: int, field: str, message: str
 ) -> None:
-    with pytest.raises(ConfigProblem, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         config.fit(ImageShape(3, size))
     assert caught.value.field == field
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from stage_cases import ENTRIES, SMALL, Case, request
 
 from cascadezoo.errors import SampleError
-from cascadezoo.spec.configs import ConfigProblem, ImageShape
+from cascadezoo.spec.configs import ConfigError, ImageShape
 from cascadezoo.stages.base import StageInputs, TrainContext
 from cascadezoo.util.rng import Draw
 
@@ -132,7 +132,7 @@ def test_candidates_keep_it_from_learning_the_mean_image() -> None:
 def test_resnet_pads_what_cannot_be_halved_and_refuses_what_has_no_pixels_left() -> None:
     case = Case("resnet.v1", {"channels": 8, "candidates": 2, "halvings": 3}, size=9)
     assert case.stage().sample(None, request(case, 0, 2)).shape == (2, 3, 9, 9)
-    with pytest.raises(ConfigProblem, match="but 2 bring 4 pixels down to one already"):
+    with pytest.raises(ConfigError, match="but 2 bring 4 pixels down to one already"):
         ENTRIES["resnet.v1"].load_config()(halvings=3).fit(ImageShape(3, 4))
 
 

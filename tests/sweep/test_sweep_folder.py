@@ -13,7 +13,7 @@ from filelock import FileLock
 from sweep_cases import UPSAMPLERS, axis, base, sweep
 
 from cascadezoo.build.build import build_cascade
-from cascadezoo.errors import InputError, RunFolderError, RunLocked, SpecError
+from cascadezoo.errors import InputError, RunFolderError, RunLockedError, SpecError
 from cascadezoo.sweep.cell_reader import is_done, read_cell
 from cascadezoo.sweep.cells import load_sweep
 from cascadezoo.sweep.results import SweepResults
@@ -152,7 +152,10 @@ def test_folders_that_are_no_sweeps(tmp_path: Path):
 
 
 def test_a_folder_in_which_a_sweep_is_at_work(copied: Path):
-    with FileLock(copied / ".lock"), pytest.raises(RunLocked, match="another sweep is at work"):
+    with (
+        FileLock(copied / ".lock"),
+        pytest.raises(RunLockedError, match="another sweep is at work"),
+    ):
         run_sweep(DATA, copied)
 
 
@@ -196,7 +199,7 @@ def test_fresh_removes_what_sweeps_made_and_nothing_else(copied: Path):
 
 
 def test_fresh_waits_for_no_cell_that_is_at_work(copied: Path):
-    with FileLock(copied / "cells/pixelshuffle/.lock"), pytest.raises(RunLocked):
+    with FileLock(copied / "cells/pixelshuffle/.lock"), pytest.raises(RunLockedError):
         run_sweep(DATA, copied, fresh=True)
     assert is_done(SweepFolder(copied).run("pixelshuffle"), load_sweep(DATA).cells[0])
 

@@ -12,7 +12,7 @@ from train_cases import COUNT, StopAfter, equal, image_data, state, trainer
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.loader import to_floats
-from cascadezoo.errors import Interrupted
+from cascadezoo.errors import StoppedError
 from cascadezoo.stages.base import downsample
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.phase_end import finishing
@@ -93,7 +93,7 @@ def test_a_stop_at_any_time_goes_on_to_the_same_weights(
 ) -> None:
     """Five steps, eight batches to measure, three steps: each asks once whether to stop."""
     first = cascade()
-    with pytest.raises(Interrupted, match="a checkpoint is written") as caught:
+    with pytest.raises(StoppedError, match="a checkpoint is written") as caught:
         trainer(first, tmp_path / "run", stop=StopAfter(asked)).run()
     kept = CheckpointStore(tmp_path / "run").newest()
     assert kept is not None

@@ -16,7 +16,7 @@ from train_cases import StopAfter, equal, image_data, state, trainer
 from cascadezoo.build.plan import make_plan
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.errors import Interrupted, PluginError, SpecError
+from cascadezoo.errors import PluginError, SpecError, StoppedError
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.train.ema import make_ema
 from cascadezoo.train.engine import make_accelerator
@@ -241,7 +241,7 @@ def test_a_stopped_duel_ends_on_the_same_weights(tmp_path: Path, stop: int) -> N
     phase = {"stages": {"duel": {"groups": {"adversary": {"every": 2, "betas": [0.0, 0.9]}}}}}
     whole, stopped, resumed = (duel({"averaged": False}, phase) for _ in range(3))
     trainer(whole).run()
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         trainer(stopped, tmp_path, stop=StopAfter(stop)).run()
     trainer(resumed, tmp_path).run()
     assert equal(whole, resumed)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cascadezoo.errors import InputError, TrainingError, WeightsUnavailable
+from cascadezoo.errors import InputError, TrainingError, WeightsUnavailableError
 from cascadezoo.spec import EmaSpec, PhaseSpec, ScheduleSpec, StageTraining, TeacherForcing
 from cascadezoo.stages.base import GroupOptions
 from cascadezoo.train.ema import Ema, ema_decay, make_ema
@@ -246,7 +246,7 @@ def test_lpips_without_weights_tells_three_ways_out(tmp_path, monkeypatch) -> No
     from cascadezoo.train.lpips_loss import LpipsLoss
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsUnavailable) as caught:
+    with pytest.raises(WeightsUnavailableError) as caught:
         LpipsLoss(LpipsConfig(net="alex"), ImageShape(3, 32))
     text = str(caught.value)
     assert "TORCH_HOME" in text

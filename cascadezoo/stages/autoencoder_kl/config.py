@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cascadezoo.errors import CascadezooError
 from cascadezoo.nn.sizes import multiple_of
-from cascadezoo.spec.configs import ConfigProblem, DecoderConfig, ImageShape, Width
+from cascadezoo.spec.configs import ConfigError, DecoderConfig, ImageShape, Width
 from cascadezoo.stages.autoencoder_kl.files import (
     CONFIG_FILE,
     Source,
@@ -143,23 +143,25 @@ class AutoencoderKLConfig(DecoderConfig):
         """Fill the architecture in from a local source, and hold it against the images.
 
         Raises:
-            ConfigProblem: the source is a path that leads nowhere or to something else; the images
+            ConfigError: the source is a path that leads nowhere or to something else; the images
                 have other channels or are too small.
         """
         fitted = self._filled_in()
         for field in ("in_channels", "out_channels"):
             if getattr(fitted, field) != output.channels:
-                raise ConfigProblem(
+                raise ConfigError(
                     field,
                     f"is {getattr(fitted, field)}, but the images have {output.channels}: choose "
                     "an autoencoder of such images, or set data.channels",
+                    code="channels",
                 )
         most = (2 * output.size - 1).bit_length()
         if len(fitted.block_out_channels) > most:
-            raise ConfigProblem(
+            raise ConfigError(
                 "block_out_channels",
                 f"has {len(fitted.block_out_channels)} levels, but {most} bring {output.size} "
                 "pixels down to one already",
+                code="levels",
             )
         return fitted
 
@@ -193,7 +195,7 @@ class AutoencoderKLConfig(DecoderConfig):
             found = read_architecture(local_file(place, CONFIG_FILE))
         except CascadezooError as error:
             hint = f"; {error.hint}" if error.hint else ""
-            raise ConfigProblem("source", f"{error.what}{hint}") from error
+            raise ConfigError("source", f"{error.what}{hint}", code="source") from error
         given: dict[str, Any] = self.model_dump(exclude_unset=True)
         try:
             return type(self).model_validate({**{n: found[n] for n in open_fields}, **given})
@@ -201,4 +203,4 @@ class AutoencoderKLConfig(DecoderConfig):
             row = error.errors()[0]
             field = ".".join(str(part) for part in row["loc"]) or "config"
             message = f"its {CONFIG_FILE} cannot be used: {field}: {row['msg']}"
-            raise ConfigProblem("source", message) from error
+            raise ConfigError("source", message, code="source") from error

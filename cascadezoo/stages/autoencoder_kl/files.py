@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascadezoo.errors import ModelError, ModelReferenceError, WeightsUnavailable
+from cascadezoo.errors import ModelError, ModelReferenceError, WeightsUnavailableError
 
 __all__ = [
     "CONFIG_FILE",
@@ -102,6 +102,8 @@ def local_file(source: Source, name: str) -> Path:
             f"{KIND}: source {source.text!r} is not a folder",
             hint="give the folder of an AutoencoderKL that diffusers saved, or its repository on "
             "the Hub as org/name",
+            code="reference-source-not-a-folder",
+            name=source.text,
         )
     path = folder / name
     if path.is_file():
@@ -112,11 +114,19 @@ def local_file(source: Source, name: str) -> Path:
             f"{KIND}: {folder} has its weights as a pickle alone ({pickles[0]}); reading one can "
             "run any code, so it is refused",
             hint=_convert(str(folder)),
+            code="model-source-pickle",
+            path=folder,
         )
     hint = f"the folder must hold {CONFIG_FILE} and {WEIGHTS_FILE}"
     if not source.subfolder and (folder / "vae" / name).is_file():
         hint = 'it is a whole pipeline: set "subfolder": "vae"'
-    raise ModelError(f"{KIND}: there is no {name} in {folder}", hint=hint)
+    raise ModelError(
+        f"{KIND}: there is no {name} in {folder}",
+        hint=hint,
+        code="model-source-file-missing",
+        path=folder,
+        name=name,
+    )
 
 
 def fetch(source: Source, name: str) -> Path:
@@ -125,7 +135,7 @@ def fetch(source: Source, name: str) -> Path:
     Raises:
         ModelReferenceError: there is no such folder, repository or revision, or no right to it.
         ModelError: the file is not there.
-        WeightsUnavailable: the Hub cannot be reached, and the file is not in its cache.
+        WeightsUnavailableError: the Hub cannot be reached, and the file is not in its cache.
     """
     if source.is_path or source.folder is not None:
         return local_file(source, name)
@@ -156,16 +166,22 @@ def fetch(source: Source, name: str) -> Path:
         raise ModelReferenceError(
             f"{KIND}: {repo} is open only to those who have accepted its terms",
             hint=f"accept them at https://huggingface.co/{repo}, then: hf auth login",
+            code="reference-source-gated",
+            name=repo,
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelReferenceError(
             f"{KIND}: there is neither a folder nor a repository {repo!r} on the Hub",
             hint="check the name; for a private repository: hf auth login",
+            code="reference-source-not-found",
+            name=repo,
         ) from error
     except RevisionNotFoundError as error:
         raise ModelReferenceError(
             f"{KIND}: {repo} has no revision {revision!r}",
             hint=f"its branches and tags are listed at https://huggingface.co/{repo}/tree/main",
+            code="reference-source-revision",
+            name=repo,
         ) from error
     except EntryNotFoundError as error:
         raise _not_in_repository(source, repo, name) from error
@@ -173,6 +189,8 @@ def fetch(source: Source, name: str) -> Path:
         raise ModelReferenceError(
             f"{KIND}: {source.text!r} is neither a folder nor the name of a repository",
             hint="write org/name or org/name@revision",
+            code="reference-source-form",
+            name=source.text,
         ) from error
     except (OSError, HTTPError) as error:
         raise _unreachable(source, repo, error) from error
@@ -188,7 +206,12 @@ def read_architecture(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{KIND}: {path} cannot be read: {error}", hint="copy it again") from error
+        raise ModelError(
+            f"{KIND}: {path} cannot be read: {error}",
+            hint="copy it again",
+            code="model-source-unreadable",
+            path=path,
+        ) from error
     return architecture_of(raw, str(path))
 
 
@@ -204,7 +227,11 @@ def architecture_of(raw: Any, where: str) -> dict[str, Any]:
         if isinstance(name, str) and name.endswith("Pipeline"):
             hint = 'it is a whole pipeline: set "subfolder": "vae"'
         what = f"of {name!r}" if name else "not a diffusers model's"
-        raise ModelError(f"{KIND}: {where} is {what}, not of an AutoencoderKL", hint=hint)
+        raise ModelError(
+            f"{KIND}: {where} is {what}, not of an AutoencoderKL",
+            hint=hint,
+            code="model-source-foreign",
+        )
     for field, value in _FIXED.items():
         if raw.get(field, value) != value:
             raise _variant(where, field, raw[field])
@@ -219,6 +246,8 @@ def _variant(where: str, field: str, value: object) -> ModelError:
     return ModelError(
         f"{KIND}: {where} has {field} = {value!r}, a variant that {KIND} does not implement",
         hint="use an AutoencoderKL with plain down and up blocks and act_fn silu",
+        code="model-source-variant",
+        name=field,
     )
 
 
@@ -230,16 +259,18 @@ def _convert(folder: str) -> str:
     )
 
 
-def _unreachable(source: Source, repo: str, error: BaseException) -> WeightsUnavailable:
+def _unreachable(source: Source, repo: str, error: BaseException) -> WeightsUnavailableError:
     first = (str(error).splitlines() or [type(error).__name__])[0]
     inner = f"{source.subfolder}/" if source.subfolder else ""
-    return WeightsUnavailable(
+    return WeightsUnavailableError(
         f"{KIND}: the weights of {source} are not in the Hub's cache, and cannot be fetched: "
         f"{first}",
         hint="one of three: connect to the Hub, or to a mirror by HF_ENDPOINT, with HF_HUB_OFFLINE "
         f"not set; on a machine that is connected, hf download {repo} {inner}{CONFIG_FILE} "
         f'{inner}{WEIGHTS_FILE} --local-dir DIR, copy DIR here and set "source": "DIR"; or train '
         "an autoencoder of your own: autoencoder.v1",
+        code="weights-unavailable",
+        name=source.text,
     )
 
 
@@ -249,4 +280,10 @@ def _not_in_repository(source: Source, repo: str, name: str) -> ModelError:
         hint = 'for a whole pipeline set "subfolder": "vae"'
     else:
         hint = "it may have its weights as a pickle alone, which is refused; " + _convert(repo)
-    return ModelError(f"{KIND}: there is no {name} in {place}", hint=hint)
+    return ModelError(
+        f"{KIND}: there is no {name} in {place}",
+        hint=hint,
+        code="model-source-file-missing",
+        path=place,
+        name=name,
+    )

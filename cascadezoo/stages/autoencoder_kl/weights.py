@@ -31,6 +31,7 @@ def check_architecture(config: AutoencoderKLConfig, found: dict[str, Any], where
             field,
             f"is {getattr(config, field)!r}, but {where} has {found[field]!r}",
             f'write "{field}": {json.dumps(found[field])}',
+            code="source-differs",
         )
         for field in ARCHITECTURE
         if getattr(config, field) != found[field]
@@ -71,12 +72,16 @@ def load_weights(network: nn.Module, path: Path) -> None:
                         raise ModelError(
                             f"{KIND}: {old} in {path} is not made of finite numbers",
                             hint="the file is damaged; fetch it again",
+                            code="model-source-not-finite",
+                            path=path,
                         )
                     wanted[new].copy_(tensor)
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{KIND}: {path} is not a readable safetensors file: {error}",
             hint="fetch it again",
+            code="model-source-unreadable",
+            path=path,
         ) from error
 
 
@@ -95,4 +100,6 @@ def _compare(
         raise ModelError(
             f"{KIND}: {path} does not fit its config.json: {'; '.join(faults[:5])}{more}",
             hint="the two files are not of one AutoencoderKL; fetch both again",
+            code="model-source-mismatch",
+            path=path,
         )

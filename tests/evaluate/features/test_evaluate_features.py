@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascadezoo.data.pixels import to_float, to_uint8
-from cascadezoo.errors import InputError, LookupFailed, PluginError, WeightsUnavailable
+from cascadezoo.errors import InputError, PluginError, UnknownNameError, WeightsUnavailableError
 from cascadezoo.evaluate.features.base import load_extractor, tensors_digest
 
 
@@ -89,7 +89,7 @@ def test_damaged_weights_show(means):
         def features(self, images):
             return super().features(images) / 0
 
-    with pytest.raises(WeightsUnavailable, match="not finite"):
+    with pytest.raises(WeightsUnavailableError, match="not finite"):
         Damaged()(torch.zeros(2, 3, 8, 8))
 
 
@@ -100,7 +100,7 @@ def test_unknown_precision(means):
 
 def test_registry_knows_the_built_in_extractors():
     assert load_extractor("small").describe()["name"] == "small"
-    with pytest.raises(LookupFailed, match="smal"):
+    with pytest.raises(UnknownNameError, match="smal"):
         load_extractor("smal")
 
 

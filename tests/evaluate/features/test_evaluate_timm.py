@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cascadezoo.data.base import ImageData
-from cascadezoo.errors import InputError, LookupFailed, WeightsUnavailable
+from cascadezoo.errors import InputError, UnknownNameError, WeightsUnavailableError
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
 from cascadezoo.evaluate.features.base import load_extractor
 from cascadezoo.evaluate.metrics.base import MetricFeatures
@@ -160,7 +160,9 @@ def test_other_weights_have_another_digest(network, cache):
 
 
 def test_without_weights_and_network_the_three_ways_out(cache):
-    with pytest.raises(WeightsUnavailable, match="timm's resnet18.a1_in1k are not in") as caught:
+    with pytest.raises(
+        WeightsUnavailableError, match="timm's resnet18.a1_in1k are not in"
+    ) as caught:
         load_extractor("timm:resnet18")
     hint = str(caught.value.hint)
     assert "hf download timm/resnet18.a1_in1k" in hint
@@ -172,7 +174,7 @@ def test_without_weights_and_network_the_three_ways_out(cache):
 def test_a_damaged_file(network, cache, content):
     (path,) = cache.glob("*/snapshots/*/model.safetensors")
     path.write_bytes(content)
-    with pytest.raises(WeightsUnavailable, match="or damaged"):
+    with pytest.raises(WeightsUnavailableError, match="or damaged"):
         load_extractor(f"timm:{MODEL}")
 
 
@@ -180,7 +182,7 @@ def test_weights_of_another_network(network, cache):
     keep(cache, "test_convnext.r160_in1k")
     paths = {path.parts[-4]: path for path in cache.glob("*/snapshots/*/model.safetensors")}
     shutil.copy(paths["models--timm--test_convnext.r160_in1k"], paths[f"models--timm--{MODEL}"])
-    with pytest.raises(WeightsUnavailable, match="or damaged"):
+    with pytest.raises(WeightsUnavailableError, match="or damaged"):
         load_extractor(f"timm:{MODEL}")
 
 
@@ -195,7 +197,7 @@ def test_weights_of_another_network(network, cache):
     ],
 )
 def test_names_that_timm_does_not_know(name, message, hint):
-    with pytest.raises(LookupFailed, match=message) as caught:
+    with pytest.raises(UnknownNameError, match=message) as caught:
         load_extractor(f"timm:{name}")
     assert hint in str(caught.value.hint)
 
@@ -205,7 +207,7 @@ def test_a_network_without_weights():
 
     weighed = {name.partition(".")[0] for name in timm.list_pretrained()}
     name = next(name for name in timm.list_models() if name not in weighed)
-    with pytest.raises(LookupFailed, match=f"no pretrained weights of '{name}'"):
+    with pytest.raises(UnknownNameError, match=f"no pretrained weights of '{name}'"):
         load_extractor(f"timm:{name}")
 
 

@@ -9,7 +9,7 @@ from toy_cascades import bicubic, given, noise, same, smooth, spec, subject, toy
 
 from cascadezoo import Cascade, load_spec
 from cascadezoo.data.pixels import to_float, to_uint8
-from cascadezoo.errors import InputError, WeightsUnavailable
+from cascadezoo.errors import InputError, WeightsUnavailableError
 from cascadezoo.evaluate.configs import LpipsMetricConfig
 from cascadezoo.evaluate.evaluate_metrics import evaluate_metrics
 from cascadezoo.evaluate.metrics.mean_scores import mean_of, share_of
@@ -226,7 +226,7 @@ def test_means_and_shares_have_honest_spreads():
 
 def test_lpips_without_weights(cascade, means, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsUnavailable, match="alex backbone") as caught:
+    with pytest.raises(WeightsUnavailableError, match="alex backbone") as caught:
         measure_lpips(LpipsMetricConfig(net="alex"), given(cascade, means, REAL, n=8))
     assert "TORCH_HOME" in str(caught.value.hint)
     assert "lpips:vgg" in str(caught.value.hint)

@@ -70,7 +70,7 @@ def read_unet(source: Source, subfolder: str | None) -> tuple[str, UNet2DArgumen
     Raises:
         ModelError: there is none, of another class, or of a variant that is not supported.
         ModelReferenceError: the source is not there.
-        WeightsUnavailable: the Hub cannot be reached.
+        WeightsUnavailableError: the Hub cannot be reached.
     """
     return _read(source, subfolder, "UNet2DModel", "unet", UNet2DArguments, UNET_DEFAULTS)
 
@@ -109,7 +109,7 @@ def read_scheduler(source: Source, config: str) -> FoundScheduler | None:
     Raises:
         ModelError: it cannot be read, or is not of a diffusion by betas.
         ModelReferenceError: the source is not there.
-        WeightsUnavailable: the Hub cannot be reached.
+        WeightsUnavailableError: the Hub cannot be reached.
     """
     beside = config.removesuffix(CONFIG) + SCHEDULER
     found = find(source, list(dict.fromkeys([beside, f"scheduler/{SCHEDULER}", SCHEDULER])))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascadezoo.errors import ModelError, ModelReferenceError, WeightsUnavailable
+from cascadezoo.errors import ModelError, ModelReferenceError, WeightsUnavailableError
 
 __all__ = ["CONFIG", "SCHEDULER", "WEIGHTS", "Source", "find", "read_json", "weights_of"]
 
@@ -68,7 +68,7 @@ def find(source: Source, names: Sequence[str]) -> tuple[str, Path] | None:
 
     Raises:
         ModelReferenceError: there is no such folder, repository or revision, or no right to it.
-        WeightsUnavailable: the Hub cannot be reached, and none of the files is in its cache.
+        WeightsUnavailableError: the Hub cannot be reached, and none of the files is in its cache.
     """
     folder = source.folder
     if folder is not None:
@@ -79,11 +79,11 @@ def find(source: Source, names: Sequence[str]) -> tuple[str, Path] | None:
             f"source {source.text!r} is not a folder",
             hint="give a folder that diffusers saved, or a repository on the Hub as org/name",
         )
-    away: WeightsUnavailable | None = None
+    away: WeightsUnavailableError | None = None
     for name in names:
         try:
             path = _download(source, name)
-        except WeightsUnavailable as error:
+        except WeightsUnavailableError as error:
             away = error
             continue
         if path is not None:
@@ -103,7 +103,7 @@ def weights_of(source: Source, config: str) -> Path:
     Raises:
         ModelError: they are not there, only as a pickle, or in parts.
         ModelReferenceError: the source has gone meanwhile.
-        WeightsUnavailable: the Hub cannot be reached.
+        WeightsUnavailableError: the Hub cannot be reached.
     """
     inner = config.removesuffix(CONFIG)
     found = find(source, [inner + WEIGHTS])
@@ -191,9 +191,9 @@ def _download(source: Source, name: str) -> Path | None:
         raise _unreachable(source, name, error) from error
 
 
-def _unreachable(source: Source, name: str, error: BaseException) -> WeightsUnavailable:
+def _unreachable(source: Source, name: str, error: BaseException) -> WeightsUnavailableError:
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    return WeightsUnavailable(
+    return WeightsUnavailableError(
         f"{name} of {source} is not in the Hub's cache, and cannot be fetched: {first}",
         hint="one of two: connect to the Hub, or to a mirror by HF_ENDPOINT, with HF_HUB_OFFLINE "
         "not set; or, on a machine that is connected, hf download "
