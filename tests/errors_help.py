@@ -1,0 +1,65 @@
+"""Errors as tests ask for them: by class, code and fields. The wording is in test_messages.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
+
+import pytest
+
+from cascadezoo.errors import CascadezooError, SpecError
+
+E = TypeVar("E", bound=CascadezooError)
+
+
+@contextmanager
+def raises(
+    cls: type[E], code: str, *, problems: Mapping[str, str] | None = None, **fields: object
+) -> Iterator[pytest.ExceptionInfo[E]]:
+    """Like ``pytest.raises``, for one case of a class and for the values that it names.
+
+    Args:
+        cls: the class, exactly.
+        code: the error's code.
+        problems: of a ``SpecError``: the code of each path; others may be there besides.
+        fields: what the error's fields are; a path is given by its last parts.
+    """
+    with pytest.raises(cls) as caught:
+        yield caught
+    check_error(caught.value, cls, code, problems=problems, **fields)
+
+
+def check_error(
+    error: BaseException | None,
+    cls: type[CascadezooError],
+    code: str,
+    *,
+    problems: Mapping[str, str] | None = None,
+    **fields: object,
+) -> None:
+    """Fail unless the error is that case of that class; see :func:`raises`."""
+    assert isinstance(error, CascadezooError), error
+    assert (type(error), error.code) == (cls, code), error
+    for name, value in fields.items():
+        assert name in error.fields, (name, error.fields)
+        assert_field(error.fields[name], value)
+        if isinstance(value, (str, int)) and name in ("path", "name", "kind"):
+            shown = PurePath(value).name if name == "path" else str(value)
+            assert shown in str(error), f"{name} {shown!r} is not shown: {error}"
+    if problems is not None:
+        assert isinstance(error, SpecError), error
+        rows = {(p.path, p.code) for p in error.problems}
+        assert set(problems.items()) <= rows, error
+
+
+def assert_field(have: Any, value: object) -> None:
+    """Fail unless a field is that value, or a path that ends in it."""
+    if isinstance(have, PurePath) or (isinstance(value, PurePath) and isinstance(have, str)):
+        parts, end = Path(have).parts, Path(str(value)).parts
+        assert parts[-len(end) :] == end, (have, value)
+    elif isinstance(value, (list, tuple)):
+        assert list(have) == list(value), (have, value)
+    else:
+        assert have == value, (have, value)
