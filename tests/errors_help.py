@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from cascadezoo import ConfigError
 from cascadezoo.errors import CascadezooError, SpecError
 
 E = TypeVar("E", bound=CascadezooError)
@@ -47,7 +48,7 @@ def check_error(
         assert_field(error.fields[name], value)
         if isinstance(value, (str, int)) and name in ("path", "name", "kind"):
             shown = PurePath(value).name if name == "path" else str(value)
-            assert shown in str(error), f"{name} {shown!r} is not shown: {error}"
+            assert shown.lower() in str(error).lower(), f"{name} {shown!r} is not shown: {error}"
     if problems is not None:
         assert isinstance(error, SpecError), error
         rows = {(p.path, p.code) for p in error.problems}
@@ -63,3 +64,11 @@ def assert_field(have: Any, value: object) -> None:
         assert list(have) == list(value), (have, value)
     else:
         assert have == value, (have, value)
+
+
+@contextmanager
+def raises_config(field: str, code: str) -> Iterator[pytest.ExceptionInfo[ConfigError]]:
+    """Like :func:`raises`, for what a config's own methods raise before it is part of a spec."""
+    with pytest.raises(ConfigError) as caught:
+        yield caught
+    assert (caught.value.field, caught.value.code) == (field, code), caught.value

@@ -41,6 +41,7 @@ class ImageData:
             raise DataError(
                 f"{self.split} images are {images.dtype} {shape}, not uint8 [N, C, H, W]",
                 code="data-images-form",
+                dtype=str(images.dtype),
                 shape=shape,
             )
         if labels is not None and (labels.dtype != np.int64 or labels.shape != shape[:1]):
@@ -48,6 +49,7 @@ class ImageData:
                 f"{self.split} labels are {labels.dtype} {tuple(labels.shape)}, not int64 "
                 f"[{len(images)}], one for each image",
                 code="data-labels-form",
+                dtype=str(labels.dtype),
                 shape=tuple(labels.shape),
             )
 

@@ -36,6 +36,7 @@ def require_memory(size: int, what: str, *, hint: str | None = None) -> None:
             f"{have / 2**30:,.1f} GiB",
             hint=hint or "ask for fewer or smaller images",
             code="resources-memory",
+            name=what,
             needed=size,
             available=have,
         )

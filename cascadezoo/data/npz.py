@@ -185,6 +185,7 @@ def _keys(config: NpzConfig, file: NpzReader) -> _Keys:
             f"{', '.join(file.keys) or 'no arrays'}",
             hint="name it by data.config.images, and the labels by data.config.labels",
             code="data-no-images-array",
+            names=tuple(file.keys),
             path=config.path,
         )
     if test_images is None and test_labels is not None:
@@ -206,6 +207,7 @@ def _image_shape(config: NpzConfig, file: NpzReader, key: str) -> _Shape:
             f"{where} are {header.dtype}, not uint8",
             hint="save them as numbers from 0 to 255: (images * 255).round().astype('uint8')",
             code="data-array-not-uint8",
+            dtype=str(header.dtype),
             path=config.path,
             name=key,
         )
@@ -215,6 +217,7 @@ def _image_shape(config: NpzConfig, file: NpzReader, key: str) -> _Shape:
             f"{where} have shape {list(shape)}",
             hint="save them as [N, H, W], [N, H, W, C] or [N, C, H, W]",
             code="data-array-dims",
+            shape=shape,
             path=config.path,
             name=key,
         )
@@ -229,6 +232,7 @@ def _image_shape(config: NpzConfig, file: NpzReader, key: str) -> _Shape:
             f"{where} have shape {list(shape)}: {channels} channels, not 1 or 3",
             hint="drop an alpha channel; set data.config.layout if these are not the channels",
             code="data-array-channels",
+            shape=shape,
             path=config.path,
             name=key,
         )
@@ -236,6 +240,7 @@ def _image_shape(config: NpzConfig, file: NpzReader, key: str) -> _Shape:
         raise DataError(
             f"{where} have shape {list(shape)}: there are none",
             code="data-array-empty",
+            shape=shape,
             path=config.path,
             name=key,
         )
@@ -244,6 +249,7 @@ def _image_shape(config: NpzConfig, file: NpzReader, key: str) -> _Shape:
             f"{where} are {high}x{wide}, not square",
             hint="crop them before saving",
             code="data-array-not-square",
+            shape=shape,
             path=config.path,
             name=key,
         )
@@ -259,6 +265,7 @@ def _channels_last(config: NpzConfig, shape: tuple[int, ...], where: str) -> boo
             f"{where} have shape {list(shape)}, which does not tell where the channels are",
             hint="set data.config.layout to NHWC or NCHW (1 or 3 channels)",
             code="data-array-layout",
+            shape=shape,
             path=config.path,
         )
     return last
@@ -273,6 +280,7 @@ def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
             f"{where} are {header.dtype}, not whole numbers",
             hint="save the number of each image's class, from 0",
             code="data-labels-not-whole",
+            dtype=str(header.dtype),
             path=file.path,
             name=key,
         )
@@ -281,6 +289,7 @@ def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
             f"{where} have shape {list(header.shape)}, and {images_key!r} holds {count} images",
             hint="save one label for each image, as [N]",
             code="data-labels-shape",
+            shape=header.shape,
             path=file.path,
             name=key,
         )
@@ -291,6 +300,8 @@ def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
             f"{where} lie in [{low}, {high}]",
             hint="number the classes 0, 1, 2, and so on",
             code="data-labels-negative",
+            high=high,
+            low=low,
             path=file.path,
             name=key,
         )
@@ -307,6 +318,7 @@ def _class_names(file: NpzReader) -> tuple[str, ...] | None:
             "text",
             hint="save it as numpy.array(['first', 'second', ...])",
             code="data-names-form",
+            dtype=str(header.dtype),
             path=file.path,
         )
     try:
@@ -334,6 +346,7 @@ def _num_classes(file: NpzReader, keys: _Keys, names: tuple[str, ...] | None) ->
             f"{file.path}: a label is {highest}, and {_CLASS_NAMES!r} names {len(names)} classes",
             hint="give every class a name, or leave class_names out",
             code="data-names-too-few",
+            highest=highest,
             path=file.path,
         )
     return highest + 1 if names is None else len(names)

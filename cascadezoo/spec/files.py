@@ -99,7 +99,7 @@ def parse_json(text: bytes | str, source: str) -> dict[str, Any]:
             [Problem("", "is nested too deeply", code="nested")], source=source
         ) from None
     except ValueError as error:
-        raise SpecError([Problem("", str(error), code="not-json")], source=source) from None
+        raise SpecError([Problem("", str(error), code="not-plain-json")], source=source) from None
     if not isinstance(data, dict):
         raise SpecError([Problem("", "is not a JSON object", code="not-an-object")], source=source)
     if _depth(data) > MAX_DEPTH:
