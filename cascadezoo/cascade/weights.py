@@ -126,6 +126,19 @@ def _check_header(path: Path) -> None:
     )
 
 
+def _reasons(wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with each tensor, in one word."""
+    reasons = {name: "missing" for name in wanted if name not in found}
+    for name, (shape, dtype) in found.items():
+        if name not in wanted:
+            reasons[clean_remote(name, 80)] = "unknown"
+        elif shape != tuple(wanted[name].shape):
+            reasons[name] = "shape"
+        elif dtype != wanted[name].dtype:
+            reasons[name] = "dtype"
+    return reasons
+
+
 def _compare(
     path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Any], hint: str | None
 ) -> None:
@@ -147,7 +160,7 @@ def _compare(
             hint=hint or "the weights and config.json are not of one model; pull or copy it again",
             code="model-weights-mismatch",
             path=path,
-            faults=faults,
+            tensors=_reasons(wanted, found),
         )
 
 

@@ -82,7 +82,7 @@ def check_files(
             hint=REPAIR,
             code="model-damaged",
             path=folder,
-            faults=tuple(faults),
+            faults={name: _reason(folder, config, name) for name in faults},
         )
 
 
@@ -130,6 +130,18 @@ def _outside_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
     if size != record.size:
         return f"{name} has {size} bytes, not the {record.size} of {CONFIG}"
     return None
+
+
+def _reason(folder: Path, config: ModelConfig, name: str) -> str:
+    """A fault of :func:`file_faults` in one word."""
+    record, path = config.files.get(name), folder / name
+    if record is None:
+        return "unlisted"
+    if link_fault(folder, name) is not None:
+        return "link"
+    if not path.is_file():
+        return "missing"
+    return "size" if path.stat().st_size != record.size else "content"
 
 
 def require_writable(folder: Path, reference: str | Path) -> ModelConfig:

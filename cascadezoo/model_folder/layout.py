@@ -184,11 +184,13 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
     try:
         config = ModelConfig.model_validate(data)
     except ValidationError as error:
-        lines = "\n".join(f"  {p}" for p in islice(problems_of(error, data, ""), 20))
+        problems = list(islice(problems_of(error, data, ""), 20))
+        lines = "\n".join(f"  {p}" for p in problems)
         raise ModelError(
             f"{source} does not validate:\n{lines}",
             hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
             code="model-config-invalid",
+            problems={p.path: p.code for p in problems},
         ) from None
     for name in config.files:
         if not is_model_file(name):

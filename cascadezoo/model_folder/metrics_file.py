@@ -212,7 +212,10 @@ def parse_metrics(text: bytes, source: str) -> MetricsFile:
         found = list(problems_of(error, data, ""))
         lines = "\n".join(f"  {problem}" for problem in found[:_FAULTS])
         raise ModelError(
-            f"{source} does not validate:\n{lines}", hint=hint, code="model-metrics-invalid"
+            f"{source} does not validate:\n{lines}",
+            hint=hint,
+            code="model-metrics-invalid",
+            problems={p.path: p.code for p in found},
         ) from None
 
 

@@ -122,7 +122,8 @@ def describe(
         raise ModelError(
             f"{source.where}: {'; '.join(faults)}",
             hint="publish the model again",
-            code="model-entry-invalid",
+            code="model-entry-files",
+            faults=tuple(faults),
         )
     spec = _spec(config.spec, source)
     data = {
@@ -224,11 +225,13 @@ def _measured(source: ModelSource) -> dict[str, Any]:
 
 
 def _invalid(source: ModelSource, error: ValidationError, data: Any, what: str) -> ModelError:
-    lines = "\n".join(f"  {problem}" for problem in problems_of(error, data, ""))
+    problems = list(problems_of(error, data, ""))
+    lines = "\n".join(f"  {problem}" for problem in problems)
     return ModelError(
         f"{source.where} {what}:\n{lines}",
         hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
         code="model-entry-invalid",
+        problems={p.path: p.code for p in problems},
     )
 
 

@@ -172,11 +172,13 @@ def parse_manifest(data: object, source: str) -> Manifest:
     try:
         return Manifest.model_validate(data)
     except ValidationError as error:
-        lines = "\n".join(f"  {problem}" for problem in problems_of(error, data, ""))
+        problems = list(problems_of(error, data, ""))
+        lines = "\n".join(f"  {problem}" for problem in problems)
         raise InputError(
             f"{source} is not a zoo manifest:\n{lines}",
             hint="`cascadezoo zoo add REF` writes entries; docs/hub.md describes them",
             code="input-manifest-invalid",
+            problems={p.path: p.code for p in problems},
         ) from None
 
 
