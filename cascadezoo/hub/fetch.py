@@ -303,6 +303,7 @@ class _Pull:
             f"{what}, and no request is sent offline",
             hint=f"cascadezoo pull {self.ref}, without --offline and HF_HUB_OFFLINE, fetches it",
             code="reference-offline",
+            name=str(self.ref),
         )
 
 

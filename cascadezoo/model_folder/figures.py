@@ -146,6 +146,10 @@ class Figure(Model):
                 f"{source} holds a figure that cannot be used: {faults}",
                 hint="fetch the model again; a newer cascadezoo may have written it",
                 code="model-figure-invalid",
+                problems={
+                    ".".join(map(str, fault["loc"])): fault["type"].replace("_", "-")
+                    for fault in error.errors()
+                },
             ) from error
 
     def __str__(self) -> str:

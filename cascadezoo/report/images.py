@@ -110,6 +110,7 @@ def stage_strip(stages: Mapping[str, Tensor]) -> Image.Image:
             f"a strip needs the same number of images of every stage, and got {counts or 'none'}",
             hint="sample with return_stages=True and pass what it returns",
             code="input-strip-ragged",
+            counts=counts,
         )
     sizes = {name: column[0].size for name, column in columns.items()}
     cell = common_cell([max(size) for size in sizes.values()])

@@ -207,4 +207,7 @@ class _Reader:
             f"{self.source}{where} is {found!a:.80}, not {wanted}",
             hint=_HINT,
             code="model-metrics-value",
+            place=place,
+            found=found,
+            wanted=wanted,
         )

@@ -169,6 +169,7 @@ def _check_whole(name: str, stage: Stage, groups: Mapping[str, list[nn.Parameter
                 hint="give each parameter in parameter_groups() once; freeze one that shall not "
                 "learn with requires_grad_(False)",
                 code="plugin-groups-parameter",
+                parameter=key,
                 name=name,
                 kind=kind,
             )

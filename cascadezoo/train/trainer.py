@@ -257,7 +257,10 @@ class Trainer:
                 reason = reason or "another process"
         if reason is not None:
             raise StoppedError(
-                f"stopped by {reason} while {doing}", code="interrupted-doing", reason=reason
+                f"stopped by {reason} while {doing}",
+                code="interrupted-doing",
+                reason=reason,
+                doing=doing,
             )
 
     def _spend(self, began: float) -> None:
@@ -322,6 +325,8 @@ class Trainer:
                     self._kept(f"stopped by {reason} {where}"),
                     code="interrupted-training",
                     reason=reason,
+                    phase=phase.spec.name,
+                    step=done,
                 )
 
     def _step(self, phase: PhaseRun, step: int, epoch: int, index: int) -> Mapping[str, Tensor]:

@@ -6,6 +6,7 @@ import inspect
 from importlib.metadata import entry_points
 
 import pytest
+from errors_help import raises
 
 from cascadezoo import Callback
 from cascadezoo.errors import PluginError, UnknownNameError
@@ -67,16 +68,18 @@ def test_collision_is_refused_and_names_both(plugin) -> None:
     one = plugin("dist-one", "1.0", GOOD.format(kind="same.v1"))
     two = plugin("dist-two", "2.0", GOOD.format(kind="same.v1"))
     host = PluginHost([*BUILTIN, two, one])
-    with pytest.raises(PluginError, match=r"dist-one 1\.0 and dist-two 2\.0; neither is used"):
+    with raises(PluginError, "plugin-contested", kind="stage kind", name="same.v1") as caught:
         host.registry.stages.get("same.v1")
+    assert "dist-one 1.0 and dist-two 2.0" in caught.value.what
     assert any("dist-one 1.0 and dist-two 2.0" in m for m in messages(host))
     assert "flow.v1" in host.registry.stages.names()
 
 
 def test_a_stranger_cannot_take_a_builtin_kind(plugin) -> None:
     host = PluginHost([*BUILTIN, plugin("dist-evil", "1.0", GOOD.format(kind="flow.v1"))])
-    with pytest.raises(PluginError, match=r"cascadezoo .* and dist-evil 1\.0"):
+    with raises(PluginError, "plugin-contested", name="flow.v1") as caught:
         host.registry.stages.get("flow")
+    assert "dist-evil 1.0" in caught.value.what
 
 
 @pytest.mark.parametrize(
@@ -209,10 +212,11 @@ def test_look_up_tells_the_nearest_name() -> None:
     table = get_host().registry.stages
     with pytest.raises(UnknownNameError) as caught:
         table.get("pixelshufle.v1")
-    assert "did you mean 'pixelshuffle.v1'" in str(caught.value)
+    assert "'pixelshuffle.v1'" in str(caught.value.hint)
     assert "pip install" in str(caught.value)
-    with pytest.raises(UnknownNameError, match=r"did you mean 'flow\.v1'"):
+    with raises(UnknownNameError, "lookup", name="flow.v9") as caught:
         table.get("flow.v9")
+    assert "'flow.v1'" in str(caught.value.hint)
 
 
 def test_newest_version_is_taken_by_number() -> None:
@@ -249,7 +253,7 @@ def test_an_entry_of_another_level_is_told_where_it_is_asked_for(plugin) -> None
     source = GOOD.format(kind="new.v1").replace("summary=", "api=2, summary=")
     host = PluginHost([*BUILTIN, plugin("dist-new", "3.0", source)])
     for name in ("new.v1", "new"):
-        with pytest.raises(PluginError, match="written for API level 2") as caught:
+        with raises(PluginError, "plugin-unusable") as caught:
             host.registry.stages.get(name)
         assert caught.value.hint == "pip install --upgrade cascadezoo"
     assert "dist-new 3.0" in str(caught.value)

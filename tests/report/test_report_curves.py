@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from errors_help import raises
 from PIL import Image
 
 from cascadezoo.errors import RunFolderError
@@ -111,7 +112,7 @@ def test_what_a_continued_run_tells_last_counts():
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(RunFolderError, match="No such file") as caught:
+    with raises(RunFolderError, "run-folder-events-unreadable") as caught:
         draw_curves(tmp_path / "events.jsonl", tmp_path / "curves.png")
     assert "events.jsonl" in str(caught.value.hint)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors_help import raises
 from toys import toy_spec, toys
 from train_cases import StopAfter, equal, trainer
 
@@ -158,11 +159,13 @@ def test_pairs_that_are_gone_are_not_made_anew_of_other_weights(tmp_path: Path) 
     path = tmp_path / "pairs-1.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[:100])
-    with pytest.raises(CheckpointError, match="pairs-1.safetensors cannot be read") as caught:
+    with raises(
+        CheckpointError, "checkpoint-pairs-unreadable", path="pairs-1.safetensors"
+    ) as caught:
         trainer(cascade(), tmp_path).run()
     assert "--fresh" in str(caught.value.hint)
     path.unlink()
-    with pytest.raises(CheckpointError, match="the pairs that it trains on are gone"):
+    with raises(CheckpointError, "checkpoint-pairs-gone"):
         trainer(cascade(), tmp_path).run()
 
 
@@ -185,7 +188,7 @@ def test_the_store_keeps_bits_and_knows_its_training(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="the 28 pairs of phase 1 cannot be written"):
+    with raises(CheckpointError, "checkpoint-pairs-not-writable", count=28):
         PairStore(tmp_path / "file", "a").save(1, made(cascade()))
 
 
