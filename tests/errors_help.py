@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
+import click
 import pytest
 
 from cascadezoo import ConfigError
@@ -76,3 +77,28 @@ def raises_config(field: str, code: str) -> Iterator[pytest.ExceptionInfo[Config
     with pytest.raises(ConfigError) as caught:
         yield caught
     assert (caught.value.field, caught.value.code) == (field, code), caught.value
+
+
+def check_told(
+    told: Any,
+    code: str,
+    *,
+    shown: str | None = None,
+    problems: Mapping[str, str] | None = None,
+    **fields: object,
+) -> None:
+    """Fail unless a command ended with that error; ``told`` is what ``invoke`` gives.
+
+    Args:
+        told: the result, whose ``error`` the command reported.
+        code: the error's code; "usage" for what click finds.
+        shown: a value that stderr must show.
+        problems: see :func:`raises`.
+        fields: see :func:`raises`.
+    """
+    if code == "usage":
+        assert isinstance(told.error, click.UsageError), told.error
+    else:
+        assert isinstance(told.error, CascadezooError), told.error
+        check_error(told.error, type(told.error), code, problems=problems, **fields)
+    assert shown is None or shown in told.stderr, told.stderr

@@ -43,7 +43,8 @@ def locate(reference: str | Path, revision: str | None = None, offline: bool | N
             raise HubNotFoundError(
                 f"{error.what} (there is no folder {str(reference)!r} here either)",
                 hint=error.hint,
-                code="hub-not-found-repo",
+                code=error.code,
+                name=str(reference),
             ) from error
     model = find(found.name)
     folder = bundled_folder(model)

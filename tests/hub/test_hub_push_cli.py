@@ -86,7 +86,7 @@ def test_errors_of_the_command(
     told = invoke("publish", "old", REPO, "--json")
     assert (told.exit_code, told.stdout) == (1, "")
     error = json.loads(told.stderr.splitlines()[-1])["error"]
-    assert error["code"] == "hub-unavailable"
+    assert error["code"] == "hub-unavailable-busy"
     assert "nothing is lost" in error["hint"]
     monkeypatch.delenv("HF_TOKEN")
     told = invoke("publish", "old", REPO)

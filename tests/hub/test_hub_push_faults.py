@@ -292,7 +292,7 @@ def test_a_tag_that_fails_is_told_and_set_by_the_next_run(
     done = publish_hub(newer, REPO, tag="v2")
     assert there.repos[REPO].tags == {"v2": done.commit}
     there.fail(Fault("status", "POST .*/tag/", times=EVER))
-    with raises(HubUnavailableError, "hub-unavailable-busy"):
+    with raises(HubUnavailableError, "hub-unavailable-busy", commit=done.commit):
         publish_hub(newer, REPO, tag="v3")
     there.heal()
     assert publish_hub(newer, REPO, tag="v3").changed is False

@@ -293,6 +293,6 @@ def test_weights_larger_than_the_machine_are_refused_before_they_are_read(tmp_pa
     with (tmp_path / "vast").open("wb") as file:
         file.truncate(1 << 43)  # holes only: no disk is filled
     (tmp_path / "small").write_bytes(b"1234")
-    with raises(ResourceError, "resources-weights"):
+    with raises(ResourceError, "resources-memory"):
         check_room([tmp_path / "small", tmp_path / "vast"], "vast", "cpu")
     check_room([tmp_path / "small"], "small", "cpu")

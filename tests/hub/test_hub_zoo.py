@@ -156,7 +156,7 @@ def test_what_an_entry_may_not_say(fields: dict[str, Any], said: str) -> None:
 )
 def test_files_are_files_of_a_model(name: str) -> None:
     files = {**ENTRY["files"], name: {"sha256": "ab" * 32, "size": 1}}
-    with raises(ModelError, "model-config-lists-strange"):
+    with raises(InputError, "input-manifest-invalid", problems={"models.0.files": "value-error"}):
         parse_manifest(manifest(changed(files=files)), "m")
 
 

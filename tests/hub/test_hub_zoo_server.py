@@ -93,7 +93,7 @@ def test_what_has_no_place_in_a_zoo(hub, files) -> None:
     with raises(ModelError, "model-config-foreign"):
         zoo_entry("a/other")
     hub.make_repo("a/blind", {n: c for n, c in files.items() if n != "metrics.json"})
-    with raises(ModelError, "model-no-metrics"):
+    with raises(ModelError, "model-no-figures", name="metrics.json"):
         zoo_entry("a/blind")
     hub.make_repo("a/half", {n: c for n, c in files.items() if n != WEIGHTS})
     with raises(ModelError, "model-entry-files", faults=(f"{WEIGHTS} is missing",)):

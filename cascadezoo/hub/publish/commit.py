@@ -283,6 +283,7 @@ class _Push:
             raise type(error)(
                 f"{error.what}. Whether the commit was made could not be asked",
                 hint="run the same command again: it looks, and sends only what is missing",
+                code=error.code,
             ) from None
         if found.commit != remote.commit and not self.plan(found):
             return found.commit, None
@@ -343,6 +344,8 @@ class _Push:
             raise type(error)(
                 f"the model was published as commit {commit}, but not tagged: {error.what}",
                 hint="run the same command again, or with another --tag: only the tag is missing",
+                code=error.code,
+                commit=commit,
             ) from None
 
     @property
