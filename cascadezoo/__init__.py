@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cascadezoo.plugins.registry import ZooEntry as ZooEntry
     from cascadezoo.spec import CascadeSpec as CascadeSpec
     from cascadezoo.spec import load_spec as load_spec
-    from cascadezoo.spec.configs import ConfigProblem as ConfigProblem
+    from cascadezoo.spec.configs import ConfigError as ConfigError
     from cascadezoo.spec.configs import DataConfig as DataConfig
     from cascadezoo.spec.configs import DataInfo as DataInfo
     from cascadezoo.spec.configs import DecoderConfig as DecoderConfig
@@ -75,7 +75,7 @@ __all__ = [
     "CascadezooDeprecationWarning",
     "CascadezooError",
     "CommandEntry",
-    "ConfigProblem",
+    "ConfigError",
     "DataConfig",
     "DataEntry",
     "DataInfo",
@@ -132,7 +132,7 @@ _HOMES = {
     "CascadezooDeprecationWarning": "plugins.registry",
     "CascadezooError": "errors",
     "CommandEntry": "plugins.registry",
-    "ConfigProblem": "spec.configs",
+    "ConfigError": "spec.configs",
     "DataConfig": "spec.configs",
     "DataEntry": "plugins.registry",
     "DataInfo": "spec.configs",
@@ -181,7 +181,7 @@ _HOMES = {
 
 
 # Public names of before: what each is called now. They last as long as the level of the API.
-_RENAMED: dict[str, str] = {}
+_RENAMED: dict[str, str] = {"ConfigProblem": "ConfigError"}
 
 
 def __getattr__(name: str) -> Any:

@@ -59,7 +59,7 @@ def check_stage(
         What every check found. Nothing that the stage does raises.
 
     Raises:
-        LookupFailed: no such kind is installed.
+        UnknownNameError: no such kind is installed.
         ValueError: ``skip`` names no check.
     """
     from cascadezoo.testing.stage_checks import run

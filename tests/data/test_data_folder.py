@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from errors_help import raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -200,7 +201,7 @@ def test_bad_folders(tmp_path):
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
     (tmp_path / "empty" / "notes.md").touch()
     refused(FolderConfig(path=str(tmp_path / "empty")), "holds no images", ".png")
-    with pytest.raises(DataError, match="holds no images"):
+    with raises(DataError, "data-no-images", path="empty"):
         FolderConfig(path=str(tmp_path / "empty")).info()
 
 
@@ -250,7 +251,7 @@ def test_decompression_bombs(tmp_path, side):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow only warns of the smaller one
         refused(FolderConfig(path=str(tmp_path)), tmp_path / "a.png", "too large to be trusted")
-        with pytest.raises(DataError, match="too large"):
+        with raises(DataError, "data-image-too-large", path="a.png"):
             FolderConfig(path=str(tmp_path)).info()
 
 

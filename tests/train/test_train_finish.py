@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from errors_help import raises
 from toys import toy_spec, toys
 from train_cases import COUNT, StopAfter, equal, image_data, state, trainer
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.loader import to_floats
-from cascadezoo.errors import Interrupted
+from cascadezoo.errors import StoppedError
 from cascadezoo.stages.base import downsample
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.phase_end import finishing
@@ -93,7 +94,7 @@ def test_a_stop_at_any_time_goes_on_to_the_same_weights(
 ) -> None:
     """Five steps, eight batches to measure, three steps: each asks once whether to stop."""
     first = cascade()
-    with pytest.raises(Interrupted, match="a checkpoint is written") as caught:
+    with raises(StoppedError, "interrupted-training") as caught:
         trainer(first, tmp_path / "run", stop=StopAfter(asked)).run()
     kept = CheckpointStore(tmp_path / "run").newest()
     assert kept is not None

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from cascadezoo.spec.configs import ConfigProblem, GeneratorConfig, ImageShape, Width
+from cascadezoo.spec.configs import ConfigError, GeneratorConfig, ImageShape, Width
 from cascadezoo.stages.shared_config import Count, Dropout
 
 __all__ = ["ResNetConfig"]
@@ -46,13 +46,14 @@ class ResNetConfig(GeneratorConfig):
         """Check that there is something left to halve.
 
         Raises:
-            ConfigProblem: more halvings than bring the image down to one pixel.
+            ConfigError: more halvings than bring the image down to one pixel.
         """
         fitted = super().fit(output)
         most = (output.size - 1).bit_length()
         if self.halvings > most:
-            raise ConfigProblem(
+            raise ConfigError(
                 "halvings",
                 f"is {self.halvings}, but {most} bring {output.size} pixels down to one already",
+                code="levels",
             )
         return fitted
