@@ -200,7 +200,7 @@ def test_places_that_do_not_fit(saved: tuple[Path, Any]) -> None:
     with raises_config("in_channels", "channels") as caught:
         build(saved[0], ImageShape(1, 16))
     assert caught.value.field == "in_channels"
-    with raises_config("multipliers", "levels") as caught:
+    with raises_config("block_out_channels", "levels") as caught:
         AutoencoderKLConfig().fit(ImageShape(3, 4))
     assert caught.value.field == "block_out_channels"
     said = list(AutoencoderKLConfig().advice(ImageShape(3, 32), None))
