@@ -181,6 +181,7 @@ class _Pull:
                     f"the cached copy of {where} is damaged: {found}",
                     hint="pull it again with the network: without --offline and HF_HUB_OFFLINE",
                     code="model-cache-damaged",
+                    name=name,
                 )
             self.evict(name, found)
             if last:
@@ -189,6 +190,7 @@ class _Pull:
                     hint="it was not kept. Try again later, or another revision; where it stays, "
                     "what was published is damaged: tell who published it",
                     code="model-remote-damaged",
+                    name=name,
                 )
 
     def fetch(self, name: str, size: int | None) -> bool:
@@ -265,6 +267,7 @@ class _Pull:
                 f"{self.ref} is not the model that the zoo lists: {', '.join(changed)} differ",
                 hint="cascadezoo zoo verify shows what is wrong; tell who keeps that zoo",
                 code="model-not-of-zoo",
+                names=tuple(changed),
             )
 
     def limit(self, config: ModelConfig) -> None:

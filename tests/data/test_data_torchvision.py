@@ -126,7 +126,7 @@ def test_offline(tmp_path, config, capfd):
     with pytest.raises(DataError) as caught:
         load(config(root=str(tmp_path)), "train")
     assert time.monotonic() - start < 20
-    assert f"{config.facts.title} cannot be read from or downloaded to" in caught.value.what
+    assert config.facts.title in caught.value.what
     assert re.search("urlopen error|Connection refused", caught.value.what)
     assert "\n" not in caught.value.what
     assert "fashion-tiny" in caught.value.hint

@@ -95,7 +95,7 @@ def test_a_publisher_who_seals_the_wrong_bytes(hub, files):
     config = json.loads(files["config.json"])
     config["files"]["metrics.json"]["sha256"] = "0" * 64
     hub.make_repo(REPO, changed(files, files=config["files"]))
-    with raises(ModelError, "model-remote-damaged"):
+    with raises(ModelError, "model-remote-damaged", name="metrics.json"):
         locate(REPO)
     assert gets(hub, "metrics.json") == 2
 

@@ -54,52 +54,72 @@ def metadata(text: str) -> bytes:
     return struct.pack("<Q", len(header)) + header
 
 
-SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a changed byte": (flip, "was changed: its sha256"),
-    "a missing file": (lambda m: (m / WEIGHTS).unlink(), "is missing"),
-    "a file that is not listed": (put("notes.txt"), "notes.txt is not part of a model"),
-    "code": (put("modeling.py", b"import os"), "modeling.py is not part of a model"),
+SPOILED: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "a changed byte": (flip, "damaged", WEIGHTS),
+    "a missing file": (lambda m: (m / WEIGHTS).unlink(), "damaged", WEIGHTS),
+    "a file that is not listed": (put("notes.txt"), "file-strange", "notes.txt"),
+    "code": (put("modeling.py", b"import os"), "file-strange", "modeling.py"),
     "a pickle beside the weights": (
         put("stages/coarse/pytorch_model.bin"),
-        "pytorch_model.bin is not part of a model",
+        "file-strange",
+        "pytorch_model.bin",
     ),
     "weights that are a pickle": (
         lambda m: _weights(m, pickle.dumps({"w": [1.0] * 100})),
-        "is not a safetensors file",
+        "not-safetensors",
+        WEIGHTS,
     ),
     "weights with a tail": (
         lambda m: _weights(m, old()[WEIGHTS] + b"PK\x03\x04"),
-        "is not a safetensors file",
+        "not-safetensors",
+        WEIGHTS,
     ),
     "a secret in the weights' header": (
         lambda m: _weights(m, metadata(f"trained with {TOKEN.decode()}")),
-        "holds a token of the Hub",
+        "secret",
+        WEIGHTS,
     ),
-    "samples that are no picture": (lambda m: reseal(m, **{"samples.png": b"MZ"}), "not a PNG"),
-    "metrics that are no JSON": (lambda m: reseal(m, **{"metrics.json": b"{"}), "is not JSON"),
-    "a link": (lambda m: _link(m), "symbolic link"),
-    "no weights of a stage": (lambda m: _without_weights(m), "no weights of its stage"),
-    "a .env": (put(".env", b"A=1"), ".env"),
-    "a key": (put("stages/server.pem"), "looks like a secret: stages/server.pem"),
-    "an ssh key": (put("id_ed25519"), "looks like a secret: id_ed25519"),
-    "a folder of git": (put(".git/config"), "looks like a secret: .git/config"),
+    "samples that are no picture": (
+        lambda m: reseal(m, **{"samples.png": b"MZ"}),
+        "not-png",
+        "samples.png",
+    ),
+    "metrics that are no JSON": (
+        lambda m: reseal(m, **{"metrics.json": b"{"}),
+        "not-json",
+        "metrics.json",
+    ),
+    "a link": (lambda m: _link(m), "damaged", "samples.png"),
+    "no weights of a stage": (lambda m: _without_weights(m), "stage-without-weights", "'coarse'"),
+    "a .env": (put(".env", b"A=1"), "secret-file", ".env"),
+    "a key": (put("stages/server.pem"), "secret-file", "stages/server.pem"),
+    "an ssh key": (put("id_ed25519"), "secret-file", "id_ed25519"),
+    "a folder of git": (put(".git/config"), "secret-file", ".git/config"),
     "a token on the card": (
         lambda m: (m / "README.md").write_bytes(card(1.0) + TOKEN),
-        "README.md of the model holds a token of the Hub (line ",
+        "secret",
+        "README.md",
     ),
     "an AWS key in the metrics": (
         lambda m: reseal(m, **{"metrics.json": b'{"figures": [], "k": "%s"}' % KEY}),
-        "metrics.json of the model holds an access key of AWS",
+        "secret",
+        "metrics.json",
     ),
     "a private key on the card": (
         lambda m: (m / "README.md").write_bytes(card(1.0) + PRIVATE),
-        "a private key",
+        "secret",
+        "README.md",
     ),
-    "a card without metadata": (put("README.md", b"# lone\n"), "it has no front matter"),
-    "a card with broken YAML": (put("README.md", b"---\na: [\n---\n"), "is not YAML"),
+    "a card without metadata": (put("README.md", b"# lone\n"), "card-metadata", "README.md"),
+    "a card with broken YAML": (
+        put("README.md", b"---\na: [\n---\n"),
+        "card-metadata",
+        "README.md",
+    ),
     "a card of another library": (
         put("README.md", b"---\nlibrary_name: diffusers\n---\n"),
-        "library_name is not cascadezoo",
+        "card-metadata",
+        "library_name",
     ),
     "a card with a figure that is none": (
         put(
@@ -108,9 +128,10 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
             b"  - task: {type: x}\n    dataset: {type: y, name: z}\n"
             b"    metrics: [{type: kid, value: .nan}]\n---\n",
         ),
-        "which is no figure",
+        "card-metadata",
+        "metrics.0.value",
     ),
-    "a card that is not text": (put("README.md", b"---\xff"), "is not UTF-8"),
+    "a card that is not text": (put("README.md", b"---\xff"), "card-not-text", "README.md"),
 }
 
 
@@ -131,11 +152,12 @@ def _without_weights(folder: Path) -> None:
 
 @pytest.mark.parametrize("case", SPOILED)
 def test_what_is_refused_before_the_first_request(hub: LocalHub, model: Path, case: str) -> None:
-    spoil, said = SPOILED[case]
+    spoil, code, shown = SPOILED[case]
     spoil(model)
     with pytest.raises(ModelError) as raised:
         publish_hub(model, REPO)
-    assert said in raised.value.what
+    assert raised.value.code == f"model-{code}"
+    assert shown in raised.value.what
     assert raised.value.exit_code == 2
     assert raised.value.hint
     for secret in (TOKEN, KEY, PRIVATE):
@@ -272,22 +294,21 @@ def test_a_tag_is_never_moved(hub: LocalHub, model: Path, newer: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "code"),
     [
-        ({"revision": "a" * 40}, "a commit cannot be published to"),
-        ({"revision": "../x"}, "is not a revision"),
-        ({"tag": "a b"}, "is not a tag"),
-        ({"tag": "v1", "create_pr": True}, "cannot be tagged"),
-        ({"message": " \n"}, "message is empty"),
-        ({"message": TOKEN.decode()}, "holds a token of the Hub"),
+        ({"revision": "a" * 40}, "commit-as-branch"),
+        ({"revision": "../x"}, "ref-name"),
+        ({"tag": "a b"}, "ref-name"),
+        ({"tag": "v1", "create_pr": True}, "tag-on-pr"),
+        ({"message": " \n"}, "commit-message-length"),
+        ({"message": TOKEN.decode()}, "commit-message-secret"),
     ],
 )
 def test_options_that_cannot_be(
-    hub: LocalHub, model: Path, options: dict[str, object], said: str
+    hub: LocalHub, model: Path, options: dict[str, object], code: str
 ) -> None:
-    with pytest.raises(InputError) as raised:
+    with raises(InputError, f"input-{code}") as raised:
         publish_hub(model, REPO, **options)  # type: ignore[arg-type]
-    assert said in raised.value.what
     assert TOKEN.decode() not in str(raised.value)
     assert hub.requests == []
 

@@ -49,43 +49,43 @@ def test_home_is_found():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "code"),
     [
-        ("", "names no model"),
-        ("a\0b", "names no model"),
-        ("nothing-here", "there is no model 'nothing-here'"),
-        ("a/b/c", "there is no model 'a/b/c'"),
-        ("https://huggingface.co/org/name", "is an address"),
-        ("hf://name", "is not the id of a repo"),
-        ("hf://org/name/more", "is not the id of a repo"),
-        ("hf://org/../name", "is not the id of a repo"),
-        ("hf://-org/name", "is not the id of a repo"),
-        ("hf://org/na--me", "is not the id of a repo"),
-        ("hf://org/name.git", "is not the id of a repo"),
-        ("hf://org/" + "n" * 97, "is not the id of a repo"),
-        ("hf://org/näme", "is not the id of a repo"),
-        ("hf://org/name@", "is not a revision"),
-        ("hf://org/name@../../x", "is not a revision"),
-        ("hf://org/name@a..b", "is not a revision"),
-        ("hf://org/name@-x", "is not a revision"),
-        ("hf://org/name@a b", "is not a revision"),
-        ("hf://org/name@a\x1b[31m", "is not a revision"),
-        ("hf://org/name@" + "r" * 201, "is not a revision"),
-        ("hf://org/name@x/.git", "is not a revision"),
-        ("org/name@a//b", "is not a revision"),
-        ("zoo:../x", "is not a name of the zoo"),
-        ("zoo:", "is not a name of the zoo"),
-        ("~nobody-of-that-name/x", "in the home of somebody unknown"),
-        ("x" * 5000, "names no model"),
-        ("x" * 300, "there is no model"),
-        ("org/" + "x" * 300, "is not the id of a repo"),
-        ("shapes-tiny@main", "there is no model"),
+        ("", "empty"),
+        ("a\0b", "empty"),
+        ("nothing-here", "not-found"),
+        ("a/b/c", "not-found"),
+        ("https://huggingface.co/org/name", "is-address"),
+        ("hf://name", "not-a-repo"),
+        ("hf://org/name/more", "not-a-repo"),
+        ("hf://org/../name", "not-a-repo"),
+        ("hf://-org/name", "not-a-repo"),
+        ("hf://org/na--me", "not-a-repo"),
+        ("hf://org/name.git", "not-a-repo"),
+        ("hf://org/" + "n" * 97, "not-a-repo"),
+        ("hf://org/näme", "not-a-repo"),
+        ("hf://org/name@", "not-a-revision"),
+        ("hf://org/name@../../x", "not-a-revision"),
+        ("hf://org/name@a..b", "not-a-revision"),
+        ("hf://org/name@-x", "not-a-revision"),
+        ("hf://org/name@a b", "not-a-revision"),
+        ("hf://org/name@a\x1b[31m", "not-a-revision"),
+        ("hf://org/name@" + "r" * 201, "not-a-revision"),
+        ("hf://org/name@x/.git", "not-a-revision"),
+        ("org/name@a//b", "not-a-revision"),
+        ("zoo:../x", "not-a-zoo-name"),
+        ("zoo:", "not-a-zoo-name"),
+        ("~nobody-of-that-name/x", "unknown-home"),
+        ("x" * 5000, "empty"),
+        ("x" * 300, "not-found"),
+        ("org/" + "x" * 300, "not-a-repo"),
+        ("shapes-tiny@main", "not-found"),
     ],
 )
-def test_what_is_no_reference(text, said):
+def test_what_is_no_reference(text, code):
     with pytest.raises(ModelReferenceError) as raised:
         parse_reference(text)
-    assert said in raised.value.what
+    assert raised.value.code == f"reference-{code}"
     assert raised.value.hint
     assert raised.value.exit_code == 2
     assert "\x1b" not in raised.value.what

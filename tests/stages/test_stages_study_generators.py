@@ -133,7 +133,7 @@ def test_candidates_keep_it_from_learning_the_mean_image() -> None:
 def test_resnet_pads_what_cannot_be_halved_and_refuses_what_has_no_pixels_left() -> None:
     case = Case("resnet.v1", {"channels": 8, "candidates": 2, "halvings": 3}, size=9)
     assert case.stage().sample(None, request(case, 0, 2)).shape == (2, 3, 9, 9)
-    with raises_config("multipliers", "levels"):
+    with raises_config("halvings", "levels"):
         ENTRIES["resnet.v1"].load_config()(halvings=3).fit(ImageShape(3, 4))
 
 

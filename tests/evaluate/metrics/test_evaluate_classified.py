@@ -168,7 +168,7 @@ def test_real_classifiers_are_trained_once(tmp_path, monkeypatch, caplog):
     blocked.write_text("in the way")
     real_classifier(TRAIN, 60, recipe, cache=blocked)
     assert "cannot be kept" in caplog.text
-    with raises(InputError, "input-accuracy-no-labels", split="test"):
+    with raises(InputError, "input-classifier-no-labels", split="train"):
         real_classifier(ImageData(TRAIN.images, None, "train"), 60, recipe, cache=tmp_path)
 
 
