@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cascadezoo.plugins.registry import ZooEntry as ZooEntry
     from cascadezoo.spec import CascadeSpec as CascadeSpec
     from cascadezoo.spec import load_spec as load_spec
-    from cascadezoo.spec.configs import ConfigProblem as ConfigProblem
+    from cascadezoo.spec.configs import ConfigError as ConfigError
     from cascadezoo.spec.configs import DataConfig as DataConfig
     from cascadezoo.spec.configs import DataInfo as DataInfo
     from cascadezoo.spec.configs import DecoderConfig as DecoderConfig
@@ -75,7 +75,7 @@ __all__ = [
     "CascadezooDeprecationWarning",
     "CascadezooError",
     "CommandEntry",
-    "ConfigProblem",
+    "ConfigError",
     "DataConfig",
     "DataEntry",
     "DataInfo",
@@ -132,7 +132,7 @@ _HOMES = {
     "CascadezooDeprecationWarning": "plugins.registry",
     "CascadezooError": "errors",
     "CommandEntry": "plugins.registry",
-    "ConfigProblem": "spec.configs",
+    "ConfigError": "spec.configs",
     "DataConfig": "spec.configs",
     "DataEntry": "plugins.registry",
     "DataInfo": "spec.configs",
@@ -180,7 +180,16 @@ _HOMES = {
 }
 
 
+# Former public names and their present ones, kept as long as the level of the API.
+_RENAMED: dict[str, str] = {"ConfigProblem": "ConfigError"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        from cascadezoo.plugins.registry import deprecated
+
+        deprecated(f"{__name__}.{name}", f"use {__name__}.{_RENAMED[name]}")
+        name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -19,7 +19,7 @@ PUBLIC = [
     "CascadezooDeprecationWarning",
     "CascadezooError",
     "CommandEntry",
-    "ConfigProblem",
+    "ConfigError",
     "DataConfig",
     "DataEntry",
     "DataInfo",

@@ -22,7 +22,7 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.data.split import load_split
-from cascadezoo.errors import Interrupted, RunFolderError
+from cascadezoo.errors import RunFolderError, StoppedError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling, require_enough
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
@@ -115,7 +115,7 @@ def build_cascade(
 
     Raises:
         InputError: invalid spec, data or folder, or too little memory; exit code 2.
-        PublishFailed: the model is built and kept, but could not be published.
+        PublishError: the model is built and kept, but could not be published.
         CascadezooError: any other expected failure.
     """
     began = time.monotonic()
@@ -138,8 +138,10 @@ def build_cascade(
                 return _Build(resolved, run, home, show, stop.requested, plan).run_all(
                     resume, began
                 )
-            except Interrupted as error:
-                raise Interrupted(error.what, hint=_go_on(run, device)) from None
+            except StoppedError as error:
+                raise StoppedError(
+                    error.what, hint=_go_on(run, device), code=error.code, **error.fields
+                ) from None
     finally:
         show.close()
 
@@ -227,7 +229,10 @@ class _Build:
         if before is None:
             if resume:
                 raise RunFolderError(
-                    f"{self.run.path} holds nothing to resume", hint="leave --resume out"
+                    f"{self.run.path} holds nothing to resume",
+                    hint="leave --resume out",
+                    code="run-folder-nothing-to-resume",
+                    path=self.run.path,
                 )
             self.run.clear()
             before = RunState(
@@ -243,6 +248,9 @@ class _Build:
             raise RunFolderError(
                 f"{self.run.path} holds a build of {before.name!r} from another spec",
                 hint="choose another folder with -o DIR, or start over with --fresh",
+                code="run-folder-other-spec",
+                path=self.run.path,
+                name=before.name,
             )
         if before.state != "done" or before.spec_digest != self.spec.digest():
             self.run.write_spec(self.spec)
@@ -296,6 +304,8 @@ class _Build:
                 raise RunFolderError(
                     f"{self.run.path} was trained, but its last checkpoint is gone",
                     hint="start over with --fresh",
+                    code="run-folder-checkpoint-gone",
+                    path=self.run.path,
                 )
         losses = [] if trained else load_losses(self.resolved, self.device)
         accelerator = self.accelerator
@@ -379,7 +389,11 @@ class _Build:
             def watched(first: int, count: int) -> torch.Tensor:
                 reason = self.stop()
                 if reason is not None:
-                    raise Interrupted(f"stopped by {reason} while evaluating; the training is kept")
+                    raise StoppedError(
+                        f"stopped by {reason} while evaluating; the training is kept",
+                        code="interrupted-evaluating",
+                        reason=reason,
+                    )
                 images = self._sample(cascade, first, count)
                 self.progress.advance(first + count)
                 return images
@@ -408,4 +422,8 @@ class _Build:
 
 
 def _nothing(run: RunFolder) -> RunState:
-    raise RunFolderError(f"{run.path} has no run.json that the first process wrote")
+    raise RunFolderError(
+        f"{run.path} has no run.json that the first process wrote",
+        code="run-folder-no-run-file",
+        path=run.path,
+    )

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from cascadezoo.errors import InputError
 from cascadezoo.spec import ResolvedSpec, ResolvedStage, load_spec
-from cascadezoo.spec.configs import ConfigProblem, StageConfig
+from cascadezoo.spec.configs import ConfigError, StageConfig
 
 __all__ = ["MOST_PARAMETERS", "TOLERANCE", "match_cascade", "match_parameters", "settings_between"]
 
@@ -54,7 +54,12 @@ def match_parameters(data: Mapping[str, Any], counts: Mapping[str, int]) -> dict
     for name, count in counts.items():
         if name not in known:
             listed = ", ".join(known)
-            raise InputError(f"{name!r} is not a stage of {resolved.spec.name}", hint=listed)
+            raise InputError(
+                f"{name!r} is not a stage of {resolved.spec.name}",
+                hint=listed,
+                code="input-match-stage-unknown",
+                name=name,
+            )
         changed[name] = _match_stage(_Scaled(known[name], resolved), count)
     return _with_widths(data, changed)
 
@@ -83,6 +88,8 @@ def match_cascade(data: Mapping[str, Any], count: int) -> dict[str, Any]:
         raise InputError(
             f"no stage of {resolved.spec.name} can be scaled: their kinds have no widths",
             hint="choose other kinds: cascadezoo stages list",
+            code="input-match-no-widths",
+            name=resolved.spec.name,
         )
     fixed = sum(row.count(None) for row in rows if not row.widths)
 
@@ -172,10 +179,13 @@ class _Scaled:
         raw = {**self.config.model_dump(mode="json"), **changes}
         try:
             return type(self.config).model_validate(raw).fit(self.stage.output)
-        except (ValidationError, ConfigProblem) as error:
+        except (ValidationError, ConfigError) as error:
             shown = ", ".join(f"{field} {value}" for field, value in changes.items())
             raise InputError(
-                f"stage {self.stage.name!r} ({self.stage.kind}) cannot have {shown}: {error}"
+                f"stage {self.stage.name!r} ({self.stage.kind}) cannot have {shown}: {error}",
+                code="input-match-width-invalid",
+                name=self.stage.name,
+                kind=self.stage.kind,
             ) from error
 
 
@@ -184,13 +194,20 @@ def _match_stage(row: _Scaled, count: int) -> dict[str, int]:
     name, kind = row.stage.name, row.stage.kind
     if row.config.parameterless:
         raise InputError(
-            f"stage {name!r} ({kind}) has no parameters to match", hint=f"leave {name!r} out"
+            f"stage {name!r} ({kind}) has no parameters to match",
+            hint=f"leave {name!r} out",
+            code="input-match-no-parameters",
+            name=name,
+            kind=kind,
         )
     if not row.widths:
         raise InputError(
             f"the number of parameters of stage {name!r} ({kind}) cannot be chosen: its kind has "
             "no widths",
             hint=f"leave {name!r} out",
+            code="input-match-stage-no-widths",
+            name=name,
+            kind=kind,
         )
     best = None
     for several in (8, 4, 2, 1):
@@ -227,6 +244,8 @@ def _check_count(count: int) -> None:
         raise InputError(
             f"{count} is no number of parameters to match",
             hint=f"give one from 1 to {MOST_PARAMETERS:,}",
+            code="input-match-count-invalid",
+            count=count,
         )
 
 
@@ -235,6 +254,9 @@ def _check_near(what: str, count: int, found: int, shown: str) -> None:
         raise InputError(
             f"{what} cannot have about {count:,} parameters: the nearest is {found:,} ({shown})",
             hint=f"ask for {found:,}, or change what its number of parameters follows from besides",
+            code="input-match-unreachable",
+            count=count,
+            nearest=found,
         )
 
 

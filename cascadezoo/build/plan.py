@@ -121,6 +121,10 @@ def check_memory(plan: Plan) -> None:
         f"(weights, gradients, optimizer, average); there are {_gib(plan.available_bytes)}",
         hint=f"stage {largest.name!r} ({largest.kind}) has {largest.parameters:,} of them; "
         "make its config smaller",
+        code="resources-training",
+        name=plan.name,
+        needed=need,
+        available=plan.available_bytes,
     )
 
 

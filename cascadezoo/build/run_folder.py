@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from cascadezoo.errors import RunFolderError, RunLocked
+from cascadezoo.errors import RunFolderError, RunLockedError
 from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.spec import CascadeSpec
@@ -72,7 +72,7 @@ class RunFolder:
         Raises:
             InputError: it is inside a model that ships with cascadezoo.
             RunFolderError: it cannot be made or written to.
-            RunLocked: another build is at work in it.
+            RunLockedError: another build is at work in it.
         """
         refuse_bundled(self.path)
         try:
@@ -85,14 +85,18 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} cannot be written: {error.strerror}",
                 hint="choose another folder with -o DIR",
+                code="run-folder-not-writable",
+                path=self.path,
             ) from error
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise RunLocked(
+            raise RunLockedError(
                 f"another build is at work in {self.path}",
                 hint="wait for it, stop it, or choose another folder with -o DIR",
+                code="locked-build",
+                path=self.path,
             ) from None
         try:
             yield
@@ -112,7 +116,10 @@ class RunFolder:
             return None
         except (ValueError, TypeError) as error:
             raise RunFolderError(
-                f"{path} cannot be understood: {error}", hint="start over with --fresh"
+                f"{path} cannot be understood: {error}",
+                hint="start over with --fresh",
+                code="run-folder-damaged",
+                path=path,
             ) from error
 
     def write_state(self, state: RunState) -> None:
@@ -158,6 +165,9 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} is not a run folder, and it is not empty: there is {min(others)!r}",
                 hint="choose another folder with -o DIR",
+                code="run-folder-not-a-run",
+                path=self.path,
+                found=min(others),
             )
 
 

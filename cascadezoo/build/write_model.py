@@ -84,6 +84,8 @@ def write_model(
         raise RunFolderError(
             f"the model cannot be written to {run.model}: {error.strerror or error}",
             hint="make room there, then run the same command again: the training is kept",
+            code="run-folder-model-not-writable",
+            path=run.model,
         ) from error
 
 
@@ -96,7 +98,12 @@ def read_figures(path: Path) -> list[Figure]:
     try:
         return read_metrics(path.parent).figures
     except ModelError as error:
-        raise RunFolderError(error.what, hint="build again with --fresh") from error
+        raise RunFolderError(
+            error.what,
+            hint="build again with --fresh",
+            code="run-folder-model-damaged",
+            path=path,
+        ) from error
 
 
 def _of_run(

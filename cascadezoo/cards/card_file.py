@@ -149,14 +149,24 @@ def read_card(folder: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror}", code="model-card-unreadable", path=path
+        ) from error
     if len(content) > LARGEST_CARD:
-        raise ModelError(f"{path} is larger than {LARGEST_CARD >> 20} MiB", hint="shorten it")
+        raise ModelError(
+            f"{path} is larger than {LARGEST_CARD >> 20} MiB",
+            hint="shorten it",
+            code="model-card-too-large",
+            path=path,
+        )
     try:
         return content.decode()
     except UnicodeDecodeError as error:
         raise ModelError(
-            f"{path} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8"
+            f"{path} is not UTF-8 text (byte {error.start})",
+            hint="save it as UTF-8",
+            code="model-card-not-text",
+            path=path,
         ) from None
 
 

@@ -29,7 +29,11 @@ def build_stage(
     """
     impl = stage.entry.load()
     if not (isinstance(impl, type) and issubclass(impl, Stage)):
-        raise PluginError(f"{stage.entry.impl} of {stage.kind} is not a cascadezoo.Stage")
+        raise PluginError(
+            f"{stage.entry.impl} of {stage.kind} is not a cascadezoo.Stage",
+            code="plugin-not-a-stage",
+            kind=stage.kind,
+        )
     geometry = StageGeometry(stage.output, stage.input, num_classes)
     # On the CPU first, so that initial weights do not depend on the device.
     home = "meta" if torch.device(device).type == "meta" else "cpu"
@@ -45,6 +49,9 @@ def build_stage(
                     f"stage {stage.name!r} ({stage.kind}) cannot be built: {_first(error)}; "
                     "one of its tensors alone needs more memory than there can be (8 EiB)",
                     hint=f"make its config smaller: cascadezoo stages show {stage.kind}",
+                    code="resources-tensor-too-large",
+                    name=stage.name,
+                    kind=stage.kind,
                 ) from error
             raise
     # On the meta device, what a stage made on the CPU stays: it is not saved, so not loaded either.

@@ -137,7 +137,12 @@ class Cascade(nn.Module):
         """
         problem = compiler_problem(self.device)
         if problem is not None:
-            raise InputError(f"cannot compile: {problem}", hint="leave compilation out")
+            raise InputError(
+                f"cannot compile: {problem}",
+                hint="leave compilation out",
+                code="input-compile-impossible",
+                device=self.device.type,
+            )
         for name in self.names if stages is None else stages:
             stage = self.stage(name)
             network = getattr(stage, "network", None)
@@ -166,12 +171,17 @@ class Cascade(nn.Module):
             raise InputError(
                 f"weights cannot be stored in {weights!r}",
                 hint="choose bf16 or fp16, or leave it out",
+                code="input-weights-precision",
+                name=weights,
             )
         dtype = None if weights is None else HALVES[weights]
         for name, tensor in self.state_dict().items() if dtype is not None else ():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(dtype)).all()):
                 raise InputError(
-                    f"{name} has values that {weights} cannot hold", hint="choose bf16"
+                    f"{name} has values that {weights} cannot hold",
+                    hint="choose bf16",
+                    code="input-weights-overflow",
+                    name=name,
                 )
         folder = Path(folder)
         refuse_bundled(folder)
@@ -384,7 +394,12 @@ class Cascade(nn.Module):
             what = "is the generator" if stage == self.names[0] else "is not a stage"
             listed = ", ".join(self.names[1:])
             hint = f"choose one of {listed}" if listed else "sample() draws from a lone generator"
-            raise SampleError(f"{stage!r} {what} of {self.spec.name}", hint=hint)
+            raise SampleError(
+                f"{stage!r} {what} of {self.spec.name}",
+                hint=hint,
+                code="sample-stage-unusable",
+                name=stage,
+            )
         shape = self.stage(stage).geometry.input
         wanted = None if shape is None else (shape.channels, shape.size, shape.size)
         found = tuple(upstream.shape)
@@ -393,6 +408,9 @@ class Cascade(nn.Module):
                 f"stage {stage!r} takes floating [n, {', '.join(map(str, wanted or ()))}], "
                 f"and {upstream.dtype} {list(found)} was given",
                 hint="images are in [-1, 1]; cascade.targets(images) makes them of real ones",
+                code="sample-upstream-shape",
+                name=stage,
+                shape=found,
             )
         return self._sample(
             self.names[self.names.index(stage) :],
@@ -427,7 +445,12 @@ class Cascade(nn.Module):
         **request: Any,
     ) -> Tensor | dict[str, Tensor]:
         if n < 1 or batch_size < 1 or first < 0:
-            raise SampleError(f"cannot sample n={n} images from {first} on, {batch_size} at a time")
+            raise SampleError(
+                f"cannot sample n={n} images from {first} on, {batch_size} at a time",
+                code="sample-count",
+                n=n,
+                batch_size=batch_size,
+            )
         run = SamplingRun(
             self.spec.name,
             {name: self.stage(name) for name in names},

@@ -53,10 +53,15 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
         return nullcontext()
     if precision not in _DTYPES:
         raise SampleError(
-            f"there is no precision {precision!r}", hint="choose one of fp32, bf16 and fp16"
+            f"there is no precision {precision!r}",
+            hint="choose one of fp32, bf16 and fp16",
+            code="sample-precision-unknown",
+            name=precision,
         )
     if precision == "fp16" and device.type == "cpu":
-        raise SampleError("fp16 is not for CPUs", hint="choose bf16 or fp32")
+        raise SampleError(
+            "fp16 is not for CPUs", hint="choose bf16 or fp32", code="sample-fp16-on-cpu"
+        )
     return torch.autocast(device.type, _DTYPES[precision])
 
 
@@ -226,6 +231,10 @@ class SamplingRun:
                 hint="sample with truncated=False (--no-truncated)"
                 if "stop" in unheeded
                 else f"{name!r} heeds {', '.join(sorted(heeded)) or 'no options'}",
+                code="sample-option-unheeded-upstream",
+                name=after,
+                upstream=name,
+                options=unheeded,
             )
         return dataclasses.replace(base, **changed, options={**base.options, **options})
 
@@ -234,12 +243,16 @@ class SamplingRun:
         twice = [key for key in known if key in _FIELDS]
         if twice:
             raise SampleError(
-                f"{twice[0]} is no further option", hint=f"give it as {twice[0]}=... itself"
+                f"{twice[0]} is no further option",
+                hint=f"give it as {twice[0]}=... itself",
+                code="sample-option-reserved",
+                name=twice[0],
             )
         if "stop" in known:
             raise SampleError(
                 "where a stage stops is for the stage after it to say",
                 hint="choose its noise level s and truncated=True",
+                code="sample-stop-reserved",
             )
         return known
 
@@ -254,6 +267,8 @@ class SamplingRun:
                 raise SampleError(
                     f"no stage of {self.model} heeds {key}",
                     hint=f"its stages heed {shown}" if shown else "leave it out",
+                    code="sample-option-unheeded",
+                    option=key,
                 )
             value = dict.fromkeys(heeding, value)
         for name, one in value.items():
@@ -261,6 +276,9 @@ class SamplingRun:
                 raise SampleError(
                     f"{key} cannot be set for stage {name!r}",
                     hint=f"stages that heed it: {listed}",
+                    code="sample-option-unheeded-stage",
+                    name=name,
+                    option=key,
                 )
             if one is None:
                 continue
@@ -274,6 +292,8 @@ class SamplingRun:
             raise SampleError(
                 f"{key} needs labels, and {self.model} was trained without",
                 hint=f"leave {key} out",
+                code="sample-option-needs-labels",
+                option=key,
             )
         if key == "negative_label" and (
             isinstance(value, bool)
@@ -283,6 +303,8 @@ class SamplingRun:
             raise SampleError(
                 f"negative label {value} is out of range",
                 hint=f"labels go from 0 to {self.num_classes - 1}",
+                code="sample-negative-label-out-of-range",
+                label=value,
             )
 
     def _not_truncated(self, name: str) -> None:
@@ -293,6 +315,8 @@ class SamplingRun:
             raise SampleError(
                 f"stage {name!r} cannot be truncated: the images before it are given, not sampled",
                 hint=f'use truncated={{"{name}": False}}, which re-noises them',
+                code="sample-truncated-given",
+                name=name,
             )
         self.asked[name]["truncated"] = False
 
@@ -301,7 +325,9 @@ class SamplingRun:
         if classes is None:
             if labels is not None:
                 raise SampleError(
-                    f"{self.model} was trained without labels", hint="leave labels out"
+                    f"{self.model} was trained without labels",
+                    hint="leave labels out",
+                    code="sample-no-labels",
                 )
             return None
         if labels is None:
@@ -312,10 +338,18 @@ class SamplingRun:
             listed = labels.tolist() if isinstance(labels, Tensor) else labels
             rows = [int(label) for label in listed]
         if len(rows) != self.n:
-            raise SampleError(f"{len(rows)} labels were given for {self.n} images")
+            raise SampleError(
+                f"{len(rows)} labels were given for {self.n} images",
+                code="sample-label-count",
+                labels=len(rows),
+                n=self.n,
+            )
         wrong = [label for label in rows if not 0 <= label < classes]
         if wrong:
             raise SampleError(
-                f"label {wrong[0]} is out of range", hint=f"labels go from 0 to {classes - 1}"
+                f"label {wrong[0]} is out of range",
+                hint=f"labels go from 0 to {classes - 1}",
+                code="sample-label-out-of-range",
+                label=wrong[0],
             )
         return torch.tensor(rows, dtype=torch.int64, device=self.device)

@@ -101,11 +101,18 @@ def load_state(
             _compare(path, wanted, found, hint)
             state = {name: file.get_tensor(name).to(wanted[name].dtype) for name in names}
     except FileNotFoundError:
-        raise ModelError(f"{path} is missing", hint="pull or copy the model again") from None
+        raise ModelError(
+            f"{path} is missing",
+            hint="pull or copy the model again",
+            code="model-file-missing",
+            path=path,
+        ) from None
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path} is not a readable safetensors file: {clean_remote(error, 200)}",
             hint="pull or copy the model again",
+            code="model-weights-unreadable",
+            path=path,
         ) from error
     module.load_state_dict(state, strict=True, assign=True)
 
@@ -125,7 +132,22 @@ def _check_header(path: Path) -> None:
     raise ModelError(
         f"{path} is not a readable safetensors file: {fault}",
         hint="pull or copy the model again; nothing but safetensors is ever opened",
+        code="model-weights-unreadable",
+        path=path,
     )
+
+
+def _reasons(wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with each tensor, in one word."""
+    reasons = {name: "missing" for name in wanted if name not in found}
+    for name, (shape, dtype) in found.items():
+        if name not in wanted:
+            reasons[clean_remote(name, 80)] = "unknown"
+        elif shape != tuple(wanted[name].shape):
+            reasons[name] = "shape"
+        elif dtype != wanted[name].dtype:
+            reasons[name] = "dtype"
+    return reasons
 
 
 def _compare(
@@ -149,6 +171,9 @@ def _compare(
         raise ModelError(
             f"{path} does not fit its spec: {'; '.join(faults[:5])}{more}",
             hint=hint or "the weights and config.json are not of one model; pull or copy it again",
+            code="model-weights-mismatch",
+            path=path,
+            tensors=_reasons(wanted, found),
         )
 
 
@@ -177,6 +202,7 @@ def bounded_build(model: str, most: int = MOST_PARTS) -> Iterator[None]:
             raise ModelError(
                 f"{model} has more than {most} layers and tensors",
                 hint="no model that could be sampled from has; its config.json is at fault",
+                code="model-too-many-tensors",
             )
 
     hooks = (
@@ -210,6 +236,9 @@ def check_room(files: Iterable[Path], model: str, device: torch.device | str) ->
                 f"the weights of {model} need {size / 2**30:,.1f} GiB of memory; {home} has "
                 f"{have / 2**30:,.1f} GiB",
                 hint=hint,
+                code="resources-weights",
+                needed=size,
+                available=have,
             )
     else:
         require_memory(size, f"the weights of {model}", hint=hint)
@@ -226,4 +255,6 @@ def check_whole(stage: nn.Module, name: str, model: str) -> None:
         raise ModelError(
             f"stage {name!r} of {model} cannot be loaded: {', '.join(rest[:3])} is not saved",
             hint='its implementation must make unsaved buffers with device="cpu" written out',
+            code="model-state-unsaved",
+            name=name,
         )

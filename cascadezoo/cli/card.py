@@ -53,6 +53,8 @@ def command(
         raise InputError(
             f"{folder / CARD} holds nothing that cascadezoo wrote: it is somebody's own card",
             hint="--force replaces it; --print shows what would be written",
+            code="input-card-foreign",
+            path=folder / CARD,
         )
     # The record of the card follows what a person wrote, even where nothing else changes.
     if writes:

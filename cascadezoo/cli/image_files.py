@@ -57,10 +57,15 @@ def format_of(path: str, strip: str | None) -> str:
         raise InputError(
             f"images cannot be written as {suffix} ({path})",
             hint="give a file ending in .png (a grid) or .npz, or a folder, as DIR/",
+            code="input-image-suffix",
+            path=path,
         )
     if strip:
         raise InputError(
-            f"--{strip} draws a strip, and {path} is no .png", hint=f"-o {strip}.png --{strip}"
+            f"--{strip} draws a strip, and {path} is no .png",
+            hint=f"-o {strip}.png --{strip}",
+            code="input-strip-suffix",
+            path=path,
         )
     return found
 
@@ -87,7 +92,10 @@ def open_images(
         what == "strip" and n > LONGEST_STRIP
     ):
         raise InputError(
-            f"a picture of {n} images would be too large", hint="-o DIR/ or -o images.npz"
+            f"a picture of {n} images would be too large",
+            hint="-o DIR/ or -o images.npz",
+            code="input-picture-too-large",
+            n=n,
         )
     if what == "folder":
         yield _Folder(path, n, force)
@@ -131,7 +139,10 @@ def _writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written: {error.strerror}", hint="choose another place with -o"
+            f"{path} cannot be written: {error.strerror}",
+            hint="choose another place with -o",
+            code="input-output-not-writable",
+            path=path,
         ) from error
 
 
@@ -169,6 +180,8 @@ class _Folder:
             raise InputError(
                 f"{path} holds {taken} already",
                 hint="choose another folder with -o, or replace its files with --force",
+                code="input-output-exists",
+                path=path,
             )
 
     def add(self, stages: Mapping[str, Tensor], labels: Sequence[int] | None) -> None:

@@ -87,6 +87,8 @@ class LazyGroup(Commands):
             raise PluginError(
                 f"{plugged.entry.impl} of the command {cmd_name!r} is not a click.Command",
                 hint=f"{plugged.origin} brings it; upgrade or uninstall it",
+                code="plugin-not-a-command",
+                name=cmd_name,
             )
         return found
 

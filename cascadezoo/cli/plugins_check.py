@@ -72,7 +72,7 @@ def check(
 
 
 def _chosen(host: PluginHost, name: str | None) -> list[Plugin]:
-    from cascadezoo.errors import LookupFailed
+    from cascadezoo.errors import UnknownNameError
     from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name
 
     def named(plugin: Plugin) -> str:
@@ -85,8 +85,11 @@ def _chosen(host: PluginHost, name: str | None) -> list[Plugin]:
         if found:
             return found
     listed = ", ".join(sorted({named(plugin) for plugin in host.plugins}))
-    raise LookupFailed(
-        f"no plugin of the distribution {name!r} is installed", hint=f"there are {listed}"
+    raise UnknownNameError(
+        f"no plugin of the distribution {name!r} is installed",
+        hint=f"there are {listed}",
+        code="lookup-plugin",
+        name=name,
     )
 
 
@@ -104,6 +107,8 @@ def _settings(
             raise InputError(
                 f"--set {setting!r} is not of the form ENTRY:PATH=VALUE",
                 hint=f"the entries that are checked are {', '.join(known) or 'none'}",
+                code="input-setting-form",
+                setting=setting,
             )
         found[name] = apply_settings(found.get(name, {}), [rest])
     return found

@@ -110,6 +110,8 @@ def command(
             raise InputError(
                 f"--guidance draws one model, and {len(models)} were given",
                 hint="name one model, or leave --guidance out to compare them on a page",
+                code="input-guidance-one-model",
+                count=len(models),
             )
         _grid(models[0], scales, n, labels, seed, device, out or "guidance.png", quiet, as_json,
               request)  # fmt: skip
@@ -145,7 +147,12 @@ def _grid(
     from cascadezoo.train.progress import make_progress
 
     if Path(out).suffix.lower() != ".png":
-        raise InputError(f"the grid is a picture, and {out} is no .png", hint="-o guidance.png")
+        raise InputError(
+            f"the grid is a picture, and {out} is no .png",
+            hint="-o guidance.png",
+            code="input-grid-suffix",
+            path=out,
+        )
     with replacing(Path(out)) as file:
         scales = tuple(dict.fromkeys(scales))
         cascade = load_model(model, device)

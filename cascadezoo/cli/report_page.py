@@ -83,11 +83,18 @@ def write_report(
         CascadezooError: a model cannot be loaded, sampled or read.
     """
     if out.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"the report is a page, and {out} is no .html", hint="-o report.html")
+        raise InputError(
+            f"the report is a page, and {out} is no .html",
+            hint="-o report.html",
+            code="input-report-suffix",
+            path=out,
+        )
     if len(references) > MOST_MODELS:
         raise InputError(
             f"{len(references)} models are too many for one page; it takes {MOST_MODELS}",
             hint="make several pages",
+            code="input-report-too-many-models",
+            count=len(references),
         )
     check_method(_method(asked))
     with replacing(out) as file:

@@ -10,7 +10,7 @@ import click
 from cascadezoo.cli.lazy import Commands
 from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, table
-from cascadezoo.errors import CascadezooError, LookupFailed
+from cascadezoo.errors import CascadezooError, UnknownNameError
 
 
 @click.group("specs", cls=Commands)
@@ -70,5 +70,10 @@ def show(name: str, as_json: bool) -> None:
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
-        raise LookupFailed(f"no spec {name!r} ships with cascadezoo", hint=hint)
+        raise UnknownNameError(
+            f"no spec {name!r} ships with cascadezoo",
+            hint=hint,
+            code="lookup-shipped-spec",
+            name=name,
+        )
     echo_json(read_spec(name)[0])

@@ -39,12 +39,18 @@ class ImageData:
         shape = tuple(images.shape)
         if images.dtype != np.uint8 or images.ndim != 4 or 0 in shape:
             raise DataError(
-                f"{self.split} images are {images.dtype} {shape}, not uint8 [N, C, H, W]"
+                f"{self.split} images are {images.dtype} {shape}, not uint8 [N, C, H, W]",
+                code="data-images-form",
+                dtype=str(images.dtype),
+                shape=shape,
             )
         if labels is not None and (labels.dtype != np.int64 or labels.shape != shape[:1]):
             raise DataError(
                 f"{self.split} labels are {labels.dtype} {tuple(labels.shape)}, not int64 "
-                f"[{len(images)}], one for each image"
+                f"[{len(images)}], one for each image",
+                code="data-labels-form",
+                dtype=str(labels.dtype),
+                shape=tuple(labels.shape),
             )
 
     def __len__(self) -> int:

@@ -78,6 +78,8 @@ def load(config: FashionTinyConfig, split: Split) -> ImageData:
         raise DataError(
             f"the images of fashion-tiny cannot be read from {asset}: {error}",
             hint="pip install --force-reinstall --no-deps cascadezoo",
+            code="data-asset-unreadable",
+            path=asset,
         ) from error
     tiles = tiles.swapaxes(1, 2).reshape(count, 1, _SIDE, _SIDE)
     first = 0 if split == "train" else classes * _PER_CLASS["train"]

@@ -123,5 +123,8 @@ def _list_test(config: FolderConfig, classes: tuple[str, ...] | None) -> Listing
         raise DataError(
             f"{root} has the class {extra[0]!r}, which {config.path} has not",
             hint="give both folders the same subfolders, or set data.config.labels to false",
+            code="data-class-unknown",
+            path=root,
+            name=extra[0],
         )
     return listing

@@ -51,17 +51,26 @@ def list_images(root: Path, *, labels: bool | None) -> Listing:
         raise DataError(
             f"there is no folder {error.filename}",
             hint="a relative path starts from the current directory",
+            code="data-no-folder",
+            path=error.filename,
         ) from error
     except NotADirectoryError as error:
         raise DataError(
-            f"{root} is not a folder", hint="for an .npz file use the source npz"
+            f"{root} is not a folder",
+            hint="for an .npz file use the source npz",
+            code="data-not-a-folder",
+            path=root,
         ) from error
     except OSError as error:
-        raise DataError(f"{root} cannot be read: {error}") from error
+        raise DataError(
+            f"{root} cannot be read: {error}", code="data-folder-unreadable", path=root
+        ) from error
     if not files:
         raise DataError(
             f"{root} holds no images",
             hint=f"images are files that end in {', '.join(_IMAGES.split())}",
+            code="data-no-images",
+            path=root,
         )
     loose = next((file for file in files if len(file.parts) == 1), None)
     classes = tuple(sorted({file.parts[0] for file in files if len(file.parts) > 1}))
@@ -69,6 +78,8 @@ def list_images(root: Path, *, labels: bool | None) -> Listing:
         raise DataError(
             f"{root / loose} is in no subfolder, so it has no class",
             hint="move it into one, or set data.config.labels to false",
+            code="data-no-class",
+            path=root / loose,
         )
     if labels is None:
         labels = loose is None and len(classes) > 1
@@ -77,6 +88,9 @@ def list_images(root: Path, *, labels: bool | None) -> Listing:
                 f"the subfolders of {root} look like splits, not classes: {', '.join(classes)}",
                 hint="name them by data.config.path and data.config.test_path; or set "
                 "data.config.labels to true if they are classes",
+                code="data-classes-are-splits",
+                path=root,
+                names=tuple(classes),
             )
     return Listing(root, tuple(files), classes if labels else None)
 
@@ -105,4 +119,6 @@ def _is_image(path: Path) -> bool:
     raise DataError(
         f"{path} is neither an image that can be read nor a file known to be none",
         hint=f"convert, rename or remove it; images end in {', '.join(_IMAGES.split())}",
+        code="data-file-strange",
+        path=path,
     )

@@ -88,6 +88,8 @@ def read_images(
                     f"images are of several sizes: {path} is {_side(image)} after cropping, "
                     f"{root / files[0]} is {_side(first)}",
                     hint=f"set data.config.resize, e.g. to {min(side, image.shape[-1])}",
+                    code="data-sizes-differ",
+                    path=path,
                 )
             images[number] = image
 
@@ -133,19 +135,31 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 raise DataError(
                     f"{path} has pixels of type {image.mode}, not 8 bits a channel",
                     hint="convert it to 8 bits",
+                    code="data-pixel-type",
+                    path=path,
+                    mode=image.mode,
                 )
             yield image
     except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}: it is a broken link, or was removed") from error
+        raise DataError(
+            f"there is no file {path}: it is a broken link, or was removed",
+            code="data-file-missing",
+            path=path,
+        ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{path} is too large to be trusted: {error}",
             hint="make it smaller, or remove it",
+            code="data-image-too-large",
+            path=path,
         ) from error
     except _DAMAGE as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise DataError(
-            f"{path} is not an image that can be read: {reason}", hint="replace or remove it"
+            f"{path} is not an image that can be read: {reason}",
+            hint="replace or remove it",
+            code="data-image-unreadable",
+            path=path,
         ) from error
 
 

@@ -37,6 +37,8 @@ def holdout_indices(count: int, fraction: float, split: Split, *, source: str) -
             raise DataError(
                 f"{source} has no test split",
                 hint="set data.config.holdout to the share to set aside for it, e.g. 0.1",
+                code="data-no-test-split",
+                name=source,
             )
         return np.arange(count, dtype=np.int64)
     held = max(1, round(count * fraction))
@@ -45,6 +47,10 @@ def holdout_indices(count: int, fraction: float, split: Split, *, source: str) -
             f"{source}: holdout {fraction} of {count} image{'s' * (count != 1)} leaves none to "
             "train on",
             hint="lower data.config.holdout, or set it to 0 to train on all of them",
+            code="data-holdout-all",
+            name=source,
+            holdout=fraction,
+            count=count,
         )
     # A stable sort of fixed random numbers is the same permutation everywhere.
     order = np.argsort(np.random.Philox(key=_KEY).random_raw(count), kind="stable")

@@ -66,6 +66,9 @@ class DeviceLoader:
             raise DataError(
                 f"a batch of {batch_size} images cannot be shared by {world} processes evenly",
                 hint=f"set training.batch_size to a multiple of {world}",
+                code="data-batch-uneven",
+                batch_size=batch_size,
+                world=world,
             )
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} is not one of {world} processes")

@@ -35,4 +35,8 @@ def require_memory(size: int, what: str, *, hint: str | None = None) -> None:
             f"{what} need {size / 2**30:,.1f} GiB of memory; this machine has "
             f"{have / 2**30:,.1f} GiB",
             hint=hint or "ask for fewer or smaller images",
+            code="resources-memory",
+            name=what,
+            needed=size,
+            available=have,
         )

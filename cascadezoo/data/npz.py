@@ -105,6 +105,8 @@ def load(config: NpzConfig, split: Split) -> ImageData:
                 f"{config.path} has test images of its own ({keys.test_images!r}), so nothing "
                 "can be held out",
                 hint="remove data.config.holdout",
+                code="data-holdout-with-test",
+                path=config.path,
             )
         images_key, labels_key = keys.images, keys.labels
         if split == "test" and keys.test_images is not None:
@@ -165,6 +167,9 @@ def _keys(config: NpzConfig, file: NpzReader) -> _Keys:
             raise DataError(
                 f"{config.path} has no array {key!r}",
                 hint=f"it has {', '.join(file.keys) or 'no arrays'}",
+                code="data-no-array",
+                path=config.path,
+                name=key,
             )
     found: tuple[str | None, ...] = given
     if config.images is None:
@@ -179,11 +184,17 @@ def _keys(config: NpzConfig, file: NpzReader) -> _Keys:
             f"{config.path} has no array of a usual name for images; it has "
             f"{', '.join(file.keys) or 'no arrays'}",
             hint="name it by data.config.images, and the labels by data.config.labels",
+            code="data-no-images-array",
+            names=tuple(file.keys),
+            path=config.path,
         )
     if test_images is None and test_labels is not None:
         raise DataError(
             f"{config.path} has test labels {test_labels!r}, and no test images",
             hint="name them by data.config.test_images",
+            code="data-labels-without-images",
+            path=config.path,
+            name=test_labels,
         )
     return _Keys(images, labels, test_images, test_labels)
 
@@ -195,12 +206,20 @@ def _image_shape(config: NpzConfig, file: NpzReader, key: str) -> _Shape:
         raise DataError(
             f"{where} are {header.dtype}, not uint8",
             hint="save them as numbers from 0 to 255: (images * 255).round().astype('uint8')",
+            code="data-array-not-uint8",
+            dtype=str(header.dtype),
+            path=config.path,
+            name=key,
         )
     shape = header.shape
     if len(shape) not in (3, 4):
         raise DataError(
             f"{where} have shape {list(shape)}",
             hint="save them as [N, H, W], [N, H, W, C] or [N, C, H, W]",
+            code="data-array-dims",
+            shape=shape,
+            path=config.path,
+            name=key,
         )
     if len(shape) == 3:
         channels_last, channels, (count, high, wide) = True, 1, shape
@@ -212,11 +231,28 @@ def _image_shape(config: NpzConfig, file: NpzReader, key: str) -> _Shape:
         raise DataError(
             f"{where} have shape {list(shape)}: {channels} channels, not 1 or 3",
             hint="drop an alpha channel; set data.config.layout if these are not the channels",
+            code="data-array-channels",
+            shape=shape,
+            path=config.path,
+            name=key,
         )
     if 0 in shape:
-        raise DataError(f"{where} have shape {list(shape)}: there are none")
+        raise DataError(
+            f"{where} have shape {list(shape)}: there are none",
+            code="data-array-empty",
+            shape=shape,
+            path=config.path,
+            name=key,
+        )
     if high != wide:
-        raise DataError(f"{where} are {high}x{wide}, not square", hint="crop them before saving")
+        raise DataError(
+            f"{where} are {high}x{wide}, not square",
+            hint="crop them before saving",
+            code="data-array-not-square",
+            shape=shape,
+            path=config.path,
+            name=key,
+        )
     return _Shape(count, high, channels, channels_last)
 
 
@@ -228,6 +264,9 @@ def _channels_last(config: NpzConfig, shape: tuple[int, ...], where: str) -> boo
         raise DataError(
             f"{where} have shape {list(shape)}, which does not tell where the channels are",
             hint="set data.config.layout to NHWC or NCHW (1 or 3 channels)",
+            code="data-array-layout",
+            shape=shape,
+            path=config.path,
         )
     return last
 
@@ -240,17 +279,31 @@ def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
         raise DataError(
             f"{where} are {header.dtype}, not whole numbers",
             hint="save the number of each image's class, from 0",
+            code="data-labels-not-whole",
+            dtype=str(header.dtype),
+            path=file.path,
+            name=key,
         )
     if header.shape != (count,):
         raise DataError(
             f"{where} have shape {list(header.shape)}, and {images_key!r} holds {count} images",
             hint="save one label for each image, as [N]",
+            code="data-labels-shape",
+            shape=header.shape,
+            path=file.path,
+            name=key,
         )
     labels = file.read(key)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > 2**31 - 1:
         raise DataError(
-            f"{where} lie in [{low}, {high}]", hint="number the classes 0, 1, 2, and so on"
+            f"{where} lie in [{low}, {high}]",
+            hint="number the classes 0, 1, 2, and so on",
+            code="data-labels-negative",
+            high=high,
+            low=low,
+            path=file.path,
+            name=key,
         )
     return labels.astype("int64")
 
@@ -264,12 +317,19 @@ def _class_names(file: NpzReader) -> tuple[str, ...] | None:
             f"{file.path}: {_CLASS_NAMES!r} is {header.dtype} {list(header.shape)}, not a row of "
             "text",
             hint="save it as numpy.array(['first', 'second', ...])",
+            code="data-names-form",
+            dtype=str(header.dtype),
+            path=file.path,
         )
     try:
         names = tuple(str(name) for name in file.read(_CLASS_NAMES))
         "".join(names).encode()
     except ValueError as error:  # damaged bytes need not be letters
-        raise DataError(f"{file.path}: {_CLASS_NAMES!r} holds what is not text") from error
+        raise DataError(
+            f"{file.path}: {_CLASS_NAMES!r} holds what is not text",
+            code="data-names-not-text",
+            path=file.path,
+        ) from error
     return names
 
 
@@ -285,5 +345,8 @@ def _num_classes(file: NpzReader, keys: _Keys, names: tuple[str, ...] | None) ->
         raise DataError(
             f"{file.path}: a label is {highest}, and {_CLASS_NAMES!r} names {len(names)} classes",
             hint="give every class a name, or leave class_names out",
+            code="data-names-too-few",
+            highest=highest,
+            path=file.path,
         )
     return highest + 1 if names is None else len(names)

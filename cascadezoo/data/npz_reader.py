@@ -80,10 +80,15 @@ class NpzReader:
             raise DataError(
                 f"there is no file {path}",
                 hint="a relative path starts from the current directory",
+                code="data-no-file",
+                path=path,
             ) from error
         except _DAMAGE as error:
             raise DataError(
-                f"{path} is not a readable .npz file: {_reason(error)}", hint=_hint(path)
+                f"{path} is not a readable .npz file: {_reason(error)}",
+                hint=_hint(path),
+                code="data-npz-unreadable",
+                path=path,
             ) from error
         self.keys = tuple(
             name.removesuffix(".npy") for name in self._zip.namelist() if name.endswith(".npy")
@@ -149,7 +154,11 @@ class NpzReader:
     def _open(self, key: str) -> Iterator[tuple[IO[bytes], ArrayHeader]]:
         if key not in self.keys:
             raise DataError(
-                f"{self.path} has no array {key!r}", hint=f"it has {', '.join(self.keys) or 'none'}"
+                f"{self.path} has no array {key!r}",
+                hint=f"it has {', '.join(self.keys) or 'none'}",
+                code="data-no-array",
+                path=self.path,
+                name=key,
             )
         try:
             entry = self._zip.getinfo(f"{key}.npy")
@@ -165,6 +174,9 @@ class NpzReader:
             raise DataError(
                 f"{self.path}: array {key!r} is damaged: {_reason(error)}",
                 hint="make or fetch the file again",
+                code="data-array-damaged",
+                path=self.path,
+                name=key,
             ) from error
 
     def _header(self, file: IO[bytes], key: str) -> ArrayHeader:
@@ -180,6 +192,9 @@ class NpzReader:
             raise DataError(
                 f"{self.path}: array {key!r} holds Python objects, which are never unpickled",
                 hint="save it as numbers (uint8 images, integer labels) or as text (dtype 'U')",
+                code="data-array-objects",
+                path=self.path,
+                name=key,
             )
         if any(length < 0 for length in shape):
             raise ValueError(f"its shape is {shape}")

@@ -25,6 +25,8 @@ def check_images(images: Tensor) -> None:
         raise InputError(
             f"images have the shape {shape}, not [N, C, H, W] with 1 or 3 channels",
             hint="a single image is images[None]; channels last is images.permute(0, 3, 1, 2)",
+            code="input-images-shape",
+            shape=shape,
         )
     if images.dtype == torch.uint8:
         return
@@ -32,6 +34,8 @@ def check_images(images: Tensor) -> None:
         raise InputError(
             f"images are {images.dtype}, not uint8 and not floating",
             hint="pass bytes in [0, 255] as uint8, or floats in [-1, 1]",
+            code="input-images-dtype",
+            dtype=str(images.dtype),
         )
     bad = ~torch.isfinite(images).flatten(1).all(dim=1)
     if bool(bad.any()):
@@ -41,6 +45,9 @@ def check_images(images: Tensor) -> None:
             f"{len(rows)} of {len(images)} images hold NaN or infinite values (number {some})",
             hint="the model diverged: lower its learning rate, clip gradients, "
             'or train with "precision": "fp32"',
+            code="input-images-not-finite",
+            count=len(rows),
+            total=len(images),
         )
 
 

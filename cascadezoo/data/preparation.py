@@ -45,9 +45,17 @@ def prepare(data: ImageData, *, size: int, channels: int, fit: Fit = "resize") -
             f"{data.split} images have {have} channels, and {channels} are wanted; both must be "
             "1 or 3",
             hint="set data.channels to 1 or 3",
+            code="data-channels",
+            split=data.split,
+            channels=have,
         )
     if fit not in get_args(Fit):
-        raise DataError(f"there is no fit {fit!r}", hint=f"one of {', '.join(get_args(Fit))}")
+        raise DataError(
+            f"there is no fit {fit!r}",
+            hint=f"one of {', '.join(get_args(Fit))}",
+            code="data-fit-unknown",
+            name=fit,
+        )
     _check_fit(data, size, fit)
     require_memory(
         count * channels * size * size,
@@ -73,6 +81,8 @@ def require_labels(data: ImageData, num_classes: int) -> None:
         raise DataError(
             f"the {data.split} images have no labels, and {num_classes} classes are to be learnt",
             hint="set data.num_classes to 0 to train without labels",
+            code="data-no-labels",
+            split=data.split,
         )
     low, high = int(data.labels.min()), int(data.labels.max())
     if low < 0 or high >= num_classes:
@@ -81,6 +91,10 @@ def require_labels(data: ImageData, num_classes: int) -> None:
             hint=f"set data.num_classes to {high + 1}"
             if low >= 0
             else "number the classes 0, 1, 2, and so on",
+            code="data-labels-out-of-range",
+            split=data.split,
+            low=low,
+            high=high,
         )
 
 
@@ -88,16 +102,22 @@ def _check_fit(data: ImageData, size: int, fit: Fit) -> None:
     high, wide = data.images.shape[2:]
     have = f"{data.split} images are {high}x{wide}"
     if fit == "resize" and high != wide:
-        raise DataError(f"{have}, not square", hint="set data.fit to crop or pad")
+        raise DataError(
+            f"{have}, not square", hint="set data.fit to crop or pad", code="data-not-square"
+        )
     if fit == "pad" and max(high, wide) > size:
         raise DataError(
             f"{have}, too large to be padded to {size}x{size}",
             hint="set data.fit to crop or resize",
+            code="data-too-large-to-pad",
+            size=size,
         )
     if fit == "crop" and min(high, wide) < size:
         raise DataError(
             f"{have}, too small to be cropped to {size}x{size}",
             hint="set data.fit to pad or resize",
+            code="data-too-small-to-crop",
+            size=size,
         )
 
 

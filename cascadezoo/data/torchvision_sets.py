@@ -140,6 +140,9 @@ def load(config: TorchvisionConfig, split: Split) -> ImageData:
             f"the files of {facts.title} in {root} hold images of {images.shape[1:]} with labels "
             f"up to {labels.max(initial=-1)}, which is not {facts.title}",
             hint=f"delete {root / config.torchvision_name} and let it be downloaded again",
+            code="data-other-dataset",
+            name=facts.title,
+            path=root,
         )
     images, labels = images[: config.limit], labels[: config.limit]
     return ImageData(np.require(images, requirements=["C", "W"]), labels, split)
@@ -203,7 +206,13 @@ def _unavailable(config: TorchvisionConfig, root: Path, error: BaseException) ->
     ]
     if not config.download:
         ways.insert(0, "set data.config.download to true")
-    return DataError(f"{title} {tried} {root}: {reason}", hint="; or ".join(ways))
+    return DataError(
+        f"{title} {tried} {root}: {reason}",
+        hint="; or ".join(ways),
+        code="data-torchvision-unavailable",
+        name=title,
+        path=root,
+    )
 
 
 @contextmanager

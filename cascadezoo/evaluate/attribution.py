@@ -101,13 +101,15 @@ def attribute_stages(
     Raises:
         InputError: the metric is no distance on features, there are too few real images, or
             images are not finite.
-        LookupFailed: nothing is registered under the metric's name.
+        UnknownNameError: nothing is registered under the metric's name.
     """
     found = load_metric(metric)
     if found.takes != "features" or found.entry.better != "lower":
         raise InputError(
             f"stages are compared by a distance between features, and {metric} is none",
             hint="choose kid or fid",
+            code="input-attribution-metric",
+            name=metric,
         )
     total = len(subject.real)
     count = min(n, total // 2)
@@ -115,6 +117,9 @@ def attribute_stages(
         raise InputError(
             f"{n} images cannot be attributed with {total} real ones",
             hint="take at least one image, and data of at least two",
+            code="input-attribution-count",
+            n=n,
+            total=total,
         )
     n_real = total - count if found.entry.real == "all" else count
     size = usual_subset_size(count, n_real) if subset_size is None else subset_size
@@ -123,6 +128,8 @@ def attribute_stages(
             f"half of the {total} real images are fed to the stages, which leaves no {size} "
             "for a subset",
             hint=f"set subset_size to at most {count}",
+            code="input-attribution-subset",
+            needed=size,
         )
     run = _Run(subject, found, extractor, seed, subsets, size, batch_size, precision, cache)
     return run.rows(count, n_real, short=count < n)
@@ -257,6 +264,8 @@ class _Run:
             raise InputError(
                 f"the metric {self.metric.name} gives no figure but {', '.join(found)}",
                 hint="choose kid or fid",
+                code="input-attribution-metric",
+                name=self.metric.name,
             )
         notes = [f"{stage} fed {fed} images, against its targets", found[""].note]
         if short:

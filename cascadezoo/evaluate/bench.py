@@ -116,7 +116,9 @@ class Bench:
 
     def _load(self, split: Split) -> ImageData | CascadezooError:
         if self.resolved is None:
-            return self.why or DataError("the data of the model are not known here")
+            return self.why or DataError(
+                "the data of the model are not known here", code="data-unknown"
+            )
         try:
             return load_split(self.resolved, split)
         except CascadezooError as error:
@@ -126,7 +128,7 @@ class Bench:
         """An extractor that is loaded when it is first used.
 
         Raises:
-            LookupFailed: nothing is registered under that name.
+            UnknownNameError: nothing is registered under that name.
             InputError: an argument that it does not take.
         """
         if name not in self._extractors:
@@ -241,7 +243,11 @@ def open_bench(
         if changes:
             raise
         first = error.problems[0]
-        why = DataError(f"the data of the model are not known here: {first}", hint=first.hint)
+        why = DataError(
+            f"the data of the model are not known here: {first}",
+            hint=first.hint,
+            code="data-unknown",
+        )
         return Bench(cascade, None, watch, why, cache)
 
 
@@ -255,7 +261,7 @@ class LazyExtractor(FeatureExtractor):
         device: where the network shall be.
 
     Raises:
-        WeightsUnavailable: its weights are not to be had; by whatever loads it.
+        WeightsUnavailableError: its weights are not to be had; by whatever loads it.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:

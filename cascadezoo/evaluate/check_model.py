@@ -75,7 +75,12 @@ def check_model(
     figures = [f for f in stated.figures if metrics is None or f.metric in metrics]
     if metrics is not None and not figures:
         there = ", ".join(dict.fromkeys(f.metric for f in stated.figures)) or "none"
-        raise InputError(f"the card has no figure of {', '.join(metrics)}", hint=f"it has {there}")
+        raise InputError(
+            f"the card has no figure of {', '.join(metrics)}",
+            hint=f"it has {there}",
+            code="input-no-figure",
+            names=tuple(metrics),
+        )
     weights = [name for name in bad if name.endswith(".safetensors")]
     if weights:
         why = f"{weights[0]} was changed, so the model is not loaded"

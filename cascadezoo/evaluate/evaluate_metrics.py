@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData, Split
-from cascadezoo.errors import CascadezooError, DataError, Interrupted
+from cascadezoo.errors import CascadezooError, DataError, StoppedError
 from cascadezoo.evaluate.evaluate_sampler import figure_of, sampling_speed
 from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
 from cascadezoo.evaluate.metrics.base import (
@@ -98,7 +98,7 @@ def evaluate_metrics(
         The figures, in the order of the names, and the speed of sampling where images were drawn.
 
     Raises:
-        LookupFailed: a metric that nothing registers.
+        UnknownNameError: a metric that nothing registers.
         InputError: sizes or channels that differ from the real images, images that are not finite.
         PluginError: a metric fails, or gives what is no finite number.
     """
@@ -134,9 +134,13 @@ def evaluate_metrics(
         try:
             if metric.entry.needs_data and not len(subject.real):
                 subject.split(subject.real.split)  # tells why there are none
-                raise DataError(f"{name} needs real images, and there are none")
+                raise DataError(
+                    f"{name} needs real images, and there are none",
+                    code="data-none-for-metric",
+                    name=name,
+                )
             found = metric(given)
-        except Interrupted:
+        except StoppedError:
             raise
         except CascadezooError as error:
             if samples.failed is not None and error.__cause__ is samples.failed:

@@ -14,7 +14,7 @@ from cascadezoo._version import __version__
 from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.stage_costs import stage_rows
-from cascadezoo.errors import CascadezooError, InputError, LookupFailed, PluginError
+from cascadezoo.errors import CascadezooError, InputError, PluginError, UnknownNameError
 from cascadezoo.evaluate.bench import EvaluationRequest, UnmeasuredMetric, open_bench
 from cascadezoo.evaluate.features.base import Precision
 from cascadezoo.evaluate.metrics.base import load_metric
@@ -211,7 +211,7 @@ def _is_known(name: str, problems: list[UnmeasuredMetric]) -> bool:
     """Whether a metric of the spec is registered here; its plugin need not be."""
     try:
         load_metric(name)
-    except (LookupFailed, InputError, PluginError) as error:
+    except (UnknownNameError, InputError, PluginError) as error:
         problems.append(UnmeasuredMetric(name, error))
         return False
     return True

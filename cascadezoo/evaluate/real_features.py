@@ -53,6 +53,9 @@ def choose_real(total: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.in
         raise InputError(
             f"{count} real images were asked for, and the data have {total}",
             hint=f"set n_real to a number from 1 to {total}, or leave it out",
+            code="input-too-few-images",
+            count=total,
+            needed=count,
         )
     generator = torch.Generator().manual_seed(derive_seed("real images"))
     chosen: np.ndarray[tuple[int], np.dtype[np.int64]] = torch.randperm(total, generator=generator)[

@@ -72,6 +72,9 @@ class Samples:
             raise InputError(
                 f"{n} images in batches of {self.batch_size} cannot be sampled",
                 hint="both must be at least 1",
+                code="input-sample-count",
+                n=n,
+                batch_size=self.batch_size,
             )
         for place, first in enumerate(range(0, n, self.batch_size)):
             count = min(self.batch_size, n - first)
@@ -111,11 +114,17 @@ class Samples:
             raise InputError(
                 f"the sampler gave {len(images)} images where {count} were asked for",
                 hint="sample_fn(first, count) must return [count, C, H, W]",
+                code="input-sampler-count",
+                count=len(images),
+                needed=count,
             )
         if tuple(images.shape[1:]) != self.shape:
             made, real = ("x".join(map(str, s)) for s in (images.shape[1:], self.shape))
             raise InputError(
                 f"generated images are {made} and real ones {real} (channels, height, width)",
                 hint="measure against the data at the cascade's own size and channels",
+                code="input-images-unlike",
+                generated=made,
+                real=real,
             )
         return to_uint8(images)

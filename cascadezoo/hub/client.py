@@ -27,12 +27,12 @@ from huggingface_hub import errors as hf
 from cascadezoo._version import __version__
 from cascadezoo.errors import (
     CascadezooError,
-    HubConflict,
-    HubDenied,
+    HubConflictError,
+    HubDeniedError,
     HubError,
-    HubNotFound,
-    HubRefused,
-    HubUnavailable,
+    HubNotFoundError,
+    HubRefusedError,
+    HubUnavailableError,
 )
 from cascadezoo.util.retry import LONGEST_WAIT
 from cascadezoo.util.text import clean_remote, scrub
@@ -88,11 +88,11 @@ def translated(what: str) -> Iterator[None]:
         what: what is asked for, as messages name it: ``config.json of org/name``.
 
     Raises:
-        HubUnavailable: no connection, a time-out, a server error, too many requests, offline.
-        HubNotFound: the repo, the revision or the file is not there, or not for this token.
-        HubDenied: no token, a wrong one, one without the right, a gated or disabled repo.
-        HubConflict: the repo was changed meanwhile, or has such a thing already.
-        HubRefused: the Hub does not take what was sent.
+        HubUnavailableError: no connection, a time-out, a server error, too many requests, offline.
+        HubNotFoundError: the repo, the revision or the file is not there, or not for this token.
+        HubDeniedError: no token, a wrong one, one without the right, a gated or disabled repo.
+        HubConflictError: the repo was changed meanwhile, or has such a thing already.
+        HubRefusedError: the Hub does not take what was sent.
         HubError: the client's files on this machine cannot be read or written.
     """
     with _patience():
@@ -134,23 +134,28 @@ def _upload_fault(error: BaseException) -> BaseException:
 
 def _translate(what: str, error: BaseException) -> HubError | None:
     if isinstance(error, hf.OfflineModeIsEnabled):
-        return HubUnavailable(
+        return HubUnavailableError(
             f"{what}: no request is sent while HF_HUB_OFFLINE is set",
             hint="unset HF_HUB_OFFLINE to use the network",
+            code="hub-unavailable-offline",
         )
     if isinstance(error, hf.LocalTokenNotFoundError):
-        return HubDenied(f"{what}: there is no token of the Hub", hint=LOG_IN)
+        return HubDeniedError(
+            f"{what}: there is no token of the Hub", hint=LOG_IN, code="hub-denied-no-token"
+        )
     if isinstance(error, hf.HfHubHTTPError):
         return _answered(what, error)
     if isinstance(error, hf.FileMetadataError):
-        return HubUnavailable(
+        return HubUnavailableError(
             f"{what}: what answers at {_shown(hub_endpoint())} is no Hub",
             hint="look at HF_ENDPOINT, at proxies, and at the network's login page",
+            code="hub-unavailable-no-hub",
         )
     if isinstance(error, (_TRANSPORT, ConnectionError, TimeoutError, *_invalid_address())):
-        return HubUnavailable(
+        return HubUnavailableError(
             f"{what}: {_shown(hub_endpoint())} cannot be reached ({_cause(error)})",
             hint="look at the network, HF_ENDPOINT and proxies, then try again",
+            code="hub-unavailable-unreachable",
         )
     if isinstance(error, OSError):
         return _local(what, error)
@@ -161,16 +166,22 @@ def _translate(what: str, error: BaseException) -> HubError | None:
         answer = getattr(error.__context__, "response", None)
         if answer is not None and answer.status_code >= 400:
             return _by_status(what, answer.status_code, answer.headers, "")
-        return HubUnavailable(
-            f"{what}: the Hub's answer cannot be understood ({type(error).__name__})", hint=_AGAIN
+        return HubUnavailableError(
+            f"{what}: the Hub's answer cannot be understood ({type(error).__name__})",
+            hint=_AGAIN,
+            code="hub-unavailable-answer",
         )
     if isinstance(error, RuntimeError):
         # One thread closes the connections that another one uses, when the network goes away.
         return (
-            HubUnavailable(f"{what}: {_shown(error)}", hint=_AGAIN) if _in_client(error) else None
+            HubUnavailableError(f"{what}: {_shown(error)}", hint=_AGAIN)
+            if _in_client(error)
+            else None
         )
     if isinstance(error, ValueError) and _in_client(error):
-        return HubRefused(f"{what}: {_shown(error)}", hint="change what it names, then try again")
+        return HubRefusedError(
+            f"{what}: {_shown(error)}", hint="change what it names, then try again"
+        )
     return None
 
 
@@ -178,60 +189,86 @@ def _answered(what: str, error: hf.HfHubHTTPError) -> HubError:
     said = _shown(error.server_message or "")
     more = f" ({said})" if said else ""
     if isinstance(error, hf.GatedRepoError):
-        return HubDenied(
+        return HubDeniedError(
             f"{what}: access to the repo has to be granted by its authors{more}",
             hint="ask for it on the model's page, then log in with `hf auth login`",
+            code="hub-denied-gated",
         )
     if isinstance(error, hf.DisabledRepoError):
-        return HubDenied(f"{what}: the Hub has disabled the repo{more}", hint="take another model")
+        return HubDeniedError(
+            f"{what}: the Hub has disabled the repo{more}",
+            hint="take another model",
+            code="hub-denied-disabled",
+        )
     if isinstance(error, hf.RevisionNotFoundError):
-        return HubNotFound(
+        return HubNotFoundError(
             f"{what}: there is no such revision",
             hint="give a branch, a tag or a whole commit that the repo has",
+            code="hub-not-found-revision",
         )
     if isinstance(error, hf.EntryNotFoundError):
-        return HubNotFound(f"{what}: there is no such file", hint="look at the repo's file list")
+        return HubNotFoundError(
+            f"{what}: there is no such file",
+            hint="look at the repo's file list",
+            code="hub-not-found-file",
+        )
     if isinstance(error, hf.RepositoryNotFoundError):
-        return HubNotFound(
+        return HubNotFoundError(
             f"{what}: there is no such repo, or it is private",
             hint="look at how its name is written; for a private one, `hf auth login`"
             if hub_token() is None
             else "look at how its name is written, and whether your token may read it "
             "(`hf auth whoami`)",
+            code="hub-not-found-repo",
         )
     return _by_status(what, error.response.status_code, error.response.headers, more)
 
 
 def _by_status(what: str, status: int, headers: Any, more: str) -> HubError:
     if status in (401, 407):
-        return HubDenied(f"{what}: the Hub does not know this token{more}", hint=LOG_IN)
+        return HubDeniedError(
+            f"{what}: the Hub does not know this token{more}",
+            hint=LOG_IN,
+            code="hub-denied-token-unknown",
+        )
     if status == 403:
-        return HubDenied(
+        return HubDeniedError(
             f"{what}: this token may not do that{more}",
             hint="`hf auth whoami` tells whose token it is; `hf auth login` takes another",
+            code="hub-denied-token-rights",
         )
     if status in (404, 410):
-        return HubNotFound(f"{what}: not found{more}", hint="look at how it is written")
+        return HubNotFoundError(f"{what}: not found{more}", hint="look at how it is written")
     if status in (409, 412):
-        return HubConflict(f"{what}: changed in the meantime{more}", hint="run it again")
+        return HubConflictError(f"{what}: changed in the meantime{more}", hint="run it again")
     if status in (408, 425, 429) or status >= 500:
         after = _seconds(headers)
         wait = f"try again in {after:.0f} s; nothing is lost" if after else _AGAIN
         told = "asks for fewer requests" if status == 429 else f"answers {status}"
-        return HubUnavailable(f"{what}: the Hub {told}{more}", hint=wait, retry_after=after)
-    return HubRefused(
-        f"{what}: the Hub answers {status}{more}", hint="change what it names, then try again"
+        return HubUnavailableError(
+            f"{what}: the Hub {told}{more}",
+            hint=wait,
+            retry_after=after,
+            code="hub-unavailable-busy",
+        )
+    return HubRefusedError(
+        f"{what}: the Hub answers {status}{more}",
+        hint="change what it names, then try again",
+        code="hub-refused-status",
+        status=status,
     )
 
 
 def _local(what: str, error: OSError) -> HubError:
     if error.errno is None:
         # The client's own way to say that fewer bytes came than were announced.
-        return HubUnavailable(f"{what}: {_shown(error)}", hint=_AGAIN)
+        return HubUnavailableError(f"{what}: {_shown(error)}", hint=_AGAIN)
     place = f"{error.filename}: " if error.filename is not None else ""
     return HubError(
         f"{what}: {place}{error.strerror}",
         hint="make room or take a folder that you may write to: HF_HOME says where the cache is",
+        code="hub-cache",
+        path=error.filename,
     )
 
 
@@ -290,10 +327,11 @@ def _limit_wait(response: Any) -> None:
     """Give up where the client would sleep for longer than anyone waits at a terminal."""
     after = _seconds(response.headers)
     if _active and after is not None and after > LONGEST_WAIT and response.status_code >= 400:
-        raise HubUnavailable(
+        raise HubUnavailableError(
             f"the Hub asks to wait {after:.0f} s before the next request",
             hint=f"run it again in {after:.0f} s; nothing is lost",
             retry_after=after,
+            code="hub-unavailable-wait",
         )
 
 

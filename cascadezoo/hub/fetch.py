@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from cascadezoo.errors import (
-    HubNotFound,
-    HubUnavailable,
+    HubNotFoundError,
+    HubUnavailableError,
     InputError,
     ModelError,
     ModelReferenceError,
@@ -68,6 +68,8 @@ def largest_model() -> int:
         raise InputError(
             f"{LIMIT_VARIABLE}={text!r} is not a number of bytes",
             hint=f"unset {LIMIT_VARIABLE}, or set it to a whole number such as {_LARGEST_MODEL}",
+            code="input-limit-form",
+            name=LIMIT_VARIABLE,
         )
     return int(text)
 
@@ -136,7 +138,7 @@ class _Pull:
             return cached
         try:
             commit, size = retry(lambda: self.ask(CONFIG, revision), _WAITS, longest=_LONGEST_WAIT)
-        except HubUnavailable as error:
+        except HubUnavailableError as error:
             if cached is None or not (self.repo.snapshot(cached) / CONFIG).exists():
                 raise
             _log.warning("%s; taking the copy that was pulled before, %s", error.what, cached)
@@ -156,9 +158,10 @@ class _Pull:
             found = api.get_hf_file_metadata(url=url)
         commit = found.commit_hash or ""
         if not HubRef(self.ref.repo_id, commit).pinned:
-            raise HubUnavailable(
+            raise HubUnavailableError(
                 f"what answers for {self.ref} names no commit, so it is no Hub",
                 hint="look at HF_ENDPOINT, at proxies, and at the network's login page",
+                code="hub-unavailable-no-hub",
             )
         return commit, found.size
 
@@ -177,6 +180,8 @@ class _Pull:
                 raise ModelError(
                     f"the cached copy of {where} is damaged: {found}",
                     hint="pull it again with the network: without --offline and HF_HUB_OFFLINE",
+                    code="model-cache-damaged",
+                    name=name,
                 )
             self.evict(name, found)
             if last:
@@ -184,6 +189,8 @@ class _Pull:
                     f"{where}: {found}, also after it was fetched again",
                     hint="it was not kept. Try again later, or another revision; where it stays, "
                     "what was published is damaged: tell who published it",
+                    code="model-remote-damaged",
+                    name=name,
                 )
 
     def fetch(self, name: str, size: int | None) -> bool:
@@ -196,7 +203,7 @@ class _Pull:
             raise self.not_cached(f"{name} of {self.ref} was not pulled before")
         try:
             retry(lambda: self.download(name, size), _WAITS, longest=_LONGEST_WAIT)
-        except HubNotFound as error:
+        except HubNotFoundError as error:
             if name == CARD:
                 return False
             if name == CONFIG:
@@ -205,6 +212,8 @@ class _Pull:
                 f"{self.ref} (commit {self.commit}) is not whole: its {CONFIG} lists {name}, "
                 "which is not in the repo",
                 hint="try another revision, or tell who published it",
+                code="model-remote-incomplete",
+                name=name,
             ) from error
         return True
 
@@ -227,6 +236,8 @@ class _Pull:
             raise ModelError(
                 f"{self.folder}: {fault}, and it cannot be removed: {error.strerror}",
                 hint="remove it yourself, or set HF_HUB_CACHE to a folder that you may write to",
+                code="model-cache-not-removable",
+                path=self.folder,
             ) from error
 
     def config_fault(self) -> str | None:
@@ -255,6 +266,8 @@ class _Pull:
             raise ModelError(
                 f"{self.ref} is not the model that the zoo lists: {', '.join(changed)} differ",
                 hint="cascadezoo zoo verify shows what is wrong; tell who keeps that zoo",
+                code="model-not-of-zoo",
+                names=tuple(changed),
             )
 
     def limit(self, config: ModelConfig) -> None:
@@ -266,6 +279,8 @@ class _Pull:
             raise ModelError(
                 f"{self.ref} has {total} bytes, more than the {largest_model()} that are allowed",
                 hint=f"{LIMIT_VARIABLE}={total} cascadezoo pull {self.ref} allows it",
+                code="model-too-large",
+                size=total,
             )
 
     def check_size(self, name: str, size: int | None, expected: int | None) -> None:
@@ -274,16 +289,24 @@ class _Pull:
             raise ModelError(
                 f"{self.ref}: {name} has {size} bytes, more than the {most} that one may have",
                 hint="it was not fetched; this is no model that cascadezoo wrote",
+                code="model-file-too-large",
+                name=name,
+                size=size,
             )
         edited = name == CARD
         if size is not None and expected is not None and size != expected and not edited:
             raise ModelError(
                 f"{self.ref}: {name} has {size} bytes on the Hub, not the {expected} of {CONFIG}",
                 hint="it was not fetched; try another revision, or tell who published it",
+                code="model-file-size",
+                name=name,
+                size=size,
             )
 
     def not_cached(self, what: str) -> ModelReferenceError:
         return ModelReferenceError(
             f"{what}, and no request is sent offline",
             hint=f"cascadezoo pull {self.ref}, without --offline and HF_HUB_OFFLINE, fetches it",
+            code="reference-offline",
+            name=str(self.ref),
         )

@@ -128,7 +128,12 @@ def _require_writable(path: Path) -> None:
     refuse_bundled(path)
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise RunFolderError(f"{path} cannot be written", hint="choose another folder")
+        raise RunFolderError(
+            f"{path} cannot be written",
+            hint="choose another folder",
+            code="run-folder-not-writable",
+            path=path,
+        )
 
 
 def _refuse_hub(text: str) -> None:
@@ -136,6 +141,8 @@ def _refuse_hub(text: str) -> None:
         raise ModelReferenceError(
             f"{text!r} reads as a repo on the Hub, not as a folder",
             hint=f"for a folder, write ./{text.removeprefix('hf://')}",
+            code="reference-is-repo",
+            name=text,
         )
 
 
@@ -175,13 +182,19 @@ def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
                 _copy_file(source / name, made / name)
             if read_config(made) != config:
                 raise ModelError(
-                    f"{source} changed while it was copied", hint="run the same command again"
+                    f"{source} changed while it was copied",
+                    hint="run the same command again",
+                    code="model-changed-while-copied",
+                    path=source,
                 )
             check_files(made, config)
             _put_in_place(made, dest)
     except OSError as error:
         raise RunFolderError(
-            f"{dest} cannot be written: {error.strerror}", hint="choose another folder"
+            f"{dest} cannot be written: {error.strerror}",
+            hint="choose another folder",
+            code="run-folder-not-writable",
+            path=dest,
         ) from error
     return result
 
@@ -198,12 +211,21 @@ def whole_files(source: Path, config: ModelConfig) -> list[str]:
     check_files(source, config)
     known = list(model_files(source))
     if CARD in config.files and CARD not in known:
-        raise ModelError(f"{source}: {CARD} is missing", hint="copy the model again")
+        raise ModelError(
+            f"{source}: {CARD} is missing",
+            hint="copy the model again",
+            code="model-card-missing",
+            path=source,
+        )
     # The card may be written by hand or left out; whatever else there is must have a record.
     for name in known:
         if name != CARD and name not in config.files:
             raise ModelError(
-                f"{source}: {CONFIG} has no sha256 of {name}", hint="remove it, or build again"
+                f"{source}: {CONFIG} has no sha256 of {name}",
+                hint="remove it, or build again",
+                code="model-file-unlisted",
+                path=source,
+                name=name,
             )
     return known
 
@@ -212,7 +234,10 @@ def _refuse_overlap(source: Path, dest: Path) -> None:
     one, other = source.resolve(), dest.resolve()
     if one == other or one in other.parents or other in one.parents:
         raise RunFolderError(
-            f"{dest} and the model {source} lie in one another", hint="choose another folder"
+            f"{dest} and the model {source} lie in one another",
+            hint="choose another folder",
+            code="run-folder-nested",
+            path=dest,
         )
 
 
@@ -224,19 +249,34 @@ def _older_version(dest: Path, name: str | None) -> ModelConfig | None:
     """
     hint = "choose another folder, or empty this one"
     if dest.is_symlink() or (dest.exists() and not dest.is_dir()):
-        raise RunFolderError(f"{dest} is not a folder", hint="choose another place")
+        raise RunFolderError(
+            f"{dest} is not a folder",
+            hint="choose another place",
+            code="run-folder-not-a-folder",
+            path=dest,
+        )
     if not dest.exists() or not any(dest.iterdir()):
         return None
     if not (dest / CONFIG).is_file():
-        raise RunFolderError(f"{dest} is not empty and holds no model", hint=hint)
+        raise RunFolderError(
+            f"{dest} is not empty and holds no model",
+            hint=hint,
+            code="run-folder-not-a-model",
+            path=dest,
+        )
     try:
         before = read_config(dest)
         list(model_files(dest))
     except ModelError as error:
-        raise RunFolderError(f"{dest} would be replaced, but {error.what}", hint=hint) from error
+        raise RunFolderError(
+            f"{dest} would be replaced, but {error.what}",
+            hint=hint,
+            code="run-folder-not-replaced",
+            path=dest,
+        ) from error
     if name is not None and model_name(before) != name:
         message = f"{dest} holds another model, {model_name(before)!r}; this one is {name!r}"
-        raise RunFolderError(message, hint=hint)
+        raise RunFolderError(message, hint=hint, code="run-folder-not-replaced", path=dest)
     return before
 
 

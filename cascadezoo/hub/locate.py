@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cascadezoo.errors import HubNotFound, ModelReferenceError
+from cascadezoo.errors import HubNotFoundError, ModelReferenceError
 from cascadezoo.hub.fetch import pull_hub
 from cascadezoo.hub.refs import FORMS, HF, HubRef, is_there, parse_reference
 from cascadezoo.model_folder.layout import CONFIG
@@ -37,11 +37,14 @@ def locate(reference: str | Path, revision: str | None = None, offline: bool | N
     if isinstance(found, HubRef):
         try:
             return pull_hub(found, offline=offline)
-        except HubNotFound as error:
+        except HubNotFoundError as error:
             if str(reference).startswith(HF):
                 raise
-            raise HubNotFound(
-                f"{error.what} (there is no folder {str(reference)!r} here either)", hint=error.hint
+            raise HubNotFoundError(
+                f"{error.what} (there is no folder {str(reference)!r} here either)",
+                hint=error.hint,
+                code=error.code,
+                name=str(reference),
             ) from error
     model = find(found.name)
     folder = bundled_folder(model)
@@ -59,13 +62,22 @@ def _local_folder(path: Path, text: str) -> Path:
             raise ModelReferenceError(
                 f"{text} is a run that has no finished model yet",
                 hint=f"cascadezoo build {path / 'spec.json'} -o {text}",
+                code="reference-unfinished",
+                path=path,
             )
         raise ModelReferenceError(
             f"{text} holds no model: there is no {CONFIG} in it",
             hint="give the run folder of a finished build, or its model/ folder",
+            code="reference-no-model",
+            path=path,
         )
     if is_there(path):
-        raise ModelReferenceError(f"{text} is a file, not a model folder", hint=FORMS)
+        raise ModelReferenceError(
+            f"{text} is a file, not a model folder", hint=FORMS, code="reference-is-file", path=path
+        )
     raise ModelReferenceError(
-        f"there is no model {text!r}: no such folder", hint="look at how the path is written"
+        f"there is no model {text!r}: no such folder",
+        hint="look at how the path is written",
+        code="reference-no-folder",
+        path=path,
     )

@@ -94,6 +94,8 @@ def parse_reference(reference: str | Path, revision: str | None = None) -> Path 
         raise ModelReferenceError(
             f"{str(reference)!r} takes no revision: {what}",
             hint="leave the revision out, or give hf://org/name",
+            code="reference-no-revision",
+            name=str(reference),
         )
     return found
 
@@ -103,17 +105,27 @@ def _parse(reference: str | Path, revision: str | None) -> Path | ZooRef | HubRe
         return _expanded(reference)
     text = reference
     if not text or "\0" in text or len(text) > _LONGEST:
-        raise ModelReferenceError(f"{text[:80]!r} names no model", hint=FORMS)
+        raise ModelReferenceError(
+            f"{text[:80]!r} names no model", hint=FORMS, code="reference-empty"
+        )
     if text.startswith(HF):
         return _hub_ref(text, revision)
     if text.startswith(("https://", "http://")):
         raise ModelReferenceError(
-            f"{text!r} is an address, not a model", hint="write hf://org/name for a repo on the Hub"
+            f"{text!r} is an address, not a model",
+            hint="write hf://org/name for a repo on the Hub",
+            code="reference-is-address",
+            name=text,
         )
     if text.startswith(_ZOO):
         name = text.removeprefix(_ZOO)
         if not _ZOO_NAME.fullmatch(name):
-            raise ModelReferenceError(f"{name!r} is not a name of the zoo", hint=FORMS)
+            raise ModelReferenceError(
+                f"{name!r} is not a name of the zoo",
+                hint=FORMS,
+                code="reference-not-a-zoo-name",
+                name=name,
+            )
         return ZooRef(name)
     path = _expanded(Path(text))
     if _is_written_as_path(text):
@@ -140,7 +152,10 @@ def _expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         raise ModelReferenceError(
-            f"{str(path)!r} lies in the home of somebody unknown here", hint=FORMS
+            f"{str(path)!r} lies in the home of somebody unknown here",
+            hint=FORMS,
+            code="reference-unknown-home",
+            path=path,
         ) from None
 
 
@@ -174,6 +189,8 @@ def _two_meanings(text: str, one: str, other: str, spelling: str) -> ModelRefere
     return ModelReferenceError(
         f"{text!r} may be {one} or {other}",
         hint=f"write ./{text} for the folder, {spelling} for {other.replace('a ', 'the ', 1)}",
+        code="reference-ambiguous",
+        name=text,
     )
 
 
@@ -187,7 +204,10 @@ def _nothing(text: str) -> ModelReferenceError:
     else:
         hint = "cascadezoo build shapes-demo makes one in runs/shapes-demo"
     return ModelReferenceError(
-        f"there is no model {text!r}: no such folder, and no zoo lists it", hint=hint
+        f"there is no model {text!r}: no such folder, and no zoo lists it",
+        hint=hint,
+        code="reference-not-found",
+        name=text,
     )
 
 
@@ -199,10 +219,15 @@ def _hub_ref(text: str, revision: str | None) -> HubRef:
         raise ModelReferenceError(
             f"{repo_id!r} is not the id of a repo on the Hub",
             hint="it has the form org/name, of letters, digits, '-', '_' and '.'",
+            code="reference-not-a-repo",
+            name=repo_id,
         )
     if at and revision is not None and revision != written:
         raise ModelReferenceError(
-            f"{text!r} names one revision, and {revision!r} is another", hint="give one of them"
+            f"{text!r} names one revision, and {revision!r} is another",
+            hint="give one of them",
+            code="reference-two-revisions",
+            name=text,
         )
     wanted = written if at else revision
     if wanted is not None and (
@@ -211,5 +236,7 @@ def _hub_ref(text: str, revision: str | None) -> HubRef:
         raise ModelReferenceError(
             f"{wanted!r} is not a revision: a branch, a tag or a commit of 40 digits",
             hint=f"https://huggingface.co/{repo_id}/commits/main lists them",
+            code="reference-not-a-revision",
+            name=wanted,
         )
     return HubRef(repo_id, wanted)

@@ -54,7 +54,7 @@ def _source(model: ZooModel, offline: bool) -> ModelSource:
     if folder is not None:
         return FolderSource(folder, model.name)
     if model.repo is None or model.commit is None:  # the schema of a manifest sees to it
-        raise ModelError(f"{model.name} lies nowhere")
+        raise ModelError(f"{model.name} lies nowhere", code="model-nowhere", name=model.name)
     if not (offline or is_offline()):
         from cascadezoo.hub.client import hub_api
 
@@ -64,6 +64,8 @@ def _source(model: ZooModel, offline: bool) -> ModelSource:
         raise ModelError(
             f"{model.name} is not in the local cache of the Hub ({model.repo}@{model.commit})",
             hint=f"cascadezoo pull {model.name}, without --offline and HF_HUB_OFFLINE",
+            code="model-not-cached",
+            name=model.name,
         )
     return FolderSource(snapshot, f"the cached copy of {model.repo}")
 
@@ -85,11 +87,15 @@ def zoo_entry(reference: str, *, name: str | None = None) -> ZooModel:
         raise ModelReferenceError(
             f"{reference!r} is no repo on the Hub, and a zoo lists what others can reach",
             hint="cascadezoo publish MODEL org/name, then cascadezoo zoo add org/name",
+            code="reference-not-a-repo",
+            name=reference,
         )
     if (ref.revision or "").startswith("refs/pr"):
         raise ModelReferenceError(
             f"{ref.revision} of {ref.repo_id} is a pull request, whose commits may be thrown away",
             hint="merge it, then add the branch that it was merged into",
+            code="reference-pull-request",
+            name=ref.repo_id,
         )
     from cascadezoo.hub.client import hub_api, translated
 
@@ -97,7 +103,12 @@ def zoo_entry(reference: str, *, name: str | None = None) -> ZooModel:
     with translated(f"{ref.repo_id} on the Hub"):
         commit = api.model_info(ref.repo_id, revision=ref.revision).sha
     if commit is None or not is_commit(commit):
-        raise HubError(f"the Hub tells no commit of {ref.repo_id}", hint="try again later")
+        raise HubError(
+            f"the Hub tells no commit of {ref.repo_id}",
+            hint="try again later",
+            code="hub-no-commit",
+            name=ref.repo_id,
+        )
     return describe(HubSource(api, ref.repo_id, commit), name=name, repo=ref.repo_id, commit=commit)
 
 
@@ -132,7 +143,10 @@ class HubSource:
         tree = self.api.list_repo_tree(self.repo, recursive=True, revision=self.commit)
         for count, item in enumerate(islice(tree, MOST_FILES + 1)):
             if count == MOST_FILES:
-                raise ModelError(f"{self.where} has more than {MOST_FILES} files; no model has")
+                raise ModelError(
+                    f"{self.where} has more than {MOST_FILES} files; no model has",
+                    code="model-too-many-files",
+                )
             if isinstance(item, RepoFile) and is_ours(item.path):
                 yield item
 
@@ -166,14 +180,22 @@ class HubSource:
         if name not in self._paths:
             file = self._files[name]
             if file.size > MOST_BYTES:
-                raise ModelError(f"{self.where}: {name} has {file.size} bytes, too many to look at")
+                raise ModelError(
+                    f"{self.where}: {name} has {file.size} bytes, too many to look at",
+                    code="model-file-too-large",
+                    name=name,
+                    size=file.size,
+                )
             path = self._fetch(name)
             if not _is_as_told(path, file):
                 # The client neither checks what it fetches nor forgets it.
                 path = self._fetch(name, force=True)
                 if not _is_as_told(path, file):
                     raise ModelError(
-                        f"{self.where}: {name} arrived damaged twice", hint="try again later"
+                        f"{self.where}: {name} arrived damaged twice",
+                        hint="try again later",
+                        code="model-remote-damaged",
+                        name=name,
                     )
             self._paths[name] = path
         return self._paths[name]

@@ -145,6 +145,11 @@ class Figure(Model):
             raise ModelError(
                 f"{source} holds a figure that cannot be used: {faults}",
                 hint="fetch the model again; a newer cascadezoo may have written it",
+                code="model-figure-invalid",
+                problems={
+                    ".".join(map(str, fault["loc"])): fault["type"].replace("_", "-")
+                    for fault in error.errors()
+                },
             ) from error
 
     def __str__(self) -> str:

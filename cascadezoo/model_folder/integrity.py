@@ -80,7 +80,13 @@ def check_files(
     """
     faults = file_faults(folder, config, names, trust_verified=trust_verified)
     if faults:
-        raise ModelError(f"{folder}: " + "; ".join(faults.values()), hint=REPAIR)
+        raise ModelError(
+            f"{folder}: " + "; ".join(faults.values()),
+            hint=REPAIR,
+            code="model-damaged",
+            path=folder,
+            faults={name: _reason(folder, config, name) for name in faults},
+        )
 
 
 def file_faults(
@@ -129,6 +135,18 @@ def _outside_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
     return None
 
 
+def _reason(folder: Path, config: ModelConfig, name: str) -> str:
+    """A fault of :func:`file_faults` in one word."""
+    record, path = config.files.get(name), folder / name
+    if record is None:
+        return "unlisted"
+    if link_fault(folder, name) is not None:
+        return "link"
+    if not path.is_file():
+        return "missing"
+    return "size" if path.stat().st_size != record.size else "content"
+
+
 def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
     """Whether files of a model may be changed; asked before anything is measured.
 
@@ -155,17 +173,25 @@ def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
         raise InputError(
             f"{name} {where}; its files are not changed",
             hint=f"make a copy of your own: cascadezoo pull {reference} --to models/{name}",
+            code="input-model-read-only",
+            name=name,
         )
     check_files(folder, config)
     unknown = [other for other in model_files(folder) if other not in (*config.files, CARD)]
     if unknown:
         raise ModelError(
-            f"{folder}: {CONFIG} has no sha256 of {unknown[0]}", hint="remove it, or build again"
+            f"{folder}: {CONFIG} has no sha256 of {unknown[0]}",
+            hint="remove it, or build again",
+            code="model-file-unlisted",
+            path=folder,
+            name=unknown[0],
         )
     if not os.access(folder, os.W_OK):
         raise RunFolderError(
             f"{folder} cannot be written",
             hint=f"make a copy: cascadezoo pull {folder} --to models/{name}",
+            code="run-folder-not-writable",
+            path=folder,
         )
     return config
 
@@ -183,6 +209,8 @@ def refuse_bundled(path: Path) -> None:
         raise InputError(
             f"{path} is inside the models that ship with cascadezoo, which are never changed",
             hint="choose another place",
+            code="input-path-bundled",
+            path=path,
         )
 
 
@@ -231,6 +259,8 @@ def replace_files(
         raise RunFolderError(
             f"{folder} cannot be written: {error.strerror or error}",
             hint="make room there, then run the same command again",
+            code="run-folder-not-writable",
+            path=folder,
         ) from error
     return new
 

@@ -102,11 +102,23 @@ def model_files(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            raise ModelError(f"{folder}: {name} is a symbolic link", hint="copy the file itself")
+            raise ModelError(
+                f"{folder}: {name} is a symbolic link",
+                hint="copy the file itself",
+                code="model-symlink",
+                path=folder,
+                name=name,
+            )
         if path.is_dir() or name == CONFIG:
             continue
         if not is_model_file(name):
-            raise ModelError(f"{folder}: {name} is not part of a model", hint="move it elsewhere")
+            raise ModelError(
+                f"{folder}: {name} is not part of a model",
+                hint="move it elsewhere",
+                code="model-file-strange",
+                path=folder,
+                name=name,
+            )
         yield name
 
 
@@ -119,7 +131,12 @@ def read_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG
     fault = link_fault(folder, CONFIG)
     if fault is not None or (path.exists() and not path.is_file()):
-        raise ModelError(f"{folder}: {fault or f'{CONFIG} is not a file'}", hint=REPAIR)
+        raise ModelError(
+            f"{folder}: {fault or f'{CONFIG} is not a file'}",
+            hint=REPAIR,
+            code="model-config-damaged",
+            path=folder,
+        )
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST_JSON + 1)
@@ -127,9 +144,13 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelError(
             f"{folder} is not a model folder: it has no {CONFIG}",
             hint="give a run folder that `cascadezoo build` finished, or a pulled model",
+            code="model-no-config",
+            path=folder,
         ) from None
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror}", code="model-config-unreadable", path=path
+        ) from error
     return parse_config(text, str(path))
 
 
@@ -146,26 +167,39 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
     try:
         data = parse_json(text, source)
     except SpecError as error:
-        raise ModelError(error.what, hint=REPAIR) from None
+        raise ModelError(error.what, hint=REPAIR, code="model-config-not-json") from None
     if data.get("library_name") != "cascadezoo":
         raise ModelError(
             f"{source} is not the config of a cascadezoo model",
             hint="other libraries' models have a config.json too; load it with the one it names",
+            code="model-config-foreign",
         )
     # Errors name keys by their paths; a stranger's key must neither flood nor steer a terminal.
     if (key := _unfit_key(data)) is not None:
-        raise ModelError(f"{source} has a key that cannot be shown, {key[:40]!a}", hint=REPAIR)
+        raise ModelError(
+            f"{source} has a key that cannot be shown, {key[:40]!a}",
+            hint=REPAIR,
+            code="model-config-key",
+        )
     try:
         config = ModelConfig.model_validate(data)
     except ValidationError as error:
-        lines = "\n".join(f"  {p}" for p in islice(problems_of(error, data, ""), 20))
+        problems = list(islice(problems_of(error, data, ""), 20))
+        lines = "\n".join(f"  {p}" for p in problems)
         raise ModelError(
             f"{source} does not validate:\n{lines}",
             hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
+            code="model-config-invalid",
+            problems={p.path: p.code for p in problems},
         ) from None
     for name in config.files:
         if not is_model_file(name):
-            raise ModelError(f"{source} lists {name!a}, which is not part of a model", hint=REPAIR)
+            raise ModelError(
+                f"{source} lists {name!a}, which is not part of a model",
+                hint=REPAIR,
+                code="model-config-lists-strange",
+                name=name,
+            )
     return config
 
 

@@ -248,7 +248,7 @@ def parse_metrics(text: bytes, source: str, *, strict: bool = True) -> MetricsFi
     try:
         data = parse_json(text, source, max_bytes=LARGEST_METRICS, finite=strict)
     except SpecError as error:
-        raise ModelError(error.what, hint=hint) from None
+        raise ModelError(error.what, hint=hint, code="model-metrics-not-json") from None
     try:
         if strict:
             return MetricsFile.model_validate(data)
@@ -256,7 +256,12 @@ def parse_metrics(text: bytes, source: str, *, strict: bool = True) -> MetricsFi
     except ValidationError as error:
         found = list(problems_of(error, data, ""))
         lines = "\n".join(f"  {problem}" for problem in found[:_FAULTS])
-        raise ModelError(f"{source} does not validate:\n{lines}", hint=hint) from None
+        raise ModelError(
+            f"{source} does not validate:\n{lines}",
+            hint=hint,
+            code="model-metrics-invalid",
+            problems={p.path: p.code for p in found},
+        ) from None
 
 
 def read_metrics(folder: Path, *, strict: bool = True) -> MetricsFile:
@@ -278,9 +283,13 @@ def read_metrics(folder: Path, *, strict: bool = True) -> MetricsFile:
             f"{folder} has no {METRICS}, so nothing is known of its figures",
             hint="give the run folder of a finished build, or measure: cascadezoo evaluate "
             "MODEL --save",
+            code="model-no-metrics",
+            path=folder,
         ) from None
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror}", code="model-metrics-unreadable", path=path
+        ) from error
     return parse_metrics(text, str(path), strict=strict)
 
 

@@ -40,6 +40,8 @@ def trained_spec(folder: Path, settings: Iterable[str] = ()) -> ResolvedSpec:
                 f"--set {change!r}: of a trained model only the place of its data and its "
                 "evaluation can be changed",
                 hint="--set data.config.path=images.npz, --set evaluation.split=test",
+                code="input-setting-trained",
+                setting=change,
             )
     data = apply_settings(read_config(folder).spec, changes)
     spec = _validated(data, str(folder / CONFIG))
@@ -63,6 +65,8 @@ def published_spec(folder: Path, config: ModelConfig) -> CascadeSpec:
         raise ModelError(
             f"the spec in {folder / CONFIG} does not validate: {first}",
             hint="it may be of another version of cascadezoo; build the model again",
+            code="model-spec-invalid",
+            path=folder / CONFIG,
         ) from None
 
 

@@ -8,7 +8,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from cascadezoo.errors import WeightsUnavailable
+from cascadezoo.errors import WeightsUnavailableError
 
 __all__ = ["VERSION", "Perceptual"]
 
@@ -26,8 +26,8 @@ class Perceptual(nn.Module):
         hint: what else one can do where the backbone's weights are not to be had.
 
     Raises:
-        WeightsUnavailable: the backbone's weights are neither in TORCH_HOME nor to be downloaded,
-            or are damaged.
+        WeightsUnavailableError: the backbone's weights are neither in TORCH_HOME nor to be
+            downloaded, or are damaged.
     """
 
     def __init__(self, net: str, *, hint: str) -> None:
@@ -73,12 +73,17 @@ def _load(net: str, hint: str) -> nn.Module:
             warnings.simplefilter("ignore", UserWarning)
             network: nn.Module = lpips.LPIPS(net=net, verbose=False)
     except (URLError, OSError, RuntimeError) as error:
-        raise WeightsUnavailable(
-            f"the weights of LPIPS's {net} backbone cannot be had: {error}", hint=hint
+        raise WeightsUnavailableError(
+            f"the weights of LPIPS's {net} backbone cannot be had: {error}",
+            hint=hint,
+            code="weights-unavailable",
+            name=net,
         ) from error
     if not all(bool(p.isfinite().all()) for p in network.parameters()):
-        raise WeightsUnavailable(
+        raise WeightsUnavailableError(
             f"the weights file of LPIPS's {net} backbone holds NaN or infinity",
             hint="remove it from $TORCH_HOME/hub/checkpoints and let it be downloaded again",
+            code="weights-not-finite",
+            name=net,
         )
     return network

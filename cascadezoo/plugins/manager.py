@@ -477,6 +477,7 @@ def get_host() -> PluginHost:
         raise PluginError(
             "cascadezoo's own stages are not registered: it is imported but not installed",
             hint="pip install . (or pip install -e . in a checkout)",
+            code="plugin-builtin-missing",
         )
     return host
 

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
-from cascadezoo.errors import LookupFailed, PluginError
+from cascadezoo.errors import PluginError, UnknownNameError
 
 __all__ = [
     "API_LEVEL",
@@ -259,6 +259,8 @@ class SpecEntry(Entry):
                 f"spec {self.name!r} cannot be read from {self.impl}: "
                 f"{type(error).__name__}: {error}",
                 hint=f"{_WHOSE}; upgrade or uninstall it",
+                code="plugin-spec-unreadable",
+                name=self.name,
             ) from error
 
 
@@ -348,7 +350,7 @@ class Table(Generic[E]):
         """The full name: ``diffusion`` becomes the newest ``diffusion.vN``.
 
         Raises:
-            LookupFailed: nothing of that name is registered.
+            UnknownNameError: nothing of that name is registered.
             PluginError: two plugins claim it, or its plugin is for another API level.
         """
         if name in self.rows:
@@ -357,21 +359,26 @@ class Table(Generic[E]):
             raise PluginError(
                 self._contest(name),
                 hint="uninstall one of them, or limit CASCADEZOO_LOAD_PLUGINS to the other",
+                code="plugin-contested",
+                kind=self.what,
+                name=name,
             )
         if name in self.refused:
             what, hint = self.refused[name]
-            raise PluginError(what, hint=hint)
+            raise PluginError(what, hint=hint, code="plugin-unusable", kind=self.what, name=name)
         for known in ((*self.rows, *self.contested), (*self.refused,)):
             versions = [k for k in known if k.rpartition(".v")[0] == name]
             if versions:
                 return self.resolve(max(versions, key=_natural))
-        raise LookupFailed(f"there is no {self.what} {name!r}", hint=self._nearest(name))
+        raise UnknownNameError(
+            f"there is no {self.what} {name!r}", hint=self._nearest(name), kind=self.what, name=name
+        )
 
     def get(self, name: str) -> Registered[E]:
         """The entry of that name, or of its newest version. Warns where it is deprecated.
 
         Raises:
-            LookupFailed: nothing of that name is registered.
+            UnknownNameError: nothing of that name is registered.
             PluginError: two plugins claim it, or its plugin is for another API level.
         """
         found = self.rows[self.resolve(name)]
@@ -444,4 +451,7 @@ def _load(target: str, entry: Entry) -> Any:
             f"{entry.what} {entry.name!r} cannot be imported from {target}: "
             f"{type(error).__name__}: {error}",
             hint=f"{_WHOSE}; upgrade or uninstall it",
+            code="plugin-import-failed",
+            kind=entry.what,
+            name=entry.name,
         ) from error

@@ -75,6 +75,8 @@ def read_events(source: Path | str | Iterable[Mapping[str, Any]]) -> list[Mappin
         raise RunFolderError(
             f"the events of a run cannot be read from {path}: {error.strerror or error}",
             hint="name the events.jsonl in a run folder that cascadezoo build wrote",
+            code="run-folder-events-unreadable",
+            path=path,
         ) from error
     rows: list[Mapping[str, Any]] = []
     for line in text.splitlines():

@@ -79,6 +79,7 @@ def guidance_grid(rows: Mapping[float, Tensor], heads: Sequence[str] | None = No
         raise InputError(
             f"a grid needs rows of one length, and got {sorted(counts)}",
             hint="sample the same number of images with each scale",
+            code="input-grid-ragged",
         )
     (columns,) = counts
     name_font, note_font = fonts()

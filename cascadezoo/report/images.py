@@ -66,7 +66,9 @@ def grid(
     """
     cells = to_pil(images)
     if not cells:
-        raise InputError("there are no images to draw", hint="draw at least one")
+        raise InputError(
+            "there are no images to draw", hint="draw at least one", code="input-no-images"
+        )
     columns = math.ceil(math.sqrt(len(cells))) if columns is None else columns
     width, height = cells[0].size
     scale = max(1, CELL // max(width, height)) if scale is None else scale
@@ -74,6 +76,7 @@ def grid(
         raise InputError(
             f"a grid of {columns} columns, scale {scale} and padding {pad} cannot be drawn",
             hint="columns and scale are at least 1, padding at least 0",
+            code="input-grid-invalid",
         )
     columns = min(columns, len(cells))
     width, height = width * scale, height * scale
@@ -107,6 +110,8 @@ def stage_strip(stages: Mapping[str, Tensor], *, margin: int = MARGIN) -> Image.
         raise InputError(
             f"a strip needs the same number of images of every stage, and got {counts or 'none'}",
             hint="sample with return_stages=True and pass what it returns",
+            code="input-strip-ragged",
+            counts=counts,
         )
     sizes = {name: column[0].size for name, column in columns.items()}
     cell = common_cell([max(size) for size in sizes.values()])

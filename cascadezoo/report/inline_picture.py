@@ -53,7 +53,9 @@ def inline_picture(image: Image.Image | bytes | Path) -> InlinePicture:
             return InlinePicture(uri, opened.width, opened.height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         source = image if isinstance(image, Path) else f"{len(data)} bytes"
-        raise InputError(f"{source} cannot be shown as a picture: {error}") from error
+        raise InputError(
+            f"{source} cannot be shown as a picture: {error}", code="input-picture-unreadable"
+        ) from error
 
 
 def _uri(name: str, data: bytes) -> Markup:

@@ -70,7 +70,12 @@ def project(
         plane, spots, explained = pca(real, generated)
         return Projection(plane, spots, method, extractor, explained, split)
     if len(real) < 3 or len(generated) < 1:
-        raise InputError(f"{len(real)} real images span no plane", hint="--features 500")
+        raise InputError(
+            f"{len(real)} real images span no plane",
+            hint="--features 500",
+            code="input-too-few-images-plane",
+            count=len(real),
+        )
     reducer = _umap()(n_neighbors=min(15, len(real) - 1), random_state=0, n_jobs=1)
     plane = torch.as_tensor(reducer.fit_transform(real.cpu().numpy()))
     spots = torch.as_tensor(reducer.transform(generated.cpu().numpy()))
@@ -96,6 +101,7 @@ def pca(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor, tuple[float, f
         raise InputError(
             f"features {tuple(real.shape)} and {tuple(generated.shape)} span no common plane",
             hint="--features 500",
+            code="input-features-plane",
         )
     known = real.double().cpu()
     mean = known.mean(0)
@@ -134,5 +140,6 @@ def _umap() -> type:
         raise InputError(
             f"--projection umap needs umap-learn, which is not installed ({error})",
             hint=f"{_UMAP}, or leave --projection out for principal components",
+            code="input-umap-missing",
         ) from error
     return found

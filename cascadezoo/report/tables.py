@@ -103,7 +103,11 @@ class PageTable:
         self.sortable = sortable
         for row in self.rows:
             if len(row) != len(columns):
-                raise InputError(f"table {label!r}: {len(row)} cells under {len(columns)} columns")
+                raise InputError(
+                    f"table {label!r}: {len(row)} cells under {len(columns)} columns",
+                    code="input-table-row",
+                    name=label,
+                )
 
     @property
     def wide(self) -> bool:

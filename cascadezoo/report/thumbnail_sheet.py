@@ -34,7 +34,9 @@ def sheet(
         InputError: no images, or no columns.
     """
     if not images or columns < 1:
-        raise InputError(f"{len(images)} images in {columns} columns make no sheet")
+        raise InputError(
+            f"{len(images)} images in {columns} columns make no sheet", code="input-sheet-invalid"
+        )
     columns = min(columns, len(images))
     width, height = _drawn(images[0].size, cell)
     rows = math.ceil(len(images) / columns)

@@ -80,6 +80,8 @@ def watched_stage(cascade: Cascade, stage: str | None) -> str:
         raise SampleError(
             f"{cascade.spec.name} has no stage {name!r}",
             hint=f"its stages are {', '.join(cascade.names)}",
+            code="sample-stage-unknown",
+            name=name,
         )
     if name not in iterative:
         raise SampleError(
@@ -87,6 +89,8 @@ def watched_stage(cascade: Cascade, stage: str | None) -> str:
             hint=f"choose one of {', '.join(iterative)} with --stage"
             if iterative
             else "--stages shows what each stage makes",
+            code="sample-no-course",
+            name=name,
         )
     return name
 
@@ -118,7 +122,12 @@ def sample_trajectory(
         SampleError: see :func:`watched_stage` and :meth:`Cascade.sample`.
     """
     if columns < 2:
-        raise SampleError(f"a course of {columns} states shows nothing", hint="ask for 2 or more")
+        raise SampleError(
+            f"a course of {columns} states shows nothing",
+            hint="ask for 2 or more",
+            code="sample-course-too-short",
+            count=columns,
+        )
     name = watched_stage(cascade, stage)
     request = {**(options or {}), "batch_size": n}
     states = Thinned(columns)
@@ -131,7 +140,10 @@ def sample_trajectory(
     rows = states.rows()
     if not rows:
         raise SampleError(
-            f"stage {name!r} does not show its steps", hint="its implementation ignores watch"
+            f"stage {name!r} does not show its steps",
+            hint="its implementation ignores watch",
+            code="sample-no-watch",
+            name=name,
         )
     place = cascade.names.index(name)
     latent = cascade.stage(name).geometry.output.latent

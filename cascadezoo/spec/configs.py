@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 __all__ = [
-    "ConfigProblem",
+    "ConfigError",
     "DataConfig",
     "DataInfo",
     "DecoderConfig",
@@ -85,18 +85,20 @@ def _field_docs(model: type[BaseModel]) -> dict[str, str]:
     return docs
 
 
-class ConfigProblem(ValueError):
+class ConfigError(ValueError):
     """A config does not fit its place in the cascade. The field gives the error its path.
 
     Args:
         field: the invalid field, with dots for nested fields, or "" for the config itself.
         message: the error.
+        code: the kind of error, in kebab-case.
     """
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, *, code: str = "invalid") -> None:
         super().__init__(message)
         self.field = field
         self.message = message
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class StageConfig(Model):
             output: the image that the stage must make.
 
         Raises:
-            ConfigProblem: the config contradicts its place.
+            ConfigError: the config contradicts its place.
         """
         return self
 
@@ -170,7 +172,7 @@ class StageConfig(Model):
         """Check the config of the stage before this one.
 
         Raises:
-            ConfigProblem: this config requires something that the other stage does not support.
+            ConfigError: this config requires something that the other stage does not support.
         """
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
@@ -188,13 +190,13 @@ class GeneratorConfig(StageConfig):
         """Fill in ``size``, or check it.
 
         Raises:
-            ConfigProblem: ``size`` differs from the size that the next stage needs.
+            ConfigError: ``size`` differs from the size that the next stage needs.
         """
         if self.size is None:
             return self.model_copy(update={"size": output.size})
         if self.size != output.size:
             message = f"is {self.size}, but what follows needs {output.size}x{output.size}"
-            raise ConfigProblem("size", message)
+            raise ConfigError("size", message, code="size")
         return self
 
     def upstream_shape(self, output: ImageShape) -> ImageShape | None:
@@ -212,11 +214,11 @@ class UpsamplerConfig(StageConfig):
         """The shape of the output, ``factor`` times smaller.
 
         Raises:
-            ConfigProblem: the output's size is not a multiple of ``factor``.
+            ConfigError: the output's size is not a multiple of ``factor``.
         """
         if output.size % self.factor:
             message = f"is {self.factor}, which does not divide the {output.size} pixels to make"
-            raise ConfigProblem("factor", message)
+            raise ConfigError("factor", message, code="factor")
         return ImageShape(output.channels, output.size // self.factor, output.latent)
 
 

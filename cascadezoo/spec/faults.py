@@ -33,7 +33,7 @@ def problems_of(error: ValidationError, raw: Any, path: str) -> Iterator[Problem
             message = "is missing"
         else:
             message = message[:1].lower() + message[1:] + _given(row["input"])
-        yield Problem(".".join(steps), message)
+        yield Problem(".".join(steps), message, code=row["type"].replace("_", "-"))
 
 
 def against_role(role: str, upstream: ImageShape | None) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cascadezoo.errors import InputError, LookupFailed, Problem, SpecError
+from cascadezoo.errors import InputError, Problem, SpecError, UnknownNameError
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.util.limits import LARGEST_JSON, SHIPPED
 
@@ -35,7 +35,7 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
 
     Raises:
         SpecError: the text is not a JSON object.
-        LookupFailed: there is neither such a file nor such a shipped spec.
+        UnknownNameError: there is neither such a file nor such a shipped spec.
         PluginError: two plugins ship a spec of that name, or its file cannot be read.
     """
     name = str(source)
@@ -54,12 +54,16 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
             text = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
         listed = ", ".join(shipped_specs())
-        raise LookupFailed(
+        raise UnknownNameError(
             f"there is no spec {name!r}: no such file, and no shipped spec of that name",
             hint=f"give a .json file, or one of {listed}",
+            code="lookup-spec",
+            name=name,
         ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"the spec {name!r} cannot be read: {error}") from error
+        raise InputError(
+            f"the spec {name!r} cannot be read: {error}", code="input-spec-unreadable", name=name
+        ) from error
     return parse_json(text, name), name
 
 
@@ -78,7 +82,9 @@ def parse_json(
         SpecError: with line and column if known.
     """
     if len(text) > max_bytes:
-        raise SpecError([Problem("", f"is larger than {max_bytes} bytes")], source=source)
+        raise SpecError(
+            [Problem("", f"is larger than {max_bytes} bytes", code="too-large")], source=source
+        )
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
@@ -87,20 +93,23 @@ def parse_json(
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise SpecError(
-            [Problem("", f"is not valid JSON: {error.msg} at {place}")], source=source
+            [Problem("", f"is not valid JSON: {error.msg} at {place}", code="not-json")],
+            source=source,
         ) from None
     except UnicodeDecodeError as error:
         raise SpecError(
-            [Problem("", f"is not UTF-8 text (byte {error.start})")], source=source
+            [Problem("", f"is not UTF-8 text (byte {error.start})", code="not-utf8")], source=source
         ) from None
     except RecursionError:
-        raise SpecError([Problem("", "is nested too deeply")], source=source) from None
+        raise SpecError(
+            [Problem("", "is nested too deeply", code="nested")], source=source
+        ) from None
     except ValueError as error:
-        raise SpecError([Problem("", str(error))], source=source) from None
+        raise SpecError([Problem("", str(error), code="not-plain-json")], source=source) from None
     if not isinstance(data, dict):
-        raise SpecError([Problem("", "is not a JSON object")], source=source)
+        raise SpecError([Problem("", "is not a JSON object", code="not-an-object")], source=source)
     if _depth(data) > MAX_DEPTH:
-        raise SpecError([Problem("", "is nested too deeply")], source=source)
+        raise SpecError([Problem("", "is nested too deeply", code="nested")], source=source)
     return data
 
 
@@ -117,7 +126,11 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
-            raise InputError(f"--set {setting!r} is not of the form path=value")
+            raise InputError(
+                f"--set {setting!r} is not of the form path=value",
+                code="input-setting-form",
+                setting=setting,
+            )
         try:
             value = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError):
@@ -143,7 +156,11 @@ def _put(node: Any, parts: list[str], value: Any, setting: str) -> None:
 
 def _index(node: Any, part: str, setting: str) -> int:
     if not isinstance(node, list):
-        raise InputError(f"--set {setting!r}: {part!r} goes into something that has no parts")
+        raise InputError(
+            f"--set {setting!r}: {part!r} goes into something that has no parts",
+            code="input-setting-no-parts",
+            setting=setting,
+        )
     names = [item.get("name") if isinstance(item, dict) else None for item in node]
     if part in names:
         return names.index(part)
@@ -151,7 +168,12 @@ def _index(node: Any, part: str, setting: str) -> int:
         return int(part)
     known = [repr(n) for n in names if n is not None]
     hint = f"use 0 to {len(node) - 1}" + (f", or {', '.join(known)}" if known else "")
-    raise InputError(f"--set {setting!r}: there is no item {part!r}", hint=hint if node else None)
+    raise InputError(
+        f"--set {setting!r}: there is no item {part!r}",
+        hint=hint if node else None,
+        code="input-setting-no-item",
+        setting=setting,
+    )
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -113,12 +113,13 @@ def check_phases(
         for place, name in enumerate(phase.train):
             yield from unknown(f"{path}.train.{place}", name, names)
             if name in phase.train[:place]:
-                yield Problem(f"{path}.train.{place}", f"{name!r} is there twice")
+                yield Problem(f"{path}.train.{place}", f"{name!r} is there twice", code="twice")
             if name in known and known[name].frozen:
                 yield Problem(
                     f"{path}.train.{place}",
                     f"the weights of {name!r} are never trained",
                     f"leave {name!r} out",
+                    code="never-trained",
                 )
         for name in phase.stages:
             yield from unknown(f"{path}.stages.{name}", name, phase.train, "trained in this phase")
@@ -130,6 +131,7 @@ def check_phases(
                 f"{path}.train",
                 f"trains nothing: {listed} has no parameters",
                 "leave the phase out, or name a stage that learns",
+                code="trains-nothing",
             )
             continue
         phase = phase.model_copy(update={"train": learning})
@@ -142,6 +144,7 @@ def check_phases(
                     f"{path}.reflow.guidance",
                     "guidance needs labels, and data.num_classes is 0",
                     "leave guidance out",
+                    code="guidance-needs-labels",
                 )
         learned.update(phase.train)
 
@@ -150,7 +153,7 @@ def unknown(path: str, name: str, names: Sequence[str], what: str = "a stage") -
     """A problem where ``name`` is not one of ``names``."""
     if name not in names:
         listed = ", ".join(repr(n) for n in names)
-        yield Problem(path, f"{name!r} is not {what}", f"there are {listed}")
+        yield Problem(path, f"{name!r} is not {what}", f"there are {listed}", code="unknown-name")
 
 
 def _latents(
@@ -171,6 +174,7 @@ def _latents(
                     f"trains the decoder {decoder.name!r} and what learns its latents, {listed}, "
                     "whose targets would move",
                     f"train {decoder.name!r} in a phase before this one, or set joint",
+                    code="decoder-with-latents",
                 )
         elif decoder.name not in learned:
             yield Problem(
@@ -178,6 +182,7 @@ def _latents(
                 f"{listed} would learn the latents of {decoder.name!r}, a decoder that no phase "
                 "before this one trains",
                 f"put a phase that trains {decoder.name!r} before it",
+                code="latents-untrained",
             )
 
 
@@ -215,6 +220,7 @@ def _pairing(
                 f"{stage.name!r} would learn from estimates of {source.name!r}, which are not of "
                 "the images that it is to make",
                 'set {"start": 1, "end": 1}',
+                code="estimates-unpaired",
             )
 
 
@@ -234,24 +240,28 @@ def _reflow(
             f"{path}.reflow",
             f"pairs are the generator's own, and the phase trains {', '.join(phase.train)}",
             f'train ["{first.name}"] alone',
+            code="reflow-others",
         )
     if not first.config.reflows:
         yield Problem(
             f"{path}.reflow",
             f"the kind of {first.name!r} cannot be trained on pairs of its own",
             "use a rectified flow, such as flow.v1",
+            code="reflow-kind",
         )
     elif first.name not in learned:
         yield Problem(
             f"{path}.reflow",
             f"makes pairs of {first.name!r} before any phase has trained it",
             f"put a phase that trains {first.name!r} before it",
+            code="reflow-untrained",
         )
     if reflow.pairs < training.batch_size:
         yield Problem(
             f"{path}.reflow.pairs",
             f"is {reflow.pairs}, less than a batch of {training.batch_size}",
             "raise it, or lower training.batch_size",
+            code="reflow-pairs",
         )
     # The generator's own config knows which settings there are and what they may be.
     settings = reflow.settings()

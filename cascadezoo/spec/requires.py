@@ -58,25 +58,39 @@ def check_requires(stated: Iterable[str], only: frozenset[str] | None = None) ->
         path = f"requires.{index}"
         requirement = _parse(text)
         if requirement is None:
-            yield Problem(path, f"{text!r} is not a requirement as pip writes them")
+            yield Problem(
+                path, f"{text!r} is not a requirement as pip writes them", code="requirement-form"
+            )
             continue
         if requirement.url is not None:
             # A spec or a pulled model is data: it may name a package, never a place to fetch from.
-            yield Problem(path, f"{text!r} names an address; give a name and a version range")
+            yield Problem(
+                path,
+                f"{text!r} names an address; give a name and a version range",
+                code="requirement-address",
+            )
             continue
         if not _PLAIN.fullmatch(text):
-            yield Problem(path, f"{text!r} is more than a name and a version range")
+            yield Problem(
+                path, f"{text!r} is more than a name and a version range", code="requirement-form"
+            )
             continue
         if only is not None and canonical_name(requirement.name) not in only:
             continue
         have = _installed(requirement.name)
         if have is None:
-            yield Problem(path, f"{requirement.name} is not installed", install_line([text]))
+            yield Problem(
+                path,
+                f"{requirement.name} is not installed",
+                install_line([text]),
+                code="not-installed",
+            )
         elif not requirement.specifier.contains(have, prereleases=True):
             yield Problem(
                 path,
                 f"asks for {text}, but {requirement.name} {have} is installed",
                 install_line([text], upgrade=True),
+                code="other-version",
             )
 
 

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cascadezoo.errors import CascadezooError, LookupFailed, PluginError, Problem, SpecError
+from cascadezoo.errors import CascadezooError, PluginError, Problem, SpecError, UnknownNameError
 from cascadezoo.plugins.manager import canonical_name, get_registry
 from cascadezoo.plugins.registry import Entry, Origin, Registered, Registry, StageEntry, Table
 from cascadezoo.spec import lookup as named
 from cascadezoo.spec.configs import (
-    ConfigProblem,
+    ConfigError,
     DataConfig,
     DataInfo,
     ImageShape,
@@ -84,7 +84,7 @@ def load_spec(
 
     Raises:
         SpecError: the spec is invalid; the error lists all problems.
-        LookupFailed: no file and no shipped spec has this name.
+        UnknownNameError: no file and no shipped spec has this name.
     """
     name = "spec"
     if isinstance(source, (str, Path)):
@@ -106,7 +106,9 @@ class _Resolver:
 
     def run(self, raw: Any, source: str) -> ResolvedSpec:
         if not isinstance(raw, Mapping):
-            raise SpecError([Problem("", "is not a JSON object")], source=source)
+            raise SpecError(
+                [Problem("", "is not a JSON object", code="not-an-object")], source=source
+            )
         envelope = self.validate(CascadeSpec, raw, "")
         stated = raw.get("requires")
         self.requires = (
@@ -151,7 +153,7 @@ class _Resolver:
         except ValidationError as error:
             self.problems += problems_of(error, raw, path)
         except RecursionError:
-            self.problems.append(Problem(path, "is nested too deeply"))
+            self.problems.append(Problem(path, "is nested too deeply", code="nested"))
         return None
 
     def quiet(self, model: type[M], raw: Any) -> M | None:
@@ -176,12 +178,12 @@ class _Resolver:
     def look_up(self, table: Table[E], name: str, path: str) -> Registered[E] | None:
         try:
             found = table.get(name)
-        except LookupFailed as error:
+        except UnknownNameError as error:
             hint = where_from(self.requires) or error.hint
-            self.problems.append(Problem(path, error.what, hint))
+            self.problems.append(Problem(path, error.what, hint, code=error.code))
             return None
         except PluginError as error:
-            self.problems.append(Problem(path, error.what, error.hint))
+            self.problems.append(Problem(path, error.what, error.hint, code=error.code))
             return None
         self.origins.append(found.origin)
         return found
@@ -192,11 +194,11 @@ class _Resolver:
         try:
             model = found.entry.load_config()
         except PluginError as error:
-            self.problems.append(Problem(path, error.what, error.hint))
+            self.problems.append(Problem(path, error.what, error.hint, code=error.code))
             return None
         if not (isinstance(model, type) and issubclass(model, base)):
             message = f"{found.entry.config} is not a {base.__name__}; {found.origin} is at fault"
-            self.problems.append(Problem(path, message))
+            self.problems.append(Problem(path, message, code="not-a-config"))
             return None
         before = len(self.problems)
         config = self.validate(model, raw, path)
@@ -207,7 +209,9 @@ class _Resolver:
         """Where a config does not validate, say whether another version of its plugin wrote it."""
         hint = changed_since(self.requires, found.entry.name, found.origin)
         rows = self.problems[before:]
-        self.problems[before:] = [Problem(p.path, p.message, p.hint or hint) for p in rows]
+        self.problems[before:] = [
+            Problem(p.path, p.message, p.hint or hint, code=p.code) for p in rows
+        ]
 
     def stage_config(
         self, index: int, stage: StageSpec
@@ -230,7 +234,9 @@ class _Resolver:
             info = config.info()
         except CascadezooError as error:
             if not known:
-                self.problems.append(Problem("data.config", error.what, error.hint))
+                self.problems.append(
+                    Problem("data.config", error.what, error.hint, code=error.code)
+                )
                 return None, config, DataInfo()
             info = DataInfo(spec.size, spec.channels, spec.num_classes)
         update = {"config": config.model_dump(mode="json")}
@@ -241,7 +247,7 @@ class _Resolver:
                 value = 0
             if value is None:
                 message = "the dataset does not tell it; write it into the spec"
-                self.problems.append(Problem(f"data.{name}", message))
+                self.problems.append(Problem(f"data.{name}", message, code="not-given"))
                 return None, config, info
             update[name] = value
         return spec.model_copy(update=update), config, info
@@ -260,7 +266,7 @@ class _Resolver:
                 message = f"only the first stage is a generator; {row[0].entry.name} is one too"
             else:
                 continue
-            self.problems.append(Problem(f"stages.{index}.kind", message))
+            self.problems.append(Problem(f"stages.{index}.kind", message, code="role-order"))
 
     def duplicates(self, path: str, names: list[str | None]) -> None:
         seen: Counter[str] = Counter()
@@ -269,7 +275,7 @@ class _Resolver:
                 continue
             if seen[name]:
                 message = f"{name!r} is the name of another of the {path} already"
-                self.problems.append(Problem(f"{path}.{index}.name", message))
+                self.problems.append(Problem(f"{path}.{index}.name", message, code="name-taken"))
             seen[name] += 1
 
     def chain(
@@ -293,7 +299,7 @@ class _Resolver:
             try:
                 config = config.fit(output)
                 upstream = config.upstream_shape(output)
-            except ConfigProblem as error:
+            except ConfigError as error:
                 before = len(self.problems)
                 self.misfit(index, error)
                 self.changed(registered, before)
@@ -308,7 +314,8 @@ class _Resolver:
             fault = against_role(entry.role, upstream)
             if fault is not None:
                 message = f"the config of {entry.name} contradicts its role, {entry.role}: {fault}"
-                self.problems.append(Problem(f"stages.{index}.kind", message))
+                problem = Problem(f"stages.{index}.kind", message, code="role-contradicted")
+                self.problems.append(problem)
                 return None
             if upstream is None:
                 return self.neighbours(placed) if index == 0 else None
@@ -319,13 +326,13 @@ class _Resolver:
         for index, (before, stage) in enumerate(itertools.pairwise(placed), start=1):
             try:
                 stage.config.check_upstream(before.config)
-            except ConfigProblem as error:
+            except ConfigError as error:
                 self.misfit(index, error)
         return placed
 
-    def misfit(self, index: int, error: ConfigProblem) -> None:
+    def misfit(self, index: int, error: ConfigError) -> None:
         path = ".".join(p for p in (f"stages.{index}.config", error.field) if p)
-        self.problems.append(Problem(path, error.message))
+        self.problems.append(Problem(path, error.message, code=error.code))
 
     def training(
         self,
@@ -400,8 +407,10 @@ class _Resolver:
         try:
             named.look_up(table, text)
         except CascadezooError as error:
-            self.problems.append(Problem(path, error.what, error.hint))
+            self.problems.append(Problem(path, error.what, error.hint, code=error.code))
 
 
 def _unique(problems: list[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(problems)) or [Problem("", "does not hold together")]
+    return list(dict.fromkeys(problems)) or [
+        Problem("", "does not hold together", code="inconsistent")
+    ]

@@ -18,7 +18,7 @@ def kind_schema(kind: str, registry: Registry | None = None) -> dict[str, Any]:
     """The JSON Schema of one stage kind's config.
 
     Raises:
-        LookupFailed: no such kind is registered.
+        UnknownNameError: no such kind is registered.
         PluginError: its config cannot be imported.
     """
     entry = (registry or get_registry()).stages.get(kind).entry

@@ -84,6 +84,7 @@ class ConditionalStage(Stage):
             raise SampleError(
                 "labels were given, but the model was trained on data without labels",
                 hint="sample without labels",
+                code="sample-no-labels",
             )
         if labels is None or null is None:
             _refuse(request, "no labels were given" if null else "the model knows no labels")
@@ -139,7 +140,10 @@ class ConditionalStage(Stage):
             return null
         if isinstance(asked, bool) or not isinstance(asked, int) or not 0 <= asked < null:
             raise SampleError(
-                f"negative label {asked!r} is out of range", hint=f"labels go from 0 to {null - 1}"
+                f"negative label {asked!r} is out of range",
+                hint=f"labels go from 0 to {null - 1}",
+                code="sample-negative-label-out-of-range",
+                label=asked,
             )
         return asked
 
@@ -155,6 +159,7 @@ def _refuse(request: SampleRequest, why: str) -> None:
             raise SampleError(
                 f"{what} of {value} was asked for, but {why}",
                 hint="give labels to be guided to, or sample without guidance",
+                code="sample-guidance-without-labels",
             )
 
 

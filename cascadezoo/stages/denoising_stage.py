@@ -169,6 +169,7 @@ class DenoisingStage(ConditionalStage):
             raise SampleError(
                 "sampling cannot stop where it starts: that much noise is asked for",
                 hint="take a smaller s, or more steps",
+                code="sample-stop-at-start",
             ) from None
         return [dataclasses.replace(at, time=at.level * LEVEL_SCALE) for at in path]
 
@@ -190,6 +191,8 @@ class DenoisingStage(ConditionalStage):
             raise SampleError(
                 f"eta was given, but the sampler is {sampler}",
                 hint="add sampler ddim, or leave eta out",
+                code="sample-eta-without-ddim",
+                name=sampler,
             )
         return eta
 

@@ -131,5 +131,6 @@ class FlowStage(ConditionalStage):
             raise SampleError(
                 "sampling cannot stop where it starts: that much noise is asked for",
                 hint="take a smaller s",
+                code="sample-stop-at-start",
             )
         return end

@@ -15,7 +15,7 @@ from cascadezoo.diffusion.schedules import (
     rescale_zero_terminal_snr,
     terminal_signal_variance,
 )
-from cascadezoo.spec.configs import ConfigProblem, ImageShape, StageConfig
+from cascadezoo.spec.configs import ConfigError, ImageShape, StageConfig
 
 __all__ = ["DiffusionProcessConfig", "ProcessConfig"]
 
@@ -185,14 +185,18 @@ class DiffusionProcessConfig(ProcessConfig):
         """Fill ``variance`` in, and check that there are as many timesteps as steps.
 
         Raises:
-            ConfigProblem: more steps than timesteps; a hybrid loss on latents.
+            ConfigError: more steps than timesteps; a hybrid loss on latents.
         """
         if self.loss == "hybrid" and output.latent:
-            raise ConfigProblem(
-                "loss", "is hybrid, whose bound is of pixels with 256 values; latents have none"
+            raise ConfigError(
+                "loss",
+                "is hybrid, whose bound is of pixels with 256 values; latents have none",
+                code="latents",
             )
         if self.noise_conditioning == "timestep" and (self.steps or 1) > self.timesteps:
-            raise ConfigProblem(
-                "steps", f"is {self.steps}, but there are only {self.timesteps} timesteps"
+            raise ConfigError(
+                "steps",
+                f"is {self.steps}, but there are only {self.timesteps} timesteps",
+                code="too-many",
             )
         return super().fit(output).model_copy(update={"variance": self.step_variance()})

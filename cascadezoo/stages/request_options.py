@@ -39,11 +39,19 @@ def chosen_steps(asked: int | None, default: int, most: int | None = None) -> in
     """
     steps = default if asked is None else asked
     if steps < 1:
-        raise SampleError(f"cannot sample in {steps} steps", hint="ask for 1 or more")
+        raise SampleError(
+            f"cannot sample in {steps} steps",
+            hint="ask for 1 or more",
+            code="sample-steps-invalid",
+            steps=steps,
+        )
     if most is not None and steps > most:
         raise SampleError(
             f"cannot sample in {steps} steps: the model was trained with {most} timesteps",
             hint=f"ask for 1 to {most}",
+            code="sample-steps-too-many",
+            steps=steps,
+            most=most,
         )
     return steps
 
@@ -59,6 +67,8 @@ def chosen_sampler(asked: str | None, default: str, known: Collection[str]) -> s
         raise SampleError(
             f"there is no sampler {name!r} for this stage",
             hint=f"use one of {', '.join(sorted(known))}",
+            code="sample-sampler-unknown",
+            name=name,
         )
     return name
 
@@ -73,6 +83,8 @@ def checked_guidance(scale: float) -> float:
         raise SampleError(
             f"cannot sample with a guidance of {scale:g}",
             hint="use 0 or more: 1 is none, 2 to 4 follow the label more closely",
+            code="sample-guidance-invalid",
+            value=scale,
         )
     return scale
 
@@ -91,6 +103,8 @@ def checked_interval(interval: Any) -> tuple[float, float]:
         raise SampleError(
             f"{interval!r} is no guidance interval",
             hint="give two rising noise levels between 0 (clean) and 1 (pure noise)",
+            code="sample-interval-invalid",
+            value=interval,
         )
     return low, high
 
@@ -105,5 +119,11 @@ def share(options: Mapping[str, Any], name: str, hint: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise SampleError(f"{name} lies in 0..1, not {value!r}", hint=hint)
+        raise SampleError(
+            f"{name} lies in 0..1, not {value!r}",
+            hint=hint,
+            code="sample-fraction-invalid",
+            name=name,
+            value=value,
+        )
     return float(value)

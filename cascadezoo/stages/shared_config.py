@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from cascadezoo.nn.sizes import unet_resolutions
 from cascadezoo.spec.configs import (
-    ConfigProblem,
+    ConfigError,
     GeneratorConfig,
     ImageShape,
     Probability,
@@ -119,7 +119,7 @@ class UNetConfig(StageConfig):
         """Check that the resolutions with attention exist.
 
         Raises:
-            ConfigProblem: ``attention`` names a resolution that no level has; ``heads`` do not
+            ConfigError: ``attention`` names a resolution that no level has; ``heads`` do not
                 divide the channels of one that has attention.
         """
         fitted = super().fit(output)
@@ -127,8 +127,10 @@ class UNetConfig(StageConfig):
         for resolution in self.attention:
             if resolution not in known:
                 levels = ", ".join(map(str, known))
-                raise ConfigProblem(
-                    "attention", f"names {resolution}, but the levels of the U-Net are at {levels}"
+                raise ConfigError(
+                    "attention",
+                    f"names {resolution}, but the levels of the U-Net are at {levels}",
+                    code="no-level",
                 )
         self._check_heads(known)
         return fitted
@@ -146,8 +148,10 @@ class UNetConfig(StageConfig):
             attending.append(self.multipliers[-1])
         for width in (self.channels * multiplier for multiplier in attending):
             if width % self.heads:
-                raise ConfigProblem(
-                    "heads", f"is {self.heads}, which does not divide the {width} channels there"
+                raise ConfigError(
+                    "heads",
+                    f"is {self.heads}, which does not divide the {width} channels there",
+                    code="not-divisible",
                 )
 
 
@@ -194,22 +198,27 @@ class SuperResolutionConfig(ConditionalConfig, UpsamplerConfig):
         """Check that the upstream image can be blurred where that is asked for.
 
         Raises:
-            ConfigProblem: it has a single pixel.
+            ConfigError: it has a single pixel.
         """
         if self.augmentation == "blur" and output.size < 2 * self.factor:
-            raise ConfigProblem("augmentation", "is blur, but the upstream image is a single pixel")
+            raise ConfigError(
+                "augmentation",
+                "is blur, but the upstream image is a single pixel",
+                code="single-pixel",
+            )
         return super().fit(output)
 
     def check_upstream(self, upstream: StageConfig) -> None:
         """See that the stage before can stop where truncated sampling asks it to.
 
         Raises:
-            ConfigProblem: it cannot.
+            ConfigError: it cannot.
         """
         super().check_upstream(upstream)
         if self.truncated and not upstream.stops:
-            raise ConfigProblem(
+            raise ConfigError(
                 "truncated",
                 "is set, but the stage before cannot stop at a noise level; it must be a diffusion "
                 "or flow, or leave truncated out",
+                code="no-stop",
             )

@@ -86,11 +86,14 @@ class SuperResolution(ConditionalStage):
                 f"s was given, but the model was trained with {self.config.augmentation!r} as its "
                 "conditioning augmentation",
                 hint="leave s out; only the gaussian augmentation has noise levels",
+                code="sample-s-without-augmentation",
             )
         if s > self.config.s_max:
             raise SampleError(
                 f"s is {s:g}, which is outside of the trained range",
                 hint=f"give 0 to {self.config.s_max:g}",
+                code="sample-s-out-of-range",
+                value=s,
             )
         return s
 
@@ -99,12 +102,17 @@ class SuperResolution(ConditionalStage):
         if asked is None:
             return self.config.truncated
         if not isinstance(asked, bool):
-            raise SampleError(f"truncated is true or false, not {asked!r}")
+            raise SampleError(
+                f"truncated is true or false, not {asked!r}",
+                code="sample-truncated-form",
+                value=asked,
+            )
         if asked and not self.levels:
             raise SampleError(
                 "truncated sampling was asked for, but the model was trained without the gaussian "
                 "conditioning augmentation",
                 hint="leave truncated out",
+                code="sample-truncated-untrained",
             )
         return asked
 

@@ -42,7 +42,9 @@ def plan_cells(
                     check_memory(plan)
                 found[key] = plan
             except InputError as error:
-                problems.append(Problem(f"cell {cell.name}", error.what, error.hint))
+                problems.append(
+                    Problem(f"cell {cell.name}", error.what, error.hint, code=error.code)
+                )
                 found[key] = error
         plan_or_error = found[key]
         if isinstance(plan_or_error, Plan):

@@ -11,10 +11,10 @@ from typing import Any
 
 from cascadezoo.errors import (
     InputError,
-    LookupFailed,
     PluginError,
     Problem,
     SpecError,
+    UnknownNameError,
 )
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec, apply_settings, read_spec, resolve, shipped_specs
@@ -105,6 +105,8 @@ class Sweep:
                 raise InputError(
                     f"--only {condition!r} is not of the form AXIS=LABEL",
                     hint=f"the axes are {', '.join(known)}",
+                    code="input-only-form",
+                    condition=condition,
                 )
             labels = text.split(",")
             for label in labels:
@@ -112,11 +114,18 @@ class Sweep:
                     raise InputError(
                         f"--only {condition!r}: axis {axis!r} has no {label!r}",
                         hint=f"there are {', '.join(known[axis])}",
+                        code="input-only-unknown",
+                        name=label,
+                        axis=axis,
                     )
             cells = [cell for cell in cells if cell.labels[axis] in labels]
         if not cells:
             listed = " ".join(f"--only {condition}" for condition in conditions)
-            raise InputError(f"no cell of {self.name} is left by {listed}")
+            raise InputError(
+                f"no cell of {self.name} is left by {listed}",
+                code="input-only-nothing",
+                name=self.name,
+            )
         return cells
 
 
@@ -131,7 +140,7 @@ def load_sweep(
 
     Raises:
         SpecError: the file, its base or its cells are invalid; the error lists all problems.
-        LookupFailed: no file and no shipped sweep has this name.
+        UnknownNameError: no file and no shipped sweep has this name.
         InputError: the file cannot be read, or the path of a setting does not exist.
     """
     name, folder = "sweep", Path()
@@ -152,6 +161,7 @@ def load_sweep(
             "base.publish",
             "would publish every cell to one place",
             'leave it out, or "settings": {"publish": null}; publish the cell that you choose',
+            code="publishes",
         )
     cells = _Maker(raw, base, grid, faults).cells()
     if grid.spec is None or faults.problems:
@@ -175,15 +185,15 @@ def _base(
     if isinstance(base, str):
         try:
             base = read_spec(base if base in shipped_specs() else folder / base)[0]
-        except LookupFailed as error:
-            faults.add("base", error.what, error.hint)
+        except UnknownNameError as error:
+            faults.add("base", error.what, error.hint, code=error.code)
             return None
         except SpecError as error:
             for problem in error.problems:
-                faults.add("base", f"{error.source} {problem}")
+                faults.add("base", f"{error.source} {problem}", code=problem.code)
             return None
         except InputError as error:
-            faults.add("base", error.what, error.hint)
+            faults.add("base", error.what, error.hint, code=error.code)
             return None
     if not isinstance(base, dict):
         return None  # reported already
@@ -193,7 +203,7 @@ def _base(
         try:
             base = apply_settings(base, rows)
         except InputError as error:
-            faults.add("settings", error.what.removeprefix("--set "), error.hint)
+            faults.add("settings", error.what.removeprefix("--set "), error.hint, code=error.code)
             return None
     return apply_settings(base, changes)
 
@@ -204,7 +214,7 @@ def _resolved(raw: dict[str, Any], faults: Faults) -> ResolvedSpec | None:
     except SpecError as error:
         for problem in error.problems:
             path = f"base.{problem.path}" if problem.path else "base"
-            faults.add(path, problem.message, problem.hint)
+            faults.add(path, problem.message, problem.hint, code=problem.code)
         return None
 
 
@@ -232,7 +242,9 @@ class _Maker:
         for name in [name for name in self.counts if name not in known]:
             listed = ", ".join(repr(n) for n in known)
             message = f"{name!r} is not a stage of the base"
-            self.faults.add(f"match_parameters.{name}", message, f"there are {listed}")
+            self.faults.add(
+                f"match_parameters.{name}", message, f"there are {listed}", code="unknown-stage"
+            )
             self.counts = {}
         made = []
         for name, row in self.grid.rows(self.faults):
@@ -249,7 +261,11 @@ class _Maker:
         data = json.loads(json.dumps(self.raw))
         full = f"{self.name}-{name}"
         if len(full) > LONGEST_NAME:
-            problem = Problem("", f"its name, {full}, is longer than {LONGEST_NAME} characters")
+            problem = Problem(
+                "",
+                f"its name, {full}, is longer than {LONGEST_NAME} characters",
+                code="name-too-long",
+            )
             self.faults.of_cell(name, labels, problem)
             return None
         data["name"] = full
@@ -267,7 +283,9 @@ class _Maker:
                 self.faults.of_cell(name, labels, problem)
             return None
         except InputError as error:
-            self.faults.of_cell(name, labels, Problem("match_parameters", error.what, error.hint))
+            self.faults.of_cell(
+                name, labels, Problem("match_parameters", error.what, error.hint, code=error.code)
+            )
             return None
         spec = resolved.spec
         return Cell(name, labels, spec.to_dict(), spec.digest(), spec.training_digest())

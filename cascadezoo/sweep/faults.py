@@ -24,9 +24,11 @@ class Faults:
         self.problems: list[Problem] = []
         self._of_cells: dict[Problem, dict[str, Labels]] = {}
 
-    def add(self, path: str, message: str, hint: str | None = None) -> None:
+    def add(
+        self, path: str, message: str, hint: str | None = None, *, code: str = "invalid"
+    ) -> None:
         """Note a fault at a place in the sweep file."""
-        self.problems.append(Problem(path, message, hint))
+        self.problems.append(Problem(path, message, hint, code=code))
 
     def of_cell(self, name: str, labels: Labels, problem: Problem) -> None:
         """Note a fault of a cell; one that several cells have alike is told once."""
@@ -41,7 +43,7 @@ class Faults:
         for problem, faulty in self._of_cells.items():
             head = _shared(faulty, cells)
             path = ": ".join(part for part in (head, problem.path) if part)
-            self.add(path, problem.message, problem.hint)
+            self.add(path, problem.message, problem.hint, code=problem.code)
         self._of_cells = {}
 
     def check(self) -> None:

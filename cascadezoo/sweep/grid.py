@@ -77,7 +77,12 @@ class CellGrid:
             if fault is not None:
                 near = nearest(tree, path)
                 hint = f"did you mean {near}?" if near else None
-                faults.add(where, f"{path!r} names nothing in the base spec: {fault}", hint)
+                faults.add(
+                    where,
+                    f"{path!r} names nothing in the base spec: {fault}",
+                    hint,
+                    code="unknown-path",
+                )
                 self._leave_out(by, path)
         self._twice(tree, asked, faults)
 
@@ -97,6 +102,7 @@ class CellGrid:
                 "axes",
                 f"{sizes} = {count:,} cells are more than {MOST_CELLS:,}",
                 "give fewer values, or several sweeps",
+                code="too-many-cells",
             )
             faults.check()
         excluded = self.spec.exclude if self.spec is not None else []
@@ -116,15 +122,20 @@ class CellGrid:
             if name in seen and not self.broken:
                 listed = " and ".join(_listed(found) for found in (seen[name], labels))
                 hint = "change a label of one of them"
-                faults.add("axes", f"two cells would have the name {name!r}: {listed}", hint)
+                faults.add(
+                    "axes",
+                    f"two cells would have the name {name!r}: {listed}",
+                    hint,
+                    code="cell-name-taken",
+                )
             seen[name] = labels
             rows.append((name, row))
         for rule in rules:
             if not (rule.used or rule.faulty or self.broken):
                 message = "leaves out nothing: no cell has these labels"
-                faults.add(f"exclude.{rule.index}", message)
+                faults.add(f"exclude.{rule.index}", message, code="excludes-nothing")
         if not rows and not self.broken:
-            faults.add("exclude", "leaves out every cell")
+            faults.add("exclude", "leaves out every cell", code="excludes-all")
         self._rows = rows
         yield from rows
 
@@ -139,7 +150,7 @@ class CellGrid:
         if chosen.value["name"] != name:
             where = f"axes.{index}.values.{chosen.label}.name"
             message = f"is {chosen.value['name']!r}, but a stage keeps its name, {name!r}"
-            faults.add(where, message, "leave name out")
+            faults.add(where, message, "leave name out", code="stage-renamed")
             self.broken = True
 
     def _leave_out(self, by: str, path: str) -> None:
@@ -158,7 +169,7 @@ class CellGrid:
             other = first.setdefault(place, by)
             same_axis = other.partition("=")[0] == by.partition("=")[0] and "=" in by
             if other != by and not same_axis:
-                faults.add(where, f"{path!r} is set by {other} already")
+                faults.add(where, f"{path!r} is set by {other} already", code="set-twice")
                 self.broken = True
 
     def _check_rules(self, rules: list[_Rule], faults: Faults) -> None:
@@ -167,16 +178,23 @@ class CellGrid:
             path = f"exclude.{rule.index}"
             before = len(faults.problems)
             if not rule.labels:
-                faults.add(path, "names no labels")
+                faults.add(path, "names no labels", code="no-labels")
             for axis, labels in rule.labels.items():
                 if axis not in known:
                     hint = f"there are {', '.join(known)}"
-                    faults.add(f"{path}.{axis}", f"{axis!r} is not an axis", hint)
+                    faults.add(
+                        f"{path}.{axis}", f"{axis!r} is not an axis", hint, code="unknown-axis"
+                    )
                     continue
                 for label in labels:
                     if label not in known[axis]:
                         hint = f"there are {', '.join(known[axis])}"
-                        faults.add(f"{path}.{axis}", f"{label!r} is not a label of {axis!r}", hint)
+                        faults.add(
+                            f"{path}.{axis}",
+                            f"{label!r} is not a label of {axis!r}",
+                            hint,
+                            code="unknown-label",
+                        )
             rule.faulty = len(faults.problems) > before
 
 
@@ -208,7 +226,7 @@ def make_grid(data: Mapping[str, Any], faults: Faults) -> CellGrid:
     except ValidationError as error:
         grid.broken = True
         for problem in problems_of(error, data, ""):
-            faults.add(problem.path, problem.message, problem.hint)
+            faults.add(problem.path, problem.message, problem.hint, code=problem.code)
     raw = data.get("axes")
     taken: set[str] = set()
     for index, row in enumerate(raw if isinstance(raw, list) else ()):
@@ -217,7 +235,11 @@ def make_grid(data: Mapping[str, Any], faults: Faults) -> CellGrid:
         except ValidationError:
             continue  # reported with the whole
         if axis.name in taken:
-            faults.add(f"axes.{index}.name", f"{axis.name!r} is the name of another axis already")
+            faults.add(
+                f"axes.{index}.name",
+                f"{axis.name!r} is the name of another axis already",
+                code="name-taken",
+            )
             grid.broken = True
             continue
         taken.add(axis.name)
@@ -232,11 +254,15 @@ def _alternatives(index: int, axis: AxisSpec, grid: CellGrid, faults: Faults) ->
     for place, alternative in axis.alternatives():
         path = f"axes.{index}.{place}"
         if isinstance(alternative, str):
-            faults.add(path, alternative)
+            faults.add(path, alternative, code="value")
             grid.broken = True
         elif alternative.label in found:
             label = alternative.label
-            faults.add(path, f"has the label {label!r}, as another value of the axis has")
+            faults.add(
+                path,
+                f"has the label {label!r}, as another value of the axis has",
+                code="label-taken",
+            )
             grid.broken = True
         else:
             found[alternative.label] = alternative

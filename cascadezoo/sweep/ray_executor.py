@@ -54,7 +54,11 @@ class RayExecutor(Executor):
             ResourceError: no machine of it can hold a cell.
         """
         if importlib.util.find_spec("ray") is None:
-            raise InputError("ray is not installed", hint="pip install 'cascadezoo[ray]'")
+            raise InputError(
+                "ray is not installed",
+                hint="pip install 'cascadezoo[ray]'",
+                code="input-ray-missing",
+            )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Devices are hidden from cells that ask for none in _build, as no version of ray changes.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -146,6 +150,8 @@ class RayExecutor(Executor):
         raise ResourceError(
             f"a cell asks for {listed}, and no machine of the Ray cluster has that",
             hint="lower resources in the sweep, or join a larger cluster with --ray-address",
+            code="resources-ray",
+            name=listed,
         )
 
 
@@ -185,6 +191,8 @@ def _no_answer(place: str | None, error: BaseException) -> InputError:
     return InputError(
         f"no Ray cluster answers at {place}: {_first(error)}",
         hint="start one with ray start --head, or leave --ray-address and RAY_ADDRESS out",
+        code="input-ray-unreachable",
+        name=place,
     )
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from cascadezoo.errors import InputError, Interrupted
+from cascadezoo.errors import InputError, StoppedError
 from cascadezoo.sweep.cell_process import Job, Outcome
 from cascadezoo.sweep.cell_reader import is_done, read_cell
 from cascadezoo.sweep.cells import Cell, Sweep, load_sweep
@@ -66,13 +66,15 @@ def run_sweep(
 
     Raises:
         InputError: an invalid sweep or folder, or too little memory; exit code 2.
-        RunLocked: another sweep is running in the folder.
-        Interrupted: stopped by SIGINT or SIGTERM, after each cell's checkpoint.
+        RunLockedError: another sweep is running in the folder.
+        StoppedError: stopped by SIGINT or SIGTERM, after each cell's checkpoint.
     """
     if not isinstance(sweep, Sweep):
         sweep = load_sweep(sweep, settings=settings)
     if jobs is not None and jobs < 1:
-        raise InputError(f"jobs is {jobs}; at least one cell must run at a time")
+        raise InputError(
+            f"jobs is {jobs}; at least one cell must run at a time", code="input-jobs", jobs=jobs
+        )
     chosen = sweep.choose(only)
     folder = SweepFolder(Path(out) if out is not None else Path("sweeps") / sweep.name)
     resources = sweep.spec.resources
@@ -80,7 +82,11 @@ def run_sweep(
     if executor == "ray":
         runner = RayExecutor(jobs, resources, folder.stop_file.absolute(), ray_address)
     elif ray_address is not None:
-        raise InputError("a Ray address was given, but not Ray", hint="add --executor ray")
+        raise InputError(
+            "a Ray address was given, but not Ray",
+            hint="add --executor ray",
+            code="input-ray-address",
+        )
     else:
         runner = LocalExecutor(jobs or 1, resources)
     with folder.locked():
@@ -150,9 +156,11 @@ class _Work:
         if reason is not None:
             self.write()
             done = sum(r.state == "done" for r in self.results.values())
-            raise Interrupted(
+            raise StoppedError(
                 f"stopped by {reason}; {done} of {len(self.results)} cells are done",
                 hint=f"go on with: {self.command()}",
+                code="interrupted-sweeping",
+                reason=reason,
             )
         return self.finish()
 

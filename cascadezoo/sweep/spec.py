@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cascadezoo.errors import InputError, LookupFailed
+from cascadezoo.errors import InputError, UnknownNameError
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.files import parse_json, read_spec
 from cascadezoo.spec.models import PartName, Text
@@ -167,7 +167,7 @@ def read_sweep(source: str | Path) -> tuple[dict[str, Any], str, Path]:
 
     Raises:
         SpecError: the text is not a JSON object.
-        LookupFailed: there is neither such a file nor such a shipped sweep.
+        UnknownNameError: there is neither such a file nor such a shipped sweep.
         InputError: the file cannot be read.
     """
     name = str(source)
@@ -184,12 +184,16 @@ def read_sweep(source: str | Path) -> tuple[dict[str, Any], str, Path]:
         with path.open("rb") as file:
             text = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
-        raise LookupFailed(
+        raise UnknownNameError(
             f"there is no sweep {name!r}: no such file, and no shipped sweep of that name",
             hint=f"give a .json file, or one of {', '.join(shipped_sweeps())}",
+            code="lookup-sweep",
+            name=name,
         ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"the sweep {name!r} cannot be read: {error}") from error
+        raise InputError(
+            f"the sweep {name!r} cannot be read: {error}", code="input-sweep-unreadable", name=name
+        ) from error
     return parse_json(text, name), name, path.parent
 
 

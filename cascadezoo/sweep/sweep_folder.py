@@ -22,7 +22,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from cascadezoo.build.run_folder import RunFolder
-from cascadezoo.errors import RunFolderError, RunLocked
+from cascadezoo.errors import RunFolderError, RunLockedError
 from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.sweep.cells import Cell, Sweep
 from cascadezoo.util.files import write_atomically
@@ -81,7 +81,7 @@ class SweepFolder:
         Raises:
             InputError: it is inside a model that ships with cascadezoo.
             RunFolderError: it cannot be made or written to, or is not a sweep's.
-            RunLocked: another sweep is at work in it.
+            RunLockedError: another sweep is at work in it.
         """
         refuse_bundled(self.path)
         self.refuse_strangers()
@@ -90,14 +90,18 @@ class SweepFolder:
             lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
         except Timeout:
-            raise RunLocked(
+            raise RunLockedError(
                 f"another sweep is at work in {self.path}",
                 hint="wait for it, stop it, or choose another folder with -o DIR",
+                code="locked-sweep",
+                path=self.path,
             ) from None
         except OSError as error:
             raise RunFolderError(
                 f"{self.path} cannot be written: {error.strerror or error}",
                 hint="choose another folder with -o DIR",
+                code="run-folder-not-writable",
+                path=self.path,
             ) from error
         try:
             yield
@@ -113,7 +117,12 @@ class SweepFolder:
         if not self.path.exists() or (self.path / SWEEP).is_file():
             return
         if not self.path.is_dir():
-            raise RunFolderError(f"{self.path} is a file", hint="choose a folder with -o DIR")
+            raise RunFolderError(
+                f"{self.path} is a file",
+                hint="choose a folder with -o DIR",
+                code="run-folder-is-file",
+                path=self.path,
+            )
         own = {*_OWN, "cells", ".lock"}
         others = [p.name for p in self.path.iterdir() if p.name not in own]
         if others:
@@ -121,6 +130,9 @@ class SweepFolder:
                 f"{self.path} is not a sweep's folder, and it is not empty: "
                 f"there is {min(others)!r}",
                 hint="choose another folder with -o DIR",
+                code="run-folder-not-a-sweep",
+                path=self.path,
+                found=min(others),
             )
 
     def check(self, sweep: Sweep) -> None:
@@ -148,6 +160,8 @@ class SweepFolder:
             raise RunFolderError(
                 f"{self.path} holds another sweep: one {fault}",
                 hint="choose another folder with -o DIR, or start over with --fresh",
+                code="run-folder-other-sweep",
+                path=self.path,
             )
 
     def begin(self, sweep: Sweep, started: str) -> str:
@@ -195,7 +209,7 @@ class SweepFolder:
             cells: their builds alone; None is everything.
 
         Raises:
-            RunLocked: a cell is at work.
+            RunLockedError: a cell is at work.
         """
         if cells is not None:
             names = [cell.name for cell in cells]
@@ -236,6 +250,8 @@ class SweepFolder:
         return RunFolderError(
             f"{self.path / name} cannot be understood: {why}",
             hint="choose another folder with -o DIR, or remove that file: the cells are kept",
+            code="run-folder-damaged",
+            path=self.path / name,
         )
 
     def _write(self, name: str, data: dict[str, Any]) -> None:

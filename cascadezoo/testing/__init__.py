@@ -59,7 +59,7 @@ def check_stage(
         The result of every check. Failures of the stage do not raise.
 
     Raises:
-        LookupFailed: the kind is not installed.
+        UnknownNameError: the kind is not installed.
         ValueError: ``skip`` contains an unknown name.
     """
     from cascadezoo.testing.stage_checks import run

@@ -9,14 +9,14 @@ from typing import Any
 
 from cascadezoo.errors import CascadezooError
 
-__all__ = ["CheckResult", "Fault", "NotHere", "Report", "run_checks"]
+__all__ = ["CheckError", "CheckResult", "CheckSkippedError", "Report", "run_checks"]
 
 
-class Fault(Exception):
+class CheckError(Exception):
     """A check failed; the text states the error and the fix."""
 
 
-class NotHere(Exception):
+class CheckSkippedError(Exception):
     """A check does not apply; the text states the reason."""
 
 
@@ -111,10 +111,10 @@ def run_checks(
 def _run(name: str, check: Callable[[], None]) -> CheckResult:
     try:
         check()
-    except NotHere as reason:
+    except CheckSkippedError as reason:
         text = " ".join(str(reason).split())
         return CheckResult(name, ok=True, message=text, skipped=True)
-    except Fault as fault:
+    except CheckError as fault:
         return CheckResult(name, ok=False, message=str(fault))
     except CascadezooError as error:
         hint = f" ({error.hint})" if error.hint else ""

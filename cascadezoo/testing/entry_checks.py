@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData, Split
-from cascadezoo.errors import InputError, WeightsUnavailable
+from cascadezoo.errors import InputError, WeightsUnavailableError
 from cascadezoo.evaluate.features.base import FeatureExtractor
 from cascadezoo.evaluate.metrics.base import Measured, MetricFeatures
 from cascadezoo.plugins.registry import (
@@ -31,7 +31,7 @@ from cascadezoo.plugins.registry import (
 from cascadezoo.spec import parse_json, resolve
 from cascadezoo.spec.configs import DataConfig, ImageShape, Model
 from cascadezoo.spec.faults import problems_of
-from cascadezoo.testing.check_report import Fault, NotHere, Report, run_checks
+from cascadezoo.testing.check_report import CheckError, CheckSkippedError, Report, run_checks
 from cascadezoo.testing.import_checks import (
     Imported,
     check_docs,
@@ -56,7 +56,7 @@ def run(entry: Entry, settings: Mapping[str, Any], *, skip: Collection[str]) -> 
 
     def without_torch() -> None:
         if imported().fault is not None:
-            raise Fault(str(imported()))
+            raise CheckError(str(imported()))
 
     def docs() -> None:
         simple = isinstance(entry, (CommandEntry, SpecEntry, ZooEntry))
@@ -86,7 +86,7 @@ def names(entry: Entry) -> list[str]:
 def say(fault: str | None) -> None:
     """Raise what is wrong, if anything is."""
     if fault is not None:
-        raise Fault(fault)
+        raise CheckError(fault)
 
 
 def _guarded(check: Callable[[Any, Any], None], entry: Entry, settings: Mapping[str, Any]) -> None:
@@ -97,12 +97,12 @@ def _guarded(check: Callable[[Any, Any], None], entry: Entry, settings: Mapping[
 def _config(entry: Entry, settings: Mapping[str, Any], base: type[Model] = Model) -> Any:
     model = entry.load_config()
     if not (isinstance(model, type) and issubclass(model, base)):
-        raise Fault(f"{entry.config} is no subclass of cascadezoo.{base.__name__}")
+        raise CheckError(f"{entry.config} is no subclass of cascadezoo.{base.__name__}")
     try:
         return model.model_validate(dict(settings))
     except ValidationError as error:
         rows = "; ".join(str(problem) for problem in problems_of(error, settings, ""))
-        raise Fault(f"the settings do not validate: {rows}; give config={{...}}") from None
+        raise CheckError(f"the settings do not validate: {rows}; give config={{...}}") from None
 
 
 # --- datasets
@@ -113,35 +113,37 @@ def _reads(entry: DataEntry, settings: Mapping[str, Any]) -> None:
     info = config.info()
     found = {split: _split(entry, config, split) for split in ("train", "test")}
     if found["train"].digest == found["test"].digest:
-        raise Fault("the training and the test images are the same")
+        raise CheckError("the training and the test images are the same")
     for split, data in found.items():
         channels, size = data.images.shape[1:3]
         for what, said, seen in (("size", info.size, size), ("channels", info.channels, channels)):
             if said not in (None, seen):
-                raise Fault(f"info() tells {what} {said}, and the {split} images have {seen}")
+                raise CheckError(f"info() tells {what} {said}, and the {split} images have {seen}")
         if (info.num_classes or 0) > 0 and data.labels is None:
-            raise Fault(f"info() tells {info.num_classes} classes, and {split} has no labels")
+            raise CheckError(f"info() tells {info.num_classes} classes, and {split} has no labels")
         if data.labels is not None:
             low, high = int(data.labels.min()), int(data.labels.max())
             if low < 0 or high >= (info.num_classes or high + 1):
-                raise Fault(f"{split} labels go from {low} to {high}; {info.num_classes} are told")
+                raise CheckError(
+                    f"{split} labels go from {low} to {high}; {info.num_classes} are told"
+                )
     names = info.class_names
     if names is not None and len(names) != info.num_classes:
-        raise Fault(f"info() tells {len(names)} class names and {info.num_classes} classes")
+        raise CheckError(f"info() tells {len(names)} class names and {info.num_classes} classes")
 
 
 def _reads_the_same(entry: DataEntry, settings: Mapping[str, Any]) -> None:
     config = _config(entry, settings, DataConfig)
     if _split(entry, config, "train").digest != _split(entry, config, "train").digest:
-        raise Fault("read twice, the images or labels differ: take a seed from the config")
+        raise CheckError("read twice, the images or labels differ: take a seed from the config")
 
 
 def _split(entry: DataEntry, config: Any, split: Split) -> ImageData:
     data = entry.load()(config, split)
     if not isinstance(data, ImageData):
-        raise Fault(f"load(config, {split!r}) gives a {type(data).__name__}, not an ImageData")
+        raise CheckError(f"load(config, {split!r}) gives a {type(data).__name__}, not an ImageData")
     if data.split != split:
-        raise Fault(f"load(config, {split!r}) gives the split {data.split!r}")
+        raise CheckError(f"load(config, {split!r}) gives the split {data.split!r}")
     return data
 
 
@@ -162,14 +164,16 @@ def _measures(entry: MetricEntry, settings: Mapping[str, Any]) -> None:
         numbers = [part.value if isinstance(part, Measured) else part for part in parts]
         for number in numbers:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
-                raise Fault(f"gives a {type(number).__name__}, not a number or a Measured")
+                raise CheckError(f"gives a {type(number).__name__}, not a number or a Measured")
             if not math.isfinite(number):
-                raise Fault(f"gives {number} for features of normal numbers")
+                raise CheckError(f"gives {number} for features of normal numbers")
         if not (torch.equal(kept[0], features.generated) and torch.equal(kept[1], features.real)):
-            raise Fault("changes the features that it is given")
+            raise CheckError("changes the features that it is given")
         values.append(numbers)
     if values[0] != values[1]:
-        raise Fault("gives another number each time; draw from a generator seeded by features.seed")
+        raise CheckError(
+            "gives another number each time; draw from a generator seeded by features.seed"
+        )
 
 
 def _features() -> MetricFeatures:
@@ -207,17 +211,17 @@ def _computes(entry: LossEntry, settings: Mapping[str, Any]) -> None:
     config = _config(entry, settings)
     try:
         loss = entry.load()(config, ImageShape(3, 32))
-    except WeightsUnavailable as error:
-        raise NotHere(error.what) from None
+    except WeightsUnavailableError as error:
+        raise CheckSkippedError(error.what) from None
     loss = loss.to(torch.device("cpu"))
     rows = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     estimate = rows[0].requires_grad_()
     value = loss(estimate, rows[1])
     if not isinstance(value, Tensor) or value.shape != () or not bool(torch.isfinite(value)):
-        raise Fault(f"gives {value!r:.80}, not a finite scalar tensor")
+        raise CheckError(f"gives {value!r:.80}, not a finite scalar tensor")
     (found,) = torch.autograd.grad(value, estimate, allow_unused=True)
     if found is None or not bool(found.abs().max() > 0):
-        raise Fault("has no gradient by the estimate")
+        raise CheckError("has no gradient by the estimate")
 
 
 # --- feature extractors
@@ -227,20 +231,20 @@ def _extracts(entry: FeatureEntry, settings: Mapping[str, Any]) -> None:
     config = _config(entry, settings)
     try:
         extractor = entry.load()(config, torch.device("cpu"))
-    except WeightsUnavailable as error:
-        raise NotHere(error.what) from None
+    except WeightsUnavailableError as error:
+        raise CheckSkippedError(error.what) from None
     if not isinstance(extractor, FeatureExtractor):
-        raise Fault(f"load gives a {type(extractor).__name__}, not a FeatureExtractor")
+        raise CheckError(f"load gives a {type(extractor).__name__}, not a FeatureExtractor")
     if extractor.name.partition(":")[0] != entry.name:
-        raise Fault(f"the extractor calls itself {extractor.name!r}")
+        raise CheckError(f"the extractor calls itself {extractor.name!r}")
     images = torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     images = images.to(torch.uint8)
     found = extractor(images)
     if not torch.equal(found, extractor(images)):
-        raise Fault("the same images have other features the second time")
+        raise CheckError("the same images have other features the second time")
     one = torch.cat([extractor(image[None]) for image in images])
     if not torch.allclose(one, found, rtol=1e-3, atol=1e-3 * float(found.abs().max())):
-        raise Fault("the features of an image depend on the others of its batch")
+        raise CheckError("the features of an image depend on the others of its batch")
 
 
 # --- the rest
@@ -250,7 +254,7 @@ def _is_a_manifest(entry: ZooEntry, _settings: Mapping[str, Any]) -> None:
     try:
         parse_manifest(entry.load()(), entry.name)
     except InputError as error:
-        raise Fault(error.what) from None
+        raise CheckError(error.what) from None
 
 
 def _is_a_spec(entry: SpecEntry, _settings: Mapping[str, Any]) -> None:
@@ -258,33 +262,35 @@ def _is_a_spec(entry: SpecEntry, _settings: Mapping[str, Any]) -> None:
         data = parse_json(entry.load(), entry.name)
         resolve(data, source=entry.name)
     except InputError as error:
-        raise Fault(str(error)) from None
+        raise CheckError(str(error)) from None
     if data.get("name") != entry.name:
-        raise Fault(f"{entry.impl} has the name {data.get('name')!r}, its entry {entry.name!r}")
+        raise CheckError(
+            f"{entry.impl} has the name {data.get('name')!r}, its entry {entry.name!r}"
+        )
 
 
 def _is_a_command(entry: CommandEntry, _settings: Mapping[str, Any]) -> None:
     found = entry.load()
     if not isinstance(found, click.Command):
-        raise Fault(f"{entry.impl} is a {type(found).__name__}, not a click.Command")
+        raise CheckError(f"{entry.impl} is a {type(found).__name__}, not a click.Command")
     if not (found.help or "").strip():
-        raise Fault(f"{entry.impl} has no docstring, which --help shows")
+        raise CheckError(f"{entry.impl} has no docstring, which --help shows")
 
 
 def _is_a_callback(entry: CallbackEntry, _settings: Mapping[str, Any]) -> None:
     """Only looked at: to start a tracker may well tell its server of a run."""
     found = entry.load()
     if not (isinstance(found, type) and issubclass(found, Callback)):
-        raise Fault(f"{entry.impl} is no subclass of cascadezoo.Callback")
+        raise CheckError(f"{entry.impl} is no subclass of cascadezoo.Callback")
     known = {name for name in dir(Callback) if not name.startswith("_")}
     for name in vars(found):
         if name.startswith("on_") and name not in known:
-            raise Fault(f"{name} is never called; there are {', '.join(sorted(known))}")
+            raise CheckError(f"{name} is never called; there are {', '.join(sorted(known))}")
         if name in known and callable(getattr(found, name)):
             try:
                 inspect.signature(getattr(found, name)).bind(*[None] * (1 + (name != "close")))
             except TypeError as error:
-                raise Fault(f"{name} cannot be called as it will be: {error}") from None
+                raise CheckError(f"{name} cannot be called as it will be: {error}") from None
 
 
 _COMMON = ("config-without-torch", "import-cost", "docs")

@@ -15,7 +15,7 @@ from cascadezoo.errors import CascadezooError
 from cascadezoo.plugins.manager import PluginHost
 from cascadezoo.plugins.registry import Origin, Registry, StageEntry
 from cascadezoo.spec import resolve
-from cascadezoo.testing.check_report import Fault, NotHere
+from cascadezoo.testing.check_report import CheckError, CheckSkippedError
 from cascadezoo.testing.stage_place import Place
 from cascadezoo.train.engine import make_accelerator
 from cascadezoo.train.trainer import Trainer
@@ -31,14 +31,14 @@ def joint_training(place: Place) -> None:
     """Alone and jointly with a built-in neighbour; both learn, and images come out of it.
 
     Raises:
-        Fault: a weight is not finite, or nothing is learned.
+        CheckError: a weight is not finite, or nothing is learned.
     """
     resolved = resolve(_spec(place), registry=_registry(place.entry))
     try:
         cascade = Cascade.from_spec(resolved)
     except CascadezooError as error:
         if place.config.frozen:
-            raise NotHere(f"the weights are not to be had: {error.what}") from None
+            raise CheckSkippedError(f"the weights are not to be had: {error.what}") from None
         raise
     before = _weights(cascade)
     shape, labels = place.geometry.output, place.geometry.num_classes
@@ -54,13 +54,17 @@ def joint_training(place: Place) -> None:
     after = _weights(cascade)
     for name, weights in after.items():
         if not bool(torch.isfinite(weights).all()):
-            raise Fault(f"after {2 * STEPS} steps a weight of {_whose(name, place)} is not finite")
+            raise CheckError(
+                f"after {2 * STEPS} steps a weight of {_whose(name, place)} is not finite"
+            )
         learns = any(p.requires_grad for p in cascade.stage(name).parameters())
         if learns and not cascade.stage(name).config.frozen and torch.equal(weights, before[name]):
-            raise Fault(f"{2 * STEPS} steps of training change no weight of {_whose(name, place)}")
+            raise CheckError(
+                f"{2 * STEPS} steps of training change no weight of {_whose(name, place)}"
+            )
     made = cascade.sample(2)
     if not bool(torch.isfinite(made).all()):
-        raise Fault("the cascade's images are not finite after a joint training")
+        raise CheckError("the cascade's images are not finite after a joint training")
 
 
 def _spec(place: Place) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from cascadezoo.cascade.weights import load_state, save_state
 from cascadezoo.plugins.registry import StageEntry
 from cascadezoo.stages.base import GROUP, Loss, Stage, StageOutput
-from cascadezoo.testing.check_report import Fault, NotHere, Report, run_checks
+from cascadezoo.testing.check_report import CheckError, CheckSkippedError, Report, run_checks
 from cascadezoo.testing.import_checks import Imported, check_docs, check_light, import_apart
 from cascadezoo.testing.joint_training import joint_training
 from cascadezoo.testing.stage_place import COUNT, Place, find_place
@@ -97,21 +97,21 @@ def shapes(place: Place) -> None:
     asked = stage.upstream_target(target)
     given = place.geometry.input
     if given is not None and asked.shape != (COUNT, given.channels, given.size, given.size):
-        raise Fault(f"upstream_target gives {tuple(asked.shape)}, and the stage takes {given}")
+        raise CheckError(f"upstream_target gives {tuple(asked.shape)}, and the stage takes {given}")
     output = place.train(stage)
     _tensor("the estimate", output.estimate, shape)
     groups = set(stage.parameter_groups())
     for name, loss in _losses(output).items():
         if loss.group not in groups:
             known = ", ".join(sorted(groups))
-            raise Fault(f"the loss {name!r} is of group {loss.group!r}; there are {known}")
+            raise CheckError(f"the loss {name!r} is of group {loss.group!r}; there are {known}")
         _tensor(f"the loss {name!r}", loss.value, ())
     if not output.losses and not place.config.frozen:
-        raise Fault("forward gives no losses, and the config is not frozen")
+        raise CheckError("forward gives no losses, and the config is not frozen")
     images = place.sample(stage)
     _tensor("sample()", images, shape)
     if not wanted.latent and images.abs().max() > 1:
-        raise Fault(f"sample() leaves [-1, 1]: {images.min():.3g} to {images.max():.3g}")
+        raise CheckError(f"sample() leaves [-1, 1]: {images.min():.3g} to {images.max():.3g}")
 
 
 def no_labels(place: Place) -> None:
@@ -127,19 +127,19 @@ def plan(place: Place) -> None:
     stage = place.build("meta")
     for name, parameter in stage.named_parameters():
         if not parameter.is_meta:
-            raise Fault(f"the parameter {name} is made on the CPU whatever the device is")
+            raise CheckError(f"the parameter {name} is made on the CPU whatever the device is")
     stage.to("meta")
     output = place.train(stage, device="meta")
     images = place.sample(stage, device="meta")
     if not (output.estimate.is_meta and images.is_meta):
-        raise Fault("the estimate or the images leave the device of their inputs")
+        raise CheckError("the estimate or the images leave the device of their inputs")
 
 
 def gradients(place: Place) -> None:
     """Each loss reaches its own group, and the estimate the upstream image."""
     stage = place.stage()
     if place.config.frozen:
-        raise NotHere("the config is frozen")
+        raise CheckSkippedError("the config is frozen")
     groups = place.groups(stage)
     names = {id(p): name for name, p in stage.named_parameters() if p.requires_grad}
     grouped = [id(p) for rows in groups.values() for p in rows]
@@ -147,10 +147,12 @@ def gradients(place: Place) -> None:
     missing = [name for i, name in names.items() if i not in grouped]
     if twice or missing:
         what = f"{twice[0]} is in two groups" if twice else f"{missing[0]} is in no group"
-        raise Fault(f"parameter_groups(): {what}; each parameter that learns is in exactly one")
+        raise CheckError(
+            f"parameter_groups(): {what}; each parameter that learns is in exactly one"
+        )
     if place.config.parameterless and names:
         first = next(iter(names.values()))
-        raise Fault(f"the config is parameterless, and the stage has {first}, which learns")
+        raise CheckError(f"the config is parameterless, and the stage has {first}, which learns")
     for group, parameters in groups.items():
         if not parameters:
             continue
@@ -167,7 +169,7 @@ def gradients(place: Place) -> None:
         left = [names[id(p)] for p in parameters if id(p) not in reached]
         if left:
             listed = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
-            raise Fault(f"the losses of group {group!r} do not reach {listed}")
+            raise CheckError(f"the losses of group {group!r} do not reach {listed}")
     _through(place, stage)
 
 
@@ -177,12 +179,14 @@ def _through(place: Place, stage: Stage) -> None:
         upstream.requires_grad_()
     estimate = place.train(stage, upstream=upstream).estimate
     if not estimate.requires_grad:
-        raise Fault("the estimate has no gradient: joint phases cannot train the stages before it")
+        raise CheckError(
+            "the estimate has no gradient: joint phases cannot train the stages before it"
+        )
     if upstream is None:
         return
     (found,) = torch.autograd.grad(estimate.square().sum(), upstream, allow_unused=True)
     if found is None or not bool(found.abs().max() > 0):
-        raise Fault(
+        raise CheckError(
             "the estimate does not follow from the upstream image, so joint phases are lost"
         )
 
@@ -197,12 +201,14 @@ def determinism(place: Place) -> None:
 
     first, again = drawn(1), drawn(2)
     if not torch.equal(first[1], again[1]):
-        raise Fault("sample() draws other numbers each time; draw only by request.draw")
+        raise CheckError("sample() draws other numbers each time; draw only by request.draw")
     if not torch.equal(first[0], again[0]):
         # Dropout draws from the global generator, which a training seeds in each step.
         stage.eval()
         if not torch.equal(drawn(1)[0], drawn(2)[0]):
-            raise Fault("a training step draws other numbers each time; draw only by context.draw")
+            raise CheckError(
+                "a training step draws other numbers each time; draw only by context.draw"
+            )
 
 
 def batch_split(place: Place) -> None:
@@ -212,7 +218,7 @@ def batch_split(place: Place) -> None:
     parts = [place.sample(stage, first, count) for first, count in ((0, 1), (1, 3), (4, 1))]
     apart = (whole - torch.cat(parts)).abs().max()
     if apart > ROUNDING * max(1.0, float(whole.abs().max())):
-        raise Fault(
+        raise CheckError(
             f"images differ by {apart:.2g} when a batch is split: draw by request.draw, whose "
             "numbers are of each image, and let no image see the others of its batch"
         )
@@ -230,13 +236,13 @@ def save_load(place: Place) -> None:
         load_state(copy, path, "cpu")
     for name, buffer in copy.named_buffers():
         if buffer.is_meta:
-            raise Fault(
+            raise CheckError(
                 f"the buffer {name} is not saved and has no values after loading: make it with "
                 'device="cpu" written out, or let it be saved'
             )
     apart = (place.sample(copy) - wanted).abs().max()
     if not apart <= ROUNDING * max(1.0, float(wanted.abs().max())):
-        raise Fault(f"a loaded copy makes other images: they differ by {apart:.2g}")
+        raise CheckError(f"a loaded copy makes other images: they differ by {apart:.2g}")
 
 
 def bf16(place: Place) -> None:
@@ -248,13 +254,17 @@ def bf16(place: Place) -> None:
         images = place.sample(stage)
     for name, tensor in (("the estimate", output.estimate), ("sample()", images)):
         if tensor.dtype != torch.float32:
-            raise Fault(f"under bf16 autocast {name} is {tensor.dtype}; end with .float()")
+            raise CheckError(f"under bf16 autocast {name} is {tensor.dtype}; end with .float()")
     for name, loss in _losses(output).items():
         before, now = _losses(exact)[name].value.item(), loss.value.item()
         if loss.value.dtype != torch.float32:
-            raise Fault(f"under bf16 autocast the loss {name!r} is {loss.value.dtype}, not float32")
+            raise CheckError(
+                f"under bf16 autocast the loss {name!r} is {loss.value.dtype}, not float32"
+            )
         if not abs(now - before) <= 0.1 * abs(before) + 0.02:
-            raise Fault(f"under bf16 autocast the loss {name!r} is {now:.4g} and not {before:.4g}")
+            raise CheckError(
+                f"under bf16 autocast the loss {name!r} is {now:.4g} and not {before:.4g}"
+            )
     losses = [loss.value for loss in _losses(output).values() if loss.value.requires_grad]
     if losses:
         torch.autograd.backward(losses)
@@ -280,7 +290,7 @@ def compiles(place: Place) -> None:
             torch.compiler.reset()
     apart = (found - wanted).abs().max()
     if not apart <= ROUNDING * max(1.0, float(wanted.abs().max())):
-        raise Fault(f"compiled, the estimate differs by {apart:.2g}")
+        raise CheckError(f"compiled, the estimate differs by {apart:.2g}")
 
 
 def _losses(output: StageOutput) -> dict[str, Loss]:
@@ -292,23 +302,25 @@ def _losses(output: StageOutput) -> dict[str, Loss]:
 
 def _tensor(what: str, tensor: Any, shape: tuple[int, ...]) -> None:
     if not isinstance(tensor, Tensor):
-        raise Fault(f"{what} is a {type(tensor).__name__}, not a tensor")
+        raise CheckError(f"{what} is a {type(tensor).__name__}, not a tensor")
     if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-        raise Fault(f"{what} is {tensor.dtype} {tuple(tensor.shape)}, not torch.float32 {shape}")
+        raise CheckError(
+            f"{what} is {tensor.dtype} {tuple(tensor.shape)}, not torch.float32 {shape}"
+        )
     if not bool(torch.isfinite(tensor).all()):
-        raise Fault(f"{what} is not finite")
+        raise CheckError(f"{what} is not finite")
 
 
 def _without_torch(imported: Imported) -> None:
     if imported.fault is not None:
-        raise Fault(str(imported))
+        raise CheckError(str(imported))
 
 
 def _known(place: Callable[[], Place]) -> Place:
     try:
         return place()
     except Exception as error:
-        raise NotHere("there is no config to check it with") from error
+        raise CheckSkippedError("there is no config to check it with") from error
 
 
 def _nothing(place: Place) -> None:
@@ -317,4 +329,4 @@ def _nothing(place: Place) -> None:
 
 def _say(fault: str | None) -> None:
     if fault is not None:
-        raise Fault(fault)
+        raise CheckError(fault)

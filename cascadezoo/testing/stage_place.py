@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from cascadezoo.plugins.registry import StageEntry
-from cascadezoo.spec.configs import ConfigProblem, ImageShape, StageConfig
+from cascadezoo.spec.configs import ConfigError, ImageShape, StageConfig
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry, StageOutput, TrainContext
-from cascadezoo.testing.check_report import Fault
+from cascadezoo.testing.check_report import CheckError
 from cascadezoo.util.rng import Draw, ImageDraw
 
 __all__ = ["SIZES", "Place", "find_place"]
@@ -42,11 +42,11 @@ class Place:
         """The stage as a cascade builds it, the same each time.
 
         Raises:
-            Fault: the implementation is no stage.
+            CheckError: the implementation is no stage.
         """
         impl = self.entry.load()
         if not (isinstance(impl, type) and issubclass(impl, Stage)):
-            raise Fault(f"{self.entry.impl} is no subclass of cascadezoo.Stage")
+            raise CheckError(f"{self.entry.impl} is no subclass of cascadezoo.Stage")
         torch.manual_seed(0)
         with torch.device(device):
             stage: Stage = impl(self.config, self.geometry)
@@ -91,14 +91,14 @@ class Place:
         """One forward of training.
 
         Raises:
-            Fault: what the stage gives is no ``StageOutput``.
+            CheckError: what the stage gives is no ``StageOutput``.
         """
         given = self.upstream(device=device) if upstream is None else upstream
         draw = Draw(0, "check", step, "stage", device=device)
         context = TrainContext(draw, labels=self.labels(device=device), step=step, phase="check")
         output = stage(stage.preprocess(self.target(device=device), given, context))
         if not isinstance(output, StageOutput):
-            raise Fault(f"forward gives a {type(output).__name__}, not a StageOutput")
+            raise CheckError(f"forward gives a {type(output).__name__}, not a StageOutput")
         return output
 
     def sample(
@@ -142,33 +142,35 @@ def find_place(
     """The smallest place that a config fits.
 
     Raises:
-        Fault: it does not validate, or fits none.
+        CheckError: it does not validate, or fits none.
     """
     config = _config(entry, settings)
-    problem: ConfigProblem | None = None
+    problem: ConfigError | None = None
     for side in SIZES if size is None else (size,):
         output = ImageShape(channels, side)
         try:
             fitted = config.fit(output)
             upstream = fitted.upstream_shape(output)
-        except ConfigProblem as error:
+        except ConfigError as error:
             problem = error
             continue
         _check_config(entry, config, fitted, output, upstream)
         return Place(entry, fitted, StageGeometry(output, upstream, num_classes))
     tried = ", ".join(f"{side}x{side}" for side in (SIZES if size is None else (size,)))
-    raise Fault(f"fits no images of {tried}: {problem and problem.field} {problem}; give size=")
+    raise CheckError(
+        f"fits no images of {tried}: {problem and problem.field} {problem}; give size="
+    )
 
 
 def _config(entry: StageEntry, settings: Mapping[str, Any]) -> StageConfig:
     model = entry.load_config()
     if not (isinstance(model, type) and issubclass(model, StageConfig)):
-        raise Fault(f"{entry.config} is no subclass of cascadezoo.StageConfig")
+        raise CheckError(f"{entry.config} is no subclass of cascadezoo.StageConfig")
     try:
         return model.model_validate(dict(settings))
     except ValidationError as error:
         rows = "; ".join(str(problem) for problem in problems_of(error, settings, ""))
-        raise Fault(f"the settings do not validate: {rows}; give config={{...}}") from None
+        raise CheckError(f"the settings do not validate: {rows}; give config={{...}}") from None
 
 
 def _check_config(
@@ -182,12 +184,14 @@ def _check_config(
     data = json.loads(json.dumps(fitted.model_dump(mode="json")))
     again = type(config).model_validate(data)
     if again != fitted or again.fit(output) != fitted:
-        raise Fault(f"a resolved config does not resolve to itself: {fitted!r} becomes {again!r}")
+        raise CheckError(
+            f"a resolved config does not resolve to itself: {fitted!r} becomes {again!r}"
+        )
     if (upstream is None) != (entry.role == "generator"):
         asks = "no upstream" if upstream is None else f"an upstream of {upstream}"
-        raise Fault(f"the role is {entry.role}, and the config asks for {asks}")
+        raise CheckError(f"the role is {entry.role}, and the config asks for {asks}")
     if entry.role == "decoder" and upstream is not None and not upstream.latent:
-        raise Fault("the role is decoder, and upstream_shape() gives no latent=True")
+        raise CheckError("the role is decoder, and upstream_shape() gives no latent=True")
 
 
 def _images(name: str, shape: ImageShape, count: int, device: str) -> Tensor:

@@ -234,7 +234,7 @@ def load_callbacks(asked: Iterable[CallbackSpec], run: TrainingRun) -> Callbacks
     """Start the callbacks that a spec names.
 
     Raises:
-        LookupFailed: nothing is registered under a name.
+        UnknownNameError: nothing is registered under a name.
         PluginError: one cannot be imported, or fails to start; those before it are closed.
     """
     made = Callbacks()
@@ -260,4 +260,6 @@ def failed(name: str, when: str, error: BaseException) -> PluginError:
         f"callback {name!r} failed {when}: {type(error).__name__}: {error}{place}",
         hint="what is trained is kept: run the same command again, or leave callbacks out with "
         "--set 'training.callbacks=[]'; cascadezoo plugins list shows which plugin it is from",
+        code="plugin-callback-failed",
+        name=name,
     )

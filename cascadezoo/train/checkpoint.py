@@ -105,6 +105,9 @@ class CheckpointStore:
                 f"the checkpoint of step {place.global_step} cannot be written to {self.folder}: "
                 f"{reason_of(error)}; {kept}",
                 hint="make room there, then run the same command again to go on",
+                code="checkpoint-not-writable",
+                path=self.folder,
+                step=place.global_step,
             ) from error
         for old in self._folders()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
@@ -127,6 +130,8 @@ class CheckpointStore:
             raise CheckpointError(
                 f"no checkpoint in {self.folder} is whole: {'; '.join(faults)}",
                 hint="start over with --fresh",
+                code="checkpoint-none-whole",
+                path=self.folder,
             )
         return None
 

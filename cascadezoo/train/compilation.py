@@ -58,6 +58,8 @@ def choose_compilation(
             raise InputError(
                 f"training.compile is 'graphs', but {device.type} has no CUDA graphs",
                 hint="set training.compile to false or auto",
+                code="input-compile-graphs",
+                device=device.type,
             )
         return CompileChoice("graphs", "CUDA graphs cost seconds and save every launch")
     problem = compiler_problem(device)
@@ -66,6 +68,8 @@ def choose_compilation(
             raise InputError(
                 f"training.compile is {asked!r}, but {problem}",
                 hint="set training.compile to false or auto",
+                code="input-compile-impossible",
+                device=device.type,
             )
         scope: Acceleration = "network" if asked == "network" else "blocks"
         return CompileChoice(scope, f"training.compile is {asked!r}")

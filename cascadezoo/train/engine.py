@@ -41,7 +41,10 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(
-            f"there is no device {name!r}", hint="use auto, cpu, cuda, cuda:N or mps"
+            f"there is no device {name!r}",
+            hint="use auto, cpu, cuda, cuda:N or mps",
+            code="input-device-unknown",
+            name=name,
         ) from None
     if device.type == "cuda":
         count = torch.cuda.device_count()
@@ -49,11 +52,23 @@ def pick_device(name: str = "auto") -> torch.device:
             raise InputError(
                 f"device {name!r} is not there: this torch sees {count} CUDA devices",
                 hint="cascadezoo doctor shows what is there; --device cpu works everywhere",
+                code="input-device-missing",
+                name=name,
             )
     elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device 'mps' is not there", hint="--device cpu works everywhere")
+        raise InputError(
+            "device 'mps' is not there",
+            hint="--device cpu works everywhere",
+            code="input-device-missing",
+            name="mps",
+        )
     elif device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device {name!r} is not supported", hint="use auto, cpu, cuda or mps")
+        raise InputError(
+            f"device {name!r} is not supported",
+            hint="use auto, cpu, cuda or mps",
+            code="input-device-unsupported",
+            name=name,
+        )
     return device
 
 
@@ -72,9 +87,16 @@ def pick_precision(name: str, device: torch.device) -> Precision:
         raise InputError(
             f"fp16 training needs a CUDA device, and this is {device.type}",
             hint="use --precision bf16 or fp32",
+            code="input-fp16-needs-cuda",
+            name=device.type,
         )
     if name not in ("fp32", "bf16", "fp16"):
-        raise InputError(f"there is no precision {name!r}", hint="use auto, fp32, bf16 or fp16")
+        raise InputError(
+            f"there is no precision {name!r}",
+            hint="use auto, fp32, bf16 or fp16",
+            code="input-precision-unknown",
+            name=name,
+        )
     return name  # type: ignore[return-value]
 
 

@@ -20,7 +20,7 @@ def load_losses(resolved: ResolvedSpec, device: torch.device) -> list[ExtraLoss]
         device: where they are computed.
 
     Raises:
-        WeightsUnavailable: a loss has a network whose weights cannot be had.
+        WeightsUnavailableError: a loss has a network whose weights cannot be had.
         PluginError: a loss cannot be imported.
     """
     outputs = {stage.name: stage.output for stage in resolved.stages}

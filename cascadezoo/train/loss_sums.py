@@ -54,4 +54,7 @@ def check_finite(phase: str, step: int, losses: Mapping[str, float]) -> None:
             f"phase {phase!r}, up to step {step + 1}: {'; '.join(wrong)}",
             hint="lower the learning rate, clip gradients (training.clip_norm), or use "
             "--precision fp32; the last checkpoint is from before this",
+            code="training-loss-not-finite",
+            name=phase,
+            losses=tuple(wrong),
         )

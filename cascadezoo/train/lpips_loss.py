@@ -20,14 +20,17 @@ class LpipsLoss(nn.Module):
         shape: the images that are compared; grey ones are repeated to three channels.
 
     Raises:
-        WeightsUnavailable: the backbone's weights are neither in TORCH_HOME nor to be downloaded.
+        WeightsUnavailableError: the backbone's weights are neither in TORCH_HOME nor to be
+            downloaded.
         InputError: the images are too small for the backbone, or are latents.
     """
 
     def __init__(self, config: LpipsConfig, shape: ImageShape) -> None:
         super().__init__()
         if shape.latent:
-            raise InputError("LPIPS compares images, and this stage makes latents")
+            raise InputError(
+                "LPIPS compares images, and this stage makes latents", code="input-lpips-latents"
+            )
         others = " or ".join(n for n in ("vgg", "alex", "squeeze") if n != config.net)
         self.perceptual = Perceptual(
             config.net,
@@ -39,6 +42,9 @@ class LpipsLoss(nn.Module):
             raise InputError(
                 f"{shape.size}x{shape.size} images are too small for LPIPS with {config.net}",
                 hint="use net vgg (16x16 and more), or set the loss's weight to 0",
+                code="input-images-too-small",
+                size=shape.size,
+                name=config.net,
             )
 
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:

@@ -144,6 +144,7 @@ def _unknown_groups(
                         f"training.phases.{index}.stages.{name}.groups.{group}",
                         f"{name!r} has no parameter group {group!r}",
                         f"it has {there}",
+                        code="no-group",
                     )
 
 
@@ -155,6 +156,9 @@ def _check_whole(name: str, stage: Stage, groups: Mapping[str, list[nn.Parameter
             f"stage {name!r} ({kind}) has options for groups that it has not: "
             f"{', '.join(sorted(strange))}",
             hint="name in group_options() only groups that parameter_groups() gives",
+            code="plugin-groups-unknown",
+            name=name,
+            kind=kind,
         )
     held = Counter(id(p) for parameters in groups.values() for p in parameters)
     for key, parameter in stage.named_parameters():
@@ -164,6 +168,10 @@ def _check_whole(name: str, stage: Stage, groups: Mapping[str, list[nn.Parameter
                 f"stage {name!r} ({kind}): the parameter {key} is in {count}",
                 hint="give each parameter in parameter_groups() once; freeze one that shall not "
                 "learn with requires_grad_(False)",
+                code="plugin-groups-parameter",
+                parameter=key,
+                name=name,
+                kind=kind,
             )
 
 

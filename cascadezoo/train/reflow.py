@@ -209,6 +209,9 @@ class PairStore:
                 f"the {len(pairs)} pairs of phase {phase} cannot be written to {self.folder}: "
                 f"{reason_of(error)}",
                 hint="make room there, then run the same command again to go on",
+                code="checkpoint-pairs-not-writable",
+                path=self.folder,
+                count=len(pairs),
             ) from error
 
     def load(self, phase: int) -> Pairs | None:
@@ -230,6 +233,8 @@ class PairStore:
             raise CheckpointError(
                 f"the pairs in {path} cannot be read: {reason_of(error)}",
                 hint="start over with --fresh",
+                code="checkpoint-pairs-unreadable",
+                path=path,
             ) from error
 
     def clear(self, before: int) -> None:
@@ -277,6 +282,8 @@ def pairs_of(
         raise CheckpointError(
             f"phase {phase.name!r} cannot go on: the pairs that it trains on are gone",
             hint="start over with --fresh",
+            code="checkpoint-pairs-gone",
+            name=phase.name,
         )
     if pairs is None:
         pairs = make_pairs(

@@ -153,7 +153,11 @@ class PhaseWalk:
                         if group not in self.groups[index]:
                             raise PluginError(
                                 f"stage {name!r} ({type(stage).__name__}): the loss {key!r} is of "
-                                f"the group {group!r}, which its parameter_groups() does not give"
+                                f"the group {group!r}, which its parameter_groups() does not give",
+                                code="plugin-loss-group",
+                                name=name,
+                                loss=key,
+                                group=group,
                             )
                         found.setdefault(group, {})[f"{name}.{key}"] = value
                     for extra in self.losses[name]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from cascadezoo.cascade.cascade import Cascade, channels_last
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.errors import Interrupted, TrainingError
+from cascadezoo.errors import StoppedError, TrainingError
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.train.callbacks import Callbacks
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
@@ -122,7 +122,7 @@ class Trainer:
         """Train all phases, going on from the newest checkpoint where there is one.
 
         Raises:
-            Interrupted: ``stop`` asked for it; a checkpoint was written.
+            StoppedError: ``stop`` asked for it; a checkpoint was written.
             TrainingError: a loss is not finite, or memory ran out.
             CheckpointError: a checkpoint cannot be written or read.
             PluginError: a callback failed; a checkpoint was written.
@@ -168,6 +168,8 @@ class Trainer:
             raise TrainingError(
                 f"phase {phase.spec.name!r}: out of memory on {self.cascade.device}",
                 hint="lower training.batch_size, or use --precision bf16",
+                code="training-out-of-memory",
+                name=phase.spec.name,
             ) from error
         finally:
             self.accelerator.free_memory()
@@ -247,11 +249,11 @@ class Trainer:
                 check=lambda: self._check(f"ending phase {phase.spec.name!r}"),
                 progress=self.progress,
             )
-        except Interrupted as error:
+        except StoppedError as error:
             if phase.ema is not None:
                 phase.ema.swap()
             self._save(phase)
-            raise Interrupted(self._kept(error.what)) from None
+            raise StoppedError(self._kept(error.what), code=error.code, **error.fields) from None
         self._spend(began)
 
     def _check(self, doing: str) -> None:
@@ -262,7 +264,12 @@ class Trainer:
             if self.accelerator.reduce(asked, reduction="sum").item() > 0:
                 reason = reason or "another process"
         if reason is not None:
-            raise Interrupted(f"stopped by {reason} while {doing}")
+            raise StoppedError(
+                f"stopped by {reason} while {doing}",
+                code="interrupted-doing",
+                reason=reason,
+                doing=doing,
+            )
 
     def _spend(self, began: float) -> None:
         seconds = self.position.seconds + time.monotonic() - began
@@ -313,7 +320,13 @@ class Trainer:
             self.callbacks.check()
             if reason is not None:
                 where = f"in phase {phase.spec.name!r} after step {done} of {phase.total}"
-                raise Interrupted(self._kept(f"stopped by {reason} {where}"))
+                raise StoppedError(
+                    self._kept(f"stopped by {reason} {where}"),
+                    code="interrupted-training",
+                    reason=reason,
+                    phase=phase.spec.name,
+                    step=done,
+                )
 
     def _step(self, phase: PhaseRun, step: int) -> Mapping[str, Tensor]:
         """One training step; returns the losses by name, on the device."""

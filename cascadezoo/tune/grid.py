@@ -114,13 +114,19 @@ def make_grid(
     """
     names = list(dict.fromkeys(over))
     if not names:
-        raise InputError("nothing to search over was named", hint=f"--over {','.join(PARAMETERS)}")
+        raise InputError(
+            "nothing to search over was named",
+            hint=f"--over {','.join(PARAMETERS)}",
+            code="input-tune-nothing",
+        )
     texts = dict(values or {})
     for name in texts:
         if name not in names:
             raise InputError(
                 f"values were given for {name!r}, which is not searched",
                 hint=f"--over {','.join([*names, name])}",
+                code="input-tune-values-unsearched",
+                name=name,
             )
     parameters = [_parameter(cascade, name, texts.get(name), skip) for name in names]
     _refuse_double(parameters)
@@ -129,7 +135,10 @@ def make_grid(
     count = math.prod(len(p.values) for p in parameters)
     if count > LARGEST:
         raise InputError(
-            f"{count} settings are too many to try", hint="give fewer values with --values"
+            f"{count} settings are too many to try",
+            hint="give fewer values with --values",
+            code="input-tune-too-many",
+            count=count,
         )
     settings = tuple(
         dict(zip([p.name for p in parameters], row, strict=True))
@@ -155,12 +164,17 @@ def _parameter(
     stage, dot, key = name.rpartition(".")
     if key not in _READ:
         raise InputError(
-            f"{name!r} cannot be searched over", hint=f"there are {', '.join(PARAMETERS)}"
+            f"{name!r} cannot be searched over",
+            hint=f"there are {', '.join(PARAMETERS)}",
+            code="input-tune-unknown",
+            name=name,
         )
     if dot and stage not in cascade.names:
         raise InputError(
             f"{name!r}: {cascade.spec.name} has no stage {stage!r}",
             hint=f"its stages are {', '.join(cascade.names)}",
+            code="input-tune-stage-unknown",
+            name=stage,
         )
     run = [n for n in cascade.names if n not in skip]
     heeding = [n for n in run if key in cascade.stage(n).sampling_options]
@@ -171,6 +185,8 @@ def _parameter(
         raise InputError(
             f"guidance needs labels, and {cascade.spec.name} was trained without",
             hint="leave guidance out of --over",
+            code="input-tune-needs-labels",
+            name="guidance",
         )
     if texts is None:
         found = _usual(cascade.stage(chosen[0]), key, name)
@@ -187,17 +203,24 @@ def _unheeded(
         return InputError(
             f"stage {stage!r} is not run where real images stand in its place",
             hint="leave --upstream real out",
+            code="input-tune-stage-not-run",
+            name=stage,
         )
     if stage is not None:
         listed = ", ".join(f"{n}.{key}" for n in heeding)
         return InputError(
             f"stage {stage!r} of {cascade.spec.name} does not heed {key}",
             hint=f"there is {listed}" if listed else f"leave {key} out of --over",
+            code="input-tune-stage-unheeded",
+            name=stage,
+            option=key,
         )
     listed = ", ".join(p for p in PARAMETERS if any(_heeds(cascade, n, p) for n in run))
     return InputError(
         f"no stage of {cascade.spec.name} that is run heeds {key}",
         hint=f"they heed {listed}" if listed else "there is nothing to tune",
+        code="input-tune-unheeded",
+        option=key,
     )
 
 
@@ -213,6 +236,9 @@ def _read(name: str, key: str, text: str) -> Value:
         raise InputError(
             f"{text!r} is not a value of {name}: it is {what}",
             hint=f"--values {name}=A,B,...",
+            code="input-tune-value",
+            name=name,
+            value=text,
         ) from None
 
 
@@ -225,6 +251,8 @@ def _usual(stage: Stage, key: str, name: str) -> Iterable[Value]:
                 f"{name}: the stage was trained with augmentation {config.augmentation!r}, "
                 "which has no noise level to choose",
                 hint='train it with "augmentation": "gaussian", or leave s out of --over',
+                code="input-tune-no-level",
+                name=name,
             )
         most = getattr(config, "s_max", None)
         if most is not None:
@@ -243,7 +271,12 @@ def _usual(stage: Stage, key: str, name: str) -> Iterable[Value]:
         field = type(config).model_fields.get("sampler")
         if field is not None and get_origin(field.annotation) is Literal:
             return list(get_args(field.annotation))
-    raise InputError(f"what values of {name} to try is not known", hint=f"--values {name}=A,B,...")
+    raise InputError(
+        f"what values of {name} to try is not known",
+        hint=f"--values {name}=A,B,...",
+        code="input-tune-no-values",
+        name=name,
+    )
 
 
 def _refuse_double(parameters: Sequence[Parameter]) -> None:
@@ -255,6 +288,8 @@ def _refuse_double(parameters: Sequence[Parameter]) -> None:
                 raise InputError(
                     f"{other!r} and {parameter.name!r} are both {parameter.key} of {stage!r}",
                     hint="name one of them",
+                    code="input-tune-same",
+                    names=(other, parameter.name),
                 )
 
 

@@ -82,6 +82,9 @@ def check_storable(cascade: Cascade, parameters: Sequence[Parameter]) -> None:
                     f"{parameter.key} of stage {name!r} cannot be stored: its config has no such "
                     "field",
                     hint=f"leave --write out, or {parameter.name} out of --over",
+                    code="input-tune-no-field",
+                    name=name,
+                    option=parameter.key,
                 )
         for value in parameter.values:
             options = {name: {parameter.key: value} for name in parameter.stages}
@@ -93,6 +96,8 @@ def check_storable(cascade: Cascade, parameters: Sequence[Parameter]) -> None:
                     f"{parameter.name} {show(value)} cannot be stored: {problem.path} "
                     f"{problem.message}",
                     hint="choose other values with --values, or leave --write out",
+                    code="input-tune-value-invalid",
+                    name=parameter.name,
                 ) from error
 
 
@@ -190,5 +195,8 @@ def _json(data: dict[str, Any]) -> bytes:
 
 def _unwritable(path: Path, error: OSError) -> RunFolderError:
     return RunFolderError(
-        f"{path} cannot be written: {error.strerror or error}", hint="choose another with -o DIR"
+        f"{path} cannot be written: {error.strerror or error}",
+        hint="choose another with -o DIR",
+        code="run-folder-not-writable",
+        path=path,
     )

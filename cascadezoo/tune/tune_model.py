@@ -124,6 +124,7 @@ def tune_model(
             raise InputError(
                 "settings for real images before a stage are not those for sampled ones",
                 hint="leave --write or --upstream real out",
+                code="input-tune-upstream-real",
             )
         check_storable(cascade, grid.parameters)
     evaluation = resolved.spec.evaluation
@@ -208,6 +209,9 @@ def _real_upstream(
         raise InputError(
             f"{n} real images were asked for, and the {real.split} split has {len(real)}",
             hint=f"-n {len(real)}, or --set evaluation.split=train",
+            code="input-too-few-images",
+            count=len(real),
+            needed=n,
         )
     rows = choose_real(len(real), len(real))[-n:]
     parts = []
@@ -221,7 +225,7 @@ def _real_upstream(
     return torch.cat(parts), labels
 
 
-class _Begun(Exception):
+class _BegunError(Exception):
     """A stage has taken its first step, so that what it was asked for can be served."""
 
 
@@ -238,7 +242,7 @@ def _try_settings(cascade: Cascade, grid: SettingGrid, first: int) -> None:
     """
 
     def begun(_stage: str, _state: Tensor) -> None:
-        raise _Begun
+        raise _BegunError
 
     seen: list[dict[str, Any]] = []
     for setting in grid.settings:
@@ -249,7 +253,7 @@ def _try_settings(cascade: Cascade, grid: SettingGrid, first: int) -> None:
             if row in seen:
                 continue
             seen.append(row)
-            with contextlib.suppress(_Begun):
+            with contextlib.suppress(_BegunError):
                 shape = cascade.stage(name).geometry.input
                 if whole or shape is None:
                     cascade.sample(1, watch=begun, **request_of(row))

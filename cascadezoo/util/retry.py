@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from cascadezoo.errors import CascadezooError, HubUnavailable
+from cascadezoo.errors import CascadezooError, HubUnavailableError
 
 __all__ = ["LONGEST_WAIT", "WAITS", "retry", "wait"]
 
@@ -33,13 +33,14 @@ def retry(
         What the function returns.
 
     Raises:
-        HubUnavailable: the last try failed too, or the Hub asks to wait longer than ``longest``.
+        HubUnavailableError: the last try failed too, or the Hub asks to wait longer than
+            ``longest``.
     """
     rest = iter(waits)
     while True:
         try:
             return ask()
-        except HubUnavailable as error:
+        except HubUnavailableError as error:
             wait(error, rest, longest=longest)
 
 
@@ -55,7 +56,7 @@ def wait(error: CascadezooError, waits: Iterator[float], *, longest: float = LON
         CascadezooError: ``error`` itself: no pause is left, or the Hub asks for a longer one.
     """
     pause = next(waits, None)
-    requested = error.retry_after if isinstance(error, HubUnavailable) else None
+    requested = error.retry_after if isinstance(error, HubUnavailableError) else None
     if pause is None or (requested is not None and requested > longest):
         raise error
     time.sleep(pause if requested is None else max(pause, requested))

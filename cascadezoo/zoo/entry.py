@@ -108,6 +108,8 @@ def describe(
             raise ModelError(
                 f"{source.where} has no {needed}, {why}",
                 hint="publish the run of a finished build: cascadezoo publish RUN org/name",
+                code="model-no-figures",
+                name=needed,
             )
     config = read_config(source.path(CONFIG).parent)
     faults = []
@@ -118,7 +120,12 @@ def describe(
             faults.append(f"{file} is not what {CONFIG} says")
     faults += [f"{CONFIG} has no sha256 of {n}" for n in names if n not in {CONFIG, *config.files}]
     if faults:
-        raise ModelError(f"{source.where}: {'; '.join(faults)}", hint="publish the model again")
+        raise ModelError(
+            f"{source.where}: {'; '.join(faults)}",
+            hint="publish the model again",
+            code="model-entry-files",
+            faults=tuple(faults),
+        )
     spec = _spec(config.spec, source)
     data = {
         "name": spec.name if name is None else name,
@@ -199,7 +206,9 @@ def _measured(source: ModelSource) -> dict[str, Any]:
     try:
         metrics = parse_metrics(source.path(METRICS).read_bytes(), where)
     except ModelError as error:
-        raise ModelError(error.what, hint="publish the model again") from None
+        raise ModelError(
+            error.what, hint="publish the model again", code="model-entry-form"
+        ) from None
     return {
         "parameters": sum(stage.parameters for stage in metrics.stages),
         "metrics": {
@@ -210,10 +219,13 @@ def _measured(source: ModelSource) -> dict[str, Any]:
 
 
 def _invalid(source: ModelSource, error: ValidationError, data: Any, what: str) -> ModelError:
-    lines = "\n".join(f"  {problem}" for problem in problems_of(error, data, ""))
+    problems = list(problems_of(error, data, ""))
+    lines = "\n".join(f"  {problem}" for problem in problems)
     return ModelError(
         f"{source.where} {what}:\n{lines}",
         hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
+        code="model-entry-invalid",
+        problems={p.path: p.code for p in problems},
     )
 
 
@@ -241,6 +253,9 @@ def add_entry(model: ZooModel, path: Path) -> ZooModel | None:
         raise InputError(
             f"{path} has a model {model.name!r} already: {before.repo or 'a bundled one'}",
             hint="give the new one another name: --name NAME",
+            code="input-zoo-name-taken",
+            path=path,
+            name=model.name,
         )
     if before != model:
         rest = [m for m in manifest.models if m.name != model.name]

@@ -13,9 +13,9 @@ from pathlib import Path
 from cascadezoo.errors import (
     CascadezooError,
     InputError,
-    LookupFailed,
     ModelError,
     PluginError,
+    UnknownNameError,
 )
 from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_registry
 from cascadezoo.plugins.registry import Origin, Registered, ZooEntry
@@ -94,22 +94,26 @@ class Zoos:
         """The model of that name.
 
         Raises:
-            LookupFailed: no zoo lists it.
+            UnknownNameError: no zoo lists it.
             PluginError: two zoos claim it.
         """
         if name in self.contested:
             raise PluginError(
                 self._contest(name),
                 hint="uninstall one of them, or limit CASCADEZOO_LOAD_PLUGINS to the other",
+                code="plugin-zoo-contested",
+                name=name,
             )
         if name in self.models:
             return self.models[name]
         close = difflib.get_close_matches(name, list(self.models), n=3, cutoff=0.6)
         guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
         beside = f" ({'; '.join(self.faults)})" if self.faults else ""
-        raise LookupFailed(
+        raise UnknownNameError(
             f"no zoo lists a model {name!r}{beside}",
             hint=f"{guess}cascadezoo zoo list shows all; cascadezoo zoo search TEXT asks the Hub",
+            code="lookup-zoo-model",
+            name=name,
         )
 
     def matching(self, pattern: str = "*") -> list[Listed]:
@@ -132,13 +136,17 @@ def _read(row: Registered[ZooEntry]) -> list[ZooModel]:
         data = load()
     except Exception as error:  # a stranger's function; told with its name
         first = (str(error).splitlines() or [""])[0]
-        raise PluginError(f"{where} cannot be read: {type(error).__name__}: {first}") from error
+        raise PluginError(
+            f"{where} cannot be read: {type(error).__name__}: {first}", code="plugin-zoo-unreadable"
+        ) from error
     models = parse_manifest(data, where).models
     bundled = [model.name for model in models if model.bundled]
     if bundled and not row.entry.folder:
         raise PluginError(
             f"{where} lists {bundled[0]!r} as bundled, but its entry names no folder of models",
             hint="give ZooEntry(folder='package/folder'), or a repo and its commit",
+            code="plugin-zoo-bundled",
+            name=bundled[0],
         )
     return models
 
@@ -153,7 +161,7 @@ def find(name: str) -> ZooModel:
     """The zoo's model of that name.
 
     Raises:
-        LookupFailed: no zoo lists it.
+        UnknownNameError: no zoo lists it.
         PluginError: two zoos claim it.
     """
     return get_zoos().get(name).model
@@ -178,6 +186,9 @@ def bundled_folder(model: ZooModel) -> Path | None:
     raise ModelError(
         f"{model.name} ships with {distribution}, but {folder} is not there",
         hint=f"pip install --force-reinstall --no-deps {distribution}",
+        code="model-bundled-missing",
+        name=model.name,
+        path=folder,
     )
 
 
@@ -192,7 +203,7 @@ def entries_to_verify(name: str | None, path: Path | None) -> tuple[list[ZooMode
         The entries, and what is wrong with zoos that cannot be read.
 
     Raises:
-        LookupFailed: nothing of that name is listed.
+        UnknownNameError: nothing of that name is listed.
         InputError: the file is not there or is no manifest.
     """
     if path is None:
@@ -202,9 +213,20 @@ def entries_to_verify(name: str | None, path: Path | None) -> tuple[list[ZooMode
         return [row.model for row in zoos.matching()], zoos.faults
     manifest = read_manifest_file(path)
     if manifest is None:
-        raise InputError(f"there is no file {path}", hint="cascadezoo zoo add REF makes one")
+        raise InputError(
+            f"there is no file {path}",
+            hint="cascadezoo zoo add REF makes one",
+            code="input-no-file",
+            path=path,
+        )
     models = [m for m in manifest.models if name in (None, m.name)]
     if name is not None and not models:
         listed = ", ".join(m.name for m in manifest.models) or "none"
-        raise LookupFailed(f"{path} lists no model {name!r}", hint=f"it lists: {listed}")
+        raise UnknownNameError(
+            f"{path} lists no model {name!r}",
+            hint=f"it lists: {listed}",
+            code="lookup-zoo-model",
+            path=path,
+            name=name,
+        )
     return models, []

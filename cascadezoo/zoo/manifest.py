@@ -172,10 +172,13 @@ def parse_manifest(data: object, source: str) -> Manifest:
     try:
         return Manifest.model_validate(data)
     except ValidationError as error:
-        lines = "\n".join(f"  {problem}" for problem in problems_of(error, data, ""))
+        problems = list(problems_of(error, data, ""))
+        lines = "\n".join(f"  {problem}" for problem in problems)
         raise InputError(
             f"{source} is not a zoo manifest:\n{lines}",
             hint="`cascadezoo zoo add REF` writes entries; docs/hub.md describes them",
+            code="input-manifest-invalid",
+            problems={p.path: p.code for p in problems},
         ) from None
 
 
@@ -190,11 +193,17 @@ def read_manifest_file(path: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", code="input-manifest-unreadable", path=path
+        ) from error
     try:
         data = parse_json(text, str(path))
     except SpecError as error:
-        raise InputError(error.what, hint="mend the file, or give another --manifest") from None
+        raise InputError(
+            error.what,
+            hint="mend the file, or give another --manifest",
+            code="input-manifest-not-json",
+        ) from None
     return parse_manifest(data, str(path))
 
 
@@ -209,5 +218,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         write_atomically(path, manifest.to_json().encode())
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written: {error.strerror}", hint="choose another --manifest"
+            f"{path} cannot be written: {error.strerror}",
+            hint="choose another --manifest",
+            code="input-manifest-not-writable",
+            path=path,
         ) from error

@@ -280,7 +280,7 @@ class Ours:
         import torch
 
         from cascadezoo.data.loader import DeviceLoader
-        from cascadezoo.errors import Interrupted
+        from cascadezoo.errors import StoppedError
         from cascadezoo.plugins.manager import get_registry
         from cascadezoo.spec import load_spec
         from cascadezoo.train.engine import make_accelerator, pick_precision
@@ -300,7 +300,7 @@ class Ours:
             graphs=device.type == "cuda" and not self.work.entry.compile,
             stop=lambda: None if after_step() else "the benchmark",
         )
-        with contextlib.suppress(Interrupted):
+        with contextlib.suppress(StoppedError):
             trainer.run()
 
     def sample(self, count: int) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 import torch
 from build_cases import QUICK, TINY, same
+from errors_help import raises
 from PIL import Image
 
 from cascadezoo.build.build import build_cascade
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import (
-    Interrupted,
     RunFolderError,
+    StoppedError,
 )
 from cascadezoo.spec import load_spec
 from cascadezoo.train.checkpoint import CheckpointStore
@@ -139,7 +140,7 @@ def test_another_evaluation_trains_nothing_again(built: Path, tmp_path: Path) ->
 
 def test_another_spec_in_the_folder_is_refused(built: Path) -> None:
     before = sorted(p.stat().st_mtime_ns for p in built.rglob("*"))
-    with pytest.raises(RunFolderError, match="from another spec") as caught:
+    with raises(RunFolderError, "run-folder-other-spec") as caught:
         build_cascade(TINY, built, device="cpu", seed=5)
     assert "--fresh" in str(caught.value.hint)
     assert sorted(p.stat().st_mtime_ns for p in built.rglob("*")) == before
@@ -185,7 +186,7 @@ def test_a_stopped_build_goes_on_to_the_same_weights(
     built: Path, tmp_path: Path, phase: int, step: int, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    with pytest.raises(Interrupted, match=f"stopped by {number.name}") as caught:
+    with raises(StoppedError, "interrupted-training", reason=number.name) as caught:
         build_cascade(TINY, run, device="cpu", settings=QUICK, progress=StopAt(phase, step, number))
     assert caught.value.exit_code == 130
     assert "cascadezoo build" in str(caught.value.hint)

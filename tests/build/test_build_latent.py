@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from build_cases import same, weights
+from errors_help import raises
 
 from cascadezoo.build.build import build_cascade
 from cascadezoo.cascade.cascade import Cascade
-from cascadezoo.errors import Interrupted, SpecError
+from cascadezoo.errors import SpecError, StoppedError
 from cascadezoo.spec import load_spec
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.events import read_events
@@ -109,24 +110,34 @@ class StopIn:
 
 
 @pytest.mark.parametrize(
-    ("stop", "where"),
+    ("stop", "place"),
     [
-        (StopIn(task="decode goes through 64 images"), "while ending phase 'autoencoder'"),
-        (StopIn(task="draw makes 40 pairs"), "while making the pairs of phase 'straight'"),
-        (StopIn(phase=2, step=3), "in phase 'straight' after step 3"),
+        (
+            StopIn(task="decode goes through 64 images"),
+            {"code": "interrupted-doing", "doing": "ending phase 'autoencoder'"},
+        ),
+        (
+            StopIn(task="draw makes 40 pairs"),
+            {"code": "interrupted-doing", "doing": "making the pairs of phase 'straight'"},
+        ),
+        (StopIn(phase=2, step=3), {"code": "interrupted-training", "phase": "straight", "step": 3}),
         pytest.param(
-            StopIn(phase=0, step=4), "in phase 'autoencoder' after step 4", marks=pytest.mark.slow
+            StopIn(phase=0, step=4),
+            {"code": "interrupted-training", "phase": "autoencoder", "step": 4},
+            marks=pytest.mark.slow,
         ),
         pytest.param(
-            StopIn(phase=2, step=4), "in phase 'straight' after step 4", marks=pytest.mark.slow
+            StopIn(phase=2, step=4),
+            {"code": "interrupted-training", "phase": "straight", "step": 4},
+            marks=pytest.mark.slow,
         ),
     ],
 )
 def test_a_stopped_build_goes_on_to_the_same_weights(
-    latent: Path, tmp_path: Path, stop: StopIn, where: str
+    latent: Path, tmp_path: Path, stop: StopIn, place: dict[str, Any]
 ) -> None:
     run = tmp_path / "run"
-    with pytest.raises(Interrupted, match=f"stopped by SIGTERM {where}"):
+    with raises(StoppedError, reason="SIGTERM", **place):
         build_cascade(SPEC, run, device="cpu", progress=stop)
     build_cascade(run / "spec.json", run, device="cpu")
     assert same(run / "model", latent / "model")

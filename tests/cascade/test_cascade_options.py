@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors_help import raises
 from torch import Tensor, nn
 
 from cascadezoo import Cascade
@@ -155,27 +156,61 @@ def test_what_a_stage_asks_of_the_one_before_is_merged_key_by_key() -> None:
 
 
 def test_a_request_that_the_stage_before_cannot_heed_names_both() -> None:
-    with pytest.raises(SampleError, match=r"'up2' asks for 'steps', 'stop'.* 'up1'") as caught:
+    with raises(
+        SampleError,
+        "sample-option-unheeded-upstream",
+        name="up2",
+        options=("steps", "stop"),
+        upstream="up1",
+    ) as caught:
         made(3).sample(1, options={"truncated": {"up2": True}})
     assert "--no-truncated" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
-    ("asked", "message", "hint"),
+    ("asked", "error", "hint"),
     [
-        ({"options": {"magic": 1}}, "no stage of toy heeds magic", "eta, guidance, negative_label"),
-        ({"options": {"s": {"coarse": 0.1}}}, "s cannot be set for stage 'coarse'", "up1"),
-        ({"options": {"eta": {"nobody": 1}}}, "eta cannot be set for stage 'nobody'", "coarse"),
-        ({"options": {"steps": 3}}, "steps is no further option", "steps=..."),
-        ({"options": {"stop": 0.5}}, "for the stage after it to say", "truncated=True"),
-        ({"options": {"negative_label": 8}}, "negative label 8 is out of range", "0 to 7"),
-        ({"options": {"negative_label": -1}}, "negative label -1 is out of range", "0 to 7"),
-        ({"options": {"negative_label": 1.5}}, "negative label 1.5 is out of range", "0 to 7"),
+        (
+            {"options": {"magic": 1}},
+            {"code": "sample-option-unheeded", "option": "magic"},
+            "eta, guidance, negative_label",
+        ),
+        (
+            {"options": {"s": {"coarse": 0.1}}},
+            {"code": "sample-option-unheeded-stage", "name": "coarse", "option": "s"},
+            "up1",
+        ),
+        (
+            {"options": {"eta": {"nobody": 1}}},
+            {"code": "sample-option-unheeded-stage", "name": "nobody", "option": "eta"},
+            "coarse",
+        ),
+        (
+            {"options": {"steps": 3}},
+            {"code": "sample-option-reserved", "name": "steps"},
+            "steps=...",
+        ),
+        ({"options": {"stop": 0.5}}, {"code": "sample-stop-reserved"}, "truncated=True"),
+        (
+            {"options": {"negative_label": 8}},
+            {"code": "sample-negative-label-out-of-range", "label": 8},
+            "0 to 7",
+        ),
+        (
+            {"options": {"negative_label": -1}},
+            {"code": "sample-negative-label-out-of-range", "label": -1},
+            "0 to 7",
+        ),
+        (
+            {"options": {"negative_label": 1.5}},
+            {"code": "sample-negative-label-out-of-range", "label": 1.5},
+            "0 to 7",
+        ),
     ],
 )
-def test_options_that_cannot_be_served(asked: Any, message: str, hint: str) -> None:
+def test_options_that_cannot_be_served(asked: Any, error: dict[str, object], hint: str) -> None:
     cascade = made()
-    with pytest.raises(SampleError, match=message) as caught:
+    with raises(SampleError, **error) as caught:
         cascade.sample(2, **asked)
     assert hint in str(caught.value.hint)
     stage = cascade.stage("coarse")
@@ -184,7 +219,7 @@ def test_options_that_cannot_be_served(asked: Any, message: str, hint: str) -> N
 
 
 def test_without_labels_no_negative_label() -> None:
-    with pytest.raises(SampleError, match="negative_label needs labels"):
+    with raises(SampleError, "sample-option-needs-labels", option="negative_label"):
         made(classes=0).sample(1, options={"negative_label": 0})
 
 
@@ -207,24 +242,24 @@ def test_given_images_are_clean_and_so_never_truncated() -> None:
     given = torch.zeros(2, 3, 8, 8)
     cascade.sample_from("up1", given)
     assert last_request(cascade, "up1").options == {"truncated": False}
-    with pytest.raises(SampleError, match="'up1' cannot be truncated"):
+    with raises(SampleError, "sample-truncated-given", name="up1"):
         cascade.sample_from("up1", given, options={"truncated": True})
 
 
 @pytest.mark.parametrize(
-    ("stage", "given", "message"),
+    ("stage", "given", "error"),
     [
-        ("coarse", torch.zeros(2, 3, 8, 8), "'coarse' is the generator"),
-        ("nobody", torch.zeros(2, 3, 8, 8), "'nobody' is not a stage"),
-        ("up1", torch.zeros(2, 3, 16, 16), "takes floating"),
-        ("up1", torch.zeros(2, 1, 8, 8), "takes floating"),
-        ("up1", torch.zeros(3, 8, 8), "takes floating"),
-        ("up1", torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "takes floating"),
-        ("up1", torch.zeros(0, 3, 8, 8), "n=0"),
+        ("coarse", torch.zeros(2, 3, 8, 8), {"code": "sample-stage-unusable", "name": "coarse"}),
+        ("nobody", torch.zeros(2, 3, 8, 8), {"code": "sample-stage-unusable", "name": "nobody"}),
+        ("up1", torch.zeros(2, 3, 16, 16), {"code": "sample-upstream-shape"}),
+        ("up1", torch.zeros(2, 1, 8, 8), {"code": "sample-upstream-shape"}),
+        ("up1", torch.zeros(3, 8, 8), {"code": "sample-upstream-shape"}),
+        ("up1", torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {"code": "sample-upstream-shape"}),
+        ("up1", torch.zeros(0, 3, 8, 8), {"code": "sample-count", "n": 0}),
     ],
 )
-def test_images_that_no_stage_takes(stage: str, given: Tensor, message: str) -> None:
-    with pytest.raises(SampleError, match=message):
+def test_images_that_no_stage_takes(stage: str, given: Tensor, error: dict[str, object]) -> None:
+    with raises(SampleError, **error):
         made().sample_from(stage, given)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from cascadezoo.cli import errors, lazy
 from cascadezoo.cli.main import main
 
 Invoke = Callable[..., Result]
@@ -44,11 +45,22 @@ def lone() -> dict[str, Any]:
 
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """Run a command line in this process."""
+    """Run a command line in this process; the result's ``error`` is what it reported, if any."""
     monkeypatch.delenv("CASCADEZOO_DEBUG", raising=False)
+    reported: list[BaseException] = []
+
+    def report(error: BaseException, *, as_json: bool) -> int:
+        reported.append(error)
+        return errors.report(error, as_json=as_json)
+
+    monkeypatch.setattr(lazy, "report", report)
 
     def run(*args: object, stdin: str | bytes | None = None) -> Result:
-        return CliRunner().invoke(main, [str(a) for a in args], input=stdin, prog_name="cascadezoo")
+        reported.clear()
+        arguments = [str(a) for a in args]
+        result = CliRunner().invoke(main, arguments, input=stdin, prog_name="cascadezoo")
+        result.error = reported[-1] if reported else None  # type: ignore[attr-defined]
+        return result
 
     return run
 

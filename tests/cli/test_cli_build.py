@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from errors_help import check_told
 
 from cascadezoo import Cascade
 
@@ -90,18 +91,38 @@ def test_another_spec_in_the_folder_is_refused(invoke, lone, spec_file):
     assert invoke("build", spec_file(lone), "-q").exit_code == 0
     told = invoke("build", spec_file(lone), "-q", "--set", "training.batch_size=8")
     assert told.exit_code == 2
-    assert "--fresh" in told.stderr
+    check_told(told, "run-folder-other-spec", name="lone", shown="--fresh")
 
 
 REFUSED = {
-    "resume of nothing": (["--resume"], "holds nothing to resume", "--resume"),
-    "an output below a file": (["-o", "file/run"], "file/run", "-o DIR"),
-    "an output without rights": (["-o", "/proc/nobody/run"], "/proc/nobody/run", "-o DIR"),
-    "an output that holds something else": (["-o", "thesis"], "is not empty", "-o DIR"),
-    "no such device": (["--device", "cuda:63"], "cuda:63", "cpu"),
+    "resume of nothing": (
+        ["--resume"],
+        {"code": "run-folder-nothing-to-resume", "path": "runs/lone"},
+        "--resume",
+    ),
+    "an output below a file": (
+        ["-o", "file/run"],
+        {"code": "run-folder-not-writable", "path": "file/run"},
+        "-o DIR",
+    ),
+    "an output without rights": (
+        ["-o", "/proc/nobody/run"],
+        {"code": "run-folder-not-writable", "path": "/proc/nobody/run"},
+        "-o DIR",
+    ),
+    "an output that holds something else": (
+        ["-o", "thesis"],
+        {"code": "run-folder-not-a-run", "path": "thesis"},
+        "-o DIR",
+    ),
+    "no such device": (
+        ["--device", "cuda:63"],
+        {"code": "input-device-missing", "name": "cuda:63"},
+        "cpu",
+    ),
     "a precision that the device lacks": (
         ["--precision", "fp16", "--device", "cpu"],
-        "fp16",
+        {"code": "input-fp16-needs-cuda", "name": "cpu"},
         "bf16",
     ),
     "a missing data file": (
@@ -110,11 +131,19 @@ REFUSED = {
             'data={"source": "npz", "config": {"path": "no.npz"}, "size": 8, '
             '"channels": 3, "num_classes": 8}',
         ],
-        "no.npz",
+        {"code": "data-no-file", "path": "no.npz"},
         "",
     ),
-    "a setting that leads nowhere": (["--set", "stages.up.config.x=1"], "'up'", "'coarse'"),
-    "a revision to publish to": (["--set", "publish.to=org/name@v1"], "revision", "org/name"),
+    "a setting that leads nowhere": (
+        ["--set", "stages.up.config.x=1"],
+        {"code": "input-setting-no-item", "setting": "stages.up.config.x=1"},
+        "'coarse'",
+    ),
+    "a revision to publish to": (
+        ["--set", "publish.to=org/name@v1"],
+        {"code": "reference-revision-in-dest", "name": "org/name@v1"},
+        "org/name",
+    ),
 }
 
 
@@ -123,11 +152,11 @@ def test_what_cannot_be_built_is_told_before_training(case, invoke, lone, spec_f
     (tmp_path / "file").write_text("x")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years")
-    args, said, hint = REFUSED[case]
+    args, error, hint = REFUSED[case]
     told = invoke("build", spec_file(lone), "-q", *args)
     assert told.exit_code == 2, told.output
     assert told.stdout == ""
-    assert said in told.stderr
+    check_told(told, **error)
     assert hint in told.stderr.partition("Hint: ")[2]
     assert not list(tmp_path.rglob("*.safetensors"))
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]

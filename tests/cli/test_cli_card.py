@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from errors_help import check_told
 
 from cascadezoo.model_folder.integrity import check_files
 from cascadezoo.model_folder.layout import read_config
@@ -89,7 +90,7 @@ def test_somebodys_own_card_is_not_replaced_unasked(invoke, card):
     (card / "README.md").write_text("# mine\n")
     done = invoke("card", card)
     assert done.exit_code == 2
-    assert "--force" in done.stderr
+    check_told(done, "input-card-foreign", shown="--force")
     assert (card / "README.md").read_text() == "# mine\n"
     assert invoke("card", card, "--force").exit_code == 0
     assert "## Figures" in (card / "README.md").read_text()
@@ -111,24 +112,30 @@ def test_a_card_that_claims_too_much_fails_its_check(invoke, card):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "error"),
     [
-        (lambda m: (m / "metrics.json").unlink(), "metrics.json"),
-        (lambda m: (m / "metrics.json").write_text("{"), "metrics.json"),
-        (lambda m: (m / "README.md").write_bytes(b"\xff"), "not UTF-8"),
-        (lambda m: (m / "config.json").write_text("{}"), "config"),
+        (
+            lambda m: (m / "metrics.json").unlink(),
+            {"code": "model-damaged", "faults": {"metrics.json": "missing"}},
+        ),
+        (
+            lambda m: (m / "metrics.json").write_text("{"),
+            {"code": "model-damaged", "faults": {"metrics.json": "size"}},
+        ),
+        (lambda m: (m / "README.md").write_bytes(b"\xff"), {"code": "model-card-not-text"}),
+        (lambda m: (m / "config.json").write_text("{}"), {"code": "model-config-foreign"}),
     ],
 )
-def test_models_that_are_not_whole(invoke, card, spoil, told):
+def test_models_that_are_not_whole(invoke, card, spoil, error):
     spoil(card)
     done = invoke("card", card)
     assert done.exit_code == 2
-    assert told in done.stderr
+    check_told(done, **error)
 
 
 def test_bundled_models_and_contradictions(invoke):
     done = invoke("card", "shapes-tiny")
     assert done.exit_code == 2
-    assert "ships with cascadezoo" in done.stderr
+    check_told(done, "input-model-read-only", name="shapes-tiny")
     assert invoke("card", "shapes-tiny", "--print", "--check").exit_code == 2
     assert invoke("card", "shapes-tiny", "--check").exit_code == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from errors_help import check_told
 
 ROOT = Path(__file__).parents[2]
 ASK = ["--metrics", "kid", "-n", 24, "--set", "evaluation.subset_size=12", "-q"]
@@ -82,22 +83,22 @@ def test_nothing_that_can_be_measured_ends_with_2(invoke, model):
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "error"),
     [
-        (["--metrics", "kd"], "no metric 'kd'"),
-        (["--metrics", ","], "names no metric"),
-        (["--extractor", "tiny"], "no feature extractor 'tiny'"),
-        (["--set", "seed=1"], "only the place of its data"),
-        (["-n", "0"], "not a whole number from 1"),
-        (["--precision", "fp16"], "is not one of"),
-        (["--check", "-n", "10"], "-n would measure something else"),
-        (["--check", "--save"], "--save would measure something else"),
+        (["--metrics", "kd"], {"code": "lookup", "kind": "metric", "name": "kd"}),
+        (["--metrics", ","], {"code": "usage", "shown": "metric"}),
+        (["--extractor", "tiny"], {"code": "lookup", "kind": "feature extractor", "name": "tiny"}),
+        (["--set", "seed=1"], {"code": "input-setting-trained", "setting": "seed=1"}),
+        (["-n", "0"], {"code": "usage", "shown": "'0'"}),
+        (["--precision", "fp16"], {"code": "usage", "shown": "'fp16'"}),
+        (["--check", "-n", "10"], {"code": "usage", "shown": "-n"}),
+        (["--check", "--save"], {"code": "usage", "shown": "--save"}),
     ],
 )
-def test_bad_input(invoke, model, args, told):
+def test_bad_input(invoke, model, args, error):
     done = invoke("evaluate", model, *args, "-q")
     assert done.exit_code == 2
-    assert told in done.stderr
+    check_told(done, **error)
 
 
 def test_bundled_models_are_not_written(invoke):

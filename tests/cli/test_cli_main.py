@@ -121,7 +121,7 @@ def test_usage_errors(args, invoke):
 
 THROWER = """
 import click, errno, os
-from cascadezoo.errors import CheckpointError, Interrupted
+from cascadezoo.errors import CheckpointError, StoppedError
 
 @click.command("throw")
 @click.argument("what")
@@ -130,7 +130,7 @@ def command(what, as_json):
     raise {
         "own": CheckpointError("it broke at\\x1b[31m step 3", hint="do this"),
         "interrupt": KeyboardInterrupt(),
-        "stopped": Interrupted("stopped by SIGTERM", hint="go on"),
+        "stopped": StoppedError("stopped by SIGTERM", hint="go on"),
         "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x"),
         "denied": PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/x"),
         "memory": MemoryError(),

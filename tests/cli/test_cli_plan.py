@@ -59,7 +59,7 @@ def test_more_than_the_machine_has_is_shown_and_refused(invoke, lone, spec_file)
         "plan", spec_file(lone), "--set", "stages.coarse.config.channels=100000", "--json"
     )
     assert json.loads(as_json.stdout)["parameters"] > 2e12
-    assert json.loads(as_json.stderr)["error"]["code"] == "resources"
+    assert json.loads(as_json.stderr)["error"]["code"] == "resources-training"
 
 
 @pytest.mark.parametrize("device", ["cuda:63", "tpu", "meta", "\x1b[1m"])

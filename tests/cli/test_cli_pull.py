@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from errors_help import check_told
 
 
 def test_help_tells_the_forms(invoke):
@@ -32,19 +33,22 @@ def test_from_a_folder_to_a_folder(invoke, model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "error"),
     [
-        (["models/lone"], "'models/lone' may be a folder here or a repo on the Hub"),
-        (["./models/lone", "--revision", "main"], "takes no revision"),
-        (["./models/none"], "no such folder"),
-        (["hf://x"], "is not the id of a repo"),
-        (["org/name@a..b"], "is not a revision"),
-        (["org/name", "--offline"], "was not pulled before"),
-        (["./models/lone", "--to", "full"], "is not empty and holds no model"),
-        (["no\x1bthing"], "no\\x1bthing"),
+        (["models/lone"], {"code": "reference-ambiguous", "name": "models/lone"}),
+        (
+            ["./models/lone", "--revision", "main"],
+            {"code": "reference-no-revision", "name": "./models/lone"},
+        ),
+        (["./models/none"], {"code": "reference-no-folder", "path": "models/none"}),
+        (["hf://x"], {"code": "reference-not-a-repo", "name": "x"}),
+        (["org/name@a..b"], {"code": "reference-not-a-revision", "name": "a..b"}),
+        (["org/name", "--offline"], {"code": "reference-offline", "name": "org/name"}),
+        (["./models/lone", "--to", "full"], {"code": "run-folder-not-a-model", "path": "full"}),
+        (["no\x1bthing"], {"code": "reference-not-found", "shown": "no\\x1bthing"}),
     ],
 )
-def test_what_cannot_be_pulled(args, said, invoke, model, tmp_path, monkeypatch):
+def test_what_cannot_be_pulled(args, error, invoke, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
@@ -53,7 +57,7 @@ def test_what_cannot_be_pulled(args, said, invoke, model, tmp_path, monkeypatch)
     (tmp_path / "full" / "thesis.tex").write_text("years")
     told = invoke("pull", *args)
     assert (told.exit_code, told.stdout) == (2, "")
-    assert said in told.stderr
+    check_told(told, **error)
     assert "\x1b" not in told.stderr
     assert "\nHint: " in told.stderr
     error = json.loads(invoke("pull", *args, "--json").stderr)["error"]

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from errors_help import check_told
 from PIL import Image
 
 from cascadezoo import Cascade
@@ -118,22 +119,78 @@ def test_strip_of_the_stages(invoke, tmp_path):
 
 
 REFUSED = {
-    "a suffix that is no format": (["-o", "a.jpg"], ".jpg", "DIR/"),
-    "a strip that is no picture": (["--stages", "-o", "a.npz"], "a strip", ".png"),
-    "a strip of too many": (["--stages", "-n", "300"], "too large", ".npz"),
-    "a grid of too many": (["-n", "9000000"], "too large", ".npz"),
-    "below a file": (["-o", "file/a.png"], "cannot be written", "-o"),
-    "a folder below a file": (["-o", "file/a/"], "cannot be written", "-o"),
-    "an npz below a file": (["-o", "file/a.npz"], "cannot be written", "-o"),
-    "a place without rights": (["-o", "/proc/nobody/a.png"], "cannot be written", "-o"),
-    "a folder named as a picture": (["-o", "dir.png/x.png/y.png"], "cannot be written", "-o"),
-    "label out of range": (["--label", "8"], "label 8 is out of range", "0 to 7"),
-    "no steps": (["--steps", "0"], "0 steps", "1 or more"),
-    "unknown stage": (["--steps", "up=3"], "steps cannot be set for stage 'up'", "coarse"),
-    "unknown sampler": (["--sampler", "magic"], "magic", "euler"),
-    "guidance that is no number": (["--guidance", "nan"], "nan", "0 or more"),
-    "no such device": (["--device", "cuda:63"], "cuda:63", "cpu"),
-    "no device at all": (["--device", "\x1b[1m"], "no device", "cpu"),
+    "a suffix that is no format": (
+        ["-o", "a.jpg"],
+        {"code": "input-image-suffix", "path": "a.jpg"},
+        "DIR/",
+    ),
+    "a strip that is no picture": (
+        ["--stages", "-o", "a.npz"],
+        {"code": "input-strip-suffix", "path": "a.npz"},
+        ".png",
+    ),
+    "a strip of too many": (
+        ["--stages", "-n", "300"],
+        {"code": "input-picture-too-large", "n": 300},
+        ".npz",
+    ),
+    "a grid of too many": (
+        ["-n", "9000000"],
+        {"code": "input-picture-too-large", "n": 9000000},
+        ".npz",
+    ),
+    "below a file": (
+        ["-o", "file/a.png"],
+        {"code": "input-output-not-writable", "path": "file/a.png"},
+        "-o",
+    ),
+    "a folder below a file": (
+        ["-o", "file/a/"],
+        {"code": "input-output-not-writable", "path": "file/a"},
+        "-o",
+    ),
+    "an npz below a file": (
+        ["-o", "file/a.npz"],
+        {"code": "input-output-not-writable", "path": "file/a.npz"},
+        "-o",
+    ),
+    "a place without rights": (
+        ["-o", "/proc/nobody/a.png"],
+        {"code": "input-output-not-writable", "path": "/proc/nobody/a.png"},
+        "-o",
+    ),
+    "a folder named as a picture": (
+        ["-o", "dir.png/x.png/y.png"],
+        {"code": "input-output-not-writable", "path": "dir.png/x.png/y.png"},
+        "-o",
+    ),
+    "label out of range": (
+        ["--label", "8"],
+        {"code": "sample-label-out-of-range", "label": 8},
+        "0 to 7",
+    ),
+    "no steps": (["--steps", "0"], {"code": "sample-steps-invalid", "steps": 0}, "1 or more"),
+    "unknown stage": (
+        ["--steps", "up=3"],
+        {"code": "sample-option-unheeded-stage", "name": "up", "option": "steps"},
+        "coarse",
+    ),
+    "unknown sampler": (
+        ["--sampler", "magic"],
+        {"code": "sample-sampler-unknown", "name": "magic"},
+        "euler",
+    ),
+    "guidance that is no number": (
+        ["--guidance", "nan"],
+        {"code": "sample-guidance-invalid"},
+        "0 or more",
+    ),
+    "no such device": (
+        ["--device", "cuda:63"],
+        {"code": "input-device-missing", "name": "cuda:63"},
+        "cpu",
+    ),
+    "no device at all": (["--device", "\x1b[1m"], {"code": "input-device-unknown"}, "cpu"),
 }
 
 
@@ -141,10 +198,10 @@ REFUSED = {
 def test_refusals_leave_nothing_behind(case, invoke, model, tmp_path):
     (tmp_path / "file").write_text("a file")
     (tmp_path / "dir.png").write_text("a file too")
-    args, said, hint = REFUSED[case]
+    args, error, hint = REFUSED[case]
     told = invoke("sample", model, "-q", *args)
     assert told.exit_code == 2, told.output
-    assert said in told.stderr
+    check_told(told, **error)
     assert hint in told.stderr.split("Hint: ")[1]
     assert told.stdout == ""
     assert "\x1b" not in told.stderr
@@ -161,18 +218,18 @@ def test_a_failed_run_keeps_the_file_that_was_there(invoke, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("reference", "said"),
+    ("reference", "error"),
     [
-        ("nowhere", "there is no model 'nowhere'"),
-        (".", "holds no model"),
-        ("hf://org", "is not the id of a repo"),
-        ("no\x1bwhere", "no\\x1bwhere"),
+        ("nowhere", {"code": "reference-not-found", "name": "nowhere"}),
+        (".", {"code": "reference-no-model", "path": "."}),
+        ("hf://org", {"code": "reference-not-a-repo", "name": "org"}),
+        ("no\x1bwhere", {"code": "reference-not-found", "shown": "no\\x1bwhere"}),
     ],
 )
-def test_models_that_are_not_there(reference, said, invoke):
+def test_models_that_are_not_there(reference, error, invoke):
     told = invoke("sample", reference)
     assert told.exit_code == 2
-    assert said in told.stderr
+    check_told(told, **error)
     assert "Hint: " in told.stderr
     assert "\x1b" not in told.stderr
 
@@ -180,10 +237,10 @@ def test_models_that_are_not_there(reference, said, invoke):
 def test_output_is_checked_before_the_weights_are_read(invoke, model, tmp_path):
     broken = shutil.copytree(model, tmp_path / "broken")
     (broken / "stages/coarse/model.safetensors").write_bytes(b"rubbish")
-    assert "cannot be written" in invoke("sample", broken, "-o", "/proc/x/a.png").stderr
+    check_told(invoke("sample", broken, "-o", "/proc/x/a.png"), "input-output-not-writable")
     told = invoke("sample", broken, "-q")
     assert told.exit_code == 2
-    assert "model.safetensors has 7 bytes" in told.stderr
+    check_told(told, "model-damaged", faults={"stages/coarse/model.safetensors": "size"})
     assert not (tmp_path / "lone-seed0.png").exists()
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from errors_help import check_told
 from PIL import Image
 
 from cascadezoo import Cascade
@@ -79,26 +80,70 @@ def test_each_option_is_what_the_library_does(invoke, cdm):
 
 
 REFUSED = {
-    "s outside the trained range": (["--s", "0.9"], "outside of the trained range", "0 to 0.5"),
-    "s of the generator": (["--s", "coarse=0.1"], "s cannot be set for stage 'coarse'", "sr"),
-    "negative label": (["--negative-label", "8"], "negative label 8 is out of range", "0 to 7"),
-    "one number": (["--guidance-interval", "0.5"], "'0.5' is not 2 numbers", "--help"),
-    "no numbers": (["--guidance-interval", "a,b"], "'a' in 'a,b' is not a number", "--help"),
-    "interval out of range": (["--guidance-interval", "0,1.5"], "from 0 to 1", "--help"),
-    "steps above T": (["--steps", "7"], "6 timesteps", "1 to 6"),
-    "two pictures": (["--stages", "--trajectory"], "two pictures", "--help"),
-    "a stage without its course": (["--stage", "sr"], "give both", "--help"),
-    "an unknown stage's course": (["--trajectory", "--stage", "up"], "no stage 'up'", "coarse, sr"),
-    "a course that is no picture": (["--trajectory", "-o", "a.npz"], "--trajectory draws", ".png"),
+    "s outside the trained range": (
+        ["--s", "0.9"],
+        {"code": "sample-s-out-of-range", "value": 0.9},
+        "0 to 0.5",
+    ),
+    "s of the generator": (
+        ["--s", "coarse=0.1"],
+        {"code": "sample-option-unheeded-stage", "name": "coarse", "option": "s"},
+        "sr",
+    ),
+    "negative label": (
+        ["--negative-label", "8"],
+        {"code": "sample-negative-label-out-of-range", "label": 8},
+        "0 to 7",
+    ),
+    "one number": (
+        ["--guidance-interval", "0.5"],
+        {"code": "usage", "shown": "'0.5'"},
+        "--help",
+    ),
+    "no numbers": (
+        ["--guidance-interval", "a,b"],
+        {"code": "usage", "shown": "'a' in 'a,b'"},
+        "--help",
+    ),
+    "interval out of range": (
+        ["--guidance-interval", "0,1.5"],
+        {"code": "usage", "shown": "1.5"},
+        "--help",
+    ),
+    "steps above T": (
+        ["--steps", "7"],
+        {"code": "sample-steps-too-many", "steps": 7, "most": 6},
+        "1 to 6",
+    ),
+    "two pictures": (
+        ["--stages", "--trajectory"],
+        {"code": "usage", "shown": "--trajectory"},
+        "--help",
+    ),
+    "a stage without its course": (
+        ["--stage", "sr"],
+        {"code": "usage", "shown": "--stage"},
+        "--help",
+    ),
+    "an unknown stage's course": (
+        ["--trajectory", "--stage", "up"],
+        {"code": "sample-stage-unknown", "name": "up"},
+        "coarse, sr",
+    ),
+    "a course that is no picture": (
+        ["--trajectory", "-o", "a.npz"],
+        {"code": "input-strip-suffix", "path": "a.npz"},
+        ".png",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals(case, invoke, cdm, tmp_path):
-    args, said, hint = REFUSED[case]
+    args, error, hint = REFUSED[case]
     told = invoke("sample", cdm, "-q", "-n", 2, *args)
     assert told.exit_code == 2, told.output
-    assert said in told.stderr
+    check_told(told, **error)
     assert hint in told.stderr.split("Hint: ")[1]
     assert list(tmp_path.iterdir()) == []
 
@@ -106,7 +151,7 @@ def test_refusals(case, invoke, cdm, tmp_path):
 def test_options_that_no_stage_heeds(invoke, model):
     told = invoke("sample", model, "-q", "--s", "0.1")
     assert told.exit_code == 2
-    assert "no stage of lone heeds s" in told.stderr
+    check_told(told, "sample-option-unheeded", option="s")
     assert "guidance" in told.stderr.split("Hint: ")[1]
 
 
@@ -153,20 +198,23 @@ def test_report_draws_a_row_for_each_scale(invoke, cdm, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "error"),
     [
-        (["--guidance", "1", "a-second-model"], "--guidance draws one model, and 2 were given"),
-        (["--guidance", "1,x"], "'x' in '1,x' is not a number"),
-        (["--guidance", "-1"], "from 0 to 1000"),
-        (["--guidance", "1", "--label", "8"], "label 8 is out of range"),
-        (["--guidance", "1", "-o", "a.npz"], "no .png"),
-        (["--guidance", "1", "-o", "/proc/x/a.png"], "cannot be written"),
+        (["--guidance", "1", "a-second-model"], {"code": "input-guidance-one-model", "count": 2}),
+        (["--guidance", "1,x"], {"code": "usage", "shown": "'x' in '1,x'"}),
+        (["--guidance", "-1"], {"code": "usage", "shown": "-1"}),
+        (["--guidance", "1", "--label", "8"], {"code": "sample-label-out-of-range", "label": 8}),
+        (["--guidance", "1", "-o", "a.npz"], {"code": "input-grid-suffix", "path": "a.npz"}),
+        (
+            ["--guidance", "1", "-o", "/proc/x/a.png"],
+            {"code": "input-output-not-writable", "path": "/proc/x/a.png"},
+        ),
     ],
 )
-def test_reports_that_are_refused(args, said, invoke, cdm, tmp_path):
+def test_reports_that_are_refused(args, error, invoke, cdm, tmp_path):
     told = invoke("report", cdm, "-q", *args)
     assert told.exit_code == 2
-    assert said in told.stderr
+    check_told(told, **error)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,16 +232,19 @@ def test_tune_prints_a_table_or_json(invoke, cdm, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "error"),
     [
-        ([], "--over"),
-        (["--over", "s", "--values", "s"], "NAME=A,B"),
-        (["--over", "s", "--values", "s=1", "--values", "s=2"], "twice"),
-        (["--over", "magic"], "'magic' cannot be searched"),
-        (["--over", "s", "-n", "5"], "from 10"),
+        ([], {"code": "usage", "shown": "--over"}),
+        (["--over", "s", "--values", "s"], {"code": "usage", "shown": "NAME=A,B"}),
+        (
+            ["--over", "s", "--values", "s=1", "--values", "s=2"],
+            {"code": "usage", "shown": "'s'"},
+        ),
+        (["--over", "magic"], {"code": "input-tune-unknown", "name": "magic"}),
+        (["--over", "s", "-n", "5"], {"code": "usage", "shown": "'5'"}),
     ],
 )
-def test_searches_that_are_refused(args, said, invoke, cdm):
+def test_searches_that_are_refused(args, error, invoke, cdm):
     told = invoke("tune", cdm, "-q", *args)
     assert told.exit_code == 2
-    assert said in told.stderr
+    check_told(told, **error)

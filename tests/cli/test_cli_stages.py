@@ -4,6 +4,7 @@ import json
 
 import jsonschema
 import pytest
+from errors_help import check_told
 
 from cascadezoo.cli.config_fields import describe
 from cascadezoo.plugins.manager import get_registry
@@ -72,8 +73,8 @@ def test_show_takes_the_newest_version(invoke):
 def test_show_of_an_unknown_kind_names_the_nearest(invoke):
     told = invoke("stages", "show", "difusion")
     assert told.exit_code == 2
-    assert "there is no stage kind 'difusion'" in told.stderr
-    assert "did you mean 'diffusion.v1'" in told.stderr
+    check_told(told, "lookup", kind="stage kind", name="difusion")
+    assert "'diffusion.v1'" in told.stderr
     assert "pip install" in told.stderr
 
 
@@ -171,5 +172,5 @@ def test_specs_show_gives_a_spec_to_start_from(invoke, spec_file):
 def test_specs_show_of_another_name(name, invoke):
     told = invoke("specs", "show", name)
     assert told.exit_code == 2
-    assert f"no spec {name!r} ships with cascadezoo" in told.stderr
+    check_told(told, "lookup-shipped-spec", name=name)
     assert "'shapes-demo'" in told.stderr or "paper-baseline" in told.stderr

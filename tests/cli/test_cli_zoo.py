@@ -100,7 +100,7 @@ def test_show_of_an_unknown_name_tells_the_nearest(invoke):
     told = invoke("zoo", "show", "shapes-tinny", "--json")
     assert told.exit_code == 2
     error = json.loads(told.stderr)["error"]
-    assert error["code"] == "lookup"
+    assert error["code"] == "lookup-zoo-model"
     assert "did you mean 'shapes-tiny'?" in error["hint"]
 
 

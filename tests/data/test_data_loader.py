@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from errors_help import raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -169,7 +170,7 @@ def test_iterate_goes_through_in_order(scaled, channels_last):
 
 @pytest.mark.parametrize(("batch_size", "world"), [(10, 4), (0, 1), (3, 0)])
 def test_batches_that_cannot_be_shared(batch_size, world):
-    with pytest.raises(DataError, match="cannot be shared"):
+    with raises(DataError, "data-batch-uneven", batch_size=batch_size):
         DeviceLoader(numbered(20), batch_size=batch_size, seed=0, world=world)
 
 

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from errors_help import raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -183,7 +184,7 @@ def test_speed():
 
 
 def test_refuses_what_no_memory_holds():
-    with pytest.raises(ResourceError, match="GiB"):
+    with raises(ResourceError, "resources-memory", name="10,000,000 shapes of 4096x4096"):
         load(ShapesConfig(size=4096, count=10_000_000), "train")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from errors_help import raises
 from toy_cascades import noise, same, smooth, spec, subject, toy
 
 from cascadezoo import Cascade, load_spec
@@ -167,10 +168,10 @@ def test_few_real_images(means):
     assert rows[0].generated.name == "kid.means.n200.coarse-generated"
     assert rows[0].generated.subset_size == 100
     assert "400 real images give no more than n = 200" in rows[1].real.note
-    with pytest.raises(InputError, match="leaves no 201 for a subset") as caught:
+    with raises(InputError, "input-attribution-subset", needed=201) as caught:
         attributed(means, draws(), enlarges(), n=1000, subset_size=201)
     assert "at most 200" in str(caught.value.hint)
-    with pytest.raises(InputError, match="cannot be attributed with 1 real"):
+    with raises(InputError, "input-attribution-count", total=1):
         attribute_stages(
             subject(toy(spec(refine=False), draws(), enlarges()), smooth(1)), extractor=means
         )
@@ -185,7 +186,7 @@ def test_fid_is_compared_with_all_others(means):
 
 @pytest.mark.parametrize("metric", ["psnr", "inception-score", "precision"])
 def test_only_distances_on_features_attribute(means, metric):
-    with pytest.raises(InputError, match=f"{metric} is none"):
+    with raises(InputError, "input-attribution-metric", name=metric):
         attributed(means, draws(), enlarges(), metric=metric)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from errors_help import raises
 from hypothesis import given
 from hypothesis import strategies as st
 from measured_cases import change_metrics, copied, figures_of, resealed, untrained
@@ -65,7 +66,7 @@ def test_what_was_measured_holds(saved: Path) -> None:
 def test_only_some_metrics(saved: Path) -> None:
     report = check_model(saved, ["psnr"])
     assert {row.name.partition(".")[0] for row in report.rows} == {"psnr"}
-    with pytest.raises(InputError, match="no figure of diversity"):
+    with raises(InputError, "input-no-figure"):
         check_model(saved, ["diversity"])
 
 
@@ -161,7 +162,7 @@ def test_another_models_metrics(model: Path) -> None:
 
 
 def test_a_model_without_figures(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="has no metrics.json"):
+    with raises(ModelError, "model-no-metrics"):
         check_model(untrained(tmp_path / "model"))
 
 

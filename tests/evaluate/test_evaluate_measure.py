@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from errors_help import raises
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.split import load_split
-from cascadezoo.errors import InputError, Interrupted, LookupFailed
+from cascadezoo.errors import InputError, StoppedError, UnknownNameError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.features.moments import Statistics
 from cascadezoo.evaluate.metrics.fid import frechet_distance
@@ -107,14 +108,18 @@ def test_images_are_drawn_and_turned_into_features_once(subject, means):
 
 
 def test_what_cannot_be_measured_is_told_before_anything_is_sampled(subject, means):
-    for name, n, message in (
-        ("fid", 12, "at least 13 generated images, and there are 12"),
-        ("kid", 12, "subsets of 1000 cannot be measured on 12 generated"),
-        ("inception-score", 12, "needs at least 20 images"),
-        ("inception-score", 30, "has no classifier"),
+    for name, n, error in (
+        (
+            "fid",
+            12,
+            {"code": "input-too-few-images", "which": "generated", "count": 12, "needed": 13},
+        ),
+        ("kid", 12, {"code": "input-too-few-images", "subset_size": 1000, "n": 12}),
+        ("inception-score", 12, {"code": "input-too-few-images", "needed": 20}),
+        ("inception-score", 30, {"code": "input-no-classifier"}),
     ):
         asked = subject()
-        with pytest.raises(InputError, match=message):
+        with raises(InputError, **error):
             evaluate_metrics([name], asked, extractor=means, n=n)
         assert asked.sample.drawn == []
 
@@ -143,7 +148,7 @@ def test_too_few_real_images_for_a_covariance(subject, splits, means, cascade):
     asked = Subject(
         cascade=cascade, real=few, split=splits.__getitem__, sample=Sampler(splits["train"])
     )
-    with pytest.raises(InputError, match="at least 13 real images, and there are 12"):
+    with raises(InputError, "input-too-few-images", which="real", count=12, needed=13):
         evaluate_metrics(["fid"], asked, extractor=means, n=50)
 
 
@@ -179,10 +184,10 @@ def test_a_fault_of_sampling_is_not_the_metric_s(subject, means):
 
 
 def test_stopping_is_no_problem_of_a_metric(subject, means):
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         evaluate_metrics(
             ["kid", "recall"],
-            subject(fault=Interrupted("stopped")),
+            subject(fault=StoppedError("stopped")),
             extractor=means,
             n=60,
             subset_size=20,
@@ -192,7 +197,7 @@ def test_stopping_is_no_problem_of_a_metric(subject, means):
 
 def test_a_metric_that_nobody_registers_is_refused_at_once(subject, means):
     asked = subject()
-    with pytest.raises(LookupFailed, match="kidd"):
+    with raises(UnknownNameError, "lookup", kind="metric", name="kidd"):
         evaluate_metrics(
             ["kid", "kidd"], asked, extractor=means, on_problem=lambda name, error: None
         )

@@ -25,7 +25,7 @@ from gpu_cases import (
 )
 
 from cascadezoo.cascade.cascade import Cascade
-from cascadezoo.errors import Interrupted
+from cascadezoo.errors import StoppedError
 
 # Of a loaded model's images to those of the trained one: the layout of the weights may differ.
 LOADED = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
@@ -73,7 +73,7 @@ def check(
             assert changed is (stage in trained and not member.config.parameterless), stage
 
         stopped = Cascade.from_spec(spec, device=device)
-        with pytest.raises(Interrupted, match=f"after step {steps // 2} of {steps}"):
+        with pytest.raises(StoppedError, match=f"after step {steps // 2} of {steps}"):
             train(stopped, device, precision, folder=folder, stop=StopAfter(steps // 2))
         # Other weights to begin with, so that only the checkpoint can bring the right ones.
         resumed = Cascade.from_spec(spec, device=device, seed=99)

@@ -67,7 +67,7 @@ def test_a_pull_that_fails_tells_what_to_do(hub, repo, run):
     told = run("pull", "org/nothing", "--json")
     assert (told.returncode, told.stdout) == (2, "")
     error = json.loads(told.stderr)["error"]
-    assert error["code"] == "hub-not-found"
+    assert error["code"] == "hub-not-found-repo"
     assert error["hint"]
 
 

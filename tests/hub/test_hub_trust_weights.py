@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+from errors_help import raises
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pull_cases import SPEC, WEIGHTS, changed, record
@@ -50,11 +51,12 @@ def split(data):
     return json.loads(data[8 : 8 + size]), data[8 + size :]
 
 
-def refused(content, tmp_path, match=None):
+def refused(content, tmp_path, code=None):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=match) as raised:
+    with pytest.raises(ModelError) as raised:
         load_state(BLANK, path, "cpu")
+    assert code in (None, raised.value.code)
     assert raised.value.hint
     assert all(t.is_meta for t in BLANK.state_dict().values())
     return tells(raised.value)
@@ -105,7 +107,7 @@ def test_a_pickle_of_the_right_size_and_digest_is_not_read(files, tmp_path):
     for name, data in {**changed(files, files=rows), WEIGHTS: content}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(ModelError, match="is not a readable safetensors file"):
+    with raises(ModelError, "model-weights-unreadable"):
         Cascade.from_pretrained(tmp_path)
 
 
@@ -151,8 +153,8 @@ def test_headers_that_lie(name, files, tmp_path):
 
 
 def test_a_truncated_and_a_longer_file(files, tmp_path):
-    refused(files[WEIGHTS][:-1], tmp_path, "readable")
-    refused(files[WEIGHTS] + b"\0", tmp_path, "readable")
+    refused(files[WEIGHTS][:-1], tmp_path, "model-weights-unreadable")
+    refused(files[WEIGHTS] + b"\0", tmp_path, "model-weights-unreadable")
 
 
 def test_a_header_as_large_as_a_model(files, tmp_path):
@@ -160,7 +162,7 @@ def test_a_header_as_large_as_a_model(files, tmp_path):
     with path.open("wb") as file:
         file.write(struct.pack("<Q", LARGEST_HEADER + 1) + b"{")
         file.truncate(LARGEST_HEADER + 100)
-    with pytest.raises(ModelError, match="its header has 16777217 bytes, more than the 16777216"):
+    with raises(ModelError, "model-weights-unreadable"):
         load_state(module(), path, "cpu")
 
 
@@ -292,6 +294,6 @@ def test_weights_larger_than_the_machine_are_refused_before_they_are_read(tmp_pa
     with (tmp_path / "vast").open("wb") as file:
         file.truncate(1 << 43)  # holes only: no disk is filled
     (tmp_path / "small").write_bytes(b"1234")
-    with pytest.raises(ResourceError, match=r"the weights of vast need 8,192\.0 GiB of memory"):
+    with raises(ResourceError, "resources-memory"):
         check_room([tmp_path / "small", tmp_path / "vast"], "vast", "cpu")
     check_room([tmp_path / "small"], "small", "cpu")

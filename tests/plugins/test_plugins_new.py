@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from errors_help import raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plugin_sites import cascadezoo, environment, install, lay_out, wave
@@ -157,7 +158,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     "name", ["", "-", "9waves", "Wave!", "cascadezoo", "a/b", "wäve", "x" * 41, "cascadezoo-"]
 )
 def test_names_that_cannot_be(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no plugin can be called"):
+    with raises(InputError, "input-plugin-name"):
         write_project(name, "refiner", tmp_path / "p")
     assert not (tmp_path / "p").exists()
 

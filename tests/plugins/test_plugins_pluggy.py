@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 import pluggy
 import pytest
 
-from cascadezoo.errors import LookupFailed
+from cascadezoo.errors import UnknownNameError
 from cascadezoo.plugins.manager import PluginHost, get_host
 
 BUILTIN = [p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.plugins.builtin"]
@@ -324,7 +324,7 @@ def test_a_plugin_is_blocked_by_its_name(plugin, name, monkeypatch) -> None:
     assert host.manager.is_blocked("dist-a:main")
     assert host.manager.register(object(), "dist-a:main") is None
     assert {"b.v1", "flow.v1"} <= set(host.registry.stages.names())
-    with pytest.raises(LookupFailed) as caught:
+    with pytest.raises(UnknownNameError) as caught:
         host.registry.stages.get("wave.v1")
     assert "dist-a is left out by CASCADEZOO_BLOCK_PLUGINS" in str(caught.value.hint)
     assert (point.name, other.name) == ("main", "main")

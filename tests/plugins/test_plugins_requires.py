@@ -102,11 +102,9 @@ def test_a_config_that_has_changed_since(
 
 def test_a_place_that_a_changed_config_refuses(tmp_path: Path) -> None:
     files = wave()
-    files["config.py"] = CONFIG.replace(
-        "import RefinerConfig", "import ConfigProblem, RefinerConfig"
-    )
+    files["config.py"] = CONFIG.replace("import RefinerConfig", "import ConfigError, RefinerConfig")
     files["config.py"] += (
-        "\n    def fit(self, output):\n        raise ConfigProblem('strength', 'is too much')\n"
+        "\n    def fit(self, output):\n        raise ConfigError('strength', 'is too much')\n"
     )
     site = install(tmp_path / "site", "cascadezoo-wave", "3.0", files)
     found = problems(tmp_path, spec(["cascadezoo-wave>=1.2"]), site)

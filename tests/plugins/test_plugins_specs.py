@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from plugin_sites import cascadezoo, install, wave
 
-from cascadezoo.errors import LookupFailed, PluginError
+from cascadezoo.errors import PluginError, UnknownNameError
 from cascadezoo.plugins.manager import get_host
 from cascadezoo.plugins.registry import SpecEntry
 from cascadezoo.spec import read_spec, shipped_specs
@@ -92,7 +92,7 @@ def test_a_spec_that_two_plugins_claim_is_used_from_neither(hosted) -> None:
     hosted("specs-evil", files("specs_evil", {"shapes-tiny": "a.json"}, **texts))
     with pytest.raises(PluginError, match=r"is claimed by cascadezoo .* and specs-evil 1\.2"):
         read_spec("shapes-tiny")
-    with pytest.raises(LookupFailed):
+    with pytest.raises(UnknownNameError):
         read_spec("shapes-tinny")
 
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from errors_help import raises
 from PIL import Image
 
 from cascadezoo.errors import RunFolderError
@@ -133,7 +134,7 @@ def test_charts_of_a_training_smooth_what_was_logged_often():
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(RunFolderError, match="No such file") as caught:
+    with raises(RunFolderError, "run-folder-events-unreadable") as caught:
         draw_curves(tmp_path / "events.jsonl", tmp_path / "curves.png")
     assert "events.jsonl" in str(caught.value.hint)
 

@@ -8,11 +8,12 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from errors_help import raises
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cascadezoo import errors
-from cascadezoo.errors import InputError, LookupFailed, SpecError
+from cascadezoo.errors import InputError, Problem, SpecError, UnknownNameError
 from cascadezoo.spec import (
     CascadeSpec,
     apply_settings,
@@ -31,10 +32,10 @@ def tiny() -> dict[str, Any]:
     return read_spec(TINY)[0]
 
 
-def problems(data: Any, **options: Any) -> dict[str, str]:
+def problems(data: Any, **options: Any) -> dict[str, Problem]:
     with pytest.raises(SpecError) as caught:
         resolve(data, **options)
-    return {p.path: f"{p.message} {p.hint or ''}" for p in caught.value.problems}
+    return {p.path: p for p in caught.value.problems}
 
 
 def change(data: dict[str, Any], *changes: str) -> dict[str, Any]:
@@ -124,54 +125,90 @@ def test_every_fault_is_reported_at_once(tiny) -> None:
         "training.phases.0.train.0",
         "data.source",
     }
-    assert "did you mean 'diffusion.v1'" in found["stages.0.kind"]
-    assert "pip install" in found["stages.0.kind"]
-    assert "not a key" in found["colour"]
+    assert {path: found[path].code for path in ("stages.0.kind", "colour", "name")} == {
+        "stages.0.kind": "lookup",
+        "colour": "extra-forbidden",
+        "name": "string-pattern-mismatch",
+    }
+    assert "'diffusion.v1'" in (found["stages.0.kind"].hint or "")
+    assert "pip install" in (found["stages.0.kind"].hint or "")
 
 
 @pytest.mark.parametrize(
-    ("changes", "path", "text"),
+    ("changes", "path", "code", "shown"),
     [
-        (["stages.0.config.size=7"], "stages.0.config.size", "is 7, but what follows needs 8x8"),
-        (["stages.1.config.factor=3"], "stages.1.config.factor", "does not divide the 16 pixels"),
-        (["stages.1.config.factor=5"], "stages.1.config.factor", "2, 3, 4"),
-        (["stages.2.config.patch_size=5"], "stages.2.config.patch_size", "16"),
-        (["stages.0.kind=vit"], "stages.0.kind", "a cascade starts with a generator"),
-        (["stages.1.kind=flow", "stages.1.config={}"], "stages.1.kind", "only the first stage"),
-        (["stages.2.name=up"], "stages.2.name", "the name of another"),
-        (["training.phases.1.name=coarse"], "training.phases.1.name", "the name of another"),
-        (["training.phases.1.train.1=nobody"], "training.phases.1.train.1", "there are 'coarse'"),
-        (['training.phases.0.stages={"up":{}}'], "training.phases.0.stages.up", "not trained"),
-        (["training.phases.0.epochs=3"], "training.phases.0", "exactly one of epochs and steps"),
-        (["training.optimizer.lr=-1"], "training.optimizer.lr", "greater than or equal to 0"),
-        (['training.optimizer.lr="1"'], "training.optimizer.lr", "valid number, not '1'"),
-        (["training.ema.decay=1.0"], "training.ema.decay", "less than 1"),
-        (["evaluation.subset_size=65"], "evaluation", "more than the 64 samples"),
-        (['training.losses=[{"stage":"x","kind":"lpips"}]'], "training.losses.0.stage", "'x'"),
+        (["stages.0.config.size=7"], "stages.0.config.size", "size", "8x8"),
+        (["stages.1.config.factor=3"], "stages.1.config.factor", "factor", "16"),
+        (["stages.1.config.factor=5"], "stages.1.config.factor", "literal-error", "2, 3, 4"),
+        (["stages.2.config.patch_size=5"], "stages.2.config.patch_size", "not-divisible", "16"),
+        (["stages.0.kind=vit"], "stages.0.kind", "role-order", "vit.v1"),
+        (["stages.1.kind=flow", "stages.1.config={}"], "stages.1.kind", "role-order", "flow.v1"),
+        (["stages.2.name=up"], "stages.2.name", "name-taken", "'up'"),
+        (["training.phases.1.name=coarse"], "training.phases.1.name", "name-taken", "'coarse'"),
+        (
+            ["training.phases.1.train.1=nobody"],
+            "training.phases.1.train.1",
+            "unknown-name",
+            "'coarse'",
+        ),
+        (
+            ['training.phases.0.stages={"up":{}}'],
+            "training.phases.0.stages.up",
+            "unknown-name",
+            "'up'",
+        ),
+        (["training.phases.0.epochs=3"], "training.phases.0", "value-error", "epochs"),
+        (["training.optimizer.lr=-1"], "training.optimizer.lr", "greater-than-equal", "-1"),
+        (['training.optimizer.lr="1"'], "training.optimizer.lr", "float-type", "'1'"),
+        (["training.ema.decay=1.0"], "training.ema.decay", "less-than", "1.0"),
+        (["evaluation.subset_size=65"], "evaluation", "value-error", "64"),
+        (
+            ['training.losses=[{"stage":"x","kind":"lpips"}]'],
+            "training.losses.0.stage",
+            "unknown-name",
+            "'x'",
+        ),
         (
             ['training.losses=[{"stage":"up","kind":"lpips","config":{"net":"resnet"}}]'],
             "training.losses.0.config.net",
+            "literal-error",
             "'vgg', 'alex' or 'squeeze'",
         ),
-        (["stages=[]"], "stages", "at least 1"),
-        (["seed=true"], "seed", "valid integer"),
-        (["data.size=15"], "stages.2.config.patch_size", "15"),
-        (['requires=["no-such-dist>=2"]'], "requires.0", "pip install 'no-such-dist>=2'"),
-        (['requires=["pluggy>=900"]'], "requires.0", "--upgrade 'pluggy>=900'"),
-        (['requires=["x @ https://example.org/x.whl"]'], "requires.0", "names an address"),
-        (['requires=["not a requirement!"]'], "requires.0", "as pip writes them"),
+        (["stages=[]"], "stages", "too-short", "1"),
+        (["seed=true"], "seed", "int-type", "True"),
+        (["data.size=15"], "stages.2.config.patch_size", "not-divisible", "15"),
+        (
+            ['requires=["no-such-dist>=2"]'],
+            "requires.0",
+            "not-installed",
+            "pip install 'no-such-dist>=2'",
+        ),
+        (['requires=["pluggy>=900"]'], "requires.0", "other-version", "--upgrade 'pluggy>=900'"),
+        (
+            ['requires=["x @ https://example.org/x.whl"]'],
+            "requires.0",
+            "requirement-address",
+            "https://example.org/x.whl",
+        ),
+        (
+            ['requires=["not a requirement!"]'],
+            "requires.0",
+            "requirement-form",
+            "not a requirement!",
+        ),
     ],
 )
-def test_one_fault(tiny, changes, path, text) -> None:
+def test_one_fault(tiny, changes, path, code, shown) -> None:
     found = problems(change(tiny, *changes))
     assert path in found, found
-    assert text in found[path]
+    assert found[path].code == code
+    assert shown in str(found[path])
 
 
 def test_a_missing_kind_names_the_distribution_that_the_spec_requires(tiny) -> None:
     data = change(tiny, "stages.1.kind=gan-up.v1", 'requires=["cascadezoo-gan>=0.2,<1"]')
     found = problems(data)
-    assert "pip install 'cascadezoo-gan>=0.2,<1'" in found["stages.1.kind"]
+    assert "pip install 'cascadezoo-gan>=0.2,<1'" in (found["stages.1.kind"].hint or "")
 
 
 def test_a_model_needs_its_stages_only(tiny) -> None:
@@ -193,36 +230,37 @@ def test_sizes_chain_from_the_end(tiny) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "code"),
     [
-        (b"{", "not valid JSON"),
-        (b"[1]", "not a JSON object"),
-        (b'{"a": 1, "a": 2}', "'a' is there twice"),
-        (b'{"a": NaN}', "NaN is not JSON"),
-        (b"\xff\xfe\x00", "not UTF-8"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"a":' * 60 + b"1" + b"}" * 60, "nested too deeply"),
-        (b" " * (2**20 + 1), "larger than"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "integer"),
+        (b"{", "not-json"),
+        (b"[1]", "not-an-object"),
+        (b'{"a": 1, "a": 2}', "not-plain-json"),
+        (b'{"a": NaN}', "not-plain-json"),
+        (b"\xff\xfe\x00", "not-utf8"),
+        (b"[" * 100_000, "nested"),
+        (b'{"a":' * 60 + b"1" + b"}" * 60, "nested"),
+        (b" " * (2**20 + 1), "too-large"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not-plain-json"),
     ],
 )
-def test_bad_json(text: bytes, message: str) -> None:
-    with pytest.raises(SpecError, match=message):
+def test_bad_json(text: bytes, code: str) -> None:
+    with raises(SpecError, "spec", problems={"": code}):
         parse_json(text, "x.json")
 
 
 def test_line_and_column_of_broken_json() -> None:
-    with pytest.raises(SpecError, match="line 2, column 3"):
+    with raises(SpecError, "spec", problems={"": "not-json"}) as caught:
         parse_json("{\n  oops: 1}", "x.json")
+    assert "line 2, column 3" in str(caught.value)
 
 
 def test_reading(tmp_path, tiny) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(tiny))
     assert read_spec(path)[0] == tiny
-    with pytest.raises(LookupFailed, match="shapes-demo"):
+    with raises(UnknownNameError, "lookup-spec", name="shapes-dmo"):
         read_spec("shapes-dmo")
-    with pytest.raises(InputError, match="cannot be read"):
+    with raises(InputError, "input-spec-unreadable"):
         read_spec(tmp_path)
     with pytest.raises(errors.CascadezooError):
         read_spec("a\0b")
@@ -237,8 +275,14 @@ def test_settings(tiny) -> None:
     assert data["stages"][2]["name"] == "last"
     assert data["evaluation"]["in_loop"] == {"samples": 50}
     assert tiny == before
-    for wrong in ("nothing", "=1", "stages.9.name=x", "stages.nope.name=x", "name.x=1"):
-        with pytest.raises(InputError, match="--set"):
+    for wrong, case in (
+        ("nothing", "form"),
+        ("=1", "form"),
+        ("stages.9.name=x", "no-item"),
+        ("stages.nope.name=x", "no-item"),
+        ("name.x=1", "no-parts"),
+    ):
+        with raises(InputError, f"input-setting-{case}", setting=wrong):
             apply_settings(tiny, [wrong])
 
 

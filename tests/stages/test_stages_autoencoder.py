@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from errors_help import raises
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -194,14 +195,15 @@ def test_latents_that_carry_nothing_are_an_error() -> None:
     with torch.no_grad():
         stage.network.encoder.head.weight.zero_()
         stage.network.encoder.head.bias.zero_()
-    with pytest.raises(TrainingError, match="standard deviation of 0") as caught:
+    with raises(TrainingError, "training-latents-flat", deviation=0.0) as caught:
         stage.finish_phase([pixels()])
     assert "lower kl_weight (it is 1e-05)" in str(caught.value.hint)
     with torch.no_grad():
         stage.network.encoder.head.bias.fill_(math.nan)
-    with pytest.raises(TrainingError, match="standard deviation of nan"):
+    with raises(TrainingError, "training-latents-flat") as caught:
         stage.finish_phase([pixels()])
-    with pytest.raises(TrainingError, match="no images"):
+    assert math.isnan(caught.value.fields["deviation"])
+    with raises(TrainingError, "training-latents-no-images"):
         stage.finish_phase([])
 
 

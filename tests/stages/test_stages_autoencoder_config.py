@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from errors_help import raises_config
 
-from cascadezoo.spec.configs import ConfigProblem, ImageShape
+from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.autoencoder.config import AutoencoderConfig
 
 
 def test_levels_that_cannot_be_halved_are_refused() -> None:
     config = AutoencoderConfig(multipliers=[1] * 7)
-    with pytest.raises(
-        ConfigProblem, match="has 7 levels, but 6 bring 28 pixels down to one already"
-    ) as caught:
+    with raises_config("multipliers", "levels") as caught:
         config.fit(ImageShape(1, 28))
     assert caught.value.field == "multipliers"
     assert AutoencoderConfig(multipliers=[1] * 6).fit(ImageShape(1, 28)).upstream_shape(

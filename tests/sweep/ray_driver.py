@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sweep_cases import axis, base, parent, processes, sweep, wait_for
 
-from cascadezoo.errors import Interrupted
+from cascadezoo.errors import StoppedError
 from cascadezoo.sweep.run_sweep import run_sweep
 
 
@@ -64,7 +64,7 @@ def _sweeps(out: Path, address: str) -> dict[str, object]:
 
     try:
         run_sweep(data, out, executor="ray", ray_address=address, progress=interrupt)
-    except Interrupted as error:
+    except StoppedError as error:
         after |= {"interrupted": error.what}
     results = json.loads((out / "results.json").read_bytes())
     after |= {"stopped": {c["name"]: c["state"] for c in results["cells"]}}

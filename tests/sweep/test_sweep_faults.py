@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from errors_help import raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep_cases import UPSAMPLERS, axis, base, sweep
 
-from cascadezoo.errors import InputError, LookupFailed, SpecError
+from cascadezoo.errors import InputError, SpecError, UnknownNameError
 from cascadezoo.sweep.cells import load_sweep
 
 
@@ -167,7 +168,7 @@ def test_cells_are_not_published(tmp_path: Path):
 def test_a_base_that_is_not_there(tmp_path: Path):
     (told,) = faults(sweep(base="nowhere.json"))
     assert told.startswith("base: there is no spec 'nowhere.json'")
-    with pytest.raises(LookupFailed, match="there is no sweep 'nix'"):
+    with raises(UnknownNameError, "lookup-sweep", name="nix"):
         load_sweep("nix")
     (tmp_path / "bad.json").write_text('{"name": ')
     (told,) = faults(sweep(base=str(tmp_path / "bad.json")))

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from errors_help import raises
 from sweep_cases import processes, sweep, wait_for
 
 from cascadezoo.errors import InputError, ResourceError
@@ -63,7 +64,7 @@ def test_resources_that_no_machine_of_the_cluster_has(tmp_path: Path):
         {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0, "memory": 8 * gib}},
         {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 8.0, "memory": 8 * gib}},
     ]
-    with pytest.raises(ResourceError, match=r"asks for 4 CPU, 0\.5 GPU, 2 GiB of memory"):
+    with raises(ResourceError, "resources-ray", name="4 CPU, 0.5 GPU, 2 GiB of memory"):
         executor.require_room(nodes)
     nodes[2]["Alive"] = True
     executor.require_room(nodes)
@@ -81,6 +82,6 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path, place: str):
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
 def test_without_ray(tmp_path: Path):
-    with pytest.raises(InputError, match="ray is not installed") as caught:
+    with raises(InputError, "input-ray-missing") as caught:
         run_sweep(sweep(), tmp_path / "out", executor="ray")
     assert caught.value.hint == "pip install 'cascadezoo[ray]'"

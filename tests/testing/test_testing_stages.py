@@ -207,7 +207,7 @@ SPOILT = {
     "config that fits nothing": (
         (
             '    """Of the hidden layer."""\n',
-            '    """Of the hidden layer."""\n\n    def fit(self, output):\n        from cascadezoo import ConfigProblem\n        raise ConfigProblem("width", "is odd")\n',
+            '    """Of the hidden layer."""\n\n    def fit(self, output):\n        from cascadezoo import ConfigError\n        raise ConfigError("width", "is odd")\n',
         ),
         {"config": "fits no images of 16x16, 32x32, 64x64: width is odd; give size="},
     ),

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from errors_help import raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cascadezoo.errors import InputError, TrainingError, WeightsUnavailable
+from cascadezoo.errors import InputError, TrainingError, WeightsUnavailableError
 from cascadezoo.spec import EmaSpec, PhaseSpec, ScheduleSpec, StageTraining, TeacherForcing
 from cascadezoo.stages.base import GroupOptions
 from cascadezoo.train.ema import Ema, ema_decay, make_ema
@@ -209,7 +210,7 @@ def test_sums_do_not_change_what_they_are_given() -> None:
 
 
 def test_losses_that_are_not_finite_stop_with_their_names() -> None:
-    with pytest.raises(TrainingError, match="phase 'p', up to step 8: up.mse is nan") as caught:
+    with raises(TrainingError, "training-loss-not-finite", name="p") as caught:
         check_finite("p", 7, {"coarse.mse": 1.0, "up.mse": float("nan")})
     assert "learning rate" in str(caught.value.hint)
 
@@ -234,7 +235,7 @@ def test_devices_and_precisions() -> None:
     cpu = pick_device("cpu")
     assert pick_precision("auto", cpu) == "fp32"
     assert pick_precision("bf16", cpu) == "bf16"
-    with pytest.raises(InputError, match="fp16 training needs a CUDA device"):
+    with raises(InputError, "input-fp16-needs-cuda"):
         pick_precision("fp16", cpu)
     for wrong in ("tpu", "meta", "cuda:99", "nonsense"):
         with pytest.raises(InputError):
@@ -247,7 +248,7 @@ def test_lpips_without_weights_tells_three_ways_out(tmp_path, monkeypatch) -> No
     from cascadezoo.train.lpips_loss import LpipsLoss
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsUnavailable) as caught:
+    with pytest.raises(WeightsUnavailableError) as caught:
         LpipsLoss(LpipsConfig(net="alex"), ImageShape(3, 32))
     text = str(caught.value)
     assert "TORCH_HOME" in text
@@ -275,5 +276,5 @@ def test_lpips_is_the_packages(real_networks) -> None:
     assert torch.allclose(
         ours(a[:, :1], b[:, :1]), ours(*(x[:, :1].repeat(1, 3, 1, 1) for x in (a, b)))
     )
-    with pytest.raises(InputError, match="too small for LPIPS with alex"):
+    with raises(InputError, "input-images-too-small", name="alex"):
         LpipsLoss(LpipsConfig(net="alex"), ImageShape(3, 16))

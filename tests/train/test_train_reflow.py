@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from errors_help import raises
 from toys import toy_spec, toys
 from train_cases import StopAfter, equal, trainer
 
 from cascadezoo.cascade.cascade import Cascade
-from cascadezoo.errors import CheckpointError, Interrupted
+from cascadezoo.errors import CheckpointError, StoppedError
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.engine import make_accelerator
 from cascadezoo.train.events import EventLog, read_events
@@ -138,7 +139,7 @@ def test_a_stop_at_any_time_goes_on_to_the_same_weights(
 ) -> None:
     """Four steps, four blocks of pairs, six steps on them, two steps: each asks once."""
     run = tmp_path / "run"
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(StoppedError) as caught:
         trainer(cascade(), run, stop=StopAfter(asked)).run()
     kept = [p.name for p in run.glob("pairs-*")]
     if 4 < asked <= 8:
@@ -153,16 +154,18 @@ def test_a_stop_at_any_time_goes_on_to_the_same_weights(
 
 
 def test_pairs_that_are_gone_are_not_made_anew_of_other_weights(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         trainer(cascade(), tmp_path, stop=StopAfter(10)).run()
     path = tmp_path / "pairs-1.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[:100])
-    with pytest.raises(CheckpointError, match="pairs-1.safetensors cannot be read") as caught:
+    with raises(
+        CheckpointError, "checkpoint-pairs-unreadable", path="pairs-1.safetensors"
+    ) as caught:
         trainer(cascade(), tmp_path).run()
     assert "--fresh" in str(caught.value.hint)
     path.unlink()
-    with pytest.raises(CheckpointError, match="the pairs that it trains on are gone"):
+    with raises(CheckpointError, "checkpoint-pairs-gone"):
         trainer(cascade(), tmp_path).run()
 
 
@@ -185,12 +188,12 @@ def test_the_store_keeps_bits_and_knows_its_training(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="the 28 pairs of phase 1 cannot be written"):
+    with raises(CheckpointError, "checkpoint-pairs-not-writable", count=28):
         PairStore(tmp_path / "file", "a").save(1, made(cascade()))
 
 
 def test_the_checkpoints_of_a_phase_with_pairs_are_whole(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         trainer(cascade(), tmp_path, stop=StopAfter(11)).run()
     newest = CheckpointStore(tmp_path).newest()
     assert (newest.position.phase, newest.position.step) == (1, 3)

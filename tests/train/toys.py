@@ -14,7 +14,7 @@ from cascadezoo.plugins.manager import PluginHost
 from cascadezoo.plugins.registry import Origin, Registry, StageEntry
 from cascadezoo.spec import resolve
 from cascadezoo.spec.configs import (
-    ConfigProblem,
+    ConfigError,
     DecoderConfig,
     GeneratorConfig,
     ImageShape,
@@ -65,7 +65,7 @@ class ToyFrozenConfig(ToyDecoderConfig):
 
     def check_upstream(self, upstream: StageConfig) -> None:
         if isinstance(upstream, GeneratorConfig) and (upstream.size or 0) > self.most:
-            raise ConfigProblem("most", f"is {self.most}, and the generator's size {upstream.size}")
+            raise ConfigError("most", f"is {self.most}, and the generator's size {upstream.size}")
 
 
 class Counting(Stage):

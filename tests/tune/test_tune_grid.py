@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+from errors_help import raises
 from hypothesis import given
 from hypothesis import strategies as st
 from tune_cases import CDM, untrained
@@ -45,33 +46,83 @@ def test_settings_of_the_first_stages_are_outermost(cdm: Cascade) -> None:
 
 
 REFUSED = {
-    "nothing": ([], {}, "nothing to search", "--over"),
-    "unknown": (["magic"], {}, "'magic' cannot be searched", "guidance"),
-    "unknown stage": (["up.s"], {}, "no stage 'up'", "coarse, sr"),
-    "unheeded by that stage": (["coarse.s"], {}, "'coarse' of cdm does not heed s", "sr.s"),
-    "twice": (["s", "sr.s"], {}, "both s of 'sr'", "one of them"),
-    "not searched": (["s"], {"eta": ["0"]}, "not searched", "s,eta"),
-    "no number": (["s"], {"s": ["x"]}, "'x' is not a value of s", "s=A,B"),
-    "empty": (["s"], {"s": [""]}, "'' is not a value", "s=A,B"),
-    "nan": (["guidance"], {"guidance": ["nan"]}, "'nan' is not a value", "A,B"),
-    "negative": (["guidance"], {"guidance": ["-1"]}, "'-1' is not a value", "A,B"),
-    "half a step": (["steps"], {"steps": ["1.5"]}, "whole number", "A,B"),
-    "no steps": (["steps"], {"steps": ["0"]}, "whole number", "A,B"),
-    "no switch": (["truncated"], {"truncated": ["maybe"]}, "true or false", "A,B"),
-    "too many": (["s"], {"s": [f"0.{i:05}" for i in range(10_001)]}, "too many", "--values"),
+    "nothing": ([], {}, {"code": "input-tune-nothing"}, "--over"),
+    "unknown": (["magic"], {}, {"code": "input-tune-unknown", "name": "magic"}, "guidance"),
+    "unknown stage": (
+        ["up.s"],
+        {},
+        {"code": "input-tune-stage-unknown", "name": "up"},
+        "coarse, sr",
+    ),
+    "unheeded by that stage": (
+        ["coarse.s"],
+        {},
+        {"code": "input-tune-stage-unheeded", "name": "coarse", "option": "s"},
+        "sr.s",
+    ),
+    "twice": (
+        ["s", "sr.s"],
+        {},
+        {"code": "input-tune-same", "names": ("s", "sr.s")},
+        "one of them",
+    ),
+    "not searched": (
+        ["s"],
+        {"eta": ["0"]},
+        {"code": "input-tune-values-unsearched", "name": "eta"},
+        "s,eta",
+    ),
+    "no number": (
+        ["s"],
+        {"s": ["x"]},
+        {"code": "input-tune-value", "name": "s", "value": "x"},
+        "s=A,B",
+    ),
+    "empty": (["s"], {"s": [""]}, {"code": "input-tune-value", "value": ""}, "s=A,B"),
+    "nan": (
+        ["guidance"],
+        {"guidance": ["nan"]},
+        {"code": "input-tune-value", "value": "nan"},
+        "A,B",
+    ),
+    "negative": (
+        ["guidance"],
+        {"guidance": ["-1"]},
+        {"code": "input-tune-value", "value": "-1"},
+        "A,B",
+    ),
+    "half a step": (
+        ["steps"],
+        {"steps": ["1.5"]},
+        {"code": "input-tune-value", "value": "1.5"},
+        "A,B",
+    ),
+    "no steps": (["steps"], {"steps": ["0"]}, {"code": "input-tune-value", "value": "0"}, "A,B"),
+    "no switch": (
+        ["truncated"],
+        {"truncated": ["maybe"]},
+        {"code": "input-tune-value", "value": "maybe"},
+        "A,B",
+    ),
+    "too many": (
+        ["s"],
+        {"s": [f"0.{i:05}" for i in range(10_001)]},
+        {"code": "input-tune-too-many", "count": 10001},
+        "--values",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_grids_that_are_refused(case: str, cdm: Cascade) -> None:
-    over, values, said, hint = REFUSED[case]
-    with pytest.raises(InputError, match=said) as caught:
+    over, values, error, hint = REFUSED[case]
+    with raises(InputError, **error) as caught:
         make_grid(cdm, over, values)
     assert hint in str(caught.value.hint)
 
 
 def test_a_stage_that_is_not_run_has_nothing_to_search(cdm: Cascade) -> None:
-    with pytest.raises(InputError, match="'coarse' is not run") as caught:
+    with raises(InputError, "input-tune-stage-not-run", name="coarse") as caught:
         make_grid(cdm, ["coarse.steps"], skip=["coarse"])
     assert "--upstream real" in str(caught.value.hint)
     assert make_grid(cdm, ["steps"], skip=["coarse"]).parameters[0].stages == ("sr",)
@@ -84,18 +135,18 @@ def test_no_stage_heeds_it_and_no_labels() -> None:
     ]
     spec["training"]["phases"] = [{"name": "p", "train": ["g"], "steps": 1}]
     flow = untrained(spec)
-    with pytest.raises(InputError, match="no stage of cdm that is run heeds s") as caught:
+    with raises(InputError, "input-tune-unheeded", option="s") as caught:
         make_grid(flow, ["s"])
     assert "steps, guidance, sampler" in str(caught.value.hint)
     spec["data"]["num_classes"] = 0
-    with pytest.raises(InputError, match="guidance needs labels"):
+    with raises(InputError, "input-tune-needs-labels"):
         make_grid(untrained(spec), ["guidance"])
 
 
 def test_no_level_to_choose_without_gaussian_augmentation() -> None:
     spec = copy.deepcopy(CDM)
     spec["stages"][1]["config"]["augmentation"] = "blur"
-    with pytest.raises(InputError, match="augmentation 'blur'"):
+    with raises(InputError, "input-tune-no-level"):
         make_grid(untrained(spec), ["s"])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors_help import raises
 from PIL import Image
 from tune_cases import CDM, untrained
 
@@ -208,35 +209,43 @@ def test_real_images_before_the_stage(model: Path) -> None:
 
 
 REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
-    "s outside the trained range": (["s"], {"values": {"s": ["0.9"]}}, "outside of the trained"),
-    "steps above T": (["steps"], {"values": {"steps": ["9"]}}, "8 timesteps"),
-    "unknown sampler": (["sampler"], {"values": {"sampler": ["magic"]}}, "magic"),
-    "truncated real images": (["truncated"], {"upstream": "real"}, "cannot be truncated"),
-    "storing what real images gave": (["s"], {"upstream": "real", "write": True}, "real images"),
-    "another training": (["s"], {"settings": ["training.batch_size=1"]}, "of a trained model"),
-    "another size": (["s"], {"settings": ["data.size=32"]}, "of a trained model"),
+    "s outside the trained range": (["s"], {"values": {"s": ["0.9"]}}, "sample-s-out-of-range"),
+    "steps above T": (["steps"], {"values": {"steps": ["9"]}}, "sample-steps-too-many"),
+    "unknown sampler": (["sampler"], {"values": {"sampler": ["magic"]}}, "sample-sampler-unknown"),
+    "truncated real images": (["truncated"], {"upstream": "real"}, "sample-truncated-given"),
+    "storing what real images gave": (
+        ["s"],
+        {"upstream": "real", "write": True},
+        "input-tune-upstream-real",
+    ),
+    "another training": (["s"], {"settings": ["training.batch_size=1"]}, "input-setting-trained"),
+    "another size": (["s"], {"settings": ["data.size=32"]}, "input-setting-trained"),
     "data that are not there": (
         ["s"],
         {"settings": ["data.source=npz", 'data.config={"path": "nowhere.npz"}']},
-        "nowhere.npz",
+        "data-no-file",
     ),
-    "unknown extractor": (["s"], {"extractor": "magic"}, "magic"),
-    "more real images than there are": (["s"], {"upstream": "real", "n": 65}, "has 64"),
+    "unknown extractor": (["s"], {"extractor": "magic"}, "lookup"),
+    "more real images than there are": (
+        ["s"],
+        {"upstream": "real", "n": 65},
+        "input-too-few-images",
+    ),
     "too many steps to be stored": (
         ["guidance"],
         {"values": {"guidance": ["2000"]}, "write": True},
-        "guidance 2000 cannot be stored",
+        "input-tune-value-invalid",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_searches_that_are_refused_before_they_begin(case: str, model: Path) -> None:
-    over, rest, said = REFUSED[case]
+    over, rest, code = REFUSED[case]
     before = {p: p.read_bytes() for p in model.rglob("*") if p.is_file()}
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError) as caught:
         tune_model(model, over, **{"n": 20, **rest})
-    assert caught.value.exit_code == 2
+    assert (caught.value.code, caught.value.exit_code) == (code, 2)
     assert {p: p.read_bytes() for p in model.rglob("*") if p.is_file()} == before
 
 
@@ -249,12 +258,12 @@ def test_a_combination_is_tried_as_a_whole(model: Path) -> None:
 
 def test_places_that_cannot_be_written(model: Path) -> None:
     Path("file").write_text("")
-    with pytest.raises(RunFolderError, match="file"):
+    with raises(RunFolderError, "run-folder-not-writable", path="file"):
         tune_model(model, ["s"], n=20, out="file")
 
 
 def test_a_damaged_model_is_not_written_over(model: Path) -> None:
     (model / "metrics.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"metrics\.json"):
+    with raises(ModelError, "model-damaged", faults={"metrics.json": "size"}):
         tune_model(model, ["s"], values={"s": ["0"]}, n=20, write=True)
     assert not Path("runs").exists()

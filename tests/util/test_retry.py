@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cascadezoo.errors import HubNotFound, HubUnavailable
+from cascadezoo.errors import HubNotFoundError, HubUnavailableError
 from cascadezoo.util.retry import retry
 
 
@@ -29,7 +29,7 @@ def asking(*answers):
 
 
 def busy(after=None):
-    return HubUnavailable("busy", retry_after=after)
+    return HubUnavailableError("busy", retry_after=after)
 
 
 def test_asks_again_after_each_pause(slept):
@@ -39,7 +39,7 @@ def test_asks_again_after_each_pause(slept):
 
 def test_the_last_error_is_raised(slept):
     last = busy()
-    with pytest.raises(HubUnavailable) as caught:
+    with pytest.raises(HubUnavailableError) as caught:
         retry(asking(busy(), busy(), last, 7), (0.5, 1.0))
     assert caught.value is last
     assert slept == [0.5, 1.0]
@@ -48,12 +48,12 @@ def test_the_last_error_is_raised(slept):
 def test_the_hub_may_ask_for_a_longer_pause_up_to_a_limit(slept):
     assert retry(asking(busy(5.0), busy(0.1), 7), (0.5, 1.0), longest=5.0) == 7
     assert slept == [5.0, 1.0]
-    with pytest.raises(HubUnavailable):
+    with pytest.raises(HubUnavailableError):
         retry(asking(busy(5.1), 7), (0.5, 1.0), longest=5.0)
     assert slept == [5.0, 1.0]
 
 
 def test_other_errors_are_not_tried_again(slept):
-    with pytest.raises(HubNotFound):
-        retry(asking(HubNotFound("gone"), 7))
+    with pytest.raises(HubNotFoundError):
+        retry(asking(HubNotFoundError("gone"), 7))
     assert slept == []

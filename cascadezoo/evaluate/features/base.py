@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cascadezoo.data.pixels import check_images, to_uint8
-from cascadezoo.errors import InputError, PluginError, WeightsUnavailable
+from cascadezoo.errors import InputError, PluginError, WeightsUnavailableError
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec.lookup import look_up
 
@@ -70,12 +70,14 @@ class FeatureExtractor(ABC):
 
         Raises:
             InputError: the extractor has no classifier that works on its features.
-            WeightsUnavailable: the classifier's weights are missing or damaged.
+            WeightsUnavailableError: the classifier's weights are missing or damaged.
         """
         raise InputError(
             f"extractor {self.name!r} has no classifier on its features",
             hint='set "evaluation.extractor" to one that has: "inception", "small", or '
             '"timm:MODEL"; or leave "inception-score" out of "evaluation.metrics"',
+            code="input-no-classifier",
+            name=self.name,
         )
 
     def __call__(self, images: Tensor, *, precision: Precision = "fp32") -> Tensor:
@@ -92,12 +94,14 @@ class FeatureExtractor(ABC):
         Raises:
             InputError: the images have another shape or type, or are not finite.
             PluginError: the implementation does not return [N, num_features].
-            WeightsUnavailable: the features of valid images are not finite: damaged weights.
+            WeightsUnavailableError: the features of valid images are not finite: damaged weights.
         """
         if precision not in ("fp32", "bf16"):
             raise InputError(
                 f"precision {precision!r} is not known to feature extractors",
                 hint="choose fp32 or bf16",
+                code="input-precision-unknown",
+                name=precision,
             )
         check_images(images)
         rows = [torch.empty(0, self.num_features, device=self.device)]
@@ -111,9 +115,11 @@ class FeatureExtractor(ABC):
         # Outside inference mode, so that callers may do with it as with any tensor.
         found = torch.cat(rows)
         if not bool(torch.isfinite(found).all()):
-            raise WeightsUnavailable(
+            raise WeightsUnavailableError(
                 f"extractor {self.name!r} gives features that are not finite for sound images",
                 hint="its weights are damaged: delete their file and fetch it again",
+                code="weights-not-finite",
+                name=self.name,
             )
         return found
 
@@ -133,6 +139,9 @@ class FeatureExtractor(ABC):
                 f"extractor {self.name!r} gives features of the shape {tuple(features.shape)} "
                 f"for {count} images, not ({count}, {self.num_features})",
                 hint="cascadezoo plugins list shows which plugin brings it",
+                code="plugin-features-shape",
+                name=self.name,
+                shape=tuple(features.shape),
             )
         return features
 
@@ -152,10 +161,10 @@ def load_extractor(
         device: where the network shall be.
 
     Raises:
-        LookupFailed: nothing is registered under that name.
+        UnknownNameError: nothing is registered under that name.
         InputError: an argument that it does not take.
         PluginError: what is registered cannot be imported.
-        WeightsUnavailable: the network's weights cannot be had.
+        WeightsUnavailableError: the network's weights cannot be had.
     """
     table = get_registry().features
     if config is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cascadezoo.errors import WeightsUnavailable
+from cascadezoo.errors import WeightsUnavailableError
 from cascadezoo.evaluate.features.base import FeatureExtractor, tensors_digest
 from cascadezoo.spec.configs import EmptyConfig
 
@@ -63,16 +63,18 @@ class InceptionExtractor(FeatureExtractor):
         """torch-fidelity's ``logits_unbiased`` [N, 1008] of features [N, 2048].
 
         Raises:
-            WeightsUnavailable: the weights of the classifier hold NaN or infinite values.
+            WeightsUnavailableError: the weights of the classifier hold NaN or infinite values.
         """
         if not bool(torch.isfinite(self._head).all()):
-            raise WeightsUnavailable(
+            raise WeightsUnavailableError(
                 f"the classifier ({_HEAD[0]}) of the Inception weights in {self._source} holds NaN "
                 "or infinite values, so there is no Inception Score from it; the features are "
                 "sound",
                 hint=f"one of: delete {self._source} and run again, so that it is fetched anew; "
                 'set "evaluation.extractor": "small", which has a classifier of its own; or leave '
                 '"inception-score" out of "evaluation.metrics"',
+                code="weights-classifier-not-finite",
+                path=self._source,
             )
         with torch.inference_mode():
             return features @ self._head.T
@@ -82,7 +84,7 @@ def load(config: EmptyConfig, device: torch.device) -> InceptionExtractor:
     """The extractor with its genuine weights; fetched on first use, 91 MB.
 
     Raises:
-        WeightsUnavailable: the weights are neither on the disk nor to be fetched, or the file
+        WeightsUnavailableError: the weights are neither on the disk nor to be fetched, or the file
             that is there is damaged.
     """
     # torch-fidelity takes seconds to import.
@@ -106,12 +108,18 @@ def load(config: EmptyConfig, device: torch.device) -> InceptionExtractor:
         )
     except (RuntimeError, EOFError, OSError, AttributeError, pickle.UnpicklingError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsUnavailable(
-            f"the Inception weights in {path} cannot be read: {first}", hint=_damaged(path)
+        raise WeightsUnavailableError(
+            f"the Inception weights in {path} cannot be read: {first}",
+            hint=_damaged(path),
+            code="weights-unreadable",
+            path=path,
         ) from error
     if not sound:
-        raise WeightsUnavailable(
-            f"the Inception weights in {path} hold NaN or infinite values", hint=_damaged(path)
+        raise WeightsUnavailableError(
+            f"the Inception weights in {path} hold NaN or infinite values",
+            hint=_damaged(path),
+            code="weights-not-finite",
+            path=path,
         )
     return InceptionExtractor(network, device, path)
 
@@ -125,11 +133,13 @@ def _fetch(url: str, path: Path) -> None:
         prefix = path.stem.rpartition("-")[2]
         torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
-        raise WeightsUnavailable(
+        raise WeightsUnavailableError(
             f"the Inception weights are not in {path} and cannot be fetched from {url}: {error}",
             hint=f"one of: place {WEIGHTS_FILE} in $TORCH_HOME/hub/checkpoints (here "
             f'{path.parent}); set "evaluation.extractor": "small", which ships with cascadezoo; '
             'or leave "kid" and what else needs it out of "evaluation.metrics"',
+            code="weights-unavailable",
+            path=path,
         ) from error
 
 

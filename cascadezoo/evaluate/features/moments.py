@@ -73,7 +73,10 @@ class Moments:
         """
         if self.count < 2:
             raise InputError(
-                f"{self.count} images have no covariance", hint="take at least 2 images"
+                f"{self.count} images have no covariance",
+                hint="take at least 2 images",
+                code="input-too-few-covariance",
+                count=self.count,
             )
         covariance = self._scatter / (self.count - 1)
         return Statistics(self.count, self._mean.cpu(), covariance.cpu())

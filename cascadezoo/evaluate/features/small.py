@@ -14,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from cascadezoo.data.pixels import to_float
-from cascadezoo.errors import WeightsUnavailable
+from cascadezoo.errors import WeightsUnavailableError
 from cascadezoo.evaluate.features.base import FeatureExtractor
 from cascadezoo.evaluate.features.small_network import NUM_FEATURES, SIZE, SmallNet
 from cascadezoo.spec.configs import EmptyConfig
@@ -64,7 +64,7 @@ def load(config: EmptyConfig, device: torch.device) -> SmallExtractor:
     """The extractor with the weights that ship with the package.
 
     Raises:
-        WeightsUnavailable: the file is not there or not the one that was shipped.
+        WeightsUnavailableError: the file is not there or not the one that was shipped.
     """
     return SmallExtractor(load_network(), device)
 
@@ -73,20 +73,25 @@ def load_network() -> SmallNet:
     """The trained network, with its head for CIFAR-10's classes, float32 on the CPU.
 
     Raises:
-        WeightsUnavailable: the file is not there or not the one that was shipped.
+        WeightsUnavailableError: the file is not there or not the one that was shipped.
     """
     asset = resources.files("cascadezoo.evaluate.features").joinpath(_ASSET)
     hint = "reinstall cascadezoo: pip install --force-reinstall --no-deps cascadezoo"
     try:
         data = asset.read_bytes()
     except OSError as error:
-        raise WeightsUnavailable(
-            f"the weights of the small extractor cannot be read from {asset}: {error}", hint=hint
+        raise WeightsUnavailableError(
+            f"the weights of the small extractor cannot be read from {asset}: {error}",
+            hint=hint,
+            code="weights-unreadable",
+            path=asset,
         ) from error
     if hashlib.sha256(data).hexdigest() != WEIGHTS_SHA256:
-        raise WeightsUnavailable(
+        raise WeightsUnavailableError(
             f"the weights of the small extractor in {asset} are not those that were shipped",
             hint=hint,
+            code="weights-changed",
+            path=asset,
         )
     network = SmallNet()
     network.load_state_dict({name: value.float() for name, value in load_tensors(data).items()})

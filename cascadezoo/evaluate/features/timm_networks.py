@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from cascadezoo.errors import InputError, LookupFailed, WeightsUnavailable
+from cascadezoo.errors import InputError, UnknownNameError, WeightsUnavailableError
 from cascadezoo.evaluate.features.base import FeatureExtractor, tensors_digest
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class TimmExtractor(FeatureExtractor):
                 f"{self.interpolation}; extractors take square RGB images, resized by "
                 f"{' or '.join(_RESIZES)}",
                 hint="choose another network: timm.list_pretrained() names them",
+                code="input-network-input",
+                name=self.name,
             )
         self.version = f"v1-{self.interpolation}"
         self.input_size = int(height)
@@ -70,6 +72,9 @@ class TimmExtractor(FeatureExtractor):
                 f"{self.name} gives features of the shape {tuple(found.shape)}, not one vector "
                 "an image",
                 hint="choose another network: timm.list_pretrained() names them",
+                code="input-network-output",
+                name=self.name,
+                shape=tuple(found.shape),
             )
         self.num_features = found.shape[1]
 
@@ -101,9 +106,9 @@ def load(config: TimmConfig, device: torch.device) -> TimmExtractor:
     """A network of timm with its pretrained weights; fetched on first use into the Hub's cache.
 
     Raises:
-        LookupFailed: timm has no such network, or no such weights of it.
+        UnknownNameError: timm has no such network, or no such weights of it.
         InputError: the network cannot be used as an extractor.
-        WeightsUnavailable: the weights are neither on the disk nor to be fetched, or the file
+        WeightsUnavailableError: the weights are neither on the disk nor to be fetched, or the file
             that is there is damaged.
     """
     # timm takes seconds to import.
@@ -129,12 +134,14 @@ def load(config: TimmConfig, device: torch.device) -> TimmExtractor:
         network = timm.create_model(model, pretrained=True)
     except (OSError, HTTPError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsUnavailable(
+        raise WeightsUnavailableError(
             f"the weights of timm's {model} are not in the Hub's cache, or damaged there, and "
             f"cannot be fetched: {first}",
             hint=f"one of: hf download {place or f'timm/{model}'} where there is a network, and "
             'place what it fetched in $HF_HOME/hub; set "evaluation.extractor": "small", which '
             'ships with cascadezoo; or leave what needs it out of "evaluation.metrics"',
+            code="weights-unavailable",
+            name=model,
         ) from error
     data = timm.data.resolve_model_data_config(network)  # type: ignore[attr-defined,no-untyped-call]
     return TimmExtractor(model, network, data, device)
@@ -164,7 +171,12 @@ def _resolve(name: str) -> str:
     return full
 
 
-def _unknown(what: str, name: str, known: list[str]) -> LookupFailed:
+def _unknown(what: str, name: str, known: list[str]) -> UnknownNameError:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     guess = f"did you mean {' or '.join(repr(f'timm:{n}') for n in near)}? " if near else ""
-    return LookupFailed(f"timm has {what}", hint=f"{guess}timm.list_pretrained() names them all")
+    return UnknownNameError(
+        f"timm has {what}",
+        hint=f"{guess}timm.list_pretrained() names them all",
+        code="lookup-timm-model",
+        name=name,
+    )

@@ -208,6 +208,8 @@ class Metric:
             raise PluginError(
                 f"metric {self.name!r} ({self.origin}) failed: {type(error).__name__}: {error}",
                 hint='leave it out: --set evaluation.metrics=["kid"]',
+                code="plugin-metric-failed",
+                name=self.name,
             ) from error
         parts = value if isinstance(value, Mapping) else {"": value}
         return {str(part): self._checked(one) for part, one in parts.items()}
@@ -219,7 +221,9 @@ class Metric:
         if measured is None:
             raise PluginError(
                 f"metric {self.name!r} ({self.origin}) gave a {type(value).__name__}, not a "
-                "number or a cascadezoo.Measured"
+                "number or a cascadezoo.Measured",
+                code="plugin-metric-result-type",
+                name=self.name,
             )
         spreads = [s for s in (measured.std, measured.tolerance) if s is not None]
         finite = all(math.isfinite(number) for number in (measured.value, *spreads))
@@ -227,6 +231,8 @@ class Metric:
             raise PluginError(
                 f"metric {self.name!r} ({self.origin}) gave {measured.value} +- {measured.std}",
                 hint="a metric gives a finite number, and a spread of at least 0 where it has one",
+                code="plugin-metric-result-value",
+                name=self.name,
             )
         return measured
 
@@ -238,12 +244,16 @@ def load_metric(name: str) -> Metric:
         name: of the metric, with its argument where it takes one: ``kid``, ``lpips:alex``.
 
     Raises:
-        LookupFailed: nothing is registered under that name.
+        UnknownNameError: nothing is registered under that name.
         InputError: an argument that it does not take.
         PluginError: what is registered cannot be imported or called.
     """
     found, config = look_up(get_registry().metrics, name)
     measure = found.entry.load()
     if not callable(measure):
-        raise PluginError(f"{found.entry.impl} of the metric {name!r} cannot be called")
+        raise PluginError(
+            f"{found.entry.impl} of the metric {name!r} cannot be called",
+            code="plugin-metric-not-callable",
+            name=name,
+        )
     return Metric(found.entry.name, found.entry, str(found.origin), config, measure)

@@ -106,7 +106,12 @@ def train_classifier(images: Tensor, labels: Tensor, recipe: Recipe) -> SmallNet
     """
     count = len(images)
     if count < 2:
-        raise InputError(f"a classifier cannot learn from {count} images", hint="take more")
+        raise InputError(
+            f"a classifier cannot learn from {count} images",
+            hint="take more",
+            code="input-classifier-too-few",
+            count=count,
+        )
     batch = min(BATCH, count)
     per_epoch = count // batch
     total = max(LEAST_STEPS, recipe.epochs * per_epoch)
@@ -178,6 +183,8 @@ def real_classifier(
         raise InputError(
             f"the {real.split} images have no labels, and a classifier learns from labels",
             hint='give "labels" in the data\'s config',
+            code="input-classifier-no-labels",
+            split=real.split,
         )
     rows = choose_real(len(real), count)
     key: dict[str, Any] = {

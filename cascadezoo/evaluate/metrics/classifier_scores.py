@@ -106,6 +106,8 @@ def _recipe(config: ClassifierMetricConfig, given: MetricCascade, metric: str) -
             f"{metric} asks what the samples' labels are, and {cascade.spec.name} was trained "
             "without labels",
             hint=f"leave {metric} out, or train with data that have labels",
+            code="input-metric-needs-labels",
+            name=metric,
         )
     return Recipe(
         classes=classes,
@@ -129,6 +131,8 @@ def _right(net: SmallNet, test: ImageData, first: int) -> Tensor:
         raise InputError(
             f"the {test.split} images have no labels, and accuracy is of labels",
             hint='give "labels" in the data\'s config',
+            code="input-accuracy-no-labels",
+            split=test.split,
         )
     rows = slice(first, first + _BATCH)
     labels = torch.from_numpy(np.ascontiguousarray(test.labels[rows]))

@@ -35,12 +35,16 @@ def measure(config: LpipsMetricConfig, given: MetricCascade) -> dict[str, Measur
 
     Raises:
         InputError: there are fewer than two samples, or they are too small for the backbone.
-        WeightsUnavailable: the backbone's weights are not to be had.
+        WeightsUnavailableError: the backbone's weights are not to be had.
     """
     real, classes = given.real, given.cascade.resolved.num_classes
     count = min(given.n, len(real))
     if given.n < 2:
-        raise InputError("one image is no pair", hint="measure diversity on two at least")
+        raise InputError(
+            "one image is no pair",
+            hint="measure diversity on two at least",
+            code="input-too-few-pairs",
+        )
     network = Lpips(config, given.cascade.device)
     network.require(real.images.shape[-1])
     window = max(2, _WINDOW_BYTES // math.prod(real.images.shape[1:]))

@@ -44,6 +44,10 @@ def require_covariance(n: int, n_real: int, num_features: int) -> None:
                 f"{num_features + 1} {which} images, and there are {count}",
                 hint=f"take at least {num_features + 1} {which} images (10,000 and more for a "
                 'figure to report), or measure "kid", which is unbiased at any number',
+                code="input-too-few-images",
+                which=which,
+                count=count,
+                needed=num_features + 1,
             )
 
 
@@ -72,6 +76,8 @@ def frechet_distance(generated: Tensor, real: Statistics) -> Fid:
             f"features of the shape {tuple(generated.shape)} cannot be compared with statistics "
             f"of {len(real.mean)} features",
             hint="make both with one extractor",
+            code="input-features-unlike",
+            shape=tuple(generated.shape),
         )
     # torch-fidelity takes seconds to import.
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric

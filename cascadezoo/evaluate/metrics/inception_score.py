@@ -70,6 +70,7 @@ def measure(config: EmptyConfig, features: MetricFeatures) -> Measured:
         raise InputError(
             "the Inception Score needs the classifier of a feature extractor, and there is none",
             hint="give MetricFeatures the extractor that made the features",
+            code="input-no-extractor",
         )
     _require_splits(features.n, SPLITS)
     # Asked of nothing first: a classifier that cannot be had is told before anything is sampled.
@@ -88,4 +89,8 @@ def _require_splits(n: int, splits: int) -> None:
             f"an Inception Score over {splits} splits needs at least {2 * max(splits, 1)} images, "
             f"and there are {n}",
             hint="take more images; papers take 50,000",
+            code="input-too-few-images",
+            splits=splits,
+            count=n,
+            needed=2 * max(splits, 1),
         )

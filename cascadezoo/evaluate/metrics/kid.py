@@ -57,6 +57,10 @@ def require_enough(n: int, n_real: int, subset_size: int) -> None:
             hint=f'set "evaluation.samples" to at least {subset_size}'
             if n < subset_size
             else f'set "evaluation.subset_size" to at most {n_real}',
+            code="input-too-few-images",
+            subset_size=subset_size,
+            n=n,
+            n_real=n_real,
         )
 
 
@@ -122,11 +126,16 @@ def _check(generated: Tensor, real: Tensor, subsets: int, subset_size: int) -> N
             f"features of the shapes {tuple(generated.shape)} and {tuple(real.shape)} cannot be "
             "compared; both must be [N, D] with one D",
             hint="make both with one extractor",
+            code="input-features-unlike",
+            shapes=(tuple(generated.shape), tuple(real.shape)),
         )
     if subsets < 1 or subset_size < 2:
         raise InputError(
             f"KID over {subsets} subsets of {subset_size} is not defined",
             hint="take at least 1 subset of at least 2 images",
+            code="input-subsets-invalid",
+            subsets=subsets,
+            subset_size=subset_size,
         )
     for which, count in (("generated", len(generated)), ("real", len(real))):
         if count < subset_size:
@@ -135,4 +144,8 @@ def _check(generated: Tensor, real: Tensor, subsets: int, subset_size: int) -> N
                 f"and there are {count}",
                 hint=f"take at least {subset_size} {which} images, or set subset_size to at most "
                 f"{count} (half of that, for a spread that means something)",
+                code="input-too-few-images",
+                which=which,
+                count=count,
+                needed=subset_size,
             )

@@ -27,7 +27,7 @@ class Lpips:
         device: where it shall be.
 
     Raises:
-        WeightsUnavailable: the backbone's weights are not to be had.
+        WeightsUnavailableError: the backbone's weights are not to be had.
     """
 
     def __init__(self, config: LpipsMetricConfig, device: torch.device) -> None:
@@ -57,6 +57,9 @@ class Lpips:
             raise InputError(
                 f"{size}x{size} images are too small for LPIPS with {self.net}",
                 hint="vgg takes images of 16x16 and more, alex and squeeze larger ones only",
+                code="input-images-too-small",
+                size=size,
+                name=self.net,
             )
 
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ def coverage(inside: Tensor, of: Tensor, *, neighbours: int = NEIGHBOURS) -> flo
             f"features of the shapes {tuple(inside.shape)} and {tuple(of.shape)} cannot be "
             "compared; both must be [N, D] with one D",
             hint="make both with one extractor",
+            code="input-features-unlike",
+            shapes=(tuple(inside.shape), tuple(of.shape)),
         )
     _require_neighbours(len(inside), len(of), neighbours)
     rows = max(1, _BLOCK // len(of))
@@ -83,4 +85,7 @@ def _require_neighbours(inside: int, of: int, neighbours: int) -> None:
             f"precision and recall with {neighbours} neighbours need at least "
             f"{max(neighbours, 1) + 1} images of either sort, and there are {inside} and {of}",
             hint="take more images; the paper takes 50,000",
+            code="input-too-few-images",
+            count=min(inside, of),
+            needed=max(neighbours, 1) + 1,
         )

@@ -30,6 +30,8 @@ def psnr(images: Tensor, truth: Tensor) -> Tensor:
         raise InputError(
             f"images of the shapes {tuple(images.shape)} and {tuple(truth.shape)} have no PSNR",
             hint="resize one of them first",
+            code="input-images-unlike",
+            shapes=(tuple(images.shape), tuple(truth.shape)),
         )
     error = (images.float() - truth.float()).square().flatten(1).mean(dim=1)
     return 10 * torch.log10(4 / error)

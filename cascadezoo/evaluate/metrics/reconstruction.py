@@ -48,7 +48,7 @@ def measure_lpips(config: LpipsMetricConfig, given: MetricCascade) -> dict[str, 
 
     Raises:
         InputError: there is no stage after the generator, or the images are too small.
-        WeightsUnavailable: the backbone's weights are not to be had.
+        WeightsUnavailableError: the backbone's weights are not to be had.
     """
     enlarged = _Enlarged.of(given)
     network = Lpips(config, given.cascade.device)
@@ -83,6 +83,9 @@ def measure_ssim(config: EmptyConfig, given: MetricCascade) -> dict[str, Measure
         raise InputError(
             f"SSIM looks at windows of 11x11 pixels, and the images are {size}x{size}",
             hint="measure psnr instead",
+            code="input-images-too-small",
+            size=size,
+            name="ssim",
         )
     return enlarged.measure(ssim, lambda size: size >= _LEAST_SSIM, least=1e-4, extractor="")
 
@@ -144,6 +147,8 @@ class _Enlarged:
                 "stages after the generator are measured on real images, and "
                 f"{given.cascade.spec.name} has a generator alone",
                 hint="leave lpips, psnr and ssim out",
+                code="input-generator-alone",
+                name=given.cascade.spec.name,
             )
         known = cls._known.get(given.samples)
         if known is None or not known._serves(given):

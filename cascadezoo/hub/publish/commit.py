@@ -28,10 +28,10 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from cascadezoo._version import __version__
 from cascadezoo.errors import (
-    HubConflict,
+    HubConflictError,
     HubError,
-    HubNotFound,
-    HubUnavailable,
+    HubNotFoundError,
+    HubUnavailableError,
     InputError,
 )
 from cascadezoo.hub.client import hub_api, translated
@@ -84,10 +84,10 @@ def publish_hub(
         ModelError: the model is not whole, not all safetensors, holds a secret, or its card is
             not valid.
         InputError: options that do not go together, or a tag that is taken.
-        HubDenied: no token, or none that may do this.
-        HubConflict: others keep changing the branch.
-        HubRefused: the Hub does not take the card, a file, or the commit.
-        HubUnavailable: the Hub cannot be reached; the repo is as it was.
+        HubDeniedError: no token, or none that may do this.
+        HubConflictError: others keep changing the branch.
+        HubRefusedError: the Hub does not take the card, a file, or the commit.
+        HubUnavailableError: the Hub cannot be reached; the repo is as it was.
     """
     repo_id = repo_of(repo_id)
     check_options(revision, create_pr=create_pr, tag=tag)
@@ -132,6 +132,8 @@ class _Push:
             raise InputError(
                 f"{self.repo_id} has a tag {self.tag!r} already, which leads to another commit",
                 hint="nothing was sent. Choose another tag, or delete that one on the Hub",
+                code="input-tag-taken",
+                name=self.tag,
             )
         if self.dry_run:
             return self.result(plan, remote.commit if remote is not None and not plan else None)
@@ -147,7 +149,7 @@ class _Push:
         for revision in dict.fromkeys((self.revision, None)):
             try:
                 found = retry(partial(look, self.api, self.repo_id, revision))
-            except HubNotFound:
+            except HubNotFoundError:
                 continue
             self.begins = revision != self.revision
             return found
@@ -210,7 +212,7 @@ class _Push:
                 commit, pr_url = self.send(plan, remote)
                 self.verify(commit, plan)
                 break
-            except (HubUnavailable, HubConflict) as error:
+            except (HubUnavailableError, HubConflictError) as error:
                 found = self.recover(error, plan, remote)
                 if isinstance(found, tuple):
                     commit, pr_url = found
@@ -279,6 +281,7 @@ class _Push:
             raise type(error)(
                 f"{error.what}. Whether the commit was made could not be asked",
                 hint="run the same command again: it looks, and sends only what is missing",
+                code=error.code,
             ) from None
         if found.commit != remote.commit and not self.plan(found):
             return found.commit, None
@@ -292,7 +295,7 @@ class _Push:
         return None
 
     def no_pull(self, error: HubError, remote: Remote) -> Remote:
-        if isinstance(error, HubUnavailable) and error.retry_after is None:
+        if isinstance(error, HubUnavailableError) and error.retry_after is None:
             # Sent again, it could become a second pull request.
             error.hint = f"look at {self.url}/discussions whether it is there, then run it again"
             raise error
@@ -301,23 +304,26 @@ class _Push:
     def at(self, commit: str) -> Remote:
         return retry(lambda: look(self.api, self.repo_id, commit))
 
-    def moved(self, error: HubError) -> HubConflict:
-        return HubConflict(
+    def moved(self, error: HubError) -> HubConflictError:
+        return HubConflictError(
             f"others keep changing {self.repo_id} while this model is published ({error.what})",
             hint="the model was not published; run the same command again when they are done",
+            code="hub-conflict-publish-race",
         )
 
     # --- after
 
     def verify(self, commit: str, plan: RepoChanges) -> None:
         """Look whether the commit is the model, since a server may leave out files by its rules."""
-        with suppress(HubUnavailable):
+        with suppress(HubUnavailableError):
             found = self.at(commit).files
             missing = [n for n, p in plan.wanted.items() if n not in found or not found[n].holds(p)]
             if missing:
                 raise HubError(
                     f"the commit {commit} of {self.repo_id} lacks {', '.join(missing[:5])}",
                     hint="look at .gitignore and .gitattributes of the repo, then run it again",
+                    code="hub-commit-incomplete",
+                    names=tuple(missing),
                 )
 
     def set_tag(self, commit: str) -> None:
@@ -328,7 +334,7 @@ class _Push:
         try:
             try:
                 retry(ask)
-            except HubConflict:
+            except HubConflictError:
                 # It is there: after a lost answer it is ours.
                 if self.refs()[0].get(self.tag or "") != commit:
                     raise
@@ -336,6 +342,8 @@ class _Push:
             raise type(error)(
                 f"the model was published as commit {commit}, but not tagged: {error.what}",
                 hint="run the same command again, or with another --tag: only the tag is missing",
+                code=error.code,
+                commit=commit,
             ) from None
 
     @property

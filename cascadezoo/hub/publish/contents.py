@@ -98,6 +98,8 @@ class Piece:
         return ModelError(
             f"{self.source!s} was changed while it was published",
             hint="nothing was published; run the same command again when nobody writes there",
+            code="model-changed-while-published",
+            path=self.source,
         )
 
 
@@ -142,6 +144,9 @@ def prepare(folder: Path, repo_id: str, *, token: str | None = None) -> Prepared
             raise ModelError(
                 f"{folder} has no weights of its stage {stage.name!r}",
                 hint="give the run folder of a finished build",
+                code="model-stage-without-weights",
+                path=folder,
+                name=stage.name,
             )
     card = _card(folder, spec, repo_id, has_card=CARD in names)
     config = _with_card(config, card.encode())
@@ -165,6 +170,9 @@ def _refuse_secret_names(folder: Path) -> None:
         raise ModelError(
             f"{folder} holds what looks like a secret: {', '.join(found[:5])}",
             hint="nothing was sent. Move it out of the model folder; a model needs no such file",
+            code="model-secret-file",
+            path=folder,
+            names=tuple(found),
         )
 
 
@@ -174,7 +182,10 @@ def _card(folder: Path, spec: CascadeSpec, repo_id: str, *, has_card: bool) -> s
             text = (folder / CARD).read_bytes().decode()
         except UnicodeDecodeError as error:
             raise ModelError(
-                f"{folder / CARD} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8"
+                f"{folder / CARD} is not UTF-8 text (byte {error.start})",
+                hint="save it as UTF-8",
+                code="model-card-not-text",
+                path=folder / CARD,
             ) from None
     else:
         text = render_plain_card(spec)
@@ -193,6 +204,8 @@ def require_card(text: str, where: str) -> None:
         raise ModelError(
             f"the metadata of {where} are not valid: {'; '.join(faults[:5])}",
             hint="nothing was sent. Mend the lines between the two --- at its head, or build again",
+            code="model-card-metadata",
+            faults=tuple(faults),
         )
 
 
@@ -216,7 +229,12 @@ def _look_into(piece: Piece, token: str | None) -> None:
         with piece.open() as file:
             content = file.read()
     if piece.name == SAMPLES and not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ModelError(f"{piece.source!s} is not a PNG picture", hint="build the model again")
+        raise ModelError(
+            f"{piece.source!s} is not a PNG picture",
+            hint="build the model again",
+            code="model-not-png",
+            path=piece.source,
+        )
     if piece.name == METRICS:
         _require_json(piece, content)
     found = secret_in(content, token)
@@ -225,6 +243,8 @@ def _look_into(piece: Piece, token: str | None) -> None:
             f"{piece.name} of the model holds {found}",
             hint="nothing was sent. Take it out and build again; where it was shown to others "
             "already, make a new one and revoke it",
+            code="model-secret",
+            name=piece.name,
         )
 
 
@@ -232,7 +252,12 @@ def _require_json(piece: Piece, content: bytes) -> None:
     try:
         json.loads(content)
     except (ValueError, RecursionError):
-        raise ModelError(f"{piece.source!s} is not JSON", hint="build the model again") from None
+        raise ModelError(
+            f"{piece.source!s} is not JSON",
+            hint="build the model again",
+            code="model-not-json",
+            path=piece.source,
+        ) from None
 
 
 def check_message(message: str) -> str:
@@ -243,8 +268,11 @@ def check_message(message: str) -> str:
     """
     text = " ".join(message.split())
     if not text or len(text) > 500:
-        raise InputError("the commit's message is empty or longer than 500 characters")
+        raise InputError(
+            "the commit's message is empty or longer than 500 characters",
+            code="input-commit-message-length",
+        )
     found = secret_in(text.encode())
     if found is not None:
-        raise InputError(f"the commit's message holds {found}")
+        raise InputError(f"the commit's message holds {found}", code="input-commit-message-secret")
     return text

@@ -11,9 +11,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from cascadezoo.errors import (
-    HubDenied,
-    HubNotFound,
-    HubRefused,
+    HubDeniedError,
+    HubNotFoundError,
+    HubRefusedError,
     InputError,
     ModelReferenceError,
 )
@@ -43,8 +43,8 @@ def check_hub(repo_id: str, *, private: bool = False) -> None:
     Raises:
         ModelReferenceError: not the id of a repo.
         InputError: a public repo where a private one is wanted.
-        HubDenied: no token, or none that may do this.
-        HubUnavailable: the Hub cannot be asked now.
+        HubDeniedError: no token, or none that may do this.
+        HubUnavailableError: the Hub cannot be asked now.
     """
     repo_id = repo_of(repo_id)
     token = require_token(repo_id)
@@ -52,7 +52,7 @@ def check_hub(repo_id: str, *, private: bool = False) -> None:
     require_writer(api)
     try:
         there = retry(lambda: look(api, repo_id, None))
-    except HubNotFound:
+    except HubNotFoundError:
         return
     require_private(there, private)
 
@@ -68,6 +68,8 @@ def repo_of(text: str) -> str:
         raise ModelReferenceError(
             f"{text!r} is not the id of a repo to publish to",
             hint="give org/name, and a branch by --revision",
+            code="reference-not-a-repo",
+            name=text,
         )
     return found.repo_id
 
@@ -80,14 +82,22 @@ def check_options(revision: str | None, *, create_pr: bool, tag: str | None) -> 
     """
     for what, name in (("revision", revision), ("tag", tag)):
         if name is not None and (not REVISION.fullmatch(name) or ".." in name or "//" in name):
-            raise InputError(f"{name!r} is not a {what}: it may hold letters, digits, . _ - and /")
+            raise InputError(
+                f"{name!r} is not a {what}: it may hold letters, digits, . _ - and /",
+                code="input-ref-name",
+                name=name,
+            )
     if revision is not None and is_commit(revision):
         raise InputError(
-            "a commit cannot be published to", hint="give --revision a branch, or leave it out"
+            "a commit cannot be published to",
+            hint="give --revision a branch, or leave it out",
+            code="input-commit-as-branch",
         )
     if create_pr and tag is not None:
         raise InputError(
-            "a pull request cannot be tagged before it is merged", hint="leave --tag out"
+            "a pull request cannot be tagged before it is merged",
+            hint="leave --tag out",
+            code="input-tag-on-pr",
         )
 
 
@@ -95,17 +105,24 @@ def require_token(repo_id: str) -> str:
     """The token to publish with.
 
     Raises:
-        HubDenied: there is none.
+        HubDeniedError: there is none.
         InputError: ``HF_HUB_OFFLINE`` is set.
     """
     if is_offline():
         raise InputError(
             f"{repo_id}: no request is sent while HF_HUB_OFFLINE is set",
             hint="unset HF_HUB_OFFLINE to publish",
+            code="input-offline",
+            name=repo_id,
         )
     token = hub_token()
     if token is None:
-        raise HubDenied(f"to publish to {repo_id}, the Hub has to know who you are", hint=LOG_IN)
+        raise HubDeniedError(
+            f"to publish to {repo_id}, the Hub has to know who you are",
+            hint=LOG_IN,
+            code="hub-denied-no-token",
+            name=repo_id,
+        )
     return token
 
 
@@ -113,8 +130,8 @@ def require_writer(api: HfApi) -> None:
     """Ask the Hub whose token it is.
 
     Raises:
-        HubDenied: nobody's, or one that may only read.
-        HubUnavailable: the Hub cannot be asked.
+        HubDeniedError: nobody's, or one that may only read.
+        HubUnavailableError: the Hub cannot be asked.
     """
 
     def ask() -> dict[str, Any]:
@@ -125,7 +142,12 @@ def require_writer(api: HfApi) -> None:
     access = (found.get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":
         user = clean_remote(found.get("name"), 80)
-        raise HubDenied(f"the token of {user} may read but not write", hint=LOG_IN)
+        raise HubDeniedError(
+            f"the token of {user} may read but not write",
+            hint=LOG_IN,
+            code="hub-denied-token-read-only",
+            name=user,
+        )
 
 
 def require_private(remote: Remote, private: bool) -> None:
@@ -138,6 +160,8 @@ def require_private(remote: Remote, private: bool) -> None:
         raise InputError(
             f"{remote.repo_id} is public, and --private is only for a repo that is made",
             hint="nothing was sent. Make it private on its settings page first, or leave it out",
+            code="input-repo-public",
+            name=remote.repo_id,
         )
 
 
@@ -145,7 +169,7 @@ def validate_card(api: HfApi, card: str) -> None:
     """Have the Hub look at a card's metadata.
 
     Raises:
-        HubRefused: they are not valid.
+        HubRefusedError: they are not valid.
     """
     with translated("the check of the card's metadata by the Hub"):
         answer = get_session().post(
@@ -161,8 +185,9 @@ def validate_card(api: HfApi, card: str) -> None:
         rows = found if isinstance(found, list) else []
         texts = [row.get("message") if isinstance(row, dict) else row for row in rows[:5]]
         said = "; ".join(clean_remote(text, 200) for text in texts) or "it does not say why"
-    raise HubRefused(
+    raise HubRefusedError(
         f"the Hub does not take the metadata of {CARD}: {said}",
         hint="nothing was sent. Change license, tags or datasets in the spec, or the lines between "
         "the two --- of the card",
+        code="hub-refused-card-metadata",
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from cascadezoo.errors import (
     CascadezooError,
-    HubUnavailable,
+    HubUnavailableError,
     InputError,
     ModelReferenceError,
-    PublishFailed,
+    PublishError,
 )
 from cascadezoo.hub.folder_copy import Copied, check_destination, publish_local
 from cascadezoo.hub.publish.result import Published
@@ -42,12 +42,16 @@ def read_destination(dest: str | Path) -> Path | HubRef:
             raise ModelReferenceError(
                 f"{dest!r} could be a new folder in {str(path.parent)!r}, or a repo on the Hub",
                 hint=f"write ./{dest} for the folder, hf://{dest} for the Hub",
+                code="reference-ambiguous",
+                name=dest,
             )
     found = parse_reference(dest if dest.startswith("hf://") else f"hf://{dest}")
     if not isinstance(found, HubRef) or found.revision is not None:
         raise ModelReferenceError(
             f"{dest!r} names a revision, which is not part of where a model goes",
             hint=f"{dest.partition('@')[0]} --revision {dest.partition('@')[2]}",
+            code="reference-revision-in-dest",
+            name=dest,
         )
     return found
 
@@ -112,7 +116,7 @@ def check_publish(asked: PublishSpec | None, name: str) -> str | None:
 
     Raises:
         InputError: the place cannot be, or holds something else.
-        HubDenied: no token of the Hub, or none that may do this.
+        HubDeniedError: no token of the Hub, or none that may do this.
     """
     if asked is None:
         return None
@@ -126,7 +130,7 @@ def check_publish(asked: PublishSpec | None, name: str) -> str | None:
 
     try:
         check_hub(place.repo_id, private=asked.private)
-    except HubUnavailable as error:
+    except HubUnavailableError as error:
         return f"whether the model may be published was not found out: {error.what}"
     return None
 
@@ -139,7 +143,7 @@ def publish_built(model: Path, asked: PublishSpec | None) -> Published | Copied 
         asked: what the spec says of publishing; None where it shall not be.
 
     Raises:
-        PublishFailed: it could not be published; the model is kept.
+        PublishError: it could not be published; the model is kept.
     """
     if asked is None:
         return None
@@ -151,9 +155,10 @@ def publish_built(model: Path, asked: PublishSpec | None) -> Published | Copied 
             what, hint = error.what, error.hint
         words = ["cascadezoo", "publish", as_argument(model), asked.to]
         again = shlex.join([*words, *(["--private"] * asked.private)])
-        raise PublishFailed(
+        raise PublishError(
             f"the model is built and kept in {model}, but it was not published: {what}",
             hint=f"{hint}; then: {again}" if hint else again,
+            path=model,
         ) from error
 
 
@@ -161,4 +166,6 @@ def _for_the_hub(dest: str | Path) -> InputError:
     return InputError(
         f"{str(dest)!r} is a folder; private, revision, create-pr, tag and message are for the Hub",
         hint="leave them out, or write hf://org/name for the Hub",
+        code="input-folder-options",
+        path=dest,
     )

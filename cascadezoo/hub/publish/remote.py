@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from cascadezoo.cards.card_file import merge_cards
-from cascadezoo.errors import HubRefused, HubUnavailable, ModelError
+from cascadezoo.errors import HubRefusedError, HubUnavailableError, ModelError
 from cascadezoo.hub.client import translated
 from cascadezoo.hub.publish.contents import Piece, Prepared
 from cascadezoo.model_folder.layout import CARD, CONFIG, ModelConfig, is_model_file, parse_config
@@ -86,7 +86,7 @@ def look(api: HfApi, repo_id: str, revision: str | None) -> Remote:
     """What a repo holds, by one request, so that commit and files belong together.
 
     Raises:
-        HubNotFound: there is no such repo, or no such branch in it.
+        HubNotFoundError: there is no such repo, or no such branch in it.
         HubError: the Hub cannot be asked.
     """
     where = repo_id if revision is None else f"{repo_id}@{revision}"
@@ -96,11 +96,19 @@ def look(api: HfApi, repo_id: str, revision: str | None) -> Remote:
     for file in info.siblings or []:
         # Without these, what is there already could not be told from what has to be sent.
         if file.size is None or file.blob_id is None:
-            raise HubUnavailable(f"{where}: the Hub does not tell what its files are", hint=_NO_HUB)
+            raise HubUnavailableError(
+                f"{where}: the Hub does not tell what its files are",
+                hint=_NO_HUB,
+                code="hub-unavailable-answer",
+            )
         sha256 = None if file.lfs is None else file.lfs.sha256
         files[file.rfilename] = RemoteFile(file.size, file.blob_id, sha256)
     if not isinstance(info.sha, str) or not is_commit(info.sha):
-        raise HubUnavailable(f"{where}: the Hub does not tell its commit", hint=_NO_HUB)
+        raise HubUnavailableError(
+            f"{where}: the Hub does not tell its commit",
+            hint=_NO_HUB,
+            code="hub-unavailable-answer",
+        )
     return Remote(repo_id, info.sha, files, bool(info.private))
 
 
@@ -111,7 +119,7 @@ def plan_changes(api: HfApi, prepared: Prepared, remote: Remote) -> RepoChanges:
     there, stay.
 
     Raises:
-        HubRefused: the repo holds a model of another library.
+        HubRefusedError: the repo holds a model of another library.
         HubError: the Hub cannot be asked.
     """
     before = _config_there(api, prepared, remote)
@@ -137,9 +145,11 @@ def _config_there(api: HfApi, prepared: Prepared, remote: Remote) -> ModelConfig
     try:
         return parse_config(text, f"{CONFIG} of {remote.repo_id}")
     except ModelError as error:
-        raise HubRefused(
+        raise HubRefusedError(
             f"{remote.repo_id} holds something else than a cascadezoo model: {error.what}",
             hint="nothing was sent. Publish to another repo, or empty this one first",
+            code="hub-refused-repo-foreign",
+            name=remote.repo_id,
         ) from None
 
 
@@ -166,9 +176,11 @@ def _read(api: HfApi, remote: Remote, name: str, limit: int) -> bytes:
     file = remote.files[name]
     where = f"{name} of {remote.repo_id}"
     if file.size > limit:
-        raise HubRefused(
+        raise HubRefusedError(
             f"{where} has {file.size} bytes, more than the {limit} that one may have",
             hint="nothing was sent. Publish to another repo, or delete that file first",
+            code="hub-refused-file-too-large",
+            size=file.size,
         )
     with tempfile.TemporaryDirectory() as folder, translated(where):
         path = api.hf_hub_download(
@@ -176,5 +188,9 @@ def _read(api: HfApi, remote: Remote, name: str, limit: int) -> bytes:
         )
         content = Path(path).read_bytes()
     if not file.holds(Piece.of(name, content)):
-        raise HubUnavailable(f"{where} arrived damaged", hint="run the same command again")
+        raise HubUnavailableError(
+            f"{where} arrived damaged",
+            hint="run the same command again",
+            code="hub-unavailable-damaged",
+        )
     return content

@@ -109,4 +109,6 @@ def _no_safetensors(name: str, why: str) -> ModelError:
     return ModelError(
         f"{name} is not a safetensors file: {why}",
         hint="only safetensors are published; cascade.save_pretrained(folder) writes them",
+        code="model-not-safetensors",
+        name=name,
     )

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field
 
 from cascadezoo.nn.sizes import multiple_of
-from cascadezoo.spec.configs import ConfigProblem, DecoderConfig, ImageShape, Probability, Width
+from cascadezoo.spec.configs import ConfigError, DecoderConfig, ImageShape, Probability, Width
 from cascadezoo.stages.shared_config import Count, Dropout
 
 __all__ = ["AutoencoderConfig"]
@@ -62,14 +62,15 @@ class AutoencoderConfig(DecoderConfig):
         """Check that the last level has something left to halve.
 
         Raises:
-            ConfigProblem: more levels than the image can be halved.
+            ConfigError: more levels than the image can be halved.
         """
         most = (2 * output.size - 1).bit_length()
         if len(self.multipliers) > most:
-            raise ConfigProblem(
+            raise ConfigError(
                 "multipliers",
                 f"has {len(self.multipliers)} levels, but {most} bring {output.size} pixels down "
                 "to one already",
+                code="levels",
             )
         return self
 

@@ -143,7 +143,10 @@ class Autoencoder(Stage):
                 total += float(latents.sum())
                 squares += float(latents.square().sum())
         if count == 0:
-            raise TrainingError("autoencoder.v1: there are no images to measure latents on")
+            raise TrainingError(
+                "autoencoder.v1: there are no images to measure latents on",
+                code="training-latents-no-images",
+            )
         mean = total / count
         deviation = math.sqrt(max(squares / count - mean * mean, 0.0))
         if not COLLAPSED < deviation < math.inf:
@@ -152,6 +155,8 @@ class Autoencoder(Stage):
                 f"{deviation:g}, so they carry nothing for a generator to learn",
                 hint=f"lower kl_weight (it is {self.config.kl_weight:g}) or the learning rate, "
                 "or train longer",
+                code="training-latents-flat",
+                deviation=deviation,
             )
         self.scale.fill_(1.0 / deviation)
 

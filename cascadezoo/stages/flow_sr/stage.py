@@ -80,6 +80,7 @@ class FlowResidualUpsampler(FlowUpsampler):
                 "a flow of the residual cannot stop at a noise level: its states are no noised "
                 "images",
                 hint="leave stop out",
+                code="sample-stop-residual",
             )
         conditions = self.sampling_conditions(upstream, request)
         shape = self.geometry.output

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from cascadezoo.spec.configs import ConfigProblem, GeneratorConfig, ImageShape, Width
+from cascadezoo.spec.configs import ConfigError, GeneratorConfig, ImageShape, Width
 from cascadezoo.stages.shared_config import Count, Dropout
 
 __all__ = ["ResNetConfig"]
@@ -47,13 +47,14 @@ class ResNetConfig(GeneratorConfig):
         """Check the number of halvings.
 
         Raises:
-            ConfigProblem: the image is a single pixel after fewer halvings.
+            ConfigError: the image is a single pixel after fewer halvings.
         """
         fitted = super().fit(output)
         most = (output.size - 1).bit_length()
         if self.halvings > most:
-            raise ConfigProblem(
+            raise ConfigError(
                 "halvings",
                 f"is {self.halvings}, but {most} bring {output.size} pixels down to one already",
+                code="levels",
             )
         return fitted

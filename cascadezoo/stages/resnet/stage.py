@@ -97,6 +97,7 @@ class ResNetGenerator(Stage):
             raise SampleError(
                 "labels were given, but the model was trained on data without labels",
                 hint="sample without labels",
+                code="sample-no-labels",
             )
         if classes is None:
             labels = None

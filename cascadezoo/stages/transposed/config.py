@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field
 
 from cascadezoo.nn.sizes import factor_steps
-from cascadezoo.spec.configs import ConfigProblem, ImageShape, UpsamplerConfig, Width
+from cascadezoo.spec.configs import ConfigError, ImageShape, UpsamplerConfig, Width
 from cascadezoo.stages.shared_config import Dropout
 
 __all__ = ["TransposedConfig"]
@@ -49,12 +49,14 @@ class TransposedConfig(UpsamplerConfig):
         """Check that the kernels leave no gaps.
 
         Raises:
-            ConfigProblem: ``kernel`` is less than a stride.
+            ConfigError: ``kernel`` is less than a stride.
         """
         stride = factor_steps(self.factor)[-1]
         if self.kernel < stride:
-            raise ConfigProblem(
-                "kernel", f"is {self.kernel}, which leaves gaps at the stride of {stride}"
+            raise ConfigError(
+                "kernel",
+                f"is {self.kernel}, which leaves gaps at the stride of {stride}",
+                code="gaps",
             )
         return super().fit(output)
 

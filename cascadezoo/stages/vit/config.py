@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from cascadezoo.spec.configs import ConfigProblem, ImageShape, RefinerConfig, Width
+from cascadezoo.spec.configs import ConfigError, ImageShape, RefinerConfig, Width
 from cascadezoo.stages.shared_config import Dropout, ResidualScale
 
 __all__ = ["ViTConfig"]
@@ -54,10 +54,12 @@ class ViTConfig(RefinerConfig):
         """Check that patches tile the image.
 
         Raises:
-            ConfigProblem: ``patch_size`` does not divide the size.
+            ConfigError: ``patch_size`` does not divide the size.
         """
         if output.size % self.patch_size:
-            raise ConfigProblem(
-                "patch_size", f"is {self.patch_size}, which does not divide {output.size} pixels"
+            raise ConfigError(
+                "patch_size",
+                f"is {self.patch_size}, which does not divide {output.size} pixels",
+                code="not-divisible",
             )
         return super().fit(output)

@@ -43,6 +43,8 @@ def project_name(name: str) -> str:
             f"no plugin can be called {name!r}",
             hint="take a name of lower-case letters, digits and dashes that begins with a letter, "
             "such as wave or cascadezoo-wave",
+            code="input-plugin-name",
+            name=name,
         )
     return _PREFIX + bare
 
@@ -63,7 +65,12 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
     """
     distribution = project_name(name)
     if kind not in KINDS:
-        raise InputError(f"no plugin of the kind {kind!r}", hint=f"choose from {', '.join(KINDS)}")
+        raise InputError(
+            f"no plugin of the kind {kind!r}",
+            hint=f"choose from {', '.join(KINDS)}",
+            code="input-plugin-kind",
+            name=kind,
+        )
     folder = Path(distribution) if folder is None else folder
     texts = _texts(distribution, kind)
     try:
@@ -71,13 +78,19 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
             raise InputError(
                 f"{folder} is there already, and nothing in it is overwritten",
                 hint="choose another folder with -o DIR",
+                code="input-output-exists",
+                path=folder,
             )
         for path, text in texts.items():
             place = folder / path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"{folder} cannot be written: {error.strerror}",
+            code="input-output-not-writable",
+            path=folder,
+        ) from error
     return folder
 
 

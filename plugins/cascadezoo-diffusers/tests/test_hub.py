@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 FIT = """
 import json, sys
-from cascadezoo import ConfigProblem, ImageShape
+from cascadezoo import ConfigError, ImageShape
 from cascadezoo.errors import CascadezooError
 from cascadezoo_diffusers.config import UNet2DConfig
 from cascadezoo_diffusers.source import weights_of
@@ -40,7 +40,7 @@ for text in sys.argv[1:]:
     try:
         config = UNet2DConfig.model_validate({"source": text}).fit(ImageShape(3, 8))
         print(json.dumps([config.model_dump(), str(weights_of(config.place, "unet/config.json"))]))
-    except (ConfigProblem, CascadezooError) as error:
+    except (ConfigError, CascadezooError) as error:
         print(type(error).__name__, str(error).replace(chr(10), " "))
 assert "torch" not in sys.modules and "diffusers" not in sys.modules
 """

@@ -16,7 +16,7 @@ from cascadezoo_diffusers.weights import modern_name
 from cases import Case, save_pipeline, stage_from
 from safetensors.torch import load_file, save_file
 
-from cascadezoo import ConfigProblem, ImageDraw, ImageShape, SampleRequest, StageGeometry
+from cascadezoo import ConfigError, ImageDraw, ImageShape, SampleRequest, StageGeometry
 from cascadezoo.errors import ModelError, SampleError, SpecError
 
 OUTPUT = ImageShape(3, 8)
@@ -57,7 +57,7 @@ def test_pipelines_models_and_flat_folders_are_the_same(folder: Path, tmp_path: 
         (flat / path.name).write_bytes(path.read_bytes())
     assert torch.equal(images(stage_from(flat)), wanted)
     # A model alone does not tell how it was trained.
-    with pytest.raises(ConfigProblem, match="write the one that its model was trained with") as e:
+    with pytest.raises(ConfigError, match="write the one that its model was trained with") as e:
         stage_from(folder / "unet")
     assert e.value.field == "scheduler"
     scheduler = {"num_train_timesteps": 20, "beta_start": 0.01, "beta_end": 0.3}
@@ -153,22 +153,22 @@ def test_what_cannot_be_used_is_said_before_anything_is_built(
     folder: Path, spoil: Callable[[Path], None], said: str
 ) -> None:
     spoil(folder)
-    with pytest.raises(ConfigProblem, match=said) as error:
+    with pytest.raises(ConfigError, match=said) as error:
         fit(folder)
     assert error.value.field == "source"
 
 
 @pytest.mark.parametrize("text", ["./nowhere", "/nowhere/at/all", "~nobody/model", "a/b/c"])
 def test_paths_that_lead_nowhere(text: str) -> None:
-    with pytest.raises(ConfigProblem, match="is not a folder") as error:
+    with pytest.raises(ConfigError, match="is not a folder") as error:
         fit(text)
     assert error.value.field == "source"
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigProblem, match=r"there is no config\.json in .*UNet2DModel"):
+    with pytest.raises(ConfigError, match=r"there is no config\.json in .*UNet2DModel"):
         fit(tmp_path)
-    with pytest.raises(ConfigProblem, match="the folder 'inner'"):
+    with pytest.raises(ConfigError, match="the folder 'inner'"):
         fit(tmp_path, subfolder="inner")
 
 
@@ -229,7 +229,7 @@ def test_settings_of_a_scheduler_that_would_be_lost(tmp_path: Path) -> None:
     assert stage_from(tmp_path, sampler="heun").config.sampler == "heun"
     path = tmp_path / "scheduler" / "scheduler_config.json"
     edit(path, _class_name="LMSDiscreteScheduler")
-    with pytest.raises(ConfigProblem, match="the LMSDiscreteScheduler of the source") as error:
+    with pytest.raises(ConfigError, match="the LMSDiscreteScheduler of the source") as error:
         fit(tmp_path)
     assert error.value.field == "sampler"
     assert fit(tmp_path, sampler="euler").scheduler.beta_end == 0.3
@@ -254,7 +254,7 @@ def test_settings_of_a_scheduler_that_would_be_lost(tmp_path: Path) -> None:
 )
 def test_settings_that_do_not_fit_together(settings: Any, field: str, said: str) -> None:
     small = {"unet": {"block_out_channels": [8], "norm_num_groups": 4, "attention_head_dim": 4}}
-    with pytest.raises(ConfigProblem, match=said) as error:
+    with pytest.raises(ConfigError, match=said) as error:
         fit(None, **{**small, **settings})
     assert error.value.field.startswith(field)
 
@@ -264,7 +264,7 @@ def test_latents_are_never_clipped() -> None:
     settings: dict[str, Any] = {"unet": {"block_out_channels": [32]}}
     assert not UNet2DConfig.model_validate(settings).fit(latents).scheduler.clip_sample
     settings["scheduler"] = {"clip_sample": True}
-    with pytest.raises(ConfigProblem, match="this stage makes latents"):
+    with pytest.raises(ConfigError, match="this stage makes latents"):
         UNet2DConfig.model_validate(settings).fit(latents)
 
 
@@ -288,7 +288,7 @@ def test_tables_of_labels_that_do_not_fit(
 def test_labels_of_the_data_and_of_the_source(tmp_path: Path) -> None:
     save_pipeline(tmp_path / "plain")
     assert stage_from(tmp_path / "plain", num_classes=5).labels is None
-    with pytest.raises(ConfigProblem, match="knows no labels") as error:
+    with pytest.raises(ConfigError, match="knows no labels") as error:
         stage_from(tmp_path / "plain", num_classes=5, conditional=True)
     assert error.value.field == "conditional"
     save_pipeline(tmp_path / "classes", num_class_embeds=5)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from errors_help import raises
 
 from cascadezoo.data.pixels import to_float
-from cascadezoo.errors import WeightsUnavailable
+from cascadezoo.errors import WeightsUnavailableError
 from cascadezoo.evaluate.features.base import load_extractor
 from cascadezoo.evaluate.features.inception import WEIGHTS_FILE
 from cascadezoo.evaluate.metrics.kid import kernel_inception_distance
@@ -27,7 +28,7 @@ def test_without_weights_and_network_the_three_ways_out(tmp_path, monkeypatch, c
         monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(WeightsUnavailable) as caught:
+    with pytest.raises(WeightsUnavailableError) as caught:
         load_extractor("inception")
     hint = str(caught.value.hint)
     assert f"place {WEIGHTS_FILE} in $TORCH_HOME/hub/checkpoints" in hint
@@ -42,7 +43,11 @@ def test_a_file_that_is_no_weights(tmp_path, monkeypatch, content):
     path = tmp_path / "hub" / "checkpoints" / WEIGHTS_FILE
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    with pytest.raises(WeightsUnavailable, match="cannot be read") as caught:
+    with raises(
+        WeightsUnavailableError,
+        "weights-unreadable",
+        path="weights-inception-2015-12-05-6726825d.pth",
+    ) as caught:
         load_extractor("inception")
     assert str(path) in str(caught.value.hint)
 
@@ -63,7 +68,11 @@ def test_a_file_with_other_things_than_the_weights(tmp_path, monkeypatch, code):
     path = tmp_path / "hub" / "checkpoints" / WEIGHTS_FILE
     path.parent.mkdir(parents=True)
     torch.save({"a": Intruder(tmp_path / "trace") if code else torch.zeros(3)}, path)
-    with pytest.raises(WeightsUnavailable, match="cannot be read"):
+    with raises(
+        WeightsUnavailableError,
+        "weights-unreadable",
+        path="weights-inception-2015-12-05-6726825d.pth",
+    ):
         load_extractor("inception")
     assert not (tmp_path / "trace").exists()
 
@@ -76,7 +85,11 @@ def test_weights_that_are_not_finite(torch_home, tmp_path, monkeypatch):
     (tmp_path / checkpoints).mkdir(parents=True)
     torch.save(weights, tmp_path / checkpoints / WEIGHTS_FILE)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsUnavailable, match="hold NaN"):
+    with raises(
+        WeightsUnavailableError,
+        "weights-not-finite",
+        path="weights-inception-2015-12-05-6726825d.pth",
+    ):
         load_extractor("inception")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from errors_help import raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,21 +57,21 @@ def test_certain_and_even_is_the_number_of_classes(classes, copies, far):
 
 
 def test_too_few_images_for_the_splits():
-    with pytest.raises(InputError, match="10 splits needs at least 20 images, and there are 19"):
+    with raises(InputError, "input-too-few-images", splits=10, count=19, needed=20):
         inception_score(torch.zeros(19, 3))
     features = MetricFeatures(
         generated=torch.zeros(19, 256), real=torch.zeros(1, 256), extractor=load_extractor("small")
     )
-    with pytest.raises(InputError, match="there are 19"):
+    with raises(InputError, "input-too-few-images", count=19):
         measure(EmptyConfig(), features)
 
 
 def test_an_extractor_without_a_classifier(means):
     features = torch.zeros(40, 12)
-    with pytest.raises(InputError, match="'means' has no classifier") as caught:
+    with raises(InputError, "input-no-classifier", name="means") as caught:
         measure(EmptyConfig(), MetricFeatures(generated=features, real=features, extractor=means))
     assert '"inception-score"' in str(caught.value.hint)
-    with pytest.raises(InputError, match="there is none"):
+    with raises(InputError, "input-no-extractor"):
         measure(EmptyConfig(), MetricFeatures(generated=features, real=features))
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from errors_help import raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -82,25 +83,25 @@ def test_seed_chooses_the_subsets():
 
 @pytest.mark.parametrize(("n", "m", "which"), [(10, 60, "generated"), (60, 10, "real")])
 def test_too_few_images_is_said_and_nothing_is_capped(n, m, which):
-    with pytest.raises(InputError, match=f"as many {which} images, and there are 10") as caught:
+    with raises(InputError, "input-too-few-images", which=which, count=10) as caught:
         kernel_inception_distance(*two_clouds(n, m, 4), subset_size=50)
     assert "subset_size to at most 10" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "error"),
     [
-        ({"subsets": 0}, "0 subsets of 10"),
-        ({"subset_size": 1}, "100 subsets of 1 "),
+        ({"subsets": 0}, {"code": "input-subsets-invalid", "subsets": 0, "subset_size": 10}),
+        ({"subset_size": 1}, {"code": "input-subsets-invalid", "subsets": 100, "subset_size": 1}),
     ],
 )
-def test_numbers_below_their_least(arguments, message):
-    with pytest.raises(InputError, match=message):
+def test_numbers_below_their_least(arguments, error):
+    with raises(InputError, **error):
         kernel_inception_distance(*two_clouds(50, 50, 4), **{"subset_size": 10, **arguments})
 
 
 def test_features_of_two_extractors_cannot_be_compared():
-    with pytest.raises(InputError, match=r"\(5, 8\) and \(5, 4\)"):
+    with raises(InputError, "input-features-unlike", shapes=((5, 8), (5, 4))):
         kernel_inception_distance(torch.zeros(5, 8), torch.zeros(5, 4), subset_size=2)
 
 

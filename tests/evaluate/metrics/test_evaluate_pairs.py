@@ -5,11 +5,12 @@ import gc
 import pytest
 import torch
 import torch.nn.functional as F
+from errors_help import raises
 from toy_cascades import bicubic, given, noise, same, smooth, spec, subject, toy
 
 from cascadezoo import Cascade, load_spec
 from cascadezoo.data.pixels import to_float, to_uint8
-from cascadezoo.errors import InputError, WeightsUnavailable
+from cascadezoo.errors import InputError, WeightsUnavailableError
 from cascadezoo.evaluate.configs import LpipsMetricConfig
 from cascadezoo.evaluate.evaluate_metrics import evaluate_metrics
 from cascadezoo.evaluate.metrics.mean_scores import mean_of, share_of
@@ -159,14 +160,14 @@ def test_a_generator_alone_has_no_pairs(means):
     del data["stages"][1]
     cascade = toy(data, lambda _, r: r.draw.randn(r.count, 3, 16, 16))
     for measure in (measure_psnr, measure_ssim):
-        with pytest.raises(InputError, match="toy has a generator alone"):
+        with raises(InputError, "input-generator-alone", name="toy"):
             measure(PLAIN, given(cascade, means, REAL, n=20))
 
 
 def test_images_too_small_for_ssim(means):
     tiny = smooth(20, 8)
     cascade = toy(spec(8, refine=False), noise, bicubic)
-    with pytest.raises(InputError, match="11x11 pixels, and the images are 8x8"):
+    with raises(InputError, "input-images-too-small", size=8):
         measure_ssim(PLAIN, given(cascade, means, tiny, n=20))
     data = spec(16, refine=False)
     data["stages"].insert(1, {**data["stages"][1], "name": "first"})
@@ -226,7 +227,7 @@ def test_means_and_shares_have_honest_spreads():
 
 def test_lpips_without_weights(cascade, means, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsUnavailable, match="alex backbone") as caught:
+    with raises(WeightsUnavailableError, "weights-unavailable", name="alex") as caught:
         measure_lpips(LpipsMetricConfig(net="alex"), given(cascade, means, REAL, n=8))
     assert "TORCH_HOME" in str(caught.value.hint)
     assert "lpips:vgg" in str(caught.value.hint)
@@ -253,5 +254,5 @@ def test_lpips_is_the_packages(cascade, means, torch_home):
 
 def test_images_too_small_for_a_backbone(means, torch_home):
     cascade = toy(spec(8, refine=False), noise, bicubic)
-    with pytest.raises(InputError, match="8x8 images are too small for LPIPS with vgg"):
+    with raises(InputError, "input-images-too-small", size=8, name="vgg"):
         measure_lpips(LpipsMetricConfig(), given(cascade, means, smooth(9, 8), n=8))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from errors_help import raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,10 +86,10 @@ def test_dropped_modes_cost_recall_and_not_precision():
 def test_too_few(n, m):
     generated, real = clouds(n, m)
     features = MetricFeatures(generated=generated, real=real)
-    with pytest.raises(InputError, match="need at least 4 images of either sort"):
+    with raises(InputError, "input-too-few-images", needed=4):
         (measure_precision if m == 3 else measure_recall)(EmptyConfig(), features)
 
 
 def test_features_of_two_extractors():
-    with pytest.raises(InputError, match=r"\(5, 8\) and \(5, 4\)"):
+    with raises(InputError, "input-features-unlike", shapes=((5, 8), (5, 4))):
         coverage(torch.zeros(5, 8), torch.zeros(5, 4))

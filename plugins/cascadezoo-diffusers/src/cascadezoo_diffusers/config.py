@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cascadezoo import ConfigProblem, GeneratorConfig, ImageShape, StageConfig, UpsamplerConfig
+from cascadezoo import ConfigError, GeneratorConfig, ImageShape, StageConfig, UpsamplerConfig
 from cascadezoo.errors import CascadezooError
 from cascadezoo_diffusers.arguments import SchedulerArguments, UNet2DArguments
 from cascadezoo_diffusers.reading import read_scheduler, read_unet
@@ -98,7 +98,7 @@ class DiffusersConfig(SourceConfig):
         """Fill in what the source states and what follows from the place, and check them.
 
         Raises:
-            ConfigProblem: the source leads nowhere or to another model; the network, the scheduler
+            ConfigError: the source leads nowhere or to another model; the network, the scheduler
                 or the sampler does not fit the images or one another.
         """
         fitted = super().fit(output)._from_source()
@@ -107,7 +107,7 @@ class DiffusersConfig(SourceConfig):
         if scheduler is None:
             scheduler = SchedulerArguments(clip_sample=not output.latent)
         if output.latent and (scheduler.clip_sample or scheduler.thresholding):
-            raise ConfigProblem(
+            raise ConfigError(
                 "scheduler",
                 "has clip_sample or thresholding, which are for pixels, and this stage makes "
                 "latents; set both to false",
@@ -117,15 +117,15 @@ class DiffusersConfig(SourceConfig):
             scheduler.prediction_type, scheduler.rescale_betas_zero_snr
         )
         if refusal is not None:
-            raise ConfigProblem("sampler", f"is {name}, which {refusal}")
+            raise ConfigError("sampler", f"is {name}, which {refusal}")
         least, most = SAMPLERS[name].least, SAMPLERS[name].most(scheduler.num_train_timesteps)
         if fitted.steps is not None and not least <= fitted.steps <= most:
-            raise ConfigProblem(
+            raise ConfigError(
                 "steps", f"is {fitted.steps}, but {name} takes {least} to {most} of this schedule"
             )
         conditional = self.source is None or unet.num_class_embeds is not None
         if fitted.conditional and not conditional:
-            raise ConfigProblem("conditional", "is true, but the source's network knows no labels")
+            raise ConfigError("conditional", "is true, but the source's network knows no labels")
         return fitted.model_copy(
             update={
                 "unet": unet,
@@ -159,12 +159,12 @@ class DiffusersConfig(SourceConfig):
             found = read_scheduler(place, config)
         except CascadezooError as error:
             hint = f"; {error.hint}" if error.hint else ""
-            raise ConfigProblem("source", f"{error.what}{hint}") from error
+            raise ConfigError("source", f"{error.what}{hint}") from error
         if self.unet is None:
             update["unet"] = unet
         if self.scheduler is None:
             if found is None:
-                raise ConfigProblem(
+                raise ConfigError(
                     "scheduler",
                     "is not given, and the source has none: write the one that its model was "
                     'trained with, for example {"prediction_type": "epsilon"}',
@@ -172,7 +172,7 @@ class DiffusersConfig(SourceConfig):
             update["scheduler"] = found.arguments
         if self.sampler is None:
             if found is not None and found.sampler is None:
-                raise ConfigProblem(
+                raise ConfigError(
                     "sampler",
                     f"is not given, and the {found.name} of the source is none that is known here "
                     f"as it is set; choose one of {', '.join(SAMPLERS)}",
@@ -184,13 +184,13 @@ class DiffusersConfig(SourceConfig):
         wanted = {"in_channels": self.inputs(output), "out_channels": output.channels}
         for name, channels in wanted.items():
             if getattr(unet, name) not in (None, channels):
-                raise ConfigProblem(
+                raise ConfigError(
                     f"unet.{name}",
                     f"is {getattr(unet, name)}, but this place asks for {channels}",
                 )
         if output.size % unet.factor:
             levels = (output.size & -output.size).bit_length()
-            raise ConfigProblem(
+            raise ConfigError(
                 "unet.block_out_channels",
                 f"has {len(unet.block_out_channels)} levels, which need a size that {unet.factor} "
                 f"divides; {output.size} pixels take at most {levels}",

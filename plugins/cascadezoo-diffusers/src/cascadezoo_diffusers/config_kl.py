@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from cascadezoo import ConfigProblem, DecoderConfig, ImageShape
+from cascadezoo import ConfigError, DecoderConfig, ImageShape
 from cascadezoo.errors import CascadezooError
 from cascadezoo_diffusers.arguments import AutoencoderKLArguments
 from cascadezoo_diffusers.config import SourceConfig
@@ -49,7 +49,7 @@ class AutoencoderKLConfig(SourceConfig, DecoderConfig):
         """Fill in what the source states and the channels, and check them.
 
         Raises:
-            ConfigProblem: the source leads nowhere or to another model; the network does not fit
+            ConfigError: the source leads nowhere or to another model; the network does not fit
                 the images; there are neither weights nor a training.
         """
         fitted = super().fit(output)
@@ -59,24 +59,24 @@ class AutoencoderKLConfig(SourceConfig, DecoderConfig):
                 _, vae = read_autoencoder(place, self.subfolder)
             except CascadezooError as error:
                 hint = f"; {error.hint}" if error.hint else ""
-                raise ConfigProblem("source", f"{error.what}{hint}") from error
+                raise ConfigError("source", f"{error.what}{hint}") from error
         vae = vae or AutoencoderKLArguments()
         if self.trainable is False and place is None:
-            raise ConfigProblem("trainable", "is false, and there is no source of weights")
+            raise ConfigError("trainable", "is false, and there is no source of weights")
         if self.frozen and vae.scaling_factor is None:
-            raise ConfigProblem(
+            raise ConfigError(
                 "vae.scaling_factor",
                 "is not given, and is only measured of a stage that is trained",
             )
         for name in ("in_channels", "out_channels"):
             if getattr(vae, name) not in (None, output.channels):
-                raise ConfigProblem(
+                raise ConfigError(
                     f"vae.{name}",
                     f"is {getattr(vae, name)}, but the images have {output.channels}",
                 )
         if output.size % vae.factor:
             levels = (output.size & -output.size).bit_length()
-            raise ConfigProblem(
+            raise ConfigError(
                 "vae.block_out_channels",
                 f"has {len(vae.block_out_channels)} levels, which need a size that {vae.factor} "
                 f"divides; {output.size} pixels take at most {levels}",

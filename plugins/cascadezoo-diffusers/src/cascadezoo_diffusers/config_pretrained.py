@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from cascadezoo import ConfigProblem, DecoderConfig, ImageShape
+from cascadezoo import ConfigError, DecoderConfig, ImageShape
 from cascadezoo.errors import CascadezooError
 from cascadezoo_diffusers.reading import read_autoencoder
 from cascadezoo_diffusers.source import CONFIG, Source
@@ -139,23 +139,25 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
         """Fill the architecture in from a local source, and hold it against the images.
 
         Raises:
-            ConfigProblem: the source is a path that leads nowhere or to something else; the images
+            ConfigError: the source is a path that leads nowhere or to something else; the images
                 have other channels or are too small.
         """
         fitted = self._filled_in()
         for field in ("in_channels", "out_channels"):
             if getattr(fitted, field) != output.channels:
-                raise ConfigProblem(
+                raise ConfigError(
                     field,
                     f"is {getattr(fitted, field)}, but the images have {output.channels}: choose "
                     "an autoencoder of such images, or set data.channels",
+                    code="channels",
                 )
         most = (2 * output.size - 1).bit_length()
         if len(fitted.block_out_channels) > most:
-            raise ConfigProblem(
+            raise ConfigError(
                 "block_out_channels",
                 f"has {len(fitted.block_out_channels)} levels, but {most} bring {output.size} "
                 "pixels down to one already",
+                code="levels",
             )
         return fitted
 
@@ -189,7 +191,7 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
             _, found = read_autoencoder(place, self.subfolder)
         except CascadezooError as error:
             hint = f"; {error.hint}" if error.hint else ""
-            raise ConfigProblem("source", f"{error.what}{hint}") from error
+            raise ConfigError("source", f"{error.what}{hint}", code="source") from error
         given: dict[str, Any] = self.model_dump(exclude_unset=True)
         try:
             taken = {name: getattr(found, name) for name in open_fields}
@@ -198,4 +200,4 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
             row = error.errors()[0]
             field = ".".join(str(part) for part in row["loc"]) or "config"
             message = f"its {CONFIG} cannot be used: {field}: {row['msg']}"
-            raise ConfigProblem("source", message) from error
+            raise ConfigError("source", message, code="source") from error

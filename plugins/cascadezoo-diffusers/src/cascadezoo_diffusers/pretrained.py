@@ -74,7 +74,7 @@ class PretrainedAutoencoderKL(Stage):
             SpecError: there is no source, or its architecture is another than the config's.
             ModelReferenceError: the source is not there.
             ModelError: a file is missing, damaged or of another network.
-            WeightsUnavailable: the source is on the Hub, which cannot be reached.
+            WeightsUnavailableError: the source is on the Hub, which cannot be reached.
         """
         place = self.config.place
         if place is None:
@@ -82,6 +82,7 @@ class PretrainedAutoencoderKL(Stage):
                 "source",
                 "is not given, and the stage is never trained",
                 "set it to a folder that diffusers saved, or to org/name on the Hub",
+                code="source-missing",
             )
             raise SpecError([problem], source=f"the config of {KIND}")
         path, found = read_autoencoder(place, self.config.subfolder)

@@ -70,7 +70,7 @@ def read_unet(source: Source, subfolder: str | None) -> tuple[str, UNet2DArgumen
     Raises:
         ModelError: there is none, of another class, or of a variant that is not supported.
         ModelReferenceError: the source is not there.
-        WeightsUnavailable: the Hub cannot be reached.
+        WeightsUnavailableError: the Hub cannot be reached.
     """
     return _read(source, subfolder, "UNet2DModel", "unet", UNet2DArguments, UNET_DEFAULTS)
 
@@ -109,7 +109,7 @@ def read_scheduler(source: Source, config: str) -> FoundScheduler | None:
     Raises:
         ModelError: it cannot be read, or is not of a diffusion by betas.
         ModelReferenceError: the source is not there.
-        WeightsUnavailable: the Hub cannot be reached.
+        WeightsUnavailableError: the Hub cannot be reached.
     """
     beside = config.removesuffix(CONFIG) + SCHEDULER
     found = find(source, list(dict.fromkeys([beside, f"scheduler/{SCHEDULER}", SCHEDULER])))
@@ -156,6 +156,7 @@ def differences(
                 f"{path}.{name}".removeprefix("."),
                 f"is {json.dumps(mine)}, but {where} has {json.dumps(theirs)}",
                 f'write "{name}": {json.dumps(theirs)}',
+                code="source-differs",
             )
 
 
@@ -188,6 +189,9 @@ def _read(
         raise ModelError(
             f"there is no {CONFIG} in {inner}",
             hint=f"give the folder of a {name} or of a pipeline that has one as its {part!r}",
+            code="model-source-file-missing",
+            path=str(source),
+            name=CONFIG,
         )
     where = f"{source}/{found[0]}"
     raw = read_json(found[1])
@@ -196,6 +200,8 @@ def _read(
         raise ModelError(
             f"{where} is {what}, not of {name}",
             hint=f'give a {name}, or its folder in the source as "subfolder"',
+            code="model-source-foreign",
+            path=where,
         )
     stated = {k: v for k, v in {**defaults, **raw}.items() if not k.startswith("_")}
     if model is AutoencoderKLArguments:
@@ -204,6 +210,8 @@ def _read(
                 raise ModelError(
                     f"{where} has other {key} than {block}",
                     hint="use an AutoencoderKL with plain down and up blocks",
+                    code="model-source-variant",
+                    name=key,
                 )
     size = stated.get("sample_size")
     if isinstance(size, list):
@@ -216,6 +224,9 @@ def _read(
         raise ModelError(
             f"{where} has {listed}, which is not supported here",
             hint="use a model without it, or a newer cascadezoo-diffusers",
+            code="model-source-variant",
+            path=where,
+            names=list(unknown),
         )
     return found[0], _model(model, {k: stated[k] for k in model.model_fields if k in stated}, where)
 
@@ -232,4 +243,7 @@ def _model(model: type[M], raw: Mapping[str, Any], where: str) -> M:
         raise ModelError(
             f"{where} cannot be used: {field + ': ' if field else ''}{row['msg']}",
             hint="it is of a variant that cascadezoo-diffusers does not support",
+            code="model-source-variant",
+            path=where,
+            name=field,
         ) from error

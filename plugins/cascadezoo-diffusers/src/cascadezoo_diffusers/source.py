@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cascadezoo.errors import ModelError, ModelReferenceError, WeightsUnavailable
+from cascadezoo.errors import ModelError, ModelReferenceError, WeightsUnavailableError
 
 __all__ = ["CONFIG", "SCHEDULER", "WEIGHTS", "Source", "find", "read_json", "weights_of"]
 
@@ -68,7 +68,7 @@ def find(source: Source, names: Sequence[str]) -> tuple[str, Path] | None:
 
     Raises:
         ModelReferenceError: there is no such folder, repository or revision, or no right to it.
-        WeightsUnavailable: the Hub cannot be reached, and none of the files is in its cache.
+        WeightsUnavailableError: the Hub cannot be reached, and none of the files is in its cache.
     """
     folder = source.folder
     if folder is not None:
@@ -78,12 +78,14 @@ def find(source: Source, names: Sequence[str]) -> tuple[str, Path] | None:
         raise ModelReferenceError(
             f"source {source.text!r} is not a folder",
             hint="give a folder that diffusers saved, or a repository on the Hub as org/name",
+            code="reference-source-not-a-folder",
+            name=source.text,
         )
-    away: WeightsUnavailable | None = None
+    away: WeightsUnavailableError | None = None
     for name in names:
         try:
             path = _download(source, name)
-        except WeightsUnavailable as error:
+        except WeightsUnavailableError as error:
             away = error
             continue
         if path is not None:
@@ -103,7 +105,7 @@ def weights_of(source: Source, config: str) -> Path:
     Raises:
         ModelError: they are not there, only as a pickle, or in parts.
         ModelReferenceError: the source has gone meanwhile.
-        WeightsUnavailable: the Hub cannot be reached.
+        WeightsUnavailableError: the Hub cannot be reached.
     """
     inner = config.removesuffix(CONFIG)
     found = find(source, [inner + WEIGHTS])
@@ -115,6 +117,8 @@ def weights_of(source: Source, config: str) -> Path:
         raise ModelError(
             f"the weights of {place} are in parts",
             hint=_save_again(source, inner, 'max_shard_size="100GB"'),
+            code="model-source-in-parts",
+            path=place,
         )
     pickles = [n for n in _PICKLES if folder is not None and (folder / f"{inner}{n}").is_file()]
     if pickles:
@@ -122,11 +126,19 @@ def weights_of(source: Source, config: str) -> Path:
             f"{place} has its weights as a pickle alone ({pickles[0]}); reading one can run any "
             "code, so it is refused",
             hint=_save_again(source, inner),
+            code="model-source-pickle",
+            path=place,
         )
     hint = f"the folder must hold {CONFIG} and {WEIGHTS}"
     if folder is None:
         hint = "it may have them as a pickle alone, which is refused; " + _save_again(source, inner)
-    raise ModelError(f"there is no {WEIGHTS} in {place}", hint=hint)
+    raise ModelError(
+        f"there is no {WEIGHTS} in {place}",
+        hint=hint,
+        code="model-source-file-missing",
+        path=place,
+        name=WEIGHTS,
+    )
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
@@ -138,12 +150,18 @@ def read_json(path: Path) -> Mapping[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", hint="copy it again") from error
+        raise _unreadable(path, f"cannot be read: {error}") from error
     except RecursionError:
-        raise ModelError(f"{path} is nested too deeply", hint="copy it again") from None
+        raise _unreadable(path, "is nested too deeply") from None
     if not isinstance(raw, Mapping):
-        raise ModelError(f"{path} is not a JSON object", hint="copy it again")
+        raise _unreadable(path, "is not a JSON object")
     return raw
+
+
+def _unreadable(path: Path, fault: str) -> ModelError:
+    return ModelError(
+        f"{path} {fault}", hint="copy it again", code="model-source-unreadable", path=path
+    )
 
 
 def _download(source: Source, name: str) -> Path | None:
@@ -169,16 +187,22 @@ def _download(source: Source, name: str) -> Path | None:
         raise ModelReferenceError(
             f"{repo} is open only to those who have accepted its terms",
             hint=f"accept them at https://huggingface.co/{repo}, then: hf auth login",
+            code="reference-source-gated",
+            name=repo,
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelReferenceError(
             f"there is neither a folder nor a repository {repo!r} on the Hub",
             hint="check the name; for a private repository: hf auth login",
+            code="reference-source-not-found",
+            name=repo,
         ) from error
     except RevisionNotFoundError as error:
         raise ModelReferenceError(
             f"{repo} has no revision {revision!r}",
             hint=f"its branches and tags are listed at https://huggingface.co/{repo}/tree/main",
+            code="reference-source-revision",
+            name=repo,
         ) from error
     except EntryNotFoundError:
         return None
@@ -186,18 +210,22 @@ def _download(source: Source, name: str) -> Path | None:
         raise ModelReferenceError(
             f"{source.text!r} is neither a folder nor the name of a repository",
             hint="write org/name or org/name@revision",
+            code="reference-source-form",
+            name=source.text,
         ) from error
     except (OSError, HfHubHTTPError) as error:
         raise _unreachable(source, name, error) from error
 
 
-def _unreachable(source: Source, name: str, error: BaseException) -> WeightsUnavailable:
+def _unreachable(source: Source, name: str, error: BaseException) -> WeightsUnavailableError:
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    return WeightsUnavailable(
+    return WeightsUnavailableError(
         f"{name} of {source} is not in the Hub's cache, and cannot be fetched: {first}",
         hint="one of two: connect to the Hub, or to a mirror by HF_ENDPOINT, with HF_HUB_OFFLINE "
         "not set; or, on a machine that is connected, hf download "
         f'{source.repository} --local-dir DIR, copy DIR here and set "source": "DIR"',
+        code="weights-unavailable",
+        name=source.text,
     )
 
 

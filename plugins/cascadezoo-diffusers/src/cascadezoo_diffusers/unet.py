@@ -67,7 +67,7 @@ class _UNet2D(Stage):
             SpecError: the config says otherwise than the source.
             ModelReferenceError: the source is not there.
             ModelError: a file is missing, damaged, of another network or a pickle.
-            WeightsUnavailable: the source is on the Hub, which cannot be reached.
+            WeightsUnavailableError: the source is on the Hub, which cannot be reached.
         """
         place = self.config.place
         if place is None:

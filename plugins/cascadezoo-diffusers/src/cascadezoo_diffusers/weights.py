@@ -45,11 +45,16 @@ def load_weights(network: nn.Module, path: Path) -> None:
                         raise ModelError(
                             f"{old} in {path} is not made of finite numbers",
                             hint="the file is damaged; fetch it again",
+                            code="model-source-not-finite",
+                            path=path,
                         )
                     wanted[new].copy_(tensor)
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path} is not a readable safetensors file: {error}", hint="fetch it again"
+            f"{path} is not a readable safetensors file: {error}",
+            hint="fetch it again",
+            code="model-source-unreadable",
+            path=path,
         ) from error
 
 
@@ -68,4 +73,6 @@ def _compare(
         raise ModelError(
             f"{path} does not fit its config.json: {'; '.join(faults[:5])}{more}",
             hint="the two files are not of one model; fetch both again",
+            code="model-source-mismatch",
+            path=path,
         )
