@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors_help import raises
 
 from cascadezoo import Cascade
 from cascadezoo.errors import InputError, SampleError
@@ -39,10 +40,11 @@ def test_upstream_images_are_refined_in_half_precision_too(cascade: Cascade) -> 
 
 
 @pytest.mark.parametrize(
-    ("precision", "message"), [("fp8", "no precision 'fp8'"), ("fp16", "not for CPUs")]
+    ("precision", "code"),
+    [("fp8", "sample-precision-unknown"), ("fp16", "sample-fp16-on-cpu")],
 )
-def test_precisions_that_do_not_serve(cascade: Cascade, precision: Any, message: str) -> None:
-    with pytest.raises(SampleError, match=message) as caught:
+def test_precisions_that_do_not_serve(cascade: Cascade, precision: Any, code: str) -> None:
+    with raises(SampleError, code) as caught:
         cascade.sample(1, precision=precision)
     assert "bf16" in (caught.value.hint or "")
 
@@ -74,7 +76,7 @@ def test_a_device_without_generated_code_is_refused() -> None:
     with torch.device("meta"):
         cascade = Cascade.from_spec(TINY)
     cascade.to("meta")
-    with pytest.raises(InputError, match="cannot compile") as caught:
+    with raises(InputError, "input-compile-impossible", device="meta") as caught:
         cascade.compile()
     assert caught.value.hint
 

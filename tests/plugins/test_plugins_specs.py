@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from errors_help import raises
 from plugin_sites import cascadezoo, install, wave
 
 from cascadezoo.errors import PluginError, UnknownNameError
@@ -76,7 +77,7 @@ def test_specs_that_cannot_be_read_stop_no_other(hosted) -> None:
     rows = {"gone": "gone.json", "torn": "torn.json", "whole": "whole.json"}
     texts = {"torn.json": "{", "whole.json": json.dumps(spec("whole"))}
     site = hosted("specs-bad", files("specs_bad", rows, **texts))
-    with pytest.raises(PluginError, match="spec 'gone' cannot be read from specs_bad:gone.json"):
+    with raises(PluginError, "plugin-spec-unreadable", name="gone"):
         read_spec("gone")
     done = cascadezoo("specs", "list", "--json", site=site)
     assert done.returncode == 0
@@ -90,7 +91,7 @@ def test_specs_that_cannot_be_read_stop_no_other(hosted) -> None:
 def test_a_spec_that_two_plugins_claim_is_used_from_neither(hosted) -> None:
     texts = {"a.json": json.dumps(spec("shapes-tiny"))}
     hosted("specs-evil", files("specs_evil", {"shapes-tiny": "a.json"}, **texts))
-    with pytest.raises(PluginError, match=r"is claimed by cascadezoo .* and specs-evil 1\.2"):
+    with raises(PluginError, "plugin-contested", kind="spec", name="shapes-tiny"):
         read_spec("shapes-tiny")
     with pytest.raises(UnknownNameError):
         read_spec("shapes-tinny")

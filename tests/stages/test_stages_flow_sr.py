@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors_help import raises
 from stage_cases import SMALL, Case, request, train
 
 from cascadezoo.cascade.cascade import Cascade
@@ -129,10 +130,10 @@ def cascade_spec(**last: Any) -> dict[str, Any]:
 
 
 def test_a_stage_after_it_cannot_be_truncated() -> None:
-    with pytest.raises(SpecError, match="stop at a noise level"):
+    with raises(SpecError, "spec", problems={"stages.2.config.truncated": "no-stop"}):
         Cascade.from_spec(cascade_spec(truncated=True))
     cascade = Cascade.from_spec(cascade_spec()).eval()
-    with pytest.raises(SampleError, match="'stop', which stage 'up' before it does not heed"):
+    with raises(SampleError, "sample-option-unheeded-upstream"):
         cascade.sample(1, options={"truncated": {"fine": True}})
     # It itself may be: the flow before it stops.
     assert cascade.sample(1, options={"truncated": {"up": True}, "s": {"up": 0.2}}).shape[-1] == 32
