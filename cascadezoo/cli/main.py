@@ -45,7 +45,10 @@ COMMANDS = {
         "cascadezoo.cli.plan",
         "Show what a build needs: parameters, FLOPs, memory, advice.",
     ),
-    "specs": ("cascadezoo.cli.specs", "List and show the specs that ship with cascadezoo."),
+    "specs": (
+        "cascadezoo.cli.specs",
+        "List and show the specs that ship with cascadezoo and its plugins.",
+    ),
     "stages": ("cascadezoo.cli.stages", "List and explain the installed stage kinds."),
     "schema": ("cascadezoo.cli.schema", "Print the JSON Schema of specs, for editors."),
     "publish": (

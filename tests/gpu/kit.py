@@ -375,13 +375,22 @@ def _version(name: str, paths: list[str]) -> Version | None:
     return versions[0] if versions else None
 
 
+def checkout_version() -> str:
+    """The version that ``cascadezoo/_version.py`` states."""
+    text = (REPO / "cascadezoo" / "_version.py").read_text()
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise SystemExit("cascadezoo/_version.py states no version")
+    return found[1]
+
+
 def write_metadata(site: Path) -> None:
     """Metadata of the checkout as pip would write it, so that its entry points are found.
 
     The code is the checkout's: ``env.sh`` puts it first on the path.
     """
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    name, version = project["name"], project["version"]
+    name, version = project["name"], checkout_version()
     for old in site.glob(f"{name}-*.dist-info"):
         shutil.rmtree(old)
     info = site / f"{name}-{version}.dist-info"

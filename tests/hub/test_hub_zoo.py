@@ -261,7 +261,7 @@ def test_two_zoos_that_claim_one_name_are_both_named(zoo_plugin, name: str) -> N
         ("raise RuntimeError('no luck')", "cannot be read: RuntimeError: no luck"),
         ("return [1]", "is not a zoo manifest"),
         ("return {'version': 1, 'models': [{'name': 'x'}]}", "models.0.spec_digest: is missing"),
-        (f"return {manifest(changed(bundled=True, repo=None, commit=None))!r}", "is bundled"),
+        (f"return {manifest(changed(bundled=True, repo=None, commit=None))!r}", "as bundled"),
     ],
 )
 def test_a_broken_zoo_is_told_and_takes_no_other_down(zoo_plugin, body: str, said: str) -> None:

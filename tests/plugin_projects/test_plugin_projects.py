@@ -74,7 +74,7 @@ def test_private_uses_are_found(tmp_path: Path) -> None:
         "x.py:6: cascadezoo.stages.base Stage",
         "x.py:7: cascadezoo.nn.unet",
         "x.py:8: cascadezoo nn",
-        "x.py:9: cascadezoo.plugins.registry",
+        "x.py:9: cascadezoo.registry",
     ]
 
 

@@ -19,6 +19,7 @@ from cascadezoo.plugins.registry import (
     MetricEntry,
     SpecEntry,
     StageEntry,
+    ZooEntry,
 )
 
 EmptyTarget = "cascadezoo.spec.configs:EmptyConfig"
@@ -321,6 +322,7 @@ def test_the_level_of_the_api_and_what_belongs_to_it() -> None:
         MetricEntry: ', takes: "Literal[features, cascade]" = features'
         ', real: "Literal[as-many, all]" = as-many, needs_data: bool = True, title: str = '
         ', better: "Literal[lower, higher] | None" = None, scale: float = 1.0',
+        ZooEntry: ", folder: str = ",
     }
     for name in hooks:
         entry = inspect.signature(hookspecs.__dict__[name]).return_annotation
