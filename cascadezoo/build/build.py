@@ -27,6 +27,7 @@ from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling, require_enough
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.metrics.base import load_metric
+from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.layout import METRICS
@@ -279,10 +280,12 @@ class _Build:
             names.add(evaluation.in_loop.extractor)
         for name in evaluation.metrics:
             load_metric(name)
-        for asked in (evaluation if "kid" in evaluation.metrics else None, evaluation.in_loop):
-            if asked is not None:
-                real = len(self.data[evaluation.split])
-                require_enough(asked.samples, min(asked.samples, real), asked.subset_size)
+        final = evaluation_options(evaluation) if "kid" in evaluation.metrics else None
+        for options in (final, self._in_loop_options()):
+            if options is not None:
+                n_real = min(options.n, len(self.data[options.split]))
+                size = options.subset_size_for(options.n, n_real)
+                require_enough(options.n, n_real, size)
         return {name: load_extractor(name, device=self.device) for name in sorted(names)}
 
     def _load_callbacks(self) -> Callbacks:
@@ -361,30 +364,38 @@ class _Build:
     def _in_loop(
         self, cascade: Cascade, extractors: dict[str, FeatureExtractor]
     ) -> list[dict[str, Any]]:
-        spec = self.spec.evaluation.in_loop
-        if spec is None:
+        options = self._in_loop_options()
+        if options is None:
             return []
-        evaluation = self.spec.evaluation
         figure = evaluate_kid(
             lambda first, count: self._sample(cascade, first, count),
-            self.data[evaluation.split],
-            extractor=extractors[spec.extractor],
-            n=spec.samples,
-            seed=evaluation.seed,
-            subsets=spec.subsets,
-            subset_size=spec.subset_size,
-            batch_size=evaluation.batch_size,
+            self.data[options.split],
+            options,
+            extractor=extractors[options.extractor],
             note="in the course of training",
         )
         self.progress.say(str(figure))
         return [figure.to_dict()]
 
+    def _in_loop_options(self) -> EvaluationOptions | None:
+        spec = self.spec.evaluation.in_loop
+        if spec is None:
+            return None
+        return evaluation_options(
+            self.spec.evaluation,
+            extractor=spec.extractor,
+            n=spec.samples,
+            subsets=spec.subsets,
+            subset_size=spec.subset_size,
+            precision="fp32",
+        )
+
     # --- after it
 
     def _evaluate(self, cascade: Cascade, extractors: dict[str, FeatureExtractor]) -> list[Figure]:
-        evaluation = self.spec.evaluation
+        options = evaluation_options(self.spec.evaluation)
         if self._evaluates():
-            self.progress.task(f"sampling {evaluation.samples} images", evaluation.samples)
+            self.progress.task(f"sampling {options.n} images", options.n)
 
             def watched(first: int, count: int) -> torch.Tensor:
                 reason = self.stop()
@@ -399,20 +410,15 @@ class _Build:
                 return images
 
             return evaluate_metrics(
-                evaluation.metrics,
+                self.spec.evaluation.metrics,
                 Subject(
                     cascade=cascade,
-                    real=self.data[evaluation.split],
+                    real=self.data[options.split],
                     split=self._split,
                     sample=watched,
                 ),
-                extractor=extractors[evaluation.extractor],
-                precision=evaluation.precision,
-                n=evaluation.samples,
-                seed=evaluation.seed,
-                subsets=evaluation.subsets,
-                subset_size=evaluation.subset_size,
-                batch_size=evaluation.batch_size,
+                options,
+                extractor=extractors[options.extractor],
             )
         return [measure_sampling(lambda first, count: self._sample(cascade, first, count), n=64)]
 

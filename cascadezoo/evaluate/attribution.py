@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from cascadezoo.evaluate.evaluate_metrics import Subject
 from cascadezoo.evaluate.evaluate_sampler import figure_of
 from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
 from cascadezoo.evaluate.metrics.base import Metric, MetricFeatures, load_metric
-from cascadezoo.evaluate.metrics.kid import SUBSETS, usual_subset_size
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.partial_cascades import RealFeed, upto
 from cascadezoo.evaluate.real_features import choose_real, real_features
 from cascadezoo.model_folder.figures import Figure
@@ -65,16 +64,10 @@ class StageAttribution:
 
 def attribute_stages(
     subject: Subject,
+    options: EvaluationOptions,
     *,
     extractor: FeatureExtractor,
-    n: int = 10_000,
     metric: str = "kid",
-    seed: int = 0,
-    subsets: int = SUBSETS,
-    subset_size: int | None = None,
-    batch_size: int = 64,
-    precision: Precision = "fp32",
-    cache: Path | None = None,
 ) -> list[StageAttribution]:
     """Measure each stage that makes images, fed real ones and fed generated ones.
 
@@ -85,15 +78,10 @@ def attribute_stages(
 
     Args:
         subject: the cascade and the real images; its ``sample`` is not asked.
+        options: how to measure. A stage makes ``options.n`` images, at most half of the real
+            images. The split is that of the subject's real images.
         extractor: what turns images into features, whatever their size.
-        n: how many images a stage makes; at most half of the real images.
         metric: a distance on features: ``kid``, ``fid``.
-        seed: of the images and of what the metric draws.
-        subsets: how many subsets are compared by metrics that do that.
-        subset_size: how many images are in each; None takes what fits.
-        batch_size: how many images are sampled at once.
-        precision: the extractor's arithmetic.
-        cache: where features of real images are kept; None is the usual folder.
 
     Returns:
         A row for each stage that makes images, from the generator on. Latents are no images.
@@ -112,17 +100,17 @@ def attribute_stages(
             name=metric,
         )
     total = len(subject.real)
-    count = min(n, total // 2)
+    count = min(options.n, total // 2)
     if count < 1:
         raise InputError(
-            f"{n} images cannot be attributed with {total} real ones",
+            f"{options.n} images cannot be attributed with {total} real ones",
             hint="take at least one image, and data of at least two",
             code="input-attribution-count",
             n=n,
             total=total,
         )
     n_real = total - count if found.entry.real == "all" else count
-    size = usual_subset_size(count, n_real) if subset_size is None else subset_size
+    size = options.subset_size_for(count, n_real)
     if found.name == "kid" and min(count, n_real) < size:
         raise InputError(
             f"half of the {total} real images are fed to the stages, which leaves no {size} "
@@ -131,8 +119,8 @@ def attribute_stages(
             code="input-attribution-subset",
             needed=size,
         )
-    run = _Run(subject, found, extractor, seed, subsets, size, batch_size, precision, cache)
-    return run.rows(count, n_real, short=count < n)
+    run = _Run(subject, found, extractor, replace(options, n=count), size)
+    return run.rows(n_real, short=count < options.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +128,8 @@ class _Run:
     subject: Subject
     metric: Metric
     extractor: FeatureExtractor
-    seed: int
-    subsets: int
+    options: EvaluationOptions
     subset_size: int
-    batch_size: int
-    precision: Precision
-    cache: Path | None
 
     @property
     def cascade(self) -> Cascade:
@@ -157,9 +141,9 @@ class _Run:
         stages = self.cascade.resolved.stages
         return [stage.name for stage in stages if not stage.output.latent]
 
-    def rows(self, n: int, n_real: int, *, short: bool) -> list[StageAttribution]:
+    def rows(self, n_real: int, *, short: bool) -> list[StageAttribution]:
         reference = self._reference(n_real)
-        drawn = self._generated(n)
+        drawn = self._generated()
         made: list[StageAttribution] = []
         for stage in self.cascade.resolved.stages:
             if stage.name not in reference:
@@ -168,7 +152,7 @@ class _Run:
             generated = self._figure(stage.name, "generated", drawn.pop(stage.name), targets, short)
             real = None
             if stage.name != self.cascade.names[0]:
-                fed = self._fed_real(stage.name, n)
+                fed = self._fed_real(stage.name)
                 real = self._figure(stage.name, "real", fed, targets, short)
             made.append(
                 StageAttribution(
@@ -188,17 +172,17 @@ class _Run:
             self.subject.real,
             self.extractor,
             count=count,
-            precision=self.precision,
-            cache=self.cache,
+            precision=self.options.precision,
+            cache=self.options.cache,
         )
-        whole = _Features(self.extractor, self.precision)
+        whole = _Features(self.extractor, self.options.precision)
         whole.parts, whole.seconds = [last], time.perf_counter() - known
         rows = choose_real(len(self.subject.real), count)
-        feed = RealFeed(self.cascade, self.subject.real, rows, self.seed)
+        feed = RealFeed(self.cascade, self.subject.real, rows, self.options.seed)
         owners = self._owners(feed.images(0, 1))
         found = {self.cascade.names[-1]: whole}
         for owner in {owners[name] for name in self.measured} - found.keys():
-            features = found[owner] = _Features(self.extractor, self.precision)
+            features = found[owner] = _Features(self.extractor, self.options.precision)
             for first, number in self._batches(count):
                 features.add(feed.targets(owner, first, number))
         return {name: found[owners[name]] for name in self.measured}
@@ -214,7 +198,7 @@ class _Run:
             images = target
         return owners
 
-    def _generated(self, n: int) -> dict[str, _Features]:
+    def _generated(self) -> dict[str, _Features]:
         """Features of what each stage makes of what the one before it made."""
         names, wanted = self.cascade.names, self.measured
         stopped = [
@@ -222,9 +206,13 @@ class _Run:
             for name, after in itertools.pairwise(names)
             if name in wanted and truncates(self.cascade.stage(after), None)
         ]
-        found = {name: _Features(self.extractor, self.precision) for name in wanted}
-        for first, count in self._batches(n):
-            request: SampleOptions = {"first": first, "seed": self.seed, "batch_size": count}
+        found = {name: _Features(self.extractor, self.options.precision) for name in wanted}
+        for first, count in self._batches(self.options.n):
+            request: SampleOptions = {
+                "first": first,
+                "seed": self.options.seed,
+                "batch_size": count,
+            }
             stages = self.cascade.sample(count, return_stages=True, **request)
             for name in stopped:
                 stages[name] = upto(self.cascade, name).sample(count, **request)
@@ -232,19 +220,19 @@ class _Run:
                 found[name].add(stages[name])
         return found
 
-    def _fed_real(self, name: str, n: int) -> _Features:
+    def _fed_real(self, name: str) -> _Features:
         """Features of what a stage makes of real images: of the last ones in their fixed order."""
-        total = len(self.subject.real)
+        total, n = len(self.subject.real), self.options.n
         rows = choose_real(total, total)[total - n :]
-        feed = RealFeed(self.cascade, self.subject.real, rows, self.seed)
-        features = _Features(self.extractor, self.precision)
+        feed = RealFeed(self.cascade, self.subject.real, rows, self.options.seed)
+        features = _Features(self.extractor, self.options.precision)
         for first, count in self._batches(n):
             features.add(feed.run(name, name, first, count))
         return features
 
     def _batches(self, n: int) -> Iterator[tuple[int, int]]:
-        for first in range(0, n, self.batch_size):
-            yield first, min(self.batch_size, n - first)
+        for first in range(0, n, self.options.batch_size):
+            yield first, min(self.options.batch_size, n - first)
 
     def _figure(
         self, stage: str, fed: str, made: _Features, targets: _Features, short: bool
@@ -254,8 +242,8 @@ class _Run:
         given = MetricFeatures(
             generated=generated,
             real=real,
-            seed=self.seed,
-            subsets=self.subsets,
+            seed=self.options.seed,
+            subsets=self.options.subsets,
             subset_size=self.subset_size,
             extractor=self.extractor,
         )
@@ -274,14 +262,11 @@ class _Run:
             self.metric.name,
             replace(found[""], note="; ".join(note for note in notes if note)),
             self.subject.real,
-            n=len(generated),
+            self.options,
             extractor=self.extractor,
-            precision=self.precision,
-            seed=self.seed,
             seconds=made.seconds + targets.seconds + time.perf_counter() - began,
             part=f"{stage}-{fed}",
             n_real=len(real),
-            subsets=self.subsets,
             subset_size=self.subset_size,
         )
         size = self.cascade.stage(stage).geometry.output.size

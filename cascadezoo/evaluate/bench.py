@@ -16,6 +16,7 @@ from cascadezoo.data.split import load_split
 from cascadezoo.errors import CascadezooError, DataError, SpecError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics, no_images
 from cascadezoo.evaluate.features.base import FeatureExtractor, Precision, load_extractor
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.metrics_file import AttributionRow, ProblemRow
 from cascadezoo.model_folder.trained_spec import trained_spec
@@ -25,7 +26,6 @@ from cascadezoo.spec.lookup import look_up
 
 __all__ = [
     "Bench",
-    "EvaluationRequest",
     "LazyExtractor",
     "UnmeasuredMetric",
     "Watch",
@@ -47,20 +47,6 @@ class Watch(Protocol):
 
     def say(self, text: str) -> None:
         """Something worth a line."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationRequest:
-    """How figures are to be got; the words of :class:`~cascadezoo.model_folder.figures.Figure`."""
-
-    extractor: str
-    n: int
-    seed: int
-    subsets: int
-    subset_size: int
-    batch_size: int
-    precision: Precision
-    split: Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +76,12 @@ class Bench:
         resolved: its spec, resolved with its data; None where the dataset is not known here.
         watch: told how far it is.
         why: why the dataset is not known.
-        cache: where features of real images are kept; None is the usual folder.
     """
 
     cascade: Cascade
     resolved: ResolvedSpec | None
     watch: Watch
     why: CascadezooError | None = None
-    cache: Path | None = None
     _data: dict[Split, ImageData | CascadezooError] = field(default_factory=dict)
     _extractors: dict[str, FeatureExtractor] = field(default_factory=dict)
 
@@ -136,19 +120,19 @@ class Bench:
             self._extractors[name] = LazyExtractor(name, self.cascade.device)
         return self._extractors[name]
 
-    def subject(self, asked: EvaluationRequest) -> Subject:
+    def subject(self, options: EvaluationOptions) -> Subject:
         """What is measured: the cascade, its images, and the real ones where they are to be had."""
         image = self.cascade.resolved.image
         try:
-            real = self.split(asked.split)
+            real = self.split(options.split)
         except CascadezooError:
-            real = no_images((image.channels, image.size, image.size), asked.split)
+            real = no_images((image.channels, image.size, image.size), options.split)
 
         def sample(first: int, count: int) -> Tensor:
             if first == 0:
-                self.watch.task(f"sampling {asked.n} images", asked.n)
+                self.watch.task(f"sampling {options.n} images", options.n)
             images: Tensor = self.cascade.sample(
-                count, first=first, seed=asked.seed, batch_size=count
+                count, first=first, seed=options.seed, batch_size=count
             )
             self.watch.advance(first + count)
             return images
@@ -156,59 +140,46 @@ class Bench:
         return Subject(cascade=self.cascade, real=real, split=self.split, sample=sample)
 
     def measure(
-        self, names: Iterable[str], asked: EvaluationRequest
+        self, names: Iterable[str], options: EvaluationOptions
     ) -> tuple[list[Figure], list[UnmeasuredMetric]]:
         """Figures of metrics, and which of them cannot be measured.
 
         Args:
             names: of registered metrics.
-            asked: how to measure.
+            options: how to measure.
         """
         problems: list[UnmeasuredMetric] = []
         figures = evaluate_metrics(
             names,
-            self.subject(asked),
-            extractor=self.extractor(asked.extractor),
-            n=asked.n,
-            seed=asked.seed,
-            subsets=asked.subsets,
-            subset_size=asked.subset_size,
-            batch_size=asked.batch_size,
-            precision=asked.precision,
-            cache=self.cache,
+            self.subject(options),
+            options,
+            extractor=self.extractor(options.extractor),
             on_problem=lambda name, error: problems.append(UnmeasuredMetric(name, error)),
         )
         return figures, problems
 
     def attribute(
-        self, asked: EvaluationRequest, metric: str = "kid", subset_size: int | None = None
+        self, options: EvaluationOptions, metric: str = "kid"
     ) -> tuple[list[AttributionRow], str]:
         """What each stage makes of real and of generated images, and which to work on.
 
         Args:
-            asked: how to measure.
+            options: how to measure. At most half of the real images are compared with, so a
+                subset size of None, which takes what fits, is the usual one.
             metric: a distance on features.
-            subset_size: in the place of what is asked for: half of the real images are compared
-                with. None takes what fits.
 
         Raises:
             CascadezooError: it cannot be measured.
         """
         from cascadezoo.evaluate.attribution import advice, attribute_stages
 
-        self.split(asked.split)  # tells why there is none
+        self.split(options.split)  # tells why there is none
         self.watch.say("measuring stage by stage, fed real images and fed generated ones")
         rows = attribute_stages(
-            self.subject(asked),
-            extractor=self.extractor(asked.extractor),
-            n=asked.n,
+            self.subject(options),
+            options,
+            extractor=self.extractor(options.extractor),
             metric=metric,
-            seed=asked.seed,
-            subsets=asked.subsets,
-            subset_size=subset_size,
-            batch_size=asked.batch_size,
-            precision=asked.precision,
-            cache=self.cache,
         )
         return [AttributionRow.model_validate(row.to_dict()) for row in rows], advice(rows)
 
@@ -219,7 +190,6 @@ def open_bench(
     watch: Watch,
     *,
     settings: Iterable[str] = (),
-    cache: Path | None = None,
 ) -> Bench:
     """Load a model for measuring.
 
@@ -229,7 +199,6 @@ def open_bench(
         watch: told how far it is.
         settings: changes of ``data.*`` and ``evaluation.*``; see
             :func:`~cascadezoo.model_folder.trained_spec.trained_spec`.
-        cache: where features of real images are kept; None is the usual folder.
 
     Raises:
         InputError: the model cannot be loaded, or a setting cannot be made. A dataset whose plugin
@@ -238,7 +207,7 @@ def open_bench(
     changes = list(settings)
     cascade = Cascade.from_pretrained(folder, device=device)
     try:
-        return Bench(cascade, trained_spec(folder, changes), watch, cache=cache)
+        return Bench(cascade, trained_spec(folder, changes), watch)
     except SpecError as error:
         if changes:
             raise
@@ -248,7 +217,7 @@ def open_bench(
             hint=first.hint,
             code="data-unknown",
         )
-        return Bench(cascade, None, watch, why, cache)
+        return Bench(cascade, None, watch, why)
 
 
 class LazyExtractor(FeatureExtractor):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cascadezoo.errors import CascadezooError
-from cascadezoo.evaluate.bench import Bench, EvaluationRequest
+from cascadezoo.evaluate.bench import Bench
 from cascadezoo.evaluate.metrics.base import load_metric
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.metrics_file import AttributionRow
 from cascadezoo.model_folder.reproduction import asked_name, why_not_again
-from cascadezoo.spec.models import EvaluationSpec
 
 __all__ = ["CheckReport", "CheckRow", "check_attribution", "check_figures", "compare"]
 
@@ -88,7 +88,7 @@ class CheckReport:
 
 
 def check_figures(
-    bench: Bench, stated: Sequence[Figure], usual: EvaluationSpec, batch_size: int | None = None
+    bench: Bench, stated: Sequence[Figure], usual: EvaluationOptions
 ) -> list[CheckRow]:
     """Measure figures again, each from its own record, and compare.
 
@@ -96,7 +96,6 @@ def check_figures(
         bench: the model.
         stated: what its metrics.json holds.
         usual: how to measure what a record says nothing of.
-        batch_size: of images that are sampled; None is the spec's.
     """
     rows: dict[str, CheckRow] = {}
     open_figures: list[Figure] = []
@@ -108,31 +107,27 @@ def check_figures(
             continue
         try:
             load_metric(asked_name(row))
-            bench.extractor(_asked(figure, usual, batch_size).extractor)
+            bench.extractor(_options_of(figure, usual).extractor)
         except CascadezooError as error:
             rows[figure.name] = _not_measured(figure, error.what)
             continue
         open_figures.append(figure)
-    for asked, figures in _groups(open_figures, usual, batch_size):
-        rows |= {row.name: row for row in _check_group(bench, asked, figures)}
+    for options, figures in _groups(open_figures, usual):
+        rows |= {row.name: row for row in _check_group(bench, options, figures)}
     return [rows[figure.name] for figure in stated]
 
 
 def check_attribution(
-    bench: Bench,
-    stated: Sequence[AttributionRow],
-    usual: EvaluationSpec,
-    batch_size: int | None = None,
+    bench: Bench, stated: Sequence[AttributionRow], usual: EvaluationOptions
 ) -> list[CheckRow]:
     """Measure the table of stages again and compare its figures."""
     figures = [f for row in stated for f in (row.real, row.generated) if f is not None]
     if not figures:
         return []
     first = stated[-1].generated
+    options = replace(_options_of(first, usual), subset_size=first.subset_size)
     try:
-        found, _ = bench.attribute(
-            _asked(first, usual, batch_size), asked_name(first.to_dict()), first.subset_size
-        )
+        found, _ = bench.attribute(options, asked_name(first.to_dict()))
     except CascadezooError as error:
         return [_not_measured(figure, error.what) for figure in figures]
     again = {f.name: f for row in found for f in (row.real, row.generated) if f is not None}
@@ -186,10 +181,10 @@ def compare(stated: Figure, found: Figure) -> CheckRow:
 
 
 def _check_group(
-    bench: Bench, asked: EvaluationRequest, figures: Sequence[Figure]
+    bench: Bench, options: EvaluationOptions, figures: Sequence[Figure]
 ) -> Iterator[CheckRow]:
     names = list(dict.fromkeys(asked_name(figure.to_dict()) for figure in figures))
-    found, problems = bench.measure(names, asked)
+    found, problems = bench.measure(names, options)
     again = {figure.name: figure for figure in found}
     why = {problem.metric: problem.error.what for problem in problems}
     for figure in figures:
@@ -201,8 +196,9 @@ def _check_group(
             yield _not_measured(figure, why.get(metric, f"{metric} does not give it here"))
 
 
-def _asked(figure: Figure, usual: EvaluationSpec, batch_size: int | None) -> EvaluationRequest:
-    return EvaluationRequest(
+def _options_of(figure: Figure, usual: EvaluationOptions) -> EvaluationOptions:
+    return replace(
+        usual,
         # A metric that brings its own network, or none, asks nothing of this one.
         extractor=figure.extractor if _by_features(figure) and figure.extractor else "small",
         precision=figure.precision or "fp32",
@@ -210,7 +206,6 @@ def _asked(figure: Figure, usual: EvaluationSpec, batch_size: int | None) -> Eva
         seed=usual.seed if figure.seed is None else figure.seed,
         subsets=figure.subsets or usual.subsets,
         subset_size=figure.subset_size or usual.subset_size,
-        batch_size=batch_size or usual.batch_size,
         split="test" if figure.split == "test" else "train",
     )
 
@@ -221,25 +216,25 @@ def _by_features(figure: Figure) -> bool:
 
 
 def _groups(
-    figures: Iterable[Figure], usual: EvaluationSpec, batch_size: int | None
-) -> list[tuple[EvaluationRequest, list[Figure]]]:
+    figures: Iterable[Figure], usual: EvaluationOptions
+) -> list[tuple[EvaluationOptions, list[Figure]]]:
     """Figures that are measured together, so that images and features are made once for them."""
-    groups: list[tuple[EvaluationRequest, list[Figure]]] = []
+    groups: list[tuple[EvaluationOptions, list[Figure]]] = []
     # Those that say the most first; the others join them where they say nothing else.
     for figure in sorted(figures, key=lambda f: (f.subsets is None, not _by_features(f))):
-        asked = _asked(figure, usual, batch_size)
+        options = _options_of(figure, usual)
         free = set()
         if figure.subsets is None:
             free |= {"subsets", "subset_size"}
         if not _by_features(figure):
             free |= {"extractor", "precision"}
-        fixed = [key for key in asdict(asked) if key not in free]
+        fixed = [key for key in asdict(options) if key not in free]
         for other, members in groups:
-            if all(getattr(asked, key) == getattr(other, key) for key in fixed):
+            if all(getattr(options, key) == getattr(other, key) for key in fixed):
                 members.append(figure)
                 break
         else:
-            groups.append((asked, [figure]))
+            groups.append((options, [figure]))
     return groups
 
 

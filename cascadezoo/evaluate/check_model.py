@@ -10,6 +10,7 @@ from cascadezoo.cards.check_card import card_faults, claim_faults
 from cascadezoo.errors import InputError, ModelError
 from cascadezoo.evaluate.bench import open_bench
 from cascadezoo.evaluate.card_check import CheckReport, CheckRow, check_attribution, check_figures
+from cascadezoo.evaluate.options import evaluation_options
 from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.integrity import file_faults
 from cascadezoo.model_folder.layout import CARD, METRICS, model_name, read_config
@@ -86,9 +87,10 @@ def check_model(
         why = f"{weights[0]} was changed, so the model is not loaded"
         rows = tuple(CheckRow(figure.name, figure.value, reason=why) for figure in figures)
         return CheckReport(folder, stated.name, rows, tuple(faults))
-    bench = open_bench(folder, pick_device(device), show, settings=settings, cache=cache)
+    bench = open_bench(folder, pick_device(device), show, settings=settings)
     evaluation = (bench.resolved or bench.cascade.resolved).spec.evaluation
-    checked = check_figures(bench, figures, evaluation, batch_size)
+    usual = evaluation_options(evaluation, batch_size=batch_size, cache=cache)
+    checked = check_figures(bench, figures, usual)
     if stages and stated.attribution:
-        checked += check_attribution(bench, stated.attribution, evaluation, batch_size)
+        checked += check_attribution(bench, stated.attribution, usual)
     return CheckReport(folder, stated.name, tuple(checked), tuple(faults))

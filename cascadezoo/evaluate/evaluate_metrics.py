@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +12,7 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.errors import CascadezooError, DataError, StoppedError
 from cascadezoo.evaluate.evaluate_sampler import figure_of, sampling_speed
-from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
+from cascadezoo.evaluate.features.base import FeatureExtractor
 from cascadezoo.evaluate.metrics.base import (
     Found,
     Measured,
@@ -22,6 +21,7 @@ from cascadezoo.evaluate.metrics.base import (
     MetricFeatures,
     load_metric,
 )
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.samples import SampleFn, Samples
 from cascadezoo.evaluate.shared_features import AskedFeatures, SharedFeatures
 from cascadezoo.model_folder.figures import Figure
@@ -67,15 +67,9 @@ def no_images(shape: tuple[int, int, int], split: Split) -> ImageData:
 def evaluate_metrics(
     names: Iterable[str],
     subject: Subject,
+    options: EvaluationOptions,
     *,
     extractor: FeatureExtractor,
-    n: int = 10_000,
-    seed: int = 0,
-    subsets: int = 100,
-    subset_size: int = 1000,
-    batch_size: int = 64,
-    precision: Precision = "fp32",
-    cache: Path | None = None,
     on_problem: Problems | None = None,
 ) -> list[Figure]:
     """Measure a cascade by several metrics.
@@ -83,14 +77,9 @@ def evaluate_metrics(
     Args:
         names: of registered metrics.
         subject: the cascade and the real images.
+        options: how to measure. Metrics say in their figures where they take fewer images. The
+            split is that of the subject's real images.
         extractor: what turns images into features.
-        n: how many images are sampled; metrics say in their figures where they take fewer.
-        seed: of the images and of what metrics draw.
-        subsets: how many subsets are compared by metrics that do that.
-        subset_size: how many images are in each.
-        batch_size: how many images are sampled at once.
-        precision: the extractor's arithmetic.
-        cache: see :func:`~cascadezoo.evaluate.evaluate_sampler.evaluate_kid`.
         on_problem: told of a metric that cannot be measured and why, and the others are measured;
             None raises.
 
@@ -104,19 +93,18 @@ def evaluate_metrics(
     """
     metrics = {name: load_metric(name) for name in names}
     samples = Samples(
-        subject.sample or _sampler(subject.cascade, seed),
+        subject.sample or _sampler(subject.cascade, options.seed),
         subject.real.images.shape[1:],
-        batch_size=batch_size,
+        batch_size=options.batch_size,
         # Metrics on features look at them once, together.
         keep=any(metric.takes == "cascade" for metric in metrics.values()),
     )
-    shared = SharedFeatures(samples, subject.real, extractor, n=n, precision=precision, cache=cache)
+    shared = SharedFeatures(samples, subject.real, extractor, options)
     figures: list[Figure] = []
     for name, metric in metrics.items():
-        n_real = len(subject.real) if metric.entry.real == "all" else min(n, len(subject.real))
-        asked = AskedFeatures(
-            shared, n_real=n_real, seed=seed, subsets=subsets, subset_size=subset_size
-        )
+        total = len(subject.real)
+        n_real = total if metric.entry.real == "all" else min(options.n, total)
+        asked = AskedFeatures(shared, n_real=n_real)
         given: MetricFeatures | MetricCascade = asked
         if metric.takes == "cascade":
             given = MetricCascade(
@@ -124,12 +112,12 @@ def evaluate_metrics(
                 samples=samples,
                 real=subject.real,
                 split=subject.split,
-                n=n,
-                seed=seed,
-                batch_size=batch_size,
+                n=options.n,
+                seed=options.seed,
+                batch_size=options.batch_size,
                 extractor=extractor,
-                precision=precision,
-                cache=cache,
+                precision=options.precision,
+                cache=options.cache,
             )
         try:
             if metric.entry.needs_data and not len(subject.real):
@@ -155,16 +143,13 @@ def evaluate_metrics(
                 metric.name,
                 one,
                 _compared(subject, one),
-                n=n,
+                options,
                 extractor=extractor,
-                precision=precision,
-                seed=seed,
                 seconds=seconds,
                 part=part,
                 n_real=n_real if given is asked else None,
-                subsets=subsets,
-                subset_size=subset_size,
-                sampling_seconds=n / speed if given is asked and speed else None,
+                subset_size=asked.subset_size,
+                sampling_seconds=options.n / speed if given is asked and speed else None,
             )
             for part, one in _with_argument(metric, found).items()
         ]

@@ -15,10 +15,10 @@ from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.stage_costs import stage_rows
 from cascadezoo.errors import CascadezooError, InputError, PluginError, UnknownNameError
-from cascadezoo.evaluate.bench import EvaluationRequest, UnmeasuredMetric, open_bench
+from cascadezoo.evaluate.bench import UnmeasuredMetric, open_bench
 from cascadezoo.evaluate.features.base import Precision
 from cascadezoo.evaluate.metrics.base import load_metric
-from cascadezoo.evaluate.metrics.kid import usual_subset_size
+from cascadezoo.evaluate.options import evaluation_options
 from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.integrity import replace_files, require_writable
@@ -156,24 +156,24 @@ def evaluate_model(
     named = () if metrics is None or metrics == "all" else tuple(metrics)
     for name in named:
         load_metric(name)  # a name that nothing answers to ends it here
-    bench = open_bench(folder, pick_device(device), show, settings=changes, cache=cache)
+    bench = open_bench(folder, pick_device(device), show, settings=changes)
     evaluation = (bench.resolved or bench.cascade.resolved).spec.evaluation
-    count = evaluation.samples if n is None else n
-    subset_size = evaluation.subset_size
-    if subset_size > count:
-        subset_size = usual_subset_size(count, count)
-        show.say(f"subsets of {subset_size}, since {count} images are fewer than the spec's subset")
-    asked = EvaluationRequest(
-        extractor=evaluation.extractor if extractor is None else extractor,
-        n=count,
-        seed=evaluation.seed if seed is None else seed,
-        subsets=evaluation.subsets,
-        subset_size=subset_size,
-        batch_size=batch_size or evaluation.batch_size,
-        precision=precision or evaluation.precision,
-        split=split or evaluation.split,
+    options = evaluation_options(
+        evaluation,
+        extractor=extractor,
+        n=n,
+        seed=seed,
+        batch_size=batch_size,
+        precision=precision,
+        split=split,
+        cache=cache,
     )
-    bench.extractor(asked.extractor)
+    if options.subset_size != evaluation.subset_size:
+        show.say(
+            f"subsets of {options.subset_size}, since {options.n} images are fewer than the spec's "
+            "subset"
+        )
+    bench.extractor(options.extractor)
     names = list(dict.fromkeys(named))
     if metrics == "all":
         names = get_registry().metrics.names()
@@ -183,13 +183,13 @@ def evaluate_model(
     known = [name for name in names if _is_known(name, problems)]
     figures: list[Figure] = []
     if known:
-        figures, found = bench.measure(known, asked)
+        figures, found = bench.measure(known, options)
         problems += found
     rows, advice = None, None
     if stages:
         metric = next((name for name in names if name in ("kid", "fid")), "kid")
         try:
-            rows, advice = bench.attribute(asked, metric)
+            rows, advice = bench.attribute(replace(options, subset_size=None), metric)
         except CascadezooError as error:
             problems.append(UnmeasuredMetric("stages", error))
     explicit = {*named, "stages"}

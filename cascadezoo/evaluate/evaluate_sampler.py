@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData
-from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
+from cascadezoo.evaluate.features.base import FeatureExtractor
 from cascadezoo.evaluate.metrics.base import Measured
-from cascadezoo.evaluate.metrics.kid import (
-    SUBSETS,
-    kernel_inception_distance,
-    require_enough,
-    usual_subset_size,
-)
+from cascadezoo.evaluate.metrics.kid import kernel_inception_distance, require_enough
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.real_features import real_features
 from cascadezoo.evaluate.samples import SampleFn, Samples
 from cascadezoo.model_folder.figures import Figure, figure_name
@@ -37,35 +32,22 @@ __all__ = [
 def evaluate_kid(
     sample_fn: SampleFn,
     real: ImageData,
+    options: EvaluationOptions,
     *,
     extractor: FeatureExtractor,
-    n: int = 10_000,
-    seed: int = 0,
     n_real: int | None = None,
-    subsets: int = SUBSETS,
-    subset_size: int | None = None,
-    batch_size: int = 64,
-    precision: Precision = "fp32",
-    cache: Path | None = None,
     note: str | None = None,
 ) -> Figure:
     """KID of sampled images against real ones. Features are streamed, images are not kept.
 
     Args:
-        sample_fn: draws the images; ``seed`` must be the seed that it draws them from.
+        sample_fn: draws the images; the seed of ``options`` must be the seed that it draws them
+            from.
         real: the images to compare with, at the size that is sampled.
+        options: how to measure. The split is that of ``real``.
         extractor: what turns images into features.
-        n: how many images are sampled.
-        seed: of the subsets, and put down as the seed of the images.
-        n_real: how many real images are compared with; None takes ``n``, or all where there
-            are fewer.
-        subsets: how many pairs of subsets are compared.
-        subset_size: how many images are in a subset; None takes what
-            :func:`~cascadezoo.evaluate.metrics.kid.usual_subset_size` gives.
-        batch_size: how many images are sampled at once.
-        precision: the extractor's arithmetic.
-        cache: where features of real images are kept, see
-            :func:`~cascadezoo.evaluate.real_features.real_features`.
+        n_real: how many real images are compared with; None takes ``options.n``, or all where
+            there are fewer.
         note: what a reader must know beside the number.
 
     Returns:
@@ -75,28 +57,30 @@ def evaluate_kid(
         InputError: too few images for the subsets, sizes or channels that differ from the real
             images, images that are not finite.
     """
-    n_real = min(n, len(real)) if n_real is None else n_real
-    if subset_size is None:
-        subset_size = usual_subset_size(n, n_real)
-    require_enough(n, n_real, subset_size)
-    samples = Samples(sample_fn, real.images.shape[1:], batch_size=batch_size)
-    sampled = sample_features(samples, extractor, n, precision=precision)
+    n_real = min(options.n, len(real)) if n_real is None else n_real
+    subset_size = options.subset_size_for(options.n, n_real)
+    require_enough(options.n, n_real, subset_size)
+    samples = Samples(sample_fn, real.images.shape[1:], batch_size=options.batch_size)
+    sampled = sample_features(samples, extractor, options)
     start = time.perf_counter()
-    known = real_features(real, extractor, count=n_real, precision=precision, cache=cache)
+    known = real_features(
+        real, extractor, count=n_real, precision=options.precision, cache=options.cache
+    )
     found = kernel_inception_distance(
-        sampled.features, known, subsets=subsets, subset_size=subset_size, seed=seed
+        sampled.features,
+        known,
+        subsets=options.subsets,
+        subset_size=subset_size,
+        seed=options.seed,
     )
     return figure_of(
         "kid",
         Measured(found.mean, found.std, by_subsets=True, note=note),
         real,
-        n=n,
+        options,
         extractor=extractor,
-        precision=precision,
         n_real=n_real,
-        subsets=subsets,
         subset_size=subset_size,
-        seed=seed,
         seconds=sampled.seconds + time.perf_counter() - start,
         sampling_seconds=samples.seconds,
     )
@@ -116,14 +100,14 @@ class SampledFeatures:
 
 
 def sample_features(
-    samples: Samples, extractor: FeatureExtractor, n: int, *, precision: Precision = "fp32"
+    samples: Samples, extractor: FeatureExtractor, options: EvaluationOptions
 ) -> SampledFeatures:
-    """Features of the first ``n`` images; see :func:`evaluate_kid`."""
-    features = torch.empty(n, extractor.num_features, device=extractor.device)
+    """Features of the first ``options.n`` images; see :func:`evaluate_kid`."""
+    features = torch.empty(options.n, extractor.num_features, device=extractor.device)
     first, seconds = 0, 0.0
-    for images in samples.batches(n):
+    for images in samples.batches(options.n):
         start = time.perf_counter()
-        features[first : first + len(images)] = extractor(images, precision=precision)
+        features[first : first + len(images)] = extractor(images, precision=options.precision)
         if extractor.device.type == "cuda":
             torch.cuda.synchronize(extractor.device)
         seconds += time.perf_counter() - start
@@ -135,15 +119,12 @@ def figure_of(
     metric: str,
     found: Measured,
     real: ImageData,
+    options: EvaluationOptions,
     *,
-    n: int,
     extractor: FeatureExtractor,
-    precision: Precision,
-    seed: int,
     seconds: float,
     part: str = "",
     n_real: int | None = None,
-    subsets: int | None = None,
     subset_size: int | None = None,
     sampling_seconds: float | None = None,
 ) -> Figure:
@@ -153,23 +134,21 @@ def figure_of(
         metric: the metric's name.
         found: what it found; what this says goes before what follows.
         real: the real images.
-        n: how many images were drawn.
-        extractor: what was asked for.
-        precision: its arithmetic.
-        seed: of the images and of what the metric draws.
+        options: how it was measured.
+        extractor: the one of ``options``, loaded.
         seconds: how long measuring took.
         part: of the metric, which follows the figure's name.
         n_real: how many real images the metric was given; 0 where it compares with none.
-        subsets: how many subsets were asked for; put down where the number follows from them.
-        subset_size: how many images are in each.
+        subset_size: how many images were in each subset; put down with the number of subsets
+            where the value follows from them.
         sampling_seconds: how long drawing the images took.
     """
     own = found.extractor is not None
     n_real = n_real if found.n_real is None else found.n_real
     split = None if n_real == 0 else found.split or real.split
-    n = n if found.n is None else found.n
+    n = options.n if found.n is None else found.n
     named = (found.extractor or None) if own else extractor.name
-    used = None if named is None or own else precision
+    used = None if named is None or own else options.precision
     parts = [p for p in (part, "" if split == "train" else split) if p]
     data = real.digest if split == real.split else None
     return Figure(
@@ -185,9 +164,9 @@ def figure_of(
         extractor_sha256=found.extractor_sha256 if own else extractor.sha256,
         precision=used,
         n_real=n_real or None,
-        subsets=subsets if found.by_subsets else None,
+        subsets=options.subsets if found.by_subsets else None,
         subset_size=subset_size if found.by_subsets else None,
-        seed=seed,
+        seed=options.seed,
         split=split,
         data_digest=data,
         resolution=real.images.shape[-1],

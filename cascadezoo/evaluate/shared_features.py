@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
@@ -12,9 +11,10 @@ from torch import Tensor
 from cascadezoo.data.base import ImageData
 from cascadezoo.errors import CascadezooError
 from cascadezoo.evaluate.evaluate_sampler import sample_features
-from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
+from cascadezoo.evaluate.features.base import FeatureExtractor
 from cascadezoo.evaluate.features.moments import Statistics
 from cascadezoo.evaluate.metrics.base import MetricFeatures
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.real_features import real_features, real_statistics
 from cascadezoo.evaluate.samples import Samples
 
@@ -55,9 +55,7 @@ class SharedFeatures:
         samples: the generated images.
         data: the real ones.
         extractor: what turns images into features.
-        n: how many generated images.
-        precision: the extractor's arithmetic.
-        cache: where features of real images are kept; None is the usual folder.
+        options: how to measure.
     """
 
     def __init__(
@@ -65,25 +63,26 @@ class SharedFeatures:
         samples: Samples,
         data: ImageData,
         extractor: FeatureExtractor,
-        *,
-        n: int,
-        precision: Precision = "fp32",
-        cache: Path | None = None,
+        options: EvaluationOptions,
     ) -> None:
         self.extractor = extractor
-        self.n = n
+        self.options = options
         self.total = len(data)
         self._samples = samples
         self._real: dict[int, _Once[Tensor]] = {}
 
         def sample() -> Tensor:
-            return sample_features(samples, extractor, n, precision=precision).features
+            return sample_features(samples, extractor, options).features
 
         def features(count: int) -> Tensor:
-            return real_features(data, extractor, count=count, precision=precision, cache=cache)
+            return real_features(
+                data, extractor, count=count, precision=options.precision, cache=options.cache
+            )
 
         def statistics() -> Statistics:
-            return real_statistics(data, extractor, precision=precision, cache=cache)
+            return real_statistics(
+                data, extractor, precision=options.precision, cache=options.cache
+            )
 
         self._features = features
         self.generated = _Once(sample, self.clock)
@@ -107,17 +106,13 @@ class AskedFeatures(MetricFeatures):
     Args:
         shared: the features.
         n_real: how many real images the metric's entry asks for.
-        seed: see :class:`MetricFeatures`, as of what follows.
-        subsets: how many subsets.
-        subset_size: how many images in each.
     """
 
-    def __init__(
-        self, shared: SharedFeatures, *, n_real: int, seed: int, subsets: int, subset_size: int
-    ) -> None:
-        self.seed = seed
-        self.subsets = subsets
-        self.subset_size = subset_size
+    def __init__(self, shared: SharedFeatures, *, n_real: int) -> None:
+        options = shared.options
+        self.seed = options.seed
+        self.subsets = options.subsets
+        self.subset_size = options.subset_size_for(options.n, n_real)
         self.extractor = shared.extractor
         self._shared = shared
         self._count = n_real
@@ -138,7 +133,7 @@ class AskedFeatures(MetricFeatures):
     @property
     def n(self) -> int:
         """How many images are sampled."""
-        return self._shared.n
+        return self._shared.options.n
 
     @property
     def n_real(self) -> int:

@@ -19,6 +19,8 @@ from cascadezoo.data.split import load_split
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
+from cascadezoo.evaluate.metrics.kid import SUBSETS, usual_subset_size
+from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
 from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.figures import Figure
@@ -128,8 +130,18 @@ def tune_model(
             )
         check_storable(cascade, grid.parameters)
     evaluation = resolved.spec.evaluation
-    seed = evaluation.seed if seed is None else seed
     real = load_split(resolved, evaluation.split)
+    # The subsets and the precision are those of a search, whatever the spec's figures take.
+    options = evaluation_options(
+        evaluation,
+        extractor=extractor,
+        n=n,
+        seed=seed,
+        subsets=SUBSETS,
+        subset_size=usual_subset_size(n, len(real)),
+        batch_size=batch_size,
+        precision="fp32",
+    )
     n_real = min(n, len(real))
     fed = _real_upstream(cascade, real, numbers[0], n, n_real) if real_upstream else None
     show_progress = progress or QuietProgress()
@@ -137,12 +149,11 @@ def tune_model(
         cascade=cascade,
         grid=grid,
         real=real,
-        extractor=load_extractor(extractor, device=cascade.device),
+        options=options,
+        extractor=load_extractor(options.extractor, device=cascade.device),
         upstream=Upstream(
             cascade,
-            n=n,
-            seed=seed,
-            batch_size=batch_size or evaluation.batch_size,
+            options,
             kept_to=numbers[-1],
             real=None if fed is None else (numbers[0], fed[0]),
             labels=None if fed is None else fed[1],
@@ -170,6 +181,7 @@ class _Search:
     cascade: Cascade
     grid: SettingGrid
     real: ImageData
+    options: EvaluationOptions
     extractor: FeatureExtractor
     upstream: Upstream
     note: str | None
@@ -180,7 +192,7 @@ class _Search:
         count = len(self.grid.settings)
         for number, setting in enumerate(self.grid.settings):
             told = ", ".join(f"{name} {show(value)}" for name, value in setting.items())
-            self.progress.task(f"{number + 1}/{count}  {told}", self.upstream.n)
+            self.progress.task(f"{number + 1}/{count}  {told}", self.options.n)
             figure = self._measure(self.upstream.sample_fn(self.grid.options(setting)))
             figure = figure.model_copy(update={"note": "; ".join(filter(None, (told, self.note)))})
             rows.append(Tried(dict(setting), figure, self.upstream.seconds))
@@ -188,14 +200,7 @@ class _Search:
         return tuple(rows)
 
     def _measure(self, sample: Callable[[int, int], Tensor]) -> Figure:
-        return evaluate_kid(
-            sample,
-            self.real,
-            extractor=self.extractor,
-            n=self.upstream.n,
-            seed=self.upstream.seed,
-            batch_size=self.upstream.batch_size,
-        )
+        return evaluate_kid(sample, self.real, self.options, extractor=self.extractor)
 
 
 def _real_upstream(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.sampling import truncates
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.partial_cascades import upto
 from cascadezoo.tune.grid import Value, request_of
 
@@ -38,9 +39,8 @@ class Upstream:
 
     Args:
         cascade: the trained cascade.
-        n: how many images.
-        seed: of all randomness.
-        batch_size: how many are sampled at a time.
+        options: of the evaluation; their ``n``, ``seed`` and ``batch_size`` are those of the
+            images.
         kept_to: the number of the last stage with a parameter that changes; images of the stages
             from there on are not kept.
         real: what a stage receives instead of sampled images, [n, C, H, W], by its number.
@@ -51,19 +51,17 @@ class Upstream:
     def __init__(
         self,
         cascade: Cascade,
+        options: EvaluationOptions,
         *,
-        n: int,
-        seed: int,
-        batch_size: int,
         kept_to: int,
         real: tuple[int, Tensor] | None = None,
         labels: list[int] | None = None,
         sampled: Callable[[int], None] | None = None,
     ) -> None:
         self.cascade = cascade
-        self.n = n
-        self.seed = seed
-        self.batch_size = batch_size
+        self.n = options.n
+        self.seed = options.seed
+        self.batch_size = options.batch_size
         self.kept_to = kept_to
         self.real = real
         self.labels = labels

@@ -25,6 +25,7 @@ from cascadezoo.data.pixels import to_float
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.train.memory import peak_memory
 
 
@@ -107,13 +108,15 @@ def memory(name: str, count: int, precision: str, metrics: list[str]) -> None:
         figures = evaluate_metrics(
             metrics,
             subject,
+            EvaluationOptions(
+                n=count,
+                subsets=2,
+                subset_size=min(1000, count // 2),
+                batch_size=250,
+                precision=precision,
+                cache=Path(cache),
+            ),
             extractor=extractor,
-            n=count,
-            subsets=2,
-            subset_size=min(1000, count // 2),
-            batch_size=250,
-            precision=precision,
-            cache=Path(cache),
         )
     told = {
         "extractor": name,
@@ -143,9 +146,8 @@ def in_loop(count: int) -> None:
             evaluate_kid(
                 lambda first, number: torch.zeros(number, 3, 32, 32),
                 real,
+                EvaluationOptions(n=count, cache=Path(cache)),
                 extractor=extractor,
-                n=count,
-                cache=Path(cache),
             )
             wall, work = time.perf_counter() - wall, time.process_time() - work
             print(f"{count} samples, {what}: {wall:.2f} s, {work:.2f} s of processor time")

@@ -25,6 +25,7 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
 from cascadezoo.evaluate.features.base import load_extractor
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.train.engine import describe_device
 
@@ -131,7 +132,9 @@ class Bench:
             kept.append(images)
             return images
 
-        figure = evaluate_kid(sample, self.real, extractor=self.extractor, n=self.n, batch_size=100)
+        figure = evaluate_kid(
+            sample, self.real, EvaluationOptions(n=self.n, batch_size=100), extractor=self.extractor
+        )
         row = {
             "model": name,
             **how,

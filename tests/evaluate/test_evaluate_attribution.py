@@ -18,6 +18,7 @@ from cascadezoo.errors import InputError
 from cascadezoo.evaluate.attribution import StageAttribution, advice, attribute_stages
 from cascadezoo.evaluate.evaluate_metrics import Subject
 from cascadezoo.evaluate.metrics.kid import kernel_inception_distance
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.partial_cascades import upto
 from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.model_folder.figures import Figure
@@ -67,9 +68,14 @@ def marked(images):
     return images + 0.004
 
 
-def attributed(means, *makes, **changes):
+def attributed(means, *makes, metric="kid", **changes):
     cascade = toy(spec(refine=len(makes) == 3), *makes)
-    return attribute_stages(subject(cascade, REAL), extractor=means, **{**ASKED, **changes})
+    return attribute_stages(
+        subject(cascade, REAL),
+        EvaluationOptions(**{**ASKED, **changes}),
+        extractor=means,
+        metric=metric,
+    )
 
 
 def test_a_faultless_cascade_has_nothing_to_work_on(means):
@@ -134,7 +140,9 @@ def test_figures_tell_how_they_were_got(means):
 
 def test_the_figures_are_those_of_hand(means):
     cascade = toy(spec(), draws(darker), enlarges(darker), same)
-    rows = attribute_stages(subject(cascade, REAL), extractor=means, seed=3, batch_size=33, **ASKED)
+    rows = attribute_stages(
+        subject(cascade, REAL), EvaluationOptions(seed=3, batch_size=33, **ASKED), extractor=means
+    )
     order = choose_real(400, 400)
     stages = cascade.sample(100, seed=3, return_stages=True)
 
@@ -154,7 +162,9 @@ def test_the_figures_are_those_of_hand(means):
 def test_images_that_are_fed_are_not_those_that_are_compared_with(means):
     cascade = toy(spec(refine=False), noise, enlarges())
     attribute_stages(
-        subject(cascade, REAL), extractor=means, n=200, subsets=2, subset_size=50, batch_size=200
+        subject(cascade, REAL),
+        EvaluationOptions(n=200, subsets=2, subset_size=50, batch_size=200),
+        extractor=means,
     )
     generated, fed = cascade.stage("up").asked
     order = choose_real(400, 400)
@@ -173,7 +183,9 @@ def test_few_real_images(means):
     assert "at most 200" in str(caught.value.hint)
     with raises(InputError, "input-attribution-count", total=1):
         attribute_stages(
-            subject(toy(spec(refine=False), draws(), enlarges()), smooth(1)), extractor=means
+            subject(toy(spec(refine=False), draws(), enlarges()), smooth(1)),
+            EvaluationOptions(),
+            extractor=means,
         )
 
 
@@ -194,7 +206,7 @@ def test_a_generator_alone(means):
     data = spec(refine=False)
     del data["stages"][1]
     cascade = toy(data, lambda _, r: 0.8 + 0.1 * r.draw.rand(r.count, 3, 16, 16))
-    (row,) = attribute_stages(subject(cascade, REAL), extractor=means, **ASKED)
+    (row,) = attribute_stages(subject(cascade, REAL), EvaluationOptions(**ASKED), extractor=means)
     assert row.real is row.mismatch is None
     assert row.share == 1
     assert "generator coarse" in advice([row])
@@ -211,7 +223,7 @@ def test_latents_are_no_images(means):
         },
     ]
     cascade = Cascade.from_spec(load_spec(data)).eval()
-    (row,) = attribute_stages(subject(cascade, REAL), extractor=means, **ASKED)
+    (row,) = attribute_stages(subject(cascade, REAL), EvaluationOptions(**ASKED), extractor=means)
     assert (row.stage, row.role) == ("decode", "decoder")
     assert row.mismatch == row.generated.value - row.real.value
     good = figure(0.001, "decode-real"), figure(0.3, "decode-generated")
@@ -233,7 +245,9 @@ def test_a_stage_that_stops_early_is_measured_at_its_end(means):
         },
     ]
     cascade = Cascade.from_spec(load_spec(data)).eval()
-    rows = attribute_stages(subject(cascade, REAL), extractor=means, n=60, subsets=4)
+    rows = attribute_stages(
+        subject(cascade, REAL), EvaluationOptions(n=60, subsets=4), extractor=means
+    )
     whole = upto(cascade, "coarse").sample(60)
     stopped = cascade.sample(60, return_stages=True)["coarse"]
     assert not torch.allclose(whole, stopped, atol=0.05)
@@ -288,9 +302,8 @@ def test_the_bundled_model():
     real = load_split(resolved, "train")
     rows = attribute_stages(
         Subject(cascade=cascade, real=real, split=lambda _: real),
+        EvaluationOptions(n=200, batch_size=100),
         extractor=load_extractor("small"),
-        n=200,
-        batch_size=100,
     )
     assert [row.stage for row in rows] == ["coarse", "up", "refine"]
     # Its generator is good, and its upsampler blurs what it is given, real or not.
@@ -303,6 +316,6 @@ def test_labels_that_are_missing(means):
     data = spec(refine=False)
     data["data"] = {**data["data"], "num_classes": 0}
     cascade = toy(data, draws(), enlarges())
-    attribute_stages(subject(cascade, plain), extractor=means, **ASKED)
+    attribute_stages(subject(cascade, plain), EvaluationOptions(**ASKED), extractor=means)
     assert all(labels is None for _, labels in cascade.stage("up").asked)
     assert np.array_equal(plain.images, REAL.images)

@@ -17,6 +17,7 @@ from cascadezoo import check_model, evaluate_model
 from cascadezoo.errors import InputError, ModelError
 from cascadezoo.evaluate.card_check import CheckReport, _groups, compare
 from cascadezoo.evaluate.metrics.kid import usual_subset_size
+from cascadezoo.evaluate.options import evaluation_options
 from cascadezoo.model_folder.figures import Figure, figure_name
 from cascadezoo.spec.models import EvaluationSpec
 
@@ -250,11 +251,11 @@ def test_figures_of_the_same_images_are_measured_together() -> None:
         figure(metric="fid", extractor="inception"),
         figure(metric="fid", split="test"),
     ]
-    usual = EvaluationSpec(samples=2000)
-    groups = [[f.name for f in figures] for _, figures in _groups(rows, usual, None)]
+    usual = evaluation_options(EvaluationSpec(samples=2000), batch_size=7)
+    groups = [[f.name for f in figures] for _, figures in _groups(rows, usual)]
     assert groups[0] == ["kid.small.n10", "fid.small.n10", "psnr.n10"]
     assert sorted(map(len, groups)) == [1, 1, 1, 3]
-    asked = _groups(rows, usual, 7)[0][0]
+    asked = _groups(rows, usual)[0][0]
     assert (asked.subsets, asked.subset_size, asked.batch_size) == (4, 5, 7)
 
 

@@ -13,6 +13,7 @@ from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features.base import load_extractor
 from cascadezoo.evaluate.metrics.kid import kernel_inception_distance
 from cascadezoo.evaluate.metrics.psnr import psnr
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.real_features import choose_real, real_features, real_statistics
 
 
@@ -41,7 +42,11 @@ class Sampler:
 def test_figure_tells_how_it_was_got(means):
     real, sampler = data(), Sampler()
     figure = evaluate_kid(
-        sampler, real, extractor=means, n=100, seed=4, subsets=10, batch_size=33, note="hello"
+        sampler,
+        real,
+        EvaluationOptions(n=100, seed=4, subsets=10, batch_size=33),
+        extractor=means,
+        note="hello",
     )
     assert sampler.calls == [(0, 33), (33, 33), (66, 33), (99, 1)]
     told = figure.to_dict()
@@ -76,7 +81,9 @@ def test_figure_tells_how_it_was_got(means):
 
 def test_batches_change_nothing(means):
     values = {
-        evaluate_kid(Sampler(), data(), extractor=means, n=60, subsets=5, batch_size=b).value
+        evaluate_kid(
+            Sampler(), data(), EvaluationOptions(n=60, subsets=5, batch_size=b), extractor=means
+        ).value
         for b in (1, 7, 60, 1000)
     }
     assert len(values) == 1
@@ -85,25 +92,27 @@ def test_batches_change_nothing(means):
 def test_too_few_samples_are_refused_before_anything_is_sampled(means):
     sampler = Sampler()
     with raises(InputError, "input-too-few-images", n=100, n_real=100) as caught:
-        evaluate_kid(sampler, data(), extractor=means, n=100, subset_size=1000)
+        evaluate_kid(sampler, data(), EvaluationOptions(n=100, subset_size=1000), extractor=means)
     assert "at least 1000" in str(caught.value.hint)
     with raises(InputError, "input-too-few-images", n=1):
-        evaluate_kid(sampler, data(), extractor=means, n=1)
+        evaluate_kid(sampler, data(), EvaluationOptions(n=1), extractor=means)
     with raises(InputError, "input-too-few-images", n_real=20):
-        evaluate_kid(sampler, data(20), extractor=means, n=100, subset_size=30)
+        evaluate_kid(sampler, data(20), EvaluationOptions(n=100, subset_size=30), extractor=means)
     assert sampler.calls == []
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(0, 8), (8, 0)])
 def test_nothing_to_sample(means, n, batch_size):
     with pytest.raises(InputError) as caught:
-        evaluate_kid(Sampler(), data(), extractor=means, n=n, batch_size=batch_size)
+        evaluate_kid(
+            Sampler(), data(), EvaluationOptions(n=n, batch_size=batch_size), extractor=means
+        )
     assert caught.value.code in ("input-sample-count", "input-too-few-images")
 
 
 def test_sizes_that_differ_from_the_real_images(means):
     with raises(InputError, "input-images-unlike", generated="3x16x16", real="3x8x8"):
-        evaluate_kid(Sampler(size=16), data(), extractor=means, n=20)
+        evaluate_kid(Sampler(size=16), data(), EvaluationOptions(n=20), extractor=means)
 
 
 def test_a_diverged_model_is_told_not_measured(means):
@@ -111,19 +120,25 @@ def test_a_diverged_model_is_told_not_measured(means):
         evaluate_kid(
             lambda first, count: Sampler()(first, count) * float("nan"),
             data(),
+            EvaluationOptions(n=20, batch_size=20),
             extractor=means,
-            n=20,
-            batch_size=20,
         )
 
 
 def test_a_sampler_that_gives_too_few(means):
     with raises(InputError, "input-sampler-count", count=5, needed=20):
-        evaluate_kid(lambda first, count: torch.zeros(5, 3, 8, 8), data(), extractor=means, n=20)
+        evaluate_kid(
+            lambda first, count: torch.zeros(5, 3, 8, 8),
+            data(),
+            EvaluationOptions(n=20),
+            extractor=means,
+        )
 
 
 def test_precision_shows_in_the_name(means):
-    figure = evaluate_kid(Sampler(), data(), extractor=means, n=20, subsets=2, precision="bf16")
+    figure = evaluate_kid(
+        Sampler(), data(), EvaluationOptions(n=20, subsets=2, precision="bf16"), extractor=means
+    )
     assert figure.name == "kid.means-bf16.n20"
 
 
@@ -286,11 +301,9 @@ def test_quick_kid_of_real_images_is_about_nothing(cifar10):
     figure = evaluate_kid(
         lambda first, count: test[first : first + count],
         real,
+        EvaluationOptions(n=1000, subsets=50, subset_size=500),
         extractor=extractor,
-        n=1000,
         n_real=5000,
-        subsets=50,
-        subset_size=500,
     )
     assert figure.name == "kid.small.n1000"
     assert figure.n_real == 5000

@@ -13,6 +13,7 @@ from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.features.moments import Statistics
 from cascadezoo.evaluate.metrics.fid import frechet_distance
 from cascadezoo.evaluate.metrics.kid import kernel_inception_distance
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.evaluate.samples import Samples
 from cascadezoo.spec import load_spec
@@ -64,7 +65,10 @@ def test_all_metrics_on_features_of_a_real_cascade(cascade, splits, means, monke
     extractor = means
     whole = Subject(cascade=cascade, real=splits["test"], split=splits.__getitem__)
     figures = evaluate_metrics(
-        ON_FEATURES, whole, extractor=extractor, n=48, seed=3, subsets=5, subset_size=24
+        ON_FEATURES,
+        whole,
+        EvaluationOptions(n=48, seed=3, subsets=5, subset_size=24),
+        extractor=extractor,
     )
     *figures, speed = figures
     assert [figure.name for figure in figures] == [
@@ -97,11 +101,8 @@ def test_images_are_drawn_and_turned_into_features_once(subject, means):
     figures = evaluate_metrics(
         [*ON_FEATURES[:2], *ON_FEATURES[3:]],
         asked,
+        EvaluationOptions(n=100, subsets=3, subset_size=50, batch_size=33),
         extractor=means,
-        n=100,
-        subsets=3,
-        subset_size=50,
-        batch_size=33,
     )
     assert asked.sample.drawn == list(range(100))
     assert [figure.n for figure in figures] == [100] * 5
@@ -120,7 +121,9 @@ def test_what_cannot_be_measured_is_told_before_anything_is_sampled(subject, mea
     ):
         asked = subject()
         with raises(InputError, **error):
-            evaluate_metrics([name], asked, extractor=means, n=n)
+            evaluate_metrics(
+                [name], asked, EvaluationOptions(n=n, subset_size=1000), extractor=means
+            )
         assert asked.sample.drawn == []
 
 
@@ -129,10 +132,8 @@ def test_one_that_cannot_be_measured_does_not_cost_the_others(subject, means):
     figures = evaluate_metrics(
         ON_FEATURES,
         asked,
+        EvaluationOptions(n=12, subsets=2, subset_size=6),
         extractor=means,
-        n=12,
-        subsets=2,
-        subset_size=6,
         on_problem=lambda name, error: told.__setitem__(name, str(error)),
     )
     names = ["kid", "precision", "recall", "images-per-second"]
@@ -149,7 +150,7 @@ def test_too_few_real_images_for_a_covariance(subject, splits, means, cascade):
         cascade=cascade, real=few, split=splits.__getitem__, sample=Sampler(splits["train"])
     )
     with raises(InputError, "input-too-few-images", which="real", count=12, needed=13):
-        evaluate_metrics(["fid"], asked, extractor=means, n=50)
+        evaluate_metrics(["fid"], asked, EvaluationOptions(n=50), extractor=means)
 
 
 def test_a_diverged_model_is_told_of_every_metric_and_drawn_once(subject, means):
@@ -157,10 +158,8 @@ def test_a_diverged_model_is_told_of_every_metric_and_drawn_once(subject, means)
     figures = evaluate_metrics(
         ["kid", "fid", "recall"],
         asked,
+        EvaluationOptions(n=60, subset_size=20, batch_size=10),
         extractor=means,
-        n=60,
-        subset_size=20,
-        batch_size=10,
         on_problem=lambda name, error: told.append((name, str(error))),
     )
     assert [name for name, _ in told] == ["kid", "fid", "recall"]
@@ -175,9 +174,8 @@ def test_a_fault_of_sampling_is_not_the_metric_s(subject, means):
         evaluate_metrics(
             ["kid"],
             subject(fault=fault),
+            EvaluationOptions(n=60, subset_size=20),
             extractor=means,
-            n=60,
-            subset_size=20,
             on_problem=lambda name, error: None,
         )
     assert caught.value is fault
@@ -188,9 +186,8 @@ def test_stopping_is_no_problem_of_a_metric(subject, means):
         evaluate_metrics(
             ["kid", "recall"],
             subject(fault=StoppedError("stopped")),
+            EvaluationOptions(n=60, subset_size=20),
             extractor=means,
-            n=60,
-            subset_size=20,
             on_problem=lambda name, error: pytest.fail(f"{name}: {error}"),
         )
 
@@ -199,7 +196,11 @@ def test_a_metric_that_nobody_registers_is_refused_at_once(subject, means):
     asked = subject()
     with raises(UnknownNameError, "lookup", kind="metric", name="kidd"):
         evaluate_metrics(
-            ["kid", "kidd"], asked, extractor=means, on_problem=lambda name, error: None
+            ["kid", "kidd"],
+            asked,
+            EvaluationOptions(),
+            extractor=means,
+            on_problem=lambda name, error: None,
         )
     assert asked.sample.drawn == []
 
@@ -236,8 +237,7 @@ def test_samples_beyond_the_limit_are_drawn_again(splits):
 @pytest.mark.parametrize("asked", ["train", "test"])
 def test_the_digest_is_of_the_split_that_the_figure_names(subject, splits, means, asked):
     """Whichever split was asked for: copying is held against training images."""
-    figures = evaluate_metrics(["memorisation", "kid"], subject(asked), extractor=means, n=24,
-                               subsets=2, subset_size=8)  # fmt: skip
+    figures = evaluate_metrics(["memorisation", "kid"], subject(asked), EvaluationOptions(n=24, subsets=2, subset_size=8), extractor=means)  # fmt: skip
     copied, _, kid, _ = figures
     assert (copied.name, copied.data_digest) == ("memorisation.means.n24", splits["train"].digest)
     assert (kid.split, kid.data_digest) == (asked, splits[asked].digest)

@@ -24,6 +24,7 @@ from cascadezoo.errors import (
 from cascadezoo.evaluate.bench import LazyExtractor
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
 from cascadezoo.evaluate.features.base import load_extractor
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.model_folder.integrity import check_files
 from cascadezoo.model_folder.layout import read_config
 from cascadezoo.model_folder.trained_spec import trained_spec
@@ -84,11 +85,8 @@ def test_the_figure_is_the_one_of_evaluate_kid(plain: Path) -> None:
     expected = evaluate_kid(
         lambda first, count: cascade.sample(count, first=first, seed=0),
         load_split(resolved, "train"),
+        EvaluationOptions(n=40, subsets=8, subset_size=16, batch_size=20),
         extractor=load_extractor("small"),
-        n=40,
-        subsets=8,
-        subset_size=16,
-        batch_size=20,
     )
     kid, speed = found.figures
     assert kid.name == expected.name == "kid.small.n40"

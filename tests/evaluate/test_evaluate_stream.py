@@ -15,6 +15,7 @@ import torch
 from cascadezoo.data.base import ImageData
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
 from cascadezoo.evaluate.features.base import load_extractor
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.real_features import real_features, real_statistics
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "features.py"
@@ -55,9 +56,8 @@ def test_two_thousand_samples_in_the_loop_cost_under_five_seconds(tmp_path):
         evaluate_kid(
             lambda first, count: images[first : first + count],
             real,
+            EvaluationOptions(n=2000, cache=tmp_path),
             extractor=extractor,
-            n=2000,
-            cache=tmp_path,
         )
         return time.process_time() - began
 

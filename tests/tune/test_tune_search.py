@@ -17,6 +17,7 @@ from tune_cases import CDM, untrained
 
 from cascadezoo import Cascade
 from cascadezoo.errors import InputError, ModelError, RunFolderError, SampleError
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.model_folder.integrity import check_files
 from cascadezoo.model_folder.layout import read_config
 from cascadezoo.tune.tune_model import tune_model
@@ -24,7 +25,7 @@ from cascadezoo.tune.upstream_cache import Upstream
 
 
 def upstream(cascade: Cascade, kept_to: int = 1, **rest: Any) -> Upstream:
-    return Upstream(cascade, n=5, seed=3, batch_size=2, kept_to=kept_to, **rest)
+    return Upstream(cascade, EvaluationOptions(n=5, seed=3, batch_size=2), kept_to=kept_to, **rest)
 
 
 def drawn(source: Upstream, options: Any) -> torch.Tensor:
@@ -118,8 +119,8 @@ def test_the_figure_is_the_one_of_an_evaluation(model: Path) -> None:
     expected = evaluate_kid(
         lambda first, count: cascade.sample(count, first=first, options={"s": 0.3}),
         load_split(trained_spec(model), "train"),
+        EvaluationOptions(n=20),
         extractor=load_extractor("small"),
-        n=20,
     )
     assert result.table.rows[0].figure.value == pytest.approx(expected.value, abs=1e-5)
 

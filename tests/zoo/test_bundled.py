@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.hub.zoo_models import verify
 from cascadezoo.model_folder.integrity import check_files
 from cascadezoo.model_folder.layout import model_files, read_config
@@ -133,12 +134,14 @@ def test_its_figure_can_be_got_again(folder: Path) -> None:
             count, first=first, seed=told["seed"], batch_size=count
         ),
         load(config, told["split"]),
+        EvaluationOptions(
+            n=told["n"],
+            seed=told["seed"],
+            subsets=told["subsets"],
+            subset_size=told["subset_size"],
+            batch_size=100,
+        ),
         extractor=load_extractor(told["extractor"]),
-        n=told["n"],
-        seed=told["seed"],
-        subsets=told["subsets"],
-        subset_size=told["subset_size"],
-        batch_size=100,
     )
     assert found.name == told["name"] == "kid.small.n1000"
     assert found.data_digest == told["data_digest"]

@@ -18,6 +18,7 @@ from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
 from cascadezoo.evaluate.features.base import load_extractor
 from cascadezoo.evaluate.metrics.base import MetricFeatures
 from cascadezoo.evaluate.metrics.inception_score import measure
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.spec.configs import EmptyConfig
 
 MODEL = "test_resnet.r160_in1k"
@@ -140,11 +141,8 @@ def test_the_figure_s_name_has_the_weights_tag(network, tmp_path):
         figure = evaluate_kid(
             lambda first, count: floats[first : first + count],
             real,
+            EvaluationOptions(n=20, subsets=2, precision="bf16", cache=tmp_path / "features"),
             extractor=extractor,
-            n=20,
-            subsets=2,
-            precision="bf16",
-            cache=tmp_path / "features",
         )
         assert figure.name == f"kid.timm:{MODEL}-bf16.n20"
     (folder,) = (tmp_path / "features").iterdir()

@@ -17,6 +17,7 @@ from cascadezoo.evaluate.metrics import classifier
 from cascadezoo.evaluate.metrics import classifier_scores as classified
 from cascadezoo.evaluate.metrics.classifier import Recipe, predict, real_classifier, shrink
 from cascadezoo.evaluate.metrics.classifier_scores import measure_agreement, measure_cas
+from cascadezoo.evaluate.options import EvaluationOptions
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -100,7 +101,9 @@ def test_names_of_the_figures(cascade, means):
         split=lambda split: {"train": few, "test": TEST}[split],
         sample=of_labels(few),
     )
-    figures = evaluate_metrics(["cas", "label-agreement"], subject, extractor=means, n=40)
+    figures = evaluate_metrics(
+        ["cas", "label-agreement"], subject, EvaluationOptions(n=40), extractor=means
+    )
     names = [f.name for f in figures if f.metric != "images-per-second"]
     assert names == [
         "cas.n40.test",

@@ -14,6 +14,7 @@ from cascadezoo.errors import InputError
 from cascadezoo.evaluate.configs import LpipsMetricConfig
 from cascadezoo.evaluate.evaluate_metrics import evaluate_metrics, no_images
 from cascadezoo.evaluate.metrics.diversity import _distances, _windows, disjoint_pairs, measure
+from cascadezoo.evaluate.options import EvaluationOptions
 
 REAL = smooth(48)
 
@@ -90,12 +91,12 @@ def test_names_and_a_model_without_its_data(means, torch_home):
     cascade = toy(spec(), noise, bicubic, same)
     missing = no_images((3, 16, 16), "test")
     subject = Subject(cascade=cascade, real=missing, split=lambda _: missing)
-    figures = evaluate_metrics(["diversity"], subject, extractor=means, n=20)
+    figures = evaluate_metrics(["diversity"], subject, EvaluationOptions(n=20), extractor=means)
     names = [f.name for f in figures if f.metric == "diversity"]
     assert names == ["diversity.vgg.n20", "diversity.vgg.n20.within-class"]
     assert figures[0].split is None
     held = Subject(cascade=cascade, real=ImageData(REAL.images, REAL.labels, "test"), split=None)
-    figures = evaluate_metrics(["diversity"], held, extractor=means, n=20)
+    figures = evaluate_metrics(["diversity"], held, EvaluationOptions(n=20), extractor=means)
     assert [f.name for f in figures if f.metric == "diversity"][2:] == [
         "diversity.vgg.n20.real.test",
         "diversity.vgg.n20.real-within-class.test",

@@ -15,6 +15,7 @@ from cascadezoo.errors import DataError
 from cascadezoo.evaluate.evaluate_sampler import figure_of
 from cascadezoo.evaluate.features.base import load_extractor
 from cascadezoo.evaluate.metrics.memorisation import measure, nearer, nearest, nearest_rows
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.spec.configs import EmptyConfig
 
 PLAIN = EmptyConfig()
@@ -74,10 +75,8 @@ def test_figures_are_of_the_training_split_whatever_was_asked_for(means):
         "memorisation",
         found["closest"],
         TEST,
-        n=200,
+        EvaluationOptions(n=200, precision="fp32", seed=0),
         extractor=means,
-        precision="fp32",
-        seed=0,
         seconds=1,
         part="closest",
     )

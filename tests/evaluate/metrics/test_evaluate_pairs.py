@@ -21,6 +21,7 @@ from cascadezoo.evaluate.metrics.reconstruction import (
     measure_psnr,
     measure_ssim,
 )
+from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.partial_cascades import RealFeed, upto
 from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.spec.configs import EmptyConfig
@@ -117,7 +118,10 @@ def test_images_are_made_once_for_metrics_of_one_evaluation(means):
     cascade = toy(spec(), noise, bicubic, same)
     known = len(_Enlarged._known)
     figures = evaluate_metrics(
-        ["psnr", "ssim"], subject(cascade, REAL), extractor=means, n=20, batch_size=20
+        ["psnr", "ssim"],
+        subject(cascade, REAL),
+        EvaluationOptions(n=20, batch_size=20),
+        extractor=means,
     )
     assert [f.name for f in figures] == [
         f"{m}.n20{p}" for m in ("psnr", "ssim") for p in ("", ".up", ".refine", ".bicubic")
@@ -135,7 +139,9 @@ def test_images_are_made_once_for_metrics_of_one_evaluation(means):
 
 
 def test_more_images_than_there_are(cascade, means):
-    (figure, *_) = evaluate_metrics(["psnr"], subject(cascade, REAL), extractor=means, n=1000)
+    (figure, *_) = evaluate_metrics(
+        ["psnr"], subject(cascade, REAL), EvaluationOptions(n=1000), extractor=means
+    )
     assert (figure.name, figure.n_real) == ("psnr.n60", 60)
 
 
@@ -238,7 +244,10 @@ def test_lpips_is_the_packages(cascade, means, torch_home):
     import lpips
 
     figures = evaluate_metrics(
-        ["lpips:vgg"], subject(cascade, REAL), extractor=means, n=20, batch_size=16
+        ["lpips:vgg"],
+        subject(cascade, REAL),
+        EvaluationOptions(n=20, batch_size=16),
+        extractor=means,
     )
     names = [f.name for f in figures]
     assert names == [f"lpips.vgg.n20{part}" for part in ("", ".up", ".refine", ".bicubic")]
