@@ -106,7 +106,7 @@ def attribute_stages(
             f"{options.n} images cannot be attributed with {total} real ones",
             hint="take at least one image, and data of at least two",
             code="input-attribution-count",
-            n=n,
+            n=options.n,
             total=total,
         )
     n_real = total - count if found.entry.real == "all" else count
