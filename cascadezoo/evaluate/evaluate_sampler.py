@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData
-from cascadezoo.evaluate.features.base import FeatureExtractor
+from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
 from cascadezoo.evaluate.metrics.base import Measured
 from cascadezoo.evaluate.metrics.kid import kernel_inception_distance, require_enough
 from cascadezoo.evaluate.options import EvaluationOptions
@@ -61,7 +61,7 @@ def evaluate_kid(
     subset_size = options.subset_size_for(options.n, n_real)
     require_enough(options.n, n_real, subset_size)
     samples = Samples(sample_fn, real.images.shape[1:], batch_size=options.batch_size)
-    sampled = sample_features(samples, extractor, options)
+    sampled = sample_features(samples, extractor, options.n, precision=options.precision)
     start = time.perf_counter()
     known = real_features(
         real, extractor, count=n_real, precision=options.precision, cache=options.cache
@@ -100,14 +100,14 @@ class SampledFeatures:
 
 
 def sample_features(
-    samples: Samples, extractor: FeatureExtractor, options: EvaluationOptions
+    samples: Samples, extractor: FeatureExtractor, n: int, *, precision: Precision = "fp32"
 ) -> SampledFeatures:
-    """Features of the first ``options.n`` images; see :func:`evaluate_kid`."""
-    features = torch.empty(options.n, extractor.num_features, device=extractor.device)
+    """Features of the first ``n`` images; see :func:`evaluate_kid`."""
+    features = torch.empty(n, extractor.num_features, device=extractor.device)
     first, seconds = 0, 0.0
-    for images in samples.batches(options.n):
+    for images in samples.batches(n):
         start = time.perf_counter()
-        features[first : first + len(images)] = extractor(images, precision=options.precision)
+        features[first : first + len(images)] = extractor(images, precision=precision)
         if extractor.device.type == "cuda":
             torch.cuda.synchronize(extractor.device)
         seconds += time.perf_counter() - start

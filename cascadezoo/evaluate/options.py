@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from cascadezoo.data.base import Split
 from cascadezoo.evaluate.features.base import Precision
@@ -74,19 +74,18 @@ def evaluation_options(
             does not change.
     """
     values = {key: value for key, value in overrides.items() if value is not None}
-    options = EvaluationOptions(
-        **{
-            "extractor": spec.extractor,
-            "n": spec.samples,
-            "seed": spec.seed,
-            "subsets": spec.subsets,
-            "subset_size": spec.subset_size,
-            "batch_size": spec.batch_size,
-            "precision": spec.precision,
-            "split": spec.split,
-            **values,
-        }
-    )
+    chosen: dict[str, Any] = {
+        "extractor": spec.extractor,
+        "n": spec.samples,
+        "seed": spec.seed,
+        "subsets": spec.subsets,
+        "subset_size": spec.subset_size,
+        "batch_size": spec.batch_size,
+        "precision": spec.precision,
+        "split": spec.split,
+        **values,
+    }
+    options = EvaluationOptions(**chosen)
     if "subset_size" not in values and spec.subset_size > options.n:
         return replace(options, subset_size=usual_subset_size(options.n, options.n))
     return options

@@ -72,7 +72,8 @@ class SharedFeatures:
         self._real: dict[int, _Once[Tensor]] = {}
 
         def sample() -> Tensor:
-            return sample_features(samples, extractor, options).features
+            sampled = sample_features(samples, extractor, options.n, precision=options.precision)
+            return sampled.features
 
         def features(count: int) -> Tensor:
             return real_features(
