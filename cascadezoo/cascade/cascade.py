@@ -307,10 +307,7 @@ class Cascade(nn.Module):
             self.names,
             None,
             n,
-            batch_size,
-            precision,
             return_stages,
-            progress,
             seed=seed,
             labels=labels,
             steps=steps,
@@ -318,7 +315,10 @@ class Cascade(nn.Module):
             sampler=sampler,
             options=options,
             first=first,
+            batch_size=batch_size,
+            precision=precision,
             watch=watch,
+            progress=progress,
         )
 
     @overload
@@ -416,10 +416,7 @@ class Cascade(nn.Module):
             self.names[self.names.index(stage) :],
             upstream,
             len(upstream),
-            batch_size,
-            precision,
             return_stages,
-            progress,
             seed=seed,
             labels=labels,
             steps=steps,
@@ -427,7 +424,10 @@ class Cascade(nn.Module):
             sampler=sampler,
             options=options,
             first=first,
+            batch_size=batch_size,
+            precision=precision,
             watch=watch,
+            progress=progress,
         )
 
     @torch.no_grad()
@@ -436,14 +436,10 @@ class Cascade(nn.Module):
         names: Sequence[str],
         upstream: Tensor | None,
         n: int,
-        batch_size: int,
-        precision: Precision,
         return_stages: bool,
-        progress: Callable[[int], None] | None,
-        *,
-        first: int,
-        **request: Any,
+        **request: Unpack[SampleOptions],
     ) -> Tensor | dict[str, Tensor]:
+        first, batch_size = request["first"], request["batch_size"]
         if n < 1 or batch_size < 1 or first < 0:
             raise SampleError(
                 f"cannot sample n={n} images from {first} on, {batch_size} at a time",
@@ -457,15 +453,14 @@ class Cascade(nn.Module):
             self.resolved.num_classes,
             self.device,
             n=n,
-            first=first,
             given=upstream is not None,
             **request,
         )
         training = self.training
         self.eval()
         try:
-            with autocast(self.device, precision):
-                made = run.run(batch_size, upstream=upstream, keep=return_stages, progress=progress)
+            with autocast(self.device, request["precision"]):
+                made = run.run(upstream=upstream, keep=return_stages)
         finally:
             self.train(training)
         return made if return_stages else made[names[-1]]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-_FIELDS = ("steps", "guidance", "sampler")
+_FIELDS: tuple[Literal["steps", "guidance", "sampler"], ...] = ("steps", "guidance", "sampler")
 _NEED_LABELS = ("guidance", "guidance_interval", "negative_label")
 
 
@@ -87,15 +87,8 @@ class SamplingRun:
         num_classes: how many labels the model knows; None where it knows none.
         device: where the stages are.
         n: how many images.
-        first: the number of the first image.
-        seed: of all randomness.
-        labels: one for all, one an image, or None for all labels in turn.
-        steps: a value for all stages that heed it, one by stage name, or None; as are the next two.
-        guidance: the scale of classifier-free guidance.
-        sampler: the sampler's name.
-        options: further options by name; a value may again be by stage name.
-        watch: called with a stage's name and its image after each of its steps.
         given: upstream images are given to the first stage.
+        request: the keywords of ``Cascade.sample``, all of them.
 
     Raises:
         SampleError: the call cannot be served.
@@ -109,26 +102,21 @@ class SamplingRun:
         device: torch.device,
         *,
         n: int,
-        first: int,
-        seed: int,
-        labels: Labels,
-        steps: int | Mapping[str, int] | None,
-        guidance: float | Mapping[str, float] | None,
-        sampler: str | Mapping[str, str] | None,
-        options: Mapping[str, Any] | None,
-        watch: Watch | None,
         given: bool = False,
+        **request: Unpack[SampleOptions],
     ) -> None:
         self.model = model
         self.stages = stages
         self.num_classes = num_classes
         self.device = device
         self.n = n
-        self.first = first
-        self.seed = seed
-        self.watch = watch
-        self.labels = self._checked_labels(labels)
-        asked = {"steps": steps, "guidance": guidance, "sampler": sampler, **self._known(options)}
+        self.first = request["first"]
+        self.seed = request["seed"]
+        self.batch_size = request["batch_size"]
+        self.watch = request["watch"]
+        self.progress = request["progress"]
+        self.labels = self._checked_labels(request["labels"])
+        asked = {key: request[key] for key in _FIELDS} | self._known(request["options"])
         self.asked: dict[str, dict[str, Any]] = {name: {} for name in stages}
         for key, value in asked.items():
             if value is not None:
@@ -138,26 +126,22 @@ class SamplingRun:
 
     def run(
         self,
-        batch_size: int,
         *,
         upstream: Tensor | None = None,
         keep: bool = False,
-        progress: Callable[[int], None] | None = None,
     ) -> dict[str, Tensor]:
         """Sample batch after batch.
 
         Args:
-            batch_size: how many images at a time.
             upstream: what the first stage receives, [n, C, H, W]; None for a generator.
             keep: also give what each stage before the last made; nothing of it is kept otherwise.
-            progress: called with the number of images done.
 
         Returns:
             float32 [n, C, H, W] by stage; of the last stage alone unless ``keep``.
         """
         made: dict[str, Tensor] = {}
-        for start in range(0, self.n, batch_size):
-            stop = min(start + batch_size, self.n)
+        for start in range(0, self.n, self.batch_size):
+            stop = min(start + self.batch_size, self.n)
             part = None if upstream is None else upstream[start:stop].to(self.device).float()
             batch = self._batch(start, stop, part, keep)
             if stop - start == self.n:
@@ -167,8 +151,8 @@ class SamplingRun:
                     if name not in made:
                         made[name] = images.new_empty((self.n, *images.shape[1:]))
                     made[name][start:stop] = images
-            if progress is not None:
-                progress(stop)
+            if self.progress is not None:
+                self.progress(stop)
         return made
 
     def _batch(
