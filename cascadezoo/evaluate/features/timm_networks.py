@@ -165,7 +165,8 @@ def _resolve(name: str) -> str:
         tag = getattr(timm.get_pretrained_cfg(architecture), "tag", None) or ""
     full = f"{architecture}.{tag}" if tag else architecture
     if not weights:
-        raise _unknown(f"no pretrained weights of {architecture!r}", full, timm.list_pretrained())
+        what = f"no pretrained weights of {architecture!r}"
+        raise _unknown(what, architecture, timm.list_pretrained())
     if full not in weights:
         raise _unknown(f"no weights {tag!r} of {architecture!r}", full, weights)
     return full
