@@ -258,7 +258,7 @@ def test_models_that_are_not_changed(model: Path, tmp_path: Path) -> None:
 
 def test_a_tampered_model_is_not_sealed(model: Path) -> None:
     change_metrics(model, lambda data: data["figures"][0].update(value=0.0), reseal=False)
-    with raises(ModelError, "model-metrics-invalid"):
+    with raises(ModelError, "model-damaged"):
         evaluate_model(model, save=True)
     resealed(model)
     assert evaluate_model(model, save=True).saved

@@ -84,6 +84,7 @@ def test_faults_as_json(invoke: Invoke, tmp_path: Path):
     assert error["problems"] == [
         {
             "path": "axes.0.path",
+            "code": "unknown-path",
             "message": "'sed' names nothing in the base spec: the spec has no 'sed'",
             "hint": "did you mean seed?",
         }
