@@ -99,7 +99,7 @@ def test_nearest_images_are_found_by_their_numbers(means):
 def test_data_without_test_images(means):
     def split(name):
         if name == "test":
-            raise DataError("there is no test split")
+            raise DataError("there is no test split", code="data-no-test-split")
         return TRAIN
 
     cascade = toy(spec(), noise, bicubic, same)
