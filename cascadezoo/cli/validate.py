@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,15 +34,29 @@ def command(spec: str, settings: tuple[str, ...], resolved: bool, as_json: bool)
     SPEC is a file, - for standard input, or the name of a shipped spec. Nothing is built, and at
     most the header of a dataset is read.
     """
-    from cascadezoo.spec import load_spec
+    with _no_collection():
+        from cascadezoo.spec import load_spec
 
-    found = load_spec(spec, settings=settings)
+        found = load_spec(spec, settings=settings)
     if resolved:
         echo_json(found.spec.to_dict())
     elif as_json:
         echo_json(_summary(found))
     else:
         echo(f"{found.spec.name} is valid: {chain(found)}")
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    # Importing the models and reading a spec make many objects and no garbage; looking for it
+    # takes a twentieth of the time of the command.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def chain(resolved: ResolvedSpec) -> str:

@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
@@ -228,6 +227,8 @@ class ZooEntry(Entry):
         """Where its bundled models are; None for a zoo without any, or inside an archive."""
         if not self.folder:
             return None
+        from importlib import resources  # costs milliseconds that listing kinds need not pay
+
         package, *rest = self.folder.split("/")
         folder = resources.files(package).joinpath(*rest)
         return folder if isinstance(folder, Path) else None
