@@ -169,9 +169,10 @@ class CellProcess:
             return self._outcome("done")
         lines = self._tail()
         told = _told(lines)
-        if told is not None and told.get("code") == "locked":
+        case = "" if told is None else str(told.get("code")).partition("-")[0]
+        if told is not None and case == "locked":
             return None
-        if told is not None and told.get("code") == "interrupted":
+        if told is not None and case == "interrupted":
             return self._outcome("stopped", str(told.get("message")))
         if told is not None:
             hint = f" ({told['hint']})" if told.get("hint") else ""
