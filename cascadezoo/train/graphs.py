@@ -122,7 +122,8 @@ def graphed(stages: Iterable[tuple[str, Stage]]) -> Iterator[dict[str, NetworkGr
     """Let the stages' networks be replayed from CUDA graphs inside the block.
 
     Args:
-        stages: names and stages; those on other devices or with compiled networks are left out.
+        stages: names and stages; those on other devices, with compiled networks, or with networks
+            that are not of this package are left out.
 
     Yields:
         The graphs by the stage's name.
@@ -131,6 +132,9 @@ def graphed(stages: Iterable[tuple[str, Stage]]) -> Iterator[dict[str, NetworkGr
     for name, stage in stages:
         network = getattr(stage, "network", None)
         if not isinstance(network, nn.Module) or network._compiled_call_impl is not None:
+            continue
+        # A stranger's forward may keep Python state, which a graph would freeze unseen.
+        if not type(network).__module__.startswith("cascadezoo."):
             continue
         if any(p.is_cuda for p in network.parameters()):
             graphs[name] = NetworkGraph(network, name)

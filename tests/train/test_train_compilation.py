@@ -122,8 +122,5 @@ def test_a_compiled_build_is_an_uncompiled_one_up_to_rounding(tmp_path: Path, sc
         models.append(Cascade.from_pretrained(run / "model"))
     eager, compiled = (model.state_dict() for model in models)
     assert list(eager) == list(compiled)
-    # Adam moves a weight by the learning rate also if its gradient is rounding, so that single
-    # weights may differ by several of them; together they do not.
-    one, two = (torch.cat([v.flatten().float() for v in s.values()]) for s in (eager, compiled))
-    assert float((one - two).norm() / one.norm()) < 0.02
-    assert float((models[0].sample(2) - models[1].sample(2)).abs().mean()) < 0.05
+    assert all(torch.allclose(eager[k], compiled[k], rtol=0, atol=2e-3) for k in eager)
+    assert torch.allclose(models[0].sample(2), models[1].sample(2), rtol=0, atol=2e-2)
