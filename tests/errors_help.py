@@ -79,26 +79,26 @@ def raises_config(field: str, code: str) -> Iterator[pytest.ExceptionInfo[Config
     assert (caught.value.field, caught.value.code) == (field, code), caught.value
 
 
-def check_told(
-    told: Any,
+def check_failed(
+    result: Any,
     code: str,
     *,
     shown: str | None = None,
     problems: Mapping[str, str] | None = None,
     **fields: object,
 ) -> None:
-    """Fail unless a command ended with that error; ``told`` is what ``invoke`` gives.
+    """Fail unless a command ended with that error; ``result`` is what ``invoke`` gives.
 
     Args:
-        told: the result, whose ``error`` the command reported.
+        result: the result, whose ``error`` the command reported.
         code: the error's code; "usage" for what click finds.
         shown: a value that stderr must show.
         problems: see :func:`raises`.
         fields: see :func:`raises`.
     """
     if code == "usage":
-        assert isinstance(told.error, click.UsageError), told.error
+        assert isinstance(result.error, click.UsageError), result.error
     else:
-        assert isinstance(told.error, CascadezooError), told.error
-        check_error(told.error, type(told.error), code, problems=problems, **fields)
-    assert shown is None or shown in told.stderr, told.stderr
+        assert isinstance(result.error, CascadezooError), result.error
+        check_error(result.error, type(result.error), code, problems=problems, **fields)
+    assert shown is None or shown in result.stderr, result.stderr

@@ -71,14 +71,14 @@ def measure(models: dict[str, Path], out: Path, n: int) -> list[dict[str, Any]]:
         print(json.dumps(rows[-1]), flush=True)
 
     levels = [str(level) for level in LEVELS]
-    for upstream, told in (("generated", "generated"), ("real", "true")):
-        folder = out / f"tune-{told}"
+    for upstream, upstream_name in (("generated", "generated"), ("real", "true")):
+        folder = out / f"tune-{upstream_name}"
         steps = [str(STEPS)]
         for _, figure in _tuned(models["none"], upstream, n, folder / "none", {"up.steps": steps}):
-            add("none", told, None, figure)
+            add("none", upstream_name, None, figure)
         found = _tuned(models["gaussian"], upstream, n, folder / "gaussian", {"s": levels})
         for setting, figure in found:
-            add("gaussian", told, setting["s"], figure)
+            add("gaussian", upstream_name, setting["s"], figure)
     values = {"truncated": ["true"], "s": levels[1:]}
     for setting, figure in _tuned(
         models["gaussian"], "generated", n, out / "tune-truncated", values

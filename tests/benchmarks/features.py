@@ -118,7 +118,7 @@ def memory(name: str, count: int, precision: str, metrics: list[str]) -> None:
             ),
             extractor=extractor,
         )
-    told = {
+    result = {
         "extractor": name,
         "images": count,
         "metrics": {figure.name: figure.value for figure in figures},
@@ -127,7 +127,7 @@ def memory(name: str, count: int, precision: str, metrics: list[str]) -> None:
         "seconds": round(time.perf_counter() - began, 1),
         "processor_seconds": round(time.process_time(), 1),
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
 
 
 def peak() -> float:

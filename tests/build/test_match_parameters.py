@@ -210,9 +210,9 @@ def test_plan_shows_what_was_matched_and_how(plan: Callable[..., tuple[int, str,
     assert code == 0
     (line,) = (row for row in out.splitlines() if row.startswith("settings: "))
     again = line.removeprefix("settings: ").split()
-    code, told, _ = plan("paper-baseline", *again)
+    code, result, _ = plan("paper-baseline", *again)
     assert code == 0
-    assert told == out.split("\nsettings: ")[0]
+    assert result == out.split("\nsettings: ")[0]
     code, out, _ = plan("paper-baseline", *asked, "--json")
     row = json.loads(out)
     assert [s["parameters"] for s in row["stages"][:2]] == pytest.approx([5e5, 2.5e5], rel=0.03)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from errors_help import check_told
+from errors_help import check_failed
 
 from cascadezoo import Cascade
 
@@ -20,14 +20,14 @@ def _folder(tmp_path, monkeypatch):
 
 
 def test_builds_says_where_and_what_next(invoke, lone, spec_file):
-    told = invoke("build", spec_file(lone))
-    assert told.exit_code == 0, told.stderr
-    lines = told.stdout.splitlines()
+    result = invoke("build", spec_file(lone))
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
     assert lines[0].startswith("built runs/lone in ")
     assert lines[1] == "model: runs/lone/model"
     assert lines[-1] == "next: cascadezoo sample runs/lone"
     assert all(line.startswith("  ") for line in lines[2:-1])
-    assert "phase 1/1 coarse: 4 steps" in told.stderr
+    assert "phase 1/1 coarse: 4 steps" in result.stderr
 
     again = invoke("build", spec_file(lone))
     assert again.exit_code == 0
@@ -40,7 +40,7 @@ def test_builds_says_where_and_what_next(invoke, lone, spec_file):
 
 
 def test_options_reach_the_build(invoke, lone, spec_file, tmp_path):
-    told = invoke(
+    result = invoke(
         "build",
         spec_file(lone),
         "-o",
@@ -55,8 +55,8 @@ def test_options_reach_the_build(invoke, lone, spec_file, tmp_path):
         "training.batch_size=8",
         "--json",
     )
-    assert told.exit_code == 0, told.stderr
-    data = json.loads(told.stdout)
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
     assert (data["run"], data["model"]) == ("a folder", "a folder/model")
     assert data["already_done"] is False
     spec = json.loads((tmp_path / "a folder" / "spec.json").read_text())
@@ -69,16 +69,16 @@ def test_options_reach_the_build(invoke, lone, spec_file, tmp_path):
 
 
 def test_spec_on_standard_input(invoke, lone):
-    told = invoke("build", "-", "-q", "-o", "out", stdin=json.dumps(lone))
-    assert told.exit_code == 0, told.stderr
-    assert told.stdout.startswith("built out in ")
+    result = invoke("build", "-", "-q", "-o", "out", stdin=json.dumps(lone))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("built out in ")
 
 
 @pytest.mark.slow
 def test_shipped_tiny_spec_from_start_to_pictures(invoke, tmp_path):
-    told = invoke("build", TINY, "--json")
-    assert told.exit_code == 0, told.stderr
-    (kid, speed) = json.loads(told.stdout)["figures"]
+    result = invoke("build", TINY, "--json")
+    assert result.exit_code == 0, result.stderr
+    (kid, speed) = json.loads(result.stdout)["figures"]
     assert kid["name"].startswith("kid.small")
     assert speed["unit"] == "images/s"
     assert invoke("sample", f"runs/{TINY}", "--stages", "-n", 2, "-q").exit_code == 0
@@ -89,9 +89,9 @@ def test_shipped_tiny_spec_from_start_to_pictures(invoke, tmp_path):
 
 def test_another_spec_in_the_folder_is_refused(invoke, lone, spec_file):
     assert invoke("build", spec_file(lone), "-q").exit_code == 0
-    told = invoke("build", spec_file(lone), "-q", "--set", "training.batch_size=8")
-    assert told.exit_code == 2
-    check_told(told, "run-folder-other-spec", name="lone", shown="--fresh")
+    result = invoke("build", spec_file(lone), "-q", "--set", "training.batch_size=8")
+    assert result.exit_code == 2
+    check_failed(result, "run-folder-other-spec", name="lone", shown="--fresh")
 
 
 REFUSED = {
@@ -153,11 +153,11 @@ def test_what_cannot_be_built_is_told_before_training(case, invoke, lone, spec_f
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years")
     args, error, hint = REFUSED[case]
-    told = invoke("build", spec_file(lone), "-q", *args)
-    assert told.exit_code == 2, told.output
-    assert told.stdout == ""
-    check_told(told, **error)
-    assert hint in told.stderr.partition("Hint: ")[2]
+    result = invoke("build", spec_file(lone), "-q", *args)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    check_failed(result, **error)
+    assert hint in result.stderr.partition("Hint: ")[2]
     assert not list(tmp_path.rglob("*.safetensors"))
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
@@ -207,6 +207,6 @@ def test_interrupt_ends_with_130_and_the_command_to_go_on(invoke, lone, spec_fil
     (line,) = [x for x in err.splitlines() if x.startswith("Hint: go on with: ")]
     command = shlex.split(line.removeprefix("Hint: go on with: "))
     assert command[0] == "cascadezoo"
-    told = invoke(*command[1:], "-q", "--resume")
-    assert told.exit_code == 0, told.stderr
-    assert told.stdout.startswith("built runs/lone in ")
+    result = invoke(*command[1:], "-q", "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("built runs/lone in ")

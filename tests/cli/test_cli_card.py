@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from errors_help import check_told
+from errors_help import check_failed
 
 from cascadezoo.model_folder.integrity import check_files
 from cascadezoo.model_folder.layout import read_config
@@ -65,8 +65,8 @@ def test_what_a_person_wrote_is_kept_and_told(invoke, card):
     assert "Outside." in text
     assert "## How I use it" in text
     check_files(card, read_config(card), ["README.md"])
-    told = json.loads(invoke("card", card, "--json").stdout)
-    assert (told["kept"], told["written"], told["current"]) == (["use"], True, True)
+    result = json.loads(invoke("card", card, "--json").stdout)
+    assert (result["kept"], result["written"], result["current"]) == (["use"], True, True)
     invoke("card", card, "--force")
     text = (card / "README.md").read_text()
     assert "## How to use it" in text
@@ -90,7 +90,7 @@ def test_somebodys_own_card_is_not_replaced_unasked(invoke, card):
     (card / "README.md").write_text("# mine\n")
     done = invoke("card", card)
     assert done.exit_code == 2
-    check_told(done, "input-card-foreign", shown="--force")
+    check_failed(done, "input-card-foreign", shown="--force")
     assert (card / "README.md").read_text() == "# mine\n"
     assert invoke("card", card, "--force").exit_code == 0
     assert "## Figures" in (card / "README.md").read_text()
@@ -130,12 +130,12 @@ def test_models_that_are_not_whole(invoke, card, spoil, error):
     spoil(card)
     done = invoke("card", card)
     assert done.exit_code == 2
-    check_told(done, **error)
+    check_failed(done, **error)
 
 
 def test_bundled_models_and_contradictions(invoke):
     done = invoke("card", "shapes-tiny")
     assert done.exit_code == 2
-    check_told(done, "input-model-read-only", name="shapes-tiny")
+    check_failed(done, "input-model-read-only", name="shapes-tiny")
     assert invoke("card", "shapes-tiny", "--print", "--check").exit_code == 2
     assert invoke("card", "shapes-tiny", "--check").exit_code == 0

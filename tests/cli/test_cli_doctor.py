@@ -17,9 +17,9 @@ def checks(invoke, tmp_path, monkeypatch):
     monkeypatch.setenv("CASCADEZOO_DATA", str(tmp_path / "data"))
 
     def look():
-        told = invoke("doctor", "--json")
-        assert told.exit_code == 0, told.output
-        data = json.loads(told.stdout)
+        result = invoke("doctor", "--json")
+        assert result.exit_code == 0, result.output
+        data = json.loads(result.stdout)
         assert data["ok"] is True
         return {(row["part"], row["name"]): row["text"] for row in data["checks"]}
 
@@ -66,9 +66,9 @@ def test_backbone_names_are_those_of_torchvision():
 
 
 def test_text_is_a_table(invoke):
-    told = invoke("doctor")
-    assert told.exit_code == 0
-    lines = told.stdout.splitlines()
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
     assert lines[0].split() == ["STATE", "PART", "WHAT", "FOUND"]
     assert all(line.startswith("ok ") for line in lines[1:])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from errors_help import check_told
+from errors_help import check_failed
 
 ROOT = Path(__file__).parents[2]
 ASK = ["--metrics", "kid", "-n", 24, "--set", "evaluation.subset_size=12", "-q"]
@@ -98,7 +98,7 @@ def test_nothing_that_can_be_measured_ends_with_2(invoke, model):
 def test_bad_input(invoke, model, args, error):
     done = invoke("evaluate", model, *args, "-q")
     assert done.exit_code == 2
-    check_told(done, **error)
+    check_failed(done, **error)
 
 
 def test_bundled_models_are_not_written(invoke):

@@ -78,10 +78,10 @@ def test_imports_nothing_heavy(line):
     done = subprocess.run(
         [sys.executable, "-c", RUN, *line.split()], capture_output=True, text=True, check=True
     )
-    told = json.loads(done.stderr.splitlines()[-1])
-    assert told["code"] == 0
+    result = json.loads(done.stderr.splitlines()[-1])
+    assert result["code"] == 0
     assert done.stdout
-    assert sorted(set(told["loaded"]) & set(HEAVY)) == []
+    assert sorted(set(result["loaded"]) & set(HEAVY)) == []
 
 
 def test_help_imports_neither_pydantic_nor_any_command():

@@ -181,9 +181,9 @@ def test_every_error_ends_in_two_lines_and_a_code(what, thrower):
     assert "Traceback" not in result.stderr
     assert "\x1b" not in result.stderr
 
-    told = thrower(what, "--json")
-    error = json.loads(told.stderr.splitlines()[-1])["error"]
-    assert told.exit_code == code
+    as_json = thrower(what, "--json")
+    error = json.loads(as_json.stderr.splitlines()[-1])["error"]
+    assert as_json.exit_code == code
     assert error["code"] == name
     assert (error["hint"] is None) == (hint is None)
 

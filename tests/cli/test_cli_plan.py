@@ -8,32 +8,32 @@ HUGE = "stages.coarse.config.channels=1000000000"
 
 
 def test_tells_stages_phases_and_memory(invoke):
-    told = invoke("plan", "shapes-demo")
-    assert told.exit_code == 0, told.stderr
-    lines = told.stdout.splitlines()
+    result = invoke("plan", "shapes-demo")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
     assert lines[0].startswith("shapes-demo: ")
     assert [line.split()[0] for line in lines[3:6]] == ["coarse", "up", "refine"]
     assert "noise -> 3x16x16" in lines[3]
     assert "3x16x16 -> 3x32x32" in lines[4]
-    assert "\nPHASE" in told.stdout
-    assert "\nmemory: about " in told.stdout
+    assert "\nPHASE" in result.stdout
+    assert "\nmemory: about " in result.stdout
 
 
 def test_json_agrees_with_the_cascade(invoke):
     from cascadezoo import Cascade
 
-    told = json.loads(invoke("plan", "shapes-demo", "--json").stdout)
+    result = json.loads(invoke("plan", "shapes-demo", "--json").stdout)
     cascade = Cascade.from_spec("shapes-demo", device="meta")
-    assert told["parameters"] == sum(p.numel() for p in cascade.parameters())
-    assert [row["name"] for row in told["stages"]] == cascade.names
-    assert sum(row["parameters"] for row in told["stages"]) == told["parameters"]
-    assert told["available_bytes"] > 2**20
+    assert result["parameters"] == sum(p.numel() for p in cascade.parameters())
+    assert [row["name"] for row in result["stages"]] == cascade.names
+    assert sum(row["parameters"] for row in result["stages"]) == result["parameters"]
+    assert result["available_bytes"] > 2**20
 
 
 def test_warns_of_a_schedule_that_ends_far_from_noise(invoke):
-    told = invoke("plan", "paper-baseline")
-    assert "warning: coarse (diffusion.v1): " in told.stdout
-    assert "78 %" in told.stdout
+    result = invoke("plan", "paper-baseline")
+    assert "warning: coarse (diffusion.v1): " in result.stdout
+    assert "78 %" in result.stdout
     assert "78 %" not in invoke("plan", "paper-baseline-fixed").stdout
 
 
@@ -41,20 +41,20 @@ def test_warns_of_a_schedule_that_ends_far_from_noise(invoke):
 def test_a_thousand_million_channels_are_refused(command, invoke, lone, spec_file, tmp_path):
     path = spec_file(lone)
     out = ["-o", tmp_path / "run"] if command[0] == "build" else []
-    told = invoke(*command, path, "--set", HUGE, *out)
-    assert told.exit_code == 2
-    assert "stage 'coarse' (flow.v1)" in told.stderr
-    assert "Hint: make its config smaller" in told.stderr
+    result = invoke(*command, path, "--set", HUGE, *out)
+    assert result.exit_code == 2
+    assert "stage 'coarse' (flow.v1)" in result.stderr
+    assert "Hint: make its config smaller" in result.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_more_than_the_machine_has_is_shown_and_refused(invoke, lone, spec_file):
-    told = invoke("plan", spec_file(lone), "--set", "stages.coarse.config.channels=100000")
-    assert told.exit_code == 2
-    assert told.stdout.startswith("lone: 2.")
-    assert " T parameters\n" in told.stdout
-    assert "lone has 2," in told.stderr
-    assert "GiB to train" in told.stderr
+    result = invoke("plan", spec_file(lone), "--set", "stages.coarse.config.channels=100000")
+    assert result.exit_code == 2
+    assert result.stdout.startswith("lone: 2.")
+    assert " T parameters\n" in result.stdout
+    assert "lone has 2," in result.stderr
+    assert "GiB to train" in result.stderr
     as_json = invoke(
         "plan", spec_file(lone), "--set", "stages.coarse.config.channels=100000", "--json"
     )
@@ -64,17 +64,17 @@ def test_more_than_the_machine_has_is_shown_and_refused(invoke, lone, spec_file)
 
 @pytest.mark.parametrize("device", ["cuda:63", "tpu", "meta", "\x1b[1m"])
 def test_device_that_is_not_there(device, invoke, lone, spec_file):
-    told = invoke("plan", spec_file(lone), "--device", device)
-    assert told.exit_code == 2
-    assert told.stderr.startswith("Error: ")
-    assert "Hint: " in told.stderr
-    assert "\x1b" not in told.stderr
+    result = invoke("plan", spec_file(lone), "--device", device)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert "Hint: " in result.stderr
+    assert "\x1b" not in result.stderr
 
 
 def test_dry_run_is_the_plan_and_writes_nothing(invoke, lone, spec_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = spec_file(lone)
     plan = invoke("plan", path, "--set", "seed=3").stdout
-    told = invoke("build", path, "--dry-run", "--seed", "3", "--precision", "bf16")
-    assert (told.exit_code, told.stdout) == (0, plan)
+    result = invoke("build", path, "--dry-run", "--seed", "3", "--precision", "bf16")
+    assert (result.exit_code, result.stdout) == (0, plan)
     assert [p.name for p in tmp_path.iterdir()] == ["spec.json"]

@@ -57,9 +57,9 @@ BROKEN = {
 
 @pytest.mark.skipif(len(entry_points(group="cascadezoo")) > 1, reason="plugins are installed here")
 def test_none_installed(invoke):
-    told = invoke("plugins", "list")
-    assert told.exit_code == 0
-    assert "no plugins are installed" in told.stdout
+    result = invoke("plugins", "list")
+    assert result.exit_code == 0
+    assert "no plugins are installed" in result.stdout
     assert json.loads(invoke("plugins", "list", "--json").stdout) == []
 
 
@@ -108,12 +108,12 @@ def test_plugin_is_listed_and_its_kind_too(cascadezoo, plugin):
 def test_broken_plugin_is_told_with_file_and_line(case, cascadezoo, plugin):
     code, said, line = BROKEN[case]
     env = plugin("cascadezoo-broken", code)
-    told = cascadezoo("plugins", "list", env=env)
-    assert told.returncode == 0, told.stderr
-    assert told.stderr == ""
-    assert said in told.stdout
-    assert f"cascadezoo_broken.py:{line}" in told.stdout
-    assert "\x1b" not in told.stdout
+    result = cascadezoo("plugins", "list", env=env)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert said in result.stdout
+    assert f"cascadezoo_broken.py:{line}" in result.stdout
+    assert "\x1b" not in result.stdout
 
 
 # What the config of a plugin may do that a look at the plugin alone does not show.
@@ -185,9 +185,11 @@ def test_deprecated_kind_is_listed_and_warns_without_a_place(cascadezoo, plugin,
     env = plugin("cascadezoo-wave", source)
     assert "old (deprecated: use wave.v2)" in cascadezoo("stages", "list", env=env).stdout
     lone["stages"].append({"name": "wave", "kind": "wave.v1"})
-    told = cascadezoo("validate", str(spec_file(lone)), env=env)
-    assert told.returncode == 0
-    assert told.stderr.splitlines() == ["Warning: stage kind 'wave.v1' is deprecated: use wave.v2"]
+    result = cascadezoo("validate", str(spec_file(lone)), env=env)
+    assert result.returncode == 0
+    assert result.stderr.splitlines() == [
+        "Warning: stage kind 'wave.v1' is deprecated: use wave.v2"
+    ]
 
 
 def test_broken_plugin_takes_no_other_command_down(cascadezoo, plugin):
@@ -205,10 +207,10 @@ def test_broken_plugin_takes_no_other_command_down(cascadezoo, plugin):
 
 def test_contested_kind_is_an_error_that_names_both(cascadezoo, plugin):
     env = plugin("cascadezoo-thief", BROKEN["taken kind"][0])
-    told = cascadezoo("validate", "shapes-demo", env=env)
-    assert told.returncode == 2
-    assert "cascadezoo 0" in told.stderr
-    assert "cascadezoo-thief 1.0" in told.stderr
+    result = cascadezoo("validate", "shapes-demo", env=env)
+    assert result.returncode == 2
+    assert "cascadezoo 0" in result.stderr
+    assert "cascadezoo-thief 1.0" in result.stderr
     assert cascadezoo("validate", "paper-baseline", env=env).returncode == 0
 
 
@@ -217,10 +219,10 @@ def test_kind_whose_config_cannot_be_imported(cascadezoo, plugin):
         "cascadezoo-wave",
         GOOD.format(summary="w").replace("impl=", "config='no_such_wave:C', impl="),
     )
-    told = cascadezoo("stages", "show", "wave", env=env)
-    assert told.returncode == 1
-    assert "cannot be imported from no_such_wave:C: ModuleNotFoundError" in told.stderr
-    assert "Hint: cascadezoo plugins list" in told.stderr
+    result = cascadezoo("stages", "show", "wave", env=env)
+    assert result.returncode == 1
+    assert "cannot be imported from no_such_wave:C: ModuleNotFoundError" in result.stderr
+    assert "Hint: cascadezoo plugins list" in result.stderr
 
 
 def test_the_form_of_an_entry_is_checked():

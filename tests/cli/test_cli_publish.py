@@ -264,10 +264,10 @@ def test_killed_while_it_copies_leaves_the_older_version(source, newer, tmp_path
 
 def test_commands(invoke, source, newer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = invoke("publish", "source", "./out", "--dry-run")
-    assert told.exit_code == 0, told.stderr
-    assert told.stdout.startswith("would publish lone: 3 files, ")
-    assert WEIGHTS in told.stdout
+    result = invoke("publish", "source", "./out", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("would publish lone: 3 files, ")
+    assert WEIGHTS in result.stdout
     assert invoke("publish", "source", "./out").stdout.startswith("published lone: 3 files, ")
     assert "already" in invoke("publish", "source", "./out").stdout
     assert "was replaced" in invoke("publish", "newer", "./out").stdout
@@ -277,14 +277,14 @@ def test_commands(invoke, source, newer, tmp_path, monkeypatch):
         "out",
         sum(data["files"].values()),
     )
-    told = invoke("pull", "./out", "--to", "mine")
-    assert told.stdout.startswith("pulled lone: 2 files, ")
-    assert "cascadezoo sample ./mine" in told.stderr
+    result = invoke("pull", "./out", "--to", "mine")
+    assert result.stdout.startswith("pulled lone: 2 files, ")
+    assert "cascadezoo sample ./mine" in result.stderr
     assert json.loads(invoke("pull", "./out", "--to", "mine", "--json").stdout)["changed"] is False
     for args in (["publish", "nowhere", "./x"], ["pull", "nowhere", "--to", "x"]):
-        told = invoke(*args)
-        assert (told.exit_code, told.stdout) == (2, "")
-        assert told.stderr.startswith("Error: there is no ")
+        result = invoke(*args)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("Error: there is no ")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -4,19 +4,19 @@ import json
 import shutil
 
 import pytest
-from errors_help import check_told
+from errors_help import check_failed
 
 
 def test_help_tells_the_forms(invoke):
-    told = invoke("pull", "--help").stdout
+    result = invoke("pull", "--help").stdout
     for word in ("REF", "--to", "--revision", "--offline", "--json", "org/name@revision"):
-        assert word in told
+        assert word in result
 
 
 def test_a_folder_is_checked_where_it_is(invoke, model):
-    told = invoke("pull", model)
-    assert told.exit_code == 0, told.stderr
-    assert told.stdout == f"pulled lone: 2 files, {told.stdout.partition('files, ')[2]}"
+    result = invoke("pull", model)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"pulled lone: 2 files, {result.stdout.partition('files, ')[2]}"
     data = json.loads(invoke("pull", model, "--json").stdout)
     assert (data["folder"], data["repo"], data["changed"]) == (str(model), None, None)
     assert data["bytes"] == sum(data["files"].values())
@@ -25,9 +25,9 @@ def test_a_folder_is_checked_where_it_is(invoke, model):
 def test_from_a_folder_to_a_folder(invoke, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model, "models/lone")
-    told = invoke("pull", "./models/lone", "--to", "mine/lone")
-    assert told.exit_code == 0, told.stderr
-    assert told.stderr == "Next: cascadezoo sample ./mine/lone\n"
+    result = invoke("pull", "./models/lone", "--to", "mine/lone")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == "Next: cascadezoo sample ./mine/lone\n"
     assert (tmp_path / "mine/lone/config.json").is_file()
     assert "holds lone already" in invoke("pull", "./models/lone", "--to", "mine/lone").stdout
 
@@ -55,11 +55,11 @@ def test_what_cannot_be_pulled(args, error, invoke, model, tmp_path, monkeypatch
     shutil.copytree(model, "models/lone")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years")
-    told = invoke("pull", *args)
-    assert (told.exit_code, told.stdout) == (2, "")
-    check_told(told, **error)
-    assert "\x1b" not in told.stderr
-    assert "\nHint: " in told.stderr
+    result = invoke("pull", *args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    check_failed(result, **error)
+    assert "\x1b" not in result.stderr
+    assert "\nHint: " in result.stderr
     error = json.loads(invoke("pull", *args, "--json").stderr)["error"]
     assert error["hint"]
 

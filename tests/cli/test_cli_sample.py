@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from errors_help import check_told
+from errors_help import check_failed
 from PIL import Image
 
 from cascadezoo import Cascade
@@ -25,10 +25,10 @@ def images_of(model, n, **options):
 
 
 def test_grid_by_default_and_where_it_says(invoke, model, tmp_path):
-    told = invoke("sample", model)
-    assert told.exit_code == 0, told.stderr
-    assert told.stdout.startswith("wrote 16 images of 3x8x8 to lone-seed0.png (")
-    assert "sampling 16 images" in told.stderr
+    result = invoke("sample", model)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("wrote 16 images of 3x8x8 to lone-seed0.png (")
+    assert "sampling 16 images" in result.stderr
     with Image.open(tmp_path / "lone-seed0.png") as picture:
         assert (picture.format, picture.mode) == ("PNG", "RGB")
         pixels = np.asarray(picture)
@@ -39,17 +39,17 @@ def test_grid_by_default_and_where_it_says(invoke, model, tmp_path):
 
 
 def test_quiet_and_json(invoke, model):
-    told = invoke("sample", model, "-n", 3, "--seed", 7, "--quiet", "--json")
-    assert told.stderr == ""
-    data = json.loads(told.stdout)
+    result = invoke("sample", model, "-n", 3, "--seed", 7, "--quiet", "--json")
+    assert result.stderr == ""
+    data = json.loads(result.stdout)
     assert data["output"] == "lone-seed7.png"
     assert (data["n"], data["seed"], data["size"], data["channels"]) == (3, 7, 8, 3)
     assert (data["model"], data["format"]) == ("lone", "grid")
 
 
 def test_npz_holds_the_images_and_labels_of_the_library(invoke, model):
-    told = invoke("sample", model, "-n", 21, "--seed", 3, "--batch-size", 8, "-o", "a.npz")
-    assert told.exit_code == 0, told.stderr
+    result = invoke("sample", model, "-n", 21, "--seed", 3, "--batch-size", 8, "-o", "a.npz")
+    assert result.exit_code == 0, result.stderr
     with np.load("a.npz") as rows:
         assert set(rows.files) == {"arr_0", "arr_1"}
         images, labels = rows["arr_0"], rows["arr_1"]
@@ -83,10 +83,10 @@ def test_folder_with_such_files_is_kept_unless_forced(invoke, model, tmp_path):
     assert invoke("sample", model, "-n", 2, "-o", "out/").exit_code == 0
     (out / "notes.txt").write_text("mine")
     before = (out / "000000.png").read_bytes()
-    told = invoke("sample", model, "-n", 2, "--seed", 1, "-o", "out")
-    assert told.exit_code == 2
-    assert "out holds 000000.png already" in told.stderr
-    assert "--force" in told.stderr
+    result = invoke("sample", model, "-n", 2, "--seed", 1, "-o", "out")
+    assert result.exit_code == 2
+    assert "out holds 000000.png already" in result.stderr
+    assert "--force" in result.stderr
     assert (out / "000000.png").read_bytes() == before
     assert invoke("sample", model, "-n", 2, "--seed", 1, "-o", "out", "--force").exit_code == 0
     assert (out / "000000.png").read_bytes() != before
@@ -110,8 +110,8 @@ def test_options_reach_the_stages(invoke, model):
 def test_strip_of_the_stages(invoke, tmp_path):
     spec = "diffusion-pixelshuffle-vit-tiny"
     folder = Cascade.from_spec(spec).save_pretrained(tmp_path / "tiny")
-    told = invoke("sample", folder, "-n", 3, "--stages")
-    assert told.exit_code == 0, told.stderr
+    result = invoke("sample", folder, "-n", 3, "--stages")
+    assert result.exit_code == 0, result.stderr
     with Image.open(f"{spec}-seed0-stages.png") as picture:
         width, height = picture.size
     assert width == 3 * 96 + 2 * 10 + 2 * 12
@@ -199,12 +199,12 @@ def test_refusals_leave_nothing_behind(case, invoke, model, tmp_path):
     (tmp_path / "file").write_text("a file")
     (tmp_path / "dir.png").write_text("a file too")
     args, error, hint = REFUSED[case]
-    told = invoke("sample", model, "-q", *args)
-    assert told.exit_code == 2, told.output
-    check_told(told, **error)
-    assert hint in told.stderr.split("Hint: ")[1]
-    assert told.stdout == ""
-    assert "\x1b" not in told.stderr
+    result = invoke("sample", model, "-q", *args)
+    assert result.exit_code == 2, result.output
+    check_failed(result, **error)
+    assert hint in result.stderr.split("Hint: ")[1]
+    assert result.stdout == ""
+    assert "\x1b" not in result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dir.png", "file"]
 
 
@@ -227,20 +227,20 @@ def test_a_failed_run_keeps_the_file_that_was_there(invoke, model, tmp_path):
     ],
 )
 def test_models_that_are_not_there(reference, error, invoke):
-    told = invoke("sample", reference)
-    assert told.exit_code == 2
-    check_told(told, **error)
-    assert "Hint: " in told.stderr
-    assert "\x1b" not in told.stderr
+    result = invoke("sample", reference)
+    assert result.exit_code == 2
+    check_failed(result, **error)
+    assert "Hint: " in result.stderr
+    assert "\x1b" not in result.stderr
 
 
 def test_output_is_checked_before_the_weights_are_read(invoke, model, tmp_path):
     broken = shutil.copytree(model, tmp_path / "broken")
     (broken / "stages/coarse/model.safetensors").write_bytes(b"rubbish")
-    check_told(invoke("sample", broken, "-o", "/proc/x/a.png"), "input-output-not-writable")
-    told = invoke("sample", broken, "-q")
-    assert told.exit_code == 2
-    check_told(told, "model-damaged", faults={"stages/coarse/model.safetensors": "size"})
+    check_failed(invoke("sample", broken, "-o", "/proc/x/a.png"), "input-output-not-writable")
+    result = invoke("sample", broken, "-q")
+    assert result.exit_code == 2
+    check_failed(result, "model-damaged", faults={"stages/coarse/model.safetensors": "size"})
     assert not (tmp_path / "lone-seed0.png").exists()
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from errors_help import check_told
+from errors_help import check_failed
 from PIL import Image
 
 from cascadezoo import Cascade
@@ -67,8 +67,8 @@ def test_each_option_is_what_the_library_does(invoke, cdm):
     cascade = Cascade.from_pretrained(cdm)
     seen = {}
     for name, (args, request) in ASKED.items():
-        told = invoke("sample", cdm, "-n", 2, "-o", "a.npz", "-q", *args)
-        assert told.exit_code == 0, told.stderr
+        result = invoke("sample", cdm, "-n", 2, "-o", "a.npz", "-q", *args)
+        assert result.exit_code == 0, result.stderr
         images = cascade.sample(2, **request)
         expected = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
         seen[name] = np.load("a.npz")["arr_0"]
@@ -141,18 +141,18 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals(case, invoke, cdm, tmp_path):
     args, error, hint = REFUSED[case]
-    told = invoke("sample", cdm, "-q", "-n", 2, *args)
-    assert told.exit_code == 2, told.output
-    check_told(told, **error)
-    assert hint in told.stderr.split("Hint: ")[1]
+    result = invoke("sample", cdm, "-q", "-n", 2, *args)
+    assert result.exit_code == 2, result.output
+    check_failed(result, **error)
+    assert hint in result.stderr.split("Hint: ")[1]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_options_that_no_stage_heeds(invoke, model):
-    told = invoke("sample", model, "-q", "--s", "0.1")
-    assert told.exit_code == 2
-    check_told(told, "sample-option-unheeded", option="s")
-    assert "guidance" in told.stderr.split("Hint: ")[1]
+    result = invoke("sample", model, "-q", "--s", "0.1")
+    assert result.exit_code == 2
+    check_failed(result, "sample-option-unheeded", option="s")
+    assert "guidance" in result.stderr.split("Hint: ")[1]
 
 
 def test_help_shows_ranges(invoke):
@@ -162,8 +162,8 @@ def test_help_shows_ranges(invoke):
 
 
 def test_trajectory_from_noise_to_image_across_batches(invoke, cdm, tmp_path):
-    told = invoke("sample", cdm, "-n", 3, "--trajectory", "--batch-size", 2, "-q")
-    assert told.exit_code == 0, told.stderr
+    result = invoke("sample", cdm, "-n", 3, "--trajectory", "--batch-size", 2, "-q")
+    assert result.exit_code == 0, result.stderr
     with Image.open(tmp_path / "cdm-seed0-trajectory.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     cell, gap = 96, 10
@@ -183,9 +183,9 @@ def test_trajectory_from_noise_to_image_across_batches(invoke, cdm, tmp_path):
 
 
 def test_report_draws_a_row_for_each_scale(invoke, cdm, tmp_path):
-    told = invoke("report", cdm, "--guidance", "0,1,3", "--seed", 4, "-q", "--json")
-    assert told.exit_code == 0, told.stderr
-    data = json.loads(told.stdout)
+    result = invoke("report", cdm, "--guidance", "0,1,3", "--seed", 4, "-q", "--json")
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
     assert (data["n"], data["labels"], data["guidance"]) == (8, [*range(8)], [0.0, 1.0, 3.0])
     with Image.open(tmp_path / "guidance.png") as picture:
         pixels = np.asarray(picture)
@@ -214,21 +214,21 @@ def test_report_draws_a_row_for_each_scale(invoke, cdm, tmp_path):
     ],
 )
 def test_reports_that_are_refused(args, error, invoke, cdm, tmp_path):
-    told = invoke("report", cdm, "-q", *args)
-    assert told.exit_code == 2
-    check_told(told, **error)
+    result = invoke("report", cdm, "-q", *args)
+    assert result.exit_code == 2
+    check_failed(result, **error)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_tune_prints_a_table_or_json(invoke, cdm, tmp_path):
     args = ["--over", "s", "--values", "s=0,0.3", "-n", 20, "-q"]
-    told = invoke("tune", cdm, *args, "-o", "t")
-    assert told.exit_code == 0, told.stderr
-    assert told.stdout.count("best") >= 1
-    assert "--values s=" in told.stdout
-    assert "--write" in told.stdout.splitlines()[-1]
-    told = invoke("tune", cdm, *args, "--json")
-    data = json.loads(told.stdout)
+    result = invoke("tune", cdm, *args, "-o", "t")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("best") >= 1
+    assert "--values s=" in result.stdout
+    assert "--write" in result.stdout.splitlines()[-1]
+    result = invoke("tune", cdm, *args, "--json")
+    data = json.loads(result.stdout)
     assert [row["setting"]["s"] for row in data["rows"]] == [0.0, 0.3]
     assert (data["folder"], data["written"]) == ("runs/tune-cdm", False)
 
@@ -247,6 +247,6 @@ def test_tune_prints_a_table_or_json(invoke, cdm, tmp_path):
     ],
 )
 def test_searches_that_are_refused(args, error, invoke, cdm):
-    told = invoke("tune", cdm, "-q", *args)
-    assert told.exit_code == 2
-    check_told(told, **error)
+    result = invoke("tune", cdm, "-q", *args)
+    assert result.exit_code == 2
+    check_failed(result, **error)

@@ -4,7 +4,7 @@ import json
 
 import jsonschema
 import pytest
-from errors_help import check_told
+from errors_help import check_failed
 
 from cascadezoo.cli.config_fields import describe
 from cascadezoo.plugins.manager import get_registry
@@ -47,20 +47,20 @@ def test_list_by_glob_and_role(args, kinds, invoke):
 
 
 def test_list_of_nothing_says_so_and_is_no_failure(invoke):
-    told = invoke("stages", "list", "zz*", "--role", "decoder")
-    assert (told.exit_code, told.stdout) == (0, "")
-    assert "no installed stage kind matches 'zz*' in the role decoder" in told.stderr
+    result = invoke("stages", "list", "zz*", "--role", "decoder")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no installed stage kind matches 'zz*' in the role decoder" in result.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_show_explains_every_field(kind, invoke):
     text = invoke("stages", "show", kind).stdout
-    told = json.loads(invoke("stages", "show", kind, "--json").stdout)
+    result = json.loads(invoke("stages", "show", kind, "--json").stdout)
     model = get_registry().stages.get(kind).entry.load_config()
-    assert [f["name"] for f in told["config"] if "." not in f["name"]] == list(model.model_fields)
-    assert told["kind"] == kind
-    assert told["description"]
-    for field in told["config"]:
+    assert [f["name"] for f in result["config"] if "." not in f["name"]] == list(model.model_fields)
+    assert result["kind"] == kind
+    assert result["description"]
+    for field in result["config"]:
         assert field["description"], f"{kind}: {field['name']} has no description"
         assert f"\n  {field['name']}: {field['type']}; " in text
     assert max(map(len, text.splitlines())) <= 120
@@ -71,11 +71,11 @@ def test_show_takes_the_newest_version(invoke):
 
 
 def test_show_of_an_unknown_kind_names_the_nearest(invoke):
-    told = invoke("stages", "show", "difusion")
-    assert told.exit_code == 2
-    check_told(told, "lookup", kind="stage kind", name="difusion")
-    assert "'diffusion.v1'" in told.stderr
-    assert "pip install" in told.stderr
+    result = invoke("stages", "show", "difusion")
+    assert result.exit_code == 2
+    check_failed(result, "lookup", kind="stage kind", name="difusion")
+    assert "'diffusion.v1'" in result.stderr
+    assert "pip install" in result.stderr
 
 
 def test_fields_in_words():
@@ -150,8 +150,8 @@ def test_schema_of_a_kind(invoke):
     validator = jsonschema.Draft202012Validator(schema)
     assert list(validator.iter_errors({})) == []
     assert list(validator.iter_errors({"features": 0})) != []
-    told = invoke("schema", "--kind", "vitt")
-    assert (told.exit_code, "'vit.v1'" in told.stderr) == (2, True)
+    result = invoke("schema", "--kind", "vitt")
+    assert (result.exit_code, "'vit.v1'" in result.stderr) == (2, True)
 
 
 def test_specs_list_has_a_description_of_each(invoke):
@@ -164,13 +164,13 @@ def test_specs_list_has_a_description_of_each(invoke):
 
 def test_specs_show_gives_a_spec_to_start_from(invoke, spec_file):
     shown = invoke("specs", "show", "shapes-demo").stdout
-    told = invoke("validate", spec_file(shown, "mine.json"))
-    assert told.stdout == invoke("validate", "shapes-demo").stdout
+    result = invoke("validate", spec_file(shown, "mine.json"))
+    assert result.stdout == invoke("validate", "shapes-demo").stdout
 
 
 @pytest.mark.parametrize("name", ["shapes-dem", "../specs/shapes-demo", "zzz"])
 def test_specs_show_of_another_name(name, invoke):
-    told = invoke("specs", "show", name)
-    assert told.exit_code == 2
-    check_told(told, "lookup-shipped-spec", name=name)
-    assert "'shapes-demo'" in told.stderr or "paper-baseline" in told.stderr
+    result = invoke("specs", "show", name)
+    assert result.exit_code == 2
+    check_failed(result, "lookup-shipped-spec", name=name)
+    assert "'shapes-demo'" in result.stderr or "paper-baseline" in result.stderr

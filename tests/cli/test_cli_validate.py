@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from errors_help import check_told
+from errors_help import check_failed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,9 +13,9 @@ from cascadezoo.spec import CascadeSpec, shipped_specs
 
 @pytest.mark.parametrize("name", shipped_specs())
 def test_shipped_specs_are_valid_and_resolve_to_themselves(name, invoke, spec_file):
-    told = invoke("validate", name)
-    assert told.exit_code == 0, told.stderr
-    assert re.match(rf"{name} is valid: [a-z0-9]+ \([a-z-]+\.v\d+\) \d+", told.stdout)
+    result = invoke("validate", name)
+    assert result.exit_code == 0, result.stderr
+    assert re.match(rf"{name} is valid: [a-z0-9]+ \([a-z-]+\.v\d+\) \d+", result.stdout)
     resolved = invoke("validate", name, "--resolved")
     again = invoke("validate", spec_file(resolved.stdout), "--resolved")
     assert again.exit_code == 0, again.stderr
@@ -24,31 +24,31 @@ def test_shipped_specs_are_valid_and_resolve_to_themselves(name, invoke, spec_fi
 
 
 def test_says_the_chain_in_a_line(invoke):
-    told = invoke("validate", "shapes-demo")
-    assert told.stdout == (
+    result = invoke("validate", "shapes-demo")
+    assert result.stdout == (
         "shapes-demo is valid: coarse (flow.v1) 16 -> up (pixelshuffle.v1) 32"
         " -> refine (vit.v1) 32\n"
     )
-    assert told.stderr == ""
+    assert result.stderr == ""
 
 
 def test_json_tells_stages_and_digest(invoke):
-    told = json.loads(invoke("validate", "shapes-demo", "--json").stdout)
-    assert told["valid"] is True
-    assert [s["output"] for s in told["stages"]] == ["3x16x16", "3x32x32", "3x32x32"]
-    assert [s["input"] for s in told["stages"]] == [None, "3x16x16", "3x32x32"]
-    assert told["num_classes"] == 8
+    result = json.loads(invoke("validate", "shapes-demo", "--json").stdout)
+    assert result["valid"] is True
+    assert [s["output"] for s in result["stages"]] == ["3x16x16", "3x32x32", "3x32x32"]
+    assert [s["input"] for s in result["stages"]] == [None, "3x16x16", "3x32x32"]
+    assert result["num_classes"] == 8
     changed = json.loads(invoke("validate", "shapes-demo", "--set", "seed=9", "--json").stdout)
-    assert changed["digest"] != told["digest"]
+    assert changed["digest"] != result["digest"]
 
 
 def test_reads_standard_input(invoke, lone):
-    told = invoke("validate", "-", stdin=json.dumps(lone))
-    assert told.stdout == "lone is valid: coarse (flow.v1) 8\n"
+    result = invoke("validate", "-", stdin=json.dumps(lone))
+    assert result.stdout == "lone is valid: coarse (flow.v1) 8\n"
 
 
 def test_set_changes_the_spec(invoke):
-    told = invoke(
+    result = invoke(
         "validate",
         "shapes-demo",
         "--set",
@@ -59,7 +59,7 @@ def test_set_changes_the_spec(invoke):
         "description=two words",
         "--resolved",
     )
-    spec = json.loads(told.stdout)
+    spec = json.loads(result.stdout)
     assert spec["stages"][1]["config"]["hidden"] == 64
     assert spec["training"]["batch_size"] == 7
     assert spec["description"] == "two words"
@@ -144,15 +144,15 @@ def test_faults_are_told_with_their_path(fault, invoke, lone, spec_file):
     change, said = FAULTS[fault]
     change(lone)
     path = spec_file(lone)
-    told = invoke("validate", path)
-    assert told.exit_code == 2
-    assert told.stdout == ""
-    assert told.stderr.startswith(f"Error: {path} has ")
+    result = invoke("validate", path)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"Error: {path} has ")
     for text in said:
-        assert text in told.stderr
+        assert text in result.stderr
     # No line but the error's own begins at the left margin, whatever the spec holds.
-    assert [x for x in told.stderr.splitlines()[1:] if not x.startswith(("  ", "Hint: "))] == []
-    assert not any(c in told.stderr for c in "\x1b\x07\u202e")
+    assert [x for x in result.stderr.splitlines()[1:] if not x.startswith(("  ", "Hint: "))] == []
+    assert not any(c in result.stderr for c in "\x1b\x07\u202e")
 
     error = json.loads(invoke("validate", path, "--json").stderr)["error"]
     assert error["code"] == "spec"
@@ -165,9 +165,9 @@ def test_all_faults_at_once(invoke, lone, spec_file):
     lone["stages"][0]["config"]["channels"] = -1
     lone["training"]["batch_size"] = 0
     lone["training"]["phases"][0]["train"] = ["nobody"]
-    told = invoke("validate", spec_file(lone))
+    result = invoke("validate", spec_file(lone))
     for path in ("name", "stages.0.config.channels", "training.batch_size", "training.phases.0"):
-        assert f"\n  {path}" in told.stderr
+        assert f"\n  {path}" in result.stderr
 
 
 TEXTS = {
@@ -193,18 +193,18 @@ TEXTS = {
 @pytest.mark.parametrize("case", TEXTS)
 def test_text_that_is_no_spec(case, invoke, spec_file):
     text, error = TEXTS[case]
-    told = invoke("validate", spec_file(text))
-    assert told.exit_code == 2
-    check_told(told, **error)
-    assert "Traceback" not in told.stderr
+    result = invoke("validate", spec_file(text))
+    assert result.exit_code == 2
+    check_failed(result, **error)
+    assert "Traceback" not in result.stderr
 
 
 def test_bytes_that_are_no_text(invoke, tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(b'{"name": "\xff"}')
-    told = invoke("validate", path)
-    assert told.exit_code == 2
-    check_told(told, "spec", problems={"": "not-utf8"})
+    result = invoke("validate", path)
+    assert result.exit_code == 2
+    check_failed(result, "spec", problems={"": "not-utf8"})
 
 
 @pytest.mark.parametrize(
@@ -218,10 +218,10 @@ def test_bytes_that_are_no_text(invoke, tmp_path):
     ],
 )
 def test_sources_that_lead_nowhere(source, error, invoke):
-    told = invoke("validate", source)
-    assert told.exit_code == 2
-    check_told(told, **error)
-    assert "\x1b" not in told.stderr
+    result = invoke("validate", source)
+    assert result.exit_code == 2
+    check_failed(result, **error)
+    assert "\x1b" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -258,10 +258,10 @@ def test_sources_that_lead_nowhere(source, error, invoke):
     ],
 )
 def test_settings_that_cannot_be(setting, error, invoke, lone, spec_file):
-    told = invoke("validate", spec_file(lone), "--set", setting)
-    assert told.exit_code == 2, told.output
-    check_told(told, **error)
-    assert "\x1b" not in told.stderr
+    result = invoke("validate", spec_file(lone), "--set", setting)
+    assert result.exit_code == 2, result.output
+    check_failed(result, **error)
+    assert "\x1b" not in result.stderr
 
 
 junk = st.recursive(
@@ -281,7 +281,7 @@ junk = st.recursive(
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(junk, st.sampled_from(["stages", "data", "training", "evaluation", "requires", "name"]))
 def test_no_spec_is_an_internal_error(invoke, lone, value, key):
-    told = invoke("validate", "-", stdin=json.dumps({**lone, key: value}))
-    assert told.exit_code in (0, 2), told.stderr
-    assert "internal error" not in told.stderr
-    assert "\x1b" not in told.output
+    result = invoke("validate", "-", stdin=json.dumps({**lone, key: value}))
+    assert result.exit_code in (0, 2), result.stderr
+    assert "internal error" not in result.stderr
+    assert "\x1b" not in result.output

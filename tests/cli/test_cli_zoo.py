@@ -54,10 +54,10 @@ def with_zoo(cascadezoo, plugin):
 
 
 def test_list_names_what_ships_with_the_package(invoke):
-    told = invoke("zoo", "list")
-    assert told.exit_code == 0
-    assert told.stderr == ""
-    head, row, *rest = told.stdout.splitlines()
+    result = invoke("zoo", "list")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    head, row, *rest = result.stdout.splitlines()
     assert head.split()[:3] == ["MODEL", "DATA", "PARAMETERS"]
     assert row.startswith("shapes-tiny  shapes 32x32")
     assert "kid.small.n1000 14.89 +- 1.96 x 10^-3" in row
@@ -77,29 +77,31 @@ def test_list_json_is_the_manifest(invoke):
 
 
 def test_a_glob_that_matches_nothing(invoke):
-    told = invoke("zoo", "list", "x*")
-    assert (told.exit_code, told.stdout) == (0, "")
-    assert "no zoo lists a model that matches 'x*'" in told.stderr
+    result = invoke("zoo", "list", "x*")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no zoo lists a model that matches 'x*'" in result.stderr
     assert json.loads(invoke("zoo", "list", "x*", "--json").stdout) == []
 
 
 def test_show_tells_all_of_an_entry(invoke):
-    told = invoke("zoo", "show", "shapes-tiny")
-    assert told.exit_code == 0
+    result = invoke("zoo", "show", "shapes-tiny")
+    assert result.exit_code == 0
     model = find("shapes-tiny")
     for text in (f"{model.parameters:,}", "apache-2.0", "ships with cascadezoo", model.spec_digest):
-        assert text in told.stdout
+        assert text in result.stdout
     for name, record in model.files.items():
-        assert any(line.split()[::3] == [name, record.sha256] for line in told.stdout.splitlines())
-    assert told.stderr == "\nNext: cascadezoo sample shapes-tiny\n"
+        assert any(
+            line.split()[::3] == [name, record.sha256] for line in result.stdout.splitlines()
+        )
+    assert result.stderr == "\nNext: cascadezoo sample shapes-tiny\n"
     row = json.loads(invoke("zoo", "show", "shapes-tiny", "--json").stdout)
     assert row == {**json.loads(invoke("zoo", "list", "--json").stdout)[0], "missing": []}
 
 
 def test_show_of_an_unknown_name_tells_the_nearest(invoke):
-    told = invoke("zoo", "show", "shapes-tinny", "--json")
-    assert told.exit_code == 2
-    error = json.loads(told.stderr)["error"]
+    result = invoke("zoo", "show", "shapes-tinny", "--json")
+    assert result.exit_code == 2
+    error = json.loads(result.stderr)["error"]
     assert error["code"] == "lookup-zoo-model"
     assert "did you mean 'shapes-tiny'?" in error["hint"]
 
@@ -110,8 +112,8 @@ def test_a_plugins_zoo_is_shown_and_cannot_trick_the_terminal(with_zoo):
     assert listed.returncode == 0, listed.stderr
     shown = zoo("show", "digits")
     assert shown.returncode == 0, shown.stderr
-    for told in (listed, shown, zoo("list", "--json")):
-        assert not {"\x1b", "\u202e"} & set(told.stdout + told.stderr)
+    for result in (listed, shown, zoo("list", "--json")):
+        assert not {"\x1b", "\u202e"} & set(result.stdout + result.stderr)
     assert "someone/digits@0123456789abcdef" in shown.stdout
     assert "the zoo 'mine' of zoo-mine 1.0" in shown.stdout
     assert "10.00 +- 2.00 x 10^-3" in shown.stdout
@@ -124,9 +126,9 @@ def test_two_zoos_that_claim_one_name(with_zoo):
     listed = zoo("list")
     assert listed.returncode == 0
     assert "shapes-tiny" not in listed.stdout
-    for told in (listed.stderr, zoo("show", "shapes-tiny").stderr):
-        assert "the zoo 'cascadezoo' of cascadezoo" in told
-        assert "the zoo 'mine' of zoo-mine 1.0" in told
+    for result in (listed.stderr, zoo("show", "shapes-tiny").stderr):
+        assert "the zoo 'cascadezoo' of cascadezoo" in result
+        assert "the zoo 'mine' of zoo-mine 1.0" in result
     assert zoo("show", "shapes-tiny").returncode == 1
     verified = zoo("verify")
     assert verified.returncode == 1
@@ -134,9 +136,9 @@ def test_two_zoos_that_claim_one_name(with_zoo):
 
 
 def test_verify_of_what_ships_with_the_package(invoke):
-    told = invoke("zoo", "verify", "shapes-tiny")
-    assert told.exit_code == 0
-    assert told.stdout.startswith("ok     shapes-tiny: ships with cascadezoo, 7 files")
+    result = invoke("zoo", "verify", "shapes-tiny")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("ok     shapes-tiny: ships with cascadezoo, 7 files")
     assert json.loads(invoke("zoo", "verify", "--json").stdout) == {
         "models": [{"name": "shapes-tiny", "ok": True, "faults": []}],
         "problems": [],
@@ -150,10 +152,10 @@ def test_verify_tells_a_wrong_entry_and_fails(invoke, tmp_path):
     row["files"]["samples.png"]["sha256"] = "0" * 64
     path = tmp_path / "zoo.json"
     path.write_text(json.dumps({"version": 1, "models": [row]}))
-    told = invoke("zoo", "verify", "--manifest", path)
-    assert told.exit_code == 1
-    assert told.stdout.splitlines()[0].startswith("WRONG  shapes-tiny")
-    assert "samples.png has sha256" in told.stdout
+    result = invoke("zoo", "verify", "--manifest", path)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[0].startswith("WRONG  shapes-tiny")
+    assert "samples.png has sha256" in result.stdout
     found = invoke("zoo", "verify", "shapes-tiny", "--manifest", path, "--json")
     assert found.exit_code == 1
     assert json.loads(found.stdout)["models"][0]["ok"] is False
@@ -177,9 +179,9 @@ def test_verify_offline_looks_into_the_cache(invoke, tmp_path, monkeypatch):
 
     folder = tmp_path / "hub" / "models--someone--digits" / "snapshots" / ENTRY["commit"]
     shutil.copytree(bundled_folder(find("shapes-tiny")), folder)
-    told = invoke("zoo", "verify", "--manifest", path, "--offline")
-    assert told.exit_code == 0, told.output
-    assert "someone/digits@0123456789abcdef" in told.stdout
+    result = invoke("zoo", "verify", "--manifest", path, "--offline")
+    assert result.exit_code == 0, result.output
+    assert "someone/digits@0123456789abcdef" in result.stdout
 
     with (folder / "stages" / "coarse" / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
@@ -193,16 +195,16 @@ def test_verify_offline_looks_into_the_cache(invoke, tmp_path, monkeypatch):
 def test_add_takes_published_models_only(invoke, tmp_path, monkeypatch, reference):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    told = invoke("zoo", "add", reference)
-    assert told.exit_code == 2
-    assert "Hint: " in told.stderr
+    result = invoke("zoo", "add", reference)
+    assert result.exit_code == 2
+    assert "Hint: " in result.stderr
     assert not (tmp_path / "zoo_manifest.json").exists()
 
 
 def test_verify_of_a_file_that_is_not_there(invoke, tmp_path):
-    told = invoke("zoo", "verify", "--manifest", tmp_path / "none.json")
-    assert told.exit_code == 2
-    assert "cascadezoo zoo add REF makes one" in told.stderr
+    result = invoke("zoo", "verify", "--manifest", tmp_path / "none.json")
+    assert result.exit_code == 2
+    assert "cascadezoo zoo add REF makes one" in result.stderr
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "many"])

@@ -315,8 +315,8 @@ def test_more_than_memory_is_refused(tmp_path):
     with zipfile.ZipFile(path) as file:
         size = file.getinfo("images.npy").file_size
     # Zip64: the size that the directory tells is made to agree with the header.
-    told = size - 4096 + 2**33 * 4096
-    extra = b"\x01\x00\x08\x00" + told.to_bytes(8, "little")
+    result = size - 4096 + 2**33 * 4096
+    extra = b"\x01\x00\x08\x00" + result.to_bytes(8, "little")
     content[entry + 24 : entry + 28] = b"\xff\xff\xff\xff"
     content[entry + 30 : entry + 32] = len(extra).to_bytes(2, "little")
     name_end = entry + 46 + len("images.npy")

@@ -128,10 +128,15 @@ def test_figures_tell_how_they_were_got(means):
         "kid.means.n100.refine-real",
         "kid.means.n100.refine-generated",
     ]
-    told = rows[0].generated.to_dict()
-    assert (told["resolution"], rows[1].generated.resolution) == (8, 16)
-    assert (told["n"], told["n_real"], told["subsets"], told["subset_size"]) == (100, 100, 20, 50)
-    assert told["data_digest"] == REAL.digest
+    result = rows[0].generated.to_dict()
+    assert (result["resolution"], rows[1].generated.resolution) == (8, 16)
+    assert (result["n"], result["n_real"], result["subsets"], result["subset_size"]) == (
+        100,
+        100,
+        20,
+        50,
+    )
+    assert result["data_digest"] == REAL.digest
     assert sum(row.share for row in rows) == pytest.approx(1)
     kept = json.loads(json.dumps([row.to_dict() for row in rows]))
     assert set(kept[1]) == {"stage", "role", "real", "generated", "mismatch", "share"}

@@ -49,14 +49,14 @@ def test_figure_tells_how_it_was_got(means):
         note="hello",
     )
     assert sampler.calls == [(0, 33), (33, 33), (66, 33), (99, 1)]
-    told = figure.to_dict()
-    assert told.pop("seconds") > 0
-    assert told.pop("sampling_seconds") > 0
+    result = figure.to_dict()
+    assert result.pop("seconds") > 0
+    assert result.pop("sampling_seconds") > 0
     chosen = torch.from_numpy(real.images[choose_real(200, 100)])
     kid = kernel_inception_distance(
         means(Sampler()(0, 100)), means(chosen), subsets=10, subset_size=50, seed=4
     )
-    assert told == {
+    assert result == {
         "name": "kid.means.n100",
         "metric": "kid",
         "value": kid.mean,

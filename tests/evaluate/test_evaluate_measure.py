@@ -128,18 +128,18 @@ def test_what_cannot_be_measured_is_told_before_anything_is_sampled(subject, mea
 
 
 def test_one_that_cannot_be_measured_does_not_cost_the_others(subject, means):
-    asked, told = subject(), {}
+    asked, result = subject(), {}
     figures = evaluate_metrics(
         ON_FEATURES,
         asked,
         EvaluationOptions(n=12, subsets=2, subset_size=6),
         extractor=means,
-        on_problem=lambda name, error: told.__setitem__(name, str(error)),
+        on_problem=lambda name, error: result.__setitem__(name, str(error)),
     )
     names = ["kid", "precision", "recall", "images-per-second"]
     assert [figure.metric for figure in figures] == names
-    assert set(told) == {"fid", "inception-score"}
-    assert "13 generated images" in told["fid"]
+    assert set(result) == {"fid", "inception-score"}
+    assert "13 generated images" in result["fid"]
     assert asked.sample.drawn == list(range(12))
 
 
@@ -154,16 +154,16 @@ def test_too_few_real_images_for_a_covariance(subject, splits, means, cascade):
 
 
 def test_a_diverged_model_is_told_of_every_metric_and_drawn_once(subject, means):
-    asked, told = subject(fault=float("nan")), []
+    asked, result = subject(fault=float("nan")), []
     figures = evaluate_metrics(
         ["kid", "fid", "recall"],
         asked,
         EvaluationOptions(n=60, subset_size=20, batch_size=10),
         extractor=means,
-        on_problem=lambda name, error: told.append((name, str(error))),
+        on_problem=lambda name, error: result.append((name, str(error))),
     )
-    assert [name for name, _ in told] == ["kid", "fid", "recall"]
-    assert all("10 of 10 images hold NaN" in message for _, message in told)
+    assert [name for name, _ in result] == ["kid", "fid", "recall"]
+    assert all("10 of 10 images hold NaN" in message for _, message in result)
     assert asked.sample.drawn == list(range(50))
     assert [figure.metric for figure in figures] == ["images-per-second"]
 

@@ -39,9 +39,9 @@ def peak_of(count):
 
 @pytest.mark.slow
 def test_fifty_thousand_images_stay_under_three_gib():
-    told = peak_of(50_000)
-    assert set(told["metrics"]) >= {"kid.wide.n50000", "fid.wide.n50000"}
-    assert told["peak_mib"] + INCEPTION_MIB < 3072
+    result = peak_of(50_000)
+    assert set(result["metrics"]) >= {"kid.wide.n50000", "fid.wide.n50000"}
+    assert result["peak_mib"] + INCEPTION_MIB < 3072
 
 
 @pytest.mark.slow

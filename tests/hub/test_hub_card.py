@@ -45,7 +45,7 @@ BLOCK = re.compile(
 
 def test_results_of_one_metric_on_one_dataset_stay_apart() -> None:
     """The Hub takes two results for one where all but the value is the same."""
-    told = [
+    stated = [
         figure(),
         figure(extractor="inception"),
         figure(n=2000),
@@ -55,15 +55,15 @@ def test_results_of_one_metric_on_one_dataset_stay_apart() -> None:
         figure(resolution=64),
         figure(precision="bf16"),
     ]
-    for place, row in enumerate(told):
+    for place, row in enumerate(stated):
         row.pop("name_more", None)
         row["name"] = "kid"  # nothing but the arguments tells them apart
         row["value"] = float(place)
-    text = render_card(SPEC, metrics(*told), INFO)
+    text = render_card(SPEC, metrics(*stated), INFO)
     data = ModelCard(text).data
     again = ModelCardData(**yaml.safe_load(data.to_yaml()), ignore_metadata_errors=False)
     results = again.eval_results
-    assert sorted(result.metric_value for result in results) == list(range(len(told)))
+    assert sorted(result.metric_value for result in results) == list(range(len(stated)))
     for one in results:
         assert [other for other in results if one.is_equal_except_value(other)] == [one]
     args = next(r.metric_args for r in results if r.metric_value == 5.0)
@@ -96,8 +96,8 @@ def test_metadata() -> None:
 
 
 def test_what_the_dataset_told_when_the_model_was_trained_goes_first() -> None:
-    told = {"source": "shapes", "title": "Forms", "license": "CC0", "hub_id": None}
-    text = card(figure(), data=told)
+    stated = {"source": "shapes", "title": "Forms", "license": "CC0", "hub_id": None}
+    text = card(figure(), data=stated)
     assert "Trained on Forms. Licence of the data: CC0." in text
     assert ModelCard(text).data.datasets == ["org/shapes"]
     assert data_info(SPEC).title == "Shapes"
@@ -122,7 +122,7 @@ def test_parts_of_a_card() -> None:
     )
     assert [match[0] for match in BLOCK.findall(text)] == list(BLOCKS)
     assert all(block_digest(body) == digest for _, digest, body in BLOCK.findall(text))
-    for told in (
+    for stated in (
         "4.56 G",
         "One image takes 4.57 G floating-point operations.",
         "1.50 GiB for the process, data included",
@@ -133,7 +133,7 @@ def test_parts_of_a_card() -> None:
         "- `fid`: no data",
         "intended use",
     ):
-        assert told in text, told
+        assert stated in text, stated
     assert rows(text, "stage | role") == [
         ["up", "upsampler", "10.00 +- 2.00 x 10^-3", "14.00 +- 2.00 x 10^-3", "4.000 x 10^-3"]
     ]
@@ -236,10 +236,10 @@ def markup(body: str) -> tuple[list[str], list[str]]:
 def test_every_number_on_the_card_is_in_metrics(
     figures: list[dict[str, Any]], device: str, description: str
 ) -> None:
-    told = metrics(*figures)
-    told["training"]["device"] = device
+    stated = metrics(*figures)
+    stated["training"]["device"] = device
     spec = SPEC.model_copy(update={"description": description, "tags": [device[:80]]})
-    text = render_card(spec, told, INFO)
+    text = render_card(spec, stated, INFO)
     table = rows(text)
     assert len(table) == len(figures)
     for row, cells in zip(figures, table, strict=True):
@@ -263,7 +263,7 @@ def test_every_number_on_the_card_is_in_metrics(
     # The card agrees with what it was made from, unless two figures have one name on it.
     names = [code(row["name"]) for row in figures]
     if len(set(names)) == len(names):
-        assert claim_faults(text, told) == []
+        assert claim_faults(text, stated) == []
 
 
 @given(values, st.floats(0, 1e9), st.sampled_from([1.0, 100.0, 1000.0, 3.0]))
@@ -306,8 +306,8 @@ def test_what_a_person_wrote_is_kept_and_told() -> None:
         {"stage": "coarse", "role": "generator", "generated": figure(value=0.2)}])  # fmt: skip
     renewed = renew_card(ours, mine)
     assert (renewed.kept, renewed.added) == (("limits",), ("attribution",))
-    for told in ("\nMine.\n", "The licence", "- mine\n", "language: en"):
-        assert told in renewed.text
+    for stated in ("\nMine.\n", "The licence", "- mine\n", "language: en"):
+        assert stated in renewed.text
     order = [name for name, _, _ in BLOCK.findall(renewed.text)]
     assert order == list(BLOCKS)
     assert rows(renewed.text)[0][2] == "500.0 +- 2.0 x 10^-3"
@@ -340,11 +340,11 @@ def test_the_bundled_models_card_claims_what_its_metrics_hold() -> None:
 
     folder = bundled_folder(find("shapes-tiny"))
     assert folder is not None
-    told = json.loads((folder / "metrics.json").read_text())
+    stated = json.loads((folder / "metrics.json").read_text())
     text = (folder / "README.md").read_text()
-    assert claim_faults(text, told) == []
-    told["figures"][0]["value"] *= 2
-    assert len(claim_faults(text, told)) == 2
+    assert claim_faults(text, stated) == []
+    stated["figures"][0]["value"] *= 2
+    assert len(claim_faults(text, stated)) == 2
 
 
 def test_front_matter_of_a_stranger_is_read_without_harm(tmp_path: Path) -> None:

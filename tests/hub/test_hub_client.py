@@ -154,7 +154,7 @@ def test_offline_is_told(hub: LocalHub) -> None:
         "except HubUnavailableError as error:\n"
         "    print(error)\n"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         env={**hub.env, "HF_HUB_OFFLINE": "1", "PATH": ""},
         capture_output=True,
@@ -162,7 +162,7 @@ def test_offline_is_told(hub: LocalHub) -> None:
         timeout=60,
         check=False,
     )
-    assert "HF_HUB_OFFLINE" in told.stdout, told.stderr
+    assert "HF_HUB_OFFLINE" in result.stdout, result.stderr
     assert hub.requests == []
 
 

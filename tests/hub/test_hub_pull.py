@@ -362,8 +362,8 @@ def test_without_network_a_cached_branch_is_taken_and_that_is_told(hub, repo, ca
     folder = locate(REPO)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert locate(REPO) == folder
-    (told,) = [r.getMessage() for r in caplog.records if r.name == "cascadezoo.hub"]
-    assert f"taking the copy that was pulled before, {folder.name}" in told
+    (result,) = [r.getMessage() for r in caplog.records if r.name == "cascadezoo.hub"]
+    assert f"taking the copy that was pulled before, {folder.name}" in result
     with pytest.raises(HubUnavailableError) as raised:
         locate("org/other")
     assert raised.value.hint

@@ -39,19 +39,19 @@ def run(hub, tmp_path, monkeypatch):
 
 
 def test_pull_then_sample(hub, repo, files, run):
-    told = run("pull", REPO)
-    assert told.returncode == 0, told.stderr
+    result = run("pull", REPO)
+    assert result.returncode == 0, result.stderr
     commit = repo.branches["main"]
-    assert told.stdout.startswith(f"pulled lone from {REPO}, commit {commit}: 4 files, ")
-    assert told.stderr == f"Next: cascadezoo sample {REPO}\n"
+    assert result.stdout.startswith(f"pulled lone from {REPO}, commit {commit}: 4 files, ")
+    assert result.stderr == f"Next: cascadezoo sample {REPO}\n"
     hub.clear()
-    told = run("sample", REPO, "-n", "2", "--device", "cpu", "-q", "-o", "x.png")
-    assert told.returncode == 0, told.stderr
+    result = run("sample", REPO, "-n", "2", "--device", "cpu", "-q", "-o", "x.png")
+    assert result.returncode == 0, result.stderr
     assert Path("x.png").is_file()
     assert len(hub.requests) == 1
     assert hub.requests[0].headers["user-agent"].startswith("cascadezoo/")
-    told = run("pull", f"hf://{REPO}", "--to", "models/lone", "--offline", "--json")
-    data = json.loads(told.stdout)
+    result = run("pull", f"hf://{REPO}", "--to", "models/lone", "--offline", "--json")
+    data = json.loads(result.stdout)
     assert (data["repo"], data["commit"], data["folder"]) == (REPO, commit, "models/lone")
     assert contents(Path("models/lone")) == files
     assert len(hub.requests) == 1
@@ -59,14 +59,16 @@ def test_pull_then_sample(hub, repo, files, run):
 
 def test_a_pull_that_fails_tells_what_to_do(hub, repo, run):
     hub.fail(Fault("flip", f"GET .*{WEIGHTS}", times=9))
-    told = run("pull", REPO, "--to", "out")
-    assert (told.returncode, told.stdout, here()) == (2, "", [])
-    assert told.stderr.startswith(f"Error: {REPO} (commit {repo.branches['main']}): {WEIGHTS} was ")
-    assert "\nHint: " in told.stderr
+    result = run("pull", REPO, "--to", "out")
+    assert (result.returncode, result.stdout, here()) == (2, "", [])
+    assert result.stderr.startswith(
+        f"Error: {REPO} (commit {repo.branches['main']}): {WEIGHTS} was "
+    )
+    assert "\nHint: " in result.stderr
     hub.heal()
-    told = run("pull", "org/nothing", "--json")
-    assert (told.returncode, told.stdout) == (2, "")
-    error = json.loads(told.stderr)["error"]
+    result = run("pull", "org/nothing", "--json")
+    assert (result.returncode, result.stdout) == (2, "")
+    error = json.loads(result.stderr)["error"]
     assert error["code"] == "hub-not-found-repo"
     assert error["hint"]
 
@@ -76,7 +78,7 @@ def test_no_token_is_ever_shown(hub, repo, run):
     """Neither in messages nor, with CASCADEZOO_DEBUG, in tracebacks."""
     for fault in ("status", "cut", "flip"):
         hub.fail(Fault(fault, "HEAD|GET", times=99, status=503))
-        told = run("pull", REPO, CASCADEZOO_DEBUG="1")
-        assert told.returncode != 0
-        assert hub.token not in told.stdout + told.stderr
+        result = run("pull", REPO, CASCADEZOO_DEBUG="1")
+        assert result.returncode != 0
+        assert hub.token not in result.stdout + result.stderr
         hub.heal()

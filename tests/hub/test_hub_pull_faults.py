@@ -187,9 +187,9 @@ def test_an_interrupted_pull_leaves_nothing_half_made(hub, repo, files, sent, tm
     assert hub.fired
     time.sleep(0.2)
     process.send_signal(sent)
-    told = process.communicate(timeout=30)
-    assert process.returncode == (-9 if sent == signal.SIGKILL else 130), told
-    assert "Traceback" not in told[1]
+    result = process.communicate(timeout=30)
+    assert process.returncode == (-9 if sent == signal.SIGKILL else 130), result
+    assert "Traceback" not in result[1]
     assert here() == []
     hub.heal()
     assert contents(pull(REPO, "out").folder) == files
@@ -223,7 +223,7 @@ def test_a_hundred_pulls_with_faults_at_random(hub, repo, files, monkeypatch, tm
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     true = Cascade.from_pretrained(pull(REPO, "true").folder).sample(1, seed=0)
     rng = random.Random(20240817)
-    fired = loads = told = 0
+    fired = loads = result = 0
     for turn in range(100):
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "caches" / str(turn // 2)))
         hub.clear()
@@ -236,9 +236,9 @@ def test_a_hundred_pulls_with_faults_at_random(hub, repo, files, monkeypatch, tm
             loads += 1
         except CascadezooError as error:
             assert error.hint
-            told += 1
+            result += 1
         fired += len(hub.fired)
         hub.heal()
-    assert loads + told == 100
-    assert loads >= 60, (loads, told)
+    assert loads + result == 100
+    assert loads >= 60, (loads, result)
     assert fired >= 100

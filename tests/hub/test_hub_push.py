@@ -196,7 +196,7 @@ def test_weights_never_go_by_xet(hub: LocalHub, model: Path, xet: str) -> None:
     """With Xet the client asks this server, which has none, for a token, and fails."""
     pytest.importorskip("hf_xet")
     env = {**os.environ, **hub.env, "HF_HUB_DISABLE_XET": "0" if xet == "on" else "1"}
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", XET, str(model), REPO, xet],
         env=env,
         capture_output=True,
@@ -204,8 +204,8 @@ def test_weights_never_go_by_xet(hub: LocalHub, model: Path, xet: str) -> None:
         timeout=120,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
-    assert "Xet" not in told.stderr
+    assert result.returncode == 0, result.stderr
+    assert "Xet" not in result.stderr
     assert holds(hub.repos[REPO], old())
     assert len(hub.repos[REPO].commits) == 2
     assert hub.seen("xet") == []

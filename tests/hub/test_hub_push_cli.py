@@ -47,25 +47,25 @@ def invoke() -> Invoke:
 
 
 def test_the_command(hub: LocalHub, model: Path, newer: Path, invoke: Invoke) -> None:
-    told = invoke("publish", "old", REPO, "--dry-run")
-    assert told.exit_code == 0, told.output
-    assert told.stdout.startswith(f"would publish lone as one commit to {REPO}\n  README.md  ")
+    result = invoke("publish", "old", REPO, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"would publish lone as one commit to {REPO}\n  README.md  ")
     assert hub.repos == {}
-    told = invoke("publish", "old", REPO, "--private", "--tag", "v1", "--message", "First")
-    assert told.exit_code == 0, told.output
+    result = invoke("publish", "old", REPO, "--private", "--tag", "v1", "--message", "First")
+    assert result.exit_code == 0, result.output
     commit = hub.repos[REPO].head()
-    assert told.stdout.splitlines()[1:] == [
+    assert result.stdout.splitlines()[1:] == [
         f"url: {hub.url}/{REPO}",
         f"commit: {commit.oid}, tag v1",
     ]
     assert (commit.message, hub.repos[REPO].private) == ("First", True)
-    told = invoke("publish", "old", f"hf://{REPO}")
-    assert told.stdout.startswith(f"{REPO} holds lone already, file by file the same\n")
-    assert f"commit: {commit.oid}" in told.stdout
+    result = invoke("publish", "old", f"hf://{REPO}")
+    assert result.stdout.startswith(f"{REPO} holds lone already, file by file the same\n")
+    assert f"commit: {commit.oid}" in result.stdout
     hub.repos[REPO].commit({"stages/old/model.safetensors": b"x", "README.md": b"# Mine\n"})
-    told = invoke("publish", "new", REPO)
-    assert "  stages/old/model.safetensors  deleted\n" in told.stdout
-    assert "what was written there is kept" in told.stderr
+    result = invoke("publish", "new", REPO)
+    assert "  stages/old/model.safetensors  deleted\n" in result.stdout
+    assert "what was written there is kept" in result.stderr
     data = json.loads(invoke("publish", "new", REPO, "--create-pr", "--json").stdout)
     assert (data["changed"], data["commit"]) == (False, hub.repos[REPO].head().oid)
     data = json.loads(invoke("publish", "old", REPO, "--create-pr", "--json").stdout)
@@ -78,20 +78,20 @@ def test_errors_of_the_command(
     hub: LocalHub, model: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    told = invoke("publish", "old", "foreign/lone")
-    assert (told.exit_code, told.stdout) == (2, "")
-    assert told.stderr.startswith("Error: making foreign/lone: this token may not do that")
-    assert "\nHint: `hf auth whoami`" in told.stderr
+    result = invoke("publish", "old", "foreign/lone")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: making foreign/lone: this token may not do that")
+    assert "\nHint: `hf auth whoami`" in result.stderr
     hub.fail(Fault("status", "/commit/", times=99))
-    told = invoke("publish", "old", REPO, "--json")
-    assert (told.exit_code, told.stdout) == (1, "")
-    error = json.loads(told.stderr.splitlines()[-1])["error"]
+    result = invoke("publish", "old", REPO, "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    error = json.loads(result.stderr.splitlines()[-1])["error"]
     assert error["code"] == "hub-unavailable-busy"
     assert "nothing is lost" in error["hint"]
     monkeypatch.delenv("HF_TOKEN")
-    told = invoke("publish", "old", REPO)
-    assert told.exit_code == 2
-    assert "Hint: log in with `hf auth login`" in told.stderr
+    result = invoke("publish", "old", REPO)
+    assert result.exit_code == 2
+    assert "Hint: log in with `hf auth login`" in result.stderr
 
 
 def test_destinations(model: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_no_token_in_whatever_a_failing_command_prints(
     outputs = []
     for match in ("whoami", "models/org", "validate", "create", "preupload", "batch", "commit"):
         hub.fail(Fault("status", match, 1, 403, headers=headers, body=said))
-        told = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "cascadezoo", "publish", str(model), REPO],
             env={**os.environ, **hub.env, "CASCADEZOO_DEBUG": "1", "HF_DEBUG": "0"},
             capture_output=True,
@@ -143,10 +143,10 @@ def test_no_token_in_whatever_a_failing_command_prints(
             timeout=60,
             check=False,
         )
-        assert told.returncode == 2, (match, told.stderr)
-        assert "Traceback" in told.stderr
-        assert "\x1b" not in told.stderr
-        outputs.append(told.stdout + told.stderr)
+        assert result.returncode == 2, (match, result.stderr)
+        assert "Traceback" in result.stderr
+        assert "\x1b" not in result.stderr
+        outputs.append(result.stdout + result.stderr)
         hub.heal()
     assert len(outputs) == 7
     assert not any(hub.token in text for text in outputs)
@@ -202,8 +202,8 @@ def test_a_failed_publish_keeps_the_model_and_says_how_to_go_on(
     assert (run / "model" / "config.json").is_file()
     assert hub.token not in (run / "events.jsonl").read_text()
     hub.heal()
-    told = CliRunner().invoke(main, again[1:], prog_name="cascadezoo")
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(main, again[1:], prog_name="cascadezoo")
+    assert result.exit_code == 0, result.output
     assert "config.json" in hub.repos[REPO].head().files
 
 

@@ -354,28 +354,28 @@ def test_a_folder_that_cannot_be_an_entry(copy: Path) -> None:
             config["files"][name] = FileRecord.model_dump(found)
             (copy / "config.json").write_text(json.dumps(config))
 
-    def told() -> str:
+    def result() -> str:
         with pytest.raises(ModelError) as caught:
             describe(FolderSource(copy, "here"))
         assert caught.value.hint
         return caught.value.what
 
     (copy / "metrics.json").write_text(json.dumps({**metrics, "name": "other"}))
-    assert told() == "here: metrics.json is not what config.json says"
+    assert result() == "here: metrics.json is not what config.json says"
     spoil("metrics.json", json.dumps({**metrics, "stages": [{"parameters": "many"}]}))
-    said = told()
+    said = result()
     assert said.startswith("metrics.json of here does not validate")
     assert "stages.0.parameters:" in said
     figure = {"name": "kid.n4.\x1b[2J", "metric": "kid", "n": 4, "value": 1.0}
     spoil("metrics.json", json.dumps({**metrics, "figures": [figure]}))
-    assert "cannot be an entry of a zoo" in told()
+    assert "cannot be an entry of a zoo" in result()
     spoil("metrics.json", "{")
-    assert "is not valid JSON" in told()
+    assert "is not valid JSON" in result()
     spoil("metrics.json", json.dumps(metrics))
     describe(FolderSource(copy))
     spoil("config.json", json.dumps({**config, "spec": {**config["spec"], "stages": []}}))
-    assert "has a spec that does not validate in its config.json" in told()
+    assert "has a spec that does not validate in its config.json" in result()
     (copy / "metrics.json").unlink()
-    assert told() == "here has no metrics.json, so nothing is known of it"
+    assert result() == "here has no metrics.json, so nothing is known of it"
     (copy / "config.json").unlink()
-    assert told() == "here has no config.json, so it is not a model"
+    assert result() == "here has no config.json, so it is not a model"

@@ -220,15 +220,15 @@ def test_add_verify_and_search_from_the_command_line(hub, repo, tmp_path) -> Non
     found = run(hub, "search", "tiny", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert REPO in found.stdout
-    for told in (added, again, verified, found):
-        assert hub.token not in told.stdout + told.stderr
+    for result in (added, again, verified, found):
+        assert hub.token not in result.stdout + result.stderr
 
 
 def test_a_refused_model_leaves_the_manifest_alone(hub, files, tmp_path) -> None:
     hub.make_repo("a/half", {n: c for n, c in files.items() if n != WEIGHTS})
-    told = run(hub, "add", "a/half", "--json", cwd=tmp_path)
-    assert told.returncode == 2
-    assert "is missing" in json.loads(told.stderr)["error"]["message"]
+    result = run(hub, "add", "a/half", "--json", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "is missing" in json.loads(result.stderr)["error"]["message"]
     assert not (tmp_path / "zoo_manifest.json").exists()
 
 
@@ -239,8 +239,8 @@ def test_a_model_that_cannot_be_reached_does_not_stop_the_others(hub, repo, tmp_
     data = json.loads(path.read_text())
     data["models"][0]["repo"] = "gone/gone"
     path.write_text(json.dumps(data))
-    told = run(hub, "verify", "--manifest", path, "--json", cwd=tmp_path)
-    assert told.returncode == 1
-    one, two = json.loads(told.stdout)["models"]
+    result = run(hub, "verify", "--manifest", path, "--json", cwd=tmp_path)
+    assert result.returncode == 1
+    one, two = json.loads(result.stdout)["models"]
     assert (one["ok"], two["ok"]) == (False, True)
     assert one["faults"]

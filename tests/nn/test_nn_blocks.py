@@ -148,11 +148,11 @@ def test_norm_is_float32_under_autocast() -> None:
 def test_fresh_blocks_pass_their_input_on(block: object) -> None:
     module = block()  # type: ignore[operator]
     x = Draw(0).randn(2, 8, 6, 6)
-    told = [Draw(1).randn(2, 16)] if getattr(module, "time", None) is not None else []
+    result = [Draw(1).randn(2, 16)] if getattr(module, "time", None) is not None else []
     if isinstance(module, CrossAttention):
-        told = [Draw(1).randn(2, 3, 16)]
-    assert torch.equal(module(x, *told), x)
-    assert not torch.allclose(shaken(module)(x, *told), x, atol=1e-2)
+        result = [Draw(1).randn(2, 3, 16)]
+    assert torch.equal(module(x, *result), x)
+    assert not torch.allclose(shaken(module)(x, *result), x, atol=1e-2)
 
 
 @pytest.mark.parametrize("scale_shift", [True, False])

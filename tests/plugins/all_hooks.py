@@ -211,5 +211,5 @@ def build(folder: Path, data: dict[str, Any], *more: str) -> Result:
     return CliRunner().invoke(main, line, prog_name="cascadezoo")
 
 
-def told(tmp_path: Path) -> list[str]:
+def result(tmp_path: Path) -> list[str]:
     return (tmp_path / "run" / "told.txt").read_text().splitlines()

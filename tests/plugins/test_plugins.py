@@ -327,8 +327,8 @@ def test_the_level_of_the_api_and_what_belongs_to_it() -> None:
     for name in hooks:
         entry = inspect.signature(hookspecs.__dict__[name]).return_annotation
         entry = getattr(registry, entry.removeprefix("Iterable[").removesuffix("]"))
-        told = str(inspect.signature(entry)).replace("'", "").replace(EmptyTarget, "...")
-        assert told == f"(*, {fields}{more.get(entry, '')}) -> None"
+        result = str(inspect.signature(entry)).replace("'", "").replace(EmptyTarget, "...")
+        assert result == f"(*, {fields}{more.get(entry, '')}) -> None"
     methods = {
         n: str(inspect.signature(f)).replace("'", "")
         for n, f in vars(Callback).items()

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from all_hooks import build, spec, told
+from all_hooks import build, spec, result
 
 
 def test_callbacks_change_nothing_of_what_is_trained(tmp_path: Path, here: Path) -> None:
@@ -34,8 +34,8 @@ def test_a_callback_that_fails_ends_the_build_after_a_checkpoint(
     )
     assert "tracker.py:" in done.stderr
     assert "--set 'training.callbacks=[]'" in done.stderr
-    assert told(tmp_path)[-1] == "close"
-    assert sum(line.startswith(where) for line in told(tmp_path)) == 1  # not told again
+    assert result(tmp_path)[-1] == "close"
+    assert sum(line.startswith(where) for line in result(tmp_path)) == 1  # not told again
     kept = list((tmp_path / "run" / "checkpoints").glob("step-*"))
     assert bool(kept) == (where != "phase")  # a phase that starts has trained nothing yet
     again = build(tmp_path, spec(fail=where), "--set", "training.callbacks=[]")

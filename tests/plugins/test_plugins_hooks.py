@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from all_hooks import build, spec, told
+from all_hooks import build, spec, result
 from plugin_sites import cascadezoo, install
 
 
@@ -24,7 +24,7 @@ def test_a_build_uses_every_sort(tmp_path: Path, here: Path) -> None:
     assert "cascadezoo-all>=1.0" in config["spec"]["requires"]
     events = [json.loads(r) for r in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert any("refine.all-loss" in row.get("losses", {}) for row in events)
-    assert told(tmp_path) == [
+    assert result(tmp_path) == [
         "run all cpu fp32 0",
         "phase one 0 start 0 5",
         "step 2 2 ['coarse.velocity'] ['coarse']",

@@ -54,16 +54,16 @@ def test_none_of_their_implementations_is_imported(line: str, site: Path) -> Non
         text=True,
         check=True,
     )
-    told = json.loads(done.stderr.splitlines()[-1])
-    assert told["code"] == 0
-    theirs = [name for name in told["loaded"] if name.startswith("cascadezoo_wave")]
+    result = json.loads(done.stderr.splitlines()[-1])
+    assert result["code"] == 0
+    theirs = [name for name in result["loaded"] if name.startswith("cascadezoo_wave")]
     assert len(theirs) == COUNT  # the module that the entry point names, and no other
-    assert not {"torch", "numpy", "torchvision"} & set(told["loaded"])
+    assert not {"torch", "numpy", "torchvision"} & set(result["loaded"])
     if line == "stages list":
         assert done.stdout.count("wave") >= COUNT
     if line == "--help":
         assert done.stdout.count("says ") == COUNT
-        assert "pydantic" not in told["loaded"]
+        assert "pydantic" not in result["loaded"]
 
 
 @pytest.mark.parametrize("line", ["--help", "stages list"])

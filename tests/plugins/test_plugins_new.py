@@ -46,10 +46,10 @@ FEW = ("upsampler", "dataset")
 )
 def test_every_kind_passes_its_own_tests_and_the_checks(kind: str, tmp_path: Path) -> None:
     project = tmp_path / "project"
-    told = invoke("plugins", "new", "tidal-wave", "--kind", kind, "-o", project)
-    assert told.exit_code == 0, told.output
-    assert f"is a plugin with a {kind}" in told.stdout
-    assert "cascadezoo plugins check cascadezoo-tidal-wave" in told.stdout
+    result = invoke("plugins", "new", "tidal-wave", "--kind", kind, "-o", project)
+    assert result.exit_code == 0, result.output
+    assert f"is a plugin with a {kind}" in result.stdout
+    assert "cascadezoo plugins check cascadezoo-tidal-wave" in result.stdout
     tests = run_tests(project)
     assert tests.returncode == 0, tests.stdout
     assert "2 passed" in tests.stdout
@@ -124,11 +124,11 @@ def test_the_kinds_that_help_offers() -> None:
 
 def test_in_a_folder_of_its_name_and_as_json(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    told = json.loads(invoke("plugins", "new", "cascadezoo-wave", "--json").stdout)
-    assert told["distribution"] == "cascadezoo-wave"
-    assert told["kind"] == "generator"
-    assert told["folder"] == "cascadezoo-wave"
-    assert told["files"] == [
+    result = json.loads(invoke("plugins", "new", "cascadezoo-wave", "--json").stdout)
+    assert result["distribution"] == "cascadezoo-wave"
+    assert result["kind"] == "generator"
+    assert result["folder"] == "cascadezoo-wave"
+    assert result["files"] == [
         ".gitignore",
         "README.md",
         "cascadezoo_wave/__init__.py",
@@ -138,18 +138,18 @@ def test_in_a_folder_of_its_name_and_as_json(tmp_path: Path, monkeypatch) -> Non
         "pyproject.toml",
         "tests/test_cascadezoo_wave.py",
     ]
-    assert all((tmp_path / "cascadezoo-wave" / name).is_file() for name in told["files"])
+    assert all((tmp_path / "cascadezoo-wave" / name).is_file() for name in result["files"])
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    told = invoke("plugins", "new", "wave", "-o", tmp_path / "mine")
-    assert told.exit_code == 2
-    assert "is there already, and nothing in it is overwritten" in told.stderr
+    result = invoke("plugins", "new", "wave", "-o", tmp_path / "mine")
+    assert result.exit_code == 2
+    assert "is there already, and nothing in it is overwritten" in result.stderr
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
-    told = invoke("plugins", "new", "wave", "-o", tmp_path / "mine" / "notes.txt")
-    assert told.exit_code == 2
+    result = invoke("plugins", "new", "wave", "-o", tmp_path / "mine" / "notes.txt")
+    assert result.exit_code == 2
     (tmp_path / "empty").mkdir()
     assert invoke("plugins", "new", "wave", "-o", tmp_path / "empty").exit_code == 0
 
@@ -184,12 +184,12 @@ def test_check_of_what_is_faulty(tmp_path: Path) -> None:
     files["stage.py"] = files["stage.py"].replace(".clamp(-1, 1)", "* 5")
     site = install(tmp_path / "site", "cascadezoo-wave", "1.0", files)
     skip = ["--skip", "compile", "--skip", "joint-training"]
-    told = cascadezoo("plugins", "check", *skip, site=site)
-    assert told.returncode == 1
-    assert "cascadezoo_wave/config.py:1]" in told.stdout
-    assert "sample() leaves [-1, 1]" in told.stdout
-    assert "skipped compile: as asked" in told.stdout
-    assert re.search(r"16 checks, [34] failed", told.stdout)
+    result = cascadezoo("plugins", "check", *skip, site=site)
+    assert result.returncode == 1
+    assert "cascadezoo_wave/config.py:1]" in result.stdout
+    assert "sample() leaves [-1, 1]" in result.stdout
+    assert "skipped compile: as asked" in result.stdout
+    assert re.search(r"16 checks, [34] failed", result.stdout)
     # Other settings.
     line = ["--set", "wave.v1:strength=0.001", *skip, "--json"]
     rows = json.loads(cascadezoo("plugins", "check", "cascadezoo-wave", *line, site=site).stdout)
@@ -198,26 +198,26 @@ def test_check_of_what_is_faulty(tmp_path: Path) -> None:
 
 def test_check_of_what_is_not_there(tmp_path: Path) -> None:
     site = install(tmp_path / "site", "cascadezoo-wave", "1.0", wave())
-    told = cascadezoo("plugins", "check", "wabe", site=site)
-    assert told.returncode == 2
-    assert "there are cascadezoo, cascadezoo-wave" in told.stderr
-    told = cascadezoo("plugins", "check", "wave", "--skip", "nonsense", site=site)
-    assert told.returncode == 2
-    assert "there is no check 'nonsense'" in told.stderr
-    told = cascadezoo("plugins", "check", "wave", "--set", "wave.v2:x=1", site=site)
-    assert told.returncode == 2
-    assert "the entries that are checked are wave.v1" in told.stderr
-    told = cascadezoo("plugins", "check", site=site, CASCADEZOO_LOAD_PLUGINS="")
-    assert told.returncode == 0
-    assert "skipped loads: it is not loaded" in told.stdout
+    result = cascadezoo("plugins", "check", "wabe", site=site)
+    assert result.returncode == 2
+    assert "there are cascadezoo, cascadezoo-wave" in result.stderr
+    result = cascadezoo("plugins", "check", "wave", "--skip", "nonsense", site=site)
+    assert result.returncode == 2
+    assert "there is no check 'nonsense'" in result.stderr
+    result = cascadezoo("plugins", "check", "wave", "--set", "wave.v2:x=1", site=site)
+    assert result.returncode == 2
+    assert "the entries that are checked are wave.v1" in result.stderr
+    result = cascadezoo("plugins", "check", site=site, CASCADEZOO_LOAD_PLUGINS="")
+    assert result.returncode == 0
+    assert "skipped loads: it is not loaded" in result.stdout
 
 
 def test_check_of_a_plugin_that_cannot_be_loaded(tmp_path: Path) -> None:
     site = install(tmp_path / "site", "cascadezoo-wave", "1.0", {"__init__.py": "import nope"})
-    told = cascadezoo("plugins", "check", site=site)
-    assert told.returncode == 1
-    assert "failed  loads: cannot be loaded: ModuleNotFoundError" in told.stdout
-    assert "__init__.py:1" in told.stdout
+    result = cascadezoo("plugins", "check", site=site)
+    assert result.returncode == 1
+    assert "failed  loads: cannot be loaded: ModuleNotFoundError" in result.stdout
+    assert "__init__.py:1" in result.stdout
 
 
 @pytest.mark.slow
@@ -231,8 +231,8 @@ def test_pip_installs_what_is_written(tmp_path: Path) -> None:
         check=True,
     )
     assert "wave.v1" in cascadezoo("stages", "list", site=site).stdout
-    told = cascadezoo("plugins", "check", "cascadezoo-wave", site=site, cwd=tmp_path)
-    assert told.returncode == 0, told.stdout
+    result = cascadezoo("plugins", "check", "cascadezoo-wave", site=site, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
     # Its tests, on what is installed and not on the folder.
     (project / "cascadezoo_wave").rename(tmp_path / "elsewhere")
     tests = run_tests(project, PYTHONPATH=str(site))

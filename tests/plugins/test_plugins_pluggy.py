@@ -56,7 +56,7 @@ def rows(host: PluginHost) -> list[tuple[str, str]]:
     ]
 
 
-def told(host: PluginHost) -> list[tuple[str, str, str | None]]:
+def result(host: PluginHost) -> list[tuple[str, str, str | None]]:
     return [(p.origin.plugin, p.message, p.where) for p in host.problems]
 
 
@@ -171,9 +171,9 @@ def test_a_broken_wrapper_is_the_fault_of_its_plugin(plugin, before, after, mess
         plugin("dist-wrap", "1", WRAP.format(before=before, after=after)),
     ]
     host = PluginHost([*BUILTIN, *points])
-    assert {name for name, _, _ in told(host)} == {"dist-wrap:main"}
-    assert any(message in text for _, text, _ in told(host))
-    assert all(str(where).endswith(f"dist_wrap.py:{line}") for _, _, where in told(host))
+    assert {name for name, _, _ in result(host)} == {"dist-wrap:main"}
+    assert any(message in text for _, text, _ in result(host))
+    assert all(str(where).endswith(f"dist_wrap.py:{line}") for _, _, where in result(host))
     states = {p.origin.distribution: p.state for p in host.plugins}
     assert states == {"cascadezoo": "loaded", "dist-good": "loaded", "dist-wrap": "faulty"}
     if "replaces" not in message or "extra" in message:
@@ -191,7 +191,7 @@ def test_the_exception_of_a_wrapped_plugin_is_its_own(plugin) -> None:
         plugin("dist-wrap", "1", WRAP.format(before="", after="return results")),
     ]
     host = PluginHost([*BUILTIN, *points])
-    ((name, message, _),) = told(host)
+    ((name, message, _),) = result(host)
     assert (name, "ZeroDivisionError" in message) == ("dist-bad:main", True)
     assert rows(host) == [("good.v1", "dist-good")]
 
@@ -203,7 +203,7 @@ def test_a_function_of_any_name_implements_a_hook_by_specname(plugin) -> None:
         "\n@hookimpl\ndef register_stages():\n    return [entry('plain.v1')]\n"
     )
     host = PluginHost([*BUILTIN, plugin("dist-a", "1", source)])
-    ((_, message, where),) = told(host)
+    ((_, message, where),) = result(host)
     assert message == "register_stages() raised ZeroDivisionError: division by zero"
     assert str(where).endswith("dist_a.py:13")
     assert rows(host) == [("more.v1", "dist-a"), ("plain.v1", "dist-a")]
@@ -217,7 +217,7 @@ def test_a_specname_that_is_no_hook(plugin) -> None:
     source += "\n@hookimpl(optionalhook=True)\ndef register_later():\n    return 1 / 0\n"
     source += "\n@hookimpl\ndef register_stages():\n    return [entry('a.v1')]\n"
     host = PluginHost([*BUILTIN, plugin("dist-a", "1", source)])
-    ((_, message, where),) = told(host)
+    ((_, message, where),) = result(host)
     assert message.startswith("'register_stage' is no hook of cascadezoo; hooks are register_")
     assert str(where).endswith("dist_a.py:7")
     assert rows(host) == [("a.v1", "dist-a")]
@@ -228,7 +228,7 @@ def test_the_valid_hooks_of_a_plugin_work_beside_those_that_pluggy_refuses(plugi
     source += "\n@hookimpl(wrapper=True)\ndef register_metrics():\n    return []\n"
     source += "\n@hookimpl\ndef register_stages():\n    return [entry('a.v1')]\n"
     host = PluginHost([*BUILTIN, plugin("dist-a", "1", source)])
-    (losses, metrics) = told(host)
+    (losses, metrics) = result(host)
     assert "Argument(s) {'registry'}" in losses[1]
     assert "function is not a generator function" in metrics[1]
     assert [str(row[2]).rpartition(":")[2] for row in (losses, metrics)] == ["7", "11"]
@@ -292,7 +292,7 @@ def test_objects_that_are_no_good_plugins(plugin) -> None:
         plugin("dist-f", "1", "from dist_a import *\n", target="dist_f:every"),
     ]
     host = PluginHost([*BUILTIN, *points])
-    problems = {name.partition(":")[0]: (text, str(where)) for name, text, where in told(host)}
+    problems = {name.partition(":")[0]: (text, str(where)) for name, text, where in result(host)}
     assert set(problems) == {"dist-a", "dist-b", "dist-d", "dist-e", "dist-f"}
     assert problems["dist-a"][0].startswith("register_stages() raised ZeroDivisionError")
     assert problems["dist-a"][1].endswith("dist_a.py:16")

@@ -135,21 +135,21 @@ def test_a_published_model(tmp_path: Path, site: Path, monkeypatch: pytest.Monke
 
     inside = wave() | {"stage.py": STAGE.replace("self.shift", "self.offset")}
     install(site, "cascadezoo-wave", "2.1", inside)
-    told = sample()
-    assert "shift is not part of the stage" in told
-    assert "pip install 'cascadezoo-wave==1.5'" in told
+    result = sample()
+    assert "shift is not part of the stage" in result
+    assert "pip install 'cascadezoo-wave==1.5'" in result
 
     install(site, "cascadezoo-wave", "1.0", wave())
     assert "pip install --upgrade 'cascadezoo-wave>=1.5'" in sample()
 
     install(site, "cascadezoo-wave", "1.6", {"__init__.py": "import no_such_module"})
-    told = sample()
-    assert "cascadezoo-wave cannot be loaded (cascadezoo plugins list)" in told
+    result = sample()
+    assert "cascadezoo-wave cannot be loaded (cascadezoo plugins list)" in result
 
     text = HOOK.format(kind="wave.v1", package="cascadezoo_wave")
     install(site, "cascadezoo-wave", "1.7", {"__init__.py": f"CASCADEZOO_API = 2\n{text}"})
-    told = sample()
-    assert "is for plugin API level 2: pip install --upgrade cascadezoo" in told
+    result = sample()
+    assert "is for plugin API level 2: pip install --upgrade cascadezoo" in result
 
     install(site, "cascadezoo-wave", "1.8", wave("other.v1"))
     assert "there is no stage kind 'wave.v1'" in sample()

@@ -471,10 +471,10 @@ def test_tables_with_long_texts_are_stacked_on_a_phone(chromium, tmp_path: Path)
         assert [box is None for box in boxes] == [False, False, False, False, True, False]
         assert len({box["x"] for box in boxes if box}) == 1
         assert all(box["x"] + box["width"] <= 375 for box in boxes if box)
-        told = seen.page.locator("td").first.evaluate(
+        result = seen.page.locator("td").first.evaluate(
             "e => getComputedStyle(e, '::before').content"
         )
-        assert "value" in told
+        assert "value" in result
     with browser.opened(chromium, path) as seen:
         boxes = [cell.bounding_box() for cell in seen.page.locator("tbody tr >> th, td").all()]
         assert len({box["x"] for box in boxes}) == 3

@@ -52,7 +52,7 @@ def report(*args: object) -> Result:
     return CliRunner().invoke(main, ["report", *[str(a) for a in args], "-q"])
 
 
-def told(*args: object) -> dict[str, Any]:
+def result(*args: object) -> dict[str, Any]:
     done = report(*args, "--json")
     assert done.exit_code == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -78,7 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run and a model of the zoo side by side."""
     out = tmp_path_factory.mktemp("pages") / "report.html"
-    data = told(run, SHAPES, "-n", 16, "--features", 20, "--steps", 4, "-o", out)
+    data = result(run, SHAPES, "-n", 16, "--features", 20, "--steps", 4, "-o", out)
     assert data["models"] == ["page", SHAPES]
     assert data["bytes"] == out.stat().st_size < 3_000_000
     return out
@@ -233,7 +233,7 @@ def test_the_pictures_are_what_the_model_makes(page: Path, run: Path):
 
 def test_labels_are_drawn_in_turn(run: Path, tmp_path: Path):
     out = tmp_path / "labels.html"
-    told(run, "-n", 3, "--label", 5, "--label", 2, "--features", 0, "--seed", 3, "-o", out)
+    result(run, "-n", 3, "--label", 5, "--label", 2, "--features", 0, "--seed", 3, "-o", out)
     expected = Cascade.from_pretrained(run).sample(3, seed=3, labels=[5, 2, 5])
     found = images_of(out.read_text())["3 samples of page"][:96:6, :296:6, :3].astype(int)
     assert np.abs(found[:, :16] - to_uint8(expected)[0].permute(1, 2, 0).numpy()).max() <= 1
@@ -243,7 +243,7 @@ def test_labels_are_drawn_in_turn(run: Path, tmp_path: Path):
 def test_a_run_that_is_not_finished_shows_its_course(run: Path, tmp_path: Path, chromium: Any):
     shutil.copytree(run, tmp_path / "half", ignore=shutil.ignore_patterns("model", "checkpoints"))
     out = tmp_path / "half.html"
-    data = told(tmp_path / "half", "-o", out)
+    data = result(tmp_path / "half", "-o", out)
     assert set(data["lacks"]["page"]) == {"samples", "strip", "trajectories", "features"}
     with browser.opened(chromium, out) as seen:
         seen.check()
@@ -276,7 +276,7 @@ def test_a_strangers_model_cannot_steer_the_page(run: Path, tmp_path: Path, chro
     (model / "metrics.json").write_text(json.dumps(metrics))
     seal(model, spec, __version__)
     out = tmp_path / "report.html"
-    told(model, "--features", 0, "-n", 4, "-o", out)
+    result(model, "--features", 0, "-n", 4, "-o", out)
     with browser.opened(chromium, out) as seen:
         seen.check()
         assert seen.page.locator("script").count() == 1
@@ -290,7 +290,7 @@ def test_data_that_are_not_there_leave_features_out_unless_insisted_on(run: Path
     data = copy.deepcopy(read_config(model).spec)
     data["data"] |= {"source": "folder", "config": {"path": str(tmp_path / "gone")}}
     seal(model, resolve(data, for_training=False).spec, __version__)
-    found = told(model, "-n", 2, "-o", tmp_path / "a.html")
+    found = result(model, "-n", 2, "-o", tmp_path / "a.html")
     assert "the real images cannot be had" in found["lacks"]["page"]["features"]
     done = report(model, "-n", 2, "--features", 5, "-o", tmp_path / "b.html")
     assert done.exit_code == 2
@@ -332,7 +332,7 @@ def test_umap_without_umap_says_how_to_get_it(run: Path, tmp_path: Path):
 
 
 def test_two_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path):
-    found = told(run, run / "model", run, "-n", 1, "--features", 0, "-o", tmp_path / "a.html")
+    found = result(run, run / "model", run, "-n", 1, "--features", 0, "-o", tmp_path / "a.html")
     assert found["models"] == [f"page ({run})", f"page ({run / 'model'})", f"page ({run}), again"]
 
 

@@ -147,11 +147,11 @@ def test_truncated_sampling_asks_the_stage_before_to_stop(case: Case) -> None:
     upstream = case.upstream(2)
     assert upstream is not None
     level = torch.full((2,), 0.3)
-    (condition, told) = stage.sampling_conditions(upstream, asked)  # type: ignore[operator]
+    (condition, result) = stage.sampling_conditions(upstream, asked)  # type: ignore[operator]
     assert torch.equal(condition, stage.enlarged(upstream))  # type: ignore[operator]
-    assert torch.allclose(told, level)
-    (noised, told) = stage.sampling_conditions(upstream, plain)  # type: ignore[operator]
-    assert torch.allclose(told, level)
+    assert torch.allclose(result, level)
+    (noised, result) = stage.sampling_conditions(upstream, plain)  # type: ignore[operator]
+    assert torch.allclose(result, level)
     assert (noised - condition).abs().max() > 0.1
 
 
@@ -357,16 +357,16 @@ def test_min_snr_counts_clean_timesteps_less() -> None:
 def test_continuous_noise_takes_more_steps_than_there_are_timesteps() -> None:
     case = with_settings(UNET, noise_conditioning="continuous", schedule="cosine", steps=20)
     stage = case.stage().eval()
-    told: list[float] = []
+    result: list[float] = []
     stage.network.register_forward_pre_hook(  # type: ignore[union-attr,operator]
-        lambda module, args: told.append(args[1][0].item())
+        lambda module, args: result.append(args[1][0].item())
     )
     stage.sample(None, request(case, 0, 1))
-    assert len(told) == 20
-    assert told == sorted(told, reverse=True)
-    assert 0 < told[-1] < told[0] <= 1000
+    assert len(result) == 20
+    assert result == sorted(result, reverse=True)
+    assert 0 < result[-1] < result[0] <= 1000
     signal: Any = stage.signal
-    assert told[0] == pytest.approx(1000 * level_of(signal[-1]), rel=1e-5)
+    assert result[0] == pytest.approx(1000 * level_of(signal[-1]), rel=1e-5)
 
 
 def test_continuous_noise_lies_between_the_timesteps() -> None:

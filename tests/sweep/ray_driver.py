@@ -42,7 +42,7 @@ def _sweeps(out: Path, address: str) -> dict[str, object]:
     killed: list[int] = []
     lines: list[str] = []
 
-    def told(line: str) -> None:
+    def result(line: str) -> None:
         lines.append(line)
         if "many-s0: started" in line:
             run = str(out / "cells" / "many-s0")
@@ -51,7 +51,7 @@ def _sweeps(out: Path, address: str) -> dict[str, object]:
             killed.extend([build, parent(build)])
             os.kill(parent(build), signal.SIGKILL)
 
-    found = run_sweep(data, out, executor="ray", ray_address=address, progress=told)
+    found = run_sweep(data, out, executor="ray", ray_address=address, progress=result)
     wait_for(lambda: not processes("cascadezoo.sweep.watchdog", str(out)))
     after = {"states": {c.name: c.state for c in found.cells}, "error": found.cells[1].error}
 

@@ -159,8 +159,8 @@ def test_parameters_that_cannot_be_matched_name_the_alternative():
         == "match_parameters.nix: 'nix' is not a stage of the base (there are 'coarse', 'up')"
     )
     data["match_parameters"] = {"up": 1}
-    (told,) = faults(data)
-    assert told.startswith("cell shuffle: match_parameters: stage 'up'")
+    (result,) = faults(data)
+    assert result.startswith("cell shuffle: match_parameters: stage 'up'")
 
 
 def test_changed_evaluation_is_the_same_training():

@@ -45,9 +45,9 @@ def test_dry_run_lists_cells_and_writes_nothing(invoke: Invoke, tmp_path: Path):
 
 
 def test_dry_run_as_json(invoke: Invoke):
-    told = json.loads(invoke("mine.json", "--dry-run", "--json").stdout)
-    assert told["axes"] == ["upsampler", "seed"]
-    first = told["cells"][0]
+    result = json.loads(invoke("mine.json", "--dry-run", "--json").stdout)
+    assert result["axes"] == ["upsampler", "seed"]
+    first = result["cells"][0]
     assert first["labels"] == {"upsampler": "pixelshuffle", "seed": "s0"}
     assert first["parameters"] == sum(s["parameters"] for s in first["stages"]) > 0
 
@@ -71,10 +71,10 @@ def test_from_standard_input(invoke: Invoke):
         (("mine.json", "-o", "."), "not a sweep's folder, and it is not empty"),
     ],
 )
-def test_bad_calls(invoke: Invoke, tmp_path: Path, args: tuple[str, ...], told: str):
+def test_bad_calls(invoke: Invoke, tmp_path: Path, args: tuple[str, ...], result: str):
     found = invoke(*args)
     assert found.exit_code == 2
-    assert told in found.stderr
+    assert result in found.stderr
     assert not (tmp_path / "sweeps" / "mini" / "cells").exists()
 
 

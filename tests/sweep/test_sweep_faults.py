@@ -21,7 +21,7 @@ def faults(data) -> list[str]:
 
 
 def test_all_faults_of_a_file_at_once():
-    told = faults(
+    result = faults(
         sweep(
             axis("up", "stages.upp", UPSAMPLERS),
             axis("hidden", "stages.up.config.hiden", [4, 8]),
@@ -33,7 +33,7 @@ def test_all_faults_of_a_file_at_once():
             nonsense=1,
         )
     )
-    text = "\n".join(told)
+    text = "\n".join(result)
     assert "axes.2: values are empty; give at least one" in text
     assert "nonsense: is not a key that is known here" in text
     assert (
@@ -46,16 +46,16 @@ def test_all_faults_of_a_file_at_once():
     assert 'axes.4.values.text: is not a stage: give {"kind"' in text
     assert "axes.5.values.0: needs a label" in text
     assert "flow=bad: stages.0.config.channels: " in text
-    assert len(told) == 9
+    assert len(result) == 9
 
 
 def test_faults_of_the_base_and_of_the_axes_together():
     data = sweep(axis("seed", "seed", []))
     data["base"]["stages"][1]["config"]["hiden"] = 3
     data["base"]["training"]["batch_size"] = 0
-    told = faults(data)
-    assert told[0] == "axes.0: values are empty; give at least one"
-    assert [t.partition(":")[0] for t in told[1:]] == [
+    result = faults(data)
+    assert result[0] == "axes.0: values are empty; give at least one"
+    assert [t.partition(":")[0] for t in result[1:]] == [
         "base.training.batch_size",
         "base.stages.1.config.hiden",
     ]
@@ -81,16 +81,16 @@ def test_a_fault_of_a_combination_names_both():
         axis("factor", "stages.up.config.factor", {"two": 2, "four": 4}),
         axis("seed", "seed", [0, 1]),
     )
-    told = faults(data)
-    assert len(told) == 3
-    assert told[0].startswith("size=small factor=four: stages.0.config.size: is 4")
-    assert told[1].startswith("size=big factor=two: stages.0.config.size: is 5")
+    result = faults(data)
+    assert len(result) == 3
+    assert result[0].startswith("size=small factor=four: stages.0.config.size: is 4")
+    assert result[1].startswith("size=big factor=two: stages.0.config.size: is 5")
 
 
 def test_a_fault_of_every_cell():
     data = sweep(axis("seed", "seed", {"a": -1, "b": -1}))
-    (told,) = faults(data)
-    assert told.startswith("every cell: seed: ")
+    (result,) = faults(data)
+    assert result.startswith("every cell: seed: ")
 
 
 def test_two_cells_of_one_name_are_both_told():
@@ -98,13 +98,13 @@ def test_two_cells_of_one_name_are_both_told():
         axis("a", "data.flip", {"x-y": True, "x": False}),
         axis("b", "training.batch_size", {"z": 8, "y-z": 16}),
     )
-    (told,) = faults(data)
-    assert "two cells would have the name 'x-y-z'" in told
-    assert "(a=x-y, b=z) and (a=x, b=y-z)" in told
+    (result,) = faults(data)
+    assert "two cells would have the name 'x-y-z'" in result
+    assert "(a=x-y, b=z) and (a=x, b=y-z)" in result
 
 
 def test_excludes_that_match_nothing():
-    told = faults(
+    result = faults(
         sweep(
             exclude=[
                 {"upsampler": "dae"},
@@ -114,7 +114,7 @@ def test_excludes_that_match_nothing():
             ]
         )
     )
-    assert told == [
+    assert result == [
         "exclude.0.upsampler: 'dae' is not a label of 'upsampler' (there are pixelshuffle, interpolate)",
         "exclude.1.upsampeler: 'upsampeler' is not an axis (there are upsampler, seed)",
         "exclude.3: names no labels",
@@ -125,14 +125,14 @@ def test_excludes_that_match_nothing():
 
 def test_a_place_that_is_set_twice():
     values = {"a": {"stage": UPSAMPLERS["interpolate"], "settings": {"training.batch_size": 4}}}
-    told = faults(
+    result = faults(
         sweep(
             axis("up", "stages.up", values),
             axis("batch", "training.batch_size", [4, 8]),
             axis("up2", "stages.1", UPSAMPLERS),
         )
     )
-    assert told == [
+    assert result == [
         "axes.1.path: 'training.batch_size' is set by up=a already",
         "axes.2.path: 'stages.1' is set by axis 'up' already",
     ]
@@ -143,41 +143,41 @@ def test_too_many_cells():
         axis(f"a{i}", f"training.{n}", list(range(1, 23)))
         for i, n in enumerate(("batch_size", "log_steps", "checkpoint_seconds"))
     ]
-    (told,) = faults(sweep(*rows))
-    assert "22 x 22 x 22 = 10,648 cells are more than 10,000" in told
+    (result,) = faults(sweep(*rows))
+    assert "22 x 22 x 22 = 10,648 cells are more than 10,000" in result
 
 
 def test_two_axes_of_one_name_and_a_stage_that_would_be_renamed():
-    told = faults(
+    result = faults(
         sweep(
             axis("up", "stages.up", {"a": {"kind": "interpolate.v1", "name": "down"}}),
             axis("up", "seed", [0]),
         )
     )
-    assert told == [
+    assert result == [
         "axes.1.name: 'up' is the name of another axis already",
         "axes.0.values.a.name: is 'down', but a stage keeps its name, 'up' (leave name out)",
     ]
 
 
 def test_cells_are_not_published(tmp_path: Path):
-    (told,) = faults(sweep(base=base(publish={"to": str(tmp_path)})))
-    assert told.startswith("base.publish: would publish every cell to one place")
+    (result,) = faults(sweep(base=base(publish={"to": str(tmp_path)})))
+    assert result.startswith("base.publish: would publish every cell to one place")
 
 
 def test_a_base_that_is_not_there(tmp_path: Path):
-    (told,) = faults(sweep(base="nowhere.json"))
-    assert told.startswith("base: there is no spec 'nowhere.json'")
+    (result,) = faults(sweep(base="nowhere.json"))
+    assert result.startswith("base: there is no spec 'nowhere.json'")
     with raises(UnknownNameError, "lookup-sweep", name="nix"):
         load_sweep("nix")
     (tmp_path / "bad.json").write_text('{"name": ')
-    (told,) = faults(sweep(base=str(tmp_path / "bad.json")))
-    assert "is not valid JSON" in told
+    (result,) = faults(sweep(base=str(tmp_path / "bad.json")))
+    assert "is not valid JSON" in result
 
 
 def test_settings_that_lead_nowhere():
-    (told,) = faults(sweep(settings={"stages.nix.kind": "flow"}))
-    assert told.startswith("settings: 'stages.nix.kind=\"flow\"': there is no item 'nix'")
+    (result,) = faults(sweep(settings={"stages.nix.kind": "flow"}))
+    assert result.startswith("settings: 'stages.nix.kind=\"flow\"': there is no item 'nix'")
 
 
 JSON = st.recursive(

@@ -174,12 +174,12 @@ def test_damaged_cells_are_failed_and_name_what_is_damaged(copied: Path):
     cells = load_sweep(DATA).cells
     (copied / "cells/pixelshuffle/model/metrics.json").write_text('{"figures": [{}]}')
     (copied / "cells/interpolate/run.json").write_text("[")
-    for cell, told in zip(
+    for cell, result in zip(
         cells, ("cells/pixelshuffle is damaged", "run.json cannot be understood"), strict=True
     ):
         found = read_cell(copied, cell)
         assert found.state == "failed"
-        assert told in str(found.error)
+        assert result in str(found.error)
         assert [stage.kind for stage in found.stages] == [s["kind"] for s in cell.spec["stages"]]
 
 

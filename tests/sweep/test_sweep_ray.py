@@ -41,13 +41,13 @@ def test_a_worker_that_is_killed_an_interruption_and_nothing_left_behind(tmp_pat
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["states"] == {"few-s0": "done", "many-s0": "failed", "some-s0": "done"}
-    assert told["error"].startswith("its Ray worker died: ")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["states"] == {"few-s0": "done", "many-s0": "failed", "some-s0": "done"}
+    assert result["error"].startswith("its Ray worker died: ")
     assert "| many-s0 |".replace("many-s0", "`many-s0`") in (out / "RESULTS.md").read_text()
     # The build that the dead worker had started wrote a checkpoint and left.
-    assert told["interrupted"] == "stopped by SIGINT; 2 of 3 cells are done"
-    assert told["stopped"] == {"few-s0": "done", "many-s0": "stopped", "some-s0": "done"}
+    assert result["interrupted"] == "stopped by SIGINT; 2 of 3 cells are done"
+    assert result["stopped"] == {"few-s0": "done", "many-s0": "stopped", "some-s0": "done"}
     log = (out / "cells/many-s0.log").read_text()
     assert int(re.findall(r"going on at (\d+)", log)[-1]) > 0
     wait_for(lambda: not (set(processes(RAY[0])) | set(processes(RAY[1]))) - before)

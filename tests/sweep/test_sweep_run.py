@@ -112,7 +112,7 @@ def test_cells_that_fail_or_are_killed_are_named_and_retried_alone(tmp_path: Pat
     out = tmp_path / "out"
     ended: list[str] = []
 
-    def told(line: str) -> None:
+    def result(line: str) -> None:
         if "kept-dies: started" in line:
             gone.rename(tmp_path / "away.npz")
             (pid,) = wait_for(
@@ -121,7 +121,7 @@ def test_cells_that_fail_or_are_killed_are_named_and_retried_alone(tmp_path: Pat
             os.kill(pid, signal.SIGKILL)
 
     found = run_sweep(
-        parts, out, device="cpu", progress=told, on_cell=lambda c: ended.append(c.name)
+        parts, out, device="cpu", progress=result, on_cell=lambda c: ended.append(c.name)
     )
     assert [(c.name, c.state) for c in found.cells] == [
         ("kept-lives", "done"),
@@ -173,10 +173,10 @@ def test_a_sweep_that_is_stopped_or_killed_goes_on(tmp_path: Path):
 
     stopped = begin()
     stopped.send_signal(signal.SIGINT)
-    _, told = stopped.communicate(timeout=60)
+    _, result = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
-    assert "Error: stopped by SIGINT; 0 of 1 cells are done" in told
-    assert "Hint: go on with: cascadezoo sweep sweep.json -o out" in told
+    assert "Error: stopped by SIGINT; 0 of 1 cells are done" in result
+    assert "Hint: go on with: cascadezoo sweep sweep.json -o out" in result
     assert (
         "| `s0` | flow.v1 | pixelshuffle.v1 | - | stopped |"
         in (tmp_path / "out/RESULTS.md").read_text()

@@ -95,10 +95,10 @@ class ToyHeeding(Counting):
 
     def __init__(self, config: Any, geometry: Any) -> None:
         super().__init__(config, geometry)
-        self.told: list[torch.Tensor | None] = []
+        self.result: list[torch.Tensor | None] = []
 
     def preprocess(self, target: Any, upstream: Any, context: Any) -> StageInputs:
-        self.told.append(context.paired)
+        self.result.append(context.paired)
         return super().preprocess(target, upstream, context)
 
     def make(self, inputs: StageInputs) -> torch.Tensor:

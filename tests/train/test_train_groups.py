@@ -315,23 +315,23 @@ def test_stages_that_would_be_misled_are_refused() -> None:
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_a_stage_is_told_which_images_are_of_their_targets(joint: bool) -> None:
-    def told(start: float, *after: str) -> list[torch.Tensor | None]:
+    def result(start: float, *after: str) -> list[torch.Tensor | None]:
         forcing = {"start": start, "end": start}
         phase = {"name": "p", "train": ["duel", *after], "steps": 3, "joint": joint}
         data = duel_spec({}, *after, phases=[{**phase, "teacher_forcing": forcing}])
         cascade = Cascade.from_spec(resolved(data))
         trainer(cascade).run()
         stage = cascade.stage(after[-1])
-        for mask, fed in zip(stage.told, stage.fed, strict=True):
+        for mask, fed in zip(stage.result, stage.fed, strict=True):
             if mask is not None:
                 # The duel's images are of one shade each; true ones are not.
                 flat = fed.flatten(1).std(1) < 1e-6
                 assert torch.equal(mask, ~flat)
-        return stage.told
+        return stage.result
 
-    assert told(1.0, "heeding") == [None] * 3
-    assert not torch.stack(told(0.0, "heeding")).any()
-    mixed = torch.stack(told(0.5, "heeding")).float().mean()
+    assert result(1.0, "heeding") == [None] * 3
+    assert not torch.stack(result(0.0, "heeding")).any()
+    mixed = torch.stack(result(0.5, "heeding")).float().mean()
     assert 0.2 < mixed < 0.8
 
 
@@ -344,4 +344,4 @@ def test_what_is_not_of_its_target_stays_so_further_down() -> None:
     cascade = Cascade.from_spec(resolved(data))
     trainer(cascade).run()
     for name in ("first", "second"):
-        assert not torch.stack(cascade.stage(name).told).any()
+        assert not torch.stack(cascade.stage(name).result).any()

@@ -126,24 +126,24 @@ def test_its_figure_can_be_got_again(folder: Path) -> None:
     from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
     from cascadezoo.evaluate.features.base import load_extractor
 
-    told = json.loads((folder / "metrics.json").read_text())["figures"][0]
+    result = json.loads((folder / "metrics.json").read_text())["figures"][0]
     cascade = Cascade.from_pretrained(folder)
     config = load_spec("shapes-tiny").data_config
     found = evaluate_kid(
         lambda first, count: cascade.sample(
-            count, first=first, seed=told["seed"], batch_size=count
+            count, first=first, seed=result["seed"], batch_size=count
         ),
-        load(config, told["split"]),
+        load(config, result["split"]),
         EvaluationOptions(
-            n=told["n"],
-            seed=told["seed"],
-            subsets=told["subsets"],
-            subset_size=told["subset_size"],
+            n=result["n"],
+            seed=result["seed"],
+            subsets=result["subsets"],
+            subset_size=result["subset_size"],
             batch_size=100,
         ),
-        extractor=load_extractor(told["extractor"]),
+        extractor=load_extractor(result["extractor"]),
     )
-    assert found.name == told["name"] == "kid.small.n1000"
-    assert found.data_digest == told["data_digest"]
-    assert abs(found.value - told["value"]) < told["std"]
-    assert find("shapes-tiny").metrics[found.name].value == told["value"]
+    assert found.name == result["name"] == "kid.small.n1000"
+    assert found.data_digest == result["data_digest"]
+    assert abs(found.value - result["value"]) < result["std"]
+    assert find("shapes-tiny").metrics[found.name].value == result["value"]

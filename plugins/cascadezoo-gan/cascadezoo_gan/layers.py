@@ -58,18 +58,18 @@ class StyledBlock(nn.Module):
         told: length of what the block is told.
     """
 
-    def __init__(self, inputs: int, outputs: int, told: int) -> None:
+    def __init__(self, inputs: int, outputs: int, result: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.style1 = nn.Linear(told, 2 * inputs)
-        self.style2 = nn.Linear(told, 2 * outputs)
+        self.style1 = nn.Linear(result, 2 * inputs)
+        self.style2 = nn.Linear(result, 2 * outputs)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, result: Tensor) -> Tensor:
         """From [N, inputs, H, W] and [N, told] to [N, outputs, H, W]."""
-        h = self.conv1(rectified(styled(x, self.style1(told))))
-        h = self.conv2(rectified(styled(h, self.style2(told))))
+        h = self.conv1(rectified(styled(x, self.style1(result))))
+        h = self.conv2(rectified(styled(h, self.style2(result))))
         out: Tensor = (self.skip(x) + h) * 0.5**0.5
         return out
 
@@ -92,10 +92,10 @@ class Painter(nn.Module):
         self.grid = smallest(size)
         widths = [*reversed(widths_from(size, width))]
         self.labels = None if labels is None else nn.Embedding(labels, noise)
-        told = noise if labels is None else 2 * noise
-        self.start = nn.Linear(told, widths[0] * self.grid**2)
+        result = noise if labels is None else 2 * noise
+        self.start = nn.Linear(result, widths[0] * self.grid**2)
         self.blocks = nn.ModuleList(
-            StyledBlock(a, b, told) for a, b in zip([widths[0], *widths], widths, strict=False)
+            StyledBlock(a, b, result) for a, b in zip([widths[0], *widths], widths, strict=False)
         )
         self.end = nn.Conv2d(width, channels, 3, padding=1)
 
@@ -106,17 +106,17 @@ class Painter(nn.Module):
         of plain white drives it.
         """
         # On the sphere, as the label beside it: neither drowns the other.
-        told = unit(noise)
+        result = unit(noise)
         if self.labels is not None:
             if labels is None:
                 raise TypeError("a class-conditional GAN needs labels")
-            told = torch.cat([told, unit(self.labels(labels))], dim=1)
-        x = self.start(told).unflatten(1, (-1, self.grid, self.grid))
+            result = torch.cat([result, unit(self.labels(labels))], dim=1)
+        x = self.start(result).unflatten(1, (-1, self.grid, self.grid))
         x = x.contiguous(memory_format=torch.channels_last)
         for place, block in enumerate(self.blocks):
             if place:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = block(x, told)
+            x = block(x, result)
         image: Tensor = self.end(rectified(x)).float()
         return image
 

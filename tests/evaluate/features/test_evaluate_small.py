@@ -139,8 +139,8 @@ def test_the_training_command_writes_a_file_that_can_be_used(tmp_path, capsys):
     np.savez(tmp_path / "cifar.npz", **arrays)
     out = tmp_path / "out.safetensors"
     train_small.main([str(tmp_path / "cifar.npz"), str(out), "--epochs", "1"])
-    told = json.loads(capsys.readouterr().out)
-    assert told["bytes"] == out.stat().st_size < 2_000_000
+    result = json.loads(capsys.readouterr().out)
+    assert result["bytes"] == out.stat().st_size < 2_000_000
     weights = load_file(out)
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     network = SmallNet()

@@ -133,9 +133,9 @@ def test_the_standard_error_is_that_of_other_draws(shift, n):
     real = Statistics.of(cloud(20_000, 24, seed=1))
     found = [frechet_distance(cloud(n, 24, seed=seed, shift=shift), real) for seed in range(2, 122)]
     spread = float(np.std([fid.value for fid in found], ddof=1))
-    told = float(np.mean([fid.std for fid in found]))
+    result = float(np.mean([fid.std for fid in found]))
     # Of 120 draws the deviation is known within 7 %; near 0 more is told than is so.
-    assert 0.8 * spread < told < (2 if shift == 0 else 1.25) * spread
+    assert 0.8 * spread < result < (2 if shift == 0 else 1.25) * spread
 
 
 def test_real_cifar10_against_train_and_test(cifar10, degraded):
