@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from all_hooks import build, spec, result
+from all_hooks import build, result, spec
 
 
 def test_callbacks_change_nothing_of_what_is_trained(tmp_path: Path, here: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from all_hooks import build, spec, result
+from all_hooks import build, result, spec
 from plugin_sites import cascadezoo, install
 
 
