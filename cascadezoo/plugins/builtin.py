@@ -7,7 +7,7 @@ Each entry is declared beside the thing, as ``ENTRIES``: that of a stage in its 
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,10 @@ _PACKAGE = Path(__file__).parents[1]
 @hookimpl
 def register_stages() -> Iterable[StageEntry]:
     """The built-in stage kinds: the entries of each folder in ``cascadezoo/stages``."""
-    for module in sorted(pkgutil.iter_modules([str(_PACKAGE / "stages")])):
-        if module.ispkg:
-            yield from _declared(f"cascadezoo.stages.{module.name}")
+    folder = _PACKAGE / "stages"
+    for name in sorted(os.listdir(folder)):
+        if (folder / name / "__init__.py").is_file():
+            yield from _declared(f"cascadezoo.stages.{name}")
 
 
 @hookimpl
@@ -68,8 +69,11 @@ def register_zoos() -> Iterable[ZooEntry]:
 def register_specs() -> Iterable[SpecEntry]:
     """The specs in ``cascadezoo/spec/presets``. Their descriptions are in the files."""
     return [
-        SpecEntry(name=path.stem, summary="", impl=f"cascadezoo.spec.presets:{path.name}")
-        for path in sorted((_PACKAGE / "spec" / "presets").glob("*.json"))
+        SpecEntry(
+            name=name.removesuffix(".json"), summary="", impl=f"cascadezoo.spec.presets:{name}"
+        )
+        for name in sorted(os.listdir(_PACKAGE / "spec" / "presets"))
+        if name.endswith(".json")
     ]
 
 

@@ -44,11 +44,11 @@ contract is removed or changes its meaning. Additions do not raise it.
 
 Role = Literal["generator", "upsampler", "refiner", "decoder"]
 
-_KIND = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\.v[1-9][0-9]*")
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_FOLDER = re.compile(r"[A-Za-z_]\w*(/[A-Za-z0-9_-]+)+")
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_JSON_FILE = re.compile(r"[A-Za-z_][\w.]*:[\w-]+(/[\w-]+)*\.json")
+_KIND = r"[a-z][a-z0-9]*(-[a-z0-9]+)*\.v[1-9][0-9]*"
+_NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
+_FOLDER = r"[A-Za-z_]\w*(/[A-Za-z0-9_-]+)+"
+_TARGET = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+_JSON_FILE = r"[A-Za-z_][\w.]*:[\w-]+(/[\w-]+)*\.json"
 
 _WHOSE = "cascadezoo plugins list shows which plugin brings it"
 
@@ -99,7 +99,7 @@ class Entry:
         pattern, form = (
             (_KIND, "name.v1") if isinstance(self, StageEntry) else (_NAME, "lower-case-name")
         )
-        if not isinstance(self.name, str) or not pattern.fullmatch(self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(pattern, self.name):
             raise ValueError(f"{self.what} name {self.name!r} is not of the form {form!r}")
         target, shape = _TARGET, "package.module:Name"
         of_impl = (_JSON_FILE, "package:file.json") if isinstance(self, SpecEntry) else None
@@ -107,7 +107,7 @@ class Entry:
             ("config", self.config, (target, shape)),
             ("impl", self.impl, of_impl or (target, shape)),
         ):
-            if not isinstance(text, str) or not wanted.fullmatch(text):
+            if not isinstance(text, str) or not re.fullmatch(wanted, text):
                 raise ValueError(f"{self.what} {self.name!r}: {label}={text!r} is not {form!r}")
 
         if self.deprecated is not None and not str(self.deprecated).strip():
@@ -220,7 +220,7 @@ class ZooEntry(Entry):
 
     def __post_init__(self) -> None:
         super(ZooEntry, self).__post_init__()
-        if self.folder and not _FOLDER.fullmatch(self.folder):
+        if self.folder and not re.fullmatch(_FOLDER, self.folder):
             raise ValueError(f"zoo {self.name!r}: folder={self.folder!r} is not 'package/folder'")
 
     def models_folder(self) -> Path | None:
