@@ -16,7 +16,8 @@ from cascadezoo.cli.options import (
     set_option,
     spec_argument,
 )
-from cascadezoo.cli.output import clean, echo, echo_json, human_seconds
+from cascadezoo.cli.output import clean, echo, echo_json
+from cascadezoo.util.numbers import human_seconds
 
 if TYPE_CHECKING:
     from cascadezoo.build.build import BuildResult

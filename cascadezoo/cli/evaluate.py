@@ -17,7 +17,8 @@ from cascadezoo.cli.options import (
     seed_option,
     set_option,
 )
-from cascadezoo.cli.output import clean, echo, echo_json, human_seconds, table
+from cascadezoo.cli.output import clean, echo, echo_json, table
+from cascadezoo.util.numbers import human_seconds
 
 if TYPE_CHECKING:
     from cascadezoo.evaluate.card_check import CheckReport, CheckRow

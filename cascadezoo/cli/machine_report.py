@@ -14,8 +14,8 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from cascadezoo._version import __version__
-from cascadezoo.cli.output import human_bytes
 from cascadezoo.errors import PluginError
+from cascadezoo.util.numbers import human_bytes
 
 __all__ = ["Finding", "examine"]
 

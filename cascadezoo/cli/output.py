@@ -12,10 +12,9 @@ from typing import Any
 
 import click
 
-from cascadezoo.util.numbers import human_bytes, human_count, human_seconds
 from cascadezoo.util.text import SUSPECT, clean, is_invisible
 
-__all__ = ["clean", "echo", "echo_json", "human_bytes", "human_count", "human_seconds", "table"]
+__all__ = ["clean", "echo", "echo_json", "table"]
 
 _NARROWEST = 24
 

@@ -15,7 +15,8 @@ from cascadezoo.cli.options import (
     set_option,
     spec_argument,
 )
-from cascadezoo.cli.output import clean, echo, echo_json, human_bytes, human_count, table
+from cascadezoo.cli.output import clean, echo, echo_json, table
+from cascadezoo.util.numbers import human_bytes, human_count
 
 if TYPE_CHECKING:
     from cascadezoo.build.plan import Plan

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cascadezoo.cli.options import examples, json_option
-from cascadezoo.cli.output import clean, echo, echo_json, human_bytes
+from cascadezoo.cli.output import clean, echo, echo_json
+from cascadezoo.util.numbers import human_bytes
 
 if TYPE_CHECKING:
     from cascadezoo.hub.folder_copy import Copied

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import click
 
 from cascadezoo.cli.options import examples, hub_options, json_option
-from cascadezoo.cli.output import clean, echo, echo_json, human_bytes
+from cascadezoo.cli.output import clean, echo, echo_json
+from cascadezoo.util.numbers import human_bytes
 
 
 @click.command(

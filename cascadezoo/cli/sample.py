@@ -19,7 +19,8 @@ from cascadezoo.cli.options import (
     per_stage_option,
     seed_option,
 )
-from cascadezoo.cli.output import clean, echo, echo_json, human_seconds
+from cascadezoo.cli.output import clean, echo, echo_json
+from cascadezoo.util.numbers import human_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cascadezoo.cli.options import Whole, device_option, examples, json_option, set_option
-from cascadezoo.cli.output import clean, echo, echo_json, human_count, table
-from cascadezoo.util.numbers import spread
+from cascadezoo.cli.output import clean, echo, echo_json, table
+from cascadezoo.util.numbers import human_count, spread
 
 if TYPE_CHECKING:
     from cascadezoo.sweep.results import SweepResults

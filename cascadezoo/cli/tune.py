@@ -16,8 +16,8 @@ from cascadezoo.cli.options import (
     seed_option,
     set_option,
 )
-from cascadezoo.cli.output import clean, echo, echo_json, human_seconds, table
-from cascadezoo.util.numbers import spread
+from cascadezoo.cli.output import clean, echo, echo_json, table
+from cascadezoo.util.numbers import human_seconds, spread
 
 if TYPE_CHECKING:
     from cascadezoo.tune.tune_model import TuneResult

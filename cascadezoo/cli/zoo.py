@@ -10,8 +10,8 @@ import click
 
 from cascadezoo.cli.lazy import Commands
 from cascadezoo.cli.options import Whole, examples, json_option
-from cascadezoo.cli.output import clean, echo, echo_json, human_bytes, human_count, table
-from cascadezoo.util.numbers import spread
+from cascadezoo.cli.output import clean, echo, echo_json, table
+from cascadezoo.util.numbers import human_bytes, human_count, spread
 
 if TYPE_CHECKING:
     from cascadezoo.hub.search import Found

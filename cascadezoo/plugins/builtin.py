@@ -7,7 +7,6 @@ Each entry is declared beside the thing, as ``ENTRIES``: that of a stage in its 
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ _PACKAGE = Path(__file__).parents[1]
 def register_stages() -> Iterable[StageEntry]:
     """The built-in stage kinds: the entries of each folder in ``cascadezoo/stages``."""
     folder = _PACKAGE / "stages"
-    for name in sorted(os.listdir(folder)):
+    for name in sorted(path.name for path in folder.iterdir()):
         if (folder / name / "__init__.py").is_file():
             yield from _declared(f"cascadezoo.stages.{name}")
 
@@ -68,11 +67,10 @@ def register_zoos() -> Iterable[ZooEntry]:
 @hookimpl
 def register_specs() -> Iterable[SpecEntry]:
     """The specs in ``cascadezoo/spec/presets``. Their descriptions are in the files."""
+    names = sorted(path.name for path in (_PACKAGE / "spec" / "presets").iterdir())
     return [
-        SpecEntry(
-            name=name.removesuffix(".json"), summary="", impl=f"cascadezoo.spec.presets:{name}"
-        )
-        for name in sorted(os.listdir(_PACKAGE / "spec" / "presets"))
+        SpecEntry(name=name[:-5], summary="", impl=f"cascadezoo.spec.presets:{name}")
+        for name in names
         if name.endswith(".json")
     ]
 

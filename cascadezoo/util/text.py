@@ -7,7 +7,6 @@ reorder or hide what is read, end a block of Markdown, or hold a secret.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 __all__ = [
@@ -52,6 +51,8 @@ _SECRETS = (
 
 def is_invisible(char: str) -> bool:
     """Whether a character is a control, format or separator character, or half of a pair."""
+    import unicodedata  # a shared library, which plain text never needs
+
     return unicodedata.category(char) in _INVISIBLE
 
 
