@@ -69,7 +69,7 @@ def deprecated(what: str, instead: str, *, stacklevel: int = 2) -> None:
     warnings.warn(text, CascadezooDeprecationWarning, stacklevel=stacklevel + 1)
 
 
-# Subclasses that add no field inherit its methods: a decorator on each costs a millisecond at start.
+# Subclasses without fields inherit its methods: a decorator on each costs a millisecond at start.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """A name, a one-line summary, and the import strings of its config and implementation.
