@@ -8,7 +8,7 @@ import importlib
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
@@ -309,25 +309,27 @@ class Registered(Generic[E]):
     origin: Origin
 
 
-@dataclass
 class Table(Generic[E]):
-    """All entries of one sort, by name. Names that two plugins claim belong to neither.
+    """All entries of one sort, by name. A name that two plugins claim belongs to neither.
 
     Args:
-        what: what an entry is called in messages.
-        install_hint: the end of the hint where a name is not known.
-        unusable: installed distributions that may have brought more, and why they did not.
+        what: the word for an entry in messages.
+        install_hint: the end of the hint for an unknown name.
+
+    Attributes:
         rows: the entries by name.
-        contested: the names that several plugins claim, and which do.
-        refused: entries that cannot be used, and what to say of each: what is wrong, and a hint.
+        contested: the plugins that claim a name, for each name that several claim.
+        refused: for each unusable entry, the fault and a hint.
+        unusable: installed distributions that failed before they could register, and why.
     """
 
-    what: str
-    install_hint: str
-    unusable: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, Registered[E]] = field(default_factory=dict)
-    contested: dict[str, list[Origin]] = field(default_factory=dict)
-    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
+    def __init__(self, what: str, install_hint: str) -> None:
+        self.what = what
+        self.install_hint = install_hint
+        self.rows: dict[str, Registered[E]] = {}
+        self.contested: dict[str, list[Origin]] = {}
+        self.refused: dict[str, tuple[str, str]] = {}
+        self.unusable: dict[str, str] = {}
 
     def add(self, entry: E, origin: Origin) -> str | None:
         """Register an entry; returns what is wrong when its name is taken."""
