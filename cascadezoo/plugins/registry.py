@@ -315,21 +315,21 @@ class Table(Generic[E]):
     Args:
         what: the word for an entry in messages.
         install_hint: the end of the hint for an unknown name.
+        unusable: installed distributions that failed before they could register, and why.
 
     Attributes:
         rows: the entries by name.
         contested: the plugins that claim a name, for each name that several claim.
         refused: for each unusable entry, the fault and a hint.
-        unusable: installed distributions that failed before they could register, and why.
     """
 
-    def __init__(self, what: str, install_hint: str) -> None:
+    def __init__(self, what: str, install_hint: str, unusable: dict[str, str]) -> None:
         self.what = what
         self.install_hint = install_hint
         self.rows: dict[str, Registered[E]] = {}
         self.contested: dict[str, list[Origin]] = {}
         self.refused: dict[str, tuple[str, str]] = {}
-        self.unusable: dict[str, str] = {}
+        self.unusable = unusable
 
     def add(self, entry: E, origin: Origin) -> str | None:
         """Register an entry; returns what is wrong when its name is taken."""
