@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
+from typing import NamedTuple
 
 __all__ = ["HEAVY", "HeavyImport", "is_import_machinery", "watch_imports"]
 
@@ -19,8 +19,7 @@ HEAVY = frozenset(
 """What neither a plugin's own module nor the modules of its configs may import."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeavyImport:
+class HeavyImport(NamedTuple):
     """A heavy package, and the file and line that imported it."""
 
     package: str

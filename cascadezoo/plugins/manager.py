@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pluggy
 
@@ -76,8 +76,7 @@ _NOT_LOADED = "cannot be loaded (cascadezoo plugins list)"
 _FAULTS = "has faults (cascadezoo plugins list)"
 
 
-@dataclass(frozen=True, slots=True)
-class PluginProblem:
+class PluginProblem(NamedTuple):
     """What is wrong with an installed plugin, and where in its source when that is known."""
 
     origin: Origin

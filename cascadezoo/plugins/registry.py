@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from cascadezoo.errors import PluginError, UnknownNameError
 
@@ -286,8 +286,7 @@ class CallbackEntry(Entry):
     what: ClassVar[str] = "callback"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The distribution that registered an entry, and the entry point that did it."""
 
     distribution: str
@@ -301,8 +300,7 @@ class Origin:
 E = TypeVar("E", bound=Entry)
 
 
-@dataclass(frozen=True, slots=True)
-class Registered(Generic[E]):
+class Registered(NamedTuple, Generic[E]):
     """An entry together with where it came from."""
 
     entry: E
