@@ -51,5 +51,6 @@ def test_a_changed_byte_is_still_seen(published: Path) -> None:
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    with raises(ModelError, "model-damaged", path=weights.name):
+    with raises(ModelError, "model-damaged", path=published.name) as caught:
         Cascade.from_pretrained(published)
+    assert weights.relative_to(published).as_posix() in str(caught.value)
