@@ -207,10 +207,11 @@ def heun(
     variance-preserving image x, a step is an Euler step (which is ddim's) to
     ``x' = alpha' * x0 + sigma' * eps`` and the correction
     ``alpha' * (ratio - 1) / 2 * (x0' - x0)``, where ``ratio`` is how many times the step lowers
-    ``sigma / alpha``. The step to the clean image has no correction, nor has one with a ratio above
-    32: such a step starts at pure noise or next to it (zero terminal SNR, the end of the cosine
-    schedule) and the correction would be as large as the ratio. Draws no noise. See
-    :class:`Sampler`.
+    ``sigma / alpha``. The step to the clean image has no correction, as in the paper; over a whole
+    path of evenly spaced timesteps, this Euler step lowers the observed order to about 1.2. Nor has
+    a step with a ratio above 32 a correction: it starts at pure noise or next to it (zero terminal
+    SNR, the end of the cosine schedule), and the correction would be as large as the ratio. Draws
+    no noise. See :class:`Sampler`.
     """
     for start, end in pairwise(path):
         factor = ddim_coefficients(start, end)

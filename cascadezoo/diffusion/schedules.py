@@ -21,6 +21,7 @@ __all__ = [
     "Spacing",
     "alphas_cumprod",
     "cosine_betas",
+    "determined_timesteps",
     "level_of",
     "linear_betas",
     "rescale_zero_terminal_snr",
@@ -31,6 +32,14 @@ __all__ = [
 ]
 
 Spacing = Literal["trailing", "leading", "linspace"]
+
+FAINTEST_DETERMINED = 4e-5
+"""The signal variance below which a predicted noise does not determine the clean image.
+
+An error of the predicted noise enters the estimate of x0 times sigma/alpha, which is 158 here. This
+is where the linear schedule of DDPM ends (4.04e-5); the cosine schedule goes on to 2.4e-9, a factor
+of 20,000.
+"""
 
 
 def linear_betas(timesteps: int, start: float = 1e-4, end: float = 0.02) -> list[float]:
@@ -173,3 +182,22 @@ def spaced_timesteps(timesteps: int, steps: int, spacing: Spacing = "trailing") 
 def _check_timesteps(timesteps: int) -> None:
     if timesteps < 1:
         raise ValueError(f"a schedule has at least one timestep, not {timesteps}")
+
+
+def determined_timesteps(signal: Sequence[float], faintest: float = FAINTEST_DETERMINED) -> int:
+    """How many timesteps, from the first, keep a signal variance of at least ``faintest``.
+
+    Sampling with unclipped noise predictions starts at the last of them. The standard normal noise
+    that it starts from lacks at most ``sqrt(faintest)`` of the image.
+
+    Args:
+        signal: ``alphas_cumprod`` of all timesteps.
+        faintest: the smallest signal variance to start at.
+
+    Returns:
+        From 1 to ``len(signal)``.
+
+    >>> determined_timesteps([0.9, 0.1, 1e-3, 1e-9])
+    3
+    """
+    return max(1, sum(kept >= faintest for kept in signal))

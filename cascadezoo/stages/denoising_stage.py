@@ -116,7 +116,9 @@ class DenoisingStage(ConditionalStage):
         x0 = x0_from_prediction(self.config.prediction, noisy, output, alpha, sigma)
         estimate = self._clipped(x0)
         if spread is not None:
-            bound = vlb_term(inputs.target, noisy, estimate, spread, self.posterior, times)
+            # Not clipped, as in the training of Nichol & Dhariwal 2021: a clipped mean would hide
+            # how far off the network is, and teach variances that are too small.
+            bound = vlb_term(inputs.target, noisy, x0, spread, self.posterior, times)
             # The bound is a sum over timesteps, of which one is drawn (eq. 16).
             losses["vlb"] = VLB_WEIGHT * self.config.timesteps * bound.mean()
         return StageOutput(estimate, dict(losses))
@@ -155,15 +157,21 @@ class DenoisingStage(ConditionalStage):
         evaluated = SAMPLERS[self.config.sampler].evaluations(len(levels))
         return self.forwards(levels, evaluated, guidance)
 
-    def _path(self, asked: int | None, stop: float) -> Sequence[Level]:
+    def _path(self, requested: int | None, stop: float) -> Sequence[Level]:
+        """The levels to visit.
+
+        An unclipped noise prediction starts at the last timestep that determines the clean image,
+        so where all timesteps are requested, the few noisier ones are left out.
+        """
         timesteps = self.config.timesteps
         most = None if self.continuous else timesteps
-        steps = chosen_steps(asked, self.config.steps or timesteps, most)
+        steps = chosen_steps(requested, self.config.steps or timesteps, most)
+        usable = self.config.usable_timesteps(self.geometry.output)
         try:
             if not self.continuous:
-                visited = spaced_timesteps(timesteps, steps, self.config.spacing)
+                visited = spaced_timesteps(usable, min(steps, usable), self.config.spacing)
                 return reverse_path(self.signal, visited, stop)
-            signal = _interpolated(self.signal, steps)
+            signal = _interpolated(self.signal[:usable], steps)
             path = reverse_path(signal, range(steps - 1, -1, -1), stop)
         except ValueError:
             raise SampleError(

@@ -11,8 +11,10 @@ from cascadezoo.diffusion.schedules import (
     Spacing,
     alphas_cumprod,
     cosine_betas,
+    determined_timesteps,
     linear_betas,
     rescale_zero_terminal_snr,
+    spaced_timesteps,
     terminal_signal_variance,
 )
 from cascadezoo.spec.configs import ConfigError, ImageShape, StageConfig
@@ -120,10 +122,33 @@ class ProcessConfig(StageConfig):
         """The variance that the image keeps at each timestep, float64."""
         return alphas_cumprod(self.betas())
 
+    def usable_timesteps(self, output: ImageShape) -> int:
+        """How many timesteps sampling uses, counted from the cleanest.
+
+        All of them, unless the network predicts noise and the estimate of x0 is not clipped. Then
+        sampling starts at the last timestep that determines x0 (``determined_timesteps``): from a
+        noisier one, the division by alpha would multiply the network's error up to 20,000 times.
+        """
+        if self.prediction != "eps" or (self.clip_x0 and not output.latent):
+            return self.timesteps
+        return determined_timesteps(self.signal())
+
+    def first_signal(self, output: ImageShape) -> float:
+        """The signal variance at the timestep where sampling starts."""
+        usable = self.usable_timesteps(output)
+        steps = min(self.steps or usable, usable)
+        return self.signal()[spaced_timesteps(usable, steps, self.spacing)[0]]
+
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
-        """Warn about a schedule with a last timestep far from pure noise."""
+        """Warn if sampling starts far from pure noise, by the schedule or by the spacing."""
         yield from super().advice(output, num_classes)
-        left = self.signal()[-1]
+        left, first = self.signal()[-1], self.first_signal(output)
+        if left <= PURE_NOISE < first:
+            yield (
+                f"sampling with {self.spacing} spacing starts where {100 * first:.2g} % of the "
+                "signal's variance is left, so pure noise does not match training; set spacing to "
+                "trailing, or take more steps"
+            )
         if left > PURE_NOISE:
             yield (
                 f"the last of {self.timesteps} steps still keeps {100 * left:.2g} % of the "
@@ -180,6 +205,12 @@ class DiffusionProcessConfig(ProcessConfig):
     def step_variance(self) -> Variance:
         """The variance of the ddpm sampler's steps."""
         return self.variance or ("learned" if self.loss == "hybrid" else "small")
+
+    def first_signal(self, output: ImageShape) -> float:
+        """The signal variance at the timestep where sampling starts."""
+        if self.noise_conditioning == "continuous":
+            return self.signal()[self.usable_timesteps(output) - 1]
+        return super().first_signal(output)
 
     def fit(self, output: ImageShape) -> Self:
         """Fill ``variance`` in, and check that there are as many timesteps as steps.
