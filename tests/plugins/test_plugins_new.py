@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cascadezoo.cli.plugins_new import KINDS as OFFERED
 from click.testing import CliRunner, Result
 from errors_help import raises
 from hypothesis import given, settings
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 from plugin_sites import cascadezoo, environment, install, lay_out, wave
 
 from cascadezoo.cli.main import main
-from cascadezoo.cli.plugins_new import KINDS as OFFERED
 from cascadezoo.errors import InputError
 from cascadezoo.testing.template import KINDS, project_name, write_project
 
