@@ -48,8 +48,8 @@ def command(spec: str, settings: tuple[str, ...], resolved: bool, as_json: bool)
 
 @contextmanager
 def _gc_disabled() -> Iterator[None]:
-    # Importing the models and reading a spec creates many objects and no garbage. Collecting garbage
-    # would take a twentieth of the time of the command.
+    # Importing the models and reading a spec creates many objects and no garbage. Garbage
+    # collection would take a twentieth of the time of the command.
     enabled = gc.isenabled()
     gc.disable()
     try:
