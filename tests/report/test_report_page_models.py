@@ -301,14 +301,14 @@ def test_data_that_are_not_there_leave_features_out_unless_insisted_on(run: Path
 @pytest.mark.parametrize(
     ("args", "said", "hint"),
     [
-        (["-o", "a.png"], "no .html", "report.html"),
+        (["-o", "a.png"], "a.png", "report.html"),
         (["-o", "/proc/x/a.html"], "cannot be written", "-o"),
         (["--features", "-1"], "from 0 to", "--help"),
         (["--extractor", "eyes", "--features", "5"], "eyes", ""),
         (["--label", "99"], "label 99 is out of range", ""),
         (["--sampler", "magic"], "magic", ""),
         (["--projection", "magic"], "magic", "--help"),
-        ([SHAPES] * 12, "too many", "several pages"),
+        ([SHAPES] * 12, "13", "12"),
         (["no/such/model/at/all"], "no model", ""),
     ],
 )
