@@ -30,8 +30,8 @@ def command(
     """Regenerate a model's card and keep manual edits.
 
     README.md is generated from the spec and metrics.json. Its parts between the comments
-    <!-- cascadezoo:begin ... --> are replaced, except parts that somebody edited. All other text
-    is kept. MODEL is a run folder or a model folder; --print and --check accept any model.
+    <!-- cascadezoo:begin ... --> are replaced, except edited parts. All other text is kept. MODEL
+    is a run folder or a model folder; --print and --check accept any model.
     """
     from cascadezoo.cards.card_file import look_at_card
     from cascadezoo.errors import InputError

@@ -113,7 +113,7 @@ def test_a_card_with_an_unrecorded_figure_fails_its_check(invoke, card):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error"),
+    ("damage", "error"),
     [
         (
             lambda m: (m / "metrics.json").unlink(),
@@ -127,8 +127,8 @@ def test_a_card_with_an_unrecorded_figure_fails_its_check(invoke, card):
         (lambda m: (m / "config.json").write_text("{}"), {"code": "model-config-foreign"}),
     ],
 )
-def test_damaged_models_are_refused(invoke, card, spoil, error):
-    spoil(card)
+def test_damaged_models_are_refused(invoke, card, damage, error):
+    damage(card)
     done = invoke("card", card)
     assert done.exit_code == 2
     check_failed(done, **error)

@@ -22,22 +22,22 @@ def test_callbacks_do_not_change_the_training(tmp_path: Path, here: Path) -> Non
     assert runs[0]["training_digest"] == runs[1]["training_digest"]
 
 
-@pytest.mark.parametrize("where", ["step", "epoch", "phase"])
+@pytest.mark.parametrize("event", ["step", "epoch", "phase"])
 def test_a_callback_that_fails_ends_the_build_after_a_checkpoint(
-    where: str, tmp_path: Path, here: Path
+    event: str, tmp_path: Path, here: Path
 ) -> None:
-    done = build(tmp_path, spec(fail=where), "--json")
+    done = build(tmp_path, spec(fail=event), "--json")
     assert done.exit_code == 1
     error = json.loads(done.stderr.splitlines()[-1])["error"]
     assert (error["code"], error["fields"]["name"]) == ("plugin-callback-failed", "all-callback")
-    assert f"on_{where}: RuntimeError: no more {where}" in error["message"]
+    assert f"on_{event}: RuntimeError: no more {event}" in error["message"]
     assert "tracker.py:" in error["message"]
     assert "--set 'training.callbacks=[]'" in error["hint"]
     assert recorded(tmp_path)[-1] == "close"
-    assert sum(line.startswith(where) for line in recorded(tmp_path)) == 1  # not called again
+    assert sum(line.startswith(event) for line in recorded(tmp_path)) == 1  # not called again
     checkpoints = list((tmp_path / "run" / "checkpoints").glob("step-*"))
-    assert bool(checkpoints) == (where != "phase")  # nothing is trained before the first phase
-    again = build(tmp_path, spec(fail=where), "--set", "training.callbacks=[]")
+    assert bool(checkpoints) == (event != "phase")  # nothing is trained before the first phase
+    again = build(tmp_path, spec(fail=event), "--set", "training.callbacks=[]")
     assert again.exit_code == 0, again.stderr
     # The weights equal those of an uninterrupted build.
     uninterrupted = tmp_path / "uninterrupted"
@@ -46,14 +46,14 @@ def test_a_callback_that_fails_ends_the_build_after_a_checkpoint(
     assert (tmp_path / place).read_bytes() == (uninterrupted / place).read_bytes()
 
 
-@pytest.mark.parametrize("where", ["run", "figure", "close"])
-def test_a_callback_that_fails_outside_the_training(where: str, tmp_path: Path, here: Path) -> None:
-    done = build(tmp_path, spec(fail=where), "--json")
+@pytest.mark.parametrize("event", ["run", "figure", "close"])
+def test_a_callback_that_fails_outside_the_training(event: str, tmp_path: Path, here: Path) -> None:
+    done = build(tmp_path, spec(fail=event), "--json")
     assert done.exit_code == 1
     error = json.loads(done.stderr.splitlines()[-1])["error"]
     assert (error["code"], error["fields"]["name"]) == ("plugin-callback-failed", "all-callback")
-    assert f"RuntimeError: no more {where}" in error["message"]
+    assert f"RuntimeError: no more {event}" in error["message"]
     built = (tmp_path / "run" / "model" / "config.json").is_file()
-    assert built == (where != "run")
-    if where == "run":
+    assert built == (event != "run")
+    if event == "run":
         assert not (tmp_path / "run" / "checkpoints").exists()

@@ -83,7 +83,7 @@ def test_too_new(tmp_path: Path, site: Path) -> None:
     ("config", "path", "code"),
     [
         ({"width": 3}, "stages.1.config.width", "extra-forbidden"),
-        ({"strength": "strong"}, "stages.1.config.strength", "float-parsing"),
+        ({"strength": "strong"}, "stages.1.config.strength", "float-type"),
     ],
 )
 def test_a_config_that_changed_since_the_required_version(
