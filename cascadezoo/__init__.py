@@ -1,7 +1,7 @@
 """cascadezoo: image generators built from stages, and a zoo of trained models.
 
 :func:`build_cascade` trains a cascade from a spec. :class:`Cascade` loads a model and samples from
-it. The public names are imported when they are first used.
+it. Public names are imported on first use.
 """
 
 from __future__ import annotations
@@ -123,8 +123,9 @@ __all__ = [
     "run_sweep",
 ]
 
-# Where each public name lives; imported when it is first used, so that torch is not before.
-_HOMES = {
+# The module of each public name. Names are imported on first use: importing cascadezoo does not
+# import torch.
+_MODULES = {
     "Callback": "train.callbacks",
     "CallbackEntry": "plugins.registry",
     "Cascade": "cascade.cascade",
@@ -180,7 +181,7 @@ _HOMES = {
 }
 
 
-# Former public names and their present ones, kept as long as the level of the API.
+# Former public names and their replacements. They stay until the API level rises.
 _RENAMED: dict[str, str] = {"ConfigProblem": "ConfigError"}
 
 
@@ -190,12 +191,12 @@ def __getattr__(name: str) -> Any:
 
         deprecated(f"{__name__}.{name}", f"use {__name__}.{_RENAMED[name]}")
         name = _RENAMED[name]
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULES})

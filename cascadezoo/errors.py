@@ -1,32 +1,32 @@
-"""Every error that cascadezoo raises on purpose.
+"""The errors that cascadezoo raises deliberately.
 
 CascadezooError                  exit code 1
-├── InputError                   exit code 2: what the user gave cannot be used
-│   ├── SpecError                a spec does not validate; carries one Problem per fault
-│   ├── UnknownNameError         a name that nothing answers to (kind, dataset, metric, stage)
+├── InputError                   exit code 2: invalid user input
+│   ├── SpecError                a spec is invalid; holds one Problem per error
+│   ├── UnknownNameError         a name is unknown (kind, dataset, metric, stage)
 │   ├── DataError                a dataset cannot be read
-│   ├── ModelError               a model folder is incomplete, damaged or does not fit its spec
-│   ├── ModelReferenceError      a model reference cannot be understood or found
+│   ├── ModelError               a model folder is incomplete, damaged or does not match its spec
+│   ├── ModelReferenceError      a model reference is malformed or not found
 │   ├── RunFolderError           an output folder cannot be used
-│   ├── SampleError              a sampling request that the cascade cannot serve
-│   └── ResourceError            more memory than the machine has
-├── PluginError                  an installed plugin is broken or claims what another claims
-├── WeightsUnavailableError      weights of a feature or perceptual network cannot be had
-├── TrainingError                training cannot go on (loss not finite, out of memory)
+│   ├── SampleError              a sampling request that the cascade does not support
+│   └── ResourceError            the machine has too little memory
+├── PluginError                  an installed plugin is broken or conflicts with another
+├── WeightsUnavailableError      weights of a feature or perceptual network are unavailable
+├── TrainingError                training cannot continue (loss not finite, out of memory)
 ├── CheckpointError              a checkpoint cannot be written or read
 ├── RunLockedError               another build is writing to the folder
-├── HubError                     the Hub, or its cache here, did not do what was asked
-│   ├── HubUnavailableError      no answer, a server error, too many requests: try again later
-│   ├── HubConflictError         somebody else changed the repo meanwhile
-│   ├── HubRefusedError          the Hub does not take what was sent
-│   ├── HubNotFoundError         exit code 2: no such repo, revision or file
-│   └── HubDeniedError           exit code 2: no token, or one that may not do this
-├── PublishError                 a build's model is made and kept, but could not be published
+├── HubError                     a request to the Hub or its local cache failed
+│   ├── HubUnavailableError      no answer, a server error or too many requests: retry later
+│   ├── HubConflictError         someone else changed the repo in the meantime
+│   ├── HubRefusedError          the Hub rejects what was sent
+│   ├── HubNotFoundError         exit code 2: the repo, revision or file does not exist
+│   └── HubDeniedError           exit code 2: the token is missing or lacks rights
+├── PublishError                 a build kept its model but could not publish it
 └── StoppedError                 exit code 130: stopped by a signal, after a checkpoint
 
-A message says what and where; ``hint`` says the command or change that mends it. Messages may
-change; ``code`` and ``fields`` are what a program reads: ``code`` begins with the code of the
-error's class, and ``fields`` holds the values of the message by name.
+A message states what is wrong and where; ``hint`` states the command or change that fixes it.
+Messages may change, so programs read ``code`` and ``fields``: ``code`` begins with the code of the
+error's class, and ``fields`` holds the values in the message by name.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ __all__ = [
 
 
 class CascadezooError(Exception):
-    """Base of all errors that cascadezoo raises on purpose.
+    """Base of all errors that cascadezoo raises deliberately.
 
     Args:
-        what: what went wrong and where, in one or a few lines.
-        hint: the exact command or change that mends it.
-        code: which case of the class it is, in kebab-case; None: the class's own code.
-        fields: the values of the message by name, e.g. ``path=``, ``kind=``, ``name=``.
+        what: what is wrong and where, in one or a few lines.
+        hint: the command or change that fixes it.
+        code: the case within the class, in kebab-case; None uses the code of the class.
+        fields: the values in the message by name, e.g. ``path=``, ``kind=``, ``name=``.
     """
 
     code: str = "error"
@@ -92,7 +92,7 @@ class CascadezooError(Exception):
         return self.what if self.hint is None else f"{self.what}\nHint: {self.hint}"
 
     def to_dict(self) -> dict[str, object]:
-        """The error as ``--json`` prints it: code, message and hint, and what fields there are."""
+        """The error as ``--json`` prints it: code, message, hint, and fields if it has any."""
         data: dict[str, object] = {"code": self.code, "message": self.what, "hint": self.hint}
         if self.fields:
             data["fields"] = {name: _plain(value) for name, value in self.fields.items()}
@@ -100,7 +100,7 @@ class CascadezooError(Exception):
 
 
 def _plain(value: object) -> object:
-    """A field as JSON can hold it; what JSON has no word for becomes text."""
+    """A field as a JSON value; types that JSON lacks become text."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -113,7 +113,7 @@ def _plain(value: object) -> object:
 
 
 class InputError(CascadezooError):
-    """What the user gave cannot be used."""
+    """Invalid user input."""
 
     code = "input"
     exit_code = 2
@@ -121,9 +121,9 @@ class InputError(CascadezooError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault of a spec: its path (``stages.1.config.factor``), what is wrong, and a hint.
+    """One error in a spec: its path (``stages.1.config.factor``), a message and a hint.
 
-    ``code`` says which fault it is, in kebab-case; that of a field's value is pydantic's type.
+    ``code`` identifies the error, in kebab-case. For the value of a field it is pydantic's type.
     """
 
     path: str
@@ -137,7 +137,7 @@ class Problem:
 
 
 class SpecError(InputError):
-    """A spec does not validate. ``problems`` holds every fault that was found."""
+    """A spec is invalid. ``problems`` holds all its errors."""
 
     code = "spec"
 
@@ -160,7 +160,7 @@ class SpecError(InputError):
 
 
 class UnknownNameError(InputError, KeyError):
-    """No registered thing has that name."""
+    """Nothing is registered under that name."""
 
     code = "lookup"
 
@@ -168,55 +168,55 @@ class UnknownNameError(InputError, KeyError):
 
 
 class DataError(InputError):
-    """A dataset is missing, unreadable or not what its spec says."""
+    """A dataset is missing, unreadable or does not match its spec."""
 
     code = "data"
 
 
 class ModelError(InputError):
-    """A model folder is incomplete, damaged, or does not fit its own spec."""
+    """A model folder is incomplete, damaged, or does not match its own spec."""
 
     code = "model"
 
 
 class ModelReferenceError(InputError):
-    """A model reference cannot be understood, is ambiguous, or leads nowhere."""
+    """A model reference is malformed, ambiguous or not found."""
 
     code = "reference"
 
 
 class RunFolderError(InputError):
-    """An output folder cannot be written, or holds something else."""
+    """An output folder cannot be written or contains something else."""
 
     code = "run-folder"
 
 
 class SampleError(InputError):
-    """A sampling request that this cascade cannot serve."""
+    """A sampling request that the cascade does not support."""
 
     code = "sample"
 
 
 class ResourceError(InputError):
-    """The cascade needs more memory than there is."""
+    """The cascade needs more memory than is available."""
 
     code = "resources"
 
 
 class PluginError(CascadezooError):
-    """An installed plugin is broken, or two plugins claim one name."""
+    """An installed plugin is broken, or two plugins claim the same name."""
 
     code = "plugin"
 
 
 class WeightsUnavailableError(CascadezooError):
-    """The weights of a pretrained feature or perceptual network cannot be had."""
+    """The weights of a pretrained feature or perceptual network are unavailable."""
 
     code = "weights"
 
 
 class TrainingError(CascadezooError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
     code = "training"
 
@@ -228,26 +228,26 @@ class CheckpointError(CascadezooError):
 
 
 class RunLockedError(CascadezooError):
-    """Another process is building into the folder."""
+    """Another process is writing to the folder."""
 
     code = "locked"
 
 
 class HubError(CascadezooError):
-    """The Hub, or its cache on this machine, did not do what was asked."""
+    """A request to the Hub, or to its cache on this machine, failed."""
 
     code = "hub"
 
 
 class HubUnavailableError(HubError):
-    """The Hub cannot be reached or cannot answer now; the same may work later.
+    """The Hub is unreachable or busy; the same request may work later.
 
     Args:
         what: see :class:`CascadezooError`.
         hint: see :class:`CascadezooError`.
         code: see :class:`CascadezooError`.
         fields: see :class:`CascadezooError`.
-        retry_after: seconds after which the Hub asks to try again; None where it does not say.
+        retry_after: seconds to wait, as the Hub states them; None if it states none.
     """
 
     code = "hub-unavailable"
@@ -266,45 +266,45 @@ class HubUnavailableError(HubError):
 
 
 class HubConflictError(HubError):
-    """The repo was changed by somebody else in the meantime."""
+    """Someone else changed the repo in the meantime."""
 
     code = "hub-conflict"
 
 
 class HubRefusedError(HubError):
-    """The Hub does not take what it was sent."""
+    """The Hub rejects what was sent."""
 
     code = "hub-refused"
 
 
 class HubNotFoundError(HubError):
-    """The Hub has no such repo, revision or file, or does not show it to this token."""
+    """The repo, revision or file does not exist, or the token may not see it."""
 
     code = "hub-not-found"
     exit_code = 2
 
 
 class HubDeniedError(HubError):
-    """There is no token, or this one may not do what was asked."""
+    """The token is missing, or lacks the rights for the request."""
 
     code = "hub-denied"
     exit_code = 2
 
 
 class PublishError(CascadezooError):
-    """A build made its model and kept it, but could not publish it."""
+    """A build kept its model but could not publish it."""
 
     code = "publish"
 
 
 class StoppedError(CascadezooError):
-    """Stopped by SIGINT or SIGTERM; what was trained is in a checkpoint."""
+    """Stopped by SIGINT or SIGTERM; a checkpoint holds the training so far."""
 
     code = "interrupted"
     exit_code = 130
 
 
-# What the errors were called before their names got one form.
+# Former names of the errors and their replacements.
 _RENAMED = {
     "HubConflict": "HubConflictError",
     "HubDenied": "HubDeniedError",

@@ -1,4 +1,4 @@
-"""What all tests share: quiet threads, the caches of real data and networks, plugin hosts."""
+"""Fixtures of all tests: caches of real data and networks, and plugins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CACHE = Path.home() / ".cache" / "cascadezoo-dev"
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests neither use nor fill the user's cache."""
+    """Keep tests away from the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CASCADEZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -24,14 +24,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a developer has in the environment must not change a test."""
+    """Remove environment variables of the developer that would change a test."""
     for name in ("CASCADEZOO_DEBUG", "CASCADEZOO_LOAD_PLUGINS", "CASCADEZOO_BLOCK_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
 def real_cifar10() -> Path:
-    """The real CIFAR-10 as .npz; skips where it was not fetched."""
+    """The real CIFAR-10 as .npz; skips the test if it is not downloaded."""
     path = CACHE / "cifar10.npz"
     if not path.is_file():
         pytest.skip("real CIFAR-10 is not in the development cache")
@@ -40,7 +40,7 @@ def real_cifar10() -> Path:
 
 @pytest.fixture(scope="session")
 def real_mnist() -> Path:
-    """The real MNIST as .npz; skips where it was not fetched."""
+    """The real MNIST as .npz; skips the test if it is not downloaded."""
     path = CACHE / "mnist.npz"
     if not path.is_file():
         pytest.skip("real MNIST is not in the development cache")
@@ -49,7 +49,7 @@ def real_mnist() -> Path:
 
 @pytest.fixture
 def real_networks(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """TORCH_HOME with the genuine Inception, VGG16 and AlexNet; skips where it was not made."""
+    """TORCH_HOME with the real Inception, VGG16 and AlexNet; skips the test if it is missing."""
     path = CACHE / "torch_home"
     if not (path / "hub" / "checkpoints").is_dir():
         pytest.skip("the real feature networks are not in the development cache")
@@ -59,9 +59,9 @@ def real_networks(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., EntryPoint]]:
-    """Makes a distribution with one module and one entry point, importable and installed.
+    """Installs a distribution with one module and one entry point, importable in this process.
 
-    ``plugin("name", "1.0", source)`` writes a module and metadata as pip does.
+    ``plugin("name", "1.0", source)`` writes the module and the metadata that pip would write.
     """
     site = tmp_path / "site"
     site.mkdir()
@@ -83,18 +83,18 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         return point
 
     yield make
-    for name in [n for n, m in sys.modules.items() if _lies_in(m, site)]:
+    for name in [n for n, m in sys.modules.items() if _is_in(m, site)]:
         del sys.modules[name]
 
 
-def _lies_in(module: object, site: Path) -> bool:
+def _is_in(module: object, site: Path) -> bool:
     return str(getattr(module, "__file__", None) or "").startswith(str(site))
 
 
 def pytest_configure() -> None:
-    """Take SIGINT again where a shell that runs the tests in the background had it ignored.
+    """Restore SIGINT, which a shell ignores for tests in the background.
 
-    What is ignored stays so in the processes that tests start, and some of them are interrupted.
+    Child processes inherit an ignored signal, and some tests interrupt their child processes.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Errors as tests ask for them: by class, code and fields. The wording is in test_messages.py."""
+"""Asserts errors by class, code and fields. test_messages.py and messages/ test the wording."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ E = TypeVar("E", bound=CascadezooError)
 def raises(
     cls: type[E], code: str, *, problems: Mapping[str, str] | None = None, **fields: object
 ) -> Iterator[pytest.ExceptionInfo[E]]:
-    """Like ``pytest.raises``, for one case of a class and for the values that it names.
+    """Like ``pytest.raises``, for one code and its fields.
 
     Args:
-        cls: the class, exactly.
-        code: the error's code.
-        problems: of what does not validate: the code of each path; others may be there besides.
-        fields: what the error's fields are; a path is given by its last parts.
+        cls: the exact class.
+        code: the code of the error.
+        problems: codes of validation problems by path; the error may have further problems.
+        fields: expected fields; of a path, the last parts.
     """
     with pytest.raises(cls) as caught:
         yield caught
@@ -41,7 +41,7 @@ def check_error(
     problems: Mapping[str, str] | None = None,
     **fields: object,
 ) -> None:
-    """Fail unless the error is that case of that class; see :func:`raises`."""
+    """Fail unless the error has that class, code and fields; see :func:`raises`."""
     assert isinstance(error, CascadezooError), error
     assert (type(error), error.code) == (cls, code), error
     for name, value in fields.items():
@@ -58,22 +58,22 @@ def check_error(
         assert set(problems.items()) <= rows, (problems, rows)
 
 
-def assert_field(name: str, have: Any, value: object) -> None:
-    """Fail unless a field is that value, or a path that ends in it."""
-    if name == "path" or isinstance(have, PurePath):
-        parts, end = Path(have).parts, Path(str(value)).parts
-        assert parts[-len(end) :] == end, (have, value)
-    elif isinstance(value, Mapping):
-        assert value.items() <= dict(have).items(), (have, value)
-    elif isinstance(value, (list, tuple)):
-        assert list(have) == list(value), (have, value)
+def assert_field(name: str, actual: Any, expected: object) -> None:
+    """Fail unless a field has that value, or is a path that ends in it."""
+    if name == "path" or isinstance(actual, PurePath):
+        parts, end = Path(actual).parts, Path(str(expected)).parts
+        assert parts[-len(end) :] == end, (actual, expected)
+    elif isinstance(expected, Mapping):
+        assert expected.items() <= dict(actual).items(), (actual, expected)
+    elif isinstance(expected, (list, tuple)):
+        assert list(actual) == list(expected), (actual, expected)
     else:
-        assert have == value, (have, value)
+        assert actual == expected, (actual, expected)
 
 
 @contextmanager
 def raises_config(field: str, code: str) -> Iterator[pytest.ExceptionInfo[ConfigError]]:
-    """Like :func:`raises`, for what a config's own methods raise before it is part of a spec."""
+    """Like :func:`raises`, for errors of a config's own methods, outside a spec."""
     with pytest.raises(ConfigError) as caught:
         yield caught
     assert (caught.value.field, caught.value.code) == (field, code), caught.value
@@ -87,12 +87,12 @@ def check_failed(
     problems: Mapping[str, str] | None = None,
     **fields: object,
 ) -> None:
-    """Fail unless a command ended with that error; ``result`` is what ``invoke`` gives.
+    """Fail unless a command ended with that error.
 
     Args:
-        result: the result, whose ``error`` the command reported.
-        code: the error's code; "usage" for what click finds.
-        shown: a value that stderr must show.
+        result: the result of ``invoke``; its ``error`` is the reported error.
+        code: the code of the error; "usage" for errors of click.
+        shown: a value that stderr must contain.
         problems: see :func:`raises`.
         fields: see :func:`raises`.
     """

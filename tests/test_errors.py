@@ -1,4 +1,4 @@
-"""The tree of errors: names, codes, fields, and the page that lists them."""
+"""The tree of errors: names, codes, fields, and the docs page that lists them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def tree() -> list[type[CascadezooError]]:
-    found, ahead = [], [CascadezooError]
-    while ahead:
-        cls = ahead.pop()
+    classes, queue = [], [CascadezooError]
+    while queue:
+        cls = queue.pop()
         if cls.__module__ == errors.__name__:
-            found.append(cls)
-            ahead += cls.__subclasses__()
-    return found
+            classes.append(cls)
+            queue += cls.__subclasses__()
+    return classes
 
 
 def raised() -> dict[str, set[str]]:
-    """The codes that the sources give, by the name of their class."""
+    """The codes in the sources, by the name of their class."""
     codes: dict[str, set[str]] = defaultdict(set)
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -45,7 +45,7 @@ def raised() -> dict[str, set[str]]:
 
 
 def documented() -> dict[str, list[str]]:
-    """The codes of docs/errors.md, by class, as its table has them."""
+    """The codes in the table of docs/errors.md, by class."""
     text = (ROOT / "docs" / "errors.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| `([a-z-]+)` \| \d+ \| (.*) \|$", text, re.MULTILINE)
     return {cls: [code, *re.findall(r"`([^`]+)`", more)] for cls, code, more in rows}
@@ -58,14 +58,14 @@ def test_every_name_ends_in_error() -> None:
     assert all(name.endswith("Error") for name in names)
 
 
-def test_every_class_has_a_code_of_its_own() -> None:
+def test_every_class_has_its_own_code() -> None:
     codes = Counter(cls.__dict__.get("code") for cls in tree())
     assert None not in codes
     assert set(codes.values()) == {1}
     assert all(KEBAB.fullmatch(str(code)) for code in codes)
 
 
-def test_a_narrower_code_begins_with_that_of_its_class() -> None:
+def test_a_narrower_code_starts_with_the_code_of_its_class() -> None:
     codes = raised()
     seen: Counter[str] = Counter()
     for cls in tree():
@@ -85,7 +85,7 @@ def test_the_page_lists_every_code_once() -> None:
         assert page[cls.__name__] == [cls.code, *sorted(codes[cls.__name__])], cls
 
 
-def test_the_tree_of_the_docstring_is_the_tree() -> None:
+def test_the_docstring_shows_the_tree() -> None:
     rows = re.findall(r"^([│├└─ ]*)(\w+Error) ", errors.__doc__ or "", re.MULTILINE)
     depth = {name: len(head) // 4 for head, name in rows}
     assert depth == {cls.__name__: len(cls.__mro__) - 4 - _mixins(cls) for cls in tree()}

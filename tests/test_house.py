@@ -1,4 +1,4 @@
-"""The layout: packages that explain themselves, imports without circles, layers stated once."""
+"""The layout: documented packages, no import cycles, and layers that docs and linter share."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FILES = {
 }
 TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
 
-# The folders where people add things.
-ROOMS = [
+# The folders where contributors add things.
+FOLDERS = [
     "cli",
     "data",
     "evaluate/features",
@@ -33,12 +33,12 @@ ROOMS = [
 ]
 
 
-# Not the cards of models.
+# Without model cards.
 READMES = [p for p in sorted(PACKAGE.rglob("README.md")) if "models" not in p.parts]
 
 
 def imported(node: ast.AST) -> Iterator[str]:
-    """The modules that code imports, inside functions too; not those under TYPE_CHECKING."""
+    """The modules that code imports, also inside functions, but not under TYPE_CHECKING."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             for other in child.orelse:
@@ -53,8 +53,8 @@ def imported(node: ast.AST) -> Iterator[str]:
         yield from imported(child)
 
 
-def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in a ring; empty without one."""
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """The modules of an import cycle; empty without one."""
     done: set[str] = set()
     for start in graph:
         path: list[str] = []
@@ -62,54 +62,53 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
         if start not in done:
             path, stack = [start], [(start, iter(sorted(graph[start])))]
         while stack:
-            module, rest = stack[-1]
-            following = next(rest, None)
-            if following is None:
+            module, targets = stack[-1]
+            target = next(targets, None)
+            if target is None:
                 done.add(module)
                 stack.pop()
                 path.pop()
-            elif following in path:
-                return [*path[path.index(following) :], following]
-            elif following not in done:
-                path.append(following)
-                stack.append((following, iter(sorted(graph[following]))))
+            elif target in path:
+                return [*path[path.index(target) :], target]
+            elif target not in done:
+                path.append(target)
+                stack.append((target, iter(sorted(graph[target]))))
     return []
 
 
-def test_a_circle_is_seen() -> None:
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
-    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+def test_cycles_are_detected() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_no_imports_in_a_circle_not_even_deferred_ones() -> None:
+def test_no_import_cycles_not_even_deferred() -> None:
     graph = {module: set(imported(tree)) - {module} for module, tree in TREES.items()}
     assert sum(map(len, graph.values())) > 1000
-    assert circle(graph) == []
+    assert cycle(graph) == []
 
 
 def test_no_two_classes_share_a_name() -> None:
-    homes = defaultdict(set)
+    modules = defaultdict(set)
     for module, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                homes[node.name].add(module)
-    assert {name: sorted(where) for name, where in homes.items() if len(where) > 1} == {}
+                modules[node.name].add(module)
+    assert {name: sorted(rows) for name, rows in modules.items() if len(rows) > 1} == {}
 
 
-def test_each_package_says_what_it_is_for() -> None:
+def test_each_package_documents_its_purpose() -> None:
     packages = {m: t for m, t in TREES.items() if FILES[m].name == "__init__.py"}
     for module, tree in packages.items():
         text = ast.get_docstring(tree)
         assert text, module
-        # The kinds of stages say themselves in a line; the rooms in two or three sentences.
+        # A stage kind has one line; other packages have two or three sentences.
         if not module.startswith("cascadezoo.stages."):
             assert len(re.findall(r"\.(?=\s|$)", text)) >= 2, module
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_readme_where_people_add_things(room: str) -> None:
-    folder = PACKAGE / room
-    text = (folder / "README.md").read_text()
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_readme_where_contributors_add_things(folder: str) -> None:
+    text = (PACKAGE / folder / "README.md").read_text()
     lines = [line for line in text.splitlines() if line.strip()]
     assert 5 <= len(lines) <= 30
     assert len(named(text)) >= 3
@@ -118,16 +117,16 @@ def test_a_readme_where_people_add_things(room: str) -> None:
 @pytest.mark.parametrize("readme", READMES, ids=lambda p: str(p.parent.name))
 def test_readmes_name_files_that_exist(readme: Path) -> None:
     for name in named(readme.read_text()):
-        places = [folder / name for folder in (readme.parent, ROOT, PACKAGE)]
-        there = any(place.exists() for place in places) or [*readme.parent.rglob(f"*/{name}")]
-        assert there, f"{readme}: {name}"
+        paths = [folder / name for folder in (readme.parent, ROOT, PACKAGE)]
+        exists = any(path.exists() for path in paths) or [*readme.parent.rglob(f"*/{name}")]
+        assert exists, f"{readme}: {name}"
 
 
 def named(text: str) -> list[str]:
-    """The files and folders that a README names, without those that a newcomer makes."""
-    found = re.findall(r"`([\w./-]+(?:\.py|\.md|\.json|\.css|\.js|/))`", text)
-    made = re.compile(r"mine|NAME|name>")
-    return [name for name in found if not made.search(name)]
+    """The files and folders that a README names, without those that the reader creates."""
+    names = re.findall(r"`([\w./-]+(?:\.py|\.md|\.json|\.css|\.js|/))`", text)
+    created = re.compile(r"mine|NAME|name>")
+    return [name for name in names if not created.search(name)]
 
 
 def stated_layers() -> list[str]:
@@ -145,7 +144,7 @@ def test_the_design_page_shows_the_layers_that_are_checked() -> None:
     assert shown == stated_layers()
 
 
-def test_every_package_has_its_layer() -> None:
+def test_every_package_has_a_layer() -> None:
     stated = {name.strip() for layer in stated_layers() for name in layer.split("|")}
-    there = {m.split(".")[1] for m in FILES if m.count(".") >= 1} - {"__main__"}
-    assert stated == there
+    packages = {m.split(".")[1] for m in FILES if m.count(".") >= 1} - {"__main__"}
+    assert stated == packages

@@ -1,4 +1,4 @@
-"""The wording of errors, in one place; all other tests ask for codes, fields and values."""
+"""The wording of errors. All other tests assert codes, fields and values."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def several_problems() -> None:
     )
 
 
-# What is done in a folder that has an empty folder, a file and a run; and what is then said.
+# Calls in a folder with an empty folder, a file and a run; and their error messages.
 MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     "a spec that is not there": (
         lambda: load_spec("shapes-dmo"),
@@ -65,7 +65,7 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
         "shapes-demo has 3 problems:\n"
         "  training.batch_size: input should be greater than or equal to 1, not 0\n"
         "  colour: is not a key that is known here\n"
-        "  stages.0.kind: there is no stage kind 'flwo.v1' (did you mean 'flow.v1' or 'flow-sr.v1'? If a plugin brings it, install that: pip install DISTRIBUTION; cascadezoo stages list)",
+        "  stages.0.kind: unknown stage kind 'flwo.v1' (did you mean 'flow.v1' or 'flow-sr.v1'? A plugin may provide it: pip install DISTRIBUTION; cascadezoo stages list shows the installed ones)",
     ),
     "broken JSON": (
         lambda: parse_json(b"{\n  oops: 1}", "x.json"),
@@ -99,13 +99,13 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an unknown stage kind": (
         lambda: get_registry().stages.get("pixelshufle.v1"),
-        "there is no stage kind 'pixelshufle.v1'\n"
-        "Hint: did you mean 'pixelshuffle.v1'? If a plugin brings it, install that: pip install DISTRIBUTION; cascadezoo stages list",
+        "unknown stage kind 'pixelshufle.v1'\n"
+        "Hint: did you mean 'pixelshuffle.v1'? A plugin may provide it: pip install DISTRIBUTION; cascadezoo stages list shows the installed ones",
     ),
     "an unknown metric": (
         lambda: get_registry().metrics.get("kidd"),
-        "there is no metric 'kidd'\n"
-        "Hint: did you mean 'kid'? If a plugin brings it, install that: pip install DISTRIBUTION",
+        "unknown metric 'kidd'\n"
+        "Hint: did you mean 'kid'? A plugin may provide it: pip install DISTRIBUTION",
     ),
     "no data file": (
         lambda: NpzConfig(path="no.npz").info(),
@@ -267,14 +267,14 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_here")
 @pytest.mark.parametrize("case", MESSAGES)
-def test_what_is_said(case: str) -> None:
-    act, said = MESSAGES[case]
+def test_message(case: str) -> None:
+    call, message = MESSAGES[case]
     with pytest.raises(CascadezooError) as caught:
-        act()
-    assert str(caught.value) == said
+        call()
+    assert str(caught.value) == message
 
 
-def test_what_json_says() -> None:
+def test_message_as_json() -> None:
     with pytest.raises(CascadezooError) as caught:
         chosen_steps(30, 25, 25)
     assert json.loads(json.dumps(caught.value.to_dict())) == {

@@ -1,5 +1,5 @@
 """The command line: a lazy group and one file for each command.
 
-Arguments enter; text or JSON on stdout and an exit code leave. The commands parse and print; all
-work is done in the other packages.
+Input: arguments. Output: text or JSON on stdout, and an exit code. The commands parse and print;
+the other packages do the work.
 """

@@ -78,7 +78,7 @@ def command(
     from cascadezoo.build.build import build_cascade
     from cascadezoo.train.progress import make_progress
 
-    # Of the processes that torchrun starts, the first speaks.
+    # Of the processes that torchrun starts, only the first prints.
     first = int(os.environ.get("RANK", "0")) == 0
     result = build_cascade(
         spec,
@@ -101,7 +101,7 @@ def command(
 def _show(result: BuildResult) -> None:
     run = clean(result.run)
     if result.already_done:
-        echo(f"{run} is built already; --fresh starts over")
+        echo(f"{run} is already built; --fresh starts over")
     else:
         echo(f"built {run} in {human_seconds(result.seconds)}")
     echo(f"model: {clean(result.model)}")

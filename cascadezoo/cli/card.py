@@ -30,8 +30,8 @@ def command(
     """Regenerate a model's card and keep manual edits.
 
     README.md is generated from the spec and metrics.json. Its parts between the comments
-    <!-- cascadezoo:begin ... --> are replaced, except parts that somebody edited. All other text
-    is kept. MODEL is a run folder or a model folder; --print and --check accept any model.
+    <!-- cascadezoo:begin ... --> are replaced, except edited parts. All other text is kept. MODEL
+    is a run folder or a model folder; --print and --check accept any model.
     """
     from cascadezoo.cards.card_file import look_at_card
     from cascadezoo.errors import InputError
@@ -42,7 +42,7 @@ def command(
     from cascadezoo.model_folder.trained_spec import published_spec
 
     if show and check:
-        raise click.UsageError("--print and --check are two questions; ask one at a time")
+        raise click.UsageError("--print and --check exclude each other")
     folder = locate(model)
     writes = not (show or check)
     config = require_writable(folder, model) if writes else read_config(folder)
@@ -51,15 +51,15 @@ def command(
     card = state.renewed
     if card.own and writes:
         raise InputError(
-            f"{folder / CARD} holds nothing that cascadezoo wrote: it is somebody's own card",
-            hint="--force replaces it; --print shows what would be written",
+            f"{folder / CARD} was not written by cascadezoo",
+            hint="--force replaces it; --print shows the generated card",
             code="input-card-foreign",
             path=folder / CARD,
         )
-    # The record of the card follows what a person wrote, even where nothing else changes.
+    # Also with an unchanged card: config.json must record the sha256 of manual edits.
     if writes:
         replace_files(folder, config, {CARD: card.text.encode()})
-    told = {
+    result = {
         "model": str(folder),
         "name": spec.name,
         "current": state.current,
@@ -70,30 +70,29 @@ def command(
         "faults": list(state.faults),
     }
     if as_json:
-        echo_json({**told, "card": card.text} if show else told)
+        echo_json({**result, "card": card.text} if show else result)
     elif show:
         echo(card.text.rstrip("\n"))
     else:
-        _tell(told)
+        _show(result)
     if check and (state.faults or not (state.current or card.own)):
         ctx.exit(1)
 
 
-def _tell(told: dict[str, object]) -> None:
-    for fault in _texts(told["faults"]):
+def _show(result: dict[str, object]) -> None:
+    for fault in _texts(result["faults"]):
         echo(f"fault: {clean(fault)}")
-    if kept := _texts(told["kept"]):
-        echo(f"kept as edited: {', '.join(kept)} (--force replaces)")
-    if added := _texts(told["added"]):
-        echo(f"{'added' if told['written'] else 'missing'}: {', '.join(added)}")
-    where = f"{clean(told['model'])}/README.md"
-    if told["own"]:
-        echo(f"{where} is somebody's own card")
-    elif told["written"]:
-        echo(f"{where} {'is as it was' if told['current'] else 'is written anew'}")
+    if kept := _texts(result["kept"]):
+        echo(f"kept edited parts: {', '.join(kept)} (--force replaces them)")
+    if added := _texts(result["added"]):
+        echo(f"{'added' if result['written'] else 'missing'}: {', '.join(added)}")
+    path = f"{clean(result['model'])}/README.md"
+    if result["own"]:
+        echo(f"{path} was not written by cascadezoo")
+    elif result["written"]:
+        echo(f"{path} {'is unchanged' if result['current'] else 'was rewritten'}")
     else:
-        same = "is" if told["current"] else "is not"
-        echo(f"{where} {same} what cascadezoo card would write")
+        echo(f"{path} is {'up to date' if result['current'] else 'out of date'}")
 
 
 def _texts(value: object) -> list[str]:

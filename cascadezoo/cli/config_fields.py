@@ -1,4 +1,4 @@
-"""A config's JSON Schema as a list of fields in words: type, bounds, default, description."""
+"""Describes the fields of a config, from its JSON Schema: type, bounds, default, description."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 __all__ = ["Field", "describe"]
 
-# Integers that only say "as many as a 32-bit machine counts" tell a reader nothing.
-_ENDLESS = 2**31 - 1
-_DEEPEST = 8
+# The maximum of a 32-bit integer is not shown as a bound: it carries no information.
+_UNBOUNDED = 2**31 - 1
+_MAX_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,11 @@ class Field:
     """One field of a config.
 
     Args:
-        name: its key; dotted where it is inside another.
-        type: what it may hold, in words: ``integer, 1 to 64, or null``.
-        required: there is no default.
-        default: the default, as JSON holds it.
-        description: what it is for.
+        name: the key; dotted if the field is nested.
+        type: the type in words: ``integer, 1 to 64, or null``.
+        required: whether the field has no default.
+        default: the default as a JSON value.
+        description: the description of the field.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Field:
 
 
 def describe(schema: Mapping[str, Any]) -> list[Field]:
-    """The fields of an object's JSON Schema, in their order; those of inner objects follow it."""
+    """The fields of an object's JSON Schema in order; nested fields follow their object."""
     return list(_fields(schema, schema.get("$defs", {}), "", 0))
 
 
@@ -48,30 +48,29 @@ def _fields(
     required = schema.get("required", ())
     for name, part in schema.get("properties", {}).items():
         path = f"{prefix}{name}"
+        nested = _lookup(part, defs)
+        description = part.get("description", nested.get("description", ""))
         yield Field(
             name=path,
             type=_type(part, defs, depth),
             required=name in required,
             default=part.get("default"),
-            description=" ".join(str(_lookup(part, defs).get("description", "")).split())
-            if "description" not in part
-            else " ".join(str(part["description"]).split()),
+            description=" ".join(str(description).split()),
         )
-        inner = _lookup(part, defs)
-        if "properties" in inner and depth < _DEEPEST:
-            yield from _fields(inner, defs, f"{path}.", depth + 1)
+        if "properties" in nested and depth < _MAX_DEPTH:
+            yield from _fields(nested, defs, f"{path}.", depth + 1)
 
 
 def _lookup(part: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str, Any]:
     reference = part.get("$ref")
     if reference is None:
         return part
-    found: Mapping[str, Any] = defs.get(str(reference).rpartition("/")[2], {})
-    return found
+    target: Mapping[str, Any] = defs.get(str(reference).rpartition("/")[2], {})
+    return target
 
 
 def _type(part: Mapping[str, Any], defs: Mapping[str, Any], depth: int) -> str:
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         return "..."
     part = _lookup(part, defs)
     if "const" in part:
@@ -111,15 +110,15 @@ def _array(part: Mapping[str, Any], defs: Mapping[str, Any], depth: int) -> str:
 
 
 def _bounds(part: Mapping[str, Any]) -> str:
-    low, over = part.get("minimum"), part.get("exclusiveMinimum")
-    high, under = part.get("maximum"), part.get("exclusiveMaximum")
-    if isinstance(high, int) and high >= _ENDLESS:
+    low, above = part.get("minimum"), part.get("exclusiveMinimum")
+    high, below = part.get("maximum"), part.get("exclusiveMaximum")
+    if isinstance(high, int) and high >= _UNBOUNDED:
         high = None
     if low is not None and high is not None:
         return f", {low:g} to {high:g}"
     rows = [
         f"{sign} {value:g}"
-        for sign, value in ((">", over), ("at least", low), ("<", under), ("at most", high))
+        for sign, value in ((">", above), ("at least", low), ("<", below), ("at most", high))
         if value is not None
     ]
     return f", {' and '.join(rows)}" if rows else ""

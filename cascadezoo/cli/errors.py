@@ -1,4 +1,4 @@
-"""How every error leaves the command line: ``Error:``, ``Hint:`` and an exit code, in one place."""
+"""Reports every error of the command line: ``Error:``, ``Hint:`` and an exit code."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class _Report:
 
 
 def report(error: BaseException, *, as_json: bool) -> int:
-    """Tell an error on stderr.
+    """Print an error to stderr.
 
     Args:
-        error: what ended the command.
-        as_json: write one line of JSON, ``{"error": {"code": ..., "message": ..., "hint": ...}}``.
+        error: the exception that ended the command.
+        as_json: print one line of JSON, ``{"error": {"code": ..., "message": ..., "hint": ...}}``.
 
     Returns:
         The exit code.
@@ -38,12 +38,12 @@ def report(error: BaseException, *, as_json: bool) -> int:
         import traceback
 
         echo("".join(traceback.format_exception(error)).rstrip(), err=True)
-    told = _describe(error)
+    result = _describe(error)
     if as_json:
-        echo_json({"error": told.data}, err=True, indent=None)
+        echo_json({"error": result.data}, err=True, indent=None)
     else:
-        echo(told.lines, err=True)
-    return told.exit_code
+        echo(result.lines, err=True)
+    return result.exit_code
 
 
 def _describe(error: BaseException) -> _Report:
@@ -55,22 +55,23 @@ def _describe(error: BaseException) -> _Report:
         return _plain(130, "interrupted", "interrupted")
     if _is_out_of_memory(error):
         what = f"out of memory: {_first_line(error)}"
-        return _plain(1, "memory", what, "take a smaller batch or cascade; cascadezoo plan SPEC")
+        hint = "use a smaller batch or cascade; cascadezoo plan SPEC shows the memory it needs"
+        return _plain(1, "memory", what, hint)
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename is not None else ""
-        what = f"{place}{error.strerror or _first_line(error)}"
+        path = f"{error.filename}: " if error.filename is not None else ""
+        what = f"{path}{error.strerror or _first_line(error)}"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _plain(1, "system", what, "make room on that disk, then try again" if full else None)
+        return _plain(1, "system", what, "free space on that disk and try again" if full else None)
     return _plain(
         1,
         "internal",
         f"internal error: {type(error).__name__}: {_first_line(error)}",
-        f"run again with {DEBUG_VARIABLE}=1 and report what it prints",
+        f"run again with {DEBUG_VARIABLE}=1 and report the output",
     )
 
 
 def _message(error: CascadezooError) -> str:
-    """The message, in which nothing that a spec holds can pass for a line of its own."""
+    """The message; text from a spec cannot imitate a line of its own."""
     if isinstance(error, SpecError):
         return "\n".join(
             [clean(error.what.splitlines()[0]), *(f"  {clean(p)}" for p in error.problems)]
@@ -83,7 +84,7 @@ def _usage(error: click.ClickException) -> _Report:
     hint = None
     context = getattr(error, "ctx", None)
     if isinstance(error, click.UsageError) and context is not None:
-        hint = f"{context.command_path} --help shows how it is called"
+        hint = f"{context.command_path} --help shows the usage"
     data: dict[str, object] = {"code": "usage", "message": what, "hint": hint}
     return _Report(error.exit_code, data, _lines(what, hint))
 
@@ -103,7 +104,7 @@ def _first_line(error: BaseException) -> str:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
-    torch = sys.modules.get("torch")  # only where a command has imported it
+    torch = sys.modules.get("torch")  # only if a command imported it
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

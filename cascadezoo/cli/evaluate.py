@@ -34,7 +34,7 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str | None) 
         return None
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
-        raise click.BadParameter("names no metric; write all for every one")
+        raise click.BadParameter("name at least one metric, or all")
     return names
 
 
@@ -115,12 +115,10 @@ def command(
     a value is outside the tolerance that the card states. --set changes data.* and evaluation.* of
     the model's spec, for example the path of the images on this machine.
     """
-    given = [name for name in _NOT_WITH_CHECK if options[name] not in (None, False)]
-    if check and given:
-        option = "-n" if given[0] == "n" else f"--{given[0]}"
-        raise click.UsageError(
-            f"--check measures as the card says; {option} would measure something else"
-        )
+    conflicts = [name for name in _NOT_WITH_CHECK if options[name] not in (None, False)]
+    if check and conflicts:
+        option = "-n" if conflicts[0] == "n" else f"--{conflicts[0]}"
+        raise click.UsageError(f"--check takes its settings from the card; remove {option}")
     options |= {"offline": offline or None}
     from cascadezoo.train.progress import make_progress
 
@@ -135,41 +133,41 @@ def command(
         else:
             from cascadezoo.evaluate.evaluate_model import evaluate_model
 
-            asked: Any = "all" if metrics == ["all"] else metrics
-            found = evaluate_model(model, asked, progress=progress, **options)
+            requested: Any = "all" if metrics == ["all"] else metrics
+            result = evaluate_model(model, requested, progress=progress, **options)
     finally:
         progress.close()
     if check:
         echo_json(report.to_dict()) if as_json else _show_check(report)
         ctx.exit(0 if report.ok else 1)
-    echo_json(found.to_dict()) if as_json else _show(found, model)
-    if not found.ok:
-        what = ", ".join(found.refused) if found.refused else "nothing"
-        verb = "cannot be" if found.refused else "can be"
+    echo_json(result.to_dict()) if as_json else _show(result, model)
+    if not result.ok:
+        what = ", ".join(result.refused) if result.refused else "nothing"
+        verb = "cannot be" if result.refused else "can be"
         echo(f"Error: {clean(what)} {verb} measured here", err=True)
         ctx.exit(2)
 
 
-def _show(found: Evaluation, model: str) -> None:
+def _show(result: Evaluation, model: str) -> None:
     parts = []
-    if found.figures:
-        figures = [(f.name, f.text, _what(f)) for f in found.figures]
+    if result.figures:
+        figures = [(f.name, f.text, _title(f)) for f in result.figures]
         parts.append(table(("FIGURE", "VALUE", ""), figures, right=(1,)))
-    if found.attribution is not None:
-        parts += [_stages(found.attribution), found.advice or ""]
-    if found.problems:
-        why = [(p.metric, " ".join(p.error.what.split())) for p in found.problems]
-        parts.append(table(("NOT MEASURED", "WHY"), why))
+    if result.attribution is not None:
+        parts += [_stages(result.attribution), result.advice or ""]
+    if result.problems:
+        reasons = [(p.metric, " ".join(p.error.what.split())) for p in result.problems]
+        parts.append(table(("NOT MEASURED", "REASON"), reasons))
     echo("\n\n".join(parts))
-    for hint in dict.fromkeys(p.error.hint for p in found.problems if p.error.hint):
+    for hint in dict.fromkeys(p.error.hint for p in result.problems if p.error.hint):
         echo(f"Hint: {hint}", err=True)
-    echo(f"{clean(found.name)}: {human_seconds(found.seconds)}", err=True)
-    if found.saved:
-        echo(f"\nwrote metrics.json and README.md in {clean(found.model)}")
-        if found.kept:
-            echo(f"kept as edited on the card: {', '.join(found.kept)}")
-    elif found.measured:
-        echo(f"to keep them: cascadezoo evaluate {shlex.quote(model)} ... --save", err=True)
+    echo(f"{clean(result.name)}: {human_seconds(result.seconds)}", err=True)
+    if result.saved:
+        echo(f"\nwrote metrics.json and README.md in {clean(result.model)}")
+        if result.kept:
+            echo(f"kept edited parts of the card: {', '.join(result.kept)}")
+    elif result.measured:
+        echo(f"to save them: cascadezoo evaluate {shlex.quote(model)} ... --save", err=True)
 
 
 def _stages(attribution: Sequence[AttributionRow]) -> str:
@@ -186,8 +184,8 @@ def _stages(attribution: Sequence[AttributionRow]) -> str:
     ]
     head = ("STAGE", "ROLE", "FED REAL", "FED GENERATED", "MISMATCH", "SHARE")
     figure = attribution[-1].generated
-    how = f"{figure.metric}, features of {figure.extractor}, {figure.n} images each"
-    return f"{table(head, rows, right=range(2, 6))}\n{clean(how)}"
+    basis = f"{figure.metric}, features of {figure.extractor}, {figure.n} images each"
+    return f"{table(head, rows, right=range(2, 6))}\n{clean(basis)}"
 
 
 def _show_check(report: CheckReport) -> None:
@@ -209,15 +207,15 @@ def _show_check(report: CheckReport) -> None:
         echo(f"fault: {clean(fault)}")
     checked = [row for row in report.rows if row.holds is not None]
     if report.ok:
-        echo(f"\nall {len(checked)} figures hold" if checked else "\nno figure can be checked")
+        echo(f"\nall {len(checked)} figures match" if checked else "\nno figure can be checked")
         return
-    bad, files = len(report.failed), len(report.faults)
-    echo(f"\n{bad} of {len(checked)} figures do not hold; faults in the files: {files}")
+    failed, faults = len(report.failed), len(report.faults)
+    echo(f"\n{failed} of {len(checked)} figures do not match; faults in the files: {faults}")
 
 
 def _verdict(row: CheckRow) -> str:
     if row.holds:
-        return "holds"
+        return "matches"
     return f"not checked: {row.reason}" if row.holds is None else f"FAILS: {row.reason}"
 
 
@@ -229,7 +227,7 @@ def _number(value: float, figure: Figure) -> str:
     return f"{number(value * scale)}{power(scale)}"
 
 
-def _what(figure: Figure) -> str:
+def _title(figure: Figure) -> str:
     from cascadezoo.model_folder.reproduction import metric_texts
 
     texts = metric_texts(figure.metric)

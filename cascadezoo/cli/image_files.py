@@ -1,7 +1,7 @@
-"""Where ``cascadezoo sample`` puts images: a grid, a strip of the stages, an .npz, a folder.
+"""Outputs of ``cascadezoo sample``: a grid, a strip of the stages, an .npz file, a folder.
 
-Each is opened, and so found to be writable, before anything is sampled, takes batch after batch,
-and is there whole or not at all (of a folder: each file). Only bytes are kept, never floats.
+An output is opened before sampling, which checks that it can be written. It takes one batch after
+another, and appears complete or not at all (in a folder: each file). It stores bytes, not floats.
 """
 
 from __future__ import annotations
@@ -24,75 +24,76 @@ if TYPE_CHECKING:
 __all__ = ["ImageFile", "format_of", "open_images", "replacing"]
 
 LARGEST_GRID = 2**26
-"""Pixels of a grid picture; Pillow holds three bytes of each."""
+"""Maximum pixels of a grid; Pillow stores three bytes of each."""
 LONGEST_STRIP = 256
 CELL = 96
 
 
 class ImageFile(Protocol):
-    """Takes batches of images."""
+    """An output that accepts batches of images."""
 
     def add(self, stages: Mapping[str, Tensor], labels: Sequence[int] | None) -> None:
-        """Take a batch: uint8 [N, C, H, W] by stage, the last of them the cascade's own."""
+        """Add a batch: uint8 [N, C, H, W] by stage; the last stage gives the final images."""
 
 
 def format_of(path: str, strip: str | None) -> str:
-    """What a path asks for: ``grid``, ``strip``, ``npz`` or ``folder``.
+    """The output format of a path: ``grid``, ``strip``, ``npz`` or ``folder``.
 
     Args:
-        path: of a file or folder.
-        strip: the option that asks for a strip, ``stages`` or ``trajectory``; None asks for none.
+        path: the path of a file or folder.
+        strip: the option that requests a strip, ``stages`` or ``trajectory``; None for no strip.
 
     Raises:
-        InputError: another suffix, or a strip in something other than a picture.
+        InputError: the suffix is unknown, or a strip is requested for another file than a .png.
     """
     suffix = Path(path).suffix.lower()
     if path.endswith(("/", os.sep)) or Path(path).is_dir() or not suffix:
-        found = "folder"
+        kind = "folder"
     elif suffix == ".png":
         return "strip" if strip else "grid"
     elif suffix == ".npz":
-        found = "npz"
+        kind = "npz"
     else:
         raise InputError(
             f"images cannot be written as {suffix} ({path})",
-            hint="give a file ending in .png (a grid) or .npz, or a folder, as DIR/",
+            hint="use a .png file (a grid), an .npz file, or a folder DIR/",
             code="input-image-suffix",
             path=path,
         )
     if strip:
         raise InputError(
-            f"--{strip} draws a strip, and {path} is no .png",
+            f"--{strip} needs a .png file, not {path}",
             hint=f"-o {strip}.png --{strip}",
             code="input-strip-suffix",
             path=path,
         )
-    return found
+    return kind
 
 
 @contextmanager
 def open_images(
     path: Path, what: str, *, n: int, image: ImageShape, labelled: bool, force: bool
 ) -> Iterator[ImageFile]:
-    """Open a place for ``n`` images; when the block ends without an error, they are there.
+    """Open an output for ``n`` images. It is complete when the block ends without an error.
 
     Args:
-        path: a file, which is replaced, or a folder. Folders above it are made.
+        path: a file, which is replaced, or a folder. Parent folders are created.
         what: see :func:`format_of`.
-        n: how many images will come.
-        image: what each is.
-        labelled: whether labels will come.
-        force: let files in a folder be replaced.
+        n: the number of images.
+        image: the shape of an image.
+        labelled: whether the images have labels.
+        force: replace files in a folder.
 
     Raises:
-        InputError: it cannot be written, holds such files, or so many images make no picture.
+        InputError: the path cannot be written, the folder contains such files, or the picture would
+            be too large.
     """
     cell = image.size * max(1, CELL // image.size)
     if (what == "grid" and n * cell * cell > LARGEST_GRID) or (
         what == "strip" and n > LONGEST_STRIP
     ):
         raise InputError(
-            f"a picture of {n} images would be too large",
+            f"a picture of {n} images is too large",
             hint="-o DIR/ or -o images.npz",
             code="input-picture-too-large",
             n=n,
@@ -113,10 +114,10 @@ def open_images(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` when the block ends without an error.
+    """A temporary file that replaces ``path`` when the block ends without an error.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the path cannot be written, or is inside a bundled model.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _writable(path):
@@ -140,7 +141,7 @@ def _writable(path: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror}",
-            hint="choose another place with -o",
+            hint="choose another path with -o",
             code="input-output-not-writable",
             path=path,
         ) from error
@@ -171,15 +172,15 @@ class _Folder:
         self.done = 0
         with _writable(path):
             path.mkdir(parents=True, exist_ok=True)
-            there = {entry.name for entry in os.scandir(path)}
+            existing = {entry.name for entry in os.scandir(path)}
             probe = path / f".{os.getpid()}.tmp"
             probe.touch()
             probe.unlink()
-        taken = next((name for i in range(n) if (name := _number(i)) in there), None)
+        taken = next((name for i in range(n) if (name := _number(i)) in existing), None)
         if taken is not None and not force:
             raise InputError(
-                f"{path} holds {taken} already",
-                hint="choose another folder with -o, or replace its files with --force",
+                f"{path} already contains {taken}",
+                hint="choose another folder with -o, or replace the files with --force",
                 code="input-output-exists",
                 path=path,
             )
@@ -202,7 +203,7 @@ def _number(index: int) -> str:
 
 
 class _Npz:
-    """``arr_0`` uint8 [N, H, W, C], ``arr_1`` int64 [N]: as evaluation suites read them."""
+    """``arr_0`` uint8 [N, H, W, C], ``arr_1`` int64 [N]: the format of evaluation suites."""
 
     def __init__(self, array: IO[bytes]) -> None:
         self.array = array

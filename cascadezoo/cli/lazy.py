@@ -1,6 +1,6 @@
-"""The click groups: one that imports a command when it is called, and where errors end.
+"""The click groups. They import a command when it is called, and report errors.
 
-Commands of plugins stand after the built-in ones, and are looked for only where they may matter.
+Commands of plugins are listed after the built-in ones. They are loaded only if needed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Commands", "LazyGroup"]
 
 
 class Commands(click.Group):
-    """A group that lists its commands in the order they were added, and knows near misses."""
+    """A group that lists its commands in order of definition and suggests similar names."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of the table."""
@@ -37,20 +37,20 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the arguments begin with.
+        """The command that the arguments name first.
 
         Raises:
-            UsageError: there is none of that name; the nearest one is told.
+            UsageError: the command is unknown; the message suggests similar ones.
         """
         name = str(args[0])
-        found = name.startswith("-") or self.get_command(ctx, name) is not None
-        if not found and not ctx.resilient_parsing:
+        known = name.startswith("-") or self.get_command(ctx, name) is not None
+        if not known and not ctx.resilient_parsing:
             names = self.list_commands(ctx)
             close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-            guess = " or ".join(repr(c) for c in close) or ", ".join(names)
-            lead = "did you mean" if close else "there are"
-            mark = "?" if close else ""
-            raise click.UsageError(f"no command {name!r}; {lead} {guess}{mark}", ctx)
+            hint = f"the commands are {', '.join(names)}"
+            if close:
+                hint = f"did you mean {' or '.join(map(repr, close))}?"
+            raise click.UsageError(f"unknown command {name!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -58,7 +58,7 @@ class LazyGroup(Commands):
     """A group whose commands are imported when they are called.
 
     Args:
-        table: for each command the module that holds it as ``command``, and its one line of help.
+        table: for each command the module that defines it as ``command``, and its one-line help.
     """
 
     def __init__(self, *, table: Mapping[str, tuple[str, str]], **options: Any) -> None:
@@ -70,30 +70,30 @@ class LazyGroup(Commands):
         return [*self.table, *self._of_plugins()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None where there is none of that name.
+        """Import a command; None if the name is unknown.
 
         Raises:
-            PluginError: a plugin's command cannot be imported, or is none.
+            PluginError: a plugin's command cannot be imported or is not a click command.
         """
         row = self.table.get(cmd_name)
         if row is not None:
             command: click.Command = importlib.import_module(row[0]).command
             return command
-        plugged = self._of_plugins().get(cmd_name)
-        if plugged is None:
+        registered = self._of_plugins().get(cmd_name)
+        if registered is None:
             return None
-        found = plugged.entry.load()
-        if not isinstance(found, click.Command):
+        loaded = registered.entry.load()
+        if not isinstance(loaded, click.Command):
             raise PluginError(
-                f"{plugged.entry.impl} of the command {cmd_name!r} is not a click.Command",
-                hint=f"{plugged.origin} brings it; upgrade or uninstall it",
+                f"{registered.entry.impl} of the command {cmd_name!r} is not a click.Command",
+                hint=f"{registered.origin} provides it; upgrade or uninstall it",
                 code="plugin-not-a-command",
                 name=cmd_name,
             )
-        return found
+        return loaded
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from what states them alone, importing none."""
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
         rows = [
@@ -105,18 +105,18 @@ class LazyGroup(Commands):
                 formatter.write_dl(rows)
 
     def reserve(self, host: PluginHost) -> None:
-        """Take from plugins the names of built-in commands."""
+        """Reserve the names of built-in commands against plugins."""
         host.reserve_commands(self.table)
 
     def _of_plugins(self) -> dict[str, Registered[CommandEntry]]:
-        if not _may_bring_commands():
+        if not _plugins_may_load():
             return {}
         from cascadezoo.plugins.manager import get_host
 
         try:
             host = get_host()
         except PluginError:
-            return {}  # cascadezoo is not installed, as whatever needs its stages will say
+            return {}  # cascadezoo is not installed; commands that need its stages report it
         self.reserve(host)
         return {row.entry.name: row for row in host.registry.commands}
 
@@ -128,10 +128,10 @@ class LazyGroup(Commands):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command line; in standalone mode every error is told and becomes an exit code."""
+        """Run a command line; in standalone mode every error is reported and sets the exit code."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        given = sys.argv[1:] if args is None else list(args)
+        arguments = sys.argv[1:] if args is None else list(args)
         try:
             with _plain_warnings():
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
@@ -139,12 +139,12 @@ class LazyGroup(Commands):
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(error.exit_code)
-        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the end of the line
-            sys.exit(report(error, as_json=_asks_for_json(given)))
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the top level
+            sys.exit(report(error, as_json=_json_requested(arguments)))
 
 
-def _may_bring_commands() -> bool:
-    """Whether any plugin is installed; a quick look, before anything is imported for them."""
+def _plugins_may_load() -> bool:
+    """Whether any plugin is installed; a quick check that imports no plugin."""
     if os.environ.get("CASCADEZOO_LOAD_PLUGINS", "*").strip(" ,") == "":
         return False
     from importlib.metadata import entry_points
@@ -156,26 +156,26 @@ def _may_bring_commands() -> bool:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Tell what is deprecated in a line of its own, without the place in the source."""
-    usual = warnings.showwarning
+    """Print deprecations as one line, without the line of source code."""
+    default = warnings.showwarning
 
-    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+    def show(message: Any, category: type[Warning], *args: Any, **options: Any) -> None:
         from cascadezoo.plugins.registry import CascadezooDeprecationWarning
 
         if issubclass(category, CascadezooDeprecationWarning):
             echo(f"Warning: {message}", err=True)
         else:
-            usual(message, category, *place, **more)
+            default(message, category, *args, **options)
 
     warnings.showwarning = show
     try:
         yield
     finally:
-        warnings.showwarning = usual
+        warnings.showwarning = default
 
 
-def _asks_for_json(args: Iterable[str]) -> bool:
-    # Read from the arguments, since an error may come before they are parsed.
+def _json_requested(args: Iterable[str]) -> bool:
+    # From the raw arguments, because an error may occur before they are parsed.
     for arg in args:
         if arg == "--":
             return False

@@ -1,4 +1,4 @@
-"""Loading the model that a command names."""
+"""Loads the model that a command names."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["load_model"]
 def load_model(
     reference: str | Path, device: str, *, revision: str | None = None, offline: bool | None = None
 ) -> Cascade:
-    """A trained cascade on the device of that name; the reference is looked at first.
+    """Load a trained cascade onto a device. A model on the Hub is pulled.
 
-    What lies on the Hub is pulled.
+    The reference is resolved first, so that an error in it appears before torch is imported.
     """
     from cascadezoo.hub.locate import locate
 

@@ -31,7 +31,7 @@ else:
 
 
 class Whole(ParamType):
-    """A whole number within bounds, without click's listing of them in every help text."""
+    """A whole number within bounds; unlike click's type, it does not list them in help texts."""
 
     name = "number"
 
@@ -51,7 +51,7 @@ class Whole(ParamType):
 
 
 class Numbers(ParamType):
-    """Numbers with commas between them, within bounds."""
+    """Numbers within bounds, separated by commas."""
 
     name = "numbers"
 
@@ -68,14 +68,14 @@ class Numbers(ParamType):
             return value
         parts = str(value).split(",")
         if self.count is not None and len(parts) != self.count:
-            self.fail(f"{value!r} is not {self.count} numbers with commas between them", param, ctx)
+            self.fail(f"{value!r} is not {self.count} numbers separated by commas", param, ctx)
         rows = []
         for part in parts:
             try:
                 number = float(part)
             except ValueError:
                 self.fail(f"{part!r} in {value!r} is not a number", param, ctx)
-            if not self.low <= number <= self.high:  # also where it is nan
+            if not self.low <= number <= self.high:  # also for NaN
                 span = f"from {self.low:g} to {self.high:g}"
                 self.fail(f"{part} in {value!r} is not a number {span}", param, ctx)
             rows.append(number)
@@ -83,18 +83,18 @@ class Numbers(ParamType):
 
 
 def examples(*lines: str) -> str:
-    """An epilog of command lines, kept as they are."""
+    """An epilog of command lines, which click does not wrap."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
 def json_option(function: F) -> F:
-    """``--json``; errors then are one line of JSON on stderr."""
+    """``--json``; errors become one line of JSON on stderr."""
     text = "Print JSON on stdout; errors become a line of JSON on stderr."
     return click.option("--json", "as_json", is_flag=True, help=text)(function)
 
 
 def set_option(function: F) -> F:
-    """``--set path=value``, any number of times."""
+    """``--set path=value``, repeatable."""
     return click.option(
         "--set",
         "settings",
@@ -127,12 +127,12 @@ def device_option(text: str = "auto, cpu, cuda, cuda:N or mps.") -> Callable[[F]
 
 
 def hub_options(function: F) -> F:
-    """``--revision R`` and ``--offline``, of commands that take a model."""
+    """``--revision R`` and ``--offline``, for commands that take a model."""
     revision = click.option(
         "--revision", metavar="R", help="Branch, tag or commit of a repo.  [default: main]"
     )
     offline = click.option(
-        "--offline", is_flag=True, help="Use only models that were pulled before; send no requests."
+        "--offline", is_flag=True, help="Use only models in the local cache; send no requests."
     )
     return revision(offline(function))
 
@@ -140,9 +140,9 @@ def hub_options(function: F) -> F:
 class _PerStage(ParamType):
     """A value for all stages, or ``STAGE=VALUE`` for one."""
 
-    def __init__(self, of: Callable[[str], Any], what: str) -> None:
-        self.of = of
-        self.name = what
+    def __init__(self, parse: Callable[[str], Any], name: str) -> None:
+        self.parse = parse
+        self.name = name
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -150,7 +150,7 @@ class _PerStage(ParamType):
         """Split the stage's name from the value."""
         stage, equals, text = str(value).rpartition("=")
         try:
-            return (stage if equals else None), self.of(text)
+            return (stage if equals else None), self.parse(text)
         except ValueError:
             self.fail(f"{text!r} is not {self.name}", param, ctx)
 
@@ -161,19 +161,28 @@ def _merged(
     if len(rows) == 1 and rows[0][0] is None:
         return rows[0][1]
     if any(stage is None for stage, _ in rows):
-        raise click.BadParameter("give one value for all stages, or STAGE=VALUE for each")
+        raise click.BadParameter("use one value for all stages, or STAGE=VALUE for each")
     return {str(stage): value for stage, value in rows} or None
 
 
-def per_stage_option(name: str, of: Callable[[str], Any], what: str, text: str) -> Callable[[F], F]:
-    """An option that takes a value for all stages, or ``STAGE=VALUE`` for each of some.
+def per_stage_option(
+    name: str, parse: Callable[[str], Any], form: str, text: str
+) -> Callable[[F], F]:
+    """An option that takes a value for all stages, or ``STAGE=VALUE`` for single stages.
 
-    The command gets the value, a dict by stage, or None.
+    Args:
+        name: the option.
+        parse: reads a value; raises ValueError.
+        form: the form of a value, for messages.
+        text: the help text.
+
+    Returns:
+        A decorator. The command receives the value, a dict by stage, or None.
     """
     return click.option(
         name,
         multiple=True,
-        type=_PerStage(of, what),
+        type=_PerStage(parse, form),
         callback=_merged,
         metavar="[STAGE=]VALUE",
         help=text,

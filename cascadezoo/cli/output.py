@@ -1,6 +1,7 @@
-"""What commands print: text that a terminal cannot be tricked with, tables, JSON.
+"""Output of commands: text that is safe in a terminal, tables, JSON.
 
-Data goes to stdout, all else to stderr. ``--help`` imports this, hence the imports inside.
+Data goes to stdout, everything else to stderr. ``--help`` imports this module, so functions import
+what they need.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from cascadezoo.util.text import SUSPECT, clean, is_invisible
 
 __all__ = ["clean", "echo", "echo_json", "table"]
 
-_NARROWEST = 24
+_MIN_WIDTH = 24
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
-    """Print a line or several, cleaned, to stdout or stderr."""
+    """Print one or more lines, with control characters escaped."""
     stream = sys.stderr if err else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     shown = clean(text, keep="\n")
@@ -28,7 +29,7 @@ def echo(text: object = "", *, err: bool = False) -> None:
 
 
 def echo_json(data: Any, *, err: bool = False, indent: int | None = 2) -> None:
-    """Print data as JSON: keys in their order, control characters escaped, no NaN."""
+    """Print data as JSON, with keys in order, control characters escaped and no NaN."""
     import json
 
     text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
@@ -45,12 +46,12 @@ def echo_json(data: Any, *, err: bool = False, indent: int | None = 2) -> None:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()
 ) -> str:
-    """Aligned columns under a head; on a terminal the last column is wrapped to its width.
+    """A table with aligned columns; on a terminal the last column is wrapped to its width.
 
     Args:
-        head: the columns' names, in capitals by habit.
-        rows: one cell a column; None is shown as ``-``.
-        right: the numbers of the columns that are aligned to the right.
+        head: the names of the columns, in capitals by convention.
+        rows: one cell per column; None is shown as ``-``.
+        right: the indices of the right-aligned columns.
     """
     import shutil
     import textwrap
@@ -63,7 +64,7 @@ def table(
     room = shutil.get_terminal_size().columns - before if sys.stdout.isatty() else 0
     lines = []
     for row in cells:
-        parts = textwrap.wrap(row[-1], room) if room >= _NARROWEST else [row[-1]]
+        parts = textwrap.wrap(row[-1], room) if room >= _MIN_WIDTH else [row[-1]]
         row = [*row[:-1], *parts[:1]] if parts else row
         lines.append(
             "  ".join(

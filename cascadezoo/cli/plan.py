@@ -26,7 +26,7 @@ _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 
 
 def _count(text: str) -> int:
-    """A number of parameters: 500000, 500_000, 500k or 1.5M."""
+    """Parse a number of parameters: 500000, 500_000, 500k or 1.5M."""
     unit = _UNITS.get(text[-1:].lower())
     if unit is None:
         return int(text)
@@ -76,14 +76,18 @@ def run_plan(
     as_json: bool,
     match: int | Mapping[str, int] | None = None,
 ) -> None:
-    """Plan a spec, print it, and refuse what no memory here can hold."""
+    """Plan a spec and print the plan.
+
+    Raises:
+        ResourceError: the machine has too little memory for it.
+    """
     from cascadezoo.build.plan import check_memory, make_plan
     from cascadezoo.spec import load_spec
 
     resolved = load_spec(spec, settings=settings)
-    found: list[str] = []
+    changes: list[str] = []
     if match is not None:
-        resolved, found = _matched(resolved, match)
+        resolved, changes = _matched(resolved, match)
     if device not in ("auto", "cpu"):
         from cascadezoo.train.engine import pick_device
 
@@ -91,25 +95,29 @@ def run_plan(
     plan = make_plan(resolved, device)
     if as_json:
         row: dict[str, Any] = plan.to_dict()
-        echo_json(row if match is None else {**row, "settings": found})
+        echo_json(row if match is None else {**row, "settings": changes})
     else:
         _show(plan)
         if match is not None:
-            # Each is a path of names and a whole number: nothing that a shell would read.
-            echo("\nsettings: " + (" ".join(f"--set {s}" for s in found) or "none, as it is"))
+            # A change is a path of names and a whole number, which needs no quoting for a shell.
+            shown = " ".join(f"--set {change}" for change in changes)
+            echo(f"\nsettings: {shown or 'none needed'}")
     check_memory(plan)
 
 
 def _matched(
     resolved: ResolvedSpec, match: int | Mapping[str, int]
 ) -> tuple[ResolvedSpec, list[str]]:
-    """The spec with the widths that make the numbers asked for, and the settings that do it."""
+    """The spec with widths that give the requested parameters, and the settings for them."""
     from cascadezoo.build.match_parameters import match_cascade, match_parameters, settings_between
     from cascadezoo.spec import load_spec
 
     data = resolved.spec.to_dict()
-    made = match_cascade(data, match) if isinstance(match, int) else match_parameters(data, match)
-    return load_spec(made), settings_between(data, made)
+    if isinstance(match, int):
+        matched = match_cascade(data, match)
+    else:
+        matched = match_parameters(data, match)
+    return load_spec(matched), settings_between(data, matched)
 
 
 def _show(plan: Plan) -> None:
@@ -130,9 +138,7 @@ def _show(plan: Plan) -> None:
     ]
     head = ("STAGE", "KIND", "IMAGE", "PARAMETERS", "FLOPS", "PASSES", "TO SAMPLE", "ACTIVATIONS")
     echo(table(head, stages, right=range(3, 8)))
-    echo(
-        "all per image: FLOPs of a pass, passes to sample, FLOPs to sample, bytes kept in training"
-    )
+    echo("per image: FLOPs of one pass, passes to sample, FLOPs to sample, activations in training")
     if plan.phases:
         phases = [
             (
@@ -148,7 +154,7 @@ def _show(plan: Plan) -> None:
     echo(
         f"\nmemory: about {human_bytes(plan.training_bytes)} to train, "
         f"{human_bytes(plan.weights_bytes)} of it weights; "
-        f"there are {human_bytes(plan.available_bytes)}"
+        f"{human_bytes(plan.available_bytes)} available"
     )
     for warning in plan.warnings:
         echo(f"warning: {clean(warning)}")

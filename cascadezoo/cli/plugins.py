@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,10 +12,12 @@ from cascadezoo.cli.lazy import Commands, LazyGroup
 from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, table
 from cascadezoo.cli.plugins_check import check
-from cascadezoo.cli.plugins_new import new
 
 if TYPE_CHECKING:
     from cascadezoo.plugins.manager import Plugin, PluginHost, PluginProblem
+
+# The keys of cascadezoo.testing.template.KINDS; --help shows them without importing it.
+KINDS = ("generator", "upsampler", "refiner", "decoder", "dataset", "metric")
 
 
 @click.group("plugins", cls=Commands)
@@ -28,11 +32,11 @@ def command() -> None:
         "cascadezoo plugins list --all --json",
     ),
 )
-@click.option("--all", "everything", is_flag=True, help="Include the entries of cascadezoo itself.")
+@click.option("--all", "everything", is_flag=True, help="Include the built-in entries.")
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
-    """List the installed plugins, what each registers, and its problems.
+    """List the installed plugins, their entries and their problems.
 
     A broken plugin does not affect others; commands that need it report it.
     CASCADEZOO_LOAD_PLUGINS=a,b loads only those distributions; an empty value loads none.
@@ -56,7 +60,7 @@ def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
         echo_json([_row(plugin, problems[plugin.origin]) for plugin in plugins])
         return
     if not plugins:
-        echo("no plugins are installed besides what cascadezoo itself brings (--all shows it)")
+        echo("no plugins are installed (--all shows the built-in entries)")
     else:
         rows = [(p, _state(p, problems[p.origin])) for p in plugins]
         cells = [(p.origin.plugin, p.origin.version, state, _names(p)) for p, state in rows]
@@ -68,7 +72,52 @@ def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
                 echo(f"  at {clean(problem.where)}")
 
 
-command.add_command(new)
+@command.command(
+    "new",
+    epilog=examples(
+        "cascadezoo plugins new wave",
+        "cascadezoo plugins new wave --kind upsampler -o ~/src/wave",
+    ),
+)
+@click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    default="generator",
+    show_default=True,
+    help="What the plugin provides.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder to write.  [default: cascadezoo-NAME]",
+)
+@json_option
+def new(name: str, kind: str, out: Path | None, as_json: bool) -> None:
+    """Write a working project of a new plugin, as a starting point.
+
+    NAME is the name of the distribution, with or without the prefix cascadezoo-.
+    """
+    from cascadezoo.testing.template import project_name, write_project
+
+    distribution = project_name(name)
+    folder = write_project(name, kind, out)
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    if as_json:
+        rows = {"distribution": distribution, "kind": kind, "folder": str(folder), "files": files}
+        echo_json(rows)
+        return
+    echo(f"wrote a plugin with a {kind} to {clean(folder)}:")
+    echo("\n".join(f"  {file}" for file in files))
+    echo(
+        f"\nTo install and check it:\n"
+        f"  pip install -e {shlex.quote(str(folder))}\n"
+        f"  cascadezoo plugins check {distribution}"
+    )
+
+
 command.add_command(check)
 
 
@@ -79,7 +128,7 @@ def _names(plugin: Plugin) -> str:
 
 
 def _problems(host: PluginHost, plugin: Plugin) -> list[PluginProblem]:
-    """What loading it showed, and what is wrong with the configs of its entries."""
+    """The problems of loading a plugin and of the configs of its entries."""
     from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, PluginProblem
     from cascadezoo.testing.import_checks import config_fault
 
@@ -90,7 +139,9 @@ def _problems(host: PluginHost, plugin: Plugin) -> list[PluginProblem]:
         fault = config_fault(entry)
         if fault is not None:
             where = fault[1] or host.registered_at(plugin, entry)
-            rows.append(PluginProblem(plugin.origin, fault[0], where))
+            message, _, heavy = fault
+            code = "config-imports-heavy" if heavy else "config-unusable"
+            rows.append(PluginProblem(plugin.origin, code, message, where))
     return rows
 
 
@@ -107,5 +158,5 @@ def _row(plugin: Plugin, problems: list[PluginProblem]) -> dict[str, Any]:
         "state": _state(plugin, problems),
         "hooks": plugin.hooks,
         "registers": plugin.names,
-        "problems": [{"message": p.message, "where": p.where} for p in problems],
+        "problems": [{"code": p.code, "message": p.message, "where": p.where} for p in problems],
     }

@@ -50,23 +50,21 @@ def check(
 
     host = get_host()
     plugins = _chosen(host, name)
-    asked = _settings(settings, host, plugins)
+    configs = _settings(settings, host, plugins)
     rows = []
     for plugin in plugins:
-        for report in _reports(host, plugin, asked, skip):
+        for report in _reports(host, plugin, configs, skip):
             rows.append((plugin, report))
             if not as_json:
                 echo(clean(report, keep="\n"))
     if as_json:
         echo_json([_row(plugin, report) for plugin, report in rows])
     elif not plugins:
-        echo("no plugins are installed besides what cascadezoo itself brings")
+        echo("no plugins are installed")
     else:
         results = [result for _, report in rows for result in report.results]
-        bad = sum(not result.ok for result in results)
-        echo(
-            f"\n{len(results)} checks, {bad} failed" if bad else f"\n{len(results)} checks, all ok"
-        )
+        failed = sum(not result.ok for result in results)
+        echo(f"\n{len(results)} checks, {f'{failed} failed' if failed else 'all ok'}")
     if any(not report.ok for _, report in rows):
         ctx.exit(1)
 
@@ -75,19 +73,19 @@ def _chosen(host: PluginHost, name: str | None) -> list[Plugin]:
     from cascadezoo.errors import UnknownNameError
     from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name
 
-    def named(plugin: Plugin) -> str:
+    def distribution(plugin: Plugin) -> str:
         return canonical_name(plugin.origin.distribution)
 
     if name is None:
-        return [plugin for plugin in host.plugins if named(plugin) != BUILTIN_DISTRIBUTION]
+        return [plugin for plugin in host.plugins if distribution(plugin) != BUILTIN_DISTRIBUTION]
     for wanted in (canonical_name(name), canonical_name(f"{BUILTIN_DISTRIBUTION}-{name}")):
-        found = [plugin for plugin in host.plugins if named(plugin) == wanted]
-        if found:
-            return found
-    listed = ", ".join(sorted({named(plugin) for plugin in host.plugins}))
+        matches = [plugin for plugin in host.plugins if distribution(plugin) == wanted]
+        if matches:
+            return matches
+    listed = ", ".join(sorted({distribution(plugin) for plugin in host.plugins}))
     raise UnknownNameError(
         f"no plugin of the distribution {name!r} is installed",
-        hint=f"there are {listed}",
+        hint=f"installed: {listed}",
         code="lookup-plugin",
         name=name,
     )
@@ -100,18 +98,18 @@ def _settings(
     from cascadezoo.spec import apply_settings
 
     known = [entry.name for plugin in plugins for entry in host.entries_of(plugin)]
-    found: dict[str, dict[str, Any]] = {}
+    configs: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, colon, rest = setting.partition(":")
         if not colon or name not in known:
             raise InputError(
-                f"--set {setting!r} is not of the form ENTRY:PATH=VALUE",
-                hint=f"the entries that are checked are {', '.join(known) or 'none'}",
+                f"--set {setting!r} does not have the form ENTRY:PATH=VALUE",
+                hint=f"the checked entries are {', '.join(known) or 'none'}",
                 code="input-setting-form",
                 setting=setting,
             )
-        found[name] = apply_settings(found.get(name, {}), [rest])
-    return found
+        configs[name] = apply_settings(configs.get(name, {}), [rest])
+    return configs
 
 
 def _reports(
@@ -124,12 +122,12 @@ def _reports(
     unknown = sorted(set(skip) - known)
     if unknown:
         raise click.UsageError(
-            f"there is no check {unknown[0]!r}; there are {', '.join(sorted(known))}"
+            f"unknown check {unknown[0]!r}; the checks are {', '.join(sorted(known))}"
         )
     yield check_plugin(host, plugin)
     for entry in host.entries_of(plugin):
-        ours = {name for name in skip if name in check_names([entry])}
-        yield check_entry(entry, settings.get(entry.name), skip=ours)
+        skipped = set(skip) & check_names([entry])
+        yield check_entry(entry, settings.get(entry.name), skip=skipped)
 
 
 def _row(plugin: Plugin, report: Report) -> dict[str, Any]:

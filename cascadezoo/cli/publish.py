@@ -80,7 +80,7 @@ def command(
 def _show_hub(done: Published) -> None:
     name, where = clean(done.name), clean(done.repo)
     if done.dry_run and not done.changed:
-        echo(f"{where} holds {name} already, file by file the same; nothing would be sent")
+        echo(f"{where} already contains {name} with identical files; nothing would be uploaded")
     elif done.dry_run:
         echo(f"would publish {name} as one commit to {where}")
         for file, size in done.files.items():
@@ -89,13 +89,13 @@ def _show_hub(done: Published) -> None:
             echo(f"  {clean(file)}  would be deleted")
         echo(f"{human_bytes(done.uploaded_bytes)} are new or changed")
     elif not done.changed:
-        echo(f"{where} holds {name} already, file by file the same")
+        echo(f"{where} already contains {name} with identical files")
     else:
         echo(f"published {name}: {len(done.files)} files, {human_bytes(done.uploaded_bytes)} new")
         for file in done.deleted:
             echo(f"  {clean(file)}  deleted")
     if done.card_kept:
-        echo("the card was edited on the Hub: what was written there is kept", err=True)
+        echo("the card was edited on the Hub; the edits are kept", err=True)
     if not done.dry_run:
         echo(f"url: {clean(done)}")
         echo(f"commit: {clean(done.commit)}" + (f", tag {clean(done.tag)}" if done.tag else ""))
@@ -108,7 +108,7 @@ def _show_folder(done: Copied) -> None:
         for name, size in done.files.items():
             echo(f"  {name}  {human_bytes(size)}")
     elif not done.changed:
-        echo(f"{clean(done.dest)} holds {clean(done.name)} already, file by file the same")
+        echo(f"{clean(done.dest)} already contains {clean(done.name)} with identical files")
     else:
         echo(f"published {what}, to {clean(done.dest)}" + (_REPLACED * done.replaced))
 

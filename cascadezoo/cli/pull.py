@@ -45,26 +45,27 @@ def command(
         return
     origin = "" if done.repo is None else f" from {done.repo}, commit {done.commit}"
     if done.changed is False:
-        echo(f"{clean(done.folder)} holds {clean(done.name)} already, file by file the same")
+        echo(f"{clean(done.folder)} already contains {clean(done.name)} with identical files")
     else:
         what = f"{len(done.files)} files, {human_bytes(done.size)}"
         echo(f"pulled {clean(done.name)}{origin}: {what}, to {clean(done.folder)}")
-    named = reference if dest is None and revision is None else as_argument(done.folder)
-    if dest is None and revision is not None:
-        named = f"{done.repo}@{revision}"
-    echo(f"Next: cascadezoo sample {shlex.quote(named)}", err=True)
+    if dest is not None:
+        model = as_argument(done.folder)
+    else:
+        model = reference if revision is None else f"{done.repo}@{revision}"
+    echo(f"Next: cascadezoo sample {shlex.quote(model)}", err=True)
 
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM as Ctrl-C, so that what is half made is taken away in either case."""
+    """Handle SIGTERM like Ctrl-C, so that both remove incomplete files."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     try:
         before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread, which alone gets signals
+    except ValueError:  # only the main thread receives signals
         yield
         return
     try:

@@ -108,24 +108,24 @@ def command(
     if scales is not None:
         if len(models) > 1:
             raise InputError(
-                f"--guidance draws one model, and {len(models)} were given",
-                hint="name one model, or leave --guidance out to compare them on a page",
+                f"--guidance takes one model, not {len(models)}",
+                hint="name one model, or omit --guidance to compare them on a page",
                 code="input-guidance-one-model",
                 count=len(models),
             )
         _grid(models[0], scales, n, labels, seed, device, out or "guidance.png", quiet, as_json,
               request)  # fmt: skip
         return
-    asked = ReportRequest(
+    options = ReportRequest(
         n=n, labels=labels, seed=seed, features=features, extractor=extractor,
         projection=projection, device=device, request=request,
     )  # fmt: skip
-    told = write_report(models, Path(out or "report.html"), asked, quiet=quiet)
+    result = write_report(models, Path(out or "report.html"), options, quiet=quiet)
     if as_json:
-        echo_json(told)
+        echo_json(result)
     else:
-        size = told["bytes"] / 1e6
-        echo(f"wrote {clean(told['output'])}, {size:.1f} MB: {', '.join(told['models'])}")
+        size = result["bytes"] / 1e6
+        echo(f"wrote {clean(result['output'])}, {size:.1f} MB: {', '.join(result['models'])}")
 
 
 def _grid(
@@ -148,7 +148,7 @@ def _grid(
 
     if Path(out).suffix.lower() != ".png":
         raise InputError(
-            f"the grid is a picture, and {out} is no .png",
+            f"--guidance needs a .png file, not {out}",
             hint="-o guidance.png",
             code="input-grid-suffix",
             path=out,
@@ -175,15 +175,15 @@ def _grid(
         names = _names(drawn, cascade.resolved.data_info.class_names)
         guidance_grid(rows, names).save(file, format="PNG")
     if as_json:
-        told = {"model": cascade.spec.name, "output": out, "guidance": list(scales)}
-        echo_json({**told, "n": n, "seed": seed, "labels": drawn})
+        data = {"model": cascade.spec.name, "output": out, "guidance": list(scales)}
+        echo_json({**data, "n": n, "seed": seed, "labels": drawn})
     else:
         listed = ", ".join(f"{scale:g}" for scale in rows)
         echo(f"wrote {n} images at guidance {listed} to {clean(out)}")
 
 
 def _names(labels: list[int] | None, classes: tuple[str, ...] | None) -> list[str] | None:
-    """What stands above the columns; None where there is nothing to say."""
+    """The headings of the columns; None without labels."""
     if labels is None:
         return None
     return [classes[label] if classes else f"label {label}" for label in labels]

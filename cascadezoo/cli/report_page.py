@@ -1,4 +1,4 @@
-"""The work of ``cascadezoo report`` without ``--guidance``: models in, one HTML file out."""
+"""Writes the page of ``cascadezoo report``: models in, one HTML file out."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from cascadezoo.train.progress import Progress, make_progress
 __all__ = ["ReportRequest", "write_report"]
 
 FEATURES = 500
-MOST_MODELS = 12
+MAX_MODELS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRequest:
-    """What the command line asks for; None where it does not say."""
+    """Options of the command line; None uses the default."""
 
     n: int | None = None
     labels: tuple[int, ...] = ()
@@ -48,7 +48,7 @@ class ReportRequest:
     request: Mapping[str, Any] = field(default_factory=dict)
 
     def sampling(self, n: int, first: int = 0) -> dict[str, Any]:
-        """Keywords of ``Cascade.sample`` for ``n`` images from number ``first`` on."""
+        """Keywords of ``Cascade.sample`` for ``n`` images, starting at number ``first``."""
         turns = self.labels
         drawn = [turns[i % len(turns)] for i in range(first, first + n)] if turns else None
         return {**self.request, "seed": self.seed, "labels": drawn}
@@ -56,7 +56,7 @@ class ReportRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A model that was found, or a run that has none yet."""
+    """A model, or a run that has no model yet."""
 
     reference: str
     resolved: ResolvedSpec
@@ -65,59 +65,59 @@ class _Source:
 
 
 def write_report(
-    references: Sequence[str], out: Path, asked: ReportRequest, *, quiet: bool = False
+    references: Sequence[str], out: Path, options: ReportRequest, *, quiet: bool = False
 ) -> dict[str, Any]:
     """Write the page of one or several models.
 
     Args:
         references: run folders, model folders, zoo names or repos on the Hub.
-        out: the file, which is replaced when the page is whole.
-        asked: what the command line asks for.
+        out: the file, which is replaced when the page is complete.
+        options: options of the command line.
         quiet: show no progress.
 
     Returns:
-        What ``--json`` prints.
+        The data that ``--json`` prints.
 
     Raises:
-        InputError: too many models, or a file that is no page.
+        InputError: there are too many models, or the file is not .html.
         CascadezooError: a model cannot be loaded, sampled or read.
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(
-            f"the report is a page, and {out} is no .html",
+            f"the report needs an .html file, not {out}",
             hint="-o report.html",
             code="input-report-suffix",
             path=out,
         )
-    if len(references) > MOST_MODELS:
+    if len(references) > MAX_MODELS:
         raise InputError(
-            f"{len(references)} models are too many for one page; it takes {MOST_MODELS}",
-            hint="make several pages",
+            f"a page takes at most {MAX_MODELS} models, not {len(references)}",
+            hint="write several pages",
             code="input-report-too-many-models",
             count=len(references),
         )
-    check_method(_method(asked))
+    check_method(_method(options))
     with replacing(out) as file:
-        # All of them first: what is wrong with one is told before time goes into the others.
-        sources = [_source(reference, asked.device) for reference in references]
+        # Load all models first, so that an error in one appears before the others are sampled.
+        sources = [_source(reference, options.device) for reference in references]
         progress = make_progress(quiet)
         try:
-            views = _views(sources, asked, progress)
+            views = _views(sources, options, progress)
         finally:
             progress.close()
-        text = model_page(views, _notes(references, asked)).encode()
+        text = model_page(views, _notes(references, options)).encode()
         file.write(text)
     return {
         "output": str(out),
         "bytes": len(text),
         "models": [view.name for view in views],
         "lacks": {view.name: view.lacks for view in views},
-        "seed": asked.seed,
+        "seed": options.seed,
     }
 
 
-def _method(asked: ReportRequest) -> Literal["pca", "umap"]:
-    return cast('Literal["pca", "umap"]', asked.projection)
+def _method(options: ReportRequest) -> Literal["pca", "umap"]:
+    return cast('Literal["pca", "umap"]', options.projection)
 
 
 def _source(reference: str, device: str) -> _Source:
@@ -129,7 +129,9 @@ def _source(reference: str, device: str) -> _Source:
     return _Source(reference, cascade.resolved, folder, cascade)
 
 
-def _views(sources: Sequence[_Source], asked: ReportRequest, progress: Progress) -> list[ModelView]:
+def _views(
+    sources: Sequence[_Source], options: ReportRequest, progress: Progress
+) -> list[ModelView]:
     views = []
     for source, name in zip(sources, _names(sources), strict=True):
         plan = [asdict(row) for row in make_plan(source.resolved, "cpu").stages]
@@ -142,55 +144,55 @@ def _views(sources: Sequence[_Source], asked: ReportRequest, progress: Progress)
             source.cascade,
             source.folder,
             plan=plan,
-            n=asked.n,
-            request=asked.sampling,
+            n=options.n,
+            request=options.sampling,
             told=progress.task,
         )
-        _add_features(view, source.cascade, asked, progress)
+        _add_features(view, source.cascade, options, progress)
         views.append(view)
     return views
 
 
 def _add_features(
-    view: ModelView, cascade: Cascade, asked: ReportRequest, progress: Progress
+    view: ModelView, cascade: Cascade, options: ReportRequest, progress: Progress
 ) -> None:
-    n = FEATURES if asked.features is None else asked.features
+    n = FEATURES if options.features is None else options.features
     if n == 0:
-        view.lacks["features"] = "they were left out by --features 0"
+        view.lacks["features"] = "they are disabled by --features 0"
         return
     progress.task(f"{view.name}: features of {n} samples", n)
     view_features(
         view,
         cascade,
         n,
-        load_extractor(asked.extractor, device=cascade.device),
-        _method(asked),
-        insist=asked.features is not None,
-        request=asked.sampling,
+        load_extractor(options.extractor, device=cascade.device),
+        _method(options),
+        insist=options.features is not None,
+        request=options.sampling,
         advance=progress.advance,
     )
 
 
 def _names(sources: Sequence[_Source]) -> list[str]:
-    """The names of the specs; models of one name are told apart by how they were named."""
+    """The names of the specs; the references distinguish models of the same name."""
     names = [source.resolved.spec.name for source in sources]
-    twice = {name for name, count in Counter(names).items() if count > 1}
+    repeated = {name for name, count in Counter(names).items() if count > 1}
     shown: list[str] = []
     for name, source in zip(names, sources, strict=True):
-        text = f"{name} ({source.reference})" if name in twice else name
+        text = f"{name} ({source.reference})" if name in repeated else name
         while text in shown:
             text += ", again"
         shown.append(text)
     return shown
 
 
-def _notes(references: Sequence[str], asked: ReportRequest) -> list[tuple[str, object]]:
+def _notes(references: Sequence[str], options: ReportRequest) -> list[tuple[str, object]]:
     from datetime import UTC, datetime
 
     rows: list[tuple[str, object]] = [
         ("Command", f"cascadezoo report {shlex.join(references)}"),
-        ("Seed", asked.seed),
-        ("Labels", ", ".join(map(str, asked.labels)) or None),
+        ("Seed", options.seed),
+        ("Labels", ", ".join(map(str, options.labels)) or None),
     ]
-    rows += [(key.capitalize(), str(value)) for key, value in asked.request.items() if value]
+    rows += [(key.capitalize(), str(value)) for key, value in options.request.items() if value]
     return [*rows, ("Written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))]

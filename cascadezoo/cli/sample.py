@@ -142,7 +142,7 @@ def command(
     offline: bool,
     quiet: bool,
     as_json: bool,
-    **asked: Any,
+    **options: Any,
 ) -> None:
     """Draw images from a model.
 
@@ -157,9 +157,9 @@ def command(
     from cascadezoo.spec import resolve
 
     if stages and trajectory:
-        raise click.UsageError("--stages and --trajectory are two pictures; ask for one at a time")
+        raise click.UsageError("--stages and --trajectory exclude each other")
     if stage is not None and not trajectory:
-        raise click.UsageError("--stage says whose course --trajectory shows; give both")
+        raise click.UsageError("--stage needs --trajectory")
     strip = "stages" if stages else "trajectory" if trajectory else None
     folder = locate(model, revision, offline or None)
     spec = read_config(folder).spec
@@ -172,7 +172,7 @@ def command(
     ) as images:
         cascade = load_model(folder, device)
         turns = labels or tuple(range(classes or 0))
-        batches = _Batches(cascade, strip, stage, _request(asked) | {"seed": seed})
+        batches = _Batches(cascade, strip, stage, _request(options) | {"seed": seed})
         seconds = _draw(batches, images, n, batch_size, turns, quiet)
     rate = n / max(seconds, 1e-9)
     if as_json:
@@ -195,17 +195,17 @@ def command(
         echo(f"wrote {images_of} to {clean(path)} ({speed})")
 
 
-def _request(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of ``Cascade.sample``; what was not asked for is left to the model."""
-    given = {key: value for key, value in asked.items() if value is not None}
+def _request(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of ``Cascade.sample``; the model's defaults apply to the others."""
+    values = {key: value for key, value in options.items() if value is not None}
     request: dict[str, Any] = {
-        key: given.pop(key) for key in ("steps", "guidance", "sampler") if key in given
+        key: values.pop(key) for key in ("steps", "guidance", "sampler") if key in values
     }
-    return {**request, "options": given}
+    return {**request, "options": values}
 
 
 class _Batches:
-    """What is drawn of each batch: the images, what each stage made, or the course of one."""
+    """Samples batches: the images, the output of each stage, or the trajectory of one stage."""
 
     def __init__(
         self, cascade: Cascade, strip: str | None, stage: str | None, request: Mapping[str, Any]
@@ -220,7 +220,7 @@ class _Batches:
         self.shown = shown or cascade.names[-1:]
 
     def draw(self, first: int, count: int, labels: list[int] | None) -> dict[str, Tensor]:
-        """Images [count, C, H, W] by what they are."""
+        """Images [count, C, H, W] by the name of their stage or step."""
         request = {**self.request, "first": first, "labels": labels}
         if self.watched is not None:
             from cascadezoo.report.trajectory import sample_trajectory
@@ -228,8 +228,8 @@ class _Batches:
             return sample_trajectory(self.cascade, count, stage=self.watched, options=request)
         if self.shown == self.cascade.names[-1:]:
             return {self.shown[0]: self.cascade.sample(count, batch_size=count, **request)}
-        made = self.cascade.sample(count, batch_size=count, return_stages=True, **request)
-        return {name: made[name] for name in self.shown}
+        outputs = self.cascade.sample(count, batch_size=count, return_stages=True, **request)
+        return {name: outputs[name] for name in self.shown}
 
 
 def _draw(
@@ -240,7 +240,7 @@ def _draw(
     turns: tuple[int, ...],
     quiet: bool,
 ) -> float:
-    """Sample batch after batch, labels in turn; returns the seconds that sampling took."""
+    """Sample all batches, cycling through the labels; returns the seconds of sampling."""
     from cascadezoo.data.pixels import to_uint8
     from cascadezoo.train.progress import make_progress
 
@@ -252,8 +252,8 @@ def _draw(
             count = min(batch_size, n - first)
             labels = [turns[i % len(turns)] for i in range(first, first + count)] if turns else None
             began = time.monotonic()
-            made = batches.draw(first, count, labels)
-            rows = {name: to_uint8(part).cpu() for name, part in made.items()}
+            outputs = batches.draw(first, count, labels)
+            rows = {name: to_uint8(part).cpu() for name, part in outputs.items()}
             seconds += time.monotonic() - began
             images.add(rows, labels)
             progress.advance(first + count)

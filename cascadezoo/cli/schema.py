@@ -28,7 +28,7 @@ def command(what: str, kind: str | None, as_json: bool) -> None:
     """
     if what == "metrics":
         if kind is not None:
-            raise click.UsageError("--kind is of specs, not of metrics.json")
+            raise click.UsageError("--kind applies to specs, not to metrics")
         from cascadezoo.model_folder.metrics_file import metrics_schema
 
         echo_json(metrics_schema())

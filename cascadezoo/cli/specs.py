@@ -69,9 +69,9 @@ def show(name: str, as_json: bool) -> None:
     names = shipped_specs()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+        hint = f"did you mean {close[0]!r}?" if close else f"the specs are {', '.join(names)}"
         raise UnknownNameError(
-            f"no spec {name!r} ships with cascadezoo",
+            f"unknown shipped spec {name!r}",
             hint=hint,
             code="lookup-shipped-spec",
             name=name,

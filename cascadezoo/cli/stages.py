@@ -49,8 +49,8 @@ def list_(pattern: str, role: str | None, as_json: bool) -> None:
         cells = [(r.entry.name, r.entry.role, r.origin, _summary(r.entry)) for r in rows]
         echo(table(("KIND", "ROLE", "FROM", "SUMMARY"), cells))
     else:
-        what = f"no installed stage kind matches {pattern!r}"
-        echo(what if role is None else f"{what} in the role {role}", err=True)
+        text = f"no installed stage kind matches {pattern!r}"
+        echo(text if role is None else f"{text} with the role {role}", err=True)
     if host.problems:
         echo("\nSome plugins have problems: cascadezoo plugins list", err=True)
 
@@ -73,23 +73,23 @@ def show(kind: str, as_json: bool) -> None:
     from cascadezoo.plugins.manager import get_registry
     from cascadezoo.spec.schema import kind_schema
 
-    found = get_registry().stages.get(kind)
-    schema = kind_schema(found.entry.name)
+    row = get_registry().stages.get(kind)
+    schema = kind_schema(row.entry.name)
     fields = describe(schema)
     if as_json:
-        rows = [field.to_dict() for field in fields]
-        about = schema.get("description", "")
-        echo_json({**_row(found), "description": about, "config": rows})
+        config = [field.to_dict() for field in fields]
+        description = schema.get("description", "")
+        echo_json({**_row(row), "description": description, "config": config})
         return
-    echo(f"{found.entry.name}: {clean(_summary(found.entry))}")
-    article = "an" if found.entry.role[0] in "aeiou" else "a"
-    echo(f"{article} {found.entry.role} from {clean(found.origin)}")
-    if about := schema.get("description"):
-        echo(f"\n{clean(about, keep=chr(10))}")
+    echo(f"{row.entry.name}: {clean(_summary(row.entry))}")
+    article = "an" if row.entry.role[0] in "aeiou" else "a"
+    echo(f"{article} {row.entry.role} from {clean(row.origin)}")
+    if description := schema.get("description"):
+        echo(f"\n{clean(description, keep=chr(10))}")
     echo("\nconfig:" if fields else "\nIt has no settings.")
     for field in fields:
-        given = "required" if field.required else f"default {json.dumps(field.default)}"
-        echo(f"  {clean(field.name)}: {clean(field.type)}; {clean(given)}")
+        default = "required" if field.required else f"default {json.dumps(field.default)}"
+        echo(f"  {clean(field.name)}: {clean(field.type)}; {clean(default)}")
         if field.description:
             echo(textwrap.fill(clean(field.description), 96, **_INDENT))
 
@@ -98,8 +98,9 @@ _INDENT: dict[str, Any] = {"initial_indent": "      ", "subsequent_indent": "   
 
 
 def _summary(entry: StageEntry) -> str:
-    going = entry.deprecated
-    return entry.summary if going is None else f"{entry.summary} (deprecated: {going})"
+    if entry.deprecated is None:
+        return entry.summary
+    return f"{entry.summary} (deprecated: {entry.deprecated})"
 
 
 def _row(row: Registered[StageEntry]) -> dict[str, Any]:

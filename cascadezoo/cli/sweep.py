@@ -112,12 +112,12 @@ def command(
     else:
         _show(results, Path(out) if out is not None else Path("sweeps") / results.name)
     conditions = [condition.partition("=") for condition in only]
-    asked = [
+    selected = [
         cell
         for cell in results.cells
         if all(cell.labels[axis] in labels.split(",") for axis, _, labels in conditions)
     ]
-    if any(cell.state != "done" for cell in asked):
+    if any(cell.state != "done" for cell in selected):
         ctx.exit(1)
 
 

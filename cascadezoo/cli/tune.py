@@ -30,15 +30,15 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str) -> list
 def _by_name(
     _ctx: click.Context, _parameter: click.Parameter, rows: tuple[str, ...]
 ) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for row in rows:
         name, equals, text = row.partition("=")
         if not equals or not name.strip():
-            raise click.BadParameter(f"{row!r} is not of the form NAME=A,B,...")
-        if name.strip() in found:
-            raise click.BadParameter(f"{name.strip()!r} is there twice")
-        found[name.strip()] = text.split(",")
-    return found
+            raise click.BadParameter(f"{row!r} does not have the form NAME=A,B,...")
+        if name.strip() in values:
+            raise click.BadParameter(f"{name.strip()!r} is set twice")
+        values[name.strip()] = text.split(",")
+    return values
 
 
 @click.command(
@@ -129,8 +129,8 @@ def command(
 
     progress = make_progress(quiet)
     try:
-        home = locate(model, revision, offline or None)
-        result = tune_model(home, settings=settings, progress=progress, **options)
+        folder = locate(model, revision, offline or None)
+        result = tune_model(folder, settings=settings, progress=progress, **options)
     finally:
         progress.close()
     if as_json:
@@ -142,26 +142,26 @@ def command(
 def _show(result: TuneResult) -> None:
     from cascadezoo.tune.grid import show
 
-    found = result.table
+    grid = result.table
     rows = []
-    for row in found.rows:
-        mark = "best" if row is found.best else "~" if found.close(row) else ""
-        cells = [show(row.setting[name]) for name in found.names]
+    for row in grid.rows:
+        mark = "best" if row is grid.best else "~" if grid.close(row) else ""
+        cells = [show(row.setting[name]) for name in grid.names]
         kid = spread(row.figure.value, row.figure.std, 1000, decimals=2)
         rows.append((*cells, kid, f"{row.rate:.1f}", mark))
-    head = (*(name.upper() for name in found.names), "KID X 1000", "IMAGES/S", "")
+    head = (*(name.upper() for name in grid.names), "KID X 1000", "IMAGES/S", "")
     echo(table(head, rows, right=range(len(head) - 1)))
-    figure = found.best.figure
+    figure = grid.best.figure
     echo(
         f"\n{figure.n} images each, features of {clean(figure.extractor)}, seed {figure.seed}; "
         f"{human_seconds(result.seconds)} in all; ~ is within the spread of the best"
     )
     echo(f"wrote {clean(result.folder)}/TUNE.md, tune.csv, tune.json, tune.png")
     if result.written:
-        echo(f"the best is now what {clean(result.model)} samples with")
-    elif found.upstream == "generated":
-        args = ["--over", ",".join(found.names)]
-        for name, value in found.best.setting.items():
+        echo(f"{clean(result.model)} now samples with the best setting")
+    elif grid.upstream == "generated":
+        args = ["--over", ",".join(grid.names)]
+        for name, value in grid.best.setting.items():
             args += ["--values", f"{name}={show(value)}"]
         args += ["-n", str(figure.n), "--extractor", str(figure.extractor), "--write"]
         echo(f"to store it: cascadezoo tune {shlex.join([str(result.model), *args])}")

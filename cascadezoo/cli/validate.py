@@ -34,22 +34,22 @@ def command(spec: str, settings: tuple[str, ...], resolved: bool, as_json: bool)
     SPEC is a file, - for standard input, or the name of a shipped spec. Nothing is built, and at
     most the header of a dataset is read.
     """
-    with _no_collection():
+    with _gc_disabled():
         from cascadezoo.spec import load_spec
 
-        found = load_spec(spec, settings=settings)
+        loaded = load_spec(spec, settings=settings)
     if resolved:
-        echo_json(found.spec.to_dict())
+        echo_json(loaded.spec.to_dict())
     elif as_json:
-        echo_json(_summary(found))
+        echo_json(_summary(loaded))
     else:
-        echo(f"{found.spec.name} is valid: {chain(found)}")
+        echo(f"{loaded.spec.name} is valid: {chain(loaded)}")
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    # Importing the models and reading a spec make many objects and no garbage; looking for it
-    # takes a twentieth of the time of the command.
+def _gc_disabled() -> Iterator[None]:
+    # Importing the models and reading a spec creates many objects and no garbage. Garbage
+    # collection would take a twentieth of the time of the command.
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -60,7 +60,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def chain(resolved: ResolvedSpec) -> str:
-    """The cascade in a line: ``coarse (flow.v1) 16 -> up (pixelshuffle.v1) 32``."""
+    """The cascade in one line: ``coarse (flow.v1) 16 -> up (pixelshuffle.v1) 32``."""
     return " -> ".join(f"{s.name} ({s.kind}) {s.output.size}" for s in resolved.stages)
 
 

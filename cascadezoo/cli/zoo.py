@@ -1,4 +1,4 @@
-"""``cascadezoo zoo``: the models that are listed, and what is true of them."""
+"""``cascadezoo zoo``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def list_(pattern: str, as_json: bool) -> None:
         echo(table(head, map(_cells, rows), right=(2, 3)))
     else:
         echo(f"no zoo lists a model that matches {pattern!r}", err=True)
-    _tell_faults(zoos)
+    _show_faults(zoos)
 
 
 @command.command("show", epilog=examples("cascadezoo zoo show shapes-tiny"))
@@ -70,8 +70,8 @@ def show(name: str, as_json: bool) -> None:
         return
     echo(f"{model.name}: {clean(model.description)}" if model.description else model.name)
     rows = [
-        ("lies", _place(model)),
-        ("listed", f"by {listed}"),
+        ("location", _location(model)),
+        ("listed by", str(listed)),
         ("images", f"{model.size}x{model.size}"),
         ("parameters", f"{model.parameters:,}"),
         ("data", model.data),
@@ -87,7 +87,7 @@ def show(name: str, as_json: bool) -> None:
     files = [(key, human_bytes(f.size), f.sha256) for key, f in model.files.items()]
     echo("\n" + table(("FILE", "SIZE", "SHA256"), files, right=(1,)))
     if absent:
-        echo(f"\nIt needs what is not installed: {install_line(absent)}", err=True)
+        echo(f"\nRequirements are missing: {install_line(absent)}", err=True)
     else:
         echo(f"\nNext: cascadezoo sample {model.name}", err=True)
 
@@ -120,16 +120,16 @@ def add(reference: str, name: str | None, manifest: Path, as_json: bool) -> None
     from cascadezoo.zoo.entry import add_entry
 
     model = zoo_entry(reference, name=name)
-    before = add_entry(model, manifest)
+    previous = add_entry(model, manifest)
     if as_json:
-        echo_json({"manifest": str(manifest), "replaced": before is not None, **_data(model)})
+        echo_json({"manifest": str(manifest), "replaced": previous is not None, **_data(model)})
         return
-    if before == model:
-        echo(f"{clean(manifest)} has {model.name} already, at the same commit")
-    elif before is None:
-        echo(f"added {model.name} to {clean(manifest)}: {_place(model)}")
+    if previous == model:
+        echo(f"{clean(manifest)} already contains {model.name} at the same commit")
+    elif previous is None:
+        echo(f"added {model.name} to {clean(manifest)}: {_location(model)}")
     else:
-        echo(f"moved {model.name} in {clean(manifest)} from {before.commit} to {model.commit}")
+        echo(f"moved {model.name} in {clean(manifest)} from {previous.commit} to {model.commit}")
     echo(f"Next: cascadezoo zoo verify --manifest {shlex.quote(str(manifest))}", err=True)
 
 
@@ -159,21 +159,21 @@ def verify(
     The exit code is 1 if something is wrong or cannot be checked.
     """
     from cascadezoo.errors import CascadezooError
-    from cascadezoo.hub.zoo_models import verify as hold
+    from cascadezoo.hub.zoo_models import verify as verify_entry
     from cascadezoo.zoo.list import entries_to_verify
 
     models, notes = entries_to_verify(name, manifest)
     rows: list[dict[str, Any]] = []
     for model in models:
         try:
-            faults = hold(model, offline=offline)
+            faults = verify_entry(model, offline=offline)
         except CascadezooError as error:
             if name is not None:
                 raise
             faults = [error.what]
         rows.append({"name": model.name, "ok": not faults, "faults": faults})
         if not as_json:
-            echo(f"{'ok' if not faults else 'WRONG':<6} {model.name}: {_place(model)}")
+            echo(f"{'ok' if not faults else 'WRONG':<6} {model.name}: {_location(model)}")
             for fault in faults:
                 echo(f"       {clean(fault)}")
     if as_json:
@@ -207,31 +207,31 @@ def search(text: str, limit: int, as_json: bool) -> None:
     TEXT is searched in the names of repos. Nobody has reviewed the results, unlike the models
     that `zoo list` shows.
     """
-    from cascadezoo.hub.search import search as ask
+    from cascadezoo.hub.search import search as search_hub
 
-    found = ask(text, limit=limit)
+    models = search_hub(text, limit=limit)
     if as_json:
-        echo_json([model.to_dict() for model in found])
-    elif found:
+        echo_json([model.to_dict() for model in models])
+    elif models:
         rows = [
             (m.repo, human_count(m.downloads), m.likes, m.updated, _note(m), _tags(m))
-            for m in found
+            for m in models
         ]
         head = ("REPO", "DOWNLOADS", "LIKES", "UPDATED", "NOTE", "TAGS")
         echo(table(head, rows, right=(1, 2)))
-        echo(f"Next: cascadezoo sample {shlex.quote(found[0].repo)}", err=True)
+        echo(f"Next: cascadezoo sample {shlex.quote(models[0].repo)}", err=True)
     else:
-        echo(f"the Hub has no cascadezoo model with {text!r} in its name", err=True)
+        echo(f"no cascadezoo model on the Hub has {text!r} in its name", err=True)
 
 
-def _note(found: Found) -> str:
-    notes = ["gated"] * found.gated + ["private"] * found.private
-    return ", ".join(notes + [f"in the zoo: {name}" for name in found.zoo]) or "-"
+def _note(model: Found) -> str:
+    notes = ["gated"] * model.gated + ["private"] * model.private
+    return ", ".join(notes + [f"in the zoo: {name}" for name in model.zoo]) or "-"
 
 
-def _tags(found: Found) -> str:
-    # Those with a colon are the Hub's own: licence, dataset, region.
-    return ", ".join(tag for tag in found.tags if ":" not in tag and tag != "cascadezoo")
+def _tags(model: Found) -> str:
+    # Tags with a colon come from the Hub: licence, dataset, region.
+    return ", ".join(tag for tag in model.tags if ":" not in tag and tag != "cascadezoo")
 
 
 def _row(listed: Listed) -> dict[str, Any]:
@@ -276,11 +276,11 @@ def _figure(name: str, figure: ZooFigure) -> str:
     return f"{spread(figure.value, figure.std, scale, decimals=2)}{suffix}{unit}"
 
 
-def _place(model: ZooModel) -> str:
-    where = "ships with cascadezoo" if model.bundled else f"{model.repo}@{model.commit}"
-    return f"{where}, {len(model.files)} files, {human_bytes(model.bytes)}"
+def _location(model: ZooModel) -> str:
+    place = "ships with cascadezoo" if model.bundled else f"{model.repo}@{model.commit}"
+    return f"{place}, {len(model.files)} files, {human_bytes(model.bytes)}"
 
 
-def _tell_faults(zoos: Zoos) -> None:
+def _show_faults(zoos: Zoos) -> None:
     for fault in zoos.faults:
         echo(f"Problem: {clean(fault)}", err=True)

@@ -1,7 +1,7 @@
-"""Plugins: found by their entry points, and what they register. Free of torch.
+"""Plugins: loading by entry points, and the registry of their entries. Imports no torch.
 
-Installed distributions enter; a registry of kinds and a list of problems leave. A broken plugin
-never takes others down.
+Input: installed distributions. Output: a registry of kinds and a list of problems. A broken plugin
+does not affect others.
 """
 
 from __future__ import annotations

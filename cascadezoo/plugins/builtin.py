@@ -1,7 +1,8 @@
-"""Collects what cascadezoo itself registers, through the same entry-point group as any plugin.
+"""Registers the built-in entries, through the same entry-point group as any plugin.
 
-Each entry is declared beside the thing, as ``ENTRIES``: that of a stage in its folder's
-``__init__.py``, the others in the ``entries.py`` of their folder. Those modules import no torch.
+Entries are declared beside their implementation, as ``ENTRIES``: those of a stage in the
+``__init__.py`` of its folder, the others in the ``entries.py`` of their folder. These modules
+import no torch.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def register_features() -> Iterable[FeatureEntry]:
 
 @hookimpl
 def register_zoos() -> Iterable[ZooEntry]:
-    """The zoo that ships with the package."""
+    """The shipped zoo."""
     return _declared("cascadezoo.zoo.entries")
 
 
@@ -76,6 +77,6 @@ def register_specs() -> Iterable[SpecEntry]:
 
 
 def _declared(module: str) -> tuple[Any, ...]:
-    # By name: plugins is a layer below those that declare entries.
+    # Imported by name: the packages that declare entries are layers above this one.
     entries: tuple[Any, ...] = importlib.import_module(module).ENTRIES
     return entries

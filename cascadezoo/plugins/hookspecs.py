@@ -1,4 +1,4 @@
-"""The hooks of cascadezoo. A plugin implements some of them in the module of its entry point.
+"""The hooks of cascadezoo. A plugin implements hooks in the module of its entry point.
 
 Each hook returns entries and imports nothing heavy, so you can test a plugin with a plain call.
 """
@@ -61,7 +61,7 @@ def register_zoos() -> Iterable[ZooEntry]:  # type: ignore[empty-body]
 
 @hookspec
 def register_specs() -> Iterable[SpecEntry]:  # type: ignore[empty-body]
-    """Specs that ``build``, ``plan`` and the like take by their name."""
+    """Specs that ``build``, ``plan`` and similar commands accept by name."""
 
 
 @hookspec

@@ -1,6 +1,6 @@
-"""Finds plugins by their entry points and collects what they register.
+"""Finds plugins by their entry points and collects their entries.
 
-A plugin that is broken is reported as a :class:`PluginProblem` and never takes others down.
+A broken plugin is reported as a :class:`PluginProblem` and does not affect others.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ LIMIT_VARIABLE = "CASCADEZOO_LOAD_PLUGINS"
 BLOCK_VARIABLE = "CASCADEZOO_BLOCK_PLUGINS"
 BUILTIN_DISTRIBUTION = "cascadezoo"
 LEVEL_NAME = "CASCADEZOO_API"
-"""What a plugin calls the level of the plugin contract that it was written for."""
+"""The name in a plugin that states the level of the plugin contract that it was written for."""
 
 _HOOKS: dict[str, tuple[type[Entry], str]] = {
     "register_stages": (StageEntry, "stages"),
@@ -73,13 +73,21 @@ _HOOKS: dict[str, tuple[type[Entry], str]] = {
 }
 
 _NOT_LOADED = "cannot be loaded (cascadezoo plugins list)"
-_FAULTS = "has faults (cascadezoo plugins list)"
+_FAULTY = "has problems (cascadezoo plugins list)"
 
 
 class PluginProblem(NamedTuple):
-    """What is wrong with an installed plugin, and where in its source when that is known."""
+    """A problem of an installed plugin.
+
+    Args:
+        origin: the plugin.
+        code: the case, in kebab-case, such as ``import-failed`` or ``hook-unknown``.
+        message: what is wrong.
+        where: file and line, if known.
+    """
 
     origin: Origin
+    code: str
     message: str
     where: str | None = None
 
@@ -94,14 +102,14 @@ class Plugin:
 
     Args:
         origin: the distribution and the entry point.
-        target: what the entry point names, a module or an object in one.
-        implementation: that module or object, once it is imported.
-        state: ``loaded``; ``faulty``: part of it is wrong, the rest is in use;
+        target: the value of the entry point: a module or an object in one.
+        implementation: that module or object, once imported.
+        state: ``loaded``; ``faulty``: it has problems, and the rest of it is in use;
             ``broken``: it cannot be imported; ``incompatible``: it is for another API level;
             ``disabled`` by ``disabled_by``.
-        disabled_by: the variable that keeps it from loading, else None.
+        disabled_by: the environment variable that disables it, else None.
         hooks: the hooks that it implements.
-        names: what it registers, by sort.
+        names: the names of its entries by type.
     """
 
     origin: Origin
@@ -114,17 +122,17 @@ class Plugin:
 
     @property
     def package(self) -> str:
-        """The package that the entry point leads into."""
+        """The package of the entry point."""
         return self.target.partition(":")[0].partition(".")[0].strip()
 
     @property
     def module(self) -> ModuleType | None:
-        """The module that the entry point names, or that holds the object it names."""
+        """The module of the entry point."""
         return sys.modules.get(self.target.partition(":")[0].strip())
 
 
 class _Manager(pluggy.PluginManager):
-    """Leaves out hook implementations that failed validation, and says which one failed last."""
+    """Skips hook implementations that failed validation, and records which one was parsed last."""
 
     def __init__(self) -> None:
         super().__init__(hookspecs.hookspec.project_name)
@@ -143,20 +151,20 @@ class _Manager(pluggy.PluginManager):
 
 
 class PluginHost:
-    """The installed plugins, what they register, and what is wrong with them.
+    """The installed plugins, their entries and their problems.
 
     Args:
-        points: entry points to load; None takes the installed ones of the group ``cascadezoo``.
-        limit: the distributions, or plugins as ``distribution:name``, that may load besides
-            cascadezoo itself; None is no limit.
-        blocked: the distributions, or plugins as ``distribution:name``, that do not load.
-            cascadezoo itself is never blocked.
+        points: entry points to load; None loads the installed ones of the group ``cascadezoo``.
+        limit: load only these distributions, or plugins as ``distribution:name``, and the built-in
+            plugin; None loads all.
+        blocked: do not load these distributions, or plugins as ``distribution:name``. The built-in
+            plugin cannot be blocked.
 
     Attributes:
         manager: the pluggy manager. Its plugins are registered as ``distribution:name``.
-        registry: what the plugins register.
-        plugins: all plugins, those of cascadezoo first, then by name.
-        problems: what is wrong with them.
+        registry: the entries of the plugins.
+        plugins: all plugins: the built-in one first, then by name.
+        problems: the problems of the plugins.
     """
 
     def __init__(
@@ -169,16 +177,17 @@ class PluginHost:
         self.registry = Registry()
         self.plugins: list[Plugin] = []
         self.problems: list[PluginProblem] = []
-        self._places: dict[tuple[Origin, str, str], str | None] = {}
-        found = entry_points(group=hookspecs.ENTRY_POINT_GROUP) if points is None else points
-        rows = [(_origin(point), point) for point in found]
+        self._locations: dict[tuple[Origin, str, str], str | None] = {}
+        if points is None:
+            points = entry_points(group=hookspecs.ENTRY_POINT_GROUP)
+        rows = [(_origin(point), point) for point in points]
         for origin, point in sorted(rows, key=lambda row: _order(row[0])):
             plugin = Plugin(origin, point.value)
             self.plugins.append(plugin)
             self._block(plugin, limit, blocked)
             if not self.manager.is_blocked(origin.plugin):
                 self._load(plugin, point)
-        # pluggy calls last what is registered first, and the first plugins are to be called first.
+        # pluggy calls plugins in reverse order of registration.
         for plugin in reversed(self.plugins):
             if plugin.state == "loaded":
                 self._register(plugin)
@@ -191,28 +200,28 @@ class PluginHost:
 
     def problems_of(self, distribution: str) -> list[PluginProblem]:
         """The problems of one distribution's plugins."""
-        wanted = canonical_name(distribution)
-        return [p for p in self.problems if canonical_name(p.origin.distribution) == wanted]
+        name = canonical_name(distribution)
+        return [p for p in self.problems if canonical_name(p.origin.distribution) == name]
 
     def entries_of(self, plugin: Plugin) -> list[Entry]:
-        """What a plugin registers and is in use."""
+        """The entries of a plugin that are in use."""
         rows = [row for table in self.registry.tables() for row in table]
         return [row.entry for row in rows if row.origin == plugin.origin]
 
     def registered_at(self, plugin: Plugin, entry: Entry) -> str | None:
         """File and line of the hook that registered an entry."""
-        return self._places.get((plugin.origin, entry.what, entry.name))
+        return self._locations.get((plugin.origin, entry.what, entry.name))
 
     def reserve_commands(self, names: Iterable[str]) -> None:
-        """Take commands of these names from the plugins that claim them, and say so."""
+        """Remove commands of plugins that have these names, and report them."""
         table = self.registry.commands
         for name in set(names) & {*table.rows, *table.contested}:
             row = table.rows.pop(name, None)
             for origin in [row.origin] if row else table.contested.pop(name):
                 (plugin,) = (p for p in self.plugins if p.origin == origin)
-                where = self._places.get((origin, CommandEntry.what, name))
-                message = f"command {name!r} is one of cascadezoo's own, which no plugin replaces"
-                self._report(origin, message, where)
+                where = self._locations.get((origin, CommandEntry.what, name))
+                message = f"command {name!r} is built in; a plugin cannot replace it"
+                self._report(origin, "command-reserved", message, where)
                 plugin.state = "faulty"
 
     def _block(self, plugin: Plugin, limit: frozenset[str] | None, blocked: frozenset[str]) -> None:
@@ -229,44 +238,45 @@ class PluginHost:
             return
         plugin.state = "disabled"
         self.manager.set_blocked(origin.plugin)
-        self._unusable(origin, f"is left out by {plugin.disabled_by}")
+        self._mark_unusable(origin, f"is disabled by {plugin.disabled_by}")
 
     def _load(self, plugin: Plugin, point: EntryPoint) -> None:
         with watch_imports(plugin.package) as heavy:
             try:
                 plugin.implementation = point.load()
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's; shown, not raised
-                self._give_up(plugin, error, _point_line(point))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin code; reported
+                self._mark_broken(plugin, error, _entry_point_line(point))
                 return
-        for found in heavy[:1]:
-            message = f"imports {found.package} when it is loaded, and every command waits for it"
-            self._report(plugin.origin, message, found.where)
-        fault = self._no_plugin(plugin)
+        for imported in heavy[:1]:
+            message = f"imports {imported.package} when it is loaded, which slows every command"
+            self._report(plugin.origin, "imports-heavy", message, imported.where)
+        fault = self._target_fault(plugin)
         if fault is not None:
-            self._report(plugin.origin, fault, _point_line(point))
-            self._unusable(plugin.origin, _NOT_LOADED)
+            self._report(plugin.origin, *fault, _entry_point_line(point))
+            self._mark_unusable(plugin.origin, _NOT_LOADED)
             plugin.state = "broken"
             return
         self._check_level(plugin)
 
-    def _no_plugin(self, plugin: Plugin) -> str | None:
-        """Why what an entry point names cannot be registered."""
+    def _target_fault(self, plugin: Plugin) -> tuple[str, str] | None:
+        """The code and message of a target that cannot be registered."""
         target = plugin.implementation
         if target is None:
-            return "its entry point names None, which is neither a module nor an object"
+            return "target-none", "its entry point refers to None, not to a module or object"
         for other in self.plugins:
             # pluggy compares plugins by equality, and an object may equal anything.
             if other is not plugin and other.implementation == target:
-                return f"its entry point names what {other.origin.plugin} registers already"
+                message = f"its entry point refers to the same object as {other.origin.plugin}"
+                return "target-registered", message
         return None
 
-    def _give_up(self, plugin: Plugin, error: BaseException, where: str | None) -> None:
+    def _mark_broken(self, plugin: Plugin, error: BaseException, where: str | None) -> None:
         message = f"cannot be loaded: {type(error).__name__}: {_first_line(error)}"
-        self._report(plugin.origin, message, blame(error, plugin.package) or where)
-        self._unusable(plugin.origin, _NOT_LOADED)
+        self._report(plugin.origin, "import-failed", message, blame(error, plugin.package) or where)
+        self._mark_unusable(plugin.origin, _NOT_LOADED)
         plugin.state = "broken"
 
-    def _unusable(self, origin: Origin, why: str) -> None:
+    def _mark_unusable(self, origin: Origin, why: str) -> None:
         if canonical_name(origin.distribution) != BUILTIN_DISTRIBUTION:
             self.registry.unusable[origin.distribution] = why
 
@@ -275,22 +285,22 @@ class PluginHost:
         level = getattr(plugin.implementation, LEVEL_NAME, of_module)
         if level == API_LEVEL and not isinstance(level, bool):
             return
-        message, hint = _other_level("it", level, plugin.origin)
-        self._report(plugin.origin, f"{message}; {hint}", _level_line(plugin.module))
-        self._unusable(plugin.origin, f"is for plugin API level {level}: {hint}")
+        message, hint = _level_message("the plugin", level, plugin.origin)
+        self._report(plugin.origin, "api-level", f"{message}; {hint}", _level_line(plugin.module))
+        self._mark_unusable(plugin.origin, f"is for plugin API level {level}: {hint}")
         plugin.state = "incompatible"
 
     def _register(self, plugin: Plugin) -> None:
-        """Register a plugin with pluggy, without the hooks that pluggy or cascadezoo refuses."""
+        """Register a plugin with pluggy, without the hooks that pluggy or cascadezoo rejects."""
         try:
             self._check_marks(plugin)
-            while not self._registered(plugin):
+            while not self._try_register(plugin):
                 pass
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's; shown, not raised
-            self._give_up(plugin, error, None)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin code; reported
+            self._mark_broken(plugin, error, None)
 
-    def _registered(self, plugin: Plugin) -> bool:
-        """Try to register; False after an implementation was refused."""
+    def _try_register(self, plugin: Plugin) -> bool:
+        """Try to register; False after an implementation was rejected."""
         manager = self.manager
         assert isinstance(manager, _Manager)  # noqa: S101 - made above
         target = plugin.implementation
@@ -300,32 +310,32 @@ class PluginHost:
             name = manager.parsed
             function = getattr(target, name, None)
             reason = str(error).splitlines()[-1]
-            message = f"{name}() is no valid hook implementation: {reason}"
+            code, message = "hook-invalid", f"{name}() is not a valid hook: {reason}"
         else:
             try:
                 manager.check_pending()
                 return True
             except pluggy.PluginValidationError:
-                # Only this plugin's are pending: what others had was refused before.
+                # Only hooks of this plugin are pending: those of others were rejected before.
                 name, hook, function = next(_pending(manager, target))
                 known = ", ".join(_HOOKS)
-                message = f"{hook!r} is no hook of cascadezoo; hooks are {known}"
-        self._report(plugin.origin, message, _definition(function))
+                code, message = "hook-unknown", f"unknown hook {hook!r}; the hooks are {known}"
+        self._report(plugin.origin, code, message, _definition(function))
         if manager.get_plugin(plugin.origin.plugin) is not None:
             manager.unregister(name=plugin.origin.plugin)
         manager.refused.add((id(target), name))
         return False
 
     def _check_marks(self, plugin: Plugin) -> None:
-        """Report functions that are named as hooks and are not marked as such."""
+        """Report functions that have the name of a hook but are not marked as one."""
         for name in _HOOKS:
             function = getattr(plugin.implementation, name, None)
             if inspect.isroutine(function) and not _is_marked(function):
                 message = f"{name!r} is not marked with @cascadezoo.hookimpl, so it is not called"
-                self._report(plugin.origin, message, _definition(function))
+                self._report(plugin.origin, "hook-unmarked", message, _definition(function))
 
     def _collect(self, hook: str, entry_type: type[Entry], table: Table[Any]) -> None:
-        """Call each implementation of a hook by itself, and enter what it gives."""
+        """Call each implementation of a hook separately, and add its entries."""
         implementations = getattr(self.manager.hook, hook).get_hookimpls()
         wrappers = [i for i in implementations if i.wrapper or i.hookwrapper]
         for implementation in implementations:
@@ -338,9 +348,9 @@ class PluginHost:
             plugin = self._plugin_of(implementation)
             where = _definition(implementation.function)
             for entry in self._call(hook, implementation, wrappers):
-                fault = self._enter(plugin, hook, entry, entry_type, table, where)
+                fault = self._add(plugin, hook, entry, entry_type, table, where)
                 if fault is not None:
-                    self._report(plugin.origin, fault, where)
+                    self._report(plugin.origin, *fault, where)
 
     def _call(
         self, hook: str, implementation: pluggy.HookImpl, wrappers: list[pluggy.HookImpl]
@@ -363,7 +373,7 @@ class PluginHost:
     def _wrapped(
         self, hook: str, wrapper: pluggy.HookImpl, call: Callable[[], list[Any]]
     ) -> list[Any]:
-        """What a wrapper makes of the entries; they stay as they are where it fails."""
+        """The entries as a wrapper changes them; unchanged if it fails."""
 
         def start() -> Any:
             generator = wrapper.function()
@@ -388,56 +398,57 @@ class PluginHost:
         if generator is None:
             return entries
         changed = self._guarded(hook, wrapper, finish)
-        return entries if changed is None else self._unforged(hook, wrapper, entries, changed)
+        return entries if changed is None else self._allowed(hook, wrapper, entries, changed)
 
-    def _unforged(
+    def _allowed(
         self, hook: str, wrapper: pluggy.HookImpl, entries: list[Any], changed: list[Any]
     ) -> list[Any]:
-        """The changed entries, without those that are not the wrapped plugin's own.
+        """The changed entries, without those that the wrapped plugin did not register.
 
-        A kind means the same to all who name it, so a wrapper never brings another
-        implementation under a name.
+        A kind must mean the same to all users, so a wrapper cannot put another implementation
+        under its name.
         """
-        own = {getattr(e, "name", None): _substance(e) for e in entries}
+        own = {getattr(e, "name", None): _fixed_fields(e) for e in entries}
         kept = []
         for entry in changed:
             name = getattr(entry, "name", None)
-            if own.get(name) == _substance(entry):
+            if own.get(name) == _fixed_fields(entry):
                 kept.append(entry)
                 continue
             origin = self._plugin_of(wrapper).origin
             message = (
-                f"the wrapper of {hook}() adds or replaces {name!r}; a wrapper may drop entries, "
-                "and change their summary, title and deprecation"
+                f"the wrapper of {hook}() adds or replaces {name!r}; a wrapper may only drop "
+                "entries, or change their summary, title and deprecation"
             )
-            self._report(origin, message, _definition(wrapper.function))
-            self._unusable(origin, _FAULTS)
+            self._report(origin, "wrapper-replaces", message, _definition(wrapper.function))
+            self._mark_unusable(origin, _FAULTY)
         return kept
 
     def _guarded(
         self, hook: str, implementation: pluggy.HookImpl, call: Callable[[], Any]
     ) -> Any | None:
-        """What a plugin's code returns; None, and a problem of that plugin, where it raises."""
+        """The result of plugin code; if it raises, None and a problem of the plugin."""
         plugin = self._plugin_of(implementation)
         where = _definition(implementation.function)
         with watch_imports(plugin.package) as heavy:
             try:
                 result = call()
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's; shown, not raised
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin code; reported
                 message = f"{hook}() raised {type(error).__name__}: {_first_line(error)}"
-                self._report(plugin.origin, message, blame(error, plugin.package) or where)
-                self._unusable(plugin.origin, _FAULTS)
+                place = blame(error, plugin.package) or where
+                self._report(plugin.origin, "hook-failed", message, place)
+                self._mark_unusable(plugin.origin, _FAULTY)
                 return None
-        for found in heavy[:1]:
-            message = f"{hook}() imports {found.package}, and every command waits for it"
-            self._report(plugin.origin, message, found.where)
+        for imported in heavy[:1]:
+            message = f"{hook}() imports {imported.package}, which slows every command"
+            self._report(plugin.origin, "imports-heavy", message, imported.where)
         return result
 
     def _plugin_of(self, implementation: pluggy.HookImpl) -> Plugin:
         name = implementation.plugin_name
         return next(p for p in self.plugins if p.origin.plugin == name and p.state == "loaded")
 
-    def _enter(
+    def _add(
         self,
         plugin: Plugin,
         hook: str,
@@ -445,36 +456,41 @@ class PluginHost:
         entry_type: type[Entry],
         table: Table[Any],
         where: str | None,
-    ) -> str | None:
-        """Put an entry into its table; returns what is wrong with it."""
+    ) -> tuple[str, str] | None:
+        """Add an entry to its table; returns the code and message of what is wrong with it."""
         if not isinstance(entry, entry_type):
-            self._unusable(plugin.origin, _FAULTS)
-            return f"{hook}() gave a {type(entry).__name__}, not a {entry_type.__name__}"
+            self._mark_unusable(plugin.origin, _FAULTY)
+            message = f"{hook}() returned a {type(entry).__name__}, not a {entry_type.__name__}"
+            return "entry-type", message
         if entry.api != API_LEVEL:
-            message, hint = _other_level(f"{entry.what} {entry.name!r}", entry.api, plugin.origin)
+            message, hint = _level_message(f"{entry.what} {entry.name!r}", entry.api, plugin.origin)
             table.refused[entry.name] = (f"{message} ({plugin.origin})", hint)
-            return f"{message}; {hint}"
+            return "api-level", f"{message}; {hint}"
         plugin.names.setdefault(table.what, []).append(entry.name)
-        self._places[plugin.origin, entry.what, entry.name] = where
-        return table.add(entry, plugin.origin)
+        self._locations[plugin.origin, entry.what, entry.name] = where
+        conflict = table.add(entry, plugin.origin)
+        return None if conflict is None else ("name-claimed", conflict)
 
-    def _report(self, origin: Origin, message: str, where: str | None) -> None:
-        self.problems.append(PluginProblem(origin, message, where))
+    def _report(self, origin: Origin, code: str, message: str, where: str | None) -> None:
+        self.problems.append(PluginProblem(origin, code, message, where))
 
 
 @functools.cache
 def get_host() -> PluginHost:
     """The host of the installed plugins, loaded once in a process.
 
-    ``CASCADEZOO_LOAD_PLUGINS=a,b`` limits loading to those distributions (empty: none), and
-    ``CASCADEZOO_BLOCK_PLUGINS=a,b`` keeps those from loading. Both take ``distribution`` and
-    ``distribution:name``. What cascadezoo itself registers is always there.
+    ``CASCADEZOO_LOAD_PLUGINS=a,b`` loads only these distributions (empty: none), and
+    ``CASCADEZOO_BLOCK_PLUGINS=a,b`` does not load these. Both accept ``distribution`` and
+    ``distribution:name``. The built-in plugin always loads.
+
+    Raises:
+        PluginError: the built-in plugin is not installed.
     """
     limit = _names(LIMIT_VARIABLE)
     host = PluginHost(limit=limit, blocked=_names(BLOCK_VARIABLE) or frozenset())
     if not any(canonical_name(p.origin.distribution) == BUILTIN_DISTRIBUTION for p in host.plugins):
         raise PluginError(
-            "cascadezoo's own stages are not registered: it is imported but not installed",
+            "the built-in stages are not registered: cascadezoo is imported but not installed",
             hint="pip install . (or pip install -e . in a checkout)",
             code="plugin-builtin-missing",
         )
@@ -482,12 +498,12 @@ def get_host() -> PluginHost:
 
 
 def get_registry() -> Registry:
-    """What the installed plugins register."""
+    """The entries of the installed plugins."""
     return get_host().registry
 
 
 def _names(variable: str) -> frozenset[str] | None:
-    """The plugins that a variable names; None where it is not set."""
+    """The plugins that an environment variable lists; None if it is not set."""
     value = os.environ.get(variable)
     if value is None:
         return None
@@ -495,7 +511,7 @@ def _names(variable: str) -> frozenset[str] | None:
 
 
 def _plugin_name(text: str) -> str:
-    """``distribution`` or ``distribution:name``, the distribution as the index spells it."""
+    """``distribution`` or ``distribution:name``, with the canonical name of the distribution."""
     distribution, colon, name = text.partition(":")
     return f"{canonical_name(distribution)}{colon}{name}"
 
@@ -503,9 +519,9 @@ def _plugin_name(text: str) -> str:
 def _origin(point: EntryPoint) -> Origin:
     name, version = point.value.partition(":")[0], "unknown"
     if point.dist is not None:
-        about = point.dist.metadata  # parsed each time that it is asked for
-        name = about["Name"] if "Name" in about else name  # noqa: SIM401 - it has no get
-        version = about["Version"] if "Version" in about else version  # noqa: SIM401
+        metadata = point.dist.metadata  # parsed on every access
+        name = metadata["Name"] if "Name" in metadata else name  # noqa: SIM401 - it has no get
+        version = metadata["Version"] if "Version" in metadata else version  # noqa: SIM401
     return Origin(name, version, f"{name}:{point.name}")
 
 
@@ -515,7 +531,7 @@ def _order(origin: Origin) -> tuple[bool, str, str]:
 
 
 def canonical_name(name: str) -> str:
-    """A distribution's name as the index spells it: lower case, with dashes."""
+    """The canonical name of a distribution: lower case, with dashes."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -528,7 +544,7 @@ def _is_marked(function: Any) -> bool:
 
 
 def _pending(manager: pluggy.PluginManager, target: Any) -> Iterator[tuple[str, str, Any]]:
-    """Attribute, hook and function of what implements a hook that has no specification."""
+    """Attribute, hook and function of each implementation of an unknown hook."""
     for caller in manager.get_hookcallers(target) or ():
         if caller.has_spec():
             continue
@@ -539,16 +555,16 @@ def _pending(manager: pluggy.PluginManager, target: Any) -> Iterator[tuple[str, 
                 yield next(names, function.__name__), caller.name, function
 
 
-def _substance(entry: Any) -> Any:
-    """What of an entry no wrapper may change: all but what is shown of it."""
+def _fixed_fields(entry: Any) -> Any:
+    """The fields of an entry that a wrapper must not change: all but the displayed ones."""
     if not isinstance(entry, Entry):
         return id(entry)
     shown = {"summary", "deprecated", "title"}
     return type(entry), [getattr(entry, f.name) for f in fields(entry) if f.name not in shown]
 
 
-def _other_level(what: str, level: Any, origin: Origin) -> tuple[str, str]:
-    message = f"{what} is written for API level {level!r}; this cascadezoo speaks level {API_LEVEL}"
+def _level_message(what: str, level: Any, origin: Origin) -> tuple[str, str]:
+    message = f"{what} needs API level {level!r}; this cascadezoo has level {API_LEVEL}"
     newer = isinstance(level, int) and level > API_LEVEL
     name = BUILTIN_DISTRIBUTION if newer else origin.distribution
     return message, f"pip install --upgrade {name}"
@@ -560,7 +576,7 @@ def _definition(function: Any) -> str | None:
 
 
 def _level_line(module: Any) -> str | None:
-    """Where a module states its API level."""
+    """File and line of a module's API level."""
     file = getattr(module, "__file__", None)
     if file is None:
         return None
@@ -571,8 +587,8 @@ def _level_line(module: Any) -> str | None:
     return str(file)
 
 
-def _point_line(point: EntryPoint) -> str | None:
-    """The line of entry_points.txt that states an entry point."""
+def _entry_point_line(point: EntryPoint) -> str | None:
+    """File and line of an entry point in entry_points.txt."""
     if point.dist is None:
         return None
     name = canonical_name(point.dist.name)
@@ -588,18 +604,18 @@ def _point_line(point: EntryPoint) -> str | None:
 
 
 def blame(error: BaseException, package: str) -> str | None:
-    """The plugin's own deepest line; of a syntax error, the line that it names."""
+    """The deepest line of the plugin in a traceback; for a syntax error, the line that it names."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    places = list(_frames(error))
-    own = (place for place, top in places if top == package)
-    # Of our own lines none is to blame.
-    others = (place for place, top in places if top != BUILTIN_DISTRIBUTION)
+    lines = list(_frames(error))
+    own = (line for line, top in lines if top == package)
+    # Lines of cascadezoo are never to blame.
+    others = (line for line, top in lines if top != BUILTIN_DISTRIBUTION)
     return next(own, None) or next(others, None)
 
 
 def _frames(error: BaseException) -> Iterator[tuple[str, str]]:
-    """File and line of each frame, and the top package, from the deepest outwards."""
+    """File and line, and top-level package, of each frame, from the deepest outwards."""
     rows = list(traceback.walk_tb(error.__traceback__))
     for frame, line in reversed(rows):
         file = frame.f_code.co_filename

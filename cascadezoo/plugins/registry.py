@@ -1,4 +1,4 @@
-"""The entries that plugins register, and their look-up. Entries hold import strings, not torch."""
+"""The entries that plugins register, and their lookup. Entries hold import strings: no torch."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ _FOLDER = r"[A-Za-z_]\w*(/[A-Za-z0-9_-]+)+"
 _TARGET = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 _JSON_FILE = r"[A-Za-z_][\w.]*:[\w-]+(/[\w-]+)*\.json"
 
-_WHOSE = "cascadezoo plugins list shows which plugin brings it"
+_UPGRADE = "cascadezoo plugins list shows which plugin provides it; upgrade or uninstall it"
 
 
 class CascadezooDeprecationWarning(FutureWarning):
-    """A feature is deprecated and will be removed; the text names the replacement."""
+    """A feature is deprecated and will be removed. The message states the replacement."""
 
 
 def deprecated(what: str, instead: str, *, stacklevel: int = 2) -> None:
-    """Warn about a deprecated feature and name the replacement.
+    """Warn about a deprecated feature and state the replacement.
 
     Args:
         what: the deprecated feature, e.g. ``stage kind 'wave.v1'``.
@@ -80,11 +80,11 @@ class Entry:
         config: ``package.module:Class`` of the pydantic config; its module must not import torch.
         impl: ``package.module:object`` of the implementation, imported when it is used.
         api: the level of the plugin contract that the entry was written for.
-        deprecated: what to use instead (``use wave.v2``), for a deprecated entry; its use gives a
-            warning.
+        deprecated: what to use instead of a deprecated entry (``use wave.v2``); using the entry
+            warns.
 
     Raises:
-        ValueError: a name or import string has another form.
+        ValueError: a name or import string is malformed.
     """
 
     what: ClassVar[str] = "entry"
@@ -101,18 +101,21 @@ class Entry:
             (_KIND, "name.v1") if isinstance(self, StageEntry) else (_NAME, "lower-case-name")
         )
         if not isinstance(self.name, str) or not re.fullmatch(pattern, self.name):
-            raise ValueError(f"{self.what} name {self.name!r} is not of the form {form!r}")
-        target, shape = _TARGET, "package.module:Name"
-        of_impl = (_JSON_FILE, "package:file.json") if isinstance(self, SpecEntry) else None
-        for label, text, (wanted, form) in (
-            ("config", self.config, (target, shape)),
-            ("impl", self.impl, of_impl or (target, shape)),
+            raise ValueError(f"{self.what} name {self.name!r} does not have the form {form!r}")
+        target = _TARGET, "package.module:Name"
+        impl = (_JSON_FILE, "package:file.json") if isinstance(self, SpecEntry) else target
+        for label, text, (pattern, form) in (
+            ("config", self.config, target),
+            ("impl", self.impl, impl),
         ):
-            if not isinstance(text, str) or not re.fullmatch(wanted, text):
-                raise ValueError(f"{self.what} {self.name!r}: {label}={text!r} is not {form!r}")
+            if not isinstance(text, str) or not re.fullmatch(pattern, text):
+                what = f"{self.what} {self.name!r}: {label}={text!r}"
+                raise ValueError(f"{what} does not have the form {form!r}")
 
         if self.deprecated is not None and not str(self.deprecated).strip():
-            raise ValueError(f"{self.what} {self.name!r}: deprecated says what to use instead")
+            raise ValueError(
+                f"{self.what} {self.name!r}: deprecated must state what to use instead"
+            )
 
     def load_config(self) -> Any:
         """Import the config class."""
@@ -163,19 +166,19 @@ class FeatureEntry(Entry):
 class MetricEntry(Entry):
     """A metric of a cascade.
 
-    ``impl`` is ``measure(config, given) -> float | Measured | Mapping[str, Measured]``. A mapping
-    holds several figures; its keys are the suffixes of the metric's name.
+    ``impl`` is ``measure(config, inputs) -> float | Measured | Mapping[str, Measured]``. A mapping
+    holds several figures; its keys are suffixes of the metric's name.
 
     Args:
-        takes: the type of ``given``: ``features`` of generated and real images,
+        takes: what ``measure`` receives: the ``features`` of generated and real images,
             :class:`~cascadezoo.MetricFeatures`, or the ``cascade`` with its images and the data,
             :class:`~cascadezoo.MetricCascade`.
-        real: how many features of real images are given: ``as-many`` as generated ones, or
+        real: how many features of real images it receives: ``as-many`` as generated ones, or
             ``all`` of the split.
         needs_data: whether the metric uses real images. A metric that does not can be measured
             without the model's data.
         title: the display name; empty uses the name.
-        better: which values are better: ``lower`` or ``higher``; None if neither is.
+        better: which values are better: ``lower``, ``higher``, or None for neither.
         scale: the factor for displayed values, for example 1000 for KID.
     """
 
@@ -207,12 +210,12 @@ class ZooEntry(Entry):
     """A zoo. ``impl`` is ``load() -> dict`` in the form of ``zoo_manifest.json``.
 
     Args:
-        folder: the folder of the models that ship inside the distribution, each under its name:
-            the package, then folders in it, as ``cascadezoo_models/models``. Empty for a zoo whose
-            models all lie on the Hub.
+        folder: the folder inside the distribution that contains the bundled models, each under its
+            name: the package and its subfolders, e.g. ``cascadezoo_models/models``. Empty if all
+            models are on the Hub.
 
     Raises:
-        ValueError: a folder of another form.
+        ValueError: the folder is malformed.
     """
 
     what: ClassVar[str] = "zoo"
@@ -222,13 +225,15 @@ class ZooEntry(Entry):
     def __post_init__(self) -> None:
         super(ZooEntry, self).__post_init__()
         if self.folder and not re.fullmatch(_FOLDER, self.folder):
-            raise ValueError(f"zoo {self.name!r}: folder={self.folder!r} is not 'package/folder'")
+            raise ValueError(
+                f"zoo {self.name!r}: folder={self.folder!r} does not have the form 'package/folder'"
+            )
 
     def models_folder(self) -> Path | None:
-        """Where its bundled models are; None for a zoo without any, or inside an archive."""
+        """The folder of the bundled models; None without bundled models, or inside an archive."""
         if not self.folder:
             return None
-        from importlib import resources  # costs milliseconds that listing kinds need not pay
+        from importlib import resources  # slow: not needed to list kinds
 
         package, *rest = self.folder.split("/")
         folder = resources.files(package).joinpath(*rest)
@@ -236,7 +241,7 @@ class ZooEntry(Entry):
 
 
 class SpecEntry(Entry):
-    """A spec that is used by its name, as the shipped ones are.
+    """A spec that commands accept by name.
 
     ``impl`` is ``package:file.json``, a file of that package. ``summary`` is shown if the spec has
     no description.
@@ -260,7 +265,7 @@ class SpecEntry(Entry):
             raise PluginError(
                 f"spec {self.name!r} cannot be read from {self.impl}: "
                 f"{type(error).__name__}: {error}",
-                hint=f"{_WHOSE}; upgrade or uninstall it",
+                hint=_UPGRADE,
                 code="plugin-spec-unreadable",
                 name=self.name,
             ) from error
@@ -269,7 +274,7 @@ class SpecEntry(Entry):
 class CommandEntry(Entry):
     """A command ``cascadezoo NAME``. ``impl`` is a :class:`click.Command`, imported when called.
 
-    It cannot replace a built-in command. ``summary`` is its line in ``cascadezoo --help``.
+    A command cannot replace a built-in command. ``summary`` is its line in ``cascadezoo --help``.
     """
 
     __slots__ = ()
@@ -287,7 +292,7 @@ class CallbackEntry(Entry):
 
 
 class Origin(NamedTuple):
-    """The distribution that registered an entry, and the entry point that did it."""
+    """The distribution and the entry point that registered an entry."""
 
     distribution: str
     version: str
@@ -301,24 +306,24 @@ E = TypeVar("E", bound=Entry)
 
 
 class Registered(NamedTuple, Generic[E]):
-    """An entry together with where it came from."""
+    """An entry and its origin."""
 
     entry: E
     origin: Origin
 
 
 class Table(Generic[E]):
-    """All entries of one sort, by name. A name that two plugins claim belongs to neither.
+    """All entries of one type, by name. A name that two plugins claim belongs to neither.
 
     Args:
-        what: the word for an entry in messages.
+        what: the name of the type in messages.
         install_hint: the end of the hint for an unknown name.
-        unusable: installed distributions that failed before they could register, and why.
+        unusable: installed distributions whose entries may be missing, and the reason.
 
     Attributes:
         rows: the entries by name.
-        contested: the plugins that claim a name, for each name that several claim.
-        refused: for each unusable entry, the fault and a hint.
+        contested: the names that several plugins claim, and those plugins.
+        refused: unusable entries, each with an error message and a hint.
     """
 
     def __init__(self, what: str, install_hint: str, unusable: dict[str, str]) -> None:
@@ -330,7 +335,7 @@ class Table(Generic[E]):
         self.unusable = unusable
 
     def add(self, entry: E, origin: Origin) -> str | None:
-        """Register an entry; returns what is wrong when its name is taken."""
+        """Register an entry; returns an error message if the name is taken."""
         name = entry.name
         if name in self.contested:
             self.contested[name].append(origin)
@@ -352,7 +357,7 @@ class Table(Generic[E]):
         """The full name: ``diffusion`` becomes the newest ``diffusion.vN``.
 
         Raises:
-            UnknownNameError: nothing of that name is registered.
+            UnknownNameError: the name is not registered.
             PluginError: two plugins claim it, or its plugin is for another API level.
         """
         if name in self.rows:
@@ -373,20 +378,20 @@ class Table(Generic[E]):
             if versions:
                 return self.resolve(max(versions, key=_natural))
         raise UnknownNameError(
-            f"there is no {self.what} {name!r}", hint=self._nearest(name), kind=self.what, name=name
+            f"unknown {self.what} {name!r}", hint=self._nearest(name), kind=self.what, name=name
         )
 
     def get(self, name: str) -> Registered[E]:
-        """The entry of that name, or of its newest version. Warns where it is deprecated.
+        """The entry of that name, or its newest version. Warns if it is deprecated.
 
         Raises:
-            UnknownNameError: nothing of that name is registered.
+            UnknownNameError: the name is not registered.
             PluginError: two plugins claim it, or its plugin is for another API level.
         """
-        found = self.rows[self.resolve(name)]
-        if found.entry.deprecated is not None:
-            deprecated(f"{self.what} {found.entry.name!r}", found.entry.deprecated)
-        return found
+        row = self.rows[self.resolve(name)]
+        if row.entry.deprecated is not None:
+            deprecated(f"{self.what} {row.entry.name!r}", row.entry.deprecated)
+        return row
 
     def _contest(self, name: str) -> str:
         origins = " and ".join(f"{o.distribution} {o.version}" for o in self.contested[name])
@@ -394,40 +399,40 @@ class Table(Generic[E]):
 
     def _nearest(self, name: str) -> str:
         stem = name.rpartition(".v")[0] or name
-        other = [k for k in self.rows if k.rpartition(".v")[0] == stem]
-        close = other or difflib.get_close_matches(name, list(self.rows), n=3, cutoff=0.6)
+        versions = [k for k in self.rows if k.rpartition(".v")[0] == stem]
+        close = versions or difflib.get_close_matches(name, list(self.rows), n=3, cutoff=0.6)
         if not close:
             stems = {k.rpartition(".v")[0] or k: k for k in self.rows}
-            found = difflib.get_close_matches(stem, list(stems), n=3, cutoff=0.6)
-            close = [stems[s] for s in found]
+            matches = difflib.get_close_matches(stem, list(stems), n=3, cutoff=0.6)
+            close = [stems[s] for s in matches]
         moved = _MOVED.get(stem)
-        if moved is not None and moved not in self.unusable and not other:
-            return f"the plugin {moved} brings it: pip install {moved}"
+        if moved is not None and moved not in self.unusable and not versions:
+            return f"the plugin {moved} provides it: pip install {moved}"
         guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
-        if self.unusable and not other:
+        if self.unusable and not versions:
             rows = "; ".join(f"{name} {why}" for name, why in sorted(self.unusable.items()))
-            return f"{guess}It may come from what is installed and not in use: {rows}"
+            return f"{guess}An installed plugin that is not in use may provide it: {rows}"
         return f"{guess}{self.install_hint}"
 
 
-# Kinds that were cascadezoo's own, and the plugins that have them now: published models name them.
+# Formerly built-in kinds that published models use, and the plugins that provide them now.
 _MOVED = {"autoencoder-kl": "cascadezoo-diffusers"}
 
-_INSTALL = "If a plugin brings it, install that: pip install DISTRIBUTION"
+_INSTALL = "A plugin may provide it: pip install DISTRIBUTION"
 
 
 class Registry:
-    """Everything that the installed plugins register, one :class:`Table` a sort."""
+    """The entries of the installed plugins: one :class:`Table` per type."""
 
     def __init__(self) -> None:
         self.unusable: dict[str, str] = {}
-        self.stages: Table[StageEntry] = self._table("stage kind", "; cascadezoo stages list")
+        self.stages: Table[StageEntry] = self._table("stage kind", "cascadezoo stages list")
         self.datasets: Table[DataEntry] = self._table("dataset")
         self.losses: Table[LossEntry] = self._table("loss")
         self.metrics: Table[MetricEntry] = self._table("metric")
         self.features: Table[FeatureEntry] = self._table("feature extractor")
         self.zoos: Table[ZooEntry] = self._table("zoo")
-        self.specs: Table[SpecEntry] = self._table("spec", "; cascadezoo specs list")
+        self.specs: Table[SpecEntry] = self._table("spec", "cascadezoo specs list")
         self.commands: Table[CommandEntry] = self._table("command")
         self.callbacks: Table[CallbackEntry] = self._table("callback")
 
@@ -435,8 +440,9 @@ class Registry:
         """All tables."""
         return [table for table in vars(self).values() if isinstance(table, Table)]
 
-    def _table(self, what: str, more: str = "") -> Table[Any]:
-        return Table(what, f"{_INSTALL}{more}", self.unusable)
+    def _table(self, what: str, command: str | None = None) -> Table[Any]:
+        shown = "" if command is None else f"; {command} shows the installed ones"
+        return Table(what, f"{_INSTALL}{shown}", self.unusable)
 
 
 def _natural(name: str) -> tuple[str, int]:
@@ -452,7 +458,7 @@ def _load(target: str, entry: Entry) -> Any:
         raise PluginError(
             f"{entry.what} {entry.name!r} cannot be imported from {target}: "
             f"{type(error).__name__}: {error}",
-            hint=f"{_WHOSE}; upgrade or uninstall it",
+            hint=_UPGRADE,
             code="plugin-import-failed",
             kind=entry.what,
             name=entry.name,

@@ -1,5 +1,5 @@
-"""Helpers without state that any package may use.
+"""Stateless helpers for all packages. They do not depend on cascades.
 
-Text of strangers enters and safe text leaves; bytes enter and files leave whole; keys enter and
-random numbers leave. Nothing here knows cascades.
+Input: untrusted text, bytes, numbers, keys. Output: safe text, complete files, formatted numbers,
+random numbers.
 """

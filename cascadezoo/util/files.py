@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, their sha256, and the folder of caches."""
+"""Atomic writes, sha256 of files, and the cache folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sha256_of(path: Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it holds either its old or its new content, whatever happens."""
+    """Write a file. After a crash it holds either its old or its new content, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

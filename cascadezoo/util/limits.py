@@ -1,4 +1,4 @@
-"""Limits and patterns of what a stranger may send: sizes of files, commits, digests, names."""
+"""Limits and patterns of untrusted input: file sizes, commits, digests, names."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = [
 ]
 
 LARGEST_JSON = 1 << 20
-"""Most bytes of a spec, a config.json or a manifest."""
+"""Maximum bytes of a spec, a config.json or a manifest."""
 
 LARGEST_METRICS = 16 << 20
-"""Most bytes of a metrics.json."""
+"""Maximum bytes of a metrics.json."""
 
 LARGEST_CARD = 4 << 20
-"""Most bytes of a metric card."""
+"""Maximum bytes of a model card."""
 
 LARGEST_SAMPLES = 64 << 20
-"""Most bytes of samples.png."""
+"""Maximum bytes of samples.png."""
 
 LARGEST_HEADER = 16 << 20
-"""Most bytes of the header of a safetensors file: room for 100 000 tensors."""
+"""Maximum bytes of the header of a safetensors file; enough for 100,000 tensors."""
 
 COMMIT = r"^[0-9a-f]{40}$"
-"""A commit in full."""
+"""A full commit hash."""
 
 SHA256 = r"^[0-9a-f]{64}$"
 """A sha256 in hex."""
@@ -47,11 +47,11 @@ REVISION = re.compile(r"(?![./-])[A-Za-z0-9_./-]{1,200}(?<![./])")
 """A branch, tag or commit."""
 
 SHIPPED = re.compile(r"[a-z0-9-]+")
-"""The name of a spec or a sweep that ships with the package."""
+"""The name of a shipped spec or sweep."""
 
 
 def is_commit(text: str | None) -> bool:
-    r"""Whether a text is a commit in full.
+    r"""Whether a text is a full commit hash.
 
     >>> is_commit("0" * 40), is_commit("main"), is_commit("0" * 40 + "\n"), is_commit(None)
     (True, False, False, False)

@@ -1,4 +1,4 @@
-"""Numbers as people read them: values with their spread, counts, sizes and durations."""
+"""Formatting of numbers: values with their spread, counts, sizes and durations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 MISSING = "\N{EN DASH}"
-"""What a page shows in the place of a number that is not known."""
+"""What a page shows for an unknown number."""
 
 
 def number(value: float, like: float | None = None) -> str:
@@ -27,7 +27,7 @@ def number(value: float, like: float | None = None) -> str:
 
     Args:
         value: the number.
-        like: show as many decimals as of this one.
+        like: use the decimals of this number instead.
 
     >>> number(14.8882), number(1.9563, 14.8882), number(0.0912), number(12345.6), number(0.0)
     ('14.89', '1.96', '0.0912', '12346', '0.0000')
@@ -42,14 +42,14 @@ def number(value: float, like: float | None = None) -> str:
 def spread(
     value: float, std: float | None, scale: float = 1.0, *, decimals: int | None = None
 ) -> str:
-    """A value and its spread as text: tables of the terminal, cards and Markdown.
+    """A value and its spread as text, for terminal tables, cards and Markdown.
 
     Args:
         value: the value.
         std: its spread; None leaves it out.
-        scale: both are multiplied by it.
-        decimals: how many both have, as in a column; None gives the value about four digits and
-            the spread as many decimals.
+        scale: factor of both.
+        decimals: decimals of both, for columns; None shows about four digits of the value, and
+            the spread with the same decimals.
 
     >>> spread(0.0148882, 0.0019563, 1000), spread(0.5, None)
     ('14.89 +- 1.96', '0.5000')
@@ -59,12 +59,12 @@ def spread(
     value *= scale
     if decimals is None:
         return number(value) + ("" if std is None else f" +- {number(std * scale, value)}")
-    wide = "" if std is None else f" +- {std * scale:.{decimals}f}"
-    return f"{value:.{decimals}f}{wide}"
+    deviation = "" if std is None else f" +- {std * scale:.{decimals}f}"
+    return f"{value:.{decimals}f}{deviation}"
 
 
 def power(scale: float) -> str:
-    """What stands behind a number that was multiplied by a scale.
+    """The suffix of a number that was multiplied by a scale.
 
     >>> power(1000.0), power(1.0), power(100.0), power(3.0)
     (' x 10^-3', '', ' x 10^-2', ' x 1/3.0')
@@ -76,26 +76,26 @@ def power(scale: float) -> str:
 
 
 def times(text: str) -> float | None:
-    """What the number before a text of :func:`power` is to be multiplied by; None if none.
+    """The factor that a suffix of :func:`power` stands for; None for other text.
 
     >>> times(" x 10^-3"), times(""), times(" x 1/4.0"), times(" dB")
     (0.001, 1.0, 0.25, None)
     """
     if not text.strip():
         return 1.0
-    found = re.fullmatch(r" x (?:10\^(-?\d{1,3})|1/(\d[\d.e+-]{0,30}))", text)
-    if found is None:
+    match = re.fullmatch(r" x (?:10\^(-?\d{1,3})|1/(\d[\d.e+-]{0,30}))", text)
+    if match is None:
         return None
-    if found[1] is not None:
-        return 10.0 ** int(found[1])
+    if match[1] is not None:
+        return 10.0 ** int(match[1])
     try:
-        return 1.0 / float(found[2])
+        return 1.0 / float(match[2])
     except (ValueError, ZeroDivisionError):
         return None
 
 
 def page_number(value: float | None, digits: int = 3) -> str:
-    """A number as people read it: significant digits, thousands set apart, no exponent if short.
+    """A number for a page: significant digits, thousands separators, an exponent only if long.
 
     >>> page_number(1234567), page_number(0.012345), page_number(float("nan"))
     ('1,234,567', '0.0123', 'not a number')
@@ -115,7 +115,7 @@ def page_number(value: float | None, digits: int = 3) -> str:
 
 
 def page_spread(value: float | None, std: float | None, scale: float = 1.0) -> str:
-    """A value and its spread, both to the same place.
+    """A value and its spread for a page, both with the same decimals.
 
     >>> page_spread(0.0148882, 0.0019562, 1000), page_spread(4.0, None)
     ('14.9 ± 2.0', '4')
@@ -126,14 +126,14 @@ def page_spread(value: float | None, std: float | None, scale: float = 1.0) -> s
         return page_number(value * scale)
     if max(abs(value), std) * scale >= 1e9:
         return f"{page_number(value * scale)} ± {page_number(std * scale)}"
-    wide = std * scale
-    places = 2 if wide < 1 else 1 if wide < 10 else 0
-    places = min(6, places if wide == 0 else max(places, 1 - math.floor(math.log10(wide))))
-    return f"{value * scale:,.{places}f} ± {wide:,.{places}f}"
+    std *= scale
+    decimals = 2 if std < 1 else 1 if std < 10 else 0
+    decimals = min(6, decimals if std == 0 else max(decimals, 1 - math.floor(math.log10(std))))
+    return f"{value * scale:,.{decimals}f} ± {std:,.{decimals}f}"
 
 
 def human_bytes(size: float | None) -> str:
-    """A number of bytes in words.
+    """A number of bytes with a binary unit.
 
     >>> human_bytes(1536), human_bytes(None)
     ('1.5 KiB', '-')
@@ -148,7 +148,7 @@ def human_bytes(size: float | None) -> str:
 
 
 def human_count(count: float | None) -> str:
-    """A large number with three digits.
+    """A count with three digits and a unit.
 
     >>> human_count(852_739), human_count(1.23e9), human_count(12), human_count(None)
     ('853 k', '1.23 G', '12', '-')
@@ -166,7 +166,7 @@ def human_count(count: float | None) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """A duration.
+    """A duration in seconds, minutes or hours.
 
     >>> human_seconds(3.21), human_seconds(155), human_seconds(7384)
     ('3.2 s', '2:35 min', '2:03:04 h')

@@ -1,4 +1,4 @@
-"""Asking the Hub again after a pause."""
+"""Retries of calls to the Hub."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from cascadezoo.errors import CascadezooError, HubUnavailableError
 __all__ = ["LONGEST_WAIT", "WAITS", "retry", "wait"]
 
 WAITS = (0.5, 1.0, 2.0)
-"""Seconds before each further try."""
+"""Seconds before each retry."""
 
 LONGEST_WAIT = 60.0
-"""The most seconds that anyone waits at a terminal."""
+"""Maximum seconds of one pause."""
 
 T = TypeVar("T")
 
 
 def retry(
-    ask: Callable[[], T], waits: Iterable[float] = WAITS, *, longest: float = LONGEST_WAIT
+    call: Callable[[], T], waits: Iterable[float] = WAITS, *, longest: float = LONGEST_WAIT
 ) -> T:
     """Call a function again after a pause when the Hub is unavailable.
 
     Args:
-        ask: the function.
-        waits: seconds before each further try; the Hub may ask for more.
-        longest: the most seconds to wait when the Hub asks for more.
+        call: the function.
+        waits: seconds before each retry; the Hub may request a longer pause.
+        longest: maximum seconds of a pause that the Hub requests.
 
     Returns:
-        What the function returns.
+        The result of the function.
 
     Raises:
-        HubUnavailableError: the last try failed too, or the Hub asks to wait longer than
+        HubUnavailableError: the last retry failed, or the Hub requests a pause longer than
             ``longest``.
     """
-    rest = iter(waits)
+    pauses = iter(waits)
     while True:
         try:
-            return ask()
+            return call()
         except HubUnavailableError as error:
-            wait(error, rest, longest=longest)
+            wait(error, pauses, longest=longest)
 
 
 def wait(error: CascadezooError, waits: Iterator[float], *, longest: float = LONGEST_WAIT) -> None:
-    """Sleep before a further try, or raise the error.
+    """Sleep before a retry, or raise the error.
 
     Args:
-        error: why the last try failed.
-        waits: the pauses that are left.
+        error: the error of the last attempt.
+        waits: the remaining pauses in seconds.
         longest: see :func:`retry`.
 
     Raises:
-        CascadezooError: ``error`` itself: no pause is left, or the Hub asks for a longer one.
+        CascadezooError: ``error``, if no pause remains or the Hub requests a longer one.
     """
     pause = next(waits, None)
     requested = error.retry_after if isinstance(error, HubUnavailableError) else None

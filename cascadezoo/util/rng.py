@@ -22,10 +22,10 @@ def derive_seed(*key: str | int) -> int:
 
 
 def seed_global(seed: int, device: torch.device | str = "cpu") -> None:
-    """Seed the generators that dropout and initialisation draw from: the CPU's and the device's.
+    """Seed the default generators of the CPU and the device, used by dropout and initialisation.
 
-    ``torch.manual_seed`` seeds every backend; where one is not in use it queues the call with a
-    stack trace, which costs half a millisecond and is never given back.
+    ``torch.manual_seed`` seeds every backend. For an unused backend it queues the call with a
+    stack trace, which costs half a millisecond and never frees the memory.
     """
     torch.default_generator.manual_seed(seed)
     device = torch.device(device)
@@ -39,23 +39,23 @@ def seed_global(seed: int, device: torch.device | str = "cpu") -> None:
 class Draw:
     """Random numbers for one training step of one stage.
 
-    Draws are made for the global batch and sliced to this process's share. The first dimension of
-    every shape is the local batch size.
+    Numbers are drawn for the global batch and sliced to this process's share. The first dimension
+    of every shape is the local batch size.
 
     Args:
         key: what the numbers depend on, e.g. ``(seed, phase, step, stage)``.
         device: the device of the tensors.
         rank: the rank of this process.
-        world: number of processes that share the global batch.
+        world: the number of processes that share the global batch.
     """
 
     def __init__(
         self, *key: str | int, device: torch.device | str = "cpu", rank: int = 0, world: int = 1
     ) -> None:
         self.device = torch.device(device)
-        # A meta tensor has no generator of its own; a CPU one does for shape propagation.
-        home = "cpu" if self.device.type == "meta" else self.device
-        self.generator = torch.Generator(home)
+        # The meta device has no generators. Its draws hold no numbers, so any generator will do.
+        source = "cpu" if self.device.type == "meta" else self.device
+        self.generator = torch.Generator(source)
         self.generator.manual_seed(derive_seed(*key))
         self.rank = rank
         self.world = world
@@ -117,10 +117,10 @@ class ImageDraw:
         device: torch.device | str = "cpu",
     ) -> None:
         self.device = torch.device(device)
-        home = "cpu" if self.device.type == "meta" else self.device
+        source = "cpu" if self.device.type == "meta" else self.device
         self.generators = []
         for index in range(first, first + count):
-            generator = torch.Generator(home)
+            generator = torch.Generator(source)
             generator.manual_seed(derive_seed(seed, "sample", stage, index))
             self.generators.append(generator)
 

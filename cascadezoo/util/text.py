@@ -1,7 +1,7 @@
-"""A stranger's text made safe for terminals, single lines, Markdown, HTML and logs.
+"""Makes untrusted text safe for terminals, single lines, Markdown, HTML and logs.
 
-Specs, models and the Hub's answers come from strangers. Their text must not move the cursor,
-reorder or hide what is read, end a block of Markdown, or hold a secret.
+Specs, models and the Hub's answers are untrusted. Their text must not move the cursor, reorder or
+hide other text, end a block of Markdown, or contain a secret.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = [
     "scrub",
 ]
 
-# All that is not printable: C0 and C1 controls, DEL, invisible and bidirectional format
-# characters, line separators, halves of surrogate pairs. A class for the quick look; what it finds
-# is then judged by its category.
+# Candidates for unprintable characters: C0 and C1 controls, DEL, invisible and bidirectional format
+# characters, line separators, surrogates. The pattern is fast and matches too much; the category of
+# each match decides.
 SUSPECT = re.compile("[^\x20-\x7e\xa0-\xac\xae-\u02ff]")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -37,8 +37,8 @@ _LINE_STARTS = frozenset("-+=:")
 _MASK = "***"
 # Patterns as text: most commands never compile them.
 _SECRETS = (
-    # Tokens of the Hub, headers that carry one, user and password of an address, and the query
-    # of an address, which with storage providers is a signature that opens it to everyone.
+    # Tokens of the Hub, headers with a token, user and password of a URL, and the query of a URL:
+    # storage providers put signatures there that grant access to everyone.
     (r"\b(hf_|api_org_)[A-Za-z0-9]{16,}", rf"\1{_MASK}"),
     (r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", rf"\1 {_MASK}"),
     (r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@'\"]+@", rf"\1{_MASK}@"),
@@ -50,26 +50,26 @@ _SECRETS = (
 
 
 def is_invisible(char: str) -> bool:
-    """Whether a character is a control, format or separator character, or half of a pair."""
-    import unicodedata  # a shared library, which plain text never needs
+    """Whether a character is a control, format or separator character or a surrogate."""
+    import unicodedata  # a shared library that plain text never needs
 
     return unicodedata.category(char) in _INVISIBLE
 
 
 def escape_character(char: str) -> str:
-    r"""A character written out, as ``\x1b``."""
+    r"""The escape sequence of a character, as ``\x1b``."""
     return char.encode("unicode_escape").decode("ascii")
 
 
 def clean(text: object, *, keep: str = "") -> str:
-    r"""Text with every control character written out, as ``\x1b``.
+    r"""Text with every control character escaped, as ``\x1b``.
 
-    Specs, model folders and file names come from strangers; what they hold must not move the
-    cursor, change colours or reorder what is read.
+    Text from specs, model folders and file names must not move the cursor, change colours or
+    reorder other text.
 
     Args:
-        text: anything; ``str`` is taken of it.
-        keep: control characters to leave as they are, e.g. ``"\n"``.
+        text: any object; it is converted with ``str``.
+        keep: control characters to keep, e.g. ``"\n"``.
 
     >>> clean("a\x1b[31mb\u202ec\n")
     'a\\x1b[31mb\\u202ec\\n'
@@ -86,35 +86,35 @@ def clean(text: object, *, keep: str = "") -> str:
 
 
 def clean_remote(text: object, limit: int = 300) -> str:
-    r"""A line of text from a stranger that no terminal, log or page can be steered with.
+    r"""Untrusted text as one line that is safe in a terminal, log or page.
 
-    Control, bidirectional and other invisible characters are dropped, white space becomes single
-    spaces, and what is longer than the limit is cut.
+    Control, bidirectional and other invisible characters are removed, white space becomes single
+    spaces, and longer text is cut.
 
     Args:
-        text: anything; ``str`` is taken of it.
-        limit: characters at most, at least 1.
+        text: any object; it is converted with ``str``.
+        limit: maximum number of characters, at least 1.
 
     >>> clean_remote("a\x1b[31mred\u202e\n\n  line", 12)
     'a[31mred li…'
     """
-    # What is dropped cannot be more than what is kept; the rest of a huge text is not looked at.
+    # The rest of a huge text is skipped.
     head = " ".join(str(text)[: 16 * limit].split())
     kept = "".join(c for c in head if c.isprintable())
     kept = " ".join(kept.split())
     return kept if len(kept) <= limit else f"{kept[: limit - 1]}…"
 
 
-# --- Markdown; each function but the last two gives one line
+# --- Markdown; all functions but the last two return one line
 
 
 def front_line(text: object) -> str:
-    """Text for the front matter: one line, and never none."""
+    """Text for the front matter: one line, never empty."""
     return _without_comments(clean_remote(text, 300)) or "unnamed"
 
 
 def markdown_text(text: object) -> str:
-    r"""Text that is nothing but text, in a paragraph as in a cell.
+    r"""Escaped text for a paragraph or a table cell.
 
     >>> markdown_text("a *b* <script>\n| c")
     'a \\*b\\* \\<script\\> \\| c'
@@ -125,7 +125,7 @@ def markdown_text(text: object) -> str:
 
 
 def markdown_code(text: object) -> str:
-    r"""A code span, in a paragraph as in a cell.
+    r"""A code span for a paragraph or a table cell.
 
     >>> markdown_code("a`b|c <!-- x -->")
     '``a`b\\|c <! -- x -- >``'
@@ -138,11 +138,11 @@ def markdown_code(text: object) -> str:
 
 
 def markdown_fence(language: str, lines: Iterable[str]) -> str:
-    """A block of code; no line can end it.
+    """A code block that none of its lines can end.
 
     Args:
-        language: as ``bash``.
-        lines: each stays one line, whatever is in it.
+        language: the language, e.g. ``bash``.
+        lines: the lines; line breaks in them are removed.
     """
     rows = ["".join(c for c in line[:_LONGEST_MARKDOWN] if c.isprintable()) for line in lines]
     rows = [_without_comments(row) for row in rows]
@@ -154,12 +154,12 @@ def markdown_fence(language: str, lines: Iterable[str]) -> str:
 def markdown_table(
     head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()
 ) -> str:
-    """A table of cells that were escaped before.
+    """A table of escaped cells.
 
     Args:
-        head: the columns' names.
-        rows: one cell a column.
-        right: the numbers of the columns that are aligned to the right.
+        head: the names of the columns.
+        rows: one cell per column.
+        right: the indices of the right-aligned columns.
     """
     aligned = frozenset(right)
     dashes = ["---:" if column in aligned else "---" for column in range(len(head))]
@@ -167,7 +167,7 @@ def markdown_table(
 
 
 def _without_comments(text: str) -> str:
-    """The ends of a comment would be taken for those of a generated block."""
+    """Text without comment marks, which would start or end a generated block of a card."""
     return text.replace("<!--", "<! --").replace("-->", "-- >")
 
 
@@ -175,28 +175,27 @@ def _without_comments(text: str) -> str:
 
 
 def page_text(text: object) -> str:
-    r"""Text with every control, bidirectional or otherwise invisible character written out.
+    r"""Text with every control, bidirectional or other invisible character escaped.
 
-    Line ends and tabs become spaces; of more than 20,000 characters the rest is left out.
+    Line breaks and tabs become spaces. Text beyond 20,000 characters is omitted.
 
     >>> page_text("a\u202eb\n c")
     'a\\u202eb c'
     """
-    whole = str(text)
-    shown = whole[:_LONGEST_PAGE] + ("..." if len(whole) > _LONGEST_PAGE else "")
-    shown = re.sub(r"[\t\n\r ]+", " ", shown)
-    return clean(shown)
+    full = str(text)
+    shown = full[:_LONGEST_PAGE] + ("..." if len(full) > _LONGEST_PAGE else "")
+    return clean(re.sub(r"[\t\n\r ]+", " ", shown))
 
 
 # --- logs and messages
 
 
 def scrub(text: str, *secrets: str | None) -> str:
-    """Text without tokens, passwords in addresses, and signatures of addresses.
+    """Text with tokens, passwords in URLs and signatures of URLs masked.
 
     Args:
-        text: what is to be shown or logged.
-        secrets: further texts that must not be in it, such as the token in use.
+        text: the text to show or log.
+        secrets: further texts to mask, such as the token in use.
 
     >>> scrub("GET https://me:pw@host/a?sig=1 with Bearer hf_abcdefghijklmnopqrst")
     'GET https://***@host/a?*** with Bearer hf_***'

@@ -38,14 +38,14 @@ LONE = {
 
 @pytest.fixture
 def lone() -> dict[str, Any]:
-    """A spec that is small, sound, and the test's own to spoil."""
+    """A small valid spec that a test may change."""
     data: dict[str, Any] = json.loads(json.dumps(LONE))
     return data
 
 
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """Run a command line in this process; the result's ``error`` is what it reported, if any."""
+    """Run a command line in this process; ``error`` of the result is the reported error or None."""
     monkeypatch.delenv("CASCADEZOO_DEBUG", raising=False)
     reported: list[BaseException] = []
 
@@ -67,7 +67,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
 
 @pytest.fixture
 def spec_file(tmp_path: Path) -> Callable[[Any], Path]:
-    """Write a spec, or any text, to a file."""
+    """Write a spec or any text to a file."""
 
     def write(content: Any, name: str = "spec.json") -> Path:
         path = tmp_path / name
@@ -80,7 +80,7 @@ def spec_file(tmp_path: Path) -> Callable[[Any], Path]:
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Plugin:
-    """Install a plugin the way pip would, for a process that gets the returned environment."""
+    """Install a plugin as pip would, for processes with the returned environment."""
 
     def install(name: str, code: str, *, version: str = "1.0") -> dict[str, str]:
         site = tmp_path / "site"
@@ -98,7 +98,7 @@ def plugin(tmp_path: Path) -> Plugin:
 def cascadezoo(
     *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
+    """Run the command line in a separate process."""
     return subprocess.run(
         [sys.executable, "-m", "cascadezoo", *args],
         env={**os.environ, **(env or {})},
@@ -117,7 +117,7 @@ def _cascadezoo() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder; its images are noise that follows labels, steps and guidance."""
+    """A model folder; its images are noise that depends on labels, steps and guidance."""
     import torch
 
     from cascadezoo import Cascade
@@ -125,6 +125,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cascade = Cascade.from_spec(LONE)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for weight in cascade.parameters():  # an untrained flow is zero, and heeds nothing
+        for weight in cascade.parameters():  # an untrained flow is zero and ignores its inputs
             weight.add_(0.2 * torch.randn(weight.shape, generator=random))
     return cascade.save_pretrained(tmp_path_factory.mktemp("lone") / "model")

@@ -19,7 +19,7 @@ def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_builds_says_where_and_what_next(invoke, lone, spec_file):
+def test_build_prints_the_model_and_the_next_command(invoke, lone, spec_file):
     result = invoke("build", spec_file(lone))
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
@@ -31,7 +31,8 @@ def test_builds_says_where_and_what_next(invoke, lone, spec_file):
 
     again = invoke("build", spec_file(lone))
     assert again.exit_code == 0
-    assert again.stdout.startswith("runs/lone is built already; --fresh starts over\n")
+    assert "--fresh" in again.stdout
+    assert json.loads(invoke("build", spec_file(lone), "--json").stdout)["already_done"] is True
     assert invoke("sample", "runs/lone", "-q", "-n", 1).exit_code == 0
 
     fresh = invoke("build", spec_file(lone), "--fresh", "--quiet")
@@ -75,7 +76,7 @@ def test_spec_on_standard_input(invoke, lone):
 
 
 @pytest.mark.slow
-def test_shipped_tiny_spec_from_start_to_pictures(invoke, tmp_path):
+def test_shipped_tiny_spec_from_build_to_samples(invoke, tmp_path):
     result = invoke("build", TINY, "--json")
     assert result.exit_code == 0, result.stderr
     (kid, speed) = json.loads(result.stdout)["figures"]
@@ -87,7 +88,7 @@ def test_shipped_tiny_spec_from_start_to_pictures(invoke, tmp_path):
     assert invoke("sample", "mine", "-q", "-o", "x.npz").exit_code == 0
 
 
-def test_another_spec_in_the_folder_is_refused(invoke, lone, spec_file):
+def test_a_folder_with_another_spec_is_refused(invoke, lone, spec_file):
     assert invoke("build", spec_file(lone), "-q").exit_code == 0
     result = invoke("build", spec_file(lone), "-q", "--set", "training.batch_size=8")
     assert result.exit_code == 2
@@ -100,22 +101,22 @@ REFUSED = {
         {"code": "run-folder-nothing-to-resume", "path": "runs/lone"},
         "--resume",
     ),
-    "an output below a file": (
+    "an output inside a file": (
         ["-o", "file/run"],
         {"code": "run-folder-not-writable", "path": "file/run"},
         "-o DIR",
     ),
-    "an output without rights": (
+    "an output without permission": (
         ["-o", "/proc/nobody/run"],
         {"code": "run-folder-not-writable", "path": "/proc/nobody/run"},
         "-o DIR",
     ),
-    "an output that holds something else": (
+    "an output that contains something else": (
         ["-o", "thesis"],
         {"code": "run-folder-not-a-run", "path": "thesis"},
         "-o DIR",
     ),
-    "no such device": (
+    "an unknown device": (
         ["--device", "cuda:63"],
         {"code": "input-device-missing", "name": "cuda:63"},
         "cpu",
@@ -134,7 +135,7 @@ REFUSED = {
         {"code": "data-no-file", "path": "no.npz"},
         "",
     ),
-    "a setting that leads nowhere": (
+    "a setting of an unknown stage": (
         ["--set", "stages.up.config.x=1"],
         {"code": "input-setting-no-item", "setting": "stages.up.config.x=1"},
         "'coarse'",
@@ -148,7 +149,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_built_is_told_before_training(case, invoke, lone, spec_file, tmp_path):
+def test_errors_are_reported_before_training(case, invoke, lone, spec_file, tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years")
@@ -163,8 +164,8 @@ def test_what_cannot_be_built_is_told_before_training(case, invoke, lone, spec_f
 
 
 @pytest.mark.slow
-def test_full_disk_is_an_error_with_a_way_out(lone, spec_file, tmp_path):
-    """A file size limit stands in for the full disk: writing fails with an OSError all the same."""
+def test_full_disk_is_an_error_with_a_hint(lone, spec_file, tmp_path):
+    """A file size limit replaces the full disk: writing also fails with an OSError."""
     code = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -175,23 +176,24 @@ def test_full_disk_is_an_error_with_a_way_out(lone, spec_file, tmp_path):
         "main(sys.argv[1:])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "build", str(spec_file(lone)), "-q"],
+        [sys.executable, "-c", code, "build", str(spec_file(lone)), "-q", "--json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1, done.stderr
-    assert "checkpoint" in done.stderr
-    assert "Hint: make room" in done.stderr
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert error["code"] == "checkpoint-not-writable"
+    assert error["hint"]
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_interrupt_ends_with_130_and_the_command_to_go_on(invoke, lone, spec_file, tmp_path):
+def test_interrupt_exits_with_130_and_the_command_to_resume(invoke, lone, spec_file, tmp_path):
     lone["training"]["phases"][0]["steps"] = 600
     process = subprocess.Popen(
-        [sys.executable, "-m", "cascadezoo", "build", str(spec_file(lone))],
+        [sys.executable, "-m", "cascadezoo", "build", str(spec_file(lone)), "--json"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -203,10 +205,10 @@ def test_interrupt_ends_with_130_and_the_command_to_go_on(invoke, lone, spec_fil
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out == ""
-    assert "Error: stopped by SIGINT" in err
-    (line,) = [x for x in err.splitlines() if x.startswith("Hint: go on with: ")]
-    command = shlex.split(line.removeprefix("Hint: go on with: "))
-    assert command[0] == "cascadezoo"
-    result = invoke(*command[1:], "-q", "--resume")
+    error = json.loads(err.splitlines()[-1])["error"]
+    assert error["code"].startswith("interrupted")
+    assert error["fields"]["reason"] == "SIGINT"
+    _, _, command = error["hint"].partition("cascadezoo ")
+    result = invoke(*shlex.split(command), "-q", "--resume")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("built runs/lone in ")

@@ -1,11 +1,11 @@
-"""No command writes into a model that ships inside the package."""
+"""No command writes into a bundled model."""
 
 from __future__ import annotations
 
 import shutil
 
 import pytest
-from errors_help import raises
+from errors_help import check_failed, raises
 
 from cascadezoo.errors import InputError
 from cascadezoo.model_folder.integrity import replace_files
@@ -20,7 +20,7 @@ def contents(folder):
 
 @pytest.fixture
 def bundled():
-    """The bundled model's folder; it must stay the same to the byte, and is restored if not."""
+    """The folder of the bundled model. It must stay the same byte for byte; else it is restored."""
     folder = bundled_folder(find("shapes-tiny"))
     before = contents(folder)
     siblings = sorted(folder.parent.iterdir())
@@ -37,7 +37,7 @@ def bundled():
 
 @pytest.fixture
 def edited(bundled, tmp_path):
-    """A copy of the model whose card a person edited: publishing it would change the original."""
+    """A copy of the model with an edited card: publishing it would change the original."""
     copy = shutil.copytree(bundled, tmp_path / "copy")
     with (copy / "README.md").open("a") as card:
         card.write("\nMine.\n")
@@ -62,8 +62,8 @@ def test_commands_that_change_a_model(invoke, bundled, tmp_path, monkeypatch, ar
     args = [bundled if by_path and arg == "shapes-tiny" else arg for arg in args]
     done = invoke(*args)
     assert done.exit_code == 2, done.output
-    assert "ships with cascadezoo" in done.stderr
-    assert "cascadezoo pull shapes-tiny --to models/shapes-tiny" in done.stderr
+    pull = "cascadezoo pull shapes-tiny --to models/shapes-tiny"
+    check_failed(done, "input-model-read-only", name="shapes-tiny", shown=pull)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,22 +78,24 @@ OUTPUTS = {
     "sample to a picture": ["sample", "shapes-tiny", "-n", 1, "-o", "BUNDLED/samples.png"],
     "sample to a folder": ["sample", "shapes-tiny", "-n", 1, "-o", "BUNDLED/images/"],
     "report": ["report", "shapes-tiny", "-o", "BUNDLED/report.html"],
+    "plugins new": ["plugins", "new", "wave", "-o", "BUNDLED/plugin"],
 }
 
 
 @pytest.mark.parametrize("args", OUTPUTS.values(), ids=OUTPUTS.keys())
-def test_commands_that_write_to_a_place(invoke, bundled, edited, args):
+def test_commands_with_an_output_path(invoke, bundled, edited, args):
     names = {"COPY": str(edited), "BUNDLED": str(bundled)}
     args = [
         str(arg).replace("BUNDLED", names["BUNDLED"]).replace("COPY", names["COPY"]) for arg in args
     ]
     done = invoke(*args)
     assert done.exit_code == 2, done.output
-    assert "ship with cascadezoo" in done.stderr
+    check_failed(done, "input-path-bundled")
 
 
-def test_the_functions_below_the_commands_refuse_too(bundled):
+def test_the_functions_behind_the_commands_refuse_too(bundled):
     from cascadezoo import Cascade
+    from cascadezoo.testing.template import write_project
 
     with raises(InputError, "input-path-bundled"):
         replace_files(bundled, read_config(bundled), {"README.md": b"mine"})
@@ -101,3 +103,5 @@ def test_the_functions_below_the_commands_refuse_too(bundled):
         write_manifest(bundled / "zoo.json", read_manifest())
     with raises(InputError, "input-path-bundled"):
         Cascade.from_pretrained(bundled).save_pretrained(bundled)
+    with raises(InputError, "input-path-bundled"):
+        write_project("wave", "refiner", bundled / "plugin")

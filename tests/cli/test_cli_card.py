@@ -1,4 +1,4 @@
-"""``cascadezoo card``: the card written anew, and what a person wrote kept."""
+"""``cascadezoo card``: it renews the card and keeps manual edits."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def edit(folder, old, new):
     path.write_text(text.replace(old, new))
 
 
-def test_what_is_current_stays(invoke, card):
+def test_a_current_card_stays_the_same(invoke, card):
     before = (card / "README.md").read_bytes()
     done = invoke("card", card)
     assert done.exit_code == 0, done.output
-    assert "is as it was" in done.stdout
+    assert json.loads(invoke("card", card, "--json").stdout)["current"] is True
     assert (card / "README.md").read_bytes() == before
     assert invoke("card", card, "--check").exit_code == 0
 
 
-def test_a_block_that_is_missing_or_old_is_renewed(invoke, card):
+def test_a_missing_or_outdated_block_is_renewed(invoke, card):
     metrics = json.loads((card / "metrics.json").read_text())
     text = (card / "README.md").read_text()
     start, end = text.index("<!-- cascadezoo:begin limits"), text.index("end limits -->")
@@ -55,12 +55,12 @@ def test_a_block_that_is_missing_or_old_is_renewed(invoke, card):
     assert json.loads((card / "metrics.json").read_text()) == metrics
 
 
-def test_what_a_person_wrote_is_kept_and_told(invoke, card):
+def test_manual_edits_are_kept_and_reported(invoke, card):
     edit(card, "# lone\n", "# lone\n\nOutside.\n")
     edit(card, "## How to use it", "## How I use it")
     done = invoke("card", card)
     assert done.exit_code == 0
-    assert "kept as edited: use" in done.stdout
+    assert ": use (" in done.stdout
     text = (card / "README.md").read_text()
     assert "Outside." in text
     assert "## How I use it" in text
@@ -86,7 +86,7 @@ def test_print_writes_nothing(invoke, card):
     assert 'Cascade.from_pretrained("shapes-tiny")' in bundled.stdout
 
 
-def test_somebodys_own_card_is_not_replaced_unasked(invoke, card):
+def test_a_foreign_card_is_replaced_only_with_force(invoke, card):
     (card / "README.md").write_text("# mine\n")
     done = invoke("card", card)
     assert done.exit_code == 2
@@ -103,16 +103,17 @@ def test_a_missing_card_is_written(invoke, card):
     assert invoke("evaluate", card, "--check", "-q").exit_code == 0
 
 
-def test_a_card_that_claims_too_much_fails_its_check(invoke, card):
+def test_a_card_with_an_unrecorded_figure_fails_its_check(invoke, card):
     line = "| `fid.inception.n50000` | FID | 1.79 | |\n"
     edit(card, "| `inception-score", f"{line}| `inception-score")
     done = invoke("card", card, "--check")
     assert done.exit_code == 1
-    assert "fid.inception.n50000, which metrics.json does not hold" in done.stdout
+    assert "fid.inception.n50000" in done.stdout
+    assert len(json.loads(invoke("card", card, "--check", "--json").stdout)["faults"]) == 1
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error"),
+    ("damage", "error"),
     [
         (
             lambda m: (m / "metrics.json").unlink(),
@@ -126,8 +127,8 @@ def test_a_card_that_claims_too_much_fails_its_check(invoke, card):
         (lambda m: (m / "config.json").write_text("{}"), {"code": "model-config-foreign"}),
     ],
 )
-def test_models_that_are_not_whole(invoke, card, spoil, error):
-    spoil(card)
+def test_damaged_models_are_refused(invoke, card, damage, error):
+    damage(card)
     done = invoke("card", card)
     assert done.exit_code == 2
     check_failed(done, **error)

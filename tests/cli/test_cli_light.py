@@ -1,4 +1,4 @@
-"""What commands that only look at specs and plugins may import, and how long they may take."""
+"""Light commands, which read only specs and plugins: their imports and their time."""
 
 from __future__ import annotations
 
@@ -113,12 +113,12 @@ def test_help_imports_neither_pydantic_nor_any_command():
 @pytest.mark.parametrize("line", ["--help", "stages list", "validate shapes-demo"])
 def test_takes_less_than_three_times_click_and_pydantic(line, tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    env["PYTHONPYCACHEPREFIX"] = str(tmp_path)  # as pip leaves it: compiled
+    env["PYTHONPYCACHEPREFIX"] = str(tmp_path)  # compiled, as after an install with pip
     base = [sys.executable, "-c", "import click, pydantic"]
     ours = [sys.executable, "-m", "cascadezoo", *line.split()]
 
     def seconds(command):
-        # Processor time: on a busy machine the clock on the wall measures the others.
+        # CPU time: on a busy machine wall time would include other processes.
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -21,16 +21,16 @@ from cascadezoo.cli.output import (
     table,
 )
 
-texts = st.text(st.characters())  # surrogates too, as file names may hold them
+texts = st.text(st.characters())  # with surrogates, which file names may contain
 
 
 @given(texts)
-def test_cleaned_text_cannot_touch_the_terminal(text):
+def test_cleaned_text_cannot_control_the_terminal(text):
     bad = {"Cc", "Cf", "Cs", "Zl", "Zp"}
     shown = clean(text)
     assert not [c for c in shown if unicodedata.category(c) in bad]
     assert clean(shown) == shown
-    # Text that is printable stays as it is.
+    # Printable text stays the same.
     assert (shown == text) == (not any(unicodedata.category(c) in bad for c in text))
 
 
@@ -50,7 +50,7 @@ def test_clean(text, shown):
     assert clean(text) == shown
 
 
-def test_clean_keeps_what_it_is_told_to():
+def test_clean_keeps_the_listed_characters():
     assert clean("a\nb\tc", keep="\n") == "a\nb\\tc"
 
 
@@ -77,7 +77,7 @@ values = st.recursive(
 
 
 @given(values)
-def test_json_says_the_same_and_is_safe_to_show(value):
+def test_json_round_trips_and_is_safe_to_print(value):
     text = printed(echo_json, value).decode()
     assert json.loads(text) == value
     assert clean(text, keep="\n") == text

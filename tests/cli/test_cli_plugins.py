@@ -16,42 +16,57 @@ def register_stages():
     return [StageEntry(name="wave.v1", role="refiner", summary={summary!r}, impl="no_such_wave:Stage")]
 """
 
-# What a broken plugin's module holds, what must be said, and the line to blame.
+# The module of a broken plugin, the code of its problem, a value in the message, and the line.
 BROKEN = {
-    "import error": ("import os\nimport no_such_module\n", "no_such_module", 2),
-    "syntax error": ("x = 1\ndef f(:\n    pass\n", "SyntaxError", 2),
-    "exits": ("import sys\nsys.exit(3)\n", "SystemExit", 2),
+    "import error": ("import os\nimport no_such_module\n", "import-failed", "no_such_module", 2),
+    "syntax error": ("x = 1\ndef f(:\n    pass\n", "import-failed", "SyntaxError", 2),
+    "exits": ("import sys\nsys.exit(3)\n", "import-failed", "SystemExit", 2),
     "hook that raises": (
         "from cascadezoo.plugins.hookspecs import hookimpl\n\n"
         "@hookimpl\ndef register_stages():\n    raise ValueError('oh\\x1b[31m no')\n",
+        "hook-failed",
         "oh\\x1b[31m no",
         5,
     ),
     "misspelt hook": (
         "from cascadezoo.plugins.hookspecs import hookimpl\n\n"
         "@hookimpl\ndef register_stage():\n    return []\n",
-        "'register_stage' is no hook",
+        "hook-unknown",
+        "'register_stage'",
         3,
     ),
     "rubbish": (
         "from cascadezoo.plugins.hookspecs import hookimpl\n\n"
         "@hookimpl\ndef register_stages():\n    return ['flow']\n",
-        "gave a str",
+        "entry-type",
+        "str",
         3,
     ),
     "imports torch": (
         "from cascadezoo.plugins.hookspecs import hookimpl\nimport json, torch\n",
-        "imports torch when it is loaded, and every command waits for it",
+        "imports-heavy",
+        "torch",
         2,
     ),
     "hook that imports torch": (
         "from cascadezoo.plugins.hookspecs import hookimpl\n\n@hookimpl\ndef register_stages():\n"
         "    import torch\n    return []\n",
+        "imports-heavy",
         "register_stages() imports torch",
         5,
     ),
-    "another API level": ("x = 1\nCASCADEZOO_API = 3\n", "pip install --upgrade cascadezoo", 2),
-    "taken kind": (GOOD.format(summary="mine").replace("wave.v1", "flow.v1"), "is claimed by", 5),
+    "another API level": (
+        "x = 1\nCASCADEZOO_API = 3\n",
+        "api-level",
+        "pip install --upgrade cascadezoo",
+        2,
+    ),
+    "taken kind": (
+        GOOD.format(summary="mine").replace("wave.v1", "flow.v1"),
+        "name-claimed",
+        "'flow.v1'",
+        5,
+    ),
 }
 
 
@@ -59,11 +74,11 @@ BROKEN = {
 def test_none_installed(invoke):
     result = invoke("plugins", "list")
     assert result.exit_code == 0
-    assert "no plugins are installed" in result.stdout
+    assert "--all" in result.stdout
     assert json.loads(invoke("plugins", "list", "--json").stdout) == []
 
 
-def test_all_shows_what_cascadezoo_registers(invoke):
+def test_all_shows_the_built_in_entries(invoke):
     row = json.loads(invoke("plugins", "list", "--all", "--json").stdout)[0]
     assert (row["distribution"], row["state"], row["problems"]) == ("cascadezoo", "loaded", [])
     assert "flow.v1" in row["registers"]["stage kind"]
@@ -71,7 +86,7 @@ def test_all_shows_what_cascadezoo_registers(invoke):
     assert "cascadezoo:builtin" in invoke("plugins", "list", "--all").stdout
 
 
-def test_plugin_is_listed_and_its_kind_too(cascadezoo, plugin):
+def test_a_plugin_and_its_kind_are_listed(cascadezoo, plugin):
     source = GOOD.format(summary="waves \x1b[5m and\nError: more")
     env = plugin("cascadezoo-wave", source.replace("no_such_wave:Stage", "json:dumps"))
     rows = json.loads(cascadezoo("plugins", "list", "--json", env=env).stdout)
@@ -105,57 +120,72 @@ def test_plugin_is_listed_and_its_kind_too(cascadezoo, plugin):
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_plugin_is_told_with_file_and_line(case, cascadezoo, plugin):
-    code, said, line = BROKEN[case]
-    env = plugin("cascadezoo-broken", code)
+def test_broken_plugin_is_reported_with_file_and_line(case, cascadezoo, plugin):
+    source, code, shown, line = BROKEN[case]
+    env = plugin("cascadezoo-broken", source)
     result = cascadezoo("plugins", "list", env=env)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert said in result.stdout
+    assert shown in result.stdout
     assert f"cascadezoo_broken.py:{line}" in result.stdout
     assert "\x1b" not in result.stdout
+    rows = json.loads(cascadezoo("plugins", "list", "--json", env=env).stdout)
+    problems = [
+        p for row in rows for p in row["problems"] if row["plugin"].startswith("cascadezoo-b")
+    ]
+    assert [p["code"] for p in problems] == [code]
 
 
-# What the config of a plugin may do that a look at the plugin alone does not show.
+# Configs with problems that loading the plugin does not show: the code, a value, and the line.
 CONFIGS = {
-    "imports torch": ("import json\nimport torch\n", "imports torch", "wave_config.py:2"),
-    "imports what imports torch": (
+    "imports torch": ("import json\nimport torch\n", "imports-heavy", "torch", "wave_config.py:2"),
+    "imports torch indirectly": (
         "\n\nimport wave_layers\n",
-        "the config of wave.v1 imports torch, and whoever validates a spec waits for it",
+        "imports-heavy",
+        "wave.v1 imports torch",
         "wave_config.py:3",
     ),
-    "hides that it has": (
+    "imports torch and hides the error": (
         "try:\n    import numpy\nexcept ImportError:\n    pass\n\n\nclass C:\n    pass\n",
-        "imports numpy",
+        "imports-heavy",
+        "numpy",
         "wave_config.py:2",
     ),
-    "import error": ("import no_such_module\n", "ModuleNotFoundError", "wave_config.py:1"),
-    "is no config": (
+    "import error": (
+        "import no_such_module\n",
+        "unusable",
+        "ModuleNotFoundError",
+        "wave_config.py:1",
+    ),
+    "not a config": (
         "class C:\n    pass\n",
-        "is no subclass of cascadezoo.Model",
+        "unusable",
+        "cascadezoo.Model",
         "cascadezoo_wave.py:5",
     ),
-    "is not there": ("x = 1\n", "AttributeError", "cascadezoo_wave.py:5"),
-    "implementation that is not there": (
+    "missing": ("x = 1\n", "unusable", "AttributeError", "cascadezoo_wave.py:5"),
+    "missing implementation": (
         "from cascadezoo import RefinerConfig as C\n",
-        "wave.v1 has its implementation in no_such_wave, which is not there",
+        "unusable",
+        "no_such_wave",
         "cascadezoo_wave.py:5",
     ),
 }
 
 
 @pytest.mark.parametrize("case", CONFIGS)
-def test_faulty_config_is_told_with_file_and_line(case, cascadezoo, plugin, tmp_path):
-    code, said, line = CONFIGS[case]
+def test_faulty_config_is_reported_with_file_and_line(case, cascadezoo, plugin, tmp_path):
+    content, code, shown, line = CONFIGS[case]
     source = GOOD.format(summary="w").replace("impl=", "config='wave_config:C', impl=")
     env = plugin("cascadezoo-wave", source)
-    (tmp_path / "site" / "wave_config.py").write_text(code)
+    (tmp_path / "site" / "wave_config.py").write_text(content)
     (tmp_path / "site" / "wave_layers.py").write_text("import torch\n")
     rows = json.loads(cascadezoo("plugins", "list", "--json", env=env).stdout)
     (row,) = [row for row in rows if row["distribution"] == "cascadezoo-wave"]
     assert row["state"] == "faulty"
     (problem,) = row["problems"]
-    assert said in problem["message"]
+    assert problem["code"] == f"config-{code}"
+    assert shown in problem["message"]
     assert problem["where"].endswith(line)
     assert cascadezoo("stages", "list", env=env).returncode == 0
     assert cascadezoo("validate", "shapes-demo", env=env).returncode == 0
@@ -178,7 +208,7 @@ def test_plugins_list_imports_no_torch(tmp_path, plugin):
     assert done.returncode == 0
 
 
-def test_deprecated_kind_is_listed_and_warns_without_a_place(cascadezoo, plugin, lone, spec_file):
+def test_deprecated_kind_is_listed_and_warns_in_one_line(cascadezoo, plugin, lone, spec_file):
     source = GOOD.format(summary="old").replace(
         "impl=", "deprecated='use wave.v2', config='cascadezoo:RefinerConfig', impl="
     )
@@ -187,12 +217,13 @@ def test_deprecated_kind_is_listed_and_warns_without_a_place(cascadezoo, plugin,
     lone["stages"].append({"name": "wave", "kind": "wave.v1"})
     result = cascadezoo("validate", str(spec_file(lone)), env=env)
     assert result.returncode == 0
-    assert result.stderr.splitlines() == [
-        "Warning: stage kind 'wave.v1' is deprecated: use wave.v2"
-    ]
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Warning: ")
+    assert "'wave.v1'" in line
+    assert line.endswith(": use wave.v2")
 
 
-def test_broken_plugin_takes_no_other_command_down(cascadezoo, plugin):
+def test_broken_plugin_does_not_affect_other_commands(cascadezoo, plugin):
     env = plugin("cascadezoo-broken", BROKEN["import error"][0])
     listed = cascadezoo("stages", "list", env=env)
     assert listed.returncode == 0
@@ -205,12 +236,14 @@ def test_broken_plugin_takes_no_other_command_down(cascadezoo, plugin):
     assert row["problems"][0]["where"].endswith("cascadezoo_broken.py:2")
 
 
-def test_contested_kind_is_an_error_that_names_both(cascadezoo, plugin):
+def test_contested_kind_is_an_error_that_names_both_plugins(cascadezoo, plugin):
     env = plugin("cascadezoo-thief", BROKEN["taken kind"][0])
-    result = cascadezoo("validate", "shapes-demo", env=env)
+    result = cascadezoo("validate", "shapes-demo", "--json", env=env)
     assert result.returncode == 2
-    assert "cascadezoo 0" in result.stderr
-    assert "cascadezoo-thief 1.0" in result.stderr
+    (problem,) = json.loads(result.stderr)["error"]["problems"]
+    assert problem["code"] == "plugin-contested"
+    assert "cascadezoo 0" in problem["message"]
+    assert "cascadezoo-thief 1.0" in problem["message"]
     assert cascadezoo("validate", "paper-baseline", env=env).returncode == 0
 
 
@@ -219,12 +252,15 @@ def test_kind_whose_config_cannot_be_imported(cascadezoo, plugin):
         "cascadezoo-wave",
         GOOD.format(summary="w").replace("impl=", "config='no_such_wave:C', impl="),
     )
-    result = cascadezoo("stages", "show", "wave", env=env)
+    result = cascadezoo("stages", "show", "wave", "--json", env=env)
     assert result.returncode == 1
-    assert "cannot be imported from no_such_wave:C: ModuleNotFoundError" in result.stderr
-    assert "Hint: cascadezoo plugins list" in result.stderr
+    error = json.loads(result.stderr)["error"]
+    assert error["code"] == "plugin-import-failed"
+    assert error["fields"]["name"] == "wave.v1"
+    assert "no_such_wave:C: ModuleNotFoundError" in error["message"]
+    assert error["hint"].startswith("cascadezoo plugins list")
 
 
 def test_the_form_of_an_entry_is_checked():
-    with pytest.raises(ValueError, match="not of the form"):
+    with pytest.raises(ValueError, match="'Wave'"):
         StageEntry(name="Wave", role="refiner", summary="", impl="no_such_wave:Stage")

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from errors_help import raises
+from errors_help import check_error, check_failed, raises
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +24,7 @@ WEIGHTS = "stages/coarse/model.safetensors"
 
 @pytest.fixture
 def source(model, tmp_path):
-    """A model folder of the test's own, with a card."""
+    """A model folder with a card that a test may change."""
     folder = shutil.copytree(model, tmp_path / "source")
     (folder / "README.md").write_text("# lone\n")
     return folder
@@ -43,7 +43,7 @@ def contents(folder):
     }
 
 
-def test_publish_and_pull_give_the_same_files(source, tmp_path):
+def test_publish_and_pull_keep_the_files(source, tmp_path):
     done = publish_local(source, tmp_path / "shelf" / "lone")
     assert (done.changed, done.replaced, str(done)) == (True, False, str(tmp_path / "shelf/lone"))
     pulled = pull(tmp_path / "shelf" / "lone", tmp_path / "mine")
@@ -55,7 +55,7 @@ def test_publish_and_pull_give_the_same_files(source, tmp_path):
     assert [p.name for p in (tmp_path / "shelf").iterdir()] == ["lone"]
 
 
-def test_run_folder_is_found_and_only_its_model_goes(source, tmp_path):
+def test_only_the_model_of_a_run_folder_is_published(source, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     source.rename(run / "model")
@@ -64,7 +64,7 @@ def test_run_folder_is_found_and_only_its_model_goes(source, tmp_path):
     assert contents(tmp_path / "out") == contents(run / "model")
 
 
-def test_the_same_again_writes_nothing(source, tmp_path):
+def test_publishing_again_writes_nothing(source, tmp_path):
     publish_local(source, tmp_path / "out")
     before = (tmp_path / "out").stat().st_ino
     done = publish_local(source, tmp_path / "out")
@@ -72,11 +72,11 @@ def test_the_same_again_writes_nothing(source, tmp_path):
     assert (tmp_path / "out").stat().st_ino == before
 
 
-def test_an_older_version_is_replaced_whole(source, newer, tmp_path):
+def test_an_older_version_is_replaced_completely(source, newer, tmp_path):
     publish_local(source, tmp_path / "out")
     done = publish_local(newer, tmp_path / "out")
     assert (done.changed, done.replaced) == (True, True)
-    assert contents(tmp_path / "out") == contents(newer)  # and no README.md of the older one
+    assert contents(tmp_path / "out") == contents(newer)  # without the README.md of the older one
     assert sorted(p.name for p in tmp_path.iterdir()) == ["newer", "out", "source"]
 
 
@@ -132,28 +132,28 @@ def link_inside(out):
 
 
 @pytest.mark.parametrize(
-    ("fill", "said"),
+    ("fill", "code", "shown"),
     [
-        (strange, "is not empty and holds no model"),
-        (model_and_more, "notes.txt is not part of a model"),
-        (other_model, "holds another model, 'other'; this one is 'lone'"),
-        (other_library, "is not the config of a cascadezoo model"),
-        (link_inside, "symbolic link"),
+        (strange, "not-a-model", "out"),
+        (model_and_more, "not-replaced", "notes.txt"),
+        (other_model, "not-replaced", "'other'"),
+        (other_library, "not-replaced", "config.json"),
+        (link_inside, "not-replaced", "samples.png"),
     ],
 )
-def test_what_is_not_an_older_version_is_left_alone(fill, said, source, tmp_path):
+def test_other_content_is_not_replaced(fill, code, shown, source, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     fill(out)
     before = contents(out)
-    with pytest.raises(RunFolderError) as raised:
+    with raises(RunFolderError, f"run-folder-{code}", path="out") as raised:
         publish_local(source, out)
-    assert said in raised.value.what
+    assert shown in raised.value.what
     assert raised.value.hint is not None
     assert contents(out) == before
 
 
-def test_places_that_cannot_be(source, tmp_path):
+def test_invalid_destinations(source, tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for dest, code in {
@@ -169,25 +169,41 @@ def test_places_that_cannot_be(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "code", "fields"),
     [
-        (lambda m: (m / WEIGHTS).unlink(), "model.safetensors is missing"),
-        (lambda m: (m / WEIGHTS).write_bytes((m / WEIGHTS).read_bytes()[:-1]), "bytes, not the"),
-        (lambda m: _flip(m / WEIGHTS), "was changed"),
-        (lambda m: (m / "config.json").unlink(), "holds no model"),
-        (lambda m: (m / "config.json").write_text("{"), "not valid JSON"),
-        (lambda m: (m / "secret.pem").write_text("x"), "secret.pem is not part of a model"),
-        (lambda m: (m / "metrics.json").write_text("{}"), "has no sha256 of metrics.json"),
-        (lambda m: (m / "samples.png").symlink_to("/etc/hostname"), "symbolic link"),
-        (lambda m: _edit(m, "../../evil"), "not part of a model"),
-        (lambda m: _edit(m, "/etc/passwd"), "not part of a model"),
+        (lambda m: (m / WEIGHTS).unlink(), "model-damaged", {"faults": {WEIGHTS: "missing"}}),
+        (
+            lambda m: (m / WEIGHTS).write_bytes((m / WEIGHTS).read_bytes()[:-1]),
+            "model-damaged",
+            {"faults": {WEIGHTS: "size"}},
+        ),
+        (lambda m: _flip(m / WEIGHTS), "model-damaged", {"faults": {WEIGHTS: "content"}}),
+        (lambda m: (m / "config.json").unlink(), "reference-no-model", {"path": "source"}),
+        (lambda m: (m / "config.json").write_text("{"), "model-config-not-json", {}),
+        (
+            lambda m: (m / "secret.pem").write_text("x"),
+            "model-file-strange",
+            {"name": "secret.pem"},
+        ),
+        (
+            lambda m: (m / "metrics.json").write_text("{}"),
+            "model-file-unlisted",
+            {"name": "metrics.json"},
+        ),
+        (
+            lambda m: (m / "samples.png").symlink_to("/etc/hostname"),
+            "model-symlink",
+            {"name": "samples.png"},
+        ),
+        (lambda m: _list(m, "../../evil"), "model-config-lists-strange", {"name": "../../evil"}),
+        (lambda m: _list(m, "/etc/passwd"), "model-config-lists-strange", {"name": "/etc/passwd"}),
     ],
 )
-def test_model_that_is_not_whole_goes_nowhere(spoil, said, source, tmp_path):
-    spoil(source)
+def test_a_damaged_model_is_not_published(damage, code, fields, source, tmp_path):
+    damage(source)
     with pytest.raises((ModelError, ModelReferenceError)) as raised:
         publish_local(source, tmp_path / "out")
-    assert said in raised.value.what
+    check_error(raised.value, type(raised.value), code, **fields)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
 
 
@@ -197,7 +213,7 @@ def _flip(path):
     path.write_bytes(data)
 
 
-def _edit(folder, name):
+def _list(folder, name):
     config = json.loads((folder / "config.json").read_text())
     config["files"][name] = {"sha256": "0" * 64, "size": 1}
     (folder / "config.json").write_text(json.dumps(config))
@@ -209,22 +225,22 @@ def _edit(folder, name):
 @given(st.integers(0, 2**31), st.integers(0, 255))
 def test_no_changed_byte_is_published(source, tmp_path, place, value):
     path = source / WEIGHTS
-    sound = path.read_bytes()
-    data = bytearray(sound)
+    original = path.read_bytes()
+    data = bytearray(original)
     data[place % len(data)] = value
     path.write_bytes(data)
     try:
-        if bytes(data) == sound:
+        if bytes(data) == original:
             return
         with raises(ModelError, "model-damaged"):
             publish_local(source, tmp_path / "out")
         assert not (tmp_path / "out").exists()
     finally:
-        path.write_bytes(sound)
+        path.write_bytes(original)
 
 
 @pytest.mark.parametrize("dest", ["org/name", "hf://org/name", "org/name@main"])
-def test_hub_ids_are_told_apart_from_folders(dest, source, tmp_path, monkeypatch):
+def test_hub_ids_are_not_folders(dest, source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with raises(ModelReferenceError, "reference-is-repo") as raised:
         publish_local(source, dest)
@@ -233,8 +249,8 @@ def test_hub_ids_are_told_apart_from_folders(dest, source, tmp_path, monkeypatch
     assert (tmp_path / "org" / "name" / "config.json").is_file()
 
 
-def test_killed_while_it_copies_leaves_the_older_version(source, newer, tmp_path):
-    """SIGKILL at several moments: the older or the newer version is there, never a mix."""
+def test_a_killed_copy_leaves_a_complete_version(source, newer, tmp_path):
+    """After SIGKILL at several moments the folder holds the older or the newer version, no mix."""
     out = tmp_path / "out"
     old, new = contents(source), contents(newer)
     code = (
@@ -255,11 +271,11 @@ def test_killed_while_it_copies_leaves_the_older_version(source, newer, tmp_path
         process.kill()
         process.wait()
         process.stdout.close()
-        # Between two renames there is a moment in which the older version lies beside its place.
-        (there,) = [out] if out.exists() else tmp_path.glob(".out.*.old")
-        assert contents(there) in (old, new)
-        for rest in tmp_path.glob(".out.*"):
-            shutil.rmtree(rest)
+        # Between two renames the older version lies beside the destination.
+        (folder,) = [out] if out.exists() else tmp_path.glob(".out.*.old")
+        assert contents(folder) in (old, new)
+        for temporary in tmp_path.glob(".out.*"):
+            shutil.rmtree(temporary)
 
 
 def test_commands(invoke, source, newer, tmp_path, monkeypatch):
@@ -270,7 +286,7 @@ def test_commands(invoke, source, newer, tmp_path, monkeypatch):
     assert WEIGHTS in result.stdout
     assert invoke("publish", "source", "./out").stdout.startswith("published lone: 3 files, ")
     assert "already" in invoke("publish", "source", "./out").stdout
-    assert "was replaced" in invoke("publish", "newer", "./out").stdout
+    assert "replaced" in invoke("publish", "newer", "./out").stdout
     data = json.loads(invoke("publish", "newer", "./out", "--json").stdout)
     assert (data["changed"], data["dest"], data["bytes"]) == (
         False,
@@ -284,11 +300,11 @@ def test_commands(invoke, source, newer, tmp_path, monkeypatch):
     for args in (["publish", "nowhere", "./x"], ["pull", "nowhere", "--to", "x"]):
         result = invoke(*args)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr.startswith("Error: there is no ")
+        check_failed(result, "reference-not-found", name="nowhere")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_without_rights(source, tmp_path):
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_folder_without_permission(source, tmp_path):
     (tmp_path / "shut").mkdir(mode=0o500)
     with raises(RunFolderError, "run-folder-not-writable"):
         publish_local(source, tmp_path / "shut" / "out")

@@ -7,13 +7,13 @@ import pytest
 from errors_help import check_failed
 
 
-def test_help_tells_the_forms(invoke):
+def test_help_shows_the_forms_of_a_reference(invoke):
     result = invoke("pull", "--help").stdout
     for word in ("REF", "--to", "--revision", "--offline", "--json", "org/name@revision"):
         assert word in result
 
 
-def test_a_folder_is_checked_where_it_is(invoke, model):
+def test_a_folder_is_checked_in_place(invoke, model):
     result = invoke("pull", model)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"pulled lone: 2 files, {result.stdout.partition('files, ')[2]}"
@@ -29,7 +29,8 @@ def test_from_a_folder_to_a_folder(invoke, model, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.stderr
     assert result.stderr == "Next: cascadezoo sample ./mine/lone\n"
     assert (tmp_path / "mine/lone/config.json").is_file()
-    assert "holds lone already" in invoke("pull", "./models/lone", "--to", "mine/lone").stdout
+    again = invoke("pull", "./models/lone", "--to", "mine/lone", "--json").stdout
+    assert json.loads(again)["changed"] is False
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_from_a_folder_to_a_folder(invoke, model, tmp_path, monkeypatch):
         (["no\x1bthing"], {"code": "reference-not-found", "shown": "no\\x1bthing"}),
     ],
 )
-def test_what_cannot_be_pulled(args, error, invoke, model, tmp_path, monkeypatch):
+def test_invalid_references(args, error, invoke, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
@@ -64,13 +65,14 @@ def test_what_cannot_be_pulled(args, error, invoke, model, tmp_path, monkeypatch
     assert error["hint"]
 
 
-def test_an_ambiguous_name_tells_both_spellings(invoke, model, tmp_path, monkeypatch):
+def test_an_ambiguous_name_shows_both_spellings(invoke, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model, "models/lone")
     shutil.copytree(model, "shapes-tiny")
-    hint = invoke("pull", "models/lone").stderr.partition("Hint: ")[2]
-    assert hint == (
-        "write ./models/lone for the folder, hf://models/lone for the repo on the Hub\n"
-    )
-    hint = invoke("sample", "shapes-tiny").stderr.partition("Hint: ")[2]
-    assert hint == "write ./shapes-tiny for the folder, zoo:shapes-tiny for the model of the zoo\n"
+    for args, spellings in {
+        ("pull", "models/lone"): ("./models/lone", "hf://models/lone"),
+        ("sample", "shapes-tiny"): ("./shapes-tiny", "zoo:shapes-tiny"),
+    }.items():
+        result = invoke(*args)
+        check_failed(result, "reference-ambiguous", name=args[1])
+        assert all(f" {text} " in result.error.hint for text in spellings)

@@ -19,12 +19,12 @@ def _folder(tmp_path, monkeypatch):
 
 
 def images_of(model, n, **options):
-    """What the library draws, as bytes [n, H, W, C]."""
+    """Samples of the library, as bytes [n, H, W, C]."""
     images = Cascade.from_pretrained(model).sample(n, **options)
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def test_grid_by_default_and_where_it_says(invoke, model, tmp_path):
+def test_a_grid_by_default(invoke, model, tmp_path):
     result = invoke("sample", model)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("wrote 16 images of 3x8x8 to lone-seed0.png (")
@@ -47,7 +47,7 @@ def test_quiet_and_json(invoke, model):
     assert (data["model"], data["format"]) == ("lone", "grid")
 
 
-def test_npz_holds_the_images_and_labels_of_the_library(invoke, model):
+def test_npz_contains_the_images_and_labels_of_the_library(invoke, model):
     result = invoke("sample", model, "-n", 21, "--seed", 3, "--batch-size", 8, "-o", "a.npz")
     assert result.exit_code == 0, result.stderr
     with np.load("a.npz") as rows:
@@ -59,7 +59,7 @@ def test_npz_holds_the_images_and_labels_of_the_library(invoke, model):
     assert np.abs(images.astype(int) - expected.astype(int)).max() <= 1
 
 
-def test_labels_are_taken_in_turn_across_batches(invoke, model):
+def test_labels_cycle_across_batches(invoke, model):
     args = ["-n", 7, "--label", 5, "--label", 1, "--label", 2, "--batch-size", 2, "-o", "l.npz"]
     assert invoke("sample", model, *args).exit_code == 0
     with np.load("l.npz") as rows:
@@ -78,15 +78,15 @@ def test_folder_of_numbered_files(invoke, model, tmp_path):
             assert (np.asarray(picture) == image).all()
 
 
-def test_folder_with_such_files_is_kept_unless_forced(invoke, model, tmp_path):
+def test_files_in_a_folder_are_replaced_only_with_force(invoke, model, tmp_path):
     out = tmp_path / "out"
     assert invoke("sample", model, "-n", 2, "-o", "out/").exit_code == 0
     (out / "notes.txt").write_text("mine")
     before = (out / "000000.png").read_bytes()
     result = invoke("sample", model, "-n", 2, "--seed", 1, "-o", "out")
     assert result.exit_code == 2
-    assert "out holds 000000.png already" in result.stderr
-    assert "--force" in result.stderr
+    check_failed(result, "input-output-exists", path="out", shown="--force")
+    assert "000000.png" in result.stderr
     assert (out / "000000.png").read_bytes() == before
     assert invoke("sample", model, "-n", 2, "--seed", 1, "-o", "out", "--force").exit_code == 0
     assert (out / "000000.png").read_bytes() != before
@@ -119,12 +119,12 @@ def test_strip_of_the_stages(invoke, tmp_path):
 
 
 REFUSED = {
-    "a suffix that is no format": (
+    "an unknown suffix": (
         ["-o", "a.jpg"],
         {"code": "input-image-suffix", "path": "a.jpg"},
         "DIR/",
     ),
-    "a strip that is no picture": (
+    "a strip in an npz": (
         ["--stages", "-o", "a.npz"],
         {"code": "input-strip-suffix", "path": "a.npz"},
         ".png",
@@ -139,27 +139,27 @@ REFUSED = {
         {"code": "input-picture-too-large", "n": 9000000},
         ".npz",
     ),
-    "below a file": (
+    "inside a file": (
         ["-o", "file/a.png"],
         {"code": "input-output-not-writable", "path": "file/a.png"},
         "-o",
     ),
-    "a folder below a file": (
+    "a folder inside a file": (
         ["-o", "file/a/"],
         {"code": "input-output-not-writable", "path": "file/a"},
         "-o",
     ),
-    "an npz below a file": (
+    "an npz inside a file": (
         ["-o", "file/a.npz"],
         {"code": "input-output-not-writable", "path": "file/a.npz"},
         "-o",
     ),
-    "a place without rights": (
+    "a folder without permission": (
         ["-o", "/proc/nobody/a.png"],
         {"code": "input-output-not-writable", "path": "/proc/nobody/a.png"},
         "-o",
     ),
-    "a folder named as a picture": (
+    "inside a file named as a picture": (
         ["-o", "dir.png/x.png/y.png"],
         {"code": "input-output-not-writable", "path": "dir.png/x.png/y.png"},
         "-o",
@@ -180,22 +180,22 @@ REFUSED = {
         {"code": "sample-sampler-unknown", "name": "magic"},
         "euler",
     ),
-    "guidance that is no number": (
+    "guidance that is not a number": (
         ["--guidance", "nan"],
         {"code": "sample-guidance-invalid"},
         "0 or more",
     ),
-    "no such device": (
+    "a missing device": (
         ["--device", "cuda:63"],
         {"code": "input-device-missing", "name": "cuda:63"},
         "cpu",
     ),
-    "no device at all": (["--device", "\x1b[1m"], {"code": "input-device-unknown"}, "cpu"),
+    "an unknown device": (["--device", "\x1b[1m"], {"code": "input-device-unknown"}, "cpu"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refusals_leave_nothing_behind(case, invoke, model, tmp_path):
+def test_errors_leave_no_files(case, invoke, model, tmp_path):
     (tmp_path / "file").write_text("a file")
     (tmp_path / "dir.png").write_text("a file too")
     args, error, hint = REFUSED[case]
@@ -208,7 +208,7 @@ def test_refusals_leave_nothing_behind(case, invoke, model, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dir.png", "file"]
 
 
-def test_a_failed_run_keeps_the_file_that_was_there(invoke, model, tmp_path):
+def test_a_failed_run_keeps_the_existing_file(invoke, model, tmp_path):
     (tmp_path / "a.npz").write_bytes(b"old")
     assert invoke("sample", model, "-q", "-o", "a.npz", "--label", "99").exit_code == 2
     assert (tmp_path / "a.npz").read_bytes() == b"old"
@@ -226,7 +226,7 @@ def test_a_failed_run_keeps_the_file_that_was_there(invoke, model, tmp_path):
         ("no\x1bwhere", {"code": "reference-not-found", "shown": "no\\x1bwhere"}),
     ],
 )
-def test_models_that_are_not_there(reference, error, invoke):
+def test_unknown_models(reference, error, invoke):
     result = invoke("sample", reference)
     assert result.exit_code == 2
     check_failed(result, **error)
@@ -246,7 +246,7 @@ def test_output_is_checked_before_the_weights_are_read(invoke, model, tmp_path):
 
 @pytest.mark.slow
 def test_many_images_cost_little_memory(model):
-    """The floats of 30,000 images are 23 MB; the file takes them batch by batch."""
+    """The floats of 30,000 images take 23 MB; the file is written batch by batch."""
 
     def peak(n):
         code = (

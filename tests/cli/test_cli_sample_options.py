@@ -43,7 +43,7 @@ def cdm(tmp_path_factory):
     return cascade.save_pretrained(tmp_path_factory.mktemp("cdm") / "model")
 
 
-ASKED = {
+REQUESTS = {
     "s": (["--s", "0.3"], {"options": {"s": 0.3}}),
     "s of a stage": (["--s", "sr=0.3"], {"options": {"s": {"sr": 0.3}}}),
     "truncated": (["--s", "0.3", "--truncated"], {"options": {"s": 0.3, "truncated": True}}),
@@ -63,20 +63,20 @@ ASKED = {
 }
 
 
-def test_each_option_is_what_the_library_does(invoke, cdm):
+def test_each_option_has_the_effect_of_the_library(invoke, cdm):
     cascade = Cascade.from_pretrained(cdm)
-    seen = {}
-    for name, (args, request) in ASKED.items():
+    images_of = {}
+    for name, (args, request) in REQUESTS.items():
         result = invoke("sample", cdm, "-n", 2, "-o", "a.npz", "-q", *args)
         assert result.exit_code == 0, result.stderr
         images = cascade.sample(2, **request)
         expected = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        seen[name] = np.load("a.npz")["arr_0"]
-        assert np.abs(seen[name].astype(int) - expected).max() <= 1
-    assert (seen["s"] == seen["s of a stage"]).all()
-    assert (seen["s"] == seen["not truncated"]).all()
-    assert (seen["s"] != seen["truncated"]).any()
-    assert (seen["negative label"] != seen["interval"]).any()
+        images_of[name] = np.load("a.npz")["arr_0"]
+        assert np.abs(images_of[name].astype(int) - expected).max() <= 1
+    assert (images_of["s"] == images_of["s of a stage"]).all()
+    assert (images_of["s"] == images_of["not truncated"]).all()
+    assert (images_of["s"] != images_of["truncated"]).any()
+    assert (images_of["negative label"] != images_of["interval"]).any()
 
 
 REFUSED = {
@@ -120,17 +120,17 @@ REFUSED = {
         {"code": "usage", "shown": "--trajectory"},
         "--help",
     ),
-    "a stage without its course": (
+    "a stage without a trajectory": (
         ["--stage", "sr"],
         {"code": "usage", "shown": "--stage"},
         "--help",
     ),
-    "an unknown stage's course": (
+    "the trajectory of an unknown stage": (
         ["--trajectory", "--stage", "up"],
         {"code": "sample-stage-unknown", "name": "up"},
         "coarse, sr",
     ),
-    "a course that is no picture": (
+    "a trajectory in an npz": (
         ["--trajectory", "-o", "a.npz"],
         {"code": "input-strip-suffix", "path": "a.npz"},
         ".png",
@@ -148,7 +148,7 @@ def test_refusals(case, invoke, cdm, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_options_that_no_stage_heeds(invoke, model):
+def test_options_that_no_stage_uses(invoke, model):
     result = invoke("sample", model, "-q", "--s", "0.1")
     assert result.exit_code == 2
     check_failed(result, "sample-option-unheeded", option="s")
@@ -169,7 +169,7 @@ def test_trajectory_from_noise_to_image_across_batches(invoke, cdm, tmp_path):
     cell, gap = 96, 10
     margin = 12
     columns = (pixels.shape[1] - 2 * margin + gap) // (cell + gap)
-    assert columns == 6 + 1  # every step of the generator, and the image
+    assert columns == 6 + 1  # all steps of the generator, and the final image
     head = pixels.shape[0] - margin - 3 * (cell + 2) + 2
     images = Cascade.from_pretrained(cdm).sample(3, return_stages=True)
     for place, name in ((5, "coarse"), (6, "sr")):
@@ -178,8 +178,8 @@ def test_trajectory_from_noise_to_image_across_batches(invoke, cdm, tmp_path):
                 ((images[name][row, :, 0, 0].clamp(-1, 1) + 1) * 127.5).round().int().tolist()
             )
             left = margin + place * (cell + gap)
-            found = pixels[head + row * (cell + 2), left].tolist()
-            assert np.abs(np.subtract(found, expected)).max() <= 1
+            actual = pixels[head + row * (cell + 2), left].tolist()
+            assert np.abs(np.subtract(actual, expected)).max() <= 1
 
 
 def test_report_draws_a_row_for_each_scale(invoke, cdm, tmp_path):
@@ -195,8 +195,8 @@ def test_report_draws_a_row_for_each_scale(invoke, cdm, tmp_path):
         images = cascade.sample(8, seed=4, guidance=scale)
         for column in range(8):
             expected = ((images[column, :, 0, 0].clamp(-1, 1) + 1) * 127.5).round().int().tolist()
-            found = pixels[top + row * cell, left + column * cell].tolist()
-            assert np.abs(np.subtract(found, expected)).max() <= 1
+            actual = pixels[top + row * cell, left + column * cell].tolist()
+            assert np.abs(np.subtract(actual, expected)).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_report_draws_a_row_for_each_scale(invoke, cdm, tmp_path):
         ),
     ],
 )
-def test_reports_that_are_refused(args, error, invoke, cdm, tmp_path):
+def test_refused_reports(args, error, invoke, cdm, tmp_path):
     result = invoke("report", cdm, "-q", *args)
     assert result.exit_code == 2
     check_failed(result, **error)
@@ -246,7 +246,7 @@ def test_tune_prints_a_table_or_json(invoke, cdm, tmp_path):
         (["--over", "s", "-n", "5"], {"code": "usage", "shown": "'5'"}),
     ],
 )
-def test_searches_that_are_refused(args, error, invoke, cdm):
+def test_refused_searches(args, error, invoke, cdm):
     result = invoke("tune", cdm, "-q", *args)
     assert result.exit_code == 2
     check_failed(result, **error)

@@ -46,10 +46,11 @@ def test_list_by_glob_and_role(args, kinds, invoke):
     assert [row["kind"] for row in rows] == kinds
 
 
-def test_list_of_nothing_says_so_and_is_no_failure(invoke):
+def test_an_empty_list_is_reported_without_failure(invoke):
     result = invoke("stages", "list", "zz*", "--role", "decoder")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "no installed stage kind matches 'zz*' in the role decoder" in result.stderr
+    assert "'zz*'" in result.stderr
+    assert "decoder" in result.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,19 +67,17 @@ def test_show_explains_every_field(kind, invoke):
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_show_takes_the_newest_version(invoke):
+def test_show_uses_the_newest_version(invoke):
     assert invoke("stages", "show", "flow").stdout == invoke("stages", "show", "flow.v1").stdout
 
 
-def test_show_of_an_unknown_kind_names_the_nearest(invoke):
+def test_show_of_an_unknown_kind_suggests_a_similar_one(invoke):
     result = invoke("stages", "show", "difusion")
     assert result.exit_code == 2
-    check_failed(result, "lookup", kind="stage kind", name="difusion")
-    assert "'diffusion.v1'" in result.stderr
-    assert "pip install" in result.stderr
+    check_failed(result, "lookup", kind="stage kind", name="difusion", shown="'diffusion.v1'")
 
 
-def test_fields_in_words():
+def test_descriptions_of_fields():
     from typing import Annotated, Literal
 
     from pydantic import Field
@@ -133,7 +132,7 @@ def test_fields_of_a_schema_that_contains_itself_end():
     assert fields[-1].name.count("next") < 12
 
 
-def test_schema_fits_the_shipped_specs_and_refuses_a_bad_one(invoke):
+def test_schema_accepts_the_shipped_specs_and_rejects_an_invalid_one(invoke):
     schema = json.loads(invoke("schema").stdout)
     validator = jsonschema.Draft202012Validator(schema)
     validator.check_schema(schema)
@@ -151,7 +150,8 @@ def test_schema_of_a_kind(invoke):
     assert list(validator.iter_errors({})) == []
     assert list(validator.iter_errors({"features": 0})) != []
     result = invoke("schema", "--kind", "vitt")
-    assert (result.exit_code, "'vit.v1'" in result.stderr) == (2, True)
+    assert result.exit_code == 2
+    check_failed(result, "lookup", name="vitt", shown="'vit.v1'")
 
 
 def test_specs_list_has_a_description_of_each(invoke):
@@ -162,14 +162,14 @@ def test_specs_list_has_a_description_of_each(invoke):
     assert all(row["name"] in text for row in rows)
 
 
-def test_specs_show_gives_a_spec_to_start_from(invoke, spec_file):
+def test_specs_show_prints_a_valid_spec(invoke, spec_file):
     shown = invoke("specs", "show", "shapes-demo").stdout
     result = invoke("validate", spec_file(shown, "mine.json"))
     assert result.stdout == invoke("validate", "shapes-demo").stdout
 
 
 @pytest.mark.parametrize("name", ["shapes-dem", "../specs/shapes-demo", "zzz"])
-def test_specs_show_of_another_name(name, invoke):
+def test_specs_show_of_an_unknown_name(name, invoke):
     result = invoke("specs", "show", name)
     assert result.exit_code == 2
     check_failed(result, "lookup-shipped-spec", name=name)

@@ -97,7 +97,8 @@ def test_the_tutorials_plugin_is_found_and_needs_no_torch(
 def test_without_the_plugin_the_spec_tells_what_to_do(tmp_path: Path, env: dict[str, str]) -> None:
     write(TUTORIAL, tmp_path)
     said = shell("cascadezoo validate hello.json 2>&1 || test $? = 2", tmp_path, env)
-    assert "stages.1.kind: there is no stage kind 'linear-sr.v1'" in said
+    assert "stages.1.kind: " in said
+    assert "'linear-sr.v1'" in said
     assert "pip install" in said
 
 

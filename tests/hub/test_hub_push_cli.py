@@ -60,12 +60,12 @@ def test_the_command(hub: LocalHub, model: Path, newer: Path, invoke: Invoke) ->
     ]
     assert (commit.message, hub.repos[REPO].private) == ("First", True)
     result = invoke("publish", "old", f"hf://{REPO}")
-    assert result.stdout.startswith(f"{REPO} holds lone already, file by file the same\n")
+    assert result.stdout.startswith(f"{REPO} already contains lone with identical files\n")
     assert f"commit: {commit.oid}" in result.stdout
     hub.repos[REPO].commit({"stages/old/model.safetensors": b"x", "README.md": b"# Mine\n"})
     result = invoke("publish", "new", REPO)
     assert "  stages/old/model.safetensors  deleted\n" in result.stdout
-    assert "what was written there is kept" in result.stderr
+    assert "the edits are kept" in result.stderr
     data = json.loads(invoke("publish", "new", REPO, "--create-pr", "--json").stdout)
     assert (data["changed"], data["commit"]) == (False, hub.repos[REPO].head().oid)
     data = json.loads(invoke("publish", "old", REPO, "--create-pr", "--json").stdout)

@@ -213,7 +213,7 @@ def test_add_verify_and_search_from_the_command_line(hub, repo, tmp_path) -> Non
     data = json.loads((tmp_path / "zoo_manifest.json").read_text())
     assert data["models"][0]["commit"] == commit
     again = run(hub, "add", REPO, cwd=tmp_path)
-    assert "has shapes-tiny already, at the same commit" in again.stdout
+    assert "already contains shapes-tiny at the same commit" in again.stdout
     verified = run(hub, "verify", "--manifest", "zoo_manifest.json", cwd=tmp_path)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert verified.stdout.startswith(f"ok     shapes-tiny: {REPO}@{commit}")

@@ -46,7 +46,7 @@ def register_zoos():
 
 @hookimpl
 def register_commands():
-    return [CommandEntry(name="all-command", summary="says what it is told", impl=f"{P}.command:say")]
+    return [CommandEntry(name="all-command", summary="prints a word", impl=f"{P}.command:say")]
 
 @hookimpl
 def register_callbacks():
@@ -59,7 +59,7 @@ CONFIGS = (
 class Data(DataConfig):
     """Grey levels."""
     level: int = 100
-    """How bright."""
+    """The brightness."""
 
     def info(self):
         return DataInfo(size=8, channels=1, num_classes=2, class_names=("dark", "bright"))
@@ -67,12 +67,12 @@ class Data(DataConfig):
 class Loss(Model):
     """A loss."""
     power: int = 2
-    """Of the difference."""
+    """The power of the difference."""
 
 class Tracker(Model):
     """A tracker."""
     fail: str = ""
-    """Where it fails."""
+    """The event at which it fails."""
 '''
 )
 
@@ -107,9 +107,9 @@ class Features(FeatureExtractor):
         return images.float().mean(dim=(2, 3)) / 255
 
 def features(config, device):
-    found = Features()
-    found.device = device
-    return found
+    extractor = Features()
+    extractor.device = device
+    return extractor
 """
 
 ZOO = """
@@ -128,7 +128,7 @@ import click
 @click.command()
 @click.argument("word")
 def say(word):
-    """Say a word."""
+    """Print a word."""
     click.echo(f"{word}, and torch is {'torch' in sys.modules}")
 '''
 
@@ -136,32 +136,32 @@ TRACKER = '''
 from cascadezoo import Callback
 
 class Tracker(Callback):
-    """Writes down what it is told."""
+    """Records events in a file."""
 
     def __init__(self, config, run):
         super().__init__(config, run)
-        self.told("run", f"{run.name} {run.device} {run.precision} {run.spec['seed']}")
+        self.record("run", f"{run.name} {run.device} {run.precision} {run.spec['seed']}")
 
     def on_phase(self, event):
-        self.told("phase", f"{event.phase} {event.index} {event.state} {event.step} {event.steps}")
+        self.record("phase", f"{event.phase} {event.index} {event.state} {event.step} {event.steps}")
 
     def on_step(self, event):
-        self.told("step", f"{event.step} {event.phase_step} {sorted(event.losses)} {sorted(event.lr)}")
+        self.record("step", f"{event.step} {event.phase_step} {sorted(event.losses)} {sorted(event.lr)}")
 
     def on_epoch(self, event):
-        self.told("epoch", f"{event.epoch} {event.step} {event.whole}")
+        self.record("epoch", f"{event.epoch} {event.step} {event.whole}")
 
     def on_figure(self, event):
-        self.told("figure", f"{event.figure['name']} {event.phase} {event.step}")
+        self.record("figure", f"{event.figure['name']} {event.phase} {event.step}")
 
     def close(self):
-        self.told("close", "")
+        self.record("close", "")
 
-    def told(self, what, line):
-        with (self.run.folder / "told.txt").open("a") as file:
-            file.write(f"{what} {line}".rstrip() + "\\n")
-        if self.config.fail == what:
-            raise RuntimeError(f"no more {what}")
+    def record(self, event, line):
+        with (self.run.folder / "record.txt").open("a") as file:
+            file.write(f"{event} {line}".rstrip() + "\\n")
+        if self.config.fail == event:
+            raise RuntimeError(f"no more {event}")
 '''
 
 FILES = {
@@ -211,5 +211,5 @@ def build(folder: Path, data: dict[str, Any], *more: str) -> Result:
     return CliRunner().invoke(main, line, prog_name="cascadezoo")
 
 
-def result(tmp_path: Path) -> list[str]:
-    return (tmp_path / "run" / "told.txt").read_text().splitlines()
+def recorded(tmp_path: Path) -> list[str]:
+    return (tmp_path / "run" / "record.txt").read_text().splitlines()

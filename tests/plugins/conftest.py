@@ -18,7 +18,7 @@ def all_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(all_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The plugin is installed in this process, which has imported torch already."""
+    """The plugin is installed in this process, which has already imported torch."""
     monkeypatch.syspath_prepend(str(all_site))
     get_host.cache_clear()
     yield all_site

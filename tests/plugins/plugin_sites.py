@@ -1,4 +1,4 @@
-"""Plugins laid out as pip does, for processes that get them by PYTHONPATH."""
+"""Plugins installed as pip would, for processes with PYTHONPATH."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ class S(Stage):
 def install(
     site: Path, name: str, version: str, files: Mapping[str, str], point: str | None = None
 ) -> Path:
-    """A distribution of one package, with an entry point ``main``; replaces an older version."""
+    """Install a distribution of one package with an entry point ``main``; replaces older versions."""
     package = name.replace("-", "_")
     for old in site.glob(f"{package}-*.dist-info"):
         shutil.rmtree(old)
     shutil.rmtree(site / package, ignore_errors=True)
     for path, text in files.items():
-        place = site / package / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
+        file = site / package / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
     info = site / f"{package}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -77,7 +77,7 @@ def wave(kind: str = "wave.v1", name: str = "cascadezoo-wave") -> dict[str, str]
 
 
 def lay_out(project: Path, site: Path) -> None:
-    """Install a project that ``plugins new`` wrote, without a build."""
+    """Install a project of ``plugins new`` without a build."""
     data = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     package = data["name"].replace("-", "_")
     shutil.copytree(project / package, site / package)
@@ -92,7 +92,7 @@ def lay_out(project: Path, site: Path) -> None:
 
 
 def environment(site: Path | None = None, **more: str) -> dict[str, str]:
-    """The environment of a process that sees the plugins of a folder."""
+    """The environment of a process with the plugins of a folder."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("CASCADEZOO_")}
     env |= {"OMP_NUM_THREADS": "1", **more}
     if site is not None:
@@ -103,7 +103,7 @@ def environment(site: Path | None = None, **more: str) -> dict[str, str]:
 def cascadezoo(
     *args: object, site: Path | None = None, cwd: Path | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
+    """Run the command line in a separate process."""
     return subprocess.run(
         [sys.executable, "-m", "cascadezoo", *map(str, args)],
         env=environment(site, **more),

@@ -1,4 +1,4 @@
-"""A built-in thing is registered by the folder that it lies in, and by nothing else."""
+"""Built-in entries are registered by their own folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ print(json.dumps({
 
 
 def listed(site: Path) -> dict[str, object]:
-    # In the copy's folder, which python -c puts first on the path.
+    # In the folder of the copy, which python -c puts first on the path.
     done = subprocess.run(
         [sys.executable, "-c", LIST],
         env=environment(site),
@@ -74,18 +74,18 @@ def test_a_new_folder_registers_its_stage(tmp_path: Path) -> None:
     assert after["origin"] == "cascadezoo"
     assert set(after["kinds"]) - set(before["kinds"]) == {"mine.v1"}
     assert after["heavy"] == []
-    # A folder without an entry is reported, with the file that lacks it.
+    # A folder without an entry is reported.
     (folder / "__init__.py").write_text('"""``mine.v1``."""\n')
     (problem,) = listed(tmp_path)["problems"]
     assert "cascadezoo.stages.mine" in problem
     assert "ENTRIES" in problem
 
 
-def test_every_folder_declares_its_own_kinds_only() -> None:
+def test_every_folder_declares_only_its_own_kinds() -> None:
     entries = list(builtin.register_stages())
-    places = [entry.config.split(".")[2] for entry in entries]
+    owners = [entry.config.split(".")[2] for entry in entries]
     folders = Path(cascadezoo.__file__).parent / "stages"
     declared = sorted(f.name for f in folders.iterdir() if (f / "config.py").is_file())
-    assert list(dict.fromkeys(places)) == declared
-    for entry, place in zip(entries, places, strict=True):
-        assert entry.impl.startswith(f"cascadezoo.stages.{place}.stage:")
+    assert list(dict.fromkeys(owners)) == declared
+    for entry, owner in zip(entries, owners, strict=True):
+        assert entry.impl.startswith(f"cascadezoo.stages.{owner}.stage:")

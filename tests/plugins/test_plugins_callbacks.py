@@ -1,4 +1,4 @@
-"""Callbacks: what they are told, that they change nothing, and what happens where they fail."""
+"""Callbacks: their events, that they do not change the training, and their failures."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from all_hooks import build, result, spec
+from all_hooks import build, recorded, spec
 
 
-def test_callbacks_change_nothing_of_what_is_trained(tmp_path: Path, here: Path) -> None:
+def test_callbacks_do_not_change_the_training(tmp_path: Path, here: Path) -> None:
     with_one, without = tmp_path / "with", tmp_path / "without"
     plain = spec()
     plain["training"]["callbacks"] = []
@@ -22,40 +22,38 @@ def test_callbacks_change_nothing_of_what_is_trained(tmp_path: Path, here: Path)
     assert runs[0]["training_digest"] == runs[1]["training_digest"]
 
 
-@pytest.mark.parametrize("where", ["step", "epoch", "phase"])
+@pytest.mark.parametrize("event", ["step", "epoch", "phase"])
 def test_a_callback_that_fails_ends_the_build_after_a_checkpoint(
-    where: str, tmp_path: Path, here: Path
+    event: str, tmp_path: Path, here: Path
 ) -> None:
-    done = build(tmp_path, spec(fail=where))
+    done = build(tmp_path, spec(fail=event), "--json")
     assert done.exit_code == 1
-    assert (
-        f"callback 'all-callback' failed in on_{where}: RuntimeError: no more {where}"
-        in done.stderr
-    )
-    assert "tracker.py:" in done.stderr
-    assert "--set 'training.callbacks=[]'" in done.stderr
-    assert result(tmp_path)[-1] == "close"
-    assert sum(line.startswith(where) for line in result(tmp_path)) == 1  # not told again
-    kept = list((tmp_path / "run" / "checkpoints").glob("step-*"))
-    assert bool(kept) == (where != "phase")  # a phase that starts has trained nothing yet
-    again = build(tmp_path, spec(fail=where), "--set", "training.callbacks=[]")
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert (error["code"], error["fields"]["name"]) == ("plugin-callback-failed", "all-callback")
+    assert f"on_{event}: RuntimeError: no more {event}" in error["message"]
+    assert "tracker.py:" in error["message"]
+    assert "--set 'training.callbacks=[]'" in error["hint"]
+    assert recorded(tmp_path)[-1] == "close"
+    assert sum(line.startswith(event) for line in recorded(tmp_path)) == 1  # not called again
+    checkpoints = list((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert bool(checkpoints) == (event != "phase")  # nothing is trained before the first phase
+    again = build(tmp_path, spec(fail=event), "--set", "training.callbacks=[]")
     assert again.exit_code == 0, again.stderr
-    # The same weights as one that was never stopped.
-    straight = tmp_path / "straight"
-    assert build(straight, spec()).exit_code == 0
+    # The weights equal those of an uninterrupted build.
+    uninterrupted = tmp_path / "uninterrupted"
+    assert build(uninterrupted, spec()).exit_code == 0
     place = Path("run", "model", "stages", "refine", "model.safetensors")
-    assert (tmp_path / place).read_bytes() == (straight / place).read_bytes()
+    assert (tmp_path / place).read_bytes() == (uninterrupted / place).read_bytes()
 
 
-@pytest.mark.parametrize("where", ["run", "figure", "close"])
-def test_a_callback_that_fails_outside_of_the_training(
-    where: str, tmp_path: Path, here: Path
-) -> None:
-    done = build(tmp_path, spec(fail=where))
+@pytest.mark.parametrize("event", ["run", "figure", "close"])
+def test_a_callback_that_fails_outside_the_training(event: str, tmp_path: Path, here: Path) -> None:
+    done = build(tmp_path, spec(fail=event), "--json")
     assert done.exit_code == 1
-    assert f"RuntimeError: no more {where}" in done.stderr
-    made = (tmp_path / "run" / "model" / "config.json").is_file()
-    assert made == (where != "run")
-    if where == "run":
-        assert "failed to start" in done.stderr
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert (error["code"], error["fields"]["name"]) == ("plugin-callback-failed", "all-callback")
+    assert f"RuntimeError: no more {event}" in error["message"]
+    built = (tmp_path / "run" / "model" / "config.json").is_file()
+    assert built == (event != "run")
+    if event == "run":
         assert not (tmp_path / "run" / "checkpoints").exists()

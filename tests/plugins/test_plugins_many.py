@@ -1,4 +1,4 @@
-"""Thirty installed plugins cost little and import nothing that they do not have to."""
+"""Thirty installed plugins cost little time and import only their entry-point modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from plugin_sites import environment, install, wave
 
 COUNT = 30
-MOST = 1.5
+MAX_RATIO = 1.5
 
 COMMAND = """
 from cascadezoo import CommandEntry
@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("line", ["--help", "stages list", "validate shapes-demo"])
-def test_none_of_their_implementations_is_imported(line: str, site: Path) -> None:
+def test_no_implementation_is_imported(line: str, site: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RUN, *line.split()],
         env=environment(site),
@@ -56,8 +56,8 @@ def test_none_of_their_implementations_is_imported(line: str, site: Path) -> Non
     )
     result = json.loads(done.stderr.splitlines()[-1])
     assert result["code"] == 0
-    theirs = [name for name in result["loaded"] if name.startswith("cascadezoo_wave")]
-    assert len(theirs) == COUNT  # the module that the entry point names, and no other
+    loaded = [name for name in result["loaded"] if name.startswith("cascadezoo_wave")]
+    assert len(loaded) == COUNT  # only the module of the entry point
     assert not {"torch", "numpy", "torchvision"} & set(result["loaded"])
     if line == "stages list":
         assert done.stdout.count("wave") >= COUNT
@@ -67,15 +67,15 @@ def test_none_of_their_implementations_is_imported(line: str, site: Path) -> Non
 
 
 @pytest.mark.parametrize("line", ["--help", "stages list"])
-def test_what_they_cost(line: str, site: Path, tmp_path: Path) -> None:
-    compiled = {"PYTHONPYCACHEPREFIX": str(tmp_path)}  # as pip leaves modules
+def test_the_time_of_commands(line: str, site: Path, tmp_path: Path) -> None:
+    compiled = {"PYTHONPYCACHEPREFIX": str(tmp_path)}  # compiled, as after an install with pip
     bare, full = environment(**compiled), environment(site, **compiled)
     for env in (bare, full):
         env.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-m", "cascadezoo", *line.split()]
 
     def seconds(env: dict[str, str]) -> float:
-        # Processor time: on a busy machine the clock on the wall measures the others.
+        # CPU time: on a busy machine wall time would include other processes.
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -87,4 +87,4 @@ def test_what_they_cost(line: str, site: Path, tmp_path: Path) -> None:
     rows = [(seconds(bare), seconds(full)) for _ in range(11)]
     ratio = statistics.median(b for _, b in rows) / statistics.median(a for a, _ in rows)
     print(f"{line}: {ratio:.2f} times")
-    assert ratio <= MOST, f"{line}: {ratio:.2f} times"
+    assert ratio <= MAX_RATIO, f"{line}: {ratio:.2f} times"

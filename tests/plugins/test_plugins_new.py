@@ -1,4 +1,4 @@
-"""``plugins new`` and ``plugins check``: what is written works as it is, for every kind."""
+"""``plugins new`` and ``plugins check``: the written project works unchanged, for every kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from plugin_sites import cascadezoo, environment, install, lay_out, wave
 
 from cascadezoo.cli.main import main
-from cascadezoo.cli.plugins_new import KINDS as OFFERED
+from cascadezoo.cli.plugins import KINDS as OFFERED
 from cascadezoo.errors import InputError
 from cascadezoo.testing.template import KINDS, project_name, write_project
 
@@ -38,7 +38,7 @@ def run_tests(project: Path, *more: str, **env: str) -> subprocess.CompletedProc
 
 
 FEW = ("upsampler", "dataset")
-"""Those that every run of the tests looks at; the others take as many seconds."""
+"""The kinds of every test run; the others take just as long."""
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_every_kind_passes_its_own_tests_and_the_checks(kind: str, tmp_path: Pat
     project = tmp_path / "project"
     result = invoke("plugins", "new", "tidal-wave", "--kind", kind, "-o", project)
     assert result.exit_code == 0, result.output
-    assert f"is a plugin with a {kind}" in result.stdout
+    assert f" {kind} " in result.stdout
     assert "cascadezoo plugins check cascadezoo-tidal-wave" in result.stdout
     tests = run_tests(project)
     assert tests.returncode == 0, tests.stdout
@@ -66,7 +66,7 @@ def test_every_kind_passes_its_own_tests_and_the_checks(kind: str, tmp_path: Pat
     assert [(row["state"], row["problems"]) for row in listed] == [("loaded", [])]
 
 
-def test_what_is_written_is_tidy(tmp_path: Path) -> None:
+def test_the_project_passes_ruff(tmp_path: Path) -> None:
     for kind in KINDS:
         project = write_project("wave", kind, tmp_path / kind)
         for tool in (["check", "--select", "E,F,I,UP,B,SIM,D1"], ["format", "--check"]):
@@ -118,11 +118,11 @@ def test_the_specs_of_the_readmes_resolve(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{kind}: {done.stderr}"
 
 
-def test_the_kinds_that_help_offers() -> None:
+def test_help_offers_all_kinds() -> None:
     assert tuple(KINDS) == OFFERED
 
 
-def test_in_a_folder_of_its_name_and_as_json(tmp_path: Path, monkeypatch) -> None:
+def test_the_default_folder_and_json(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = json.loads(invoke("plugins", "new", "cascadezoo-wave", "--json").stdout)
     assert result["distribution"] == "cascadezoo-wave"
@@ -141,12 +141,12 @@ def test_in_a_folder_of_its_name_and_as_json(tmp_path: Path, monkeypatch) -> Non
     assert all((tmp_path / "cascadezoo-wave" / name).is_file() for name in result["files"])
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    result = invoke("plugins", "new", "wave", "-o", tmp_path / "mine")
+    result = invoke("plugins", "new", "wave", "-o", tmp_path / "mine", "--json")
     assert result.exit_code == 2
-    assert "is there already, and nothing in it is overwritten" in result.stderr
+    assert json.loads(result.stderr)["error"]["code"] == "input-output-exists"
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     result = invoke("plugins", "new", "wave", "-o", tmp_path / "mine" / "notes.txt")
     assert result.exit_code == 2
@@ -157,7 +157,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", "-", "9waves", "Wave!", "cascadezoo", "a/b", "wäve", "x" * 41, "cascadezoo-"]
 )
-def test_names_that_cannot_be(name: str, tmp_path: Path) -> None:
+def test_invalid_names(name: str, tmp_path: Path) -> None:
     with raises(InputError, "input-plugin-name"):
         write_project(name, "refiner", tmp_path / "p")
     assert not (tmp_path / "p").exists()
@@ -165,20 +165,20 @@ def test_names_that_cannot_be(name: str, tmp_path: Path) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=12))
-def test_a_name_is_refused_or_becomes_one_that_pip_and_python_take(name: str) -> None:
+def test_a_name_is_refused_or_becomes_valid_for_pip_and_python(name: str) -> None:
     try:
-        found = project_name(name)
+        distribution = project_name(name)
     except InputError:
         return
-    assert re.fullmatch(r"cascadezoo(-[a-z0-9]+)+", found)
-    assert found.replace("-", "_").isidentifier()
-    assert project_name(found) == found
+    assert re.fullmatch(r"cascadezoo(-[a-z0-9]+)+", distribution)
+    assert distribution.replace("-", "_").isidentifier()
+    assert project_name(distribution) == distribution
 
 
 # --- check
 
 
-def test_check_of_what_is_faulty(tmp_path: Path) -> None:
+def test_check_of_a_faulty_plugin(tmp_path: Path) -> None:
     files = wave()
     files["config.py"] = "import torch\n" + files["config.py"]
     files["stage.py"] = files["stage.py"].replace(".clamp(-1, 1)", "* 5")
@@ -188,7 +188,7 @@ def test_check_of_what_is_faulty(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "cascadezoo_wave/config.py:1]" in result.stdout
     assert "sample() leaves [-1, 1]" in result.stdout
-    assert "skipped compile: as asked" in result.stdout
+    assert "skipped compile:" in result.stdout
     assert re.search(r"16 checks, [34] failed", result.stdout)
     # Other settings.
     line = ["--set", "wave.v1:strength=0.001", *skip, "--json"]
@@ -196,33 +196,33 @@ def test_check_of_what_is_faulty(tmp_path: Path) -> None:
     assert [row["ok"] for row in rows] == [True, False]
 
 
-def test_check_of_what_is_not_there(tmp_path: Path) -> None:
+def test_check_of_unknown_names(tmp_path: Path) -> None:
     site = install(tmp_path / "site", "cascadezoo-wave", "1.0", wave())
-    result = cascadezoo("plugins", "check", "wabe", site=site)
-    assert result.returncode == 2
-    assert "there are cascadezoo, cascadezoo-wave" in result.stderr
-    result = cascadezoo("plugins", "check", "wave", "--skip", "nonsense", site=site)
-    assert result.returncode == 2
-    assert "there is no check 'nonsense'" in result.stderr
-    result = cascadezoo("plugins", "check", "wave", "--set", "wave.v2:x=1", site=site)
-    assert result.returncode == 2
-    assert "the entries that are checked are wave.v1" in result.stderr
+    for args, code, shown in (
+        (["wabe"], "lookup-plugin", "cascadezoo, cascadezoo-wave"),
+        (["wave", "--skip", "nonsense"], "usage", "'nonsense'"),
+        (["wave", "--set", "wave.v2:x=1"], "input-setting-form", "wave.v1"),
+    ):
+        result = cascadezoo("plugins", "check", *args, "--json", site=site)
+        assert result.returncode == 2
+        assert json.loads(result.stderr)["error"]["code"] == code
+        assert shown in result.stderr
     result = cascadezoo("plugins", "check", site=site, CASCADEZOO_LOAD_PLUGINS="")
     assert result.returncode == 0
-    assert "skipped loads: it is not loaded" in result.stdout
+    assert "skipped loads:" in result.stdout
 
 
 def test_check_of_a_plugin_that_cannot_be_loaded(tmp_path: Path) -> None:
     site = install(tmp_path / "site", "cascadezoo-wave", "1.0", {"__init__.py": "import nope"})
     result = cascadezoo("plugins", "check", site=site)
     assert result.returncode == 1
-    assert "failed  loads: cannot be loaded: ModuleNotFoundError" in result.stdout
+    assert re.search("failed  loads: .*ModuleNotFoundError", result.stdout)
     assert "__init__.py:1" in result.stdout
 
 
 @pytest.mark.slow
-def test_pip_installs_what_is_written(tmp_path: Path) -> None:
-    pytest.importorskip("hatchling", reason="nothing here builds wheels")
+def test_pip_installs_the_project(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="hatchling is not installed")
     project = write_project("wave", "upsampler", tmp_path / "wave")
     site = tmp_path / "site"
     line = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q"]
@@ -233,7 +233,7 @@ def test_pip_installs_what_is_written(tmp_path: Path) -> None:
     assert "wave.v1" in cascadezoo("stages", "list", site=site).stdout
     result = cascadezoo("plugins", "check", "cascadezoo-wave", site=site, cwd=tmp_path)
     assert result.returncode == 0, result.stdout
-    # Its tests, on what is installed and not on the folder.
+    # The tests run on the installed package, not on the project folder.
     (project / "cascadezoo_wave").rename(tmp_path / "elsewhere")
     tests = run_tests(project, PYTHONPATH=str(site))
     assert tests.returncode == 0, tests.stdout

@@ -1,4 +1,4 @@
-"""Specs that plugins ship: found by name, listed with their distribution, in nobody's way."""
+"""Specs of plugins: use by name, listing with their distribution, and errors."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_spec_of_a_plugin_is_used_by_name(hosted) -> None:
     assert "spec: wavy" in listed
 
 
-def test_specs_that_cannot_be_read_stop_no_other(hosted) -> None:
+def test_unreadable_specs_do_not_affect_others(hosted) -> None:
     rows = {"gone": "gone.json", "torn": "torn.json", "whole": "whole.json"}
     texts = {"torn.json": "{", "whole.json": json.dumps(spec("whole"))}
     site = hosted("specs-bad", files("specs_bad", rows, **texts))
@@ -83,17 +83,17 @@ def test_specs_that_cannot_be_read_stop_no_other(hosted) -> None:
     assert done.returncode == 0
     problems = {row["name"]: row["problem"] for row in json.loads(done.stdout) if row["problem"]}
     assert set(problems) == {"gone", "torn"}
-    assert "is not valid JSON" in problems["torn"]
-    assert "spec 'gone' cannot be read" in done.stderr
+    assert all(name in problem for name, problem in problems.items())
+    assert all(problem.splitlines()[0] in done.stderr for problem in problems.values())
     assert "whole" in shipped_specs()
 
 
-def test_a_spec_that_two_plugins_claim_is_used_from_neither(hosted) -> None:
+def test_a_spec_that_two_plugins_claim_is_not_used(hosted) -> None:
     texts = {"a.json": json.dumps(spec("shapes-tiny"))}
     hosted("specs-evil", files("specs_evil", {"shapes-tiny": "a.json"}, **texts))
     with raises(PluginError, "plugin-contested", kind="spec", name="shapes-tiny"):
         read_spec("shapes-tiny")
-    with pytest.raises(UnknownNameError):
+    with raises(UnknownNameError, "lookup-spec", name="shapes-tinny"):
         read_spec("shapes-tinny")
 
 
@@ -101,7 +101,7 @@ def test_a_spec_that_two_plugins_claim_is_used_from_neither(hosted) -> None:
     "impl", ["a:b", "a:../b.json", "a:/b.json", "a.json", "a:b.json\n", "a:b..json", "a/b:c.json"]
 )
 def test_an_entry_names_a_file_of_a_package(impl: str) -> None:
-    with pytest.raises(ValueError, match="is not 'package:file.json'"):
+    with pytest.raises(ValueError, match="'package:file.json'"):
         SpecEntry(name="mine", summary="", impl=impl)
 
 
@@ -111,7 +111,9 @@ def test_the_check_of_a_spec(hosted) -> None:
     hosted("specs-odd", files("specs_odd", {"mine": "a.json", "other": "b.json"}, **texts))
     table = get_host().registry.specs
     named = check_entry(table.get("mine").entry)
-    assert "has the name 'other', its entry 'mine'" in str(named)
+    assert not named.ok
+    assert "'other'" in str(named)
+    assert "'mine'" in str(named)
     assert not check_entry(table.get("other").entry).ok
 
 

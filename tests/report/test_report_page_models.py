@@ -237,7 +237,7 @@ def test_labels_are_drawn_in_turn(run: Path, tmp_path: Path):
     expected = Cascade.from_pretrained(run).sample(3, seed=3, labels=[5, 2, 5])
     found = images_of(out.read_text())["3 samples of page"][:96:6, :296:6, :3].astype(int)
     assert np.abs(found[:, :16] - to_uint8(expected)[0].permute(1, 2, 0).numpy()).max() <= 1
-    assert "they were left out by --features 0" in out.read_text()
+    assert "--features 0" in out.read_text()
 
 
 def test_a_run_that_is_not_finished_shows_its_course(run: Path, tmp_path: Path, chromium: Any):
@@ -301,14 +301,14 @@ def test_data_that_are_not_there_leave_features_out_unless_insisted_on(run: Path
 @pytest.mark.parametrize(
     ("args", "said", "hint"),
     [
-        (["-o", "a.png"], "no .html", "report.html"),
+        (["-o", "a.png"], "a.png", "report.html"),
         (["-o", "/proc/x/a.html"], "cannot be written", "-o"),
         (["--features", "-1"], "from 0 to", "--help"),
         (["--extractor", "eyes", "--features", "5"], "eyes", ""),
         (["--label", "99"], "label 99 is out of range", ""),
         (["--sampler", "magic"], "magic", ""),
         (["--projection", "magic"], "magic", "--help"),
-        ([SHAPES] * 12, "too many", "several pages"),
+        ([SHAPES] * 12, "13", "12"),
         (["no/such/model/at/all"], "no model", ""),
     ],
 )

@@ -1,4 +1,4 @@
-"""Values with their spread, in the two ways in which they are shown."""
+"""Formatting of numbers, and the examples in docstrings."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 
 from cascadezoo.errors import InputError
+from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name
 
 __all__ = ["KINDS", "project_name", "write_project"]
@@ -61,7 +62,8 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
         The folder.
 
     Raises:
-        InputError: a name or kind that cannot be, or a folder that holds something.
+        InputError: the name or kind is invalid, the folder is not empty, or it is inside a bundled
+            model.
     """
     distribution = project_name(name)
     if kind not in KINDS:
@@ -72,6 +74,7 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
             name=kind,
         )
     folder = Path(distribution) if folder is None else folder
+    refuse_bundled(folder)
     texts = _texts(distribution, kind)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
