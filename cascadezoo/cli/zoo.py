@@ -14,7 +14,7 @@ from cascadezoo.cli.output import clean, echo, echo_json, human_bytes, human_cou
 from cascadezoo.util.numbers import spread
 
 if TYPE_CHECKING:
-    from cascadezoo.hub.search import Found
+    from cascadezoo.hub.search import SearchResult
     from cascadezoo.zoo.list import Listed, Zoos
     from cascadezoo.zoo.manifest import ZooFigure, ZooModel
 
@@ -224,12 +224,12 @@ def search(text: str, limit: int, as_json: bool) -> None:
         echo(f"the Hub has no cascadezoo model with {text!r} in its name", err=True)
 
 
-def _note(found: Found) -> str:
+def _note(found: SearchResult) -> str:
     notes = ["gated"] * found.gated + ["private"] * found.private
     return ", ".join(notes + [f"in the zoo: {name}" for name in found.zoo]) or "-"
 
 
-def _tags(found: Found) -> str:
+def _tags(found: SearchResult) -> str:
     # Those with a colon are the Hub's own: licence, dataset, region.
     return ", ".join(tag for tag in found.tags if ":" not in tag and tag != "cascadezoo")
 
