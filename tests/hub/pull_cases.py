@@ -1,4 +1,4 @@
-"""A small model in bytes, and what the pull tests ask of the Hub."""
+"""A small model as bytes, and helpers for the pull tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ METRICS = b'{"figures": []}\n'
 
 
 def make_files(folder: Path, seed: int = 0) -> dict[str, bytes]:
-    """The files of a model whose images are noise that follows its seed."""
+    """The files of a model whose images are noise, set by the seed."""
     import torch
 
     from cascadezoo import Cascade, __version__
@@ -68,17 +68,17 @@ def changed(files: Mapping[str, bytes], /, **updates: Any) -> dict[str, bytes]:
 
 
 def resealed(files: Mapping[str, bytes], /, **more: bytes) -> dict[str, bytes]:
-    """The files with some replaced, by their names with / as __, and config.json to match."""
+    """The files with some replaced (names with / as __), and a matching config.json."""
     files = {**files, **{n.replace("__", "/"): content for n, content in more.items()}}
     rows = {n: record(c) for n, c in files.items() if n != "config.json"}
     return changed(files, files=rows)
 
 
 def lines(hub: Any) -> list[str]:
-    """The requests that came, without their queries."""
+    """The received requests without their queries."""
     return [f"{r.method} {r.path.partition('?')[0]}" for r in hub.requests]
 
 
-def here() -> list[str]:
-    """What lies in the current folder."""
+def working_files() -> list[str]:
+    """The names in the current folder."""
     return sorted(path.name for path in Path().iterdir())

@@ -1,26 +1,26 @@
-"""Hostile models, and how an error must tell of them."""
+"""Helpers for tests with hostile models."""
 
 from __future__ import annotations
 
 import copy
 
 
-def written(folder, files):
+def write_files(folder, files):
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
 
 
-def tells(error):
-    """An error that a terminal can be shown, and that says what to do."""
+def check_readable(error):
+    """Check that a terminal can show the error."""
     text = str(error)
     assert all(c.isprintable() or c == "\n" for c in text), repr(text)
     assert len(text) < 20_000
     return text
 
 
-def bomb(config, **spec):
+def with_spec(config, **spec):
     return {**config, "spec": {**config["spec"], **spec}}
 
 

@@ -288,6 +288,7 @@ class _Push:
                 f"{error.what}. Whether the commit succeeded is unknown",
                 hint="run the same command again: it checks, and sends only the missing files",
                 code=error.code,
+                commit=None,
             ) from None
         if current.commit != remote.commit and not self.plan(current):
             return current.commit, None
