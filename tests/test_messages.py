@@ -161,8 +161,7 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "two revisions": (
         lambda: parse_reference("hf://a/b@v1", "v2"),
-        "'hf://a/b@v1' and the revision 'v2' contradict each other\n"
-        "Hint: give only one revision",
+        "'hf://a/b@v1' and the revision 'v2' contradict each other\nHint: give only one revision",
     ),
     "a model folder without a config": (
         lambda: read_config(Path("empty")),

@@ -15,7 +15,7 @@ from cascadezoo.util.numbers import spread
 
 if TYPE_CHECKING:
     from cascadezoo.hub.search import SearchResult
-    from cascadezoo.zoo.list import Listed, Zoos
+    from cascadezoo.zoo.list import ListedModel, Zoos
     from cascadezoo.zoo.manifest import ZooFigure, ZooModel
 
 MANIFEST = "zoo_manifest.json"
@@ -234,7 +234,7 @@ def _tags(found: SearchResult) -> str:
     return ", ".join(tag for tag in found.tags if ":" not in tag and tag != "cascadezoo")
 
 
-def _row(listed: Listed) -> dict[str, Any]:
+def _row(listed: ListedModel) -> dict[str, Any]:
     origin = listed.origin
     return {
         **_data(listed.model),
@@ -250,7 +250,7 @@ def _data(model: ZooModel) -> dict[str, Any]:
     return {**model_dict(model), "bytes": model.bytes}
 
 
-def _cells(listed: Listed) -> tuple[object, ...]:
+def _cells(listed: ListedModel) -> tuple[object, ...]:
     model = listed.model
     return (
         model.name,

@@ -16,12 +16,13 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from cascadezoo.model_folder.layout import is_cache_link
 from cascadezoo.util.files import sha256_of
 from cascadezoo.util.limits import is_commit, is_sha256
 
-__all__ = ["CachedRepo", "hub_cache", "is_offline"]
+__all__ = ["CachedRepo", "git_blob_sha", "hub_cache", "is_offline"]
 
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
@@ -97,7 +98,8 @@ class CachedRepo:
         if is_sha256(sha):
             sound = sha256_of(path) == sha
         elif is_commit(sha):  # git's sha1 has the form of a commit
-            sound = _git_sha(path) == sha
+            with path.open("rb") as file:
+                sound = git_blob_sha(file, path.stat().st_size) == sha
         else:
             return None
         return None if sound else f"the sha of {name} differs from the Hub's"
@@ -117,9 +119,9 @@ def _expanded(text: str) -> Path:
     return Path(os.path.expandvars(text)).expanduser()
 
 
-def _git_sha(path: Path) -> str:
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+def git_blob_sha(file: BinaryIO, size: int) -> str:
+    """The sha1 of the git blob with the content of an open file of ``size`` bytes."""
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
     return digest.hexdigest()

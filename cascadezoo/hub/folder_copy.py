@@ -28,11 +28,11 @@ from cascadezoo.util.files import sha256_of
 
 __all__ = [
     "Copied",
+    "check_copy_target",
     "check_destination",
-    "check_place",
+    "checked_files",
     "copy_model",
     "publish_local",
-    "whole_files",
 ]
 
 
@@ -114,7 +114,7 @@ def check_destination(dest: str | Path, name: str) -> None:
     _require_writable(path)
 
 
-def check_place(dest: Path) -> None:
+def check_copy_target(dest: Path) -> None:
     """Check before a download that a model can be copied to a folder.
 
     Raises:
@@ -160,7 +160,7 @@ def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
         RunFolderError: ``dest`` holds something else, or cannot be written.
     """
     config = read_config(source)
-    names = whole_files(source, config)
+    names = checked_files(source, config)
     _refuse_overlap(source, dest)
     refuse_bundled(dest)
     older = _older_version(dest, model_name(config))
@@ -199,7 +199,7 @@ def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
     return result
 
 
-def whole_files(source: Path, config: ModelConfig) -> list[str]:
+def checked_files(source: Path, config: ModelConfig) -> list[str]:
     """Check the files of a model, and list them without config.json.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cascadezoo.hub.fetch import pull_hub
-from cascadezoo.hub.folder_copy import check_place, copy_model, whole_files
+from cascadezoo.hub.folder_copy import check_copy_target, checked_files, copy_model
 from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.layout import CONFIG, is_snapshot, model_name, read_config
 
@@ -87,7 +87,7 @@ def pull(
     """
     target = None if dest is None else Path(dest).expanduser()
     if target is not None:
-        check_place(target)
+        check_copy_target(target)
     folder = locate(reference, revision, offline)
     repo = commit = None
     if is_snapshot(folder):
@@ -99,6 +99,6 @@ def pull(
             str(reference), copy.name, target, repo, commit, copy.files, copy.changed, copy.replaced
         )
     config = read_config(folder)
-    names = (CONFIG, *whole_files(folder, config))
+    names = (CONFIG, *checked_files(folder, config))
     sizes = {name: (folder / name).stat().st_size for name in names}
     return Pulled(str(reference), model_name(config), folder, repo, commit, sizes)

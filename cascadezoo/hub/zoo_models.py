@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cascadezoo.errors import HubError, ModelError, ModelReferenceError
-from cascadezoo.hub.cache import CachedRepo, hub_cache, is_offline
+from cascadezoo.hub.cache import CachedRepo, git_blob_sha, hub_cache, is_offline
 from cascadezoo.hub.refs import HubRef, parse_reference
 from cascadezoo.model_folder.layout import CONFIG, FileRecord
 from cascadezoo.util.files import sha256_of
 from cascadezoo.util.limits import is_commit
-from cascadezoo.zoo.entry import FolderSource, ModelSource, compare, describe, is_ours
+from cascadezoo.zoo.entry import FolderSource, ModelSource, belongs_to_model, compare, describe
 from cascadezoo.zoo.list import bundled_folder
 from cascadezoo.zoo.manifest import ZooModel
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HubSource", "verify", "zoo_entry"]
 
-MOST_FILES = 10_000
-MOST_BYTES = 16 << 20
+MAX_FILES = 10_000
+MAX_BYTES = 16 << 20
 """Largest file that is downloaded for hashing; the Hub states the sha256 of LFS files."""
 
 
@@ -143,13 +142,13 @@ class HubSource:
         from huggingface_hub.hf_api import RepoFile
 
         tree = self.api.list_repo_tree(self.repo, recursive=True, revision=self.commit)
-        for count, item in enumerate(islice(tree, MOST_FILES + 1)):
-            if count == MOST_FILES:
+        for count, item in enumerate(islice(tree, MAX_FILES + 1)):
+            if count == MAX_FILES:
                 raise ModelError(
-                    f"{self.where} has more than {MOST_FILES} files, so it is not a model",
+                    f"{self.where} has more than {MAX_FILES} files, so it is not a model",
                     code="model-too-many-files",
                 )
-            if isinstance(item, RepoFile) and is_ours(item.path):
+            if isinstance(item, RepoFile) and belongs_to_model(item.path):
                 yield item
 
     def names(self) -> list[str]:
@@ -181,10 +180,10 @@ class HubSource:
         """
         if name not in self._paths:
             file = self._files[name]
-            if file.size > MOST_BYTES:
+            if file.size > MAX_BYTES:
                 raise ModelError(
                     f"{self.where}: {name} has {file.size} bytes, more than the limit of "
-                    f"{MOST_BYTES}",
+                    f"{MAX_BYTES}",
                     code="model-file-too-large",
                     name=name,
                     size=file.size,
@@ -223,6 +222,5 @@ def _is_sound(path: Path, file: RepoFile) -> bool:
         return False
     if file.lfs is not None:
         return sha256_of(path) == file.lfs.sha256
-    digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)  # git's blob id
-    digest.update(path.read_bytes())
-    return digest.hexdigest() == file.blob_id
+    with path.open("rb") as content:
+        return git_blob_sha(content, file.size) == file.blob_id

@@ -26,10 +26,10 @@ __all__ = [
     "FolderSource",
     "ModelSource",
     "add_entry",
+    "belongs_to_model",
     "bundled_entry",
     "compare",
     "describe",
-    "is_ours",
 ]
 
 
@@ -69,7 +69,7 @@ class FolderSource:
         names = (
             p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()
         )
-        return sorted(name for name in names if is_ours(name))
+        return sorted(name for name in names if belongs_to_model(name))
 
     def record(self, name: str) -> FileRecord:
         """sha256 and size of a file."""
@@ -189,7 +189,7 @@ _DERIVED = (
 )
 
 
-def is_ours(name: str) -> bool:
+def belongs_to_model(name: str) -> bool:
     """Whether a file of a repo or folder is part of a model."""
     return name == CONFIG or is_model_file(name)
 

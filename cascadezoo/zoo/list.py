@@ -26,7 +26,7 @@ from cascadezoo.zoo.manifest import (
 )
 
 __all__ = [
-    "Listed",
+    "ListedModel",
     "Zoos",
     "bundled_folder",
     "entries_to_verify",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedModel:
     """A model and the zoo that lists it."""
 
     model: ZooModel
@@ -53,8 +53,8 @@ class Listed:
 class Zoos:
     """The models of all zoos, by name."""
 
-    models: dict[str, Listed] = field(default_factory=dict)
-    contested: dict[str, list[Listed]] = field(default_factory=dict)
+    models: dict[str, ListedModel] = field(default_factory=dict)
+    contested: dict[str, list[ListedModel]] = field(default_factory=dict)
     """The names that several zoos claim; none of these models is used."""
     faults: list[str] = field(default_factory=list)
     """The errors of zoos that cannot be read, and of contested names."""
@@ -70,11 +70,11 @@ class Zoos:
                 zoos.faults.append(error.what)
                 continue
             for model in models:
-                zoos._add(Listed(model, row.entry.name, row.origin, row.entry.models_folder()))
-        zoos.faults += [zoos._contest(name) for name in sorted(zoos.contested)]
+                zoos._add(ListedModel(model, row.entry.name, row.origin, row.entry.models_folder()))
+        zoos.faults += [zoos._contest_message(name) for name in sorted(zoos.contested)]
         return zoos
 
-    def _add(self, listed: Listed) -> None:
+    def _add(self, listed: ListedModel) -> None:
         name = listed.model.name
         if name in self.contested:
             self.contested[name].append(listed)
@@ -83,7 +83,7 @@ class Zoos:
         else:
             self.models[name] = listed
 
-    def get(self, name: str) -> Listed:
+    def get(self, name: str) -> ListedModel:
         """The model of that name.
 
         Raises:
@@ -92,7 +92,7 @@ class Zoos:
         """
         if name in self.contested:
             raise PluginError(
-                self._contest(name),
+                self._contest_message(name),
                 hint="uninstall one plugin, or limit CASCADEZOO_LOAD_PLUGINS to the other",
                 code="plugin-zoo-contested",
                 name=name,
@@ -110,7 +110,7 @@ class Zoos:
             name=name,
         )
 
-    def matching(self, pattern: str = "*") -> list[Listed]:
+    def matching(self, pattern: str = "*") -> list[ListedModel]:
         """The models whose names match a glob pattern, sorted by name."""
         return [self.models[n] for n in sorted(self.models) if fnmatch.fnmatchcase(n, pattern)]
 
@@ -118,7 +118,7 @@ class Zoos:
         """The names of the models in a repo."""
         return sorted(name for name, row in self.models.items() if row.model.repo == repo)
 
-    def _contest(self, name: str) -> str:
+    def _contest_message(self, name: str) -> str:
         claims = " and ".join(str(listed) for listed in self.contested[name])
         return f"the zoo model {name!r} is claimed by {claims}; neither is used"
 

@@ -1,7 +1,8 @@
-"""A small model as bytes, and helpers for the pull tests."""
+"""A small model as bytes, and helpers for the tests of pulls and hostile models."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -82,3 +83,29 @@ def lines(hub: Any) -> list[str]:
 def working_files() -> list[str]:
     """The names in the current folder."""
     return sorted(path.name for path in Path().iterdir())
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def check_readable(error: BaseException) -> str:
+    """Check that a terminal can show the error."""
+    text = str(error)
+    assert all(c.isprintable() or c == "\n" for c in text), repr(text)
+    assert len(text) < 20_000
+    return text
+
+
+def with_spec(config: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """A config.json with other keys in its spec."""
+    return {**config, "spec": {**config["spec"], **spec}}
+
+
+def stage(config: dict[str, Any], name: str = "coarse", **settings: Any) -> dict[str, Any]:
+    """The first stage of a config.json with other settings."""
+    row = copy.deepcopy(config["spec"]["stages"][0])
+    return {**row, "name": name, "config": {**row["config"], **settings}}

@@ -11,8 +11,18 @@ from pathlib import Path
 
 import pytest
 from errors_help import raises
-from pull_cases import REPO, WEIGHTS, changed, contents, lines, record, resealed
-from trust_cases import check_readable, stage, write_files
+from pull_cases import (
+    REPO,
+    WEIGHTS,
+    changed,
+    check_readable,
+    contents,
+    lines,
+    record,
+    resealed,
+    stage,
+    write_files,
+)
 
 from cascadezoo import Cascade
 from cascadezoo.errors import CascadezooError, ModelError, SpecError

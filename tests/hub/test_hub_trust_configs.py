@@ -12,8 +12,7 @@ import pytest
 from errors_help import raises
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pull_cases import WEIGHTS, record
-from trust_cases import check_readable, stage, with_spec, write_files
+from pull_cases import WEIGHTS, check_readable, record, stage, with_spec, write_files
 
 from cascadezoo import Cascade
 from cascadezoo.cascade.weights import bounded_build

@@ -14,9 +14,8 @@ import torch
 from errors_help import raises
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pull_cases import SPEC, WEIGHTS, changed, record
+from pull_cases import SPEC, WEIGHTS, changed, check_readable, record
 from safetensors.torch import load, save
-from trust_cases import check_readable
 
 from cascadezoo import Cascade
 from cascadezoo.cascade.weights import check_room, load_state

@@ -160,7 +160,7 @@ class _Push:
 
     def check_card(self, plan: RepoChanges) -> None:
         """Let the Hub validate the card's metadata before anything is created or sent."""
-        cards = [piece for piece in plan.added if piece.name == CARD]
+        cards = [model_file for model_file in plan.added if model_file.name == CARD]
         for card in cards:
             with card.open() as file:
                 text = file.read().decode()
@@ -241,10 +241,10 @@ class _Push:
         """
         with ExitStack() as stack:
             added = []
-            for piece in plan.added:
-                file = stack.enter_context(piece.open())
-                piece.check(file)
-                added.append(CommitOperationAdd(piece.name, file))
+            for model_file in plan.added:
+                file = stack.enter_context(model_file.open())
+                model_file.check(file)
+                added.append(CommitOperationAdd(model_file.name, file))
             with translated(f"sending files to {self.repo_id}"):
                 self.api.preupload_lfs_files(
                     self.repo_id,
@@ -369,9 +369,9 @@ class _Push:
             repo=self.repo_id,
             url=f"{self.url}{tree}",
             commit=commit,
-            files={name: piece.size for name, piece in plan.wanted.items()},
+            files={name: model_file.size for name, model_file in plan.wanted.items()},
             deleted=list(plan.deleted),
-            uploaded_bytes=sum(piece.size for piece in plan.added),
+            uploaded_bytes=sum(model_file.size for model_file in plan.added),
             changed=bool(plan),
             created=self.created,
             card_kept=plan.card_kept,

@@ -16,7 +16,8 @@ from cascadezoo.cards.card_file import address_card
 from cascadezoo.cards.check_card import card_faults
 from cascadezoo.cards.render_card import render_plain_card
 from cascadezoo.errors import InputError, ModelError
-from cascadezoo.hub.folder_copy import whole_files
+from cascadezoo.hub.cache import git_blob_sha
+from cascadezoo.hub.folder_copy import checked_files
 from cascadezoo.hub.publish.secrets import check_safetensors, secret_in, secret_names
 from cascadezoo.model_folder.layout import (
     CARD,
@@ -33,11 +34,11 @@ from cascadezoo.model_folder.layout import (
 from cascadezoo.model_folder.trained_spec import published_spec
 from cascadezoo.spec import CascadeSpec
 
-__all__ = ["Piece", "Prepared", "check_message", "prepare", "require_card"]
+__all__ = ["ModelFile", "Prepared", "check_message", "prepare", "require_card"]
 
 
 @dataclass(frozen=True)
-class Piece:
+class ModelFile:
     """A file to publish.
 
     Args:
@@ -53,18 +54,15 @@ class Piece:
     source: Path | bytes
 
     @classmethod
-    def of(cls, name: str, content: bytes) -> Piece:
+    def of(cls, name: str, content: bytes) -> ModelFile:
         """A file in memory."""
         return cls(name, len(content), hashlib.sha256(content).hexdigest(), content)
 
     @cached_property
     def git_sha(self) -> str:
         """Git's blob sha1 of the content, for a file outside LFS."""
-        digest = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
         with self.open() as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return git_blob_sha(file, self.size)
 
     def open(self) -> BinaryIO:
         """Open the content and check its size.
@@ -114,14 +112,14 @@ class Prepared:
         config: the config to publish. It records the sha256 of ``card``, so that a later publish
             detects an edit of the card on the Hub.
         card: the card to publish, unless the one on the Hub was edited.
-        pieces: every file by its path, including the card.
+        files: every file by its path, including the card.
     """
 
     name: str
     folder: Path
     config: ModelConfig
     card: str
-    pieces: Mapping[str, Piece]
+    files: Mapping[str, ModelFile]
 
 
 def prepare(folder: Path, repo_id: str, *, token: str | None = None) -> Prepared:
@@ -138,7 +136,7 @@ def prepare(folder: Path, repo_id: str, *, token: str | None = None) -> Prepared
     """
     _refuse_secret_names(folder)
     config = read_config(folder)
-    names = whole_files(folder, config)
+    names = checked_files(folder, config)
     spec = published_spec(folder, config)
     for stage in spec.stages:
         if weights_path(stage.name) not in names:
@@ -151,16 +149,16 @@ def prepare(folder: Path, repo_id: str, *, token: str | None = None) -> Prepared
             )
     card = _card(folder, spec, repo_id, has_card=CARD in names)
     config = _with_card(config, card.encode())
-    pieces = {
-        name: Piece(name, record.size, record.sha256, folder / name)
+    files = {
+        name: ModelFile(name, record.size, record.sha256, folder / name)
         for name, record in config.files.items()
         if name != CARD
     }
-    pieces[CARD] = Piece.of(CARD, card.encode())
-    pieces[CONFIG] = Piece.of(CONFIG, _config_bytes(folder, config))
-    for piece in pieces.values():
-        _check_content(piece, token)
-    return Prepared(model_name(config), folder, config, card, dict(sorted(pieces.items())))
+    files[CARD] = ModelFile.of(CARD, card.encode())
+    files[CONFIG] = ModelFile.of(CONFIG, _config_bytes(folder, config))
+    for model_file in files.values():
+        _check_content(model_file, token)
+    return Prepared(model_name(config), folder, config, card, dict(sorted(files.items())))
 
 
 def _refuse_secret_names(folder: Path) -> None:
@@ -224,41 +222,41 @@ def _config_bytes(folder: Path, config: ModelConfig) -> bytes:
     return f"{text}\n".encode()
 
 
-def _check_content(piece: Piece, token: str | None) -> None:
-    if piece.name.endswith(".safetensors") and isinstance(piece.source, Path):
-        content = check_safetensors(piece.source, str(piece.source))
+def _check_content(model_file: ModelFile, token: str | None) -> None:
+    if model_file.name.endswith(".safetensors") and isinstance(model_file.source, Path):
+        content = check_safetensors(model_file.source, str(model_file.source))
     else:
-        with piece.open() as file:
+        with model_file.open() as file:
             content = file.read()
-    if piece.name == SAMPLES and not content.startswith(b"\x89PNG\r\n\x1a\n"):
+    if model_file.name == SAMPLES and not content.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ModelError(
-            f"{piece.source!s} is not a PNG image",
+            f"{model_file.source!s} is not a PNG image",
             hint="build the model again",
             code="model-not-png",
-            path=piece.source,
+            path=model_file.source,
         )
-    if piece.name == METRICS:
-        _require_json(piece, content)
+    if model_file.name == METRICS:
+        _require_json(model_file, content)
     secret = secret_in(content, token)
     if secret is not None:
         raise ModelError(
-            f"{piece.name} of the model contains {secret}",
+            f"{model_file.name} of the model contains {secret}",
             hint="nothing was sent. Remove the secret and build again; if others have seen it, "
             "revoke it",
             code="model-secret",
-            name=piece.name,
+            name=model_file.name,
         )
 
 
-def _require_json(piece: Piece, content: bytes) -> None:
+def _require_json(model_file: ModelFile, content: bytes) -> None:
     try:
         json.loads(content)
     except (ValueError, RecursionError):
         raise ModelError(
-            f"{piece.source!s} is not JSON",
+            f"{model_file.source!s} is not JSON",
             hint="build the model again",
             code="model-not-json",
-            path=piece.source,
+            path=model_file.source,
         ) from None
 
 

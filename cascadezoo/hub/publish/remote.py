@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from cascadezoo.cards.card_file import merge_cards
 from cascadezoo.errors import HubRefusedError, HubUnavailableError, ModelError
 from cascadezoo.hub.client import translated
-from cascadezoo.hub.publish.contents import Piece, Prepared
+from cascadezoo.hub.publish.contents import ModelFile, Prepared
 from cascadezoo.model_folder.layout import CARD, CONFIG, ModelConfig, is_model_file, parse_config
 from cascadezoo.util.limits import LARGEST_CARD, LARGEST_JSON, is_commit
 
@@ -36,13 +36,13 @@ class RemoteFile:
     git_sha: str
     sha256: str | None = None
 
-    def holds(self, piece: Piece) -> bool:
+    def holds(self, model_file: ModelFile) -> bool:
         """Whether its content is that of a local file."""
-        if self.size != piece.size:
+        if self.size != model_file.size:
             return False
         if self.sha256 is not None:
-            return self.sha256 == piece.sha256
-        return self.git_sha == piece.git_sha
+            return self.sha256 == model_file.sha256
+        return self.git_sha == model_file.git_sha
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ class RepoChanges:
         card_kept: the card was edited on the Hub and is merged with the new one.
     """
 
-    wanted: Mapping[str, Piece]
-    added: tuple[Piece, ...]
+    wanted: Mapping[str, ModelFile]
+    added: tuple[ModelFile, ...]
     deleted: tuple[str, ...]
     card_kept: bool
 
@@ -122,10 +122,10 @@ def plan_changes(api: HfApi, prepared: Prepared, remote: Remote) -> RepoChanges:
         HubError: the request failed.
     """
     older = _remote_config(api, prepared, remote)
-    wanted = dict(prepared.pieces)
+    wanted = dict(prepared.files)
     merged = _merged_card(api, prepared, remote, older)
     if merged is not None:
-        wanted[CARD] = Piece.of(CARD, merged.encode())
+        wanted[CARD] = ModelFile.of(CARD, merged.encode())
     added = [p for n, p in wanted.items() if n not in remote.files or not remote.files[n].holds(p)]
     deleted = [n for n in remote.files if n not in wanted and _is_stale(n)]
     return RepoChanges(wanted, tuple(added), tuple(sorted(deleted)), merged is not None)
@@ -138,7 +138,7 @@ def _is_stale(name: str) -> bool:
 def _remote_config(api: HfApi, prepared: Prepared, remote: Remote) -> ModelConfig | None:
     if CONFIG not in remote.files:
         return None
-    if remote.files[CONFIG].holds(prepared.pieces[CONFIG]):
+    if remote.files[CONFIG].holds(prepared.files[CONFIG]):
         return prepared.config  # the Hub would count a request as a download
     text = _read(api, remote, CONFIG, LARGEST_JSON)
     try:
@@ -161,7 +161,7 @@ def _merged_card(
     has been edited.
     """
     file = remote.files.get(CARD)
-    if file is None or file.holds(prepared.pieces[CARD]):
+    if file is None or file.holds(prepared.files[CARD]):
         return None
     data = _read(api, remote, CARD, LARGEST_CARD)
     record = older.files.get(CARD) if older is not None else None
@@ -186,7 +186,7 @@ def _read(api: HfApi, remote: Remote, name: str, limit: int) -> bytes:
             remote.repo_id, name, revision=remote.commit, cache_dir=folder, token=api.token
         )
         content = Path(path).read_bytes()
-    if not file.holds(Piece.of(name, content)):
+    if not file.holds(ModelFile.of(name, content)):
         raise HubUnavailableError(
             f"{where} arrived damaged",
             hint="run the same command again",
