@@ -10,7 +10,7 @@ import pytest
 from cascadezoo.errors import CascadezooError
 from cascadezoo.hub.client import LOG_IN, _by_status
 from cascadezoo.hub.fetch import pull_hub
-from cascadezoo.hub.folder_copy import check_place, publish_local
+from cascadezoo.hub.folder_copy import check_copy_target, publish_local
 from cascadezoo.hub.locate import locate
 from cascadezoo.hub.publish.contents import check_message
 from cascadezoo.hub.publish.preconditions import check_options, require_private
@@ -86,7 +86,7 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
         "Hint: cascadezoo build empty/spec.json -o ./empty",
     ),
     "a copy over other files": (
-        lambda: check_place(Path("full")),
+        lambda: check_copy_target(Path("full")),
         "full is not empty and contains no model\nHint: choose another folder, or empty this one",
     ),
     "a copy into a repo": (
