@@ -133,11 +133,11 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "no model folder": (
         lambda: locate("./none"),
-        "there is no model './none': no such folder\nHint: look at how the path is written",
+        "model './none' not found: no such folder\nHint: check the spelling of the path",
     ),
     "a folder that holds no model": (
         lambda: locate("./empty"),
-        "./empty holds no model: there is no config.json in it\n"
+        "./empty contains no model: it has no config.json\n"
         "Hint: give the run folder of a finished build, or its model/ folder",
     ),
     "a file for a model": (
@@ -147,22 +147,21 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an address for a model": (
         lambda: parse_reference("https://example.org/x"),
-        "'https://example.org/x' is an address, not a model\n"
-        "Hint: write hf://org/name for a repo on the Hub",
+        "'https://example.org/x' is a URL, not a model\n"
+        "Hint: for a repo on the Hub, write hf://org/name",
     ),
-    "a model that no zoo lists": (
+    "a model that does not exist": (
         lambda: parse_reference("shapes-nothing"),
-        "there is no model 'shapes-nothing': no such folder, and no zoo lists it\n"
+        "model 'shapes-nothing' not found: it is neither a folder nor listed by a zoo\n"
         "Hint: did you mean 'shapes-tiny'?",
     ),
-    "no id of a repo": (
+    "an invalid repo id": (
         lambda: parse_reference("hf://org"),
-        "'org' is not the id of a repo on the Hub\n"
-        "Hint: it has the form org/name, of letters, digits, '-', '_' and '.'",
+        "'org' is not a repo id\nHint: write org/name, with letters, digits, '-', '_' and '.'",
     ),
     "two revisions": (
         lambda: parse_reference("hf://a/b@v1", "v2"),
-        "'hf://a/b@v1' names one revision, and 'v2' is another\nHint: give one of them",
+        "'hf://a/b@v1' and the revision 'v2' contradict each other\nHint: give only one revision",
     ),
     "a model folder without a config": (
         lambda: read_config(Path("empty")),
@@ -225,29 +224,29 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     "a full disk": (
         lambda: full_disk(),
         "org/name: /cache/x: No space left on device\n"
-        "Hint: make room or take a folder that you may write to: HF_HOME says where the cache is",
+        "Hint: free space, or set HF_HOME (the folder of the cache) to a writable folder",
     ),
     "no repo to publish to": (
         lambda: repo_of("models"),
-        "'models' is not the id of a repo on the Hub\n"
-        "Hint: it has the form org/name, of letters, digits, '-', '_' and '.'",
+        "'models' is not a repo id\nHint: write org/name, with letters, digits, '-', '_' and '.'",
     ),
     "a commit to publish to": (
         lambda: check_options(
             "0123456789abcdef0123456789abcdef01234567", create_pr=False, tag=None
         ),
-        "a commit cannot be published to\nHint: give --revision a branch, or leave it out",
+        "--revision is a commit, but a model is published to a branch\n"
+        "Hint: name a branch with --revision, or leave it out",
     ),
     "a revision of a destination": (
         lambda: read_destination("org/name@v1"),
-        "'org/name@v1' names a revision, which is not part of where a model goes\n"
-        "Hint: org/name --revision v1",
+        "'org/name@v1' contains a revision, which is not part of a destination\n"
+        "Hint: write org/name --revision v1",
     ),
     "no manifest": (
         lambda: parse_manifest({"version": 1, "models": 3}, "zoo.json"),
         "zoo.json is not a zoo manifest:\n"
         "  models: input should be a valid list, not 3\n"
-        "Hint: `cascadezoo zoo add REF` writes entries; docs/hub.md describes them",
+        "Hint: write entries with cascadezoo zoo add REF; docs/hub.md describes them",
     ),
     "a folder for a manifest": (
         lambda: read_manifest_file(Path("empty")),

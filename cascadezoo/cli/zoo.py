@@ -14,8 +14,8 @@ from cascadezoo.cli.output import clean, echo, echo_json, table
 from cascadezoo.util.numbers import human_bytes, human_count, spread
 
 if TYPE_CHECKING:
-    from cascadezoo.hub.search import Found
-    from cascadezoo.zoo.list import Listed, Zoos
+    from cascadezoo.hub.search import SearchResult
+    from cascadezoo.zoo.list import ListedModel, Zoos
     from cascadezoo.zoo.manifest import ZooFigure, ZooModel
 
 MANIFEST = "zoo_manifest.json"
@@ -224,17 +224,17 @@ def search(text: str, limit: int, as_json: bool) -> None:
         echo(f"no cascadezoo model on the Hub has {text!r} in its name", err=True)
 
 
-def _note(model: Found) -> str:
+def _note(model: SearchResult) -> str:
     notes = ["gated"] * model.gated + ["private"] * model.private
     return ", ".join(notes + [f"in the zoo: {name}" for name in model.zoo]) or "-"
 
 
-def _tags(model: Found) -> str:
+def _tags(model: SearchResult) -> str:
     # Tags with a colon come from the Hub: licence, dataset, region.
     return ", ".join(tag for tag in model.tags if ":" not in tag and tag != "cascadezoo")
 
 
-def _row(listed: Listed) -> dict[str, Any]:
+def _row(listed: ListedModel) -> dict[str, Any]:
     origin = listed.origin
     return {
         **_data(listed.model),
@@ -250,7 +250,7 @@ def _data(model: ZooModel) -> dict[str, Any]:
     return {**model_dict(model), "bytes": model.bytes}
 
 
-def _cells(listed: Listed) -> tuple[object, ...]:
+def _cells(listed: ListedModel) -> tuple[object, ...]:
     model = listed.model
     return (
         model.name,

@@ -1,12 +1,12 @@
-"""The real client of the Hub, and what it raises in this project's words.
+"""The Hub's client, with its exceptions translated to :class:`~cascadezoo.errors.HubError`.
 
-Every call goes through :func:`hub_api` inside :func:`translated`, which between them see to it that
+Every call goes through :func:`hub_api` inside :func:`translated`. Together they guarantee:
 
-- the endpoint and the token are those of the moment (``HF_ENDPOINT``, ``HF_TOKEN``, ``hf auth
-  login``), not those of the time when the client was imported;
-- no request waits for ever: the client sets no time limit of its own and sleeps as long as a server
-  tells it to;
-- neither messages nor logs nor tracebacks hold tokens, signed addresses or control characters.
+- The endpoint and the token are the current ones (``HF_ENDPOINT``, ``HF_TOKEN``, ``hf auth
+  login``), not those at the import of the client.
+- Every request has a time limit. The client itself sets none, and it sleeps as long as a server
+  demands.
+- Messages, logs and tracebacks contain no tokens, signed addresses or control characters.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from cascadezoo.util.text import clean_remote, scrub
 
 __all__ = ["LOG_IN", "hub_api", "hub_endpoint", "hub_token", "translated"]
 
-LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token with write permission"
 
 _TIMEOUTS = {"connect": 15.0, "read": 60.0, "write": 60.0, "pool": 60.0}
-"""Seconds without a byte, for requests to which the client gives no limit."""
-_AGAIN = "try again in a while; nothing is lost"
+"""Seconds without a byte, for requests that have no limit from the client."""
+_TRY_AGAIN = "try again later; nothing is lost"
 _TRANSPORT: type[Exception] = hf.HfHubHTTPError.__mro__[1]
-"""The HTTP library's own base of errors; which library it is depends on the client's version."""
+"""Base error of the HTTP library; the client's version determines which library that is."""
 _LIBRARY = _TRANSPORT.__module__.partition(".")[0]
 _MALFORMED = (KeyError, IndexError, TypeError, AttributeError)
-"""What the client stumbles over where an answer is JSON but not what it should be."""
+"""What the client raises for a response that is JSON of an unexpected form."""
 
 _lock = threading.Lock()
 _active = 0
@@ -60,18 +60,18 @@ def hub_endpoint() -> str:
 
 
 def hub_token() -> str | None:
-    """The token in use: ``HF_TOKEN``, or the one of ``hf auth login``."""
+    """The current token: from ``HF_TOKEN`` or ``hf auth login``."""
     return get_token()
 
 
 def hub_api(token: str | None = None) -> HfApi:
-    """The client, for the endpoint of the moment; use it inside :func:`translated`.
+    """The client for the current endpoint; use it inside :func:`translated`.
 
     Args:
-        token: the token to send; None sends the one in use, unless the user forbids that by
-            ``HF_HUB_DISABLE_IMPLICIT_TOKEN``.
+        token: the token to send; None sends the current one, unless
+            ``HF_HUB_DISABLE_IMPLICIT_TOKEN`` is set.
     """
-    _watch_logs()
+    _filter_logs()
     return HfApi(
         endpoint=hub_endpoint(),
         token=token,
@@ -82,51 +82,52 @@ def hub_api(token: str | None = None) -> HfApi:
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Turn whatever the client raises into a :class:`~cascadezoo.errors.HubError`.
+    """Translate exceptions of the client to a :class:`~cascadezoo.errors.HubError`.
 
     Args:
-        what: what is asked for, as messages name it: ``config.json of org/name``.
+        what: the subject of the messages, such as ``config.json of org/name``.
 
     Raises:
         HubUnavailableError: no connection, a time-out, a server error, too many requests, offline.
-        HubNotFoundError: the repo, the revision or the file is not there, or not for this token.
-        HubDeniedError: no token, a wrong one, one without the right, a gated or disabled repo.
-        HubConflictError: the repo was changed meanwhile, or has such a thing already.
-        HubRefusedError: the Hub does not take what was sent.
+        HubNotFoundError: the repo, revision or file does not exist, or the token cannot see it.
+        HubDeniedError: a missing or invalid token, missing rights, a gated or disabled repo.
+        HubConflictError: the repo changed in the meantime, or the object exists already.
+        HubRefusedError: the Hub rejects the request.
         HubError: the client's files on this machine cannot be read or written.
     """
-    with _patience():
+    with _time_limits():
         try:
             yield
         except CascadezooError:
             raise
         except (OSError, _TRANSPORT, RuntimeError, ValueError, *_MALFORMED) as error:
-            raise _told(what, error) from None
+            raise _converted(what, error) from None
         except _invalid_address() as error:
-            raise _told(what, error) from None
+            raise _converted(what, error) from None
 
 
 # --- errors
 
 
-def _told(what: str, error: BaseException) -> CascadezooError:
-    inner = _upload_fault(error)
-    found = inner if isinstance(inner, CascadezooError) else _translate(what, inner)
-    if found is None:
-        # A fault of this program or of the client, not of the Hub: it keeps its own traceback.
+def _converted(what: str, error: BaseException) -> CascadezooError:
+    cause = _transfer_cause(error)
+    converted = cause if isinstance(cause, CascadezooError) else _translate(what, cause)
+    if converted is None:
+        # A bug in this package or in the client, not an error of the Hub: keep its traceback.
         raise error
     if os.environ.get("CASCADEZOO_DEBUG", "") not in ("", "0"):
-        # The client's own chain may quote headers and addresses, hence this copy of it.
+        # The client's chain may quote headers and addresses; attach a scrubbed copy instead.
         lines = "".join(traceback.format_exception(error))
-        found.add_note(scrub(lines, hub_token()))
-    return found
+        converted.add_note(scrub(lines, hub_token()))
+    return converted
 
 
-def _upload_fault(error: BaseException) -> BaseException:
-    """What is behind the RuntimeError by which the client says that a file did not go up."""
+def _transfer_cause(error: BaseException) -> BaseException:
+    """The cause of a failed transfer, which the client wraps."""
+    # Failed uploads raise a RuntimeError.
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
         return error.__cause__
-    # Its downloads say only that nothing is cached; what kept them from the network is behind it.
+    # Failed downloads report only a missing cache entry; the network error is the cause.
     if isinstance(error, hf.LocalEntryNotFoundError) and error.__cause__ is not None:
         return error.__cause__
     return error
@@ -141,20 +142,20 @@ def _translate(what: str, error: BaseException) -> HubError | None:
         )
     if isinstance(error, hf.LocalTokenNotFoundError):
         return HubDeniedError(
-            f"{what}: there is no token of the Hub", hint=LOG_IN, code="hub-denied-no-token"
+            f"{what}: no Hub token is set", hint=LOG_IN, code="hub-denied-no-token"
         )
     if isinstance(error, hf.HfHubHTTPError):
-        return _answered(what, error)
+        return _by_class(what, error)
     if isinstance(error, hf.FileMetadataError):
         return HubUnavailableError(
-            f"{what}: what answers at {_shown(hub_endpoint())} is no Hub",
-            hint="look at HF_ENDPOINT, at proxies, and at the network's login page",
+            f"{what}: the server at {_shown(hub_endpoint())} is not a Hub",
+            hint="check HF_ENDPOINT, the proxies and the network's login page",
             code="hub-unavailable-no-hub",
         )
     if isinstance(error, (_TRANSPORT, ConnectionError, TimeoutError, *_invalid_address())):
         return HubUnavailableError(
             f"{what}: {_shown(hub_endpoint())} cannot be reached ({_cause(error)})",
-            hint="look at the network, HF_ENDPOINT and proxies, then try again",
+            hint="check the network, HF_ENDPOINT and the proxies, then try again",
             code="hub-unavailable-unreachable",
         )
     if isinstance(error, OSError):
@@ -162,63 +163,64 @@ def _translate(what: str, error: BaseException) -> HubError | None:
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, *_MALFORMED)):
         if not _in_client(error):
             return None
-        # Where it stumbled over the text of an error's page, the page's status is behind it.
+        # If the client failed to parse an error page, the context holds the page's status.
         answer = getattr(error.__context__, "response", None)
         if answer is not None and answer.status_code >= 400:
             return _by_status(what, answer.status_code, answer.headers, "")
         return HubUnavailableError(
-            f"{what}: the Hub's answer cannot be understood ({type(error).__name__})",
-            hint=_AGAIN,
+            f"{what}: the Hub's response cannot be parsed ({type(error).__name__})",
+            hint=_TRY_AGAIN,
             code="hub-unavailable-answer",
         )
     if isinstance(error, RuntimeError):
-        # One thread closes the connections that another one uses, when the network goes away.
-        return (
-            HubUnavailableError(f"{what}: {_shown(error)}", hint=_AGAIN)
-            if _in_client(error)
-            else None
+        # If the network fails, one thread closes the connections that another one uses.
+        if not _in_client(error):
+            return None
+        return HubUnavailableError(
+            f"{what}: {_shown(error)}", hint=_TRY_AGAIN, code="hub-unavailable-interrupted"
         )
     if isinstance(error, ValueError) and _in_client(error):
         return HubRefusedError(
-            f"{what}: {_shown(error)}", hint="change what it names, then try again"
+            f"{what}: {_shown(error)}",
+            hint="correct the value that the message names, then try again",
+            code="hub-refused-value",
         )
     return None
 
 
-def _answered(what: str, error: hf.HfHubHTTPError) -> HubError:
-    said = _shown(error.server_message or "")
-    more = f" ({said})" if said else ""
+def _by_class(what: str, error: hf.HfHubHTTPError) -> HubError:
+    message = _shown(error.server_message or "")
+    more = f" ({message})" if message else ""
     if isinstance(error, hf.GatedRepoError):
         return HubDeniedError(
-            f"{what}: access to the repo has to be granted by its authors{more}",
-            hint="ask for it on the model's page, then log in with `hf auth login`",
+            f"{what}: the repo's authors must grant access{more}",
+            hint="request access on the model's page, then log in with `hf auth login`",
             code="hub-denied-gated",
         )
     if isinstance(error, hf.DisabledRepoError):
         return HubDeniedError(
             f"{what}: the Hub has disabled the repo{more}",
-            hint="take another model",
+            hint="choose another model",
             code="hub-denied-disabled",
         )
     if isinstance(error, hf.RevisionNotFoundError):
         return HubNotFoundError(
-            f"{what}: there is no such revision",
-            hint="give a branch, a tag or a whole commit that the repo has",
+            f"{what}: revision not found",
+            hint="give a branch, a tag or a full commit of the repo",
             code="hub-not-found-revision",
         )
     if isinstance(error, hf.EntryNotFoundError):
         return HubNotFoundError(
-            f"{what}: there is no such file",
-            hint="look at the repo's file list",
+            f"{what}: file not found",
+            hint="check the repo's file list",
             code="hub-not-found-file",
         )
     if isinstance(error, hf.RepositoryNotFoundError):
         return HubNotFoundError(
-            f"{what}: there is no such repo, or it is private",
-            hint="look at how its name is written; for a private one, `hf auth login`"
+            f"{what}: the repo does not exist, or it is private",
+            hint="check the spelling; for a private repo, run `hf auth login`"
             if hub_token() is None
-            else "look at how its name is written, and whether your token may read it "
-            "(`hf auth whoami`)",
+            else "check the spelling, and whether your token may read it (`hf auth whoami`)",
             code="hub-not-found-repo",
         )
     return _by_status(what, error.response.status_code, error.response.headers, more)
@@ -227,33 +229,38 @@ def _answered(what: str, error: hf.HfHubHTTPError) -> HubError:
 def _by_status(what: str, status: int, headers: Any, more: str) -> HubError:
     if status in (401, 407):
         return HubDeniedError(
-            f"{what}: the Hub does not know this token{more}",
+            f"{what}: the Hub rejects the token{more}",
             hint=LOG_IN,
             code="hub-denied-token-unknown",
         )
     if status == 403:
         return HubDeniedError(
-            f"{what}: this token may not do that{more}",
-            hint="`hf auth whoami` tells whose token it is; `hf auth login` takes another",
+            f"{what}: the token has insufficient rights{more}",
+            hint="`hf auth whoami` shows the token's owner; `hf auth login` sets another token",
             code="hub-denied-token-rights",
         )
     if status in (404, 410):
-        return HubNotFoundError(f"{what}: not found{more}", hint="look at how it is written")
+        return HubNotFoundError(
+            f"{what}: not found{more}", hint="check the spelling", code="hub-not-found-status"
+        )
     if status in (409, 412):
-        return HubConflictError(f"{what}: changed in the meantime{more}", hint="run it again")
+        return HubConflictError(
+            f"{what}: changed in the meantime{more}",
+            hint="run the command again",
+            code="hub-conflict-changed",
+        )
     if status in (408, 425, 429) or status >= 500:
         after = _seconds(headers)
-        wait = f"try again in {after:.0f} s; nothing is lost" if after else _AGAIN
-        told = "asks for fewer requests" if status == 429 else f"answers {status}"
+        reason = "received too many requests" if status == 429 else f"returned status {status}"
         return HubUnavailableError(
-            f"{what}: the Hub {told}{more}",
-            hint=wait,
+            f"{what}: the Hub {reason}{more}",
+            hint=f"try again in {after:.0f} s; nothing is lost" if after else _TRY_AGAIN,
             retry_after=after,
             code="hub-unavailable-busy",
         )
     return HubRefusedError(
-        f"{what}: the Hub answers {status}{more}",
-        hint="change what it names, then try again",
+        f"{what}: the Hub returned status {status}{more}",
+        hint="correct the request, then try again",
         code="hub-refused-status",
         status=status,
     )
@@ -261,12 +268,14 @@ def _by_status(what: str, status: int, headers: Any, more: str) -> HubError:
 
 def _local(what: str, error: OSError) -> HubError:
     if error.errno is None:
-        # The client's own way to say that fewer bytes came than were announced.
-        return HubUnavailableError(f"{what}: {_shown(error)}", hint=_AGAIN)
+        # The client raises this for a download shorter than announced.
+        return HubUnavailableError(
+            f"{what}: {_shown(error)}", hint=_TRY_AGAIN, code="hub-unavailable-interrupted"
+        )
     place = f"{error.filename}: " if error.filename is not None else ""
     return HubError(
         f"{what}: {place}{error.strerror}",
-        hint="make room or take a folder that you may write to: HF_HOME says where the cache is",
+        hint="free space, or set HF_HOME (the folder of the cache) to a writable folder",
         code="hub-cache",
         path=error.filename,
     )
@@ -281,7 +290,7 @@ def _shown(text: object) -> str:
 
 
 def _in_client(error: BaseException) -> bool:
-    """Whether the client's code, or the HTTP library's, was at work when it was raised."""
+    """Whether the traceback passes through the client or the HTTP library."""
     trace = error.__traceback__
     while trace is not None:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
@@ -295,12 +304,12 @@ def _invalid_address() -> tuple[type[Exception], ...]:
     return (sys.modules[_LIBRARY].InvalidURL,)
 
 
-# --- patience
+# --- time limits
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
-    """Give the client's requests a limit in time, as long as one of our calls is under way."""
+def _time_limits() -> Iterator[None]:
+    """Limit the time of the client's requests while one of our calls is running."""
     global _active
     hooks = get_session().event_hooks
     if _limit_time not in hooks["request"]:
@@ -318,18 +327,18 @@ def _patience() -> Iterator[None]:
 
 
 def _limit_time(request: Any) -> None:
-    given = request.extensions.get("timeout") or {}
-    if _active and not any(given.values()):
+    timeouts = request.extensions.get("timeout") or {}
+    if _active and not any(timeouts.values()):
         request.extensions = {**request.extensions, "timeout": dict(_TIMEOUTS)}
 
 
 def _limit_wait(response: Any) -> None:
-    """Give up where the client would sleep for longer than anyone waits at a terminal."""
+    """Raise if the server demands a wait that is too long for a user at a terminal."""
     after = _seconds(response.headers)
     if _active and after is not None and after > LONGEST_WAIT and response.status_code >= 400:
         raise HubUnavailableError(
-            f"the Hub asks to wait {after:.0f} s before the next request",
-            hint=f"run it again in {after:.0f} s; nothing is lost",
+            f"the Hub demands a wait of {after:.0f} s before the next request",
+            hint=f"run the command again in {after:.0f} s; nothing is lost",
             retry_after=after,
             code="hub-unavailable-wait",
         )
@@ -343,19 +352,19 @@ def _seconds(headers: Any) -> float | None:
 # --- logs
 
 
-class _Harmless(logging.Filter):
-    """Cleans what the client logs: it quotes addresses, and warnings that a server sends."""
+class _ScrubFilter(logging.Filter):
+    """Scrubs the client's log records, which quote addresses and a server's warnings."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        # Expected: weights are handed over as open files so that they do not go by Xet.
+        # Expected: weights are passed as open files so that the client does not use Xet.
         if "not supported by Xet" in text:
             return False
         record.msg, record.args = clean_remote(scrub(text, hub_token()), 1000), None
         return True
 
 
-def _watch_logs() -> None:
+def _filter_logs() -> None:
     for handler in logging.getLogger("huggingface_hub").handlers:
-        if not any(isinstance(f, _Harmless) for f in handler.filters):
-            handler.addFilter(_Harmless())
+        if not any(isinstance(f, _ScrubFilter) for f in handler.filters):
+            handler.addFilter(_ScrubFilter())

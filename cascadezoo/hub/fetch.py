@@ -1,7 +1,7 @@
-"""Fetching from the Hub: what is handed out is what the repo's config.json says, to the byte.
+"""Download models from the Hub; every file matches the sha256 of the repo's config.json.
 
-The real client downloads into its own cache, where other programs find the files too. It neither
-compares what arrived with its sha256 nor forgets what arrived damaged, so both are done here.
+The Hub's client downloads into its own cache, which other programs share. It neither checks the
+sha256 of a download nor deletes a damaged one; this module does both.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ _LARGEST = {
 }
 _MAIN = "main"
 _WAITS = (0.5, 1.0)
-"""Seconds before the Hub is asked again; the client itself waits longer where it may."""
+"""Seconds before a request is repeated; the client itself waits longer if it may."""
 _LONGEST_WAIT = 30.0
 
 _log = logging.getLogger("cascadezoo.hub")
 
 
 def largest_model() -> int:
-    """How many bytes a model may have: ``CASCADEZOO_MAX_BYTES``, or 50 GiB.
+    """The size limit of a model in bytes: ``CASCADEZOO_MAX_BYTES``, or 50 GiB.
 
     Raises:
-        InputError: the variable holds no whole number.
+        InputError: the variable is not an integer.
     """
     text = os.environ.get(LIMIT_VARIABLE, "")
     if not text:
@@ -67,7 +67,7 @@ def largest_model() -> int:
     if not text.isdecimal() or not text.isascii() or len(text) > 30:
         raise InputError(
             f"{LIMIT_VARIABLE}={text!r} is not a number of bytes",
-            hint=f"unset {LIMIT_VARIABLE}, or set it to a whole number such as {_LARGEST_MODEL}",
+            hint=f"unset {LIMIT_VARIABLE}, or set it to an integer such as {_LARGEST_MODEL}",
             code="input-limit-form",
             name=LIMIT_VARIABLE,
         )
@@ -80,22 +80,22 @@ def pull_hub(
     offline: bool | None = None,
     records: Mapping[str, FileRecord] | None = None,
 ) -> Path:
-    """Bring a model from the Hub into the Hub's cache, and check every file of it.
+    """Download a model into the Hub's cache and check every file.
 
-    A branch or tag is resolved once, by one request; all else is asked for by its commit, and only
-    where it is not cached. Nothing is fetched but config.json and the files that it lists.
+    One request resolves a branch or tag to its commit; all other requests name the commit. Only
+    config.json and the files that it lists are downloaded, unless they are cached.
 
     Args:
         ref: the repo and its revision.
-        offline: send no request; None does so where ``HF_HUB_OFFLINE`` is set.
-        records: what the files must be besides, as a zoo lists them.
+        offline: send no request; None follows ``HF_HUB_OFFLINE``.
+        records: the sha256 and size of the files in a zoo entry, which must match too.
 
     Returns:
-        The snapshot folder. It may hold other files of the repo, which were not looked at.
+        The snapshot folder. It may contain other files of the repo, which are not checked.
 
     Raises:
-        HubError: the repo is not there, not allowed, or cannot be reached, and is not cached.
-        ModelError: it is no model, is too large, or arrives damaged twice.
+        HubError: the repo does not exist, denies access or cannot be reached, and is not cached.
+        ModelError: the repo holds no model, is too large, or arrives damaged twice.
     """
     return _Pull(ref, is_offline() if offline is None else offline, records).run()
 
@@ -115,39 +115,41 @@ class _Pull:
     def run(self) -> Path:
         self.commit = self.resolve()
         self.folder = self.repo.snapshot(self.commit)
-        # First of all files, and always through the client: requests for it count as downloads.
-        self.make_sound(CONFIG, None, self.config_fault)
+        # The client fetches config.json first: the Hub counts its requests as downloads.
+        self.ensure_sound(CONFIG, None, self.config_fault)
         config = read_config(self.folder)
         self.compare(config)
         self.limit(config)
         for name, record in config.files.items():
-            self.make_sound(name, record.size, partial(self.fault, name, config))
+            self.ensure_sound(name, record.size, partial(self.fault, name, config))
         if self.ref.revision != self.commit:
             self.repo.remember(self.ref.revision or _MAIN, self.commit)
         return self.folder
 
     def resolve(self) -> str:
-        """The commit; by one request at most, by none where it is given or there is no network."""
+        """The commit of the revision; sends one request unless it is pinned or offline is set."""
         revision = self.ref.revision or _MAIN
         if self.ref.pinned:
             return revision
         cached = self.repo.commit(revision)
         if self.offline:
             if cached is None:
-                raise self.not_cached(f"{self.ref} was not pulled before")
+                raise self.not_cached(str(self.ref))
             return cached
         try:
-            commit, size = retry(lambda: self.ask(CONFIG, revision), _WAITS, longest=_LONGEST_WAIT)
+            commit, size = retry(
+                lambda: self.metadata(CONFIG, revision), _WAITS, longest=_LONGEST_WAIT
+            )
         except HubUnavailableError as error:
             if cached is None or not (self.repo.snapshot(cached) / CONFIG).exists():
                 raise
-            _log.warning("%s; taking the copy that was pulled before, %s", error.what, cached)
+            _log.warning("%s; using the cached commit %s", error.what, cached)
             return cached
         self.check_size(CONFIG, size, None)
         return commit
 
-    def ask(self, name: str, revision: str) -> tuple[str, int | None]:
-        """The commit that a revision leads to, and the size of a file in it; one request."""
+    def metadata(self, name: str, revision: str) -> tuple[str, int | None]:
+        """The commit of a revision and the size of a file in it, by one request."""
         from cascadezoo.hub.client import hub_api, translated
 
         with translated(f"{name} of {self.ref}"):
@@ -155,52 +157,54 @@ class _Pull:
 
             api = hub_api()
             url = hf_hub_url(self.ref.repo_id, name, revision=revision, endpoint=api.endpoint)
-            found = api.get_hf_file_metadata(url=url)
-        commit = found.commit_hash or ""
+            metadata = api.get_hf_file_metadata(url=url)
+        commit = metadata.commit_hash or ""
         if not HubRef(self.ref.repo_id, commit).pinned:
             raise HubUnavailableError(
-                f"what answers for {self.ref} names no commit, so it is no Hub",
-                hint="look at HF_ENDPOINT, at proxies, and at the network's login page",
+                f"the response for {self.ref} names no commit, so the server is not a Hub",
+                hint="check HF_ENDPOINT, the proxies and the network's login page",
                 code="hub-unavailable-no-hub",
             )
-        return commit, found.size
+        return commit, metadata.size
 
     # --- one file
 
-    def make_sound(self, name: str, size: int | None, fault: Callable[[], str | None]) -> None:
-        """Have a file in the cache that is what it must be; a bad one is fetched once more."""
+    def ensure_sound(
+        self, name: str, size: int | None, find_fault: Callable[[], str | None]
+    ) -> None:
+        """Put a sound copy of a file into the cache; a damaged one is downloaded once more."""
         for last in (False, True):
             if not self.fetch(name, size):
                 return
-            found = fault()
-            if found is None:
+            fault = find_fault()
+            if fault is None:
                 return
             where = f"{self.ref} (commit {self.commit})"
             if self.offline:
                 raise ModelError(
-                    f"the cached copy of {where} is damaged: {found}",
-                    hint="pull it again with the network: without --offline and HF_HUB_OFFLINE",
+                    f"the cached copy of {where} is damaged: {fault}",
+                    hint="pull it again without --offline and HF_HUB_OFFLINE",
                     code="model-cache-damaged",
                     name=name,
                 )
-            self.evict(name, found)
+            self.evict(name, fault)
             if last:
                 raise ModelError(
-                    f"{where}: {found}, also after it was fetched again",
-                    hint="it was not kept. Try again later, or another revision; where it stays, "
-                    "what was published is damaged: tell who published it",
+                    f"{where}: {fault}, also after a second download",
+                    hint="the file was deleted. Try again later or use another revision; if the "
+                    "error persists, the published model is damaged: report it to its publisher",
                     code="model-remote-damaged",
                     name=name,
                 )
 
     def fetch(self, name: str, size: int | None) -> bool:
-        """Have a file in the cache; False for a card that the repo does not have."""
+        """Put a file into the cache; False for a card that the repo does not have."""
         if (self.folder / name).exists():
             return True
         if self.offline:
             if name == CARD:
                 return False
-            raise self.not_cached(f"{name} of {self.ref} was not pulled before")
+            raise self.not_cached(f"{name} of {self.ref}")
         try:
             retry(lambda: self.download(name, size), _WAITS, longest=_LONGEST_WAIT)
         except HubNotFoundError as error:
@@ -209,9 +213,9 @@ class _Pull:
             if name == CONFIG:
                 raise
             raise ModelError(
-                f"{self.ref} (commit {self.commit}) is not whole: its {CONFIG} lists {name}, "
+                f"{self.ref} (commit {self.commit}) is incomplete: its {CONFIG} lists {name}, "
                 "which is not in the repo",
-                hint="try another revision, or tell who published it",
+                hint="use another revision, or report it to its publisher",
                 code="model-remote-incomplete",
                 name=name,
             ) from error
@@ -220,7 +224,7 @@ class _Pull:
     def download(self, name: str, size: int | None) -> None:
         from cascadezoo.hub.client import hub_api, translated
 
-        self.check_size(name, self.ask(name, self.commit)[1], size)
+        self.check_size(name, self.metadata(name, self.commit)[1], size)
         with translated(f"{name} of {self.ref}"):
             hub_api().hf_hub_download(
                 self.ref.repo_id,
@@ -234,8 +238,8 @@ class _Pull:
             self.repo.evict(self.commit, name)
         except OSError as error:
             raise ModelError(
-                f"{self.folder}: {fault}, and it cannot be removed: {error.strerror}",
-                hint="remove it yourself, or set HF_HUB_CACHE to a folder that you may write to",
+                f"{self.folder}: {fault}, and the file cannot be deleted: {error.strerror}",
+                hint="delete it yourself, or set HF_HUB_CACHE to a writable folder",
                 code="model-cache-not-removable",
                 path=self.folder,
             ) from error
@@ -243,52 +247,52 @@ class _Pull:
     def config_fault(self) -> str | None:
         record = (self.records or {}).get(CONFIG)
         if record is not None and sha256_of(self.folder / CONFIG) != record.sha256:
-            return f"{CONFIG} is not the one that the zoo lists: its sha256 differs"
+            return f"the sha256 of {CONFIG} differs from the zoo entry"
         return self.repo.fault(self.commit, CONFIG)
 
     def fault(self, name: str, config: ModelConfig) -> str | None:
-        found = file_faults(self.folder, config, [name], trust_verified=True).get(name)
-        if found is not None and name == CARD:
-            # People edit the card on the Hub: then it is what the Hub says, not config.json.
+        fault = file_faults(self.folder, config, [name], trust_verified=True).get(name)
+        if fault is not None and name == CARD:
+            # People edit the card on the Hub; the Hub's sha then applies, not config.json's.
             return self.repo.fault(self.commit, CARD)
-        return found
+        return fault
 
     # --- limits
 
     def compare(self, config: ModelConfig) -> None:
-        """Hold config.json against what a zoo says of the files."""
+        """Compare config.json with the records of the zoo entry."""
         if self.records is None:
             return
         listed = {n: r for n, r in self.records.items() if n not in (CONFIG, CARD)}
-        told = {n: r for n, r in config.files.items() if n != CARD}
-        changed = sorted(n for n in {*listed, *told} if listed.get(n) != told.get(n))
+        actual = {n: r for n, r in config.files.items() if n != CARD}
+        changed = sorted(n for n in {*listed, *actual} if listed.get(n) != actual.get(n))
         if changed:
             raise ModelError(
-                f"{self.ref} is not the model that the zoo lists: {', '.join(changed)} differ",
-                hint="cascadezoo zoo verify shows what is wrong; tell who keeps that zoo",
+                f"{self.ref} differs from its zoo entry: {', '.join(changed)}",
+                hint="cascadezoo zoo verify shows the faults; report them to the zoo's maintainer",
                 code="model-not-of-zoo",
                 names=tuple(changed),
             )
 
     def limit(self, config: ModelConfig) -> None:
-        """Refuse what is too large before any of it is fetched."""
+        """Check the sizes in config.json before the files are downloaded."""
         for name, record in config.files.items():
             self.check_size(name, record.size, None)
         total = sum(record.size for record in config.files.values())
         if total > largest_model():
             raise ModelError(
-                f"{self.ref} has {total} bytes, more than the {largest_model()} that are allowed",
-                hint=f"{LIMIT_VARIABLE}={total} cascadezoo pull {self.ref} allows it",
+                f"{self.ref} has {total} bytes, more than the limit of {largest_model()}",
+                hint=f"to allow it: {LIMIT_VARIABLE}={total} cascadezoo pull {self.ref}",
                 code="model-too-large",
                 size=total,
             )
 
     def check_size(self, name: str, size: int | None, expected: int | None) -> None:
-        most = _LARGEST.get(name, largest_model())
-        if size is not None and size > most:
+        limit = _LARGEST.get(name, largest_model())
+        if size is not None and size > limit:
             raise ModelError(
-                f"{self.ref}: {name} has {size} bytes, more than the {most} that one may have",
-                hint="it was not fetched; this is no model that cascadezoo wrote",
+                f"{self.ref}: {name} has {size} bytes, more than the limit of {limit}",
+                hint="the file was not downloaded; cascadezoo does not write such a file",
                 code="model-file-too-large",
                 name=name,
                 size=size,
@@ -297,7 +301,8 @@ class _Pull:
         if size is not None and expected is not None and size != expected and not edited:
             raise ModelError(
                 f"{self.ref}: {name} has {size} bytes on the Hub, not the {expected} of {CONFIG}",
-                hint="it was not fetched; try another revision, or tell who published it",
+                hint="the file was not downloaded; use another revision, or report it to its "
+                "publisher",
                 code="model-file-size",
                 name=name,
                 size=size,
@@ -305,8 +310,8 @@ class _Pull:
 
     def not_cached(self, what: str) -> ModelReferenceError:
         return ModelReferenceError(
-            f"{what}, and no request is sent offline",
-            hint=f"cascadezoo pull {self.ref}, without --offline and HF_HUB_OFFLINE, fetches it",
+            f"{what} is not cached, and offline mode sends no request",
+            hint=f"run cascadezoo pull {self.ref} without --offline and HF_HUB_OFFLINE",
             code="reference-offline",
             name=str(self.ref),
         )

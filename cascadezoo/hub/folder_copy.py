@@ -1,4 +1,4 @@
-"""Models between folders: copied whole and checked, or not at all."""
+"""Copies of models between folders: complete and checked, or none."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from cascadezoo.util.files import sha256_of
 
 __all__ = [
     "Copied",
+    "check_copy_target",
     "check_destination",
-    "check_place",
+    "checked_files",
     "copy_model",
     "publish_local",
-    "whole_files",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What copying a model did, or would do.
+    """The result of copying a model.
 
     Args:
         name: the model's name.
         source: the model folder that was read.
-        dest: the folder that holds the copy.
+        dest: the folder of the copy.
         files: size in bytes of every file, by its path in the folder.
-        replaced: an older version was there before.
-        changed: False where the same model was there already and nothing was written.
-        dry_run: nothing was written because that was asked for.
+        replaced: the copy replaced an older version.
+        changed: False if ``dest`` held the same model already and nothing was written.
+        dry_run: the result describes a copy that was not made.
     """
 
     name: str
@@ -81,11 +81,11 @@ class Copied:
 
 
 def publish_local(model: str | Path, dest: str | Path, *, dry_run: bool = False) -> Copied:
-    """Copy a model to a folder where others find it.
+    """Copy a model to a folder.
 
-    Every file is held against config.json before and after it is copied. The copy is put
-    together beside ``dest`` and takes its place by a rename; an older version of the same model
-    is replaced, anything else that is there is left alone.
+    Every file is compared with config.json before and after it is copied. The copy is assembled
+    beside ``dest`` and renamed to it. It replaces an older version of the same model, and nothing
+    else.
 
     Args:
         model: a model folder, or the run folder of a finished build.
@@ -93,8 +93,8 @@ def publish_local(model: str | Path, dest: str | Path, *, dry_run: bool = False)
         dry_run: check everything and write nothing.
 
     Raises:
-        ModelReferenceError: ``model`` leads nowhere, or ``dest`` is on the Hub.
-        ModelError: the model is not whole.
+        ModelReferenceError: ``model`` does not exist, or ``dest`` is on the Hub.
+        ModelError: the model is incomplete.
         RunFolderError: ``dest`` holds something else, or cannot be written.
     """
     _refuse_hub(str(dest))
@@ -102,7 +102,7 @@ def publish_local(model: str | Path, dest: str | Path, *, dry_run: bool = False)
 
 
 def check_destination(dest: str | Path, name: str) -> None:
-    """Whether a model of that name could be published there; asked before it is trained.
+    """Check before training that a model of that name can be published to a folder.
 
     Raises:
         ModelReferenceError: ``dest`` is on the Hub.
@@ -114,11 +114,11 @@ def check_destination(dest: str | Path, name: str) -> None:
     _require_writable(path)
 
 
-def check_place(dest: Path) -> None:
-    """Whether some model could be put there; asked before it is fetched.
+def check_copy_target(dest: Path) -> None:
+    """Check before a download that a model can be copied to a folder.
 
     Raises:
-        RunFolderError: ``dest`` holds something else than a model, or cannot be written.
+        RunFolderError: ``dest`` holds something other than a model, or cannot be written.
     """
     _older_version(dest, None)
     _require_writable(dest)
@@ -126,8 +126,8 @@ def check_place(dest: Path) -> None:
 
 def _require_writable(path: Path) -> None:
     refuse_bundled(path)
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise RunFolderError(
             f"{path} cannot be written",
             hint="choose another folder",
@@ -139,7 +139,7 @@ def _require_writable(path: Path) -> None:
 def _refuse_hub(text: str) -> None:
     if is_hub_id(text) and not Path(text).is_dir():
         raise ModelReferenceError(
-            f"{text!r} reads as a repo on the Hub, not as a folder",
+            f"{text!r} has the form of a repo on the Hub, not of a folder",
             hint=f"for a folder, write ./{text.removeprefix('hf://')}",
             code="reference-is-repo",
             name=text,
@@ -147,48 +147,48 @@ def _refuse_hub(text: str) -> None:
 
 
 def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
-    """Copy a model folder whole and checked, or not at all.
+    """Copy a model folder, complete and checked.
 
     Args:
-        source: a model folder; of a snapshot in the Hub's cache only what config.json lists, since
-            other programs put other files of the repo beside it.
-        dest: a new or empty folder, or one that holds an older version of the same model.
+        source: a model folder. From a snapshot in the Hub's cache, only the files that config.json
+            lists are copied, since other programs add other files of the repo.
+        dest: a new or empty folder, or one with an older version of the same model.
         dry_run: check everything and write nothing.
 
     Raises:
-        ModelError: the model is not whole.
+        ModelError: the model is incomplete.
         RunFolderError: ``dest`` holds something else, or cannot be written.
     """
     config = read_config(source)
-    names = whole_files(source, config)
+    names = checked_files(source, config)
     _refuse_overlap(source, dest)
     refuse_bundled(dest)
-    before = _older_version(dest, model_name(config))
-    same = before is not None and _same(source, dest, [CONFIG, *names])
+    older = _older_version(dest, model_name(config))
+    same = older is not None and _same(source, dest, [CONFIG, *names])
     result = Copied(
         name=model_name(config),
         source=source,
         dest=dest,
         files={name: (source / name).stat().st_size for name in (CONFIG, *names)},
-        replaced=before is not None and not same,
+        replaced=older is not None and not same,
         changed=not same,
         dry_run=dry_run,
     )
     if same or dry_run:
         return result
     try:
-        with _beside(dest) as made:
+        with _temporary_sibling(dest) as temporary:
             for name in (CONFIG, *names):
-                _copy_file(source / name, made / name)
-            if read_config(made) != config:
+                _copy_file(source / name, temporary / name)
+            if read_config(temporary) != config:
                 raise ModelError(
                     f"{source} changed while it was copied",
                     hint="run the same command again",
                     code="model-changed-while-copied",
                     path=source,
                 )
-            check_files(made, config)
-            _put_in_place(made, dest)
+            check_files(temporary, config)
+            _put_in_place(temporary, dest)
     except OSError as error:
         raise RunFolderError(
             f"{dest} cannot be written: {error.strerror}",
@@ -199,11 +199,11 @@ def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
     return result
 
 
-def whole_files(source: Path, config: ModelConfig) -> list[str]:
-    """The files of a model besides config.json, after all of them were checked.
+def checked_files(source: Path, config: ModelConfig) -> list[str]:
+    """Check the files of a model, and list them without config.json.
 
     Raises:
-        ModelError: one is missing, was changed, is not listed, or is not part of a model.
+        ModelError: a file is missing, changed, unlisted, or not part of a model.
     """
     if is_snapshot(source):
         check_files(source, config, trust_verified=True)
@@ -217,12 +217,12 @@ def whole_files(source: Path, config: ModelConfig) -> list[str]:
             code="model-card-missing",
             path=source,
         )
-    # The card may be written by hand or left out; whatever else there is must have a record.
+    # The card may be edited or left out; every other file must have a record.
     for name in known:
         if name != CARD and name not in config.files:
             raise ModelError(
                 f"{source}: {CONFIG} has no sha256 of {name}",
-                hint="remove it, or build again",
+                hint="remove the file, or build the model again",
                 code="model-file-unlisted",
                 path=source,
                 name=name,
@@ -234,7 +234,7 @@ def _refuse_overlap(source: Path, dest: Path) -> None:
     one, other = source.resolve(), dest.resolve()
     if one == other or one in other.parents or other in one.parents:
         raise RunFolderError(
-            f"{dest} and the model {source} lie in one another",
+            f"one of {dest} and the model {source} contains the other",
             hint="choose another folder",
             code="run-folder-nested",
             path=dest,
@@ -242,16 +242,20 @@ def _refuse_overlap(source: Path, dest: Path) -> None:
 
 
 def _older_version(dest: Path, name: str | None) -> ModelConfig | None:
-    """The config of the model of that name, or any, that ``dest`` holds; None where it is free.
+    """The config of the model in ``dest``; None if the folder is empty or does not exist.
+
+    Args:
+        dest: the folder.
+        name: the required name of the model; None accepts any.
 
     Raises:
-        RunFolderError: it holds anything else.
+        RunFolderError: ``dest`` holds anything else.
     """
     hint = "choose another folder, or empty this one"
     if dest.is_symlink() or (dest.exists() and not dest.is_dir()):
         raise RunFolderError(
             f"{dest} is not a folder",
-            hint="choose another place",
+            hint="choose another path",
             code="run-folder-not-a-folder",
             path=dest,
         )
@@ -259,25 +263,29 @@ def _older_version(dest: Path, name: str | None) -> ModelConfig | None:
         return None
     if not (dest / CONFIG).is_file():
         raise RunFolderError(
-            f"{dest} is not empty and holds no model",
+            f"{dest} is not empty and contains no model",
             hint=hint,
             code="run-folder-not-a-model",
             path=dest,
         )
     try:
-        before = read_config(dest)
+        older = read_config(dest)
         list(model_files(dest))
     except ModelError as error:
         raise RunFolderError(
-            f"{dest} would be replaced, but {error.what}",
+            f"{dest} cannot be replaced: {error.what}",
             hint=hint,
             code="run-folder-not-replaced",
             path=dest,
         ) from error
-    if name is not None and model_name(before) != name:
-        message = f"{dest} holds another model, {model_name(before)!r}; this one is {name!r}"
-        raise RunFolderError(message, hint=hint, code="run-folder-not-replaced", path=dest)
-    return before
+    if name is not None and model_name(older) != name:
+        raise RunFolderError(
+            f"{dest} contains another model, {model_name(older)!r}; this one is {name!r}",
+            hint=hint,
+            code="run-folder-not-replaced",
+            path=dest,
+        )
+    return older
 
 
 def _same(source: Path, dest: Path, names: list[str]) -> bool:
@@ -291,15 +299,15 @@ def _same(source: Path, dest: Path, names: list[str]) -> bool:
 
 
 @contextmanager
-def _beside(dest: Path) -> Iterator[Path]:
-    """An empty folder beside ``dest``, gone afterwards unless it was renamed."""
+def _temporary_sibling(dest: Path) -> Iterator[Path]:
+    """An empty folder beside ``dest``, removed afterwards unless it was renamed."""
     dest.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", suffix=".tmp", dir=dest.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", suffix=".tmp", dir=dest.parent))
     try:
-        made.chmod(0o755)
-        yield made
+        folder.chmod(0o755)
+        yield folder
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _copy_file(source: Path, dest: Path) -> None:
@@ -310,14 +318,14 @@ def _copy_file(source: Path, dest: Path) -> None:
         os.fsync(written.fileno())
 
 
-def _put_in_place(made: Path, dest: Path) -> None:
+def _put_in_place(folder: Path, dest: Path) -> None:
     if not dest.exists() or not any(dest.iterdir()):
-        made.rename(dest)  # over an empty folder this is one step
+        folder.rename(dest)  # atomic, also over an empty folder
     else:
-        old = made.with_name(f"{made.name}.old")
+        old = folder.with_name(f"{folder.name}.old")
         dest.rename(old)
         try:
-            made.rename(dest)
+            folder.rename(dest)
         except OSError:
             old.rename(dest)
             raise

@@ -1,4 +1,4 @@
-"""From a reference to the model folder that it leads to."""
+"""Resolves a reference to a model folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cascadezoo.errors import HubNotFoundError, ModelReferenceError
 from cascadezoo.hub.fetch import pull_hub
-from cascadezoo.hub.refs import FORMS, HF, HubRef, is_there, parse_reference
+from cascadezoo.hub.refs import FORMS, HF, HubRef, parse_reference, path_exists
 from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.zoo.list import bundled_folder, find
 
@@ -14,70 +14,69 @@ __all__ = ["locate"]
 
 
 def locate(reference: str | Path, revision: str | None = None, offline: bool | None = None) -> Path:
-    """The model folder that a reference leads to; pulls it where it lies on the Hub.
+    """Resolve a reference to a model folder; a model on the Hub is pulled.
 
     Args:
-        reference: a model folder, the run folder that holds one, a zoo name, or a repo on the
-            Hub; see :func:`~cascadezoo.hub.refs.parse_reference`.
-        revision: of a repo on the Hub: a branch, a tag or a commit; None is ``main``.
-        offline: True sends no request and takes what was pulled before; None does so where
-            ``HF_HUB_OFFLINE`` is set.
+        reference: a model folder, the run folder of a build, a zoo name, or a repo on the Hub;
+            see :func:`~cascadezoo.hub.refs.parse_reference`.
+        revision: branch, tag or commit of a repo on the Hub; None is ``main``.
+        offline: True sends no request and uses the cache; None follows ``HF_HUB_OFFLINE``.
 
     Returns:
-        A folder whose files are there. What was pulled has been compared with its config.json.
+        The model folder. The files of a pulled model have been compared with its config.json.
 
     Raises:
-        ModelReferenceError: the reference leads nowhere, or has two meanings.
-        HubError: the Hub has no such repo, denies it, or cannot be reached.
-        ModelError: what the Hub has is no model, or arrives damaged twice.
+        ModelReferenceError: the model does not exist, or the reference is ambiguous.
+        HubError: the repo does not exist, denies access, or cannot be reached.
+        ModelError: the repo holds no model, or arrives damaged twice.
     """
-    found = parse_reference(reference, revision)
-    if isinstance(found, Path):
-        return _local_folder(found, str(reference))
-    if isinstance(found, HubRef):
+    parsed = parse_reference(reference, revision)
+    if isinstance(parsed, Path):
+        return _local_folder(parsed, str(reference))
+    if isinstance(parsed, HubRef):
         try:
-            return pull_hub(found, offline=offline)
+            return pull_hub(parsed, offline=offline)
         except HubNotFoundError as error:
             if str(reference).startswith(HF):
                 raise
             raise HubNotFoundError(
-                f"{error.what} (there is no folder {str(reference)!r} here either)",
+                f"{error.what} (nor is {str(reference)!r} a local folder)",
                 hint=error.hint,
                 code=error.code,
                 name=str(reference),
             ) from error
-    model = find(found.name)
+    model = find(parsed.name)
     folder = bundled_folder(model)
     if folder is not None or model.repo is None:
-        return _local_folder(folder or Path(found.name), found.name)
+        return _local_folder(folder or Path(parsed.name), parsed.name)
     return pull_hub(HubRef(model.repo, model.commit), offline=offline, records=model.files)
 
 
 def _local_folder(path: Path, text: str) -> Path:
-    if is_there(path) and path.is_dir():
+    if path_exists(path) and path.is_dir():
         for folder in (path, path / "model"):
             if (folder / CONFIG).is_file():
                 return folder
         if (path / "run.json").is_file():
             raise ModelReferenceError(
-                f"{text} is a run that has no finished model yet",
+                f"{text} is a run without a finished model",
                 hint=f"cascadezoo build {path / 'spec.json'} -o {text}",
                 code="reference-unfinished",
                 path=path,
             )
         raise ModelReferenceError(
-            f"{text} holds no model: there is no {CONFIG} in it",
+            f"{text} contains no model: it has no {CONFIG}",
             hint="give the run folder of a finished build, or its model/ folder",
             code="reference-no-model",
             path=path,
         )
-    if is_there(path):
+    if path_exists(path):
         raise ModelReferenceError(
             f"{text} is a file, not a model folder", hint=FORMS, code="reference-is-file", path=path
         )
     raise ModelReferenceError(
-        f"there is no model {text!r}: no such folder",
-        hint="look at how the path is written",
+        f"model {text!r} not found: no such folder",
+        hint="check the spelling of the path",
         code="reference-no-folder",
         path=path,
     )

@@ -1,4 +1,4 @@
-"""``pull``: a model from wherever it is, checked, into the Hub's cache or a folder."""
+"""``pull``: fetches a model into the Hub's cache or a folder, and checks it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cascadezoo.hub.fetch import pull_hub
-from cascadezoo.hub.folder_copy import check_place, copy_model, whole_files
+from cascadezoo.hub.folder_copy import check_copy_target, checked_files, copy_model
 from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.layout import CONFIG, is_snapshot, model_name, read_config
 
@@ -16,17 +16,17 @@ __all__ = ["Pulled", "pull", "pull_hub"]
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What a pull brought, and where it is.
+    """The result of a pull.
 
     Args:
-        reference: what was asked for.
+        reference: the requested reference.
         name: the model's name.
-        folder: the model folder, with every file of it checked.
-        repo: the repo on the Hub; None for what came from a folder.
+        folder: the model folder; every file has been checked.
+        repo: the repo on the Hub; None for a local model.
         commit: the commit of that repo.
         files: size in bytes of every file, by its path in the folder.
         changed: whether ``--to`` wrote anything; None without it.
-        replaced: an older version was in that folder before.
+        replaced: the copy in that folder replaced an older version.
     """
 
     reference: str
@@ -68,37 +68,37 @@ def pull(
     revision: str | None = None,
     offline: bool | None = None,
 ) -> Pulled:
-    """Fetch a model and check every file of it.
+    """Fetch a model and check every file.
 
     Args:
         reference: a folder, a zoo name, or a repo on the Hub; see
             :func:`~cascadezoo.hub.refs.parse_reference`.
-        dest: the folder to put it into: a new or empty one, or one that holds an older version of
-            the same model. It takes its place whole, by a rename. None leaves the model where it
-            is: in the Hub's cache, or in the folder.
-        revision: of a repo on the Hub: a branch, a tag or a commit; None is ``main``.
-        offline: True sends no request; None does so where ``HF_HUB_OFFLINE`` is set.
+        dest: the folder for a copy: a new or empty one, or one with an older version of the same
+            model. The complete copy is renamed to it. None makes no copy: the model stays in the
+            Hub's cache or in its folder.
+        revision: branch, tag or commit of a repo on the Hub; None is ``main``.
+        offline: True sends no request; None follows ``HF_HUB_OFFLINE``.
 
     Raises:
-        ModelReferenceError: the reference leads nowhere, or has two meanings.
-        HubError: the Hub has no such repo, denies it, or cannot be reached.
-        ModelError: it is no model, is too large, or arrives damaged twice.
+        ModelReferenceError: the model does not exist, or the reference is ambiguous.
+        HubError: the repo does not exist, denies access, or cannot be reached.
+        ModelError: it is not a model, is too large, or arrives damaged twice.
         RunFolderError: ``dest`` holds something else, or cannot be written.
     """
-    place = None if dest is None else Path(dest).expanduser()
-    if place is not None:
-        check_place(place)
+    target = None if dest is None else Path(dest).expanduser()
+    if target is not None:
+        check_copy_target(target)
     folder = locate(reference, revision, offline)
     repo = commit = None
     if is_snapshot(folder):
         repo = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
         commit = folder.name
-    if place is not None:
-        done = copy_model(folder, place)
+    if target is not None:
+        copy = copy_model(folder, target)
         return Pulled(
-            str(reference), done.name, place, repo, commit, done.files, done.changed, done.replaced
+            str(reference), copy.name, target, repo, commit, copy.files, copy.changed, copy.replaced
         )
     config = read_config(folder)
-    names = (CONFIG, *whole_files(folder, config))
+    names = (CONFIG, *checked_files(folder, config))
     sizes = {name: (folder / name).stat().st_size for name in names}
     return Pulled(str(reference), model_name(config), folder, repo, commit, sizes)

@@ -1,8 +1,8 @@
 """References to models: a folder, a zoo name, or a repo on the Hugging Face Hub.
 
 ```
-./models/digits   /srv/digits   ~/digits      a folder, and nothing else
-runs/digits                                   the run folder of a build, where there is one
+./models/digits   /srv/digits   ~/digits      always a folder
+runs/digits                                   the run folder of a build, if it exists
 digits            zoo:digits                  a model of the zoo
 org/name          hf://org/name               a repo on the Hub; `@revision` may follow
 ```
@@ -45,7 +45,7 @@ class HubRef:
 
     @property
     def pinned(self) -> bool:
-        """Whether the revision is a whole commit, which cannot move."""
+        """Whether the revision is a full commit, which cannot move."""
         return is_commit(self.revision)
 
     def __str__(self) -> str:
@@ -63,41 +63,41 @@ class ZooRef:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text reads as ``[hf://]org/name[@revision]`` and is not written as a path."""
+    """Whether a text has the form ``[hf://]org/name[@revision]`` and not that of a path."""
     return not _is_written_as_path(text) and _HUB.fullmatch(text) is not None
 
 
 def as_argument(path: str | Path) -> str:
-    """A path written so that it can be read as nothing but a path."""
+    """Write a path in a form that only a path has."""
     text = str(path)
     plain = _is_written_as_path(text) or not (is_hub_id(text) or _ZOO_NAME.fullmatch(text))
     return text if plain else f"./{text}"
 
 
 def parse_reference(reference: str | Path, revision: str | None = None) -> Path | ZooRef | HubRef:
-    """What a reference means; asks nothing of the network.
+    """Parse a reference without the network.
 
-    A :class:`~pathlib.Path` is a folder. A text that could be read in two ways is refused: a
-    folder here that has the form of a Hub id or bears the name of a zoo model. The run folder of
-    a build, such as ``runs/digits``, is taken as what it is.
+    A :class:`~pathlib.Path` is a folder. An ambiguous text raises an error: a local folder that
+    has the form of a Hub id or the name of a zoo model. The run folder of a build, such as
+    ``runs/digits``, is never ambiguous.
 
     Args:
-        reference: see the head of this module.
-        revision: in place of ``@revision``.
+        reference: see the docstring of this module.
+        revision: an alternative to ``@revision``.
 
     Raises:
-        ModelReferenceError: it has no form that is known, or two meanings.
+        ModelReferenceError: the form is unknown, or the reference is ambiguous.
     """
-    found = _parse(reference, revision)
-    if revision is not None and not isinstance(found, HubRef):
-        what = "a model of the zoo is pinned" if isinstance(found, ZooRef) else "a folder has none"
+    parsed = _parse(reference, revision)
+    if revision is not None and not isinstance(parsed, HubRef):
+        why = "a zoo model is pinned" if isinstance(parsed, ZooRef) else "a folder has none"
         raise ModelReferenceError(
-            f"{str(reference)!r} takes no revision: {what}",
+            f"{str(reference)!r} takes no revision: {why}",
             hint="leave the revision out, or give hf://org/name",
             code="reference-no-revision",
             name=str(reference),
         )
-    return found
+    return parsed
 
 
 def _parse(reference: str | Path, revision: str | None) -> Path | ZooRef | HubRef:
@@ -106,14 +106,14 @@ def _parse(reference: str | Path, revision: str | None) -> Path | ZooRef | HubRe
     text = reference
     if not text or "\0" in text or len(text) > _LONGEST:
         raise ModelReferenceError(
-            f"{text[:80]!r} names no model", hint=FORMS, code="reference-empty"
+            f"{text[:80]!r} is not a model reference", hint=FORMS, code="reference-empty"
         )
     if text.startswith(HF):
         return _hub_ref(text, revision)
     if text.startswith(("https://", "http://")):
         raise ModelReferenceError(
-            f"{text!r} is an address, not a model",
-            hint="write hf://org/name for a repo on the Hub",
+            f"{text!r} is a URL, not a model",
+            hint="for a repo on the Hub, write hf://org/name",
             code="reference-is-address",
             name=text,
         )
@@ -121,7 +121,7 @@ def _parse(reference: str | Path, revision: str | None) -> Path | ZooRef | HubRe
         name = text.removeprefix(_ZOO)
         if not _ZOO_NAME.fullmatch(name):
             raise ModelReferenceError(
-                f"{name!r} is not a name of the zoo",
+                f"{name!r} is not a valid zoo name",
                 hint=FORMS,
                 code="reference-not-a-zoo-name",
                 name=name,
@@ -131,20 +131,20 @@ def _parse(reference: str | Path, revision: str | None) -> Path | ZooRef | HubRe
     if _is_written_as_path(text):
         return path
     if _HUB.fullmatch(text):
-        if not is_there(path):
+        if not path_exists(path):
             return _hub_ref(text, revision)
         if revision is not None and "@" not in text:
             return _hub_ref(text, revision)
         if _is_run(path):
             return path
-        raise _two_meanings(text, "a folder here", "a repo on the Hub", f"{HF}{text}")
-    if is_there(path):
+        raise _ambiguous(text, "repo on the Hub", f"{HF}{text}")
+    if path_exists(path):
         if _ZOO_NAME.fullmatch(text) and _is_listed(text):
-            raise _two_meanings(text, "a folder here", "a model of the zoo", f"{_ZOO}{text}")
+            raise _ambiguous(text, "model of the zoo", f"{_ZOO}{text}")
         return path
     if _ZOO_NAME.fullmatch(text) and _is_listed(text):
         return ZooRef(text)
-    raise _nothing(text)
+    raise _not_found(text)
 
 
 def _expanded(path: Path) -> Path:
@@ -152,18 +152,18 @@ def _expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         raise ModelReferenceError(
-            f"{str(path)!r} lies in the home of somebody unknown here",
+            f"{str(path)!r} names the home folder of an unknown user",
             hint=FORMS,
             code="reference-unknown-home",
             path=path,
         ) from None
 
 
-def is_there(path: Path) -> bool:
-    """Whether something lies at a path."""
+def path_exists(path: Path) -> bool:
+    """Whether a path exists; False also if its name is invalid or its folder cannot be read."""
     try:
         return path.exists()
-    except OSError:  # a name that no file system takes, or a folder that may not be looked into
+    except OSError:
         return False
 
 
@@ -185,16 +185,16 @@ def _is_listed(name: str) -> bool:
     return name in zoos.models or name in zoos.contested
 
 
-def _two_meanings(text: str, one: str, other: str, spelling: str) -> ModelReferenceError:
+def _ambiguous(text: str, other: str, spelling: str) -> ModelReferenceError:
     return ModelReferenceError(
-        f"{text!r} may be {one} or {other}",
-        hint=f"write ./{text} for the folder, {spelling} for {other.replace('a ', 'the ', 1)}",
+        f"{text!r} is ambiguous: a local folder or a {other}",
+        hint=f"write ./{text} for the folder, {spelling} for the {other}",
         code="reference-ambiguous",
         name=text,
     )
 
 
-def _nothing(text: str) -> ModelReferenceError:
+def _not_found(text: str) -> ModelReferenceError:
     names = sorted(get_zoos().models)
     close = difflib.get_close_matches(text, names, n=3, cutoff=0.6)
     if close:
@@ -202,9 +202,9 @@ def _nothing(text: str) -> ModelReferenceError:
     elif names:
         hint = f"cascadezoo zoo list shows the models of the zoo, such as {names[0]}"
     else:
-        hint = "cascadezoo build shapes-demo makes one in runs/shapes-demo"
+        hint = "cascadezoo build shapes-demo builds one in runs/shapes-demo"
     return ModelReferenceError(
-        f"there is no model {text!r}: no such folder, and no zoo lists it",
+        f"model {text!r} not found: it is neither a folder nor listed by a zoo",
         hint=hint,
         code="reference-not-found",
         name=text,
@@ -214,29 +214,29 @@ def _nothing(text: str) -> ModelReferenceError:
 def _hub_ref(text: str, revision: str | None) -> HubRef:
     repo_id, at, written = text.removeprefix(HF).partition("@")
     parts = repo_id.split("/")
-    sound = len(parts) == 2 and all(_PART.fullmatch(p) for p in parts)
-    if not sound or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
+    valid = len(parts) == 2 and all(_PART.fullmatch(p) for p in parts)
+    if not valid or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
         raise ModelReferenceError(
-            f"{repo_id!r} is not the id of a repo on the Hub",
-            hint="it has the form org/name, of letters, digits, '-', '_' and '.'",
+            f"{repo_id!r} is not a repo id",
+            hint="write org/name, with letters, digits, '-', '_' and '.'",
             code="reference-not-a-repo",
             name=repo_id,
         )
     if at and revision is not None and revision != written:
         raise ModelReferenceError(
-            f"{text!r} names one revision, and {revision!r} is another",
-            hint="give one of them",
+            f"{text!r} and the revision {revision!r} contradict each other",
+            hint="give only one revision",
             code="reference-two-revisions",
             name=text,
         )
-    wanted = written if at else revision
-    if wanted is not None and (
-        not REVISION.fullmatch(wanted) or ".." in wanted or "//" in wanted or "/." in wanted
+    requested = written if at else revision
+    if requested is not None and (
+        not REVISION.fullmatch(requested) or any(s in requested for s in ("..", "//", "/."))
     ):
         raise ModelReferenceError(
-            f"{wanted!r} is not a revision: a branch, a tag or a commit of 40 digits",
-            hint=f"https://huggingface.co/{repo_id}/commits/main lists them",
+            f"{requested!r} is not a revision: a branch, a tag or a commit of 40 digits",
+            hint=f"https://huggingface.co/{repo_id}/commits/main lists the commits",
             code="reference-not-a-revision",
-            name=wanted,
+            name=requested,
         )
-    return HubRef(repo_id, wanted)
+    return HubRef(repo_id, requested)

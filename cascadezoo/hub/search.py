@@ -1,4 +1,4 @@
-"""Models on the Hub that carry cascadezoo's tag, whoever published them."""
+"""Searches the Hub for models with cascadezoo's tag, by any publisher."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from cascadezoo.zoo.list import Zoos, get_zoos
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
-__all__ = ["Found", "search"]
+__all__ = ["SearchResult", "search"]
 
 LIBRARY = "cascadezoo"
-"""The tag that the card of a published model gives its repo."""
+"""The tag of a repo, set by the card of a published model."""
 
 _REPO = re.compile(REPO)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A model repo on the Hub that carries cascadezoo's tag. Nobody vouches for it.
+class SearchResult:
+    """A model repo on the Hub with cascadezoo's tag. Its content is not reviewed.
 
     Args:
         repo: ``org/name``.
-        commit: the newest commit, where the Hub tells it.
-        downloads: in the last 30 days.
-        likes: how many people liked it.
-        updated: the day of the last commit, ``2026-11-21``.
-        gated: whether access must be asked for.
+        commit: the newest commit; None if the Hub does not return it.
+        downloads: number of downloads in the last 30 days.
+        likes: number of likes.
+        updated: date of the last commit, such as ``2026-11-21``.
+        gated: whether access must be requested.
         private: whether only its owners see it.
-        tags: of the repo, without control characters.
-        zoo: the names under which zoos list it.
+        tags: the repo's tags, without control characters.
+        zoo: the names of the repo's zoo entries.
     """
 
     repo: str
@@ -53,32 +53,32 @@ class Found:
         return asdict(self)
 
 
-def search(text: str, *, limit: int = 20) -> list[Found]:
-    """Models on the Hub with cascadezoo's tag, the most downloaded first.
+def search(text: str, *, limit: int = 20) -> list[SearchResult]:
+    """Search the Hub for models with cascadezoo's tag, the most downloaded first.
 
     Args:
-        text: what the repo's name must hold; empty for all.
-        limit: how many at most.
+        text: part of the repo's name; empty for all.
+        limit: maximum number of results.
 
     Raises:
-        HubError: the Hub cannot be asked.
+        HubError: the search failed.
     """
     from cascadezoo.hub.client import hub_api, translated
 
     zoos = get_zoos()
     with translated("the search for models on the Hub"):
-        answer = hub_api().list_models(
+        response = hub_api().list_models(
             filter=LIBRARY, search=text or None, sort="downloads", limit=limit, full=True
         )
-        infos = list(islice(answer, limit))
-    return [_found(info, zoos) for info in infos if _REPO.fullmatch(str(info.id))]
+        infos = list(islice(response, limit))
+    return [_result(info, zoos) for info in infos if _REPO.fullmatch(str(info.id))]
 
 
-def _found(info: ModelInfo, zoos: Zoos) -> Found:
-    """What the Hub told of a repo; none of it is taken to be of the type that it should be."""
+def _result(info: ModelInfo, zoos: Zoos) -> SearchResult:
+    """Convert the Hub's description of a repo; every value is checked, none is trusted."""
     commit = str(info.sha)
     tags = info.tags if isinstance(info.tags, list) else []
-    return Found(
+    return SearchResult(
         repo=info.id,
         commit=commit if is_commit(commit) else None,
         downloads=_count(info.downloads),

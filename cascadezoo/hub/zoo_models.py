@@ -1,20 +1,19 @@
-"""Models of the zoo that lie on the Hub: their entries made, and checked against them."""
+"""Creates and verifies zoo entries of models on the Hub."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cascadezoo.errors import HubError, ModelError, ModelReferenceError
-from cascadezoo.hub.cache import CachedRepo, hub_cache, is_offline
+from cascadezoo.hub.cache import CachedRepo, git_blob_sha, hub_cache, is_offline
 from cascadezoo.hub.refs import HubRef, parse_reference
 from cascadezoo.model_folder.layout import CONFIG, FileRecord
 from cascadezoo.util.files import sha256_of
 from cascadezoo.util.limits import is_commit
-from cascadezoo.zoo.entry import FolderSource, ModelSource, compare, describe, is_ours
+from cascadezoo.zoo.entry import FolderSource, ModelSource, belongs_to_model, compare, describe
 from cascadezoo.zoo.list import bundled_folder
 from cascadezoo.zoo.manifest import ZooModel
 
@@ -24,27 +23,27 @@ if TYPE_CHECKING:
 
 __all__ = ["HubSource", "verify", "zoo_entry"]
 
-MOST_FILES = 10_000
-MOST_BYTES = 16 << 20
-"""Largest file that is fetched to be hashed; the Hub tells the sha256 of larger ones itself."""
+MAX_FILES = 10_000
+MAX_BYTES = 16 << 20
+"""Largest file that is downloaded for hashing; the Hub states the sha256 of LFS files."""
 
 
 def verify(model: ZooModel, *, offline: bool = False) -> list[str]:
-    """Hold an entry against the model that it stands for: files, digests, and what it tells.
+    """Compare an entry with its model: files, hashes and metadata.
 
-    Of a model on the Hub the small files are fetched into the Hub's cache and the Hub tells the
-    sha256 of the weights; with ``offline`` the copy in the cache is read, weights and all.
+    For a model on the Hub, the small files are downloaded into the Hub's cache and the Hub states
+    the sha256 of the weights. ``offline`` reads all files from the cache.
 
     Args:
         model: the entry.
-        offline: look at the local cache only.
+        offline: use the local cache only.
 
     Returns:
-        What is wrong; empty where all holds.
+        The faults; empty if the entry is correct.
 
     Raises:
-        HubError: the Hub cannot be asked, or has no such repo or commit.
-        ModelError: there is no copy to look at.
+        HubError: the request failed, or the repo or commit does not exist.
+        ModelError: the model is not in the local cache.
     """
     return compare(model, _source(model, offline))
 
@@ -53,8 +52,10 @@ def _source(model: ZooModel, offline: bool) -> ModelSource:
     folder = bundled_folder(model)
     if folder is not None:
         return FolderSource(folder, model.name)
-    if model.repo is None or model.commit is None:  # the schema of a manifest sees to it
-        raise ModelError(f"{model.name} lies nowhere", code="model-nowhere", name=model.name)
+    if model.repo is None or model.commit is None:  # the schema of a manifest excludes this
+        raise ModelError(
+            f"{model.name} has no repo and no commit", code="model-nowhere", name=model.name
+        )
     if not (offline or is_offline()):
         from cascadezoo.hub.client import hub_api
 
@@ -63,7 +64,7 @@ def _source(model: ZooModel, offline: bool) -> ModelSource:
     if not (snapshot / CONFIG).is_file():
         raise ModelError(
             f"{model.name} is not in the local cache of the Hub ({model.repo}@{model.commit})",
-            hint=f"cascadezoo pull {model.name}, without --offline and HF_HUB_OFFLINE",
+            hint=f"run cascadezoo pull {model.name} without --offline and HF_HUB_OFFLINE",
             code="model-not-cached",
             name=model.name,
         )
@@ -71,29 +72,29 @@ def _source(model: ZooModel, offline: bool) -> ModelSource:
 
 
 def zoo_entry(reference: str, *, name: str | None = None) -> ZooModel:
-    """The entry of a published model, pinned to the commit that its revision leads to now.
+    """The entry of a published model, pinned to the current commit of its revision.
 
     Args:
         reference: ``org/name``, ``org/name@revision`` or ``hf://org/name@revision``.
-        name: what the model is called in the zoo; None takes its spec's name.
+        name: the model's name in the zoo; None takes its spec's name.
 
     Raises:
-        ModelReferenceError: it is no reference to a repo, or one to a pull request.
-        HubError: the Hub cannot be asked, or has no such repo or revision.
-        ModelError: what lies there is not a whole model with figures.
+        ModelReferenceError: the reference is not a repo, or names a pull request.
+        HubError: the request failed, or the repo or revision does not exist.
+        ModelError: the repo does not hold a complete model with figures.
     """
     ref = parse_reference(reference)
     if not isinstance(ref, HubRef):
         raise ModelReferenceError(
-            f"{reference!r} is no repo on the Hub, and a zoo lists what others can reach",
-            hint="cascadezoo publish MODEL org/name, then cascadezoo zoo add org/name",
+            f"{reference!r} is not a repo on the Hub, and a zoo lists only such repos",
+            hint="run cascadezoo publish MODEL org/name, then cascadezoo zoo add org/name",
             code="reference-not-a-repo",
             name=reference,
         )
     if (ref.revision or "").startswith("refs/pr"):
         raise ModelReferenceError(
-            f"{ref.revision} of {ref.repo_id} is a pull request, whose commits may be thrown away",
-            hint="merge it, then add the branch that it was merged into",
+            f"{ref.revision} of {ref.repo_id} is a pull request, whose commits may disappear",
+            hint="merge it, then add the branch",
             code="reference-pull-request",
             name=ref.repo_id,
         )
@@ -104,7 +105,7 @@ def zoo_entry(reference: str, *, name: str | None = None) -> ZooModel:
         commit = api.model_info(ref.repo_id, revision=ref.revision).sha
     if commit is None or not is_commit(commit):
         raise HubError(
-            f"the Hub tells no commit of {ref.repo_id}",
+            f"the Hub returned no commit of {ref.repo_id}",
             hint="try again later",
             code="hub-no-commit",
             name=ref.repo_id,
@@ -113,7 +114,7 @@ def zoo_entry(reference: str, *, name: str | None = None) -> ZooModel:
 
 
 class HubSource:
-    """A model repo on the Hub at a commit. Weights are not fetched: the Hub tells their sha256.
+    """A model repo on the Hub at a commit. Weights are not downloaded: the Hub states their sha256.
 
     Args:
         api: the client.
@@ -121,7 +122,7 @@ class HubSource:
         commit: 40 hexadecimal digits.
 
     Raises:
-        HubError: the Hub cannot be asked, or has no such repo or commit.
+        HubError: the request failed, or the repo or commit does not exist.
     """
 
     def __init__(self, api: HfApi, repo: str, commit: str) -> None:
@@ -141,25 +142,25 @@ class HubSource:
         from huggingface_hub.hf_api import RepoFile
 
         tree = self.api.list_repo_tree(self.repo, recursive=True, revision=self.commit)
-        for count, item in enumerate(islice(tree, MOST_FILES + 1)):
-            if count == MOST_FILES:
+        for count, item in enumerate(islice(tree, MAX_FILES + 1)):
+            if count == MAX_FILES:
                 raise ModelError(
-                    f"{self.where} has more than {MOST_FILES} files; no model has",
+                    f"{self.where} has more than {MAX_FILES} files, so it is not a model",
                     code="model-too-many-files",
                 )
-            if isinstance(item, RepoFile) and is_ours(item.path):
+            if isinstance(item, RepoFile) and belongs_to_model(item.path):
                 yield item
 
     def names(self) -> list[str]:
-        """The files of the layout that are there, sorted."""
+        """The model files of the repo, sorted."""
         return sorted(self._files)
 
     def record(self, name: str) -> FileRecord:
-        """sha256 and size of a file: what the Hub says of a large one, what a small one has.
+        """sha256 and size of a file; of a large one as the Hub states them.
 
         Raises:
-            HubError: the file cannot be fetched.
-            ModelError: it is too large to be hashed here, or arrives damaged twice.
+            HubError: the download failed.
+            ModelError: the file is too large for a download, or arrives damaged twice.
         """
         if name not in self._records:
             file = self._files[name]
@@ -171,26 +172,27 @@ class HubSource:
         return self._records[name]
 
     def path(self, name: str) -> Path:
-        """The file in the Hub's cache, fetched where it is not there, and what the Hub says it is.
+        """A checked copy of the file in the Hub's cache, downloaded if it is not cached.
 
         Raises:
-            HubError: it cannot be fetched.
-            ModelError: it is larger than what is fetched to be hashed, or arrives damaged twice.
+            HubError: the download failed.
+            ModelError: the file is too large for a download, or arrives damaged twice.
         """
         if name not in self._paths:
             file = self._files[name]
-            if file.size > MOST_BYTES:
+            if file.size > MAX_BYTES:
                 raise ModelError(
-                    f"{self.where}: {name} has {file.size} bytes, too many to look at",
+                    f"{self.where}: {name} has {file.size} bytes, more than the limit of "
+                    f"{MAX_BYTES}",
                     code="model-file-too-large",
                     name=name,
                     size=file.size,
                 )
             path = self._fetch(name)
-            if not _is_as_told(path, file):
-                # The client neither checks what it fetches nor forgets it.
+            if not _is_sound(path, file):
+                # The client neither checks a download nor deletes a damaged one.
                 path = self._fetch(name, force=True)
-                if not _is_as_told(path, file):
+                if not _is_sound(path, file):
                     raise ModelError(
                         f"{self.where}: {name} arrived damaged twice",
                         hint="try again later",
@@ -215,11 +217,10 @@ class HubSource:
             )
 
 
-def _is_as_told(path: Path, file: RepoFile) -> bool:
+def _is_sound(path: Path, file: RepoFile) -> bool:
     if path.stat().st_size != file.size:
         return False
     if file.lfs is not None:
         return sha256_of(path) == file.lfs.sha256
-    digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)  # as git names it
-    digest.update(path.read_bytes())
-    return digest.hexdigest() == file.blob_id
+    with path.open("rb") as content:
+        return git_blob_sha(content, file.size) == file.blob_id

@@ -1,4 +1,4 @@
-"""The entry of the zoo that ships with the package."""
+"""The registry entry of the bundled zoo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries of a zoo: made from a model, compared with it, and written into a manifest."""
+"""Creates zoo entries from models, compares the two, and writes entries to a manifest."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ __all__ = [
     "FolderSource",
     "ModelSource",
     "add_entry",
+    "belongs_to_model",
     "bundled_entry",
     "compare",
     "describe",
-    "is_ours",
 ]
 
 
 class ModelSource(Protocol):
-    """A model as it lies somewhere."""
+    """Access to the files of a model in a folder or a repo."""
 
     where: str
 
     def names(self) -> list[str]:
-        """The files of the layout that are there, sorted."""
+        """The model files of the source, sorted."""
         ...
 
     def record(self, name: str) -> FileRecord:
-        """sha256 and size of a file that is there."""
+        """sha256 and size of a file in ``names()``."""
         ...
 
     def path(self, name: str) -> Path:
-        """A copy on this machine of a small file that is there: its folder is laid out alike."""
+        """A local copy of a small file in ``names()``, at the same relative path."""
         ...
 
 
@@ -56,7 +56,7 @@ class FolderSource:
 
     Args:
         folder: the folder; it may be a snapshot in the Hub's cache.
-        where: how messages name it; None takes the folder's path.
+        where: the folder's name in messages; None takes its path.
     """
 
     def __init__(self, folder: Path, where: str | None = None) -> None:
@@ -65,11 +65,11 @@ class FolderSource:
         self._records: dict[str, FileRecord] = {}
 
     def names(self) -> list[str]:
-        """The files of the layout that are there, sorted."""
-        found = (
+        """The model files of the folder, sorted."""
+        names = (
             p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()
         )
-        return sorted(name for name in found if is_ours(name))
+        return sorted(name for name in names if belongs_to_model(name))
 
     def record(self, name: str) -> FileRecord:
         """sha256 and size of a file."""
@@ -90,26 +90,26 @@ def describe(
     repo: str | None = None,
     commit: str | None = None,
 ) -> ZooModel:
-    """The zoo entry of a model; of one that ships with cascadezoo where there is no repo.
+    """The zoo entry of a model; without a repo, of a bundled model.
 
     Args:
-        source: where the model lies.
-        name: what it is called in the zoo; None takes the spec's name.
-        repo: the repo on the Hub.
-        commit: the commit in it.
+        source: the model.
+        name: the model's name in the zoo; None takes the spec's name.
+        repo: the repo on the Hub; None for a bundled model.
+        commit: the commit in the repo.
 
     Raises:
-        ModelError: the model is not whole, or has no figures.
-        HubError: what is needed cannot be fetched.
+        ModelError: the model is incomplete, or has no figures.
+        HubError: a file cannot be downloaded.
     """
     names = source.names()
-    for needed, why in ((CONFIG, "so it is not a model"), (METRICS, "so nothing is known of it")):
-        if needed not in names:
+    for required, why in ((CONFIG, "so it is not a model"), (METRICS, "so it has no figures")):
+        if required not in names:
             raise ModelError(
-                f"{source.where} has no {needed}, {why}",
+                f"{source.where} has no {required}, {why}",
                 hint="publish the run of a finished build: cascadezoo publish RUN org/name",
                 code="model-no-figures",
-                name=needed,
+                name=required,
             )
     config = read_config(source.path(CONFIG).parent)
     faults = []
@@ -117,7 +117,7 @@ def describe(
         if file not in names:
             faults.append(f"{file} is missing")
         elif file != CARD and source.record(file) != record:
-            faults.append(f"{file} is not what {CONFIG} says")
+            faults.append(f"{file} differs from its record in {CONFIG}")
     faults += [f"{CONFIG} has no sha256 of {n}" for n in names if n not in {CONFIG, *config.files}]
     if faults:
         raise ModelError(
@@ -139,39 +139,42 @@ def describe(
         "data": spec.data.source,
         "license": spec.license,
         "requires": config.requires,
-        **_measured(source),
+        **_figures(source),
     }
     try:
         return ZooModel.model_validate(data)
     except ValidationError as error:
-        raise _invalid(source, error, data, "cannot be an entry of a zoo") from None
+        raise _invalid(source, error, data, "cannot be listed in a zoo") from None
 
 
 def compare(model: ZooModel, source: ModelSource) -> list[str]:
-    """What is wrong with a zoo entry or with the model that it stands for; empty where all holds.
+    """Compare a zoo entry with its model.
+
+    Returns:
+        The faults; empty if the entry is correct.
 
     Raises:
-        HubError: the Hub cannot be asked.
+        HubError: a request to the Hub failed.
     """
-    there = set(source.names())
-    faults = [f"{name} is missing" for name in model.files if name not in there]
-    faults += [f"{name} is not in the entry" for name in sorted(there - set(model.files))]
+    names = set(source.names())
+    faults = [f"{name} is missing" for name in model.files if name not in names]
+    faults += [f"{name} is not in the entry" for name in sorted(names - set(model.files))]
     for name, record in model.files.items():
-        if name not in there:
+        if name not in names:
             continue
-        found = source.record(name)
-        if found.size != record.size:
-            faults.append(f"{name} has {found.size} bytes, not {record.size}")
-        elif found.sha256 != record.sha256:
-            faults.append(f"{name} has sha256 {found.sha256}, not {record.sha256}")
+        actual = source.record(name)
+        if actual.size != record.size:
+            faults.append(f"{name} has {actual.size} bytes, not {record.size}")
+        elif actual.sha256 != record.sha256:
+            faults.append(f"{name} has sha256 {actual.sha256}, not {record.sha256}")
     if faults:
         return faults
     try:
-        true = describe(source, name=model.name, repo=model.repo, commit=model.commit)
+        derived = describe(source, name=model.name, repo=model.repo, commit=model.commit)
     except ModelError as error:
         return [error.what]
-    rows = ((field, getattr(model, field), getattr(true, field)) for field in _DERIVED)
-    return [f"the entry's {name} is not the model's" for name, one, two in rows if one != two]
+    rows = ((field, getattr(model, field), getattr(derived, field)) for field in _DERIVED)
+    return [f"{name} of the entry differs from the model" for name, one, two in rows if one != two]
 
 
 _DERIVED = (
@@ -186,7 +189,7 @@ _DERIVED = (
 )
 
 
-def is_ours(name: str) -> bool:
+def belongs_to_model(name: str) -> bool:
     """Whether a file of a repo or folder is part of a model."""
     return name == CONFIG or is_model_file(name)
 
@@ -196,12 +199,12 @@ def _spec(data: dict[str, Any], source: ModelSource) -> CascadeSpec:
         return CascadeSpec.model_validate(data)
     except ValidationError as error:
         raise _invalid(
-            source, error, data, f"has a spec that does not validate in its {CONFIG}"
+            source, error, data, f"has a {CONFIG} with a spec that does not validate"
         ) from None
 
 
-def _measured(source: ModelSource) -> dict[str, Any]:
-    """Parameters and figures of metrics.json, as an entry has them."""
+def _figures(source: ModelSource) -> dict[str, Any]:
+    """Parameters and figures of metrics.json, in the form of an entry."""
     where = f"{METRICS} of {source.where}"
     try:
         metrics = parse_metrics(source.path(METRICS).read_bytes(), where)
@@ -223,41 +226,41 @@ def _invalid(source: ModelSource, error: ValidationError, data: Any, what: str) 
     lines = "\n".join(f"  {problem}" for problem in problems)
     return ModelError(
         f"{source.where} {what}:\n{lines}",
-        hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
+        hint="if a newer cascadezoo wrote it, run pip install --upgrade cascadezoo",
         code="model-entry-invalid",
         problems={p.path: p.code for p in problems},
     )
 
 
 def bundled_entry(folder: Path) -> ZooModel:
-    """The entry of a model folder that ships with cascadezoo, for zoo_manifest.json.
+    """The entry of a bundled model folder, for zoo_manifest.json.
 
     Raises:
-        ModelError: the model is not whole, or has no figures.
+        ModelError: the model is incomplete, or has no figures.
     """
     return describe(FolderSource(folder))
 
 
 def add_entry(model: ZooModel, path: Path) -> ZooModel | None:
-    """Write an entry into a manifest file, which is made where there is none.
+    """Write an entry to a manifest file, which is created if it does not exist.
 
     Returns:
-        The entry of the same name and repo that was there before.
+        The replaced entry, of the same name and repo; None for a new entry.
 
     Raises:
-        InputError: the manifest has that name for another model, or cannot be read or written.
+        InputError: another model has that name, or the file cannot be read or written.
     """
     manifest = read_manifest_file(path) or Manifest(version=1, models=[])
-    before = next((m for m in manifest.models if m.name == model.name), None)
-    if before is not None and before.repo != model.repo:
+    replaced = next((m for m in manifest.models if m.name == model.name), None)
+    if replaced is not None and replaced.repo != model.repo:
         raise InputError(
-            f"{path} has a model {model.name!r} already: {before.repo or 'a bundled one'}",
-            hint="give the new one another name: --name NAME",
+            f"{path} already lists a model {model.name!r}: {replaced.repo or 'a bundled one'}",
+            hint="choose another name with --name NAME",
             code="input-zoo-name-taken",
             path=path,
             name=model.name,
         )
-    if before != model:
+    if replaced != model:
         rest = [m for m in manifest.models if m.name != model.name]
         write_manifest(path, manifest.model_copy(update={"models": [*rest, model]}))
-    return before
+    return replaced

@@ -1,4 +1,4 @@
-"""The zoo: the models that cascadezoo and the installed plugins list, and what ships with it."""
+"""The models that cascadezoo and the installed plugins list, by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cascadezoo.zoo.manifest import (
 )
 
 __all__ = [
-    "Listed",
+    "ListedModel",
     "Zoos",
     "bundled_folder",
     "entries_to_verify",
@@ -36,14 +36,14 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A model together with the zoo that lists it."""
+class ListedModel:
+    """A model and the zoo that lists it."""
 
     model: ZooModel
     zoo: str
     origin: Origin
     folder: Path | None = None
-    """Where the zoo's bundled models are."""
+    """The folder of the zoo's bundled models."""
 
     def __str__(self) -> str:
         return f"the zoo {self.zoo!r} of {self.origin}"
@@ -51,24 +51,17 @@ class Listed:
 
 @dataclass
 class Zoos:
-    """The models of all zoos, by name. Names that two zoos claim belong to neither.
+    """The models of all zoos, by name."""
 
-    Args:
-        rows: the registered zoos.
-    """
-
-    models: dict[str, Listed] = field(default_factory=dict)
-    contested: dict[str, list[Listed]] = field(default_factory=dict)
+    models: dict[str, ListedModel] = field(default_factory=dict)
+    contested: dict[str, list[ListedModel]] = field(default_factory=dict)
+    """The names that several zoos claim; none of these models is used."""
     faults: list[str] = field(default_factory=list)
-    """What is wrong with zoos that cannot be read; they take no other down."""
+    """The errors of zoos that cannot be read, and of contested names."""
 
     @classmethod
     def load(cls, rows: Iterable[Registered[ZooEntry]]) -> Zoos:
-        """Read zoos.
-
-        Args:
-            rows: the zoos as plugins registered them.
-        """
+        """Read registered zoos. A zoo that cannot be read does not affect the others."""
         zoos = cls()
         for row in rows:
             try:
@@ -77,11 +70,11 @@ class Zoos:
                 zoos.faults.append(error.what)
                 continue
             for model in models:
-                zoos._add(Listed(model, row.entry.name, row.origin, row.entry.models_folder()))
-        zoos.faults += [zoos._contest(name) for name in sorted(zoos.contested)]
+                zoos._add(ListedModel(model, row.entry.name, row.origin, row.entry.models_folder()))
+        zoos.faults += [zoos._contest_message(name) for name in sorted(zoos.contested)]
         return zoos
 
-    def _add(self, listed: Listed) -> None:
+    def _add(self, listed: ListedModel) -> None:
         name = listed.model.name
         if name in self.contested:
             self.contested[name].append(listed)
@@ -90,17 +83,17 @@ class Zoos:
         else:
             self.models[name] = listed
 
-    def get(self, name: str) -> Listed:
+    def get(self, name: str) -> ListedModel:
         """The model of that name.
 
         Raises:
             UnknownNameError: no zoo lists it.
-            PluginError: two zoos claim it.
+            PluginError: several zoos claim it.
         """
         if name in self.contested:
             raise PluginError(
-                self._contest(name),
-                hint="uninstall one of them, or limit CASCADEZOO_LOAD_PLUGINS to the other",
+                self._contest_message(name),
+                hint="uninstall one plugin, or limit CASCADEZOO_LOAD_PLUGINS to the other",
                 code="plugin-zoo-contested",
                 name=name,
             )
@@ -108,23 +101,24 @@ class Zoos:
             return self.models[name]
         close = difflib.get_close_matches(name, list(self.models), n=3, cutoff=0.6)
         guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
-        beside = f" ({'; '.join(self.faults)})" if self.faults else ""
+        faults = f" ({'; '.join(self.faults)})" if self.faults else ""
         raise UnknownNameError(
-            f"no zoo lists a model {name!r}{beside}",
-            hint=f"{guess}cascadezoo zoo list shows all; cascadezoo zoo search TEXT asks the Hub",
+            f"no zoo lists a model {name!r}{faults}",
+            hint=f"{guess}cascadezoo zoo list shows all; cascadezoo zoo search TEXT searches the "
+            "Hub",
             code="lookup-zoo-model",
             name=name,
         )
 
-    def matching(self, pattern: str = "*") -> list[Listed]:
-        """The models whose names match a glob, by name."""
+    def matching(self, pattern: str = "*") -> list[ListedModel]:
+        """The models whose names match a glob pattern, sorted by name."""
         return [self.models[n] for n in sorted(self.models) if fnmatch.fnmatchcase(n, pattern)]
 
     def of_repo(self, repo: str) -> list[str]:
-        """The names of the models that lie in a repo."""
+        """The names of the models in a repo."""
         return sorted(name for name, row in self.models.items() if row.model.repo == repo)
 
-    def _contest(self, name: str) -> str:
+    def _contest_message(self, name: str) -> str:
         claims = " and ".join(str(listed) for listed in self.contested[name])
         return f"the zoo model {name!r} is claimed by {claims}; neither is used"
 
@@ -134,7 +128,7 @@ def _read(row: Registered[ZooEntry]) -> list[ZooModel]:
     where = f"the zoo {row.entry.name!r} of {row.origin}"
     try:
         data = load()
-    except Exception as error:  # a stranger's function; told with its name
+    except Exception as error:  # third-party code may raise anything
         first = (str(error).splitlines() or [""])[0]
         raise PluginError(
             f"{where} cannot be read: {type(error).__name__}: {first}", code="plugin-zoo-unreadable"
@@ -143,8 +137,8 @@ def _read(row: Registered[ZooEntry]) -> list[ZooModel]:
     bundled = [model.name for model in models if model.bundled]
     if bundled and not row.entry.folder:
         raise PluginError(
-            f"{where} lists {bundled[0]!r} as bundled, but its entry names no folder of models",
-            hint="give ZooEntry(folder='package/folder'), or a repo and its commit",
+            f"{where} lists {bundled[0]!r} as bundled, but its ZooEntry has no folder",
+            hint="set ZooEntry(folder='package/folder'), or give the model a repo and a commit",
             code="plugin-zoo-bundled",
             name=bundled[0],
         )
@@ -153,25 +147,25 @@ def _read(row: Registered[ZooEntry]) -> list[ZooModel]:
 
 @cache
 def get_zoos() -> Zoos:
-    """The zoos of the installed plugins, read once in a process."""
+    """The zoos of cascadezoo and the installed plugins, read once per process."""
     return Zoos.load(get_registry().zoos)
 
 
 def find(name: str) -> ZooModel:
-    """The zoo's model of that name.
+    """The listed model of that name.
 
     Raises:
         UnknownNameError: no zoo lists it.
-        PluginError: two zoos claim it.
+        PluginError: several zoos claim it.
     """
     return get_zoos().get(name).model
 
 
 def bundled_folder(model: ZooModel) -> Path | None:
-    """The model folder inside the installed distribution; None for a model that lies on the Hub.
+    """The folder of a bundled model in its installed distribution; None for a model on the Hub.
 
     Raises:
-        ModelError: the model ships with a distribution, but is not there.
+        ModelError: the model is bundled, but its folder is missing.
     """
     if not model.bundled:
         return None
@@ -184,7 +178,7 @@ def bundled_folder(model: ZooModel) -> Path | None:
     if isinstance(folder, Path) and folder.is_dir():
         return folder
     raise ModelError(
-        f"{model.name} ships with {distribution}, but {folder} is not there",
+        f"{model.name} is bundled with {distribution}, but {folder} does not exist",
         hint=f"pip install --force-reinstall --no-deps {distribution}",
         code="model-bundled-missing",
         name=model.name,
@@ -193,18 +187,18 @@ def bundled_folder(model: ZooModel) -> Path | None:
 
 
 def entries_to_verify(name: str | None, path: Path | None) -> tuple[list[ZooModel], list[str]]:
-    """The entries that a name, or nothing, stands for.
+    """Select the entries to verify.
 
     Args:
-        name: a model of the zoo; None is all of them.
-        path: a manifest file; None takes the zoos that are installed.
+        name: a model of the zoo; None selects all.
+        path: a manifest file; None takes the installed zoos.
 
     Returns:
-        The entries, and what is wrong with zoos that cannot be read.
+        The entries, and the faults of installed zoos.
 
     Raises:
-        UnknownNameError: nothing of that name is listed.
-        InputError: the file is not there or is no manifest.
+        UnknownNameError: no model of that name is listed.
+        InputError: the file does not exist or is not a manifest.
     """
     if path is None:
         zoos = get_zoos()
@@ -214,8 +208,8 @@ def entries_to_verify(name: str | None, path: Path | None) -> tuple[list[ZooMode
     manifest = read_manifest_file(path)
     if manifest is None:
         raise InputError(
-            f"there is no file {path}",
-            hint="cascadezoo zoo add REF makes one",
+            f"file {path} not found",
+            hint="create it with cascadezoo zoo add REF",
             code="input-no-file",
             path=path,
         )

@@ -1,4 +1,4 @@
-"""zoo_manifest.json: which pretrained models there are, where they lie and what they must be."""
+"""zoo_manifest.json: the pretrained models, their locations and their hashes."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ __all__ = [
 MANIFEST = "zoo_manifest.json"
 
 _NAME = r"^[a-z][a-z0-9]*([-_.][a-z0-9]+)*$"
-# A name and versions, as pip writes them: no address to fetch from, nothing that a shell acts on.
+# A name and versions in pip's form, without URLs and shell metacharacters.
 _REQUIREMENT = r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]*\])?[A-Za-z0-9.,<>=!~*+ -]*$"
 
 FigureName = Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9._:-]*$", max_length=120)]
 
 
 class ZooFigure(Model):
-    """A figure as lists show it; the model's metrics.json tells how it was got."""
+    """A figure for lists; the model's metrics.json records how it was measured."""
 
     value: float
     std: Annotated[float, Field(ge=0)] | None = None
@@ -49,33 +49,33 @@ class ZooFigure(Model):
 
 
 class ZooModel(Model):
-    """One pretrained model: where it lies and what it must be."""
+    """One pretrained model: its location, hashes and metadata."""
 
     name: Annotated[str, Field(pattern=_NAME, max_length=80)]
-    """What the model is called in the zoo."""
+    """The model's name in the zoo."""
     description: Annotated[str, Field(max_length=4000)] = ""
     bundled: bool = False
-    """Whether the model ships inside cascadezoo; it then has neither repo nor commit."""
+    """Whether the model ships with cascadezoo; it then has neither repo nor commit."""
     repo: Annotated[str, Field(pattern=REPO, max_length=200)] | None = None
     """The repo on the Hub, `org/name`."""
     commit: Annotated[str, Field(pattern=COMMIT)] | None = None
-    """The commit of the repo, in full: a branch or tag could move."""
+    """The full commit of the repo; a branch or tag could move."""
     spec_digest: Annotated[str, Field(pattern=SHA256)]
     """sha256 of the resolved spec."""
     files: Annotated[dict[str, FileRecord], Field(min_length=1, max_length=65)]
-    """sha256 and size in bytes of every file of the model, config.json among them."""
+    """sha256 and size in bytes of every file of the model, including config.json."""
     size: Annotated[int, Field(ge=1, le=65536)]
     """Height and width of the images in pixels."""
     parameters: Annotated[int, Field(ge=0)]
     data: Annotated[str, Field(max_length=200)]
-    """The dataset that the model was trained on, by its registered name."""
+    """The registered name of the training dataset."""
     license: Annotated[str, Field(max_length=80)]
     requires: Annotated[
         list[Annotated[str, Field(pattern=_REQUIREMENT, max_length=200)]], Field(max_length=64)
     ] = []
-    """The distributions that the kinds come from, as pip names them."""
+    """The distributions of the stage kinds, as requirements for pip."""
     metrics: Annotated[dict[FigureName, ZooFigure], Field(max_length=256)] = {}
-    """The figures of metrics.json, by their names."""
+    """The figures of metrics.json, by name."""
 
     @property
     def bytes(self) -> int:
@@ -89,15 +89,15 @@ class ZooModel(Model):
             raise ValueError(f"has no {CONFIG}")
         for name in files:
             if name != CONFIG and not is_model_file(name):
-                raise ValueError(f"lists {name!r}, which is not part of a model")
+                raise ValueError(f"lists {name!r}, which is not a model file")
         return files
 
     @model_validator(mode="after")
-    def _lies_somewhere(self) -> Self:
+    def _has_one_location(self) -> Self:
         if self.bundled and (self.repo or self.commit):
-            raise ValueError("is bundled, so it has neither repo nor commit")
+            raise ValueError("is bundled, so repo and commit are not allowed")
         if not self.bundled and not (self.repo and self.commit):
-            raise ValueError("needs a repo and the commit in it, or bundled")
+            raise ValueError("needs a repo and a commit, or bundled")
         return self
 
 
@@ -113,19 +113,19 @@ class Manifest(Model):
         seen: set[str] = set()
         for model in models:
             if model.name in seen:
-                raise ValueError(f"has two models of the name {model.name!r}")
+                raise ValueError(f"has two models named {model.name!r}")
             seen.add(model.name)
         return models
 
     def to_json(self) -> str:
-        """The manifest as JSON text, models by name, with a newline at its end."""
+        """The manifest as JSON text with the models sorted by name and a final newline."""
         models = sorted(self.models, key=lambda model: model.name)
         data = {"version": self.version, "models": [model_dict(model) for model in models]}
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 def model_dict(model: ZooModel) -> dict[str, Any]:
-    """An entry as a manifest holds it; what a figure does not have is left out of it."""
+    """An entry as JSON data for a manifest; figures omit missing values."""
     data = model.model_dump(mode="json")
     data["metrics"] = {
         name: figure.model_dump(exclude_none=True) for name, figure in model.metrics.items()
@@ -134,24 +134,24 @@ def model_dict(model: ZooModel) -> dict[str, Any]:
 
 
 def load() -> dict[str, Any]:
-    """The data of the manifest that ships with the package; in a checkout, of the one at its top.
+    """The data of the packaged manifest; in a checkout, of the manifest at its top level.
 
     Raises:
-        FileNotFoundError: there is none, so the installation is not whole.
+        FileNotFoundError: the manifest is missing, so the installation is incomplete.
         SpecError: it is not JSON.
     """
     packaged = resources.files("cascadezoo").joinpath(MANIFEST)
     if packaged.is_file():
         text = packaged.read_bytes()
     else:
-        # An editable install imports from the checkout, whose manifest lies beside the package.
+        # In an editable install the manifest is beside the package.
         text = (Path(__file__).parents[2] / MANIFEST).read_bytes()
     return parse_json(text, MANIFEST)
 
 
 @cache
 def read_manifest() -> Manifest:
-    """The manifest that ships with the package; see :func:`load`.
+    """The packaged manifest; see :func:`load`.
 
     Raises:
         InputError: it does not validate.
@@ -163,11 +163,11 @@ def parse_manifest(data: object, source: str) -> Manifest:
     """Validate the data of a manifest.
 
     Args:
-        data: what :class:`Manifest` describes, as JSON gives it.
-        source: how messages name it.
+        data: parsed JSON of the form of :class:`Manifest`.
+        source: the manifest's name in messages.
 
     Raises:
-        InputError: with every fault and its path.
+        InputError: the data do not validate; the error lists every fault and its path.
     """
     try:
         return Manifest.model_validate(data)
@@ -176,14 +176,14 @@ def parse_manifest(data: object, source: str) -> Manifest:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise InputError(
             f"{source} is not a zoo manifest:\n{lines}",
-            hint="`cascadezoo zoo add REF` writes entries; docs/hub.md describes them",
+            hint="write entries with cascadezoo zoo add REF; docs/hub.md describes them",
             code="input-manifest-invalid",
             problems={p.path: p.code for p in problems},
         ) from None
 
 
 def read_manifest_file(path: Path) -> Manifest | None:
-    """The manifest in a file; None where there is no such file.
+    """The manifest in a file; None if the file does not exist.
 
     Raises:
         InputError: it cannot be read or does not validate.
@@ -201,17 +201,17 @@ def read_manifest_file(path: Path) -> Manifest | None:
     except SpecError as error:
         raise InputError(
             error.what,
-            hint="mend the file, or give another --manifest",
+            hint="correct the file, or choose another --manifest",
             code="input-manifest-not-json",
         ) from None
     return parse_manifest(data, str(path))
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest; the file holds either its old or its new content, whatever happens.
+    """Write a manifest atomically: an error leaves the old content.
 
     Raises:
-        InputError: it cannot be written, or is inside a model that ships with cascadezoo.
+        InputError: the file cannot be written, or is inside a bundled model.
     """
     refuse_bundled(path)
     try:

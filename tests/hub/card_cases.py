@@ -1,4 +1,4 @@
-"""A spec, figures and cards of them."""
+"""A spec, figures and their cards."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def card(*figures: dict[str, Any], **more: Any) -> str:
 
 
 def rows(text: str, first: str = "figure") -> list[list[str]]:
-    """The cells of the table whose head begins so, split as GitHub does."""
+    """The cells of the table whose header starts with ``first``, split as GitHub does."""
     lines = iter(text.splitlines())
     for line in lines:
         if line.startswith(f"| {first} |"):

@@ -24,14 +24,14 @@ _OUTSIDE = (
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    """A Hub of this test's own, and an environment that knows no other.
+    """A Hub for one test, and an environment without any other.
 
-    The variables of ``hub.env`` are set in this process too. The client reads most of them when
-    it is imported, which may have been long ago: what would reach the developer's own files (the
-    cache, the token file) and the use of Xet are therefore set in the client's constants as well.
-    HF_ENDPOINT is not: code that is tested in this process has to hand the endpoint over.
+    The variables of ``hub.env`` are also set in this process. The client reads most of them at its
+    import. The fixture therefore also sets the client's constants for Xet and for the developer's
+    own files (the cache, the token file). It does not set the constant of HF_ENDPOINT: code under
+    test must pass the endpoint.
     """
-    # before the variables are set: the client must not keep the address of a server that is gone
+    # before the variables are set: the client must not keep the address of an earlier server
     from huggingface_hub import close_session, constants
 
     home = tmp_path / "hf_home"
@@ -53,7 +53,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a small sound model."""
+    """The files of a small valid model."""
     return make_files(tmp_path_factory.mktemp("lone") / "model")
 
 
@@ -65,8 +65,8 @@ def config(files: dict[str, bytes]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder to work in, in which a test may look for what was left behind."""
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty current folder, in which a test may check for left-over files."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
 
@@ -79,21 +79,21 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def newer(tmp_path: Path) -> Path:
-    """The new version of it."""
+    """The new version of the model."""
     return write(new(), tmp_path / "new")
 
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time does not pass while somebody sleeps; how long they wanted to is kept."""
+    """Replaces ``time.sleep``; returns the requested times."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     return slept
 
 
 @pytest.fixture
-def there(hub: LocalHub, model: Path) -> LocalHub:
-    """A hub that holds the old version."""
+def hub_with_model(hub: LocalHub, model: Path) -> LocalHub:
+    """A hub with the old version of the model."""
     publish_hub(model, REPO)
     hub.clear()
     return hub

@@ -1,9 +1,9 @@
-"""What every route of the local Hub works with: the call, the answer, the table of routes.
+"""The parts that all routes of the local Hub share: the call, the reply, the table of routes.
 
-The answers follow the Hub in status, JSON fields and error codes as far as the client reads them.
-One thing differs: an anonymous request for what is not there or is private answers 401 as on the
-Hub, but with X-Error-Code RepoNotFound, because the client otherwise recognises this case only in
-https addresses.
+Replies have the Hub's status, JSON fields and error codes as far as the client reads them. One
+thing differs: an anonymous request for a missing or private repo returns 401 as on the Hub, but
+with X-Error-Code RepoNotFound, because the client otherwise recognises this case only in https
+addresses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hub_state import HubRefusal, HubState, Repo, Request, User
 
 @dataclass
 class Reply:
-    """An answer; ``file`` marks the content of a file (what ``flip`` spoils)."""
+    """A response; ``file`` marks the content of a file, which ``flip`` may damage."""
 
     body: bytes = b""
     status: int = 200
@@ -30,7 +30,7 @@ class Reply:
 
 @dataclass
 class Call:
-    """A request with what routes need of it."""
+    """A request, and access to its parts."""
 
     state: HubState
     request: Request
@@ -46,15 +46,15 @@ class Call:
 
     def json(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.body)
+            data = json.loads(self.body)
         except ValueError as error:
             raise HubRefusal(400, "The request body is not JSON") from error
-        if not isinstance(found, dict):
+        if not isinstance(data, dict):
             raise HubRefusal(400, "The request body is not an object")
-        return found
+        return data
 
     def repo(self, repo_id: str, *, write: bool = False, files: bool = False) -> Repo:
-        """The repo, if this caller may see it (write to it, read its files)."""
+        """The repo, if the caller may see it (write to it, read its files)."""
         repo = self.state.repos.get(unquote(repo_id))
         if repo is None or not self.state.may_read(repo, self.user):
             if self.user is None:
@@ -91,7 +91,7 @@ class Call:
         return self.user
 
     def paged(self, entries: Sequence[object], limit: int | None = None) -> Reply:
-        """One page, with a Link to the next one."""
+        """One page, with a Link header to the next."""
         size = min(limit or self.state.page_size, self.state.page_size)
         start = int(self.query.get("cursor", ["0"])[0])
         reply = as_json(entries[start : start + size])
@@ -110,7 +110,7 @@ _ID = r"([^/]+/[^/]+)"
 
 
 def route(method: str, pattern: str) -> Callable[[Route], Route]:
-    """Registers a route; ``{id}`` stands for a repo, ``{x}`` for one quoted segment."""
+    """Register a route; ``{id}`` matches a repo, ``{x}`` one quoted segment."""
     text = pattern.replace("{id}", _ID).replace("{x}", "([^/]+)").replace("{rest}", "(.*)")
 
     def register(function: Route) -> Route:

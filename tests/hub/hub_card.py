@@ -1,4 +1,4 @@
-"""What the local Hub makes of a README.md: is its front matter valid, which tags come from it."""
+"""How the local Hub reads a README.md: validation of the front matter, and the tags in it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:^|\n)---[ \t]*(?:\r?\n|\Z)", re
 
 
 def front_matter(content: str) -> dict[str, object]:
-    """The metadata of a card; empty where there are none or they cannot be read."""
+    """The metadata of a card; empty if they are missing or not valid."""
     data, errors, _ = _read(content)
     return {} if errors else data
 
 
 def validate(content: str) -> tuple[list[str], list[str]]:
-    """The errors and the warnings that ``/api/validate-yaml`` answers."""
+    """The errors and the warnings that ``/api/validate-yaml`` returns."""
     data, errors, warnings = _read(content)
     if errors or not data:
         return errors, warnings
@@ -35,7 +35,7 @@ def validate(content: str) -> tuple[list[str], list[str]]:
         if name not in LICENSES:
             errors.append(f'"license" must be one of [{", ".join(sorted(LICENSES))}]')
     if data.get("license") == "other" and not data.get("license_name"):
-        warnings.append('"license_name" is recommended where "license" is "other"')
+        warnings.append('"license_name" is recommended if "license" is "other"')
     for key in ("tags", "datasets", "metrics"):
         value = data.get(key, [])
         if isinstance(value, str) and key != "tags":
@@ -52,15 +52,15 @@ def validate(content: str) -> tuple[list[str], list[str]]:
 
 
 def card_tags(data: dict[str, object]) -> list[str]:
-    """The tags that the Hub shows for a model and that a list is filtered by."""
-    found: list[str] = []
+    """The tags of a model, by which lists are filtered."""
+    tags: list[str] = []
     for key in ("library_name", "pipeline_tag"):
         if isinstance(data.get(key), str):
-            found.append(str(data[key]))
+            tags.append(str(data[key]))
     for key, prefix in (("tags", ""), ("license", "license:"), ("datasets", "dataset:")):
         value = data.get(key, [])
-        found += [prefix + str(v) for v in (value if isinstance(value, list) else [value])]
-    return list(dict.fromkeys([*found, "region:us"]))
+        tags += [prefix + str(v) for v in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys([*tags, "region:us"]))
 
 
 def _read(content: str) -> tuple[dict[str, object], list[str], list[str]]:
@@ -99,10 +99,10 @@ def _model_index(index: object) -> list[str]:
 def _result(result: object, where: str) -> list[str]:
     if not isinstance(result, dict):
         return [f'"{where}" must be an object']
-    wanted = {"task": ("type",), "dataset": ("type", "name")}
+    required = {"task": ("type",), "dataset": ("type", "name")}
     errors = [
         f'"{where}.{part}.{key}" is required'
-        for part, keys in wanted.items()
+        for part, keys in required.items()
         for key in keys
         if not (isinstance(result.get(part), dict) and isinstance(result[part].get(key), str))
     ]

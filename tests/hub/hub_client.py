@@ -1,4 +1,4 @@
-"""What tests of the local Hub do with it, through the client and past it."""
+"""Helpers for tests of the local Hub, with and without the client."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def download(hub: LocalHub, path: str, **options: Any) -> bytes:
     return Path(hf_hub_download(ID, path, endpoint=hub.url, **options)).read_bytes()
 
 
-class Answer(NamedTuple):
-    """An answer that no client has made anything of."""
+class RawResponse(NamedTuple):
+    """A response without the client."""
 
     status: int
     headers: Message
     content: bytes
 
 
-def raw(hub: LocalHub, method: str, path: str, **headers: str) -> Answer:
+def raw(hub: LocalHub, method: str, path: str, **headers: str) -> RawResponse:
     """A request without the client."""
     connection = http.client.HTTPConnection(hub.url.removeprefix("http://"), timeout=10)
     try:
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
-        return Answer(response.status, response.headers, response.read())
+        return RawResponse(response.status, response.headers, response.read())
     finally:
         connection.close()
 

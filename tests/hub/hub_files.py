@@ -19,7 +19,7 @@ from hub_state import Commit, HubRefusal, Repo
 def preupload(call: Call, repo_id: str, revision: str) -> Reply:
     pull, revision = call.flag("create_pr"), unquote(revision)
     repo = call.repo(repo_id, write=not pull)
-    commit, data, answer = repo.head(revision), call.json(), []
+    commit, data, entries = repo.head(revision), call.json(), []
     ignored = str(data.get("gitIgnore", commit.files.get(".gitignore", b"").decode())).split()
     for file in data["files"]:
         path, sample = file["path"], base64.b64decode(file.get("sample", ""))
@@ -28,8 +28,8 @@ def preupload(call: Call, repo_id: str, revision: str) -> Reply:
         entry["shouldIgnore"] = any(fnmatchcase(path, pattern) for pattern in ignored)
         if path in commit.files:
             entry["oid"] = commit.etag(path)
-        answer.append(entry)
-    return as_json({"files": answer, "commitOid": commit.oid})
+        entries.append(entry)
+    return as_json({"files": entries, "commitOid": commit.oid})
 
 
 @route("POST", "/api/models/{id}/commit/{x}")
@@ -72,7 +72,7 @@ def commit(call: Call, repo_id: str, revision: str) -> Reply:
 def _operations(
     body: bytes, repo: Repo, head: Commit
 ) -> tuple[dict[str, object], dict[str, bytes], set[str], set[str]]:
-    """The header, the files, which of them are LFS, and the deleted paths of an NDJSON body."""
+    """The header, the files, the paths of LFS files, and the deleted paths of an NDJSON body."""
     header: dict[str, object] = {}
     files: dict[str, bytes] = {}
     lfs: set[str] = set()
@@ -118,7 +118,7 @@ def _check_path(path: str) -> None:
 
 
 def _signed(call: Call) -> None:
-    """Addresses of the storage work without a token, and only with the signature in them."""
+    """Check the signature of a storage address, which needs no token."""
     if call.query.get("sig") != [call.state.signature]:
         raise HubRefusal(403, "Request has no valid signature")
 
@@ -130,8 +130,8 @@ def batch(call: Call, repo_id: str) -> Reply:
     if call.user is None or not call.user.write:
         raise HubRefusal(403, "Forbidden: you must use a write token to upload to a repository.")
     fault, objects = state.take(call.request, "refuse-lfs"), []
-    for wanted in data["objects"]:
-        oid, size = wanted["oid"], wanted["size"]
+    for requested in data["objects"]:
+        oid, size = requested["oid"], requested["size"]
         entry: dict[str, object] = {"oid": oid, "size": size}
         objects.append(entry)
         if fault is not None:
@@ -163,7 +163,7 @@ def _refusable(call: Call) -> None:
 
 def _stored(repo: Repo, oid: str, content: bytes) -> Reply:
     if hashlib.sha256(content).hexdigest() != oid:
-        raise HubRefusal(400, "The content does not have the sha256 that was announced")
+        raise HubRefusal(400, "The content does not have the announced sha256")
     repo.objects[oid] = content
     return Reply(headers={"ETag": f'"{hashlib.md5(content).hexdigest()}"'})
 
@@ -193,7 +193,7 @@ def complete(call: Call, repo_id: str, oid: str) -> Reply:
     for part in listed:
         piece = parts.get(part["partNumber"], b"")
         if part["etag"].strip('"') != hashlib.md5(piece).hexdigest():
-            raise HubRefusal(400, f"Part {part['partNumber']} is not the one that was sent")
+            raise HubRefusal(400, f"Part {part['partNumber']} is not the part that was sent")
         content += piece
     _stored(repo, oid, content)
     return as_json({"success": True})
@@ -205,7 +205,7 @@ def verify(call: Call, repo_id: str) -> Reply:
     _refusable(call)
     content = repo.objects.get(str(data["oid"]))
     if content is None or len(content) != data["size"]:
-        raise HubRefusal(404, "The object is not there, or has another size")
+        raise HubRefusal(404, "The object does not exist or has another size")
     return as_json({"success": True})
 
 
@@ -232,10 +232,10 @@ def _resolve(call: Call, repo_id: str, revision: str, path: str) -> Reply:
 
 def _ranged(call: Call, content: bytes, headers: dict[str, str]) -> Reply:
     headers = {"Content-Type": "application/octet-stream", **headers}
-    wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", call.request.headers.get("range", ""))
-    if wanted is None or not any(wanted.groups()):
+    requested = re.fullmatch(r"bytes=(\d*)-(\d*)", call.request.headers.get("range", ""))
+    if requested is None or not any(requested.groups()):
         return Reply(content, 200, headers, file=True)
-    first, last = wanted.groups()
+    first, last = requested.groups()
     start = int(first) if first else max(0, len(content) - int(last))
     end = min(int(last), len(content) - 1) if first and last else len(content) - 1
     if start > end:
@@ -267,9 +267,9 @@ def cdn_head(call: Call, repo_id: str, oid: str, path: str) -> Reply:
 
 @route("GET", "/cdn/{id}/{x}/{rest}")
 def cdn(call: Call, repo_id: str, oid: str, path: str) -> Reply:
-    """An LFS object by its sha256; the path is only there to be seen, and met by faults."""
+    """An LFS object by its sha256; the path is only for faults and for the record of requests."""
     _signed(call)
     repo = call.state.repos.get(repo_id)
     if repo is None or oid not in repo.objects:
-        raise HubRefusal(404, f"There is no object for {path}")
+        raise HubRefusal(404, f"Object of {path} not found")
     return _ranged(call, repo.objects[oid], {"ETag": f'"{oid}"', "Accept-Ranges": "bytes"})

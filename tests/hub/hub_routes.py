@@ -1,4 +1,4 @@
-"""Routes of the local Hub: people, repos, information, lists, trees, branches and tags."""
+"""Routes of the local Hub: users, repos, information, lists, trees, branches and tags."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _stamp(commit: Commit) -> str:
     return commit.date.strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-# --- people and repos ---------------------------------------------------------------------------
+# --- users and repos ----------------------------------------------------------------------------
 
 
 @route("GET", "/api/whoami-v2")
@@ -41,11 +41,11 @@ def whoami(call: Call) -> Reply:
 @route("POST", "/api/validate-yaml")
 def validate_yaml(call: Call) -> Reply:
     errors, warnings = validate(str(call.json().get("content", "")))
-    answer = {
+    data = {
         "errors": [{"message": e} for e in errors],
         "warnings": [{"message": w} for w in warnings],
     }
-    return as_json(answer, 400 if errors else 200)
+    return as_json(data, 400 if errors else 200)
 
 
 @route("POST", "/api/repos/create")
@@ -103,7 +103,7 @@ def _info(call: Call, repo: Repo, commit: Commit) -> dict[str, object]:
     tags = card_tags(card)
     if any(p.endswith(".safetensors") for p in commit.files):
         tags.insert(0, "safetensors")
-    found: dict[str, object] = {
+    data: dict[str, object] = {
         "_id": "0" * 24,
         "id": repo.id,
         "modelId": repo.id,
@@ -122,13 +122,13 @@ def _info(call: Call, repo: Repo, commit: Commit) -> dict[str, object]:
         "usedStorage": sum(map(len, commit.files.values())),
     }
     if card:
-        # a date in YAML is a date in Python; the Hub answers with its text
-        found["cardData"] = json.loads(json.dumps(card, default=str))
+        # a date in YAML is a date in Python; the Hub returns its text
+        data["cardData"] = json.loads(json.dumps(card, default=str))
     for key in ("library_name", "pipeline_tag"):
         if isinstance(card.get(key), str):
-            found[key] = card[key]
-    wanted = call.query.get("expand", []) + call.query.get("expand[]", [])
-    return {k: v for k, v in found.items() if k in ("_id", "id", *wanted)} if wanted else found
+            data[key] = card[key]
+    requested = call.query.get("expand", []) + call.query.get("expand[]", [])
+    return {k: v for k, v in data.items() if k in ("_id", "id", *requested)} if requested else data
 
 
 @route("GET", "/api/models/{id}")
@@ -146,28 +146,32 @@ def info_at(call: Call, repo_id: str, revision: str) -> Reply:
 @route("GET", "/api/models")
 def models(call: Call) -> Reply:
     query = call.query
-    wanted = [t for text in query.get("filter", []) for t in text.split(",") if t]
-    wanted += query.get("library", []) + query.get("pipeline_tag", [])
+    requested = [t for text in query.get("filter", []) for t in text.split(",") if t]
+    requested += query.get("library", []) + query.get("pipeline_tag", [])
     search = query.get("search", [""])[0].lower()
     author = query.get("author", [""])[0]
-    found = []
+    matches = []
     for repo in call.state.repos.values():
         if not call.state.may_read(repo, call.user) or repo.disabled:
             continue
         entry = _info(call, repo, repo.head())
         card = card_tags(front_matter(repo.head().files.get("README.md", b"").decode()))
         tags = {*card, *(["safetensors"] if repo.head().lfs else [])}
-        if tags.issuperset(wanted) and search in repo.id.lower() and author in ("", repo.namespace):
-            found.append((repo, entry))
+        if (
+            tags.issuperset(requested)
+            and search in repo.id.lower()
+            and author in ("", repo.namespace)
+        ):
+            matches.append((repo, entry))
     key = query.get("sort", ["createdAt"])[0]
     order = {
         "downloads": lambda r: r.downloads,
         "likes": lambda r: r.likes,
         "lastModified": lambda r: r.head().date,
     }
-    found.sort(key=lambda pair: order.get(key, lambda r: r.created)(pair[0]), reverse=True)
+    matches.sort(key=lambda pair: order.get(key, lambda r: r.created)(pair[0]), reverse=True)
     full, listed = call.flag("full"), []
-    for _, entry in found:
+    for _, entry in matches:
         hidden = set() if full or call.query.get("expand") else {"sha", "siblings", "lastModified"}
         if not (full or call.flag("cardData") or call.query.get("expand")):
             hidden |= {"cardData"}
@@ -194,7 +198,7 @@ def refs(call: Call, repo_id: str) -> Reply:
 
 @route("GET", "/api/models/{id}/commits/{x}")
 def commits(call: Call, repo_id: str, revision: str) -> Reply:
-    found = call.repo(repo_id).history(unquote(revision))
+    history = call.repo(repo_id).history(unquote(revision))
     return call.paged(
         [
             {
@@ -204,20 +208,20 @@ def commits(call: Call, repo_id: str, revision: str) -> Reply:
                 "date": _stamp(c),
                 "authors": [{"user": c.author}],
             }
-            for c in found
+            for c in history
         ]
     )
 
 
 def _entries(commit: Commit, *, expand: bool) -> dict[str, dict[str, object]]:
-    found = {p: commit.entry(p) for p in commit.files}
+    entries = {p: commit.entry(p) for p in commit.files}
     for path, oid in commit.folders().items():
-        found[path] = {"type": "directory", "oid": oid, "size": 0, "path": path}
+        entries[path] = {"type": "directory", "oid": oid, "size": 0, "path": path}
     if expand:
         last = {"id": commit.oid, "title": commit.message, "date": _stamp(commit)}
-        for entry in found.values():
+        for entry in entries.values():
             entry["lastCommit"] = last
-    return dict(sorted(found.items()))
+    return dict(sorted(entries.items()))
 
 
 @route("GET", "/api/models/{id}/tree/{x}(?:/{rest})?")
@@ -228,14 +232,14 @@ def tree(call: Call, repo_id: str, revision: str, folder: str | None) -> Reply:
     if under and under not in commit.folders():
         raise HubRefusal(404, f"{under} does not exist on {unquote(revision)}", "EntryNotFound")
     prefix = f"{under}/" if under else ""
-    found = [
+    listed = [
         entry
         for path, entry in entries.items()
         if path.startswith(prefix)
         and path != under
         and (call.flag("recursive") or "/" not in path.removeprefix(prefix))
     ]
-    return call.paged(found)
+    return call.paged(listed)
 
 
 @route("POST", "/api/models/{id}/paths-info/{x}")

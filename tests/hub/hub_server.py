@@ -1,25 +1,23 @@
 """A Hugging Face Hub on 127.0.0.1, for the real client and the real ``hf`` command.
 
-It speaks HTTP/1.1 with connections that stay open, holds everything in memory, and fails when it
-is told to. Use it through the fixture ``hub`` of ``conftest.py``::
+It uses HTTP/1.1 with persistent connections, holds everything in memory, and fails on demand. Use
+it through the fixture ``hub`` of ``conftest.py``::
 
     repo = hub.make_repo("org/name", {"config.json": b"{}"})
     hub.fail(Fault("status", r"POST .*/commit/", status=429, headers={"Retry-After": "1"}))
     subprocess.run([...], env={**os.environ, **hub.env})
 
-LFS files are redirected to ``http://localhost:PORT/cdn/org/name/SHA256/PATH``, which is another
-origin than ``http://127.0.0.1:PORT``, so that the client drops its token as it does for the CDN of
-the Hub. Uploads of LFS objects go to ``http://localhost:PORT/lfs/org/name/SHA256``.
+LFS files are redirected to ``http://localhost:PORT/cdn/org/name/SHA256/PATH``. Its origin differs
+from ``http://127.0.0.1:PORT``, so the client drops its token as it does for the CDN of the Hub.
+LFS objects are uploaded to ``http://localhost:PORT/lfs/org/name/SHA256``.
 
-What huggingface_hub 2.4 with hf-xet 1.8 does, for which reason ``hub.env`` sets
-HF_HUB_DISABLE_XET. The preupload answer knows only "lfs" and "regular"; whether LFS files travel by
-Xet is the client's choice alone: where hf-xet is installed and not disabled, ``create_commit``
-sends every "lfs" file by Xet, never asks the LFS batch endpoint, and gets 404 from
-``/api/models/ID/xet-write-token/REV`` on a server without Xet (there is no way back to LFS);
-``upload_folder`` and ``hf upload`` take another way altogether, which may split a folder into
-several commits. With Xet disabled all three send LFS objects over HTTP and make one commit.
-Downloads use Xet only where an answer has X-Xet-Hash; this server sends none, so that they are
-plain HTTP either way. The client reads the variable when it is imported.
+``hub.env`` sets HF_HUB_DISABLE_XET because of huggingface_hub 2.4 with hf-xet 1.8. The preupload
+response has only "lfs" and "regular"; the client alone chooses Xet. If hf-xet is installed and not
+disabled, ``create_commit`` sends every "lfs" file by Xet and never calls the LFS batch endpoint. A
+server without Xet returns 404 for ``/api/models/ID/xet-write-token/REV``, and the client does not
+fall back to LFS. ``upload_folder`` and ``hf upload`` may then split a folder into several commits.
+With Xet disabled, all three send LFS objects over HTTP and make one commit. Downloads use Xet only
+if a response has X-Xet-Hash; this server sends none. The client reads the variable at its import.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ __all__ = ["Commit", "Fault", "HubRefusal", "LocalHub", "Repo", "Request", "User
 
 
 class _Closed(Exception):
-    """The connection is to be closed without a further byte."""
+    """Close the connection without a further byte."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -56,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *_: object) -> None:
-        """The requests are recorded instead."""
+        """Log nothing; the requests are recorded instead."""
 
     def do_GET(self) -> None:
         try:
@@ -72,9 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, headers)
         with state.lock:
             state.requests.append(request)
-            met = [h for h in state.hooks if re.search(h[0], str(request))]
-            state.hooks = [h for h in state.hooks if h not in met]
-            for _, action in met:
+            matches = [h for h in state.hooks if re.search(h[0], str(request))]
+            state.hooks = [h for h in state.hooks if h not in matches]
+            for _, action in matches:
                 action()
         cut = state.take(request, "cut")
         upload = self.command in ("POST", "PUT", "PATCH")
@@ -85,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         if cut is not None and (upload or self.command == "HEAD"):
             raise _Closed
         reply = self._reply(Call(state, request, None, body))
-        if state.take(request, "lost-answer") is not None:
+        if state.take(request, "lost-response") is not None:
             raise _Closed
         self._send(request, reply, cut)
 
@@ -135,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(size if at_most is None else min(size, at_most))
         if at_most is None and len(body) < size:
-            raise _Closed  # the client went away; half a body is nothing
+            raise _Closed  # the client disconnected; discard the partial body
         return body
 
     def _send(self, request: Request, reply: Reply, cut: Fault | None) -> None:
@@ -196,18 +194,18 @@ class _Server(ThreadingHTTPServer):
 
 
 class LocalHub:
-    """The running server and all that tests ask of it.
+    """The running server.
 
     Attributes:
         url: ``http://127.0.0.1:PORT``.
-        env: what a subprocess needs on top of ``os.environ``.
-        token: of ``tester``, who may write everywhere but in ``state.foreign`` ("foreign").
-        read_token: of ``tester`` too, for reading only.
-        other_token: of ``stranger``, who owns nothing but the namespace ``stranger``.
-        repos: by id.
+        env: the variables for a subprocess, in addition to ``os.environ``.
+        token: of ``tester``, who may write everywhere except in ``state.foreign`` ("foreign").
+        read_token: a read-only token of ``tester``.
+        other_token: of ``stranger``, who owns only the namespace ``stranger``.
+        repos: the repos by id.
         requests: all requests since the start or :meth:`clear`, oldest first.
-        fired: the faults that took place, each with the request it met.
-        errors: exceptions in the server itself; the fixture wants none.
+        fired: the faults that occurred, each with its request.
+        errors: exceptions in the server; the fixture requires none.
     """
 
     token = "hf_" + "w" * 34
@@ -258,7 +256,7 @@ class LocalHub:
             try:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
-                continue  # its client was faster
+                continue  # the client has closed it
         self._server.server_close()
         self._thread.join()
 
@@ -279,33 +277,33 @@ class LocalHub:
         return self._server.errors
 
     def clear(self) -> None:
-        """Forgets the requests and the faults that took place; repos and waiting faults stay."""
+        """Clear the requests and the faults that occurred; keep repos and pending faults."""
         with self.state.lock:
             self.state.requests.clear()
             self.state.fired.clear()
 
     def seen(self, match: str) -> list[Request]:
-        """The requests whose ``METHOD path`` a regular expression finds."""
+        """The requests whose ``METHOD path`` matches a regular expression."""
         with self.state.lock:
             return [r for r in self.state.requests if re.search(match, str(r))]
 
     def fail(self, fault: Fault) -> None:
-        """Lets something go wrong with the next requests that match; see :class:`Fault`."""
+        """Inject a fault into the next matching requests; see :class:`Fault`."""
         re.compile(fault.match)
         with self.state.lock:
             self.state.faults.append((fault, fault.times))
 
     def heal(self) -> None:
-        """Takes back the faults that wait, and what :meth:`before` has planned."""
+        """Remove the pending faults and the actions of :meth:`before`."""
         with self.state.lock:
             self.state.faults.clear()
             self.state.hooks.clear()
 
     def before(self, match: str, action: Callable[[], object]) -> None:
-        """Does something once, just before the next request that matches is looked at.
+        """Run an action once, just before the next matching request is processed.
 
-        ``hub.before(r"POST .*/commit/", lambda: repo.commit({"README.md": b"mine"}))`` is the
-        person who was faster.
+        ``hub.before(r"POST .*/commit/", lambda: repo.commit({"README.md": b"mine"}))`` simulates a
+        concurrent commit.
         """
         with self.state.lock:
             self.state.hooks.append((match, action))
@@ -321,13 +319,13 @@ class LocalHub:
         tags: tuple[str, ...] = (),
         message: str = "commit",
     ) -> Repo:
-        """A repo as on the Hub: an initial commit with .gitattributes, then one with the files.
+        """Create a repo as on the Hub: an initial commit with .gitattributes, then the files.
 
         Args:
             repo_id: ``org/name``.
-            files: contents by path; those that .gitattributes names, that are binary or that are
-                above 10 MiB are LFS files.
-            branches, tags: set to the last commit.
+            files: contents by path. Files that match .gitattributes, are binary or are larger than
+                10 MiB are LFS files.
+            branches, tags: names for the last commit.
         """
         with self.state.lock:
             repo = self.state.make(repo_id, private=private)

@@ -1,7 +1,7 @@
-"""What the local Hub remembers: repos as trees of files, refs, people, faults, requests.
+"""The state of the local Hub: repos as trees of files, refs, users, faults, requests.
 
-A commit is a whole tree. Oids are computed as git and git-lfs do: a regular file has the sha1 of
-its git blob, an LFS file the sha256 of its content, and the sha1 of its pointer as blob.
+A commit is a complete tree. Oids are computed as in git and git-lfs: a regular file has the sha1
+of its git blob; an LFS file has the sha256 of its content and the sha1 of its pointer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HEX = re.compile(r"[0-9a-f]{40}")
 
 
 class HubRefusal(Exception):
-    """An answer that is not a success: status, message, X-Error-Code, further JSON fields."""
+    """An error response: status, message, X-Error-Code, further JSON fields."""
 
     def __init__(
         self, status: int, message: str, code: str | None = None, **fields: object
@@ -42,13 +42,13 @@ class HubRefusal(Exception):
 
 
 def blob_oid(content: bytes) -> str:
-    """The sha1 that git gives a blob."""
+    """The sha1 of a git blob."""
     head = b"blob %d\0" % len(content)
     return hashlib.sha1(head + content).hexdigest()
 
 
 def pointer(content: bytes) -> bytes:
-    """The git-lfs pointer file of a content."""
+    """The git-lfs pointer file of an object."""
     oid = hashlib.sha256(content).hexdigest()
     return (
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(content)}\n"
@@ -57,7 +57,7 @@ def pointer(content: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit: ``files`` is the whole tree, ``lfs`` the paths of it that are LFS files."""
+    """A commit: ``files`` is the complete tree, ``lfs`` the paths of its LFS files."""
 
     oid: str
     files: Mapping[str, bytes]
@@ -69,7 +69,7 @@ class Commit:
     date: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def entry(self, path: str) -> dict[str, object]:
-        """The file as the tree API shows it."""
+        """The file in the form of the tree API."""
         content = self.files[path]
         if path not in self.lfs:
             oid = blob_oid(content)
@@ -81,32 +81,32 @@ class Commit:
         return {"type": "file", "oid": blob_oid(text), "size": size, "path": path, "lfs": lfs}
 
     def etag(self, path: str) -> str:
-        """What tells whether a download is up to date: sha256 of an LFS file, else the git oid."""
+        """The ETag of a download: sha256 of an LFS file, otherwise the git oid."""
         content = self.files[path]
         return hashlib.sha256(content).hexdigest() if path in self.lfs else blob_oid(content)
 
     def folders(self) -> dict[str, str]:
-        """Every folder of the tree with an oid that changes with what is in it."""
-        found: dict[str, list[str]] = {}
+        """Every folder of the tree, with an oid that depends on its content."""
+        members: dict[str, list[str]] = {}
         for path in sorted(self.files):
             parts = path.split("/")
             for depth in range(1, len(parts)):
-                found.setdefault("/".join(parts[:depth]), []).append(path + self.etag(path))
-        return {f: hashlib.sha1("\0".join(of).encode()).hexdigest() for f, of in found.items()}
+                members.setdefault("/".join(parts[:depth]), []).append(path + self.etag(path))
+        return {f: hashlib.sha1("\0".join(of).encode()).hexdigest() for f, of in members.items()}
 
 
 class Repo:
-    """A model repo. Everything may be read and set by tests.
+    """A model repo. Tests may read and set everything.
 
     Attributes:
         commits: every commit of every branch and pull request, newest last.
-        branches, tags: names to commit oids; ``main`` is always there.
+        branches, tags: names to commit oids; ``main`` always exists.
         pulls: numbers of pull requests to the oids of their heads (``refs/pr/N``).
-        objects: LFS objects that arrived, by sha256, committed or not.
-        private: only its namespace reads it.
-        gated: False, "auto" or "manual": files are read by ``allowed`` and the namespace only.
-        disabled: the Hub took it down.
-        downloads: requests (HEAD and GET) for the root config.json, by which the Hub counts.
+        objects: the uploaded LFS objects by sha256, committed or not.
+        private: only its namespace may read it.
+        gated: False, "auto" or "manual": only ``allowed`` and the namespace may read files.
+        disabled: the Hub has disabled it.
+        downloads: number of requests (HEAD and GET) for the root config.json, as the Hub counts.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Repo:
         return self.id.partition("/")[0]
 
     def head(self, revision: str = "main") -> Commit:
-        """The commit that a branch, a tag, ``refs/pr/N`` or an oid names.
+        """The commit of a branch, a tag, ``refs/pr/N`` or an oid.
 
         Raises:
             HubRefusal: 404 RevisionNotFound.
@@ -151,7 +151,7 @@ class Repo:
         raise HubRefusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
     def is_lfs(self, path: str, size: int, sample: bytes = b"", revision: str = "main") -> bool:
-        """Whether the Hub wants a file as LFS: by .gitattributes, above 10 MiB, or not text."""
+        """Whether a file must be LFS: by .gitattributes, above 10 MiB, or not text."""
         if size > LFS_ABOVE or b"\0" in sample:
             return True
         attributes = b""
@@ -177,16 +177,15 @@ class Repo:
         parent: str | None = None,
         pull: bool = False,
     ) -> Commit:
-        """Adds a commit, as a person does in the browser; the hub need not be asked.
+        """Add a commit without a request, like an edit in the browser.
 
         Args:
             files: contents by path, added or replaced.
-            deleted: paths taken out before.
-            revision: the branch or ``refs/pr/N`` that moves; a branch that is not there begins
-                at main.
+            deleted: paths to delete first.
+            revision: the branch or ``refs/pr/N`` to move; a missing branch starts at main.
             lfs: the paths of ``files`` that are LFS; None decides as the Hub does.
-            parent: the commit to begin at instead of the head of ``revision``.
-            pull: opens a pull request instead of moving a branch.
+            parent: the parent commit, instead of the head of ``revision``.
+            pull: open a pull request instead of moving a branch.
         """
         start = self.branches.get(revision) or self.branches.get("main")
         number = revision.removeprefix("refs/pr/")
@@ -200,13 +199,13 @@ class Repo:
             large.discard(path)
         for path, content in files.items():
             if lfs is not None:
-                wanted = path in lfs
+                is_lfs = path in lfs
             else:
                 at = before.oid if before else ""
-                wanted = self.is_lfs(path, len(content), content[:512], at)
+                is_lfs = self.is_lfs(path, len(content), content[:512], at)
             tree[path] = bytes(content)
-            (large.add if wanted else large.discard)(path)
-            if wanted:
+            (large.add if is_lfs else large.discard)(path)
+            if is_lfs:
                 self.objects[hashlib.sha256(content).hexdigest()] = tree[path]
         self._serial += 1
         seal = hashlib.sha1(f"{self.id}\0{self._serial}\0{message}\0{start}".encode())
@@ -231,16 +230,16 @@ class Repo:
         return made
 
     def history(self, revision: str) -> list[Commit]:
-        """A commit and those before it, newest first."""
-        found = [self.head(revision)]
-        while (parent := found[-1].parent) is not None:
-            found.append(self.head(parent))
-        return found
+        """A commit and its ancestors, newest first."""
+        commits = [self.head(revision)]
+        while (parent := commits[-1].parent) is not None:
+            commits.append(self.head(parent))
+        return commits
 
 
 @dataclass(frozen=True)
 class User:
-    """Who a token belongs to; ``write`` is False for a read token."""
+    """The owner of a token; ``write`` is False for a read-only token."""
 
     name: str
     write: bool = True
@@ -248,23 +247,23 @@ class User:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong, ``times`` times.
+    """A fault that occurs ``times`` times.
 
     Args:
-        kind: ``status`` answers ``status`` with ``headers`` and does nothing else. ``cut`` closes
-            the connection: of a GET after ``after_bytes`` of the answer's body, of a PUT or POST
-            after ``after_bytes`` of the request's body (nothing is done then), of a HEAD at once.
+        kind: ``status`` returns ``status`` with ``headers`` and does nothing else. ``cut`` closes
+            the connection: of a GET after ``after_bytes`` of the response body, of a PUT or POST
+            after ``after_bytes`` of the request body (which is discarded), of a HEAD at once.
             ``flip`` inverts a bit of byte ``after_bytes`` of a downloaded file (of its last byte
-            if it is shorter). ``refuse-lfs`` refuses objects: where it meets ``.../objects/batch``
-            each object of the batch has an error with code ``status``, where it meets a PUT or
-            the verification these answer ``status``. ``lost-answer`` does what was asked and
-            closes the connection without an answer. ``slow`` sends ``after_bytes`` of the answer's
-            body (nothing at all if 0), waits ``seconds``, and goes on.
-        match: searched in ``METHOD /path?query`` (path quoted as sent).
-        body: of a ``status`` answer; None is the JSON of the Hub.
+            if the file is shorter). ``refuse-lfs`` refuses objects: for ``.../objects/batch`` each
+            object of the batch has an error with code ``status``; a PUT or a verification returns
+            ``status``. ``lost-response`` processes the request and closes the connection without a
+            response. ``slow`` sends ``after_bytes`` of the response body (nothing if 0), waits
+            ``seconds``, and continues.
+        match: a regular expression for ``METHOD /path?query`` (path quoted as sent).
+        body: the body of a ``status`` response; None is the Hub's JSON.
     """
 
-    kind: Literal["status", "cut", "flip", "refuse-lfs", "lost-answer", "slow"]
+    kind: Literal["status", "cut", "flip", "refuse-lfs", "lost-response", "slow"]
     match: str
     times: int = 1
     status: int = 503
@@ -276,10 +275,10 @@ class Fault:
 
 @dataclass
 class Request:
-    """A request as it came; ``status`` is what was answered, None where the connection was cut.
+    """A received request; ``status`` is the status of the response, None if the connection was cut.
 
-    ``headers`` has names in lower case; ``path`` is quoted and with the query, as sent; ``body``
-    is empty for uploaded objects, ``size`` is always the number of bytes that came.
+    ``headers`` has lower-case names; ``path`` is quoted and includes the query, as sent; ``body``
+    is empty for uploaded objects; ``size`` is the number of received bytes.
     """
 
     method: str
@@ -299,15 +298,14 @@ class Request:
 
 @dataclass
 class HubState:
-    """All that the routes share. Hold ``lock`` while reading or changing it.
+    """The state that the routes share. Hold ``lock`` while reading or changing it.
 
     Attributes:
-        users: by token.
-        foreign: namespaces in which no user of this hub may write; all others are open to
-            ``tester``, as an owner of many organisations.
-        orgs: organisations of ``tester`` that whoami lists (by far not all).
-        page_size: entries per page of a tree and of a list, at most.
-        multipart_above: sizes in bytes from which an upload comes in parts of ``part_size``.
+        users: the users by token.
+        foreign: namespaces in which no user of this hub may write; ``tester`` owns all others.
+        orgs: the organisations of ``tester`` that whoami lists (not all).
+        page_size: maximum number of entries per page of a tree or a list.
+        multipart_above: size in bytes above which an upload has parts of ``part_size``.
     """
 
     url: str = ""
@@ -327,7 +325,7 @@ class HubState:
     hooks: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
 
     def take(self, request: Request, *kinds: str) -> Fault | None:
-        """The first fault of these kinds that meets the request; it has one time less then."""
+        """The first pending fault of these kinds that matches the request; its count decreases."""
         with self.lock:
             for at, (fault, left) in enumerate(self.faults):
                 if fault.kind in kinds and re.search(fault.match, str(request)):
@@ -346,7 +344,7 @@ class HubState:
         """A new repo.
 
         Raises:
-            HubRefusal: 400 a name that the Hub does not take, 409 it is there already.
+            HubRefusal: 400 for an invalid name, 409 for an existing repo.
         """
         parts = repo_id.split("/")
         if len(parts) != 2 or not all(_NAME.fullmatch(p) for p in parts) or "--" in repo_id:

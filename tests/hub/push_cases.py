@@ -1,4 +1,4 @@
-"""Two versions of a small model, as bytes, and what the publish tests ask of the Hub."""
+"""Two versions of a small model as bytes, and helpers for the publish tests."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ REPO = "org/lone"
 WEIGHTS = "stages/coarse/model.safetensors"
 COMMIT = r"POST .*/commit/"
 PUT = r"PUT /lfs/"
-EVER = 10_000
+ALWAYS = 10_000
 CHANGES = r"^(POST .*/(create|preupload|batch|commit|branch|tag)|PUT|DELETE)"
-"""Requests by which something is made or sent."""
+"""Requests that create or send something."""
 
 FRONT = """\
 ---
@@ -36,7 +36,7 @@ tags:
 
 
 def card(value: float) -> bytes:
-    """A card as a build writes it."""
+    """A card in the form that a build writes."""
     use = "## How to use it\n\n`cascadezoo sample path/to/lone`"
     figures = f"## Figures\n\n| kid | {value} |"
     parts = ["# lone", "A small flow.", block("use", use), block("figures", figures)]
@@ -76,7 +76,7 @@ def write(files: Mapping[str, bytes], folder: Path) -> Path:
 
 
 def published(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The files as they are in a repo: the commands on the card name it."""
+    """The files after a publish: the commands on the card name the repo."""
     text = files["README.md"].decode()
     use = "## How to use it\n\n`cascadezoo sample {}`"
     text = text.replace(block("use", use.format("path/to/lone")), block("use", use.format(REPO)))
@@ -84,16 +84,16 @@ def published(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def model_in(commit: Commit) -> dict[str, object]:
-    """The files of a commit, config.json as what it says."""
+    """The files of a commit, with config.json parsed."""
     files = {n: c for n, c in commit.files.items() if n != ".gitattributes"}
     return files | {"config.json": json.loads(files["config.json"])}
 
 
 def holds(repo: Repo, files: Mapping[str, bytes], revision: str = "main") -> bool:
-    """Whether a branch holds a model as it is published, and nothing else."""
-    wanted: dict[str, object] = dict(published(files))
-    wanted["config.json"] = json.loads(published(files)["config.json"])
-    return model_in(repo.head(revision)) == wanted
+    """Whether a branch holds exactly the published model."""
+    expected: dict[str, object] = dict(published(files))
+    expected["config.json"] = json.loads(published(files)["config.json"])
+    return model_in(repo.head(revision)) == expected
 
 
 def changes(hub: LocalHub) -> list[str]:
@@ -101,5 +101,5 @@ def changes(hub: LocalHub) -> list[str]:
 
 
 def puts(hub: LocalHub) -> int:
-    """How many objects were sent whole."""
+    """The number of objects that were sent completely."""
     return len([r for r in hub.seen("^PUT /lfs") if r.status == 200])

@@ -1,4 +1,4 @@
-"""The metric card: what it claims, what it shows of strangers' texts, what of it is kept."""
+"""The metric card: its claims, untrusted texts on it, and the edits that are kept."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ BLOCK = re.compile(
 # --- metadata
 
 
-def test_results_of_one_metric_on_one_dataset_stay_apart() -> None:
-    """The Hub takes two results for one where all but the value is the same."""
+def test_results_of_one_metric_on_one_dataset_are_distinct() -> None:
+    """The Hub merges two results that differ only in their value."""
     stated = [
         figure(),
         figure(extractor="inception"),
@@ -57,7 +57,7 @@ def test_results_of_one_metric_on_one_dataset_stay_apart() -> None:
     ]
     for place, row in enumerate(stated):
         row.pop("name_more", None)
-        row["name"] = "kid"  # nothing but the arguments tells them apart
+        row["name"] = "kid"  # only the arguments distinguish them
         row["value"] = float(place)
     text = render_card(SPEC, metrics(*stated), INFO)
     data = ModelCard(text).data
@@ -67,8 +67,8 @@ def test_results_of_one_metric_on_one_dataset_stay_apart() -> None:
     for one in results:
         assert [other for other in results if one.is_equal_except_value(other)] == [one]
     args = next(r.metric_args for r in results if r.metric_value == 5.0)
-    wanted = {"extractor": "small", "n": 1000, "resolution": 32, "seed": 0, "split": "train"}
-    assert wanted.items() <= args.items()
+    expected = {"extractor": "small", "n": 1000, "resolution": 32, "seed": 0, "split": "train"}
+    assert expected.items() <= args.items()
     assert (args["subset_size"], args["subsets"]) == (100, 10)
 
 
@@ -95,7 +95,7 @@ def test_metadata() -> None:
     assert card_faults(text) == []
 
 
-def test_what_the_dataset_told_when_the_model_was_trained_goes_first() -> None:
+def test_data_recorded_at_training_take_precedence() -> None:
     stated = {"source": "shapes", "title": "Forms", "license": "CC0", "hub_id": None}
     text = card(figure(), data=stated)
     assert "Trained on Forms. Licence of the data: CC0." in text
@@ -109,7 +109,7 @@ def test_what_the_dataset_told_when_the_model_was_trained_goes_first() -> None:
 # --- what people read
 
 
-def test_parts_of_a_card() -> None:
+def test_sections_of_a_card() -> None:
     generated = {"stage": "up", "role": "upsampler", "mismatch": 0.004}
     generated |= {"real": figure(value=0.01), "generated": figure(value=0.014)}
     text = card(
@@ -142,7 +142,7 @@ def test_parts_of_a_card() -> None:
         {"phase": "joint", "epoch": 0, "step": 0, "figure": figure(n=500)}])) == []  # fmt: skip
 
 
-def test_three_lines_of_python_and_one_of_shell() -> None:
+def test_usage_is_three_lines_of_python_and_one_of_shell() -> None:
     python, shell = re.findall(r"```(?:python|bash)\n(.*?)```", card(), re.S)[:2]
     assert [len(text.splitlines()) for text in (python, shell)] == [3, 1]
     compile(python, "card", "exec")
@@ -165,7 +165,7 @@ def test_the_command_of_a_figure(row: dict[str, Any], command: str) -> None:
     assert f"cascadezoo evaluate path/to/shapes-tiny {command}" in card(row)
 
 
-def test_figures_that_no_command_gives() -> None:
+def test_figures_without_a_command() -> None:
     assert command_of(figure(seed=None), SPEC, "x") is None
     old = figure(note="x; measured before the sampling defaults were tuned")
     assert command_of(old, SPEC, "x") is None
@@ -173,14 +173,14 @@ def test_figures_that_no_command_gives() -> None:
     assert asked_name(figure(metric="gone")) == "gone"
 
 
-def test_a_metric_whose_plugin_is_not_here() -> None:
+def test_metric_of_a_missing_plugin() -> None:
     assert metric_texts("loudness").scale == 1.0
     assert metric_texts("kid").scale == 1000.0
     text = card(figure(metric="loudness", value=3.25, std=None))
     assert rows(text)[0][1:3] == ["loudness", "3.250"]
 
 
-# --- nothing but what metrics.json holds
+# --- only values of metrics.json
 
 words = st.text(max_size=30) | st.sampled_from(
     ["a|b", "`", "``", "\n---\n", "<!-- cascadezoo:end figures -->", "<script>x</script>", "](javascript:x)",
@@ -210,8 +210,8 @@ figure_rows = st.fixed_dictionaries(
 
 
 def shown(text: str) -> list[tuple[float, float]]:
-    """Every number of a value's cell with half a unit of its last digit, not scaled."""
-    scale = 10.0 ** int(found[1]) if (found := re.search(r" x 10\^(-?\d+)", text)) else 1.0
+    """Every unscaled number of a value's cell, with half a unit of its last digit."""
+    scale = 10.0 ** int(match[1]) if (match := re.search(r" x 10\^(-?\d+)", text)) else 1.0
     head = text.partition(" x 10^")[0]
     parts = re.match(r"(-?[\d.]+(?:e[+-]\d+)?)(?: \+- ([\d.]+(?:e[+-]\d+)?))?", head)
     assert parts is not None
@@ -224,7 +224,7 @@ def shown(text: str) -> list[tuple[float, float]]:
 
 
 def markup(body: str) -> tuple[list[str], list[str]]:
-    """The beginnings of all HTML in a text, and its links, as a reader of Markdown finds them."""
+    """The beginnings of all HTML in a text, and its links, as a Markdown parser finds them."""
     tokens = [t for top in MARKDOWN.parse(body) for t in (top, *(top.children or ()))]
     html = [t.content.strip() for t in tokens if t.type in ("html_block", "html_inline")]
     parts = [re.match(r"<!-- cascadezoo:(begin|end)|.*", row, re.S) for row in html]
@@ -245,10 +245,10 @@ def test_every_number_on_the_card_is_in_metrics(
     for row, cells in zip(figures, table, strict=True):
         assert len(cells) == 4
         assert cells[0] == code(row["name"]).replace("\\\\|", "\\|")
-        held = [row["value"], *([row["std"]] if "std" in row else [])]
-        for (value, slack), true in zip(shown(cells[2]), held, strict=True):
+        stored = [row["value"], *([row["std"]] if "std" in row else [])]
+        for (value, slack), true in zip(shown(cells[2]), stored, strict=True):
             assert math.isclose(value, true, rel_tol=1e-9, abs_tol=slack)
-    # Metadata that the Hub reads, every block whole, nothing that ends one early.
+    # The Hub can read the metadata, every block is complete, and no text ends one early.
     assert card_faults(text) == []
     front = read_front(text)
     assert isinstance(front, dict)
@@ -260,14 +260,14 @@ def test_every_number_on_the_card_is_in_metrics(
     assert html == [f"<!-- cascadezoo:{part}" for _ in blocks for part in ("begin", "end")]
     assert links == []
     assert all(char.isprintable() or char == "\n" for char in text)
-    # The card agrees with what it was made from, unless two figures have one name on it.
+    # The card agrees with its metrics, unless two figures have one name on it.
     names = [code(row["name"]) for row in figures]
     if len(set(names)) == len(names):
         assert claim_faults(text, stated) == []
 
 
 @given(values, st.floats(0, 1e9), st.sampled_from([1.0, 100.0, 1000.0, 3.0]))
-def test_numbers_are_read_back(value: float, std: float, scale: float) -> None:
+def test_numbers_round_trip(value: float, std: float, scale: float) -> None:
     row = figure(value=value, std=std)
     text = card(row)
     assert claim_faults(text, metrics(row)) == []
@@ -279,7 +279,7 @@ def test_numbers_are_read_back(value: float, std: float, scale: float) -> None:
 
 
 @given(words)
-def test_texts_stay_on_their_line(text: str) -> None:
+def test_texts_are_one_line(text: str) -> None:
     for made in (plain(text), code(text)):
         assert "\n" not in made
         assert not re.search(r"(?<!\\)\|", made)
@@ -287,16 +287,16 @@ def test_texts_stay_on_their_line(text: str) -> None:
     assert fenced("bash", [text]).splitlines()[-1] not in text
 
 
-# --- what a person wrote
+# --- edits
 
 
-def test_a_card_that_nobody_touched_is_renewed_whole() -> None:
+def test_unedited_card_is_replaced() -> None:
     before, after = card(figure()), card(figure(value=0.5))
     renewed = renew_card(after, before)
     assert (renewed.text, renewed.kept, renewed.added, renewed.own) == (after, (), (), False)
 
 
-def test_what_a_person_wrote_is_kept_and_told() -> None:
+def test_edits_are_kept_and_reported() -> None:
     mine = card(figure()).replace("# shapes-tiny\n", "# shapes-tiny\n\nMine.\n")
     mine = mine.replace("Licence of the data", "The licence")
     mine = mine.replace("- demo\n", "- demo\n- mine\n").replace(
@@ -312,16 +312,16 @@ def test_what_a_person_wrote_is_kept_and_told() -> None:
     assert order == list(BLOCKS)
     assert rows(renewed.text)[0][2] == "500.0 +- 2.0 x 10^-3"
     assert renew_card(ours, renewed.text).text == renewed.text
-    # On the Hub parts that are missing stay away.
+    # Blocks that were deleted on the Hub are not added again.
     assert "attribution" not in [name for name, _, _ in BLOCK.findall(merge_cards(ours, mine))]
 
 
-def test_somebodys_own_card_stays_as_it_is() -> None:
+def test_foreign_card_is_kept() -> None:
     renewed = renew_card(card(figure()), "# mine\n")
     assert (renewed.text, renewed.own) == ("# mine\n", True)
 
 
-def test_commands_keep_naming_the_model_where_it_is_published() -> None:
+def test_commands_name_the_published_model() -> None:
     published = address_card(card(figure()), SPEC.name, "org/shapes-tiny")
     assert address_of(published) == "org/shapes-tiny"
     assert "path/to" not in published
@@ -335,7 +335,7 @@ def test_commands_keep_naming_the_model_where_it_is_published() -> None:
     assert address_of('Cascade.from_pretrained("a\nb")') is None
 
 
-def test_the_bundled_models_card_claims_what_its_metrics_hold() -> None:
+def test_card_of_the_bundled_model_agrees_with_its_metrics() -> None:
     from cascadezoo.zoo.list import bundled_folder, find
 
     folder = bundled_folder(find("shapes-tiny"))
@@ -347,7 +347,7 @@ def test_the_bundled_models_card_claims_what_its_metrics_hold() -> None:
     assert len(claim_faults(text, stated)) == 2
 
 
-def test_front_matter_of_a_stranger_is_read_without_harm(tmp_path: Path) -> None:
+def test_malformed_front_matter_is_safe(tmp_path: Path) -> None:
     for index in (
         "7",
         "[7]",
@@ -359,7 +359,7 @@ def test_front_matter_of_a_stranger_is_read_without_harm(tmp_path: Path) -> None
         assert all(isinstance(fault, str) for fault in claim_faults(text, metrics(figure())))
 
 
-def test_specs_of_strangers_run_nothing() -> None:
+def test_shell_text_in_a_spec_is_quoted() -> None:
     data = SPEC.to_dict() | {"requires": ["cascadezoo'; rm -rf ~; '"]}
     spec = CascadeSpec.model_validate(data)
     text = render_card(spec, metrics(figure()), INFO)

@@ -1,4 +1,4 @@
-"""``cascadezoo pull`` and its kin against the local Hub, each in a process of its own."""
+"""``cascadezoo pull`` and similar commands against the local Hub, each in its own process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from hub_server import Fault
-from pull_cases import REPO, WEIGHTS, contents, here
+from pull_cases import REPO, WEIGHTS, contents, working_files
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "hub.py"
 
 
 @pytest.fixture
@@ -57,13 +59,12 @@ def test_pull_then_sample(hub, repo, files, run):
     assert len(hub.requests) == 1
 
 
-def test_a_pull_that_fails_tells_what_to_do(hub, repo, run):
+def test_failed_pull_shows_a_hint(hub, repo, run):
     hub.fail(Fault("flip", f"GET .*{WEIGHTS}", times=9))
     result = run("pull", REPO, "--to", "out")
-    assert (result.returncode, result.stdout, here()) == (2, "", [])
-    assert result.stderr.startswith(
-        f"Error: {REPO} (commit {repo.branches['main']}): {WEIGHTS} was "
-    )
+    assert (result.returncode, result.stdout, working_files()) == (2, "", [])
+    for value in (REPO, repo.branches["main"], WEIGHTS):
+        assert value in result.stderr
     assert "\nHint: " in result.stderr
     hub.heal()
     result = run("pull", "org/nothing", "--json")
@@ -74,11 +75,31 @@ def test_a_pull_that_fails_tells_what_to_do(hub, repo, run):
 
 
 @pytest.mark.slow
-def test_no_token_is_ever_shown(hub, repo, run):
-    """Neither in messages nor, with CASCADEZOO_DEBUG, in tracebacks."""
+def test_token_is_never_shown(hub, repo, run):
+    """Neither messages nor, with CASCADEZOO_DEBUG, tracebacks contain it."""
     for fault in ("status", "cut", "flip"):
         hub.fail(Fault(fault, "HEAD|GET", times=99, status=503))
         result = run("pull", REPO, CASCADEZOO_DEBUG="1")
         assert result.returncode != 0
         assert hub.token not in result.stdout + result.stderr
         hub.heal()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs VmHWM of /proc")
+def test_requests_time_and_memory():
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), "--json", "--channels", "112", "--pairs", "15"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    results = json.loads(done.stdout)
+    assert results["bytes"] > 90e6
+    requests = [results[f"{way}_requests"] for way in ("local", "branch", "pinned")]
+    assert requests == [0, 1, 0]
+    memory = [results[f"{way}_memory_ratio"] for way in ("local", "branch", "pinned")]
+    assert max(memory) <= 1.2, results
+    assert results["pinned_ratio"] <= 1.3, results
+    assert results["branch_ratio"] <= 1.3, results

@@ -1,4 +1,4 @@
-"""Pulling while things go wrong: no wrong byte is ever handed out, and messages tell what to do."""
+"""Pulling with faults: no wrong byte is ever returned, and errors have a hint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import time
 import pytest
 from errors_help import raises
 from hub_server import Fault
-from pull_cases import REPO, WEIGHTS, changed, contents, here, lines
+from pull_cases import REPO, WEIGHTS, changed, contents, lines, working_files
 
 from cascadezoo.errors import CascadezooError, HubUnavailableError, ModelError
 from cascadezoo.hub import fetch
@@ -30,21 +30,21 @@ def repo(hub, files):
 
 
 @pytest.fixture(autouse=True)
-def quick(away, monkeypatch):
-    monkeypatch.setattr(fetch, "_WAITS", (0.02, 0.05))  # seconds; the tests' own time
+def quick(workdir, monkeypatch):
+    monkeypatch.setattr(fetch, "_WAITS", (0.02, 0.05))  # seconds
 
 
 ANY = ("config.json", WEIGHTS, "metrics.json", "README.md")
 
 
 def gets(hub, name):
-    """How often the body of a file was sent; large ones are sent by the CDN."""
+    """How often the body of a file was sent; the CDN sends large ones."""
     return sum(r.method == "GET" and r.status == 200 and name in r.path for r in hub.requests)
 
 
 @pytest.mark.parametrize("name", ANY)
 @pytest.mark.parametrize("place", [0, 40, 10**9])
-def test_a_flipped_bit_is_found_and_the_file_fetched_once_more(hub, repo, files, name, place):
+def test_flipped_bit_is_detected_and_the_file_downloaded_again(hub, repo, files, name, place):
     hub.fail(Fault("flip", f"GET .*{name}", after_bytes=place))
     assert contents(locate(REPO)) == files
     assert len(hub.fired) == 1
@@ -53,15 +53,15 @@ def test_a_flipped_bit_is_found_and_the_file_fetched_once_more(hub, repo, files,
 
 
 @pytest.mark.parametrize("name", ANY)
-def test_bits_that_stay_flipped_end_the_pull(hub, repo, files, name, tmp_path):
+def test_persistent_damage_fails_the_pull(hub, repo, files, name, tmp_path):
     hub.fail(Fault("flip", f"GET .*{name}", times=9, after_bytes=20))
     with raises(ModelError, "model-remote-damaged") as raised:
         pull(REPO, "out")
     assert name in raised.value.what
     assert raised.value.hint
-    assert here() == []
+    assert working_files() == []
     assert len(hub.fired) == 2
-    # Nothing of the bad file is left behind, in this pull or for other programs.
+    # No part of the damaged file stays in the cache.
     sound = {hashlib.sha256(data).hexdigest() for data in files.values()}
     blobs = list((tmp_path / "hf_home/hub/models--org--lone/blobs").iterdir())
     assert {hashlib.sha256(b.read_bytes()).hexdigest() for b in blobs} <= sound
@@ -70,7 +70,7 @@ def test_bits_that_stay_flipped_end_the_pull(hub, repo, files, name, tmp_path):
     assert contents(locate(REPO)) == files
 
 
-def test_a_cache_that_was_damaged_is_mended(hub, repo, files):
+def test_damaged_cache_is_repaired(hub, repo, files):
     folder = locate(REPO)
     for name in ANY:
         blob = (folder / name).resolve()
@@ -85,13 +85,13 @@ def test_a_cache_that_was_damaged_is_mended(hub, repo, files):
     hub.clear()
     with raises(ModelError, "model-cache-damaged") as raised:
         locate(REPO, offline=True)
-    assert "without --offline" in raised.value.hint
+    assert "--offline" in raised.value.hint
     assert hub.requests == []
     assert contents(locate(REPO)) == files
 
 
-def test_a_publisher_who_seals_the_wrong_bytes(hub, files):
-    """config.json and the file disagree in the repo itself: fetched twice, then refused."""
+def test_repo_with_a_wrong_sha256(hub, files):
+    """config.json and the file in the repo disagree: downloaded twice, then refused."""
     config = json.loads(files["config.json"])
     config["files"]["metrics.json"]["sha256"] = "0" * 64
     hub.make_repo(REPO, changed(files, files=config["files"]))
@@ -100,8 +100,8 @@ def test_a_publisher_who_seals_the_wrong_bytes(hub, files):
     assert gets(hub, "metrics.json") == 2
 
 
-def test_links_that_were_planted_in_the_cache_are_not_followed(hub, repo, files, tmp_path):
-    """Neither read, nor is what they lead to thrown away."""
+def test_foreign_links_in_the_cache_are_not_followed(hub, repo, files, tmp_path):
+    """Their targets are neither read nor deleted."""
     secret = tmp_path / "secret"
     secret.write_bytes(files[WEIGHTS])
     folder = locate(REPO)
@@ -118,7 +118,7 @@ def test_links_that_were_planted_in_the_cache_are_not_followed(hub, repo, files,
     assert secret.read_bytes() == files[WEIGHTS]
 
 
-# --- what passes by itself
+# --- temporary failures
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
@@ -126,14 +126,14 @@ def test_links_that_were_planted_in_the_cache_are_not_followed(hub, repo, files,
 @pytest.mark.parametrize(
     "fault", [{"kind": "status", "status": 503}, {"kind": "cut", "after_bytes": 30}]
 )
-def test_one_failure_is_waited_out(hub, repo, files, method, name, fault):
+def test_one_failure_is_retried(hub, repo, files, method, name, fault):
     hub.fail(Fault(match=f"{method} .*{name}", **fault))
     assert contents(locate(REPO)) == files
     assert len(hub.fired) == 1
 
 
 @pytest.mark.parametrize("match", ["HEAD .*config.json", f"GET .*{WEIGHTS}"])
-def test_a_hub_that_asks_to_wait_is_given_the_time(hub, repo, files, match):
+def test_retry_after_is_respected(hub, repo, files, match):
     hub.fail(Fault("status", match, status=429, headers={"Retry-After": "1"}))
     began = time.monotonic()
     assert contents(locate(REPO)) == files
@@ -141,28 +141,31 @@ def test_a_hub_that_asks_to_wait_is_given_the_time(hub, repo, files, match):
     assert len(hub.fired) == 1
 
 
-def test_a_long_wait_is_not_waited(hub, repo):
+def test_long_retry_after_fails(hub, repo):
     hub.fail(Fault("status", "HEAD", times=9, status=429, headers={"Retry-After": "3600"}))
     began = time.monotonic()
-    with pytest.raises(HubUnavailableError) as raised:
+    with raises(
+        HubUnavailableError,
+        "hub-unavailable-wait",
+    ) as raised:
         locate(REPO)
     assert time.monotonic() - began < 10
     assert raised.value.hint
 
 
 @pytest.mark.parametrize("match", ["HEAD .*config.json", "GET .*config.json", f"GET .*{WEIGHTS}"])
-def test_a_hub_that_stays_down(hub, repo, files, match):
+def test_persistent_failure(hub, repo, files, match):
     hub.fail(Fault("status", match, times=99, status=503))
     began = time.monotonic()
-    with pytest.raises(HubUnavailableError) as raised:
+    with raises(HubUnavailableError, "hub-unavailable-busy") as raised:
         pull(REPO, "out")
     assert time.monotonic() - began < 15
     assert raised.value.hint
     assert raised.value.exit_code == 1
-    assert here() == []
+    assert working_files() == []
     hub.clear()
     hub.heal()
-    # What had arrived is not fetched again.
+    # Files that had arrived are not downloaded again.
     assert contents(pull(REPO, "out").folder) == files
     again = {line.rpartition("/")[2] for line in lines(hub) if line.startswith("GET")}
     assert ("config.json" in again) == ("config.json" in match)
@@ -172,7 +175,7 @@ def test_a_hub_that_stays_down(hub, repo, files, match):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_pull_leaves_nothing_half_made(hub, repo, files, sent, tmp_path):
+def test_interrupted_pull_leaves_no_partial_copy(hub, repo, files, sent, tmp_path):
     hub.fail(Fault("slow", f"GET .*{WEIGHTS}", after_bytes=100, seconds=60.0))
     process = subprocess.Popen(
         [sys.executable, "-m", "cascadezoo", "pull", REPO, "--to", "out"],
@@ -190,16 +193,16 @@ def test_an_interrupted_pull_leaves_nothing_half_made(hub, repo, files, sent, tm
     result = process.communicate(timeout=30)
     assert process.returncode == (-9 if sent == signal.SIGKILL else 130), result
     assert "Traceback" not in result[1]
-    assert here() == []
+    assert working_files() == []
     hub.heal()
     assert contents(pull(REPO, "out").folder) == files
 
 
-# --- at random
+# --- random faults
 
 
 def _faults(rng):
-    """One to three faults, each of any kind, at any request, at any byte."""
+    """One to three faults of random kinds, requests and bytes."""
     for _ in range(rng.randint(1, 3)):
         kind = rng.choice(["status", "status", "cut", "flip", "flip", "slow"])
         method = "GET" if kind == "flip" else rng.choice(["HEAD", "GET"])
@@ -215,15 +218,15 @@ def _faults(rng):
 
 
 @pytest.mark.slow
-def test_a_hundred_pulls_with_faults_at_random(hub, repo, files, monkeypatch, tmp_path):
-    """0 corrupt loads, 0 errors that are not cascadezoo's own, and most pulls succeed."""
+def test_hundred_pulls_with_random_faults(hub, repo, files, monkeypatch, tmp_path):
+    """No corrupt loads, no errors other than cascadezoo's, and most pulls succeed."""
     from cascadezoo import Cascade
 
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     true = Cascade.from_pretrained(pull(REPO, "true").folder).sample(1, seed=0)
     rng = random.Random(20240817)
-    fired = loads = result = 0
+    fired = loads = failures = 0
     for turn in range(100):
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "caches" / str(turn // 2)))
         hub.clear()
@@ -236,9 +239,9 @@ def test_a_hundred_pulls_with_faults_at_random(hub, repo, files, monkeypatch, tm
             loads += 1
         except CascadezooError as error:
             assert error.hint
-            result += 1
+            failures += 1
         fired += len(hub.fired)
         hub.heal()
-    assert loads + result == 100
-    assert loads >= 60, (loads, result)
+    assert loads + failures == 100
+    assert loads >= 60, (loads, failures)
     assert fired >= 100

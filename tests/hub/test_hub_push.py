@@ -1,4 +1,4 @@
-"""Publishing to the Hub as it goes when nothing goes wrong."""
+"""Publishing to the Hub without faults."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from cascadezoo.model_folder.integrity import check_files
 from cascadezoo.model_folder.layout import read_config
 
 
-def test_a_model_becomes_one_commit(hub: LocalHub, model: Path) -> None:
+def test_model_is_one_commit(hub: LocalHub, model: Path) -> None:
     done = publish_hub(model, REPO, tag="v1", message="Two words")
     repo = hub.repos[REPO]
-    assert len(repo.commits) == 2  # the one that the Hub makes with the repo, and ours
+    assert len(repo.commits) == 2  # the Hub's initial commit, and ours
     commit = repo.head()
     assert (commit.message, commit.parent) == ("Two words", repo.commits[0].oid)
     assert holds(repo, old())
@@ -54,18 +54,18 @@ def test_a_model_becomes_one_commit(hub: LocalHub, model: Path) -> None:
     assert json.loads(json.dumps(done.to_dict()))["commit"] == commit.oid
 
 
-def test_what_was_published_is_pulled_as_it_is(hub: LocalHub, model: Path) -> None:
+def test_published_model_is_pulled_unchanged(hub: LocalHub, model: Path) -> None:
     publish_hub(model, REPO)
     folder = locate(f"hf://{REPO}")
     check_files(folder, read_config(folder))
     assert (folder / WEIGHTS).read_bytes() == old()[WEIGHTS]
     assert f"cascadezoo sample {REPO}`" in (folder / "README.md").read_text()
-    # and from there to another repo
+    # and publish the pulled model to another repo
     publish_hub(folder, "org/again")
     assert model_in(hub.repos["org/again"].head())[WEIGHTS] == old()[WEIGHTS]
 
 
-def test_the_same_again_makes_and_sends_nothing(hub: LocalHub, model: Path) -> None:
+def test_unchanged_model_is_not_sent_again(hub: LocalHub, model: Path) -> None:
     first = publish_hub(model, REPO, tag="v1")
     hub.clear()
     again = publish_hub(model, REPO, tag="v1")
@@ -76,7 +76,7 @@ def test_the_same_again_makes_and_sends_nothing(hub: LocalHub, model: Path) -> N
     assert len(hub.repos[REPO].commits) == 2
 
 
-def test_a_new_version_sends_what_changed_and_deletes_what_is_stale(
+def test_new_version_sends_changes_and_deletes_stale_files(
     hub: LocalHub, model: Path, newer: Path
 ) -> None:
     publish_hub(model, REPO)
@@ -93,7 +93,7 @@ def test_a_new_version_sends_what_changed_and_deletes_what_is_stale(
     ]
     assert repo.head().files[WEIGHTS] == new()[WEIGHTS]
     assert len(repo.commits) == 4
-    assert puts(hub) == 1  # samples.png and metrics.json are there
+    assert puts(hub) == 1  # the repo has samples.png and metrics.json
     assert done.uploaded_bytes < done.size
 
 
@@ -103,7 +103,7 @@ def _reseal(folder: Path) -> dict[str, bytes]:
     return resealed(contents(folder))
 
 
-def test_a_branch_is_made_and_main_left_alone(hub: LocalHub, model: Path, newer: Path) -> None:
+def test_branch_is_created_and_main_unchanged(hub: LocalHub, model: Path, newer: Path) -> None:
     publish_hub(model, REPO)
     done = publish_hub(newer, REPO, revision="exp/2")
     repo = hub.repos[REPO]
@@ -112,13 +112,13 @@ def test_a_branch_is_made_and_main_left_alone(hub: LocalHub, model: Path, newer:
     assert holds(repo, new(), "exp/2")
     assert repo.head("exp/2").parent == repo.head().oid
     assert publish_hub(newer, REPO, revision="exp/2").changed is False
-    # also in a repo that is not there yet
+    # also in a new repo
     publish_hub(model, "org/other", revision="dev")
     assert "config.json" not in hub.repos["org/other"].head().files
     assert hub.repos["org/other"].head("dev").files[WEIGHTS] == old()[WEIGHTS]
 
 
-def test_a_pull_request_leaves_the_branch_alone(hub: LocalHub, model: Path, newer: Path) -> None:
+def test_pull_request_does_not_change_the_branch(hub: LocalHub, model: Path, newer: Path) -> None:
     publish_hub(model, REPO)
     done = publish_hub(newer, REPO, create_pr=True)
     repo = hub.repos[REPO]
@@ -127,7 +127,7 @@ def test_a_pull_request_leaves_the_branch_alone(hub: LocalHub, model: Path, newe
     assert (done.pr_url, done.commit) == (f"{hub.url}/{REPO}/discussions/1", repo.pulls[1])
 
 
-def test_a_stranger_may_open_a_pull_request(
+def test_user_without_write_access_may_open_a_pull_request(
     hub: LocalHub, model: Path, newer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_hub(model, REPO)
@@ -137,7 +137,7 @@ def test_a_stranger_may_open_a_pull_request(
     assert holds(hub.repos[REPO], new(), "refs/pr/1")
 
 
-def test_a_dry_run_asks_and_changes_nothing(hub: LocalHub, model: Path, newer: Path) -> None:
+def test_dry_run_changes_nothing(hub: LocalHub, model: Path, newer: Path) -> None:
     done = publish_hub(model, REPO, dry_run=True, tag="v1", revision="dev")
     assert (done.commit, done.changed, done.dry_run) == (None, True, True)
     assert hub.repos == {}
@@ -151,7 +151,7 @@ def test_a_dry_run_asks_and_changes_nothing(hub: LocalHub, model: Path, newer: P
     assert hub.repos[REPO].head() is before
 
 
-def test_a_private_repo(hub: LocalHub, model: Path, newer: Path) -> None:
+def test_private_repo(hub: LocalHub, model: Path, newer: Path) -> None:
     publish_hub(model, REPO, private=True)
     assert hub.repos[REPO].private
     publish_hub(newer, REPO, private=True)
@@ -159,13 +159,13 @@ def test_a_private_repo(hub: LocalHub, model: Path, newer: Path) -> None:
     assert hub.repos[REPO].private
 
 
-def test_a_gitignore_in_the_repo_takes_nothing_out(hub: LocalHub, model: Path) -> None:
+def test_gitignore_in_the_repo_excludes_nothing(hub: LocalHub, model: Path) -> None:
     hub.make_repo(REPO, {".gitignore": b"*.safetensors\n*.png\n"})
     publish_hub(model, REPO)
     assert hub.repos[REPO].head().files[WEIGHTS] == old()[WEIGHTS]
 
 
-def test_a_model_without_a_card_gets_a_plain_one(hub: LocalHub, model: Path) -> None:
+def test_model_without_a_card_gets_a_plain_card(hub: LocalHub, model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     del config["files"]["README.md"]
     (model / "config.json").write_text(json.dumps(config))
@@ -179,7 +179,7 @@ def test_a_model_without_a_card_gets_a_plain_one(hub: LocalHub, model: Path) -> 
     assert publish_hub(model, REPO).changed is False
 
 
-# --- one commit, whatever the client would rather do
+# --- Xet
 
 
 XET = """
@@ -192,8 +192,8 @@ publish_hub(sys.argv[1], sys.argv[2])
 
 
 @pytest.mark.parametrize("xet", ["on", "off"])
-def test_weights_never_go_by_xet(hub: LocalHub, model: Path, xet: str) -> None:
-    """With Xet the client asks this server, which has none, for a token, and fails."""
+def test_weights_are_never_sent_by_xet(hub: LocalHub, model: Path, xet: str) -> None:
+    """With Xet, the client requests a token from this server, which has no Xet, and fails."""
     pytest.importorskip("hf_xet")
     env = {**os.environ, **hub.env, "HF_HUB_DISABLE_XET": "0" if xet == "on" else "1"}
     result = subprocess.run(
@@ -212,10 +212,10 @@ def test_weights_never_go_by_xet(hub: LocalHub, model: Path, xet: str) -> None:
     assert puts(hub) == 2
 
 
-# --- cards that people edit
+# --- edited cards
 
 
-def test_what_a_person_wrote_on_the_card_is_kept(hub: LocalHub, model: Path, newer: Path) -> None:
+def test_edits_of_the_card_are_kept(hub: LocalHub, model: Path, newer: Path) -> None:
     publish_hub(model, REPO)
     repo = hub.repos[REPO]
     text = repo.head().files["README.md"].decode()
@@ -234,7 +234,7 @@ def test_what_a_person_wrote_on_the_card_is_kept(hub: LocalHub, model: Path, new
     assert front["language"] == "en"
     assert front["tags"] == ["cascadezoo", "image-generation", "ada"]
     assert repo.head().files[WEIGHTS] == new()[WEIGHTS]
-    # again, and with a third version: it is still a card that somebody wrote
+    # again, and with a third version: the card still counts as edited
     assert publish_hub(newer, REPO).changed is False
     publish_hub(model, REPO)
     assert repo.head().files["README.md"].decode() == kept.replace("0.5", "1.5").replace(
@@ -243,19 +243,19 @@ def test_what_a_person_wrote_on_the_card_is_kept(hub: LocalHub, model: Path, new
 
 
 def _digest(text: str) -> str:
-    found = re.search("begin figures ([0-9a-f]{16})", text)
-    assert found is not None
-    return found[1]
+    match = re.search("begin figures ([0-9a-f]{16})", text)
+    assert match is not None
+    return match[1]
 
 
-def test_a_card_that_nobody_edited_is_replaced(hub: LocalHub, model: Path, newer: Path) -> None:
+def test_unedited_card_is_replaced(hub: LocalHub, model: Path, newer: Path) -> None:
     publish_hub(model, REPO)
     done = publish_hub(newer, REPO)
     assert not done.card_kept
     assert hub.repos[REPO].head().files["README.md"] == published(new())["README.md"]
 
 
-def test_a_card_that_was_edited_here_replaces_its_former_self(hub: LocalHub, model: Path) -> None:
+def test_locally_edited_card_replaces_its_older_version(hub: LocalHub, model: Path) -> None:
     for text in ("first", "second"):
         (model / "README.md").write_bytes(card(1.0) + f"\n{text}\n".encode())
         assert publish_hub(model, REPO).card_kept is False
@@ -264,7 +264,7 @@ def test_a_card_that_was_edited_here_replaces_its_former_self(hub: LocalHub, mod
     assert "first" not in body
 
 
-def test_a_card_of_someone_else_in_an_empty_repo_is_kept(hub: LocalHub, model: Path) -> None:
+def test_card_in_an_empty_repo_is_kept(hub: LocalHub, model: Path) -> None:
     hub.make_repo(REPO, {"README.md": b"# Coming soon\n"})
     assert publish_hub(model, REPO).card_kept
     text = hub.repos[REPO].head().files["README.md"].decode()
@@ -299,15 +299,15 @@ FRONTS = st.sampled_from(
 
 @settings(max_examples=300, deadline=None)
 @given(front=FRONTS, body=BODIES)
-def test_merging_twice_is_merging_once(front: str, body: str) -> None:
+def test_merge_is_idempotent(front: str, body: str) -> None:
     ours = card(2.0).decode()
     body = f"# Title\n{body}"
     once = merge_cards(ours, front + body)
     assert merge_cards(ours, once) == once
     assert once.startswith("---\n")
-    found = read_front(once)
-    assert isinstance(found, dict)
-    assert (found["library_name"], found["license"]) == ("cascadezoo", "apache-2.0")
+    merged = read_front(once)
+    assert isinstance(merged, dict)
+    assert (merged["library_name"], merged["license"]) == ("cascadezoo", "apache-2.0")
     outside = re.sub(r"<!-- cascadezoo:begin.*?cascadezoo:end [a-z]+ -->", "", body, flags=re.S)
     lines = once.splitlines()
     assert [line for line in outside.splitlines() if line not in once] == [], lines
@@ -315,7 +315,7 @@ def test_merging_twice_is_merging_once(front: str, body: str) -> None:
         assert "\nmine\n" in once
 
 
-def test_nothing_is_made_before_all_is_checked(hub: LocalHub, model: Path) -> None:
+def test_checks_precede_changes(hub: LocalHub, model: Path) -> None:
     publish_hub(model, REPO)
     first = next(i for i, r in enumerate(hub.requests) if re.search(CHANGES, str(r)))
     before = [str(r).partition("?")[0] for r in hub.requests[:first]]

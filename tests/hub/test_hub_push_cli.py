@@ -65,7 +65,6 @@ def test_the_command(hub: LocalHub, model: Path, newer: Path, invoke: Invoke) ->
     hub.repos[REPO].commit({"stages/old/model.safetensors": b"x", "README.md": b"# Mine\n"})
     result = invoke("publish", "new", REPO)
     assert "  stages/old/model.safetensors  deleted\n" in result.stdout
-    assert "the edits are kept" in result.stderr
     data = json.loads(invoke("publish", "new", REPO, "--create-pr", "--json").stdout)
     assert (data["changed"], data["commit"]) == (False, hub.repos[REPO].head().oid)
     data = json.loads(invoke("publish", "old", REPO, "--create-pr", "--json").stdout)
@@ -80,44 +79,44 @@ def test_errors_of_the_command(
     monkeypatch.setattr("time.sleep", lambda _: None)
     result = invoke("publish", "old", "foreign/lone")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("Error: making foreign/lone: this token may not do that")
-    assert "\nHint: `hf auth whoami`" in result.stderr
+    assert "foreign/lone" in result.stderr
+    assert "`hf auth whoami`" in result.stderr.partition("\nHint: ")[2]
     hub.fail(Fault("status", "/commit/", times=99))
     result = invoke("publish", "old", REPO, "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     error = json.loads(result.stderr.splitlines()[-1])["error"]
     assert error["code"] == "hub-unavailable-busy"
-    assert "nothing is lost" in error["hint"]
+    assert error["hint"]
     monkeypatch.delenv("HF_TOKEN")
     result = invoke("publish", "old", REPO)
     assert result.exit_code == 2
-    assert "Hint: log in with `hf auth login`" in result.stderr
+    assert "`hf auth login`" in result.stderr
 
 
 def test_destinations(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "there" / "lone").mkdir(parents=True)
+    (tmp_path / "shelf" / "lone").mkdir(parents=True)
     for text, meant in {
         "org/name": HubRef("org/name"),
         "hf://org/name": HubRef("org/name"),
-        "hf://there/lone": HubRef("there/lone"),
+        "hf://shelf/lone": HubRef("shelf/lone"),
         "./org/name": Path("org/name"),
         "/srv/x": Path("/srv/x"),
-        "there/lone": Path("there/lone"),
+        "shelf/lone": Path("shelf/lone"),
         "name": Path("name"),
         "a/b/c": Path("a/b/c"),
     }.items():
         assert read_destination(text) == meant, text
     assert read_destination(Path("org/name")) == Path("org/name")
     with raises(ModelReferenceError, "reference-ambiguous") as raised:
-        read_destination("there/other")
-    assert "./there/other" in str(raised.value.hint)
-    assert "hf://there/other" in str(raised.value.hint)
-    with pytest.raises(ModelReferenceError) as raised:
+        read_destination("shelf/other")
+    assert "./shelf/other" in str(raised.value.hint)
+    assert "hf://shelf/other" in str(raised.value.hint)
+    with raises(ModelReferenceError, "reference-revision-in-dest") as raised:
         read_destination("org/name@dev")
-    assert raised.value.hint == "org/name --revision dev"
+    assert "org/name --revision dev" in str(raised.value.hint)
 
 
-def test_a_folder_takes_no_options_of_the_hub(model: Path, tmp_path: Path) -> None:
+def test_folder_accepts_no_hub_options(model: Path, tmp_path: Path) -> None:
     assert isinstance(publish("old", "./shelf"), Copied)
     assert (tmp_path / "shelf" / WEIGHTS).read_bytes() == old()[WEIGHTS]
     with raises(InputError, "input-folder-options"):
@@ -126,15 +125,13 @@ def test_a_folder_takes_no_options_of_the_hub(model: Path, tmp_path: Path) -> No
         publish("old", "./shelf", private=True)
 
 
-def test_no_token_in_whatever_a_failing_command_prints(
-    hub: LocalHub, model: Path, tmp_path: Path
-) -> None:
-    """Even where the server repeats the token in all that it says, and tracebacks are shown."""
-    said = json.dumps({"error": f"no: {hub.token}\x1b[2J"}).encode()
+def test_failing_commands_never_print_the_token(hub: LocalHub, model: Path, tmp_path: Path) -> None:
+    """Even if the server repeats the token in its responses, and tracebacks are shown."""
+    body = json.dumps({"error": f"no: {hub.token}\x1b[2J"}).encode()
     headers = {"X-Error-Message": hub.token, "X-Request-Id": hub.token, "Retry-After": "0"}
     outputs = []
     for match in ("whoami", "models/org", "validate", "create", "preupload", "batch", "commit"):
-        hub.fail(Fault("status", match, 1, 403, headers=headers, body=said))
+        hub.fail(Fault("status", match, 1, 403, headers=headers, body=body))
         result = subprocess.run(
             [sys.executable, "-m", "cascadezoo", "publish", str(model), REPO],
             env={**os.environ, **hub.env, "CASCADEZOO_DEBUG": "1", "HF_DEBUG": "0"},
@@ -167,12 +164,12 @@ def run(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built, tmp_path / "run"))
 
 
-def build(run: Path, **asked: object) -> BuildResult:
-    settings = ["evaluation.metrics=[]", f"publish={json.dumps(asked)}"]
+def build(run: Path, **options: object) -> BuildResult:
+    settings = ["evaluation.metrics=[]", f"publish={json.dumps(options)}"]
     return build_cascade(TINY, run, device="cpu", settings=settings)
 
 
-def test_a_build_publishes_at_its_end(hub: LocalHub, run: Path) -> None:
+def test_build_publishes_its_model(hub: LocalHub, run: Path) -> None:
     done = build(run, to=REPO, private=True)
     head = hub.repos[REPO].head()
     assert (done.published, done.commit) == (f"{hub.url}/{REPO}", head.oid)
@@ -188,16 +185,16 @@ def test_a_build_publishes_at_its_end(hub: LocalHub, run: Path) -> None:
     assert len(hub.repos[REPO].commits) == 2
 
 
-def test_a_failed_publish_keeps_the_model_and_says_how_to_go_on(
+def test_failed_publish_keeps_the_model_and_shows_the_command(
     hub: LocalHub, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     hub.fail(Fault("status", "PUT /lfs", times=999))
-    with pytest.raises(PublishError) as raised:
+    with raises(PublishError, "publish", path=run / "model") as raised:
         build(run, to=REPO, private=True)
     assert raised.value.exit_code == 1
-    assert f"the model is built and kept in {run}/model" in raised.value.what
-    again = str(raised.value.hint).partition("; then: ")[2].split()
+    hint = str(raised.value.hint)
+    again = hint[hint.index("cascadezoo publish") :].split()
     assert again == ["cascadezoo", "publish", f"{run}/model", REPO, "--private"]
     assert (run / "model" / "config.json").is_file()
     assert hub.token not in (run / "events.jsonl").read_text()
@@ -207,18 +204,18 @@ def test_a_failed_publish_keeps_the_model_and_says_how_to_go_on(
     assert "config.json" in hub.repos[REPO].head().files
 
 
-def test_what_cannot_be_published_is_told_before_the_training(
+def test_invalid_publish_fails_before_training(
     hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "fresh"
     hub.make_repo("org/public")
-    for asked, kind in (
+    for options, kind in (
         ({"to": "org/name@dev"}, ModelReferenceError),
         ({"to": "org/public", "private": True}, InputError),
         ({"to": str(tmp_path / "shelf"), "private": True}, InputError),
     ):
         with pytest.raises(kind):
-            build(run, **asked)  # type: ignore[arg-type]
+            build(run, **options)  # type: ignore[arg-type]
     monkeypatch.setenv("HF_TOKEN", hub.read_token)
     with raises(HubDeniedError, "hub-denied-token-read-only"):
         build(run, to=REPO)
@@ -229,7 +226,7 @@ def test_what_cannot_be_published_is_told_before_the_training(
     assert hub.seen(CHANGES) == []
 
 
-def test_a_hub_that_is_away_before_the_training_does_not_keep_from_it(
+def test_unavailable_hub_does_not_prevent_training(
     hub: LocalHub, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
@@ -238,6 +235,6 @@ def test_a_hub_that_is_away_before_the_training_does_not_keep_from_it(
     assert done.commit == hub.repos[REPO].head().oid
 
 
-def test_publishing_again_by_hand_changes_nothing(hub: LocalHub, model: Path) -> None:
+def test_publish_of_a_folder_holds_the_model(hub: LocalHub, model: Path) -> None:
     publish("old", REPO)
     assert holds(hub.repos[REPO], old())

@@ -1,4 +1,4 @@
-"""What finds secrets, false safetensors, and front matter that is no metadata."""
+"""The detection of secrets, false safetensors and invalid front matter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PRIVATE = b"-----BEGIN RSA " + b"PRIVATE KEY-----\n"
 @example(struct.pack("<Q", 60000) + b"[" * 60000)
 @example(struct.pack("<Q", 22) + b'{"__metadata__":[1,2]}')
 @example(struct.pack("<Q", 9) + b'{"a":"b"}')
-def test_no_bytes_are_taken_for_safetensors_by_mistake(
+def test_only_valid_files_pass_as_safetensors(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
     from safetensors import SafetensorError, deserialize
@@ -58,7 +58,7 @@ def test_real_weights_are_safetensors(tmp_path: Path) -> None:
     assert b'"__metadata__"' in check_safetensors(tmp_path / "w", "w")
 
 
-def test_names_of_secrets(tmp_path: Path) -> None:
+def test_file_names_of_secrets(tmp_path: Path) -> None:
     secret = [".env", ".env.local", "a.PEM", "b/server.key", ".ssh/x", "credentials.json", "token"]
     plain = ["README.md", "config.json", WEIGHTS, "tokenizer.json", "keys/a.txt", "environment.yml"]
     for name in (*secret, *plain):
@@ -81,11 +81,11 @@ def test_names_of_secrets(tmp_path: Path) -> None:
         b"xoxb-" + b"1" * 24,
     ],
 )
-def test_forms_of_secrets(text: bytes) -> None:
+def test_common_secrets_are_detected(text: bytes) -> None:
     assert str(secret_in(b"one\ntwo " + text)).endswith("(line 2)")
 
 
-def test_what_a_model_really_holds_is_no_secret() -> None:
+def test_content_of_a_model_is_not_a_secret() -> None:
     for files in (old(), new()):
         assert [n for n, content in files.items() if secret_in(content)] == []
     for text in (
@@ -98,12 +98,12 @@ def test_what_a_model_really_holds_is_no_secret() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text("-\n:[]{}&*!#|>'\"%@` abc0.", max_size=60))
-def test_no_front_matter_makes_the_check_crash(text: str) -> None:
+def test_any_front_matter_is_checked(text: str) -> None:
     faults = card_faults(f"---\n{text}\n---\n# x\n")
-    assert faults, "nothing of this names the library"
+    assert faults, "the library is not named"
 
 
-def test_bombs_in_the_front_matter() -> None:
+def test_huge_front_matter() -> None:
     lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 30)]
     assert "aliases" in card_faults("---\n" + "\n".join(lines) + "\n---\n")[0]
     assert card_faults("---\n" + "[" * 20_000 + "\n---\n")

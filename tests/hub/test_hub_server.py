@@ -35,21 +35,21 @@ def api(hub: LocalHub) -> HfApi:
 # --- publishing ---------------------------------------------------------------------------------
 
 
-def test_a_repo_is_made_once_and_people_are_known(hub, api):
+def test_repo_is_created_once(hub, api):
     assert api.whoami()["name"] == "tester"
     url = api.create_repo(ID, private=True)
     assert str(url) == f"{hub.url}/{ID}"
     assert hub.repos[ID].private
     assert list(hub.repos[ID].commits[0].files) == [".gitattributes"]
     assert api.create_repo(ID, exist_ok=True) == url
-    with pytest.raises(HfHubHTTPError, match="already created") as refused:
+    with pytest.raises(HfHubHTTPError) as refused:
         api.create_repo(ID)
     assert refused.value.response.status_code == 409
     api.delete_repo(ID)
     assert ID not in hub.repos
 
 
-def test_one_commit_of_regular_and_lfs_files_is_what_was_sent(hub, api):
+def test_commit_of_regular_and_lfs_files(hub, api):
     repo = hub.make_repo(ID)
     done = api.create_commit(
         ID, added(FILES), commit_message="first", parent_commit=repo.head().oid
@@ -64,22 +64,22 @@ def test_one_commit_of_regular_and_lfs_files_is_what_was_sent(hub, api):
     assert len(hub.seen(r"/verify$")) == 1
 
 
-def test_oids_are_those_of_git(hub, api, tmp_path):
+def test_oids_match_git(hub, api, tmp_path):
     commit = hub.make_repo(ID, FILES).head()
-    found = {f.path: f for f in api.list_repo_tree(ID, recursive=True)}
+    tree = {f.path: f for f in api.list_repo_tree(ID, recursive=True)}
     (tmp_path / "file").write_bytes(CARD)
     git = subprocess.run(
         ["git", "hash-object", "--no-filters", tmp_path / "file"], capture_output=True, text=True
     )
-    assert found["README.md"].blob_id == git.stdout.strip()
+    assert tree["README.md"].blob_id == git.stdout.strip()
     sha256 = hashlib.sha256(WEIGHTS).hexdigest()
-    lfs = found["stages/base.safetensors"].lfs
+    lfs = tree["stages/base.safetensors"].lfs
     assert (lfs.sha256, lfs.size, lfs.pointer_size) == (sha256, len(WEIGHTS), 131)
-    assert found["stages"].tree_id
+    assert tree["stages"].tree_id
     assert re.fullmatch("[0-9a-f]{40}", commit.oid)
 
 
-def test_what_is_there_is_neither_sent_nor_committed_again(hub, api):
+def test_existing_files_are_neither_sent_nor_committed(hub, api):
     repo = hub.make_repo(ID, FILES)
     api.create_commit(ID, added(FILES), commit_message="again")
     assert len(repo.commits) == 2
@@ -88,17 +88,17 @@ def test_what_is_there_is_neither_sent_nor_committed_again(hub, api):
     assert not hub.seen("^PUT ")  # the object was in the storage
 
 
-def test_deleting_takes_files_and_folders_out(hub, api):
+def test_files_and_folders_are_deleted(hub, api):
     repo = hub.make_repo(ID, {**FILES, "stages/sr.safetensors": b"sr"})
     operations = [CommitOperationDelete("stages/"), CommitOperationDelete("config.json")]
     api.create_commit(ID, operations, commit_message="less")
     assert set(repo.head().files) == {".gitattributes", "README.md"}
-    with pytest.raises(RemoteEntryNotFoundError, match="A file with this name doesn't exist"):
+    with pytest.raises(RemoteEntryNotFoundError):
         api.create_commit(ID, [CommitOperationDelete("gone")], commit_message="less")
     assert len(repo.commits) == 3
 
 
-def test_a_large_object_comes_in_parts(hub, api):
+def test_large_object_is_sent_in_parts(hub, api):
     repo = hub.make_repo(ID)
     hub.state.multipart_above, hub.state.part_size = 100_000, 65_536
     api.create_commit(ID, added(FILES), commit_message="first")
@@ -107,17 +107,17 @@ def test_a_large_object_comes_in_parts(hub, api):
     assert sizes == {"1": 65_536, "2": 65_536, "3": 65_536, "4": len(WEIGHTS) - 3 * 65_536}
 
 
-def test_a_commit_upon_a_parent_that_is_no_longer_the_head_is_refused(hub, api):
+def test_commit_on_an_outdated_parent_is_refused(hub, api):
     repo = hub.make_repo(ID)
     hub.before(r"POST .*/commit/", lambda: repo.commit({"README.md": b"faster"}))
-    with pytest.raises(HfHubHTTPError, match="A commit has happened since") as refused:
+    with pytest.raises(HfHubHTTPError) as refused:
         api.create_commit(ID, added(FILES), commit_message="late", parent_commit=repo.head().oid)
     assert refused.value.response.status_code == 412
     assert repo.head().files["README.md"] == b"faster"
     assert len(repo.commits) == 2
 
 
-def test_of_many_commits_upon_one_parent_one_wins(hub):
+def test_one_of_many_commits_on_one_parent_succeeds(hub):
     repo = hub.make_repo(ID)
     parent, outcomes = repo.head().oid, []
 
@@ -139,7 +139,7 @@ def test_of_many_commits_upon_one_parent_one_wins(hub):
     assert len(repo.commits) == 2
 
 
-def test_a_pull_request_leaves_main_where_it_is(hub, api):
+def test_pull_request_does_not_change_main(hub, api):
     repo = hub.make_repo(ID, FILES)
     before = repo.head()
     done = api.create_commit(
@@ -188,7 +188,7 @@ def test_branches_and_tags(hub, api):
         (b"---\nmodel-index: [{name: x, results: [{task: {}}]}]\n---\n", "task.type. is required"),
     ],
 )
-def test_a_card_with_invalid_metadata_is_refused_before_anything_is_sent(hub, api, card, message):
+def test_card_with_invalid_metadata_is_refused_before_the_upload(hub, api, card, message):
     repo = hub.make_repo(ID)
     with pytest.raises(ValueError, match=message):
         api.create_commit(ID, added({**FILES, "README.md": card}), commit_message="first")
@@ -196,7 +196,7 @@ def test_a_card_with_invalid_metadata_is_refused_before_anything_is_sent(hub, ap
     assert len(repo.commits) == 1
 
 
-def test_a_card_without_metadata_is_warned_of_and_none_needs_a_token(hub, api):
+def test_card_without_metadata_warns_and_needs_no_token(hub, api):
     hub.make_repo(ID)
     with pytest.warns(UserWarning, match="empty or missing yaml"):
         api.create_commit(ID, added({"README.md": b"# hi"}), commit_message="first")
@@ -208,12 +208,12 @@ def test_a_card_without_metadata_is_warned_of_and_none_needs_a_token(hub, api):
 # --- reading ------------------------------------------------------------------------------------
 
 
-def test_a_snapshot_is_what_was_committed(hub, api):
+def test_snapshot_equals_the_commit(hub, api):
     commit = hub.make_repo(ID, FILES, tags=("v1",)).head()
     folder = Path(snapshot_download(ID, revision="v1", endpoint=hub.url, token=hub.token))
     assert folder.name == commit.oid
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert found == commit.files
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert files == commit.files
     blobs = {p.name for p in (folder.parents[1] / "blobs").iterdir()}
     assert blobs == {commit.etag(p) for p in commit.files}
     (cdn,) = hub.seen("^GET /cdn/")
@@ -221,7 +221,7 @@ def test_a_snapshot_is_what_was_committed(hub, api):
     assert "authorization" not in cdn.headers
 
 
-def test_a_cached_file_costs_one_request_by_branch_and_none_by_commit(hub):
+def test_cached_file_needs_one_request_by_branch_and_none_by_commit(hub):
     commit = hub.make_repo(ID, FILES).head()
     assert download(hub, "stages/base.safetensors") == WEIGHTS
     hub.clear()
@@ -292,8 +292,8 @@ def test_lists_are_filtered_and_paged(hub, api):
     hub.make_repo("secret/digits", FILES, private=True)
     hub.state.page_size = 2
     anonymous = HfApi(endpoint=hub.url, token=False)
-    found = [m.id for m in anonymous.list_models(filter=["cascadezoo", "digits"], search="DIGITS-")]
-    assert sorted(found) == [f"org/digits-{n}" for n in range(5)]
+    listed = anonymous.list_models(filter=["cascadezoo", "digits"], search="DIGITS-")
+    assert sorted(m.id for m in listed) == [f"org/digits-{n}" for n in range(5)]
     assert [m.id for m in anonymous.list_models(author="other")] == ["other/digits"]
     assert len(list(api.list_models(filter="cascadezoo"))) == 6  # its private one too
     assert len(list(api.list_models(filter="cascadezoo", limit=3))) == 3

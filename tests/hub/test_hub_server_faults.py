@@ -1,4 +1,4 @@
-"""The local Hub denies, fails and is asked by other processes; the real client and ``hf`` note."""
+"""The local Hub with denied requests, faults and other processes, by the real client and ``hf``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hub_client import FILES, ID, WEIGHTS, added, download, raw, run
 from hub_server import Fault, LocalHub
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import (
+    DisabledRepoError,
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
@@ -38,10 +39,10 @@ def api(hub: LocalHub) -> HfApi:
     return HfApi(endpoint=hub.url, token=hub.token)
 
 
-# --- who may not --------------------------------------------------------------------------------
+# --- access -------------------------------------------------------------------------------------
 
 
-def test_nothing_private_is_shown(hub, api):
+def test_private_repo_is_hidden(hub, api):
     hub.make_repo(ID, FILES, private=True)
     assert download(hub, "config.json") == FILES["config.json"]
     for token, status in ((False, 401), (hub.other_token, 404)):
@@ -53,11 +54,11 @@ def test_nothing_private_is_shown(hub, api):
             download(hub, "README.md", token=token)
 
 
-def test_what_is_not_there(hub, api):
+def test_missing_repos_revisions_and_files(hub, api):
     hub.make_repo(ID, FILES)
     with pytest.raises(RepositoryNotFoundError):
         api.model_info("org/nothing")
-    with pytest.raises(RevisionNotFoundError, match="Invalid rev id: v9"):
+    with pytest.raises(RevisionNotFoundError, match="v9"):
         api.model_info(ID, revision="v9")
     with pytest.raises(RevisionNotFoundError):
         download(hub, "config.json", revision="v9")
@@ -70,7 +71,7 @@ def test_what_is_not_there(hub, api):
         api.create_commit(ID, added({"a": b"a"}), commit_message="first", revision="v9")
 
 
-def test_gated_files_are_for_those_on_the_list(hub, api):
+def test_gated_files_need_access(hub, api):
     repo = hub.make_repo(ID, FILES, gated="manual")
     assert api.model_info(ID).gated == "manual"
     for token, status in ((False, 401), (hub.other_token, 403)):
@@ -82,28 +83,29 @@ def test_gated_files_are_for_those_on_the_list(hub, api):
     assert download(hub, "config.json", token=hub.other_token) == FILES["config.json"]
 
 
-def test_tokens_that_do_not_do(hub):
+def test_invalid_and_insufficient_tokens(hub):
     hub.make_repo(ID, FILES)
     bad = HfApi(endpoint=hub.url, token="hf_" + "x" * 34)
-    with pytest.raises(HfHubHTTPError, match="Invalid user token"):
+    with pytest.raises(HfHubHTTPError) as invalid:
         bad.whoami()
-    with pytest.raises(HfHubHTTPError, match="Invalid credentials") as invalid:
+    assert invalid.value.response.status_code == 401
+    with pytest.raises(HfHubHTTPError) as invalid:
         bad.model_info(ID)
     assert invalid.value.response.status_code == 401
     assert not isinstance(invalid.value, RepositoryNotFoundError)
     for token in (hub.read_token, hub.other_token):
         client = HfApi(endpoint=hub.url, token=token)
-        with pytest.raises(HfHubHTTPError, match="403 Forbidden"):
+        with pytest.raises(HfHubHTTPError, match="403"):
             client.create_commit(ID, added({"a": b"a"}), commit_message="first")
-        with pytest.raises(HfHubHTTPError, match="403 Forbidden"):
+        with pytest.raises(HfHubHTTPError, match="403"):
             client.create_repo("foreign/name")
     assert len(hub.repos[ID].commits) == 2
     hub.repos[ID].disabled = True
-    with pytest.raises(HfHubHTTPError, match="Access to this resource is disabled"):
+    with pytest.raises(DisabledRepoError):
         HfApi(endpoint=hub.url, token=hub.token).model_info(ID)
 
 
-# --- the hf command, and a process of its own ---------------------------------------------------
+# --- the hf command, and other processes --------------------------------------------------------
 
 
 def test_hf_upload_and_download(hub, tmp_path):
@@ -122,7 +124,7 @@ def test_hf_upload_and_download(hub, tmp_path):
     assert all((tmp_path / "copy" / p).read_bytes() == c for p, c in FILES.items())
     missing = run(hub, hf, "download", "org/nothing")
     assert missing.returncode == 1
-    assert "not found" in missing.stderr.lower()
+    assert "org/nothing" in missing.stderr
 
 
 SCRIPT = """
@@ -138,7 +140,7 @@ print(json.dumps([done.oid, snapshot_download("org/name")]))
 """
 
 
-def test_the_environment_is_enough_for_another_process(hub):
+def test_environment_configures_another_process(hub):
     done = run(hub, sys.executable, "-c", SCRIPT)
     assert done.returncode == 0, done.stderr
     oid, folder = json.loads(done.stdout)
@@ -147,8 +149,8 @@ def test_the_environment_is_enough_for_another_process(hub):
     assert (Path(folder) / "w.safetensors").read_bytes() == b"w" * 999
 
 
-def test_with_xet_the_client_cannot_send_lfs_files_to_a_server_without_it(hub):
-    """Why hub.env disables Xet, and a publisher has to."""
+def test_client_with_xet_cannot_upload_to_a_server_without_xet(hub):
+    """The reason why hub.env disables Xet."""
     pytest.importorskip("hf_xet")
     done = run(hub, sys.executable, "-c", SCRIPT, HF_HUB_DISABLE_XET="0")
     assert done.returncode == 1
@@ -160,7 +162,7 @@ def test_with_xet_the_client_cannot_send_lfs_files_to_a_server_without_it(hub):
 # --- faults -------------------------------------------------------------------------------------
 
 
-def test_busy_answers_are_waited_for(hub, api):
+def test_client_waits_for_a_busy_server(hub, api):
     repo = hub.make_repo(ID)
     hub.fail(Fault("status", "/preupload/", status=429, headers={"Retry-After": "0"}))
     start = time.monotonic()
@@ -171,7 +173,7 @@ def test_busy_answers_are_waited_for(hub, api):
     assert len(repo.commits) == 2
 
 
-def test_a_fault_takes_place_as_often_as_it_is_to_and_is_taken_back(hub, api):
+def test_fault_fires_the_set_number_of_times(hub, api):
     repo = hub.make_repo(ID, FILES)
     hub.fail(Fault("status", f"GET /api/models/{ID}", times=2, body=b"<html>busy</html>"))
     for _ in range(2):
@@ -189,14 +191,14 @@ def test_a_fault_takes_place_as_often_as_it_is_to_and_is_taken_back(hub, api):
         hub.fail(Fault("status", "("))
 
 
-def test_a_download_that_is_cut_is_taken_up_again(hub):
+def test_cut_download_is_resumed(hub):
     hub.make_repo(ID, FILES)
     hub.fail(Fault("cut", "^GET /cdn/", after_bytes=100_000))
     assert download(hub, "stages/base.safetensors") == WEIGHTS
     assert [r.status for r in hub.seen("^GET /cdn/")] == [None, 200]
 
 
-def test_a_head_that_is_cut_has_no_answer(hub):
+def test_cut_head_request_has_no_response(hub):
     hub.make_repo(ID, FILES)
     hub.fail(Fault("cut", "^HEAD ", times=9))
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
@@ -204,7 +206,7 @@ def test_a_head_that_is_cut_has_no_answer(hub):
     assert hub.requests[-1].status is None
 
 
-def test_an_upload_that_is_cut_is_no_upload(hub, api):
+def test_cut_upload_is_discarded(hub, api):
     repo = hub.make_repo(ID)
     hub.fail(Fault("cut", "^PUT /lfs/", after_bytes=1000))
     hub.fail(Fault("cut", "/commit/", after_bytes=20))
@@ -220,41 +222,41 @@ def test_an_upload_that_is_cut_is_no_upload(hub, api):
     assert not hub.seen("^PUT ")
 
 
-def test_a_flipped_byte_is_not_noticed_by_the_client(hub):
+def test_client_does_not_detect_a_flipped_byte(hub):
     hub.make_repo(ID, FILES)
     hub.fail(Fault("flip", r"GET .*base\.safetensors", after_bytes=300))
     spoilt = download(hub, "stages/base.safetensors")
     assert [i for i, (a, b) in enumerate(zip(spoilt, WEIGHTS, strict=True)) if a != b] == [300]
-    assert download(hub, "stages/base.safetensors") == spoilt  # and stays in the cache
+    assert download(hub, "stages/base.safetensors") == spoilt  # from the cache
     assert download(hub, "stages/base.safetensors", force_download=True) == WEIGHTS
 
 
-def test_a_refused_object_leaves_no_commit(hub, api):
+def test_refused_object_makes_no_commit(hub, api):
     repo = hub.make_repo(ID)
     hub.fail(Fault("refuse-lfs", "objects/batch", status=422))
     with pytest.raises(ValueError, match="This object is refused"):
         api.create_commit(ID, added(FILES), commit_message="first")
     hub.fail(Fault("refuse-lfs", "^PUT ", status=403))
-    with pytest.raises(RuntimeError, match="Error while uploading 'stages/base.safetensors'"):
+    with pytest.raises(RuntimeError, match="stages/base.safetensors"):
         api.create_commit(ID, added(FILES), commit_message="first")
     hub.fail(Fault("refuse-lfs", "/verify", status=422))
-    with pytest.raises(RuntimeError, match="Error while uploading"):
+    with pytest.raises(RuntimeError, match="stages/base.safetensors"):
         api.create_commit(ID, added(FILES), commit_message="first")
     assert len(repo.commits) == 1
     assert len(hub.fired) == 3
 
 
-def test_a_commit_whose_answer_is_lost_is_done(hub, api):
+def test_commit_with_a_lost_response_is_made(hub, api):
     repo = hub.make_repo(ID)
-    hub.fail(Fault("lost-answer", "/commit/"))
-    with pytest.raises(Exception, match="disconnected|reset") as broken:
+    hub.fail(Fault("lost-response", "/commit/"))
+    with pytest.raises(Exception, match=r".") as broken:
         api.create_commit(ID, added(FILES), commit_message="first")
     assert "httpx" in type(broken.value).__module__
     assert repo.head().message == "first"
     assert repo.head().files["config.json"] == FILES["config.json"]
 
 
-def test_slow_answers_take_their_time(hub, monkeypatch):
+def test_slow_responses_are_delayed(hub, monkeypatch):
     from huggingface_hub import constants
 
     hub.make_repo(ID, FILES)
@@ -270,7 +272,7 @@ def test_slow_answers_take_their_time(hub, monkeypatch):
     connection.close()
 
 
-def test_the_server_ends_with_its_threads_whatever_its_clients_do(tmp_path):
+def test_server_stops_with_its_threads(tmp_path):
     before = threading.active_count()
     with LocalHub(tmp_path) as server:
         server.make_repo(ID, FILES)
@@ -290,7 +292,7 @@ def test_the_server_ends_with_its_threads_whatever_its_clients_do(tmp_path):
         connection.close()
 
 
-def test_a_fixture_is_the_tests_own(hub):
+def test_fixture_is_new_for_each_test(hub):
     assert hub.repos == {}
     assert hub.requests == []
     url = hf_hub_url(ID, "config.json", endpoint=hub.url)

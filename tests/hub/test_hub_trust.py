@@ -1,4 +1,4 @@
-"""A model repo is a stranger's data: whatever it says, nothing of this machine is at its mercy."""
+"""A model repo is untrusted data: it cannot harm this machine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ from pathlib import Path
 
 import pytest
 from errors_help import raises
-from pull_cases import REPO, WEIGHTS, changed, contents, lines, record, resealed
-from trust_cases import stage, tells, written
+from pull_cases import (
+    REPO,
+    WEIGHTS,
+    changed,
+    check_readable,
+    contents,
+    lines,
+    record,
+    resealed,
+    stage,
+    write_files,
+)
 
 from cascadezoo import Cascade
 from cascadezoo.errors import CascadezooError, ModelError, SpecError
@@ -22,7 +32,7 @@ from cascadezoo.model_folder.integrity import check_files
 from cascadezoo.model_folder.layout import is_cache_link, read_config
 from cascadezoo.spec import resolve
 
-pytestmark = pytest.mark.usefixtures("away")
+pytestmark = pytest.mark.usefixtures("workdir")
 
 
 # --- the list of files
@@ -51,19 +61,19 @@ pytestmark = pytest.mark.usefixtures("away")
         "",
     ],
 )
-def test_lists_that_name_other_files_are_refused(hub, files, config, name, tmp_path):
+def test_file_lists_with_foreign_files_are_refused(hub, files, config, name, tmp_path):
     rows = {**config["files"], name: record(b"x")}
     hub.make_repo(REPO, {**changed(files, files=rows)})
     hub.clear()
     with pytest.raises(ModelError) as raised:
         pull(REPO, "out")
-    tells(raised.value)
+    check_readable(raised.value)
     assert all(line.endswith("config.json") for line in lines(hub))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hf_home", "work"]
     assert not any((tmp_path / "work").iterdir())
 
 
-def test_names_of_stages_never_lead_out_of_the_folder(files, config):
+def test_stage_names_stay_inside_the_folder(files, config):
     for name in ("../x", "/x", "a/b", ".", "..", "a\0b", "x" * 41):
         spec = copy.deepcopy(config["spec"])
         spec["stages"][0]["name"] = name
@@ -75,7 +85,7 @@ def test_names_of_stages_never_lead_out_of_the_folder(files, config):
 
 
 def test_links_in_a_local_folder_are_refused(files, tmp_path):
-    folder = written(tmp_path / "model", files)
+    folder = write_files(tmp_path / "model", files)
     for name in (WEIGHTS, "config.json"):
         (folder / name).rename(tmp_path / "moved")
         (folder / name).symlink_to(tmp_path / "moved")
@@ -93,7 +103,7 @@ def test_links_in_a_local_folder_are_refused(files, tmp_path):
 
 def test_only_links_into_the_blobs_of_the_same_repo_are_followed(files, tmp_path):
     repo = tmp_path / "models--org--lone"
-    folder = written(repo / "snapshots" / ("0" * 40), files)
+    folder = write_files(repo / "snapshots" / ("0" * 40), files)
     Cascade.from_pretrained(folder)
     (repo / "blobs").mkdir()
     weights = folder / WEIGHTS
@@ -109,7 +119,7 @@ def test_only_links_into_the_blobs_of_the_same_repo_are_followed(files, tmp_path
         assert not is_cache_link(folder, weights)
         with raises(ModelError, "model-damaged", faults={WEIGHTS: "link"}):
             Cascade.from_pretrained(folder)
-    # A chain of links counts by where it ends, and blobs itself is no link.
+    # The end of a chain of links counts, and blobs itself must not be a link.
     (repo / "blobs" / "chain").symlink_to(tmp_path / "other")
     weights.unlink()
     weights.symlink_to("../../../../blobs/chain")
@@ -121,7 +131,7 @@ def test_only_links_into_the_blobs_of_the_same_repo_are_followed(files, tmp_path
     weights.symlink_to("../../../../blobs/abc")
     with raises(ModelError, "model-damaged", faults={WEIGHTS: "link"}):
         Cascade.from_pretrained(folder)
-    plain = written(tmp_path / "plain", files)
+    plain = write_files(tmp_path / "plain", files)
     (tmp_path / "blobs").mkdir()
     (plain / WEIGHTS).rename(tmp_path / "blobs" / "abc")
     (plain / WEIGHTS).symlink_to("../../../blobs/abc")
@@ -129,9 +139,9 @@ def test_only_links_into_the_blobs_of_the_same_repo_are_followed(files, tmp_path
         Cascade.from_pretrained(plain)
 
 
-def test_what_is_no_file_is_not_read(files, tmp_path):
-    """A pipe would never end."""
-    folder = written(tmp_path / "model", files)
+def test_special_files_are_not_read(files, tmp_path):
+    """Reading a pipe would never end."""
+    folder = write_files(tmp_path / "model", files)
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
     with raises(ModelError, "model-config-damaged"):
@@ -152,7 +162,7 @@ def pulled_spec(hub, files, config, kind, requires):
     hub.make_repo(REPO, changed(files, spec=spec, requires=requires))
     with pytest.raises(SpecError) as raised:
         Cascade.from_pretrained(REPO)
-    return tells(raised.value)
+    return check_readable(raised.value)
 
 
 AUDIT = """
@@ -165,17 +175,17 @@ def watch(event, args):
     if event in ("open", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "import"):
         events.append([event, str(args[0])])
 sys.addaudithook(watch)
-told = None
+message = None
 try:
     Cascade.from_pretrained(sys.argv[1])
 except CascadezooError as error:
-    told = str(error)
-print(json.dumps({"told": told, "events": events}))
+    message = str(error)
+print(json.dumps({"error": message, "events": events}))
 """
 
 
 def audit(hub, reference):
-    """What loading a model does to this machine: files opened, programs started, imports."""
+    """The effects of loading a model: opened files, started programs, imports."""
     done = subprocess.run(
         [sys.executable, "-c", AUDIT, reference],
         env={**os.environ, **hub.env},
@@ -187,15 +197,15 @@ def audit(hub, reference):
     return json.loads(done.stdout)
 
 
-def test_a_missing_kind_gives_the_pip_line_and_installs_nothing(hub, files, config):
+def test_missing_kind_shows_the_pip_command_and_installs_nothing(hub, files, config):
     requires = ["cascadezoo-blurry>=1.2,<2", "cascadezoo"]
     text = pulled_spec(hub, files, config, "blurry.v3", requires)
     assert "'blurry.v3'" in text
-    assert "it may come from: pip install 'cascadezoo-blurry>=1.2,<2'" in text
-    found = audit(hub, REPO)
-    assert found["told"] == text
-    assert {event for event, _ in found["events"]} <= {"open", "import"}
-    assert not [name for event, name in found["events"] if event == "import" and "blurry" in name]
+    assert "pip install 'cascadezoo-blurry>=1.2,<2'" in text
+    result = audit(hub, REPO)
+    assert result["error"] == text
+    assert {event for event, _ in result["events"]} <= {"open", "import"}
+    assert not [name for event, name in result["events"] if event == "import" and "blurry" in name]
 
 
 @pytest.mark.parametrize(
@@ -216,48 +226,48 @@ def test_a_missing_kind_gives_the_pip_line_and_installs_nothing(hub, files, conf
         "e" * 300,
     ],
 )
-def test_requirements_that_are_more_than_a_name_and_versions(hub, files, config, requirement):
-    """None becomes part of a line that someone pastes into a shell."""
+def test_requirements_with_more_than_a_name_and_versions(hub, files, config, requirement):
+    """None becomes part of a command that a user may paste into a shell."""
     spec = {**config["spec"], "stages": [{**stage(config), "kind": "evil.v1"}]}
     spec["requires"] = [requirement]
     hub.make_repo(REPO, changed(files, spec=spec, requires=[requirement]))
     with pytest.raises((SpecError, ModelError)) as raised:
         Cascade.from_pretrained(REPO)
-    text = tells(raised.value)
+    text = check_readable(raised.value)
     assert not [line for line in text.splitlines() if "pip install '" in line]
 
 
-def test_kinds_resolve_to_plugins_alone(files, config, tmp_path):
-    """A module that lies in the repo, or anywhere, is not imported by its name in a spec."""
+def test_kinds_resolve_only_to_plugins(files, config, tmp_path):
+    """A module in the repo or elsewhere is not imported by its name in a spec."""
     Path("owned.py").write_text("raise SystemExit('imported')")
     for kind in ("owned", "owned.v1", "owned:Stage", "cascadezoo.stages.flow.stage:FlowStage"):
         spec = {**config["spec"], "stages": [{**stage(config), "kind": kind}]}
-        folder = written(tmp_path / "model", changed(files, spec=spec))
+        folder = write_files(tmp_path / "model", changed(files, spec=spec))
         with pytest.raises(SpecError):
             Cascade.from_pretrained(folder)
 
 
-# --- files beside
+# --- other files
 
 
-def test_nothing_else_of_a_repo_is_opened(hub, files):
-    """Code, pickles, archives and pictures in a repo stay there; no program is started."""
+def test_other_files_of_a_repo_are_not_opened(hub, files):
+    """Code, pickles, archives and images of a repo are not downloaded; no program is started."""
     more = {"modeling.py": b"import os", "pytorch_model.bin": b"\x80\x04", "x.zip": b"PK"}
     hub.make_repo(REPO, {**files, **more})
-    found = audit(hub, REPO)
-    assert found["told"] is None
-    asked = {r.path.rpartition("/")[2] for r in hub.requests}
-    assert asked & set(more) == set()
-    assert {event for event, _ in found["events"]} <= {"open", "import"}
+    result = audit(hub, REPO)
+    assert result["error"] is None
+    requested = {r.path.rpartition("/")[2] for r in hub.requests}
+    assert requested & set(more) == set()
+    assert {event for event, _ in result["events"]} <= {"open", "import"}
     snapshot = str(locate(REPO, offline=True))
-    opened = {n.removeprefix(snapshot + "/") for _, n in found["events"] if n.startswith(snapshot)}
-    assert opened <= set(files)  # the card too, to be hashed
+    opened = {n.removeprefix(snapshot + "/") for _, n in result["events"] if n.startswith(snapshot)}
+    assert opened <= set(files)  # the card too, for its hash
     assert WEIGHTS in opened
 
 
-def test_a_whole_hostile_repo_leaves_no_trace(hub, files, config, tmp_path):
+def test_hostile_repo_leaves_no_files(hub, files, config, tmp_path):
     rows = resealed(files, stages__coarse__model_safetensors=b"")
-    assert "stages/coarse/model_safetensors" in rows  # no such file is part of a model
+    assert "stages/coarse/model_safetensors" in rows  # not a model file
     hub.make_repo(REPO, rows)
     with raises(ModelError, "model-config-lists-strange"):
         pull(REPO, "out")

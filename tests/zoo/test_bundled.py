@@ -1,4 +1,4 @@
-"""The model that ships inside the package: small, whole, what its spec says, as good as it says."""
+"""The bundled model: small, complete, and consistent with its spec and its figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cascadezoo.zoo.manifest import ZooModel, read_manifest
 BUNDLED = [model.name for model in read_manifest().models if model.bundled]
 PACKAGE = Path(__file__).parents[2] / "cascadezoo"
 
-# Mean of each channel of the first eight images of seed 0, when the model was made.
+# Mean of each channel of the first eight images of seed 0 when the model was built.
 MEANS = [
     [0.938, 0.590, 0.619],
     [0.958, 0.767, 0.183],
@@ -42,25 +42,25 @@ def tiny() -> ZooModel:
 
 @pytest.fixture
 def folder(tiny: ZooModel) -> Path:
-    found = bundled_folder(tiny)
-    assert found is not None
-    return found
+    path = bundled_folder(tiny)
+    assert path is not None
+    return path
 
 
-def test_every_folder_is_listed_and_the_other_way_round() -> None:
+def test_folders_and_entries_match() -> None:
     folders = [path.name for path in (PACKAGE / "zoo" / "models").iterdir() if path.is_dir()]
     assert sorted(folders) == sorted(BUNDLED)
     assert "shapes-tiny" in BUNDLED
 
 
-def test_it_is_small(tiny: ZooModel, folder: Path) -> None:
+def test_model_is_small(tiny: ZooModel, folder: Path) -> None:
     sizes = {name: (folder / name).stat().st_size for name in tiny.files}
     assert sum(size for name, size in sizes.items() if name.endswith(".safetensors")) < 2_900_000
     assert sum(sizes.values()) < 3_000_000
     assert tiny.bytes == sum(sizes.values())
 
 
-def test_its_files_are_what_manifest_and_config_say(tiny: ZooModel, folder: Path) -> None:
+def test_files_match_manifest_and_config(tiny: ZooModel, folder: Path) -> None:
     config = read_config(folder)
     check_files(folder, config)
     assert sorted(model_files(folder)) == sorted(config.files)
@@ -69,16 +69,16 @@ def test_its_files_are_what_manifest_and_config_say(tiny: ZooModel, folder: Path
     assert verify(tiny) == []
 
 
-def test_its_spec_is_the_shipped_one(folder: Path) -> None:
+def test_spec_equals_the_shipped_spec(folder: Path) -> None:
     shipped = load_spec("shapes-tiny").spec.to_dict()
-    # Resolved again: keys that the spec did not have when the model was made get their defaults.
+    # Resolved again: keys that are newer than the model get their defaults.
     kept = resolve(read_config(folder).spec, source="config.json").spec.to_dict()
     for spec in (shipped, kept):
         del spec["requires"]
     assert kept == shipped
 
 
-def test_its_samples_are_the_ones_it_made_at_first(folder: Path) -> None:
+def test_samples_are_reproducible(folder: Path) -> None:
     import torch
 
     from cascadezoo import Cascade
@@ -87,14 +87,14 @@ def test_its_samples_are_the_ones_it_made_at_first(folder: Path) -> None:
     images = cascade.sample(8, seed=0)
     assert images.shape == (8, 3, 32, 32)
     assert (images.mean((2, 3)) - torch.tensor(MEANS)).abs().max() < 0.02
-    # Shapes on white: most pixels are, and no image is empty.
+    # Shapes on white: most pixels are white, and no image is empty.
     white = (images > 0.9).all(1).float().mean((1, 2))
     assert white.min() > 0.3
     assert white.max() < 0.9
 
 
-def test_it_samples_offline_by_its_name_in_an_empty_folder(tmp_path: Path) -> None:
-    # An address where nothing answers: whoever asks the Hub fails.
+def test_sampling_by_name_needs_no_network(tmp_path: Path) -> None:
+    # An unreachable address: any request to the Hub fails.
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
     work = tmp_path / "empty"
     work.mkdir()
@@ -111,7 +111,7 @@ def test_it_samples_offline_by_its_name_in_an_empty_folder(tmp_path: Path) -> No
     assert [path.name for path in work.iterdir()] == ["grid.png"]
 
 
-def test_it_loads_by_its_name() -> None:
+def test_model_loads_by_name() -> None:
     from cascadezoo import Cascade
 
     cascade = Cascade.from_pretrained("shapes-tiny")
@@ -120,7 +120,7 @@ def test_it_loads_by_its_name() -> None:
 
 
 @pytest.mark.slow
-def test_its_figure_can_be_got_again(folder: Path) -> None:
+def test_figure_is_reproducible(folder: Path) -> None:
     from cascadezoo import Cascade
     from cascadezoo.data.shapes import load
     from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
@@ -129,7 +129,7 @@ def test_its_figure_can_be_got_again(folder: Path) -> None:
     result = json.loads((folder / "metrics.json").read_text())["figures"][0]
     cascade = Cascade.from_pretrained(folder)
     config = load_spec("shapes-tiny").data_config
-    found = evaluate_kid(
+    figure = evaluate_kid(
         lambda first, count: cascade.sample(
             count, first=first, seed=result["seed"], batch_size=count
         ),
@@ -143,7 +143,7 @@ def test_its_figure_can_be_got_again(folder: Path) -> None:
         ),
         extractor=load_extractor(result["extractor"]),
     )
-    assert found.name == result["name"] == "kid.small.n1000"
-    assert found.data_digest == result["data_digest"]
-    assert abs(found.value - result["value"]) < result["std"]
-    assert find("shapes-tiny").metrics[found.name].value == result["value"]
+    assert figure.name == result["name"] == "kid.small.n1000"
+    assert figure.data_digest == result["data_digest"]
+    assert abs(figure.value - result["value"]) < result["std"]
+    assert find("shapes-tiny").metrics[figure.name].value == result["value"]

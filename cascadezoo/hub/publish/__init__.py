@@ -1,5 +1,5 @@
-"""Publishing a model: to a folder, or to a repo on the Hub.
+"""Publishes a model to a folder or to a repo on the Hub.
 
-A finished model folder enters; one commit, or a checked copy, leaves. Everything is checked before
-the first request that changes anything.
+A finished model folder enters; one commit, or a checked copy, leaves. All checks precede the first
+request that changes the repo.
 """

@@ -1,19 +1,19 @@
-"""Publishing to the Hub: one commit, or none.
+"""Publishes to the Hub as one commit, or not at all.
 
-What is sent, and in which order, follows from that:
+The order of the steps guarantees this:
 
-1. Everything that can be looked at here is looked at before the first request.
-2. The branch is read: its commit and what its files are. What is there already is not sent.
-3. Weights are uploaded as LFS objects, which no commit names yet. An object that arrived once is
-   not sent again, however often the publish is interrupted.
-4. One commit, on top of the very commit that was read (``parent_commit``), adds, replaces and
-   deletes. Its answer may be lost: the branch is then read again, and if it holds the model, the
-   commit was made. The same check makes it safe to send the commit a second time.
+1. All local checks precede the first request.
+2. The branch is read: its commit and its files. Files that it has already are not sent.
+3. Weights are uploaded as LFS objects, which no commit refers to yet. An object that has arrived
+   is not sent again, even if the publish is interrupted and repeated.
+4. One commit on top of the commit that was read (``parent_commit``) adds, replaces and deletes
+   files. If its response is lost, the branch is read again; if the branch holds the model, the
+   commit succeeded. The same check makes it safe to repeat the commit.
 5. The tag is set last.
 
-Weights always go by git LFS over HTTP: by Xet the client cannot send to a server without Xet, and
-``upload_folder`` may make several commits of one folder. ``create_commit`` makes one, and what it
-is handed as an open file it never sends by Xet, whether or not ``HF_HUB_DISABLE_XET`` is set.
+Weights are sent by git LFS over HTTP. With Xet, the client cannot send to a server without Xet,
+and ``upload_folder`` may split a folder into several commits. ``create_commit`` makes one commit
+and never sends an open file by Xet, whether or not ``HF_HUB_DISABLE_XET`` is set.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from cascadezoo.hub.publish.preconditions import (
     require_writer,
     validate_card,
 )
-from cascadezoo.hub.publish.remote import Remote, RepoChanges, look, plan_changes
+from cascadezoo.hub.publish.remote import Remote, RepoChanges, plan_changes, read_remote
 from cascadezoo.hub.publish.result import Published
 from cascadezoo.model_folder.layout import CARD
 from cascadezoo.util.retry import WAITS, retry, wait
 
 __all__ = ["publish_hub"]
 
-_MOVES = 3
-"""How often somebody else may change the branch in the meantime."""
+_MAX_MOVES = 3
+"""How often other commits may move the branch during a publish before it fails."""
 
 
 def publish_hub(
@@ -67,27 +67,27 @@ def publish_hub(
     message: str | None = None,
     dry_run: bool = False,
 ) -> Published:
-    """Publish a model to a repo on the Hub as one commit; see the head of this module.
+    """Publish a model to a repo on the Hub as one commit; see the docstring of this module.
 
     Args:
         model: a model folder, or the run folder of a finished build.
-        repo_id: ``org/name``; the repo is made where there is none.
-        private: make the repo a private one. One that is public stays so and is an error.
-        revision: the branch; None is ``main``. One that is missing is made, from ``main``.
-        create_pr: open a pull request and leave the branch alone.
-        tag: what to tag the commit with.
+        repo_id: ``org/name``; the repo is created if it does not exist.
+        private: create a private repo. An existing public repo is an error.
+        revision: the branch; None is ``main``. A missing branch is created from ``main``.
+        create_pr: open a pull request and do not change the branch.
+        tag: a tag for the commit.
         message: the commit's first line.
-        dry_run: check everything, ask the Hub what is there, and change nothing.
+        dry_run: check everything, read the repo, and change nothing.
 
     Raises:
-        ModelReferenceError: ``model`` leads nowhere, or ``repo_id`` is not the id of a repo.
-        ModelError: the model is not whole, not all safetensors, holds a secret, or its card is
-            not valid.
-        InputError: options that do not go together, or a tag that is taken.
-        HubDeniedError: no token, or none that may do this.
-        HubConflictError: others keep changing the branch.
-        HubRefusedError: the Hub does not take the card, a file, or the commit.
-        HubUnavailableError: the Hub cannot be reached; the repo is as it was.
+        ModelReferenceError: ``model`` does not exist, or ``repo_id`` is not a repo id.
+        ModelError: the model is incomplete, has a file other than safetensors, or contains a
+            secret, or its card is not valid.
+        InputError: the options contradict each other, or the tag exists already.
+        HubDeniedError: the token is missing or has insufficient rights.
+        HubConflictError: other commits keep moving the branch.
+        HubRefusedError: the Hub rejects the card, a file or the commit.
+        HubUnavailableError: the Hub cannot be reached; the repo is unchanged.
     """
     repo_id = repo_of(repo_id)
     check_options(revision, create_pr=create_pr, tag=tag)
@@ -110,18 +110,18 @@ class _Push:
     message: str
     dry_run: bool
     created: bool = False
-    begins: bool = False
-    """Whether the branch has to be made."""
+    new_branch: bool = False
+    """Whether the branch must be created."""
     tags: dict[str, str] = field(default_factory=dict)
     pulls: frozenset[str] = frozenset()
-    """The pull requests that were there before."""
+    """The pull requests before the commit."""
 
     def __post_init__(self) -> None:
         self.api = hub_api(self.token)
 
     def run(self) -> Published:
         require_writer(self.api)
-        remote = self.find()
+        remote = self.find_branch()
         if remote is not None:
             require_private(remote, self.private)
         plan = self.plan(remote or Remote(self.repo_id))
@@ -130,74 +130,76 @@ class _Push:
             self.tags = self.refs()[0]
         if self.tag in self.tags and (plan or self.tags[self.tag] != (remote and remote.commit)):
             raise InputError(
-                f"{self.repo_id} has a tag {self.tag!r} already, which leads to another commit",
-                hint="nothing was sent. Choose another tag, or delete that one on the Hub",
+                f"the tag {self.tag!r} of {self.repo_id} exists and points to another commit",
+                hint="nothing was sent. Choose another tag, or delete the existing one on the Hub",
                 code="input-tag-taken",
                 name=self.tag,
             )
         if self.dry_run:
             return self.result(plan, remote.commit if remote is not None and not plan else None)
-        if remote is None or self.begins:
-            remote = self.make(remote)
+        if remote is None or self.new_branch:
+            remote = self.create_branch(remote)
             plan = self.plan(remote)
         return self.commit(plan, remote)
 
     # --- before
 
-    def find(self) -> Remote | None:
-        """The branch; where it is missing, main, from which it will begin; None without a repo."""
+    def find_branch(self) -> Remote | None:
+        """The branch, or ``main`` if the branch does not exist; None without a repo."""
         for revision in dict.fromkeys((self.revision, None)):
             try:
-                found = retry(partial(look, self.api, self.repo_id, revision))
+                remote = retry(partial(read_remote, self.api, self.repo_id, revision))
             except HubNotFoundError:
                 continue
-            self.begins = revision != self.revision
-            return found
+            self.new_branch = revision != self.revision
+            return remote
         return None
 
     def plan(self, remote: Remote) -> RepoChanges:
         return retry(lambda: plan_changes(self.api, self.prepared, remote))
 
     def check_card(self, plan: RepoChanges) -> None:
-        """Have the Hub validate the card's metadata before anything is made or sent there."""
-        cards = [piece for piece in plan.added if piece.name == CARD]
+        """Let the Hub validate the card's metadata before anything is created or sent."""
+        cards = [model_file for model_file in plan.added if model_file.name == CARD]
         for card in cards:
             with card.open() as file:
                 text = file.read().decode()
             if plan.card_kept:
-                require_card(text, f"the card that is on the Hub in {self.repo_id}, once renewed,")
+                require_card(text, f"the card of {self.repo_id} after the merge")
             retry(partial(validate_card, self.api, text))
 
     def refs(self) -> tuple[dict[str, str], dict[str, str]]:
-        """The tags and the pull requests, with the commits that they lead to."""
+        """The tags and the pull requests, each with its commit."""
 
-        def ask() -> tuple[dict[str, str], dict[str, str]]:
+        def request() -> tuple[dict[str, str], dict[str, str]]:
             with translated(f"the branches and tags of {self.repo_id}"):
-                found = self.api.list_repo_refs(self.repo_id, include_pull_requests=self.create_pr)
-            tags = {t.name: t.target_commit for t in found.tags}
-            return tags, {p.ref: p.target_commit for p in found.pull_requests or []}
+                refs = self.api.list_repo_refs(self.repo_id, include_pull_requests=self.create_pr)
+            tags = {t.name: t.target_commit for t in refs.tags}
+            return tags, {p.ref: p.target_commit for p in refs.pull_requests or []}
 
-        return retry(ask)
+        return retry(request)
 
-    def make(self, remote: Remote | None) -> Remote:
-        def ask() -> None:
-            with translated(f"making {self.repo_id}"):
+    def create_branch(self, remote: Remote | None) -> Remote:
+        """Create the repo if it does not exist, and the branch."""
+
+        def create_repo() -> None:
+            with translated(f"creating {self.repo_id}"):
                 self.api.create_repo(self.repo_id, private=self.private, exist_ok=True)
 
         if remote is None:
-            retry(ask)
+            retry(create_repo)
             self.created = True
 
-        def branch() -> None:
-            with translated(f"making the branch {self.revision} of {self.repo_id}"):
+        def create_branch() -> None:
+            with translated(f"creating the branch {self.revision} of {self.repo_id}"):
                 self.api.create_branch(self.repo_id, branch=self.revision or "", exist_ok=True)
 
         if self.revision is not None and not self.create_pr:
-            retry(branch)
-        found = retry(lambda: look(self.api, self.repo_id, self.revision))
-        # Somebody may have made a public one between the two requests.
-        require_private(found, self.private)
-        return found
+            retry(create_branch)
+        branch = retry(lambda: read_remote(self.api, self.repo_id, self.revision))
+        # Another user may have created a public repo between the two requests.
+        require_private(branch, self.private)
+        return branch
 
     # --- the commit
 
@@ -213,15 +215,15 @@ class _Push:
                 self.verify(commit, plan)
                 break
             except (HubUnavailableError, HubConflictError) as error:
-                found = self.recover(error, plan, remote)
-                if isinstance(found, tuple):
-                    commit, pr_url = found
+                current = self.recover(error, plan, remote)
+                if isinstance(current, tuple):
+                    commit, pr_url = current
                     break
-                if found.commit != remote.commit:
+                if current.commit != remote.commit:
                     moves += 1
-                    if moves >= _MOVES:
+                    if moves >= _MAX_MOVES:
                         raise self.moved(error) from None
-                    remote, commit = found, found.commit
+                    remote, commit = current, current.commit
                     plan = self.plan(remote)
                     last = plan or last
                     self.check_card(plan)
@@ -232,13 +234,17 @@ class _Push:
         return self.result(last, commit, pr_url)
 
     def send(self, plan: RepoChanges, remote: Remote) -> tuple[str, str | None]:
-        """Upload what is missing, then commit; the commit and the pull request."""
+        """Upload the missing files, then commit.
+
+        Returns:
+            The commit and the page of the pull request.
+        """
         with ExitStack() as stack:
             added = []
-            for piece in plan.added:
-                file = stack.enter_context(piece.open())
-                piece.check(file)
-                added.append(CommitOperationAdd(piece.name, file))
+            for model_file in plan.added:
+                file = stack.enter_context(model_file.open())
+                model_file.check(file)
+                added.append(CommitOperationAdd(model_file.name, file))
             with translated(f"sending files to {self.repo_id}"):
                 self.api.preupload_lfs_files(
                     self.repo_id,
@@ -246,12 +252,12 @@ class _Push:
                     revision=self.revision,
                     create_pr=self.create_pr,
                     free_memory=False,
-                    # A .gitignore in the repo must not take files out of the model.
+                    # A .gitignore in the repo must not exclude model files.
                     gitignore_content="# none\n",
                 )
             deleted = [CommitOperationDelete(name, is_folder=False) for name in plan.deleted]
             with translated(f"the commit to {self.repo_id}"), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the card, which was validated before
+                warnings.simplefilter("ignore")  # about the card, which has been validated
                 made = self.api.create_commit(
                     self.repo_id,
                     [*added, *deleted],
@@ -265,83 +271,89 @@ class _Push:
     def recover(
         self, error: HubError, plan: RepoChanges, remote: Remote
     ) -> Remote | tuple[str, str | None]:
-        """What became of a commit that failed, or whose answer was lost.
+        """Read the branch after a commit failed or its response was lost.
 
         Returns:
-            The commit, and the pull request, where it was made after all; else the branch as it
-            is now.
+            The commit and the pull request if the commit succeeded; otherwise the current state
+            of the branch.
         """
         try:
             if self.create_pr:
-                return self.find_pull() or self.no_pull(error, remote)
-            found = retry(lambda: look(self.api, self.repo_id, self.revision))
+                return self.find_pull() or self.without_pull(error, remote)
+            current = retry(lambda: read_remote(self.api, self.repo_id, self.revision))
         except HubError as other:
             if other is error:
                 raise
             raise type(error)(
-                f"{error.what}. Whether the commit was made could not be asked",
-                hint="run the same command again: it looks, and sends only what is missing",
+                f"{error.what}. Whether the commit succeeded is unknown",
+                hint="run the same command again: it checks, and sends only the missing files",
                 code=error.code,
+                commit=None,
             ) from None
-        if found.commit != remote.commit and not self.plan(found):
-            return found.commit, None
-        return found
+        if current.commit != remote.commit and not self.plan(current):
+            return current.commit, None
+        return current
 
     def find_pull(self) -> tuple[str, str] | None:
-        """A pull request that was not there before and holds the model."""
+        """A new pull request that holds the model."""
         for ref, commit in self.refs()[1].items():
             if ref not in self.pulls and not self.plan(self.at(commit)):
                 return commit, f"{self.url}/discussions/{ref.rpartition('/')[2]}"
         return None
 
-    def no_pull(self, error: HubError, remote: Remote) -> Remote:
+    def without_pull(self, error: HubError, remote: Remote) -> Remote:
+        """The branch, if it is safe to send the pull request again."""
         if isinstance(error, HubUnavailableError) and error.retry_after is None:
-            # Sent again, it could become a second pull request.
-            error.hint = f"look at {self.url}/discussions whether it is there, then run it again"
+            # A repeated request could open a second pull request.
+            error.hint = (
+                f"check {self.url}/discussions for the pull request; if it is missing, run the "
+                "command again"
+            )
             raise error
         return remote
 
     def at(self, commit: str) -> Remote:
-        return retry(lambda: look(self.api, self.repo_id, commit))
+        return retry(lambda: read_remote(self.api, self.repo_id, commit))
 
     def moved(self, error: HubError) -> HubConflictError:
         return HubConflictError(
-            f"others keep changing {self.repo_id} while this model is published ({error.what})",
-            hint="the model was not published; run the same command again when they are done",
+            f"other commits keep changing {self.repo_id} during the publish ({error.what})",
+            hint="the model was not published; run the same command again later",
             code="hub-conflict-publish-race",
         )
 
     # --- after
 
     def verify(self, commit: str, plan: RepoChanges) -> None:
-        """Look whether the commit is the model, since a server may leave out files by its rules."""
+        """Check that the commit holds the model; a server's rules may exclude files."""
         with suppress(HubUnavailableError):
-            found = self.at(commit).files
-            missing = [n for n, p in plan.wanted.items() if n not in found or not found[n].holds(p)]
+            files = self.at(commit).files
+            missing = [n for n, p in plan.wanted.items() if n not in files or not files[n].holds(p)]
             if missing:
                 raise HubError(
                     f"the commit {commit} of {self.repo_id} lacks {', '.join(missing[:5])}",
-                    hint="look at .gitignore and .gitattributes of the repo, then run it again",
+                    hint="check the repo's .gitignore and .gitattributes, then run the command "
+                    "again",
                     code="hub-commit-incomplete",
                     names=tuple(missing),
                 )
 
     def set_tag(self, commit: str) -> None:
-        def ask() -> None:
+        def create_tag() -> None:
             with translated(f"the tag {self.tag} of {self.repo_id}"):
                 self.api.create_tag(self.repo_id, tag=self.tag or "", revision=commit)
 
         try:
             try:
-                retry(ask)
+                retry(create_tag)
             except HubConflictError:
-                # It is there: after a lost answer it is ours.
+                # The tag exists. After a lost response it points to this commit.
                 if self.refs()[0].get(self.tag or "") != commit:
                     raise
         except HubError as error:
             raise type(error)(
                 f"the model was published as commit {commit}, but not tagged: {error.what}",
-                hint="run the same command again, or with another --tag: only the tag is missing",
+                hint="run the same command again, or with another --tag; only the tag is missing",
                 code=error.code,
                 commit=commit,
             ) from None
@@ -357,9 +369,9 @@ class _Push:
             repo=self.repo_id,
             url=f"{self.url}{tree}",
             commit=commit,
-            files={name: piece.size for name, piece in plan.wanted.items()},
+            files={name: model_file.size for name, model_file in plan.wanted.items()},
             deleted=list(plan.deleted),
-            uploaded_bytes=sum(piece.size for piece in plan.added),
+            uploaded_bytes=sum(model_file.size for model_file in plan.added),
             changed=bool(plan),
             created=self.created,
             card_kept=plan.card_kept,

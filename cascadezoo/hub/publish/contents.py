@@ -1,4 +1,4 @@
-"""What a publish sends: the files of a model folder, each looked at before anything is asked."""
+"""The files that a publish sends, each checked before the first request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from cascadezoo.cards.card_file import address_card
 from cascadezoo.cards.check_card import card_faults
 from cascadezoo.cards.render_card import render_plain_card
 from cascadezoo.errors import InputError, ModelError
-from cascadezoo.hub.folder_copy import whole_files
+from cascadezoo.hub.cache import git_blob_sha
+from cascadezoo.hub.folder_copy import checked_files
 from cascadezoo.hub.publish.secrets import check_safetensors, secret_in, secret_names
 from cascadezoo.model_folder.layout import (
     CARD,
@@ -33,18 +34,18 @@ from cascadezoo.model_folder.layout import (
 from cascadezoo.model_folder.trained_spec import published_spec
 from cascadezoo.spec import CascadeSpec
 
-__all__ = ["Piece", "Prepared", "check_message", "prepare", "require_card"]
+__all__ = ["ModelFile", "Prepared", "check_message", "prepare", "require_card"]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A file as it is to be in the repo.
+class ModelFile:
+    """A file to publish.
 
     Args:
-        name: its path there.
-        size: in bytes.
-        sha256: of its content.
-        source: where the content is, or the content itself.
+        name: its path in the repo.
+        size: its size in bytes.
+        sha256: sha256 of its content.
+        source: the path of the content, or the content.
     """
 
     name: str
@@ -53,27 +54,24 @@ class Piece:
     source: Path | bytes
 
     @classmethod
-    def of(cls, name: str, content: bytes) -> Piece:
-        """A file that is made in memory."""
+    def of(cls, name: str, content: bytes) -> ModelFile:
+        """A file in memory."""
         return cls(name, len(content), hashlib.sha256(content).hexdigest(), content)
 
     @cached_property
     def git_sha(self) -> str:
-        """The sha1 that git knows the content by where it is no LFS file."""
-        digest = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+        """Git's blob sha1 of the content, for a file outside LFS."""
         with self.open() as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return git_blob_sha(file, self.size)
 
     def open(self) -> BinaryIO:
-        """The content as an open file, checked so far as it can change no more unseen.
+        """Open the content and check its size.
 
-        It is always handed to the client in this form: by the Xet protocol, which a server may
-        lack, the client sends paths and bytes only.
+        The client always receives the open file: it sends paths and bytes by Xet, which a server
+        may lack.
 
         Raises:
-            ModelError: the file is not any more what it was.
+            ModelError: the file has changed.
         """
         if isinstance(self.source, bytes):
             return io.BytesIO(self.source)
@@ -84,20 +82,21 @@ class Piece:
         return file
 
     def check(self, file: BinaryIO) -> None:
-        """Hold an open file against the sha256 once more, and go back to its beginning.
+        """Compare an open file with the sha256, then rewind it.
 
         Raises:
-            ModelError: it is not any more what it was.
+            ModelError: the file has changed.
         """
         if hashlib.file_digest(file, "sha256").hexdigest() != self.sha256:  # type: ignore[arg-type]
             raise self.changed()
         file.seek(0)
 
     def changed(self) -> ModelError:
-        """The error that says so."""
+        """The error for a file that has changed."""
         return ModelError(
-            f"{self.source!s} was changed while it was published",
-            hint="nothing was published; run the same command again when nobody writes there",
+            f"{self.source!s} changed while it was published",
+            hint="nothing was published; run the same command again when nothing writes to the "
+            "folder",
             code="model-changed-while-published",
             path=self.source,
         )
@@ -105,39 +104,39 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model that may be published, and its files.
+    """A checked model, ready to publish.
 
     Args:
         name: the model's name.
-        folder: where it lies.
-        config: the config that goes up with it. Its record of the card is that of ``card``, by
-            which a later publish sees whether somebody edited the card on the Hub.
-        card: the card that goes up where nobody edited the one on the Hub.
-        pieces: every file by its path, the card among them.
+        folder: the model folder.
+        config: the config to publish. It records the sha256 of ``card``, so that a later publish
+            detects an edit of the card on the Hub.
+        card: the card to publish, unless the one on the Hub was edited.
+        files: every file by its path, including the card.
     """
 
     name: str
     folder: Path
     config: ModelConfig
     card: str
-    pieces: Mapping[str, Piece]
+    files: Mapping[str, ModelFile]
 
 
 def prepare(folder: Path, repo_id: str, *, token: str | None = None) -> Prepared:
-    """Look at every file of a model before it is published.
+    """Check every file of a model before it is published.
 
     Args:
         folder: the model folder.
-        repo_id: where it is published to; the commands on its card name it.
-        token: the token in use, which must be in none of the files.
+        repo_id: the destination, which the commands on the card name.
+        token: the current token, which no file may contain.
 
     Raises:
-        ModelError: it is not whole or is no model, its weights are not safetensors, its card's
-            metadata are not valid, or there is a secret in it.
+        ModelError: the model is incomplete, its weights are not safetensors, the metadata of its
+            card are not valid, or it contains a secret.
     """
     _refuse_secret_names(folder)
     config = read_config(folder)
-    names = whole_files(folder, config)
+    names = checked_files(folder, config)
     spec = published_spec(folder, config)
     for stage in spec.stages:
         if weights_path(stage.name) not in names:
@@ -150,29 +149,29 @@ def prepare(folder: Path, repo_id: str, *, token: str | None = None) -> Prepared
             )
     card = _card(folder, spec, repo_id, has_card=CARD in names)
     config = _with_card(config, card.encode())
-    pieces = {
-        name: Piece(name, record.size, record.sha256, folder / name)
+    files = {
+        name: ModelFile(name, record.size, record.sha256, folder / name)
         for name, record in config.files.items()
         if name != CARD
     }
-    pieces[CARD] = Piece.of(CARD, card.encode())
-    pieces[CONFIG] = Piece.of(CONFIG, _config_bytes(folder, config))
-    for piece in pieces.values():
-        _look_into(piece, token)
-    return Prepared(model_name(config), folder, config, card, dict(sorted(pieces.items())))
+    files[CARD] = ModelFile.of(CARD, card.encode())
+    files[CONFIG] = ModelFile.of(CONFIG, _config_bytes(folder, config))
+    for model_file in files.values():
+        _check_content(model_file, token)
+    return Prepared(model_name(config), folder, config, card, dict(sorted(files.items())))
 
 
 def _refuse_secret_names(folder: Path) -> None:
     if is_snapshot(folder):
-        return  # only what config.json lists is taken of it
-    found = list(secret_names(folder))
-    if found:
+        return  # only the files that config.json lists are published
+    names = list(secret_names(folder))
+    if names:
         raise ModelError(
-            f"{folder} holds what looks like a secret: {', '.join(found[:5])}",
-            hint="nothing was sent. Move it out of the model folder; a model needs no such file",
+            f"{folder} contains files that look like secrets: {', '.join(names[:5])}",
+            hint="nothing was sent. Move them out of the model folder",
             code="model-secret-file",
             path=folder,
-            names=tuple(found),
+            names=tuple(names),
         )
 
 
@@ -197,13 +196,14 @@ def require_card(text: str, where: str) -> None:
     """Check the metadata of a card without the Hub.
 
     Raises:
-        ModelError: with all that is wrong with them.
+        ModelError: the metadata are not valid; the error lists the faults.
     """
     faults = card_faults(text)
     if faults:
         raise ModelError(
             f"the metadata of {where} are not valid: {'; '.join(faults[:5])}",
-            hint="nothing was sent. Mend the lines between the two --- at its head, or build again",
+            hint="nothing was sent. Correct the lines between the two --- at the top of the card, "
+            "or build the model again",
             code="model-card-metadata",
             faults=tuple(faults),
         )
@@ -222,57 +222,59 @@ def _config_bytes(folder: Path, config: ModelConfig) -> bytes:
     return f"{text}\n".encode()
 
 
-def _look_into(piece: Piece, token: str | None) -> None:
-    if piece.name.endswith(".safetensors") and isinstance(piece.source, Path):
-        content = check_safetensors(piece.source, str(piece.source))
+def _check_content(model_file: ModelFile, token: str | None) -> None:
+    if model_file.name.endswith(".safetensors") and isinstance(model_file.source, Path):
+        content = check_safetensors(model_file.source, str(model_file.source))
     else:
-        with piece.open() as file:
+        with model_file.open() as file:
             content = file.read()
-    if piece.name == SAMPLES and not content.startswith(b"\x89PNG\r\n\x1a\n"):
+    if model_file.name == SAMPLES and not content.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ModelError(
-            f"{piece.source!s} is not a PNG picture",
+            f"{model_file.source!s} is not a PNG image",
             hint="build the model again",
             code="model-not-png",
-            path=piece.source,
+            path=model_file.source,
         )
-    if piece.name == METRICS:
-        _require_json(piece, content)
-    found = secret_in(content, token)
-    if found is not None:
+    if model_file.name == METRICS:
+        _require_json(model_file, content)
+    secret = secret_in(content, token)
+    if secret is not None:
         raise ModelError(
-            f"{piece.name} of the model holds {found}",
-            hint="nothing was sent. Take it out and build again; where it was shown to others "
-            "already, make a new one and revoke it",
+            f"{model_file.name} of the model contains {secret}",
+            hint="nothing was sent. Remove the secret and build again; if others have seen it, "
+            "revoke it",
             code="model-secret",
-            name=piece.name,
+            name=model_file.name,
         )
 
 
-def _require_json(piece: Piece, content: bytes) -> None:
+def _require_json(model_file: ModelFile, content: bytes) -> None:
     try:
         json.loads(content)
     except (ValueError, RecursionError):
         raise ModelError(
-            f"{piece.source!s} is not JSON",
+            f"{model_file.source!s} is not JSON",
             hint="build the model again",
             code="model-not-json",
-            path=piece.source,
+            path=model_file.source,
         ) from None
 
 
 def check_message(message: str) -> str:
-    """The commit's message, in one line.
+    """Check a commit message and join it to one line.
 
     Raises:
-        InputError: it is empty, too long, or holds a secret.
+        InputError: the message is empty, too long, or contains a secret.
     """
     text = " ".join(message.split())
     if not text or len(text) > 500:
         raise InputError(
-            "the commit's message is empty or longer than 500 characters",
+            "the commit message is empty or longer than 500 characters",
             code="input-commit-message-length",
         )
-    found = secret_in(text.encode())
-    if found is not None:
-        raise InputError(f"the commit's message holds {found}", code="input-commit-message-secret")
+    secret = secret_in(text.encode())
+    if secret is not None:
+        raise InputError(
+            f"the commit message contains {secret}", code="input-commit-message-secret"
+        )
     return text

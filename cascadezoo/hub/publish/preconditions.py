@@ -1,4 +1,4 @@
-"""What a publish asks before it sends: options, token, account, card."""
+"""Checks before a publish sends anything: options, token, account, card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cascadezoo.errors import (
 )
 from cascadezoo.hub.cache import is_offline
 from cascadezoo.hub.client import LOG_IN, hub_api, hub_token, translated
-from cascadezoo.hub.publish.remote import Remote, look
+from cascadezoo.hub.publish.remote import Remote, read_remote
 from cascadezoo.hub.refs import HubRef, parse_reference
 from cascadezoo.model_folder.layout import CARD
 from cascadezoo.util.limits import REVISION, is_commit
@@ -38,59 +38,59 @@ __all__ = [
 
 
 def check_hub(repo_id: str, *, private: bool = False) -> None:
-    """Whether a model could be published there; asked before it is trained.
+    """Check before training that a model can be published to a repo.
 
     Raises:
-        ModelReferenceError: not the id of a repo.
-        InputError: a public repo where a private one is wanted.
-        HubDeniedError: no token, or none that may do this.
-        HubUnavailableError: the Hub cannot be asked now.
+        ModelReferenceError: ``repo_id`` is not a repo id.
+        InputError: the repo is public, but must be private.
+        HubDeniedError: the token is missing or has insufficient rights.
+        HubUnavailableError: the Hub cannot be reached now.
     """
     repo_id = repo_of(repo_id)
     token = require_token(repo_id)
     api = hub_api(token)
     require_writer(api)
     try:
-        there = retry(lambda: look(api, repo_id, None))
+        remote = retry(lambda: read_remote(api, repo_id, None))
     except HubNotFoundError:
         return
-    require_private(there, private)
+    require_private(remote, private)
 
 
 def repo_of(text: str) -> str:
     """The ``org/name`` in a text such as ``hf://org/name``.
 
     Raises:
-        ModelReferenceError: it is not the id of a repo, or names a revision.
+        ModelReferenceError: it is not a repo id, or names a revision.
     """
-    found = parse_reference(text if text.startswith("hf://") else f"hf://{text}")
-    if not isinstance(found, HubRef) or found.revision is not None:
+    ref = parse_reference(text if text.startswith("hf://") else f"hf://{text}")
+    if not isinstance(ref, HubRef) or ref.revision is not None:
         raise ModelReferenceError(
-            f"{text!r} is not the id of a repo to publish to",
-            hint="give org/name, and a branch by --revision",
+            f"{text!r} is not a repo id to publish to",
+            hint="write org/name, and name a branch with --revision",
             code="reference-not-a-repo",
             name=text,
         )
-    return found.repo_id
+    return ref.repo_id
 
 
 def check_options(revision: str | None, *, create_pr: bool, tag: str | None) -> None:
-    """Whether the options of a publish go together.
+    """Check the options of a publish.
 
     Raises:
-        InputError: they do not, or are not what git takes.
+        InputError: the options contradict each other, or are not valid names in git.
     """
     for what, name in (("revision", revision), ("tag", tag)):
         if name is not None and (not REVISION.fullmatch(name) or ".." in name or "//" in name):
             raise InputError(
-                f"{name!r} is not a {what}: it may hold letters, digits, . _ - and /",
+                f"{name!r} is not a {what}: write letters, digits, . _ - and /",
                 code="input-ref-name",
                 name=name,
             )
     if revision is not None and is_commit(revision):
         raise InputError(
-            "a commit cannot be published to",
-            hint="give --revision a branch, or leave it out",
+            "--revision is a commit, but a model is published to a branch",
+            hint="name a branch with --revision, or leave it out",
             code="input-commit-as-branch",
         )
     if create_pr and tag is not None:
@@ -102,10 +102,10 @@ def check_options(revision: str | None, *, create_pr: bool, tag: str | None) -> 
 
 
 def require_token(repo_id: str) -> str:
-    """The token to publish with.
+    """The token for a publish.
 
     Raises:
-        HubDeniedError: there is none.
+        HubDeniedError: no token is set.
         InputError: ``HF_HUB_OFFLINE`` is set.
     """
     if is_offline():
@@ -118,7 +118,7 @@ def require_token(repo_id: str) -> str:
     token = hub_token()
     if token is None:
         raise HubDeniedError(
-            f"to publish to {repo_id}, the Hub has to know who you are",
+            f"publishing to {repo_id} requires a Hub token",
             hint=LOG_IN,
             code="hub-denied-no-token",
             name=repo_id,
@@ -127,23 +127,23 @@ def require_token(repo_id: str) -> str:
 
 
 def require_writer(api: HfApi) -> None:
-    """Ask the Hub whose token it is.
+    """Check that the token may write.
 
     Raises:
-        HubDeniedError: nobody's, or one that may only read.
-        HubUnavailableError: the Hub cannot be asked.
+        HubDeniedError: the token is invalid or read-only.
+        HubUnavailableError: the Hub cannot be reached.
     """
 
-    def ask() -> dict[str, Any]:
+    def whoami() -> dict[str, Any]:
         with translated("your account on the Hub"):
             return dict(api.whoami(token=api.token))
 
-    found = retry(ask)
-    access = (found.get("auth") or {}).get("accessToken") or {}
+    account = retry(whoami)
+    access = (account.get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":
-        user = clean_remote(found.get("name"), 80)
+        user = clean_remote(account.get("name"), 80)
         raise HubDeniedError(
-            f"the token of {user} may read but not write",
+            f"the token of {user} is read-only",
             hint=LOG_IN,
             code="hub-denied-token-read-only",
             name=user,
@@ -151,42 +151,43 @@ def require_writer(api: HfApi) -> None:
 
 
 def require_private(remote: Remote, private: bool) -> None:
-    """Whether a repo is private if it has to be.
+    """Check that a repo is private if ``private`` is set.
 
     Raises:
-        InputError: it is not.
+        InputError: the repo is public.
     """
     if private and not remote.private:
         raise InputError(
-            f"{remote.repo_id} is public, and --private is only for a repo that is made",
-            hint="nothing was sent. Make it private on its settings page first, or leave it out",
+            f"{remote.repo_id} is public, and --private applies only to a new repo",
+            hint="nothing was sent. Make the repo private on its settings page, or leave out "
+            "--private",
             code="input-repo-public",
             name=remote.repo_id,
         )
 
 
 def validate_card(api: HfApi, card: str) -> None:
-    """Have the Hub look at a card's metadata.
+    """Let the Hub validate a card's metadata.
 
     Raises:
-        HubRefusedError: they are not valid.
+        HubRefusedError: the metadata are not valid.
     """
-    with translated("the check of the card's metadata by the Hub"):
-        answer = get_session().post(
+    with translated("the Hub's check of the card's metadata"):
+        response = get_session().post(
             f"{api.endpoint}/api/validate-yaml",
             json={"content": card, "repoType": "model"},
             headers=build_hf_headers(token=api.token, library_name="cascadezoo"),
         )
-        if answer.status_code != 400:
-            hf_raise_for_status(answer)
+        if response.status_code != 400:
+            hf_raise_for_status(response)
             return
-        data = answer.json()
-        found = data.get("errors") if isinstance(data, dict) else None
-        rows = found if isinstance(found, list) else []
+        data = response.json()
+        errors = data.get("errors") if isinstance(data, dict) else None
+        rows = errors if isinstance(errors, list) else []
         texts = [row.get("message") if isinstance(row, dict) else row for row in rows[:5]]
-        said = "; ".join(clean_remote(text, 200) for text in texts) or "it does not say why"
+        reasons = "; ".join(clean_remote(text, 200) for text in texts) or "no reason given"
     raise HubRefusedError(
-        f"the Hub does not take the metadata of {CARD}: {said}",
+        f"the Hub rejects the metadata of {CARD}: {reasons}",
         hint="nothing was sent. Change license, tags or datasets in the spec, or the lines between "
         "the two --- of the card",
         code="hub-refused-card-metadata",

@@ -1,4 +1,4 @@
-"""Publishing a model to wherever it shall be: a folder, or a repo on the Hub."""
+"""``publish``: sends a model to a folder or to a repo on the Hub."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["check_publish", "publish", "publish_built", "read_destination"]
 
 
 def read_destination(dest: str | Path) -> Path | HubRef:
-    """What a destination means; asks nothing of the network.
+    """Parse a destination without the network.
 
-    A :class:`~pathlib.Path`, ``./x``, ``/x``, ``~/x``, a folder that is there, and a name without
+    A :class:`~pathlib.Path`, ``./x``, ``/x``, ``~/x``, an existing folder, and a name without
     ``/`` are folders; ``org/name`` and ``hf://org/name`` are repos on the Hub.
 
     Raises:
-        ModelReferenceError: it could be both, or a repo's revision is part of it.
+        ModelReferenceError: the destination is ambiguous, or contains a revision.
     """
     if isinstance(dest, Path):
         return dest.expanduser()
@@ -38,22 +38,22 @@ def read_destination(dest: str | Path) -> Path | HubRef:
         if path.is_dir():
             return path
         if path.parent.is_dir():
-            # "models/digits" where there is a folder "models": it could be meant to lie there.
+            # With a local folder "models", "models/digits" may be a new folder in it.
             raise ModelReferenceError(
-                f"{dest!r} could be a new folder in {str(path.parent)!r}, or a repo on the Hub",
+                f"{dest!r} is ambiguous: a new folder in {str(path.parent)!r} or a repo on the Hub",
                 hint=f"write ./{dest} for the folder, hf://{dest} for the Hub",
                 code="reference-ambiguous",
                 name=dest,
             )
-    found = parse_reference(dest if dest.startswith("hf://") else f"hf://{dest}")
-    if not isinstance(found, HubRef) or found.revision is not None:
+    ref = parse_reference(dest if dest.startswith("hf://") else f"hf://{dest}")
+    if not isinstance(ref, HubRef) or ref.revision is not None:
         raise ModelReferenceError(
-            f"{dest!r} names a revision, which is not part of where a model goes",
-            hint=f"{dest.partition('@')[0]} --revision {dest.partition('@')[2]}",
+            f"{dest!r} contains a revision, which is not part of a destination",
+            hint=f"write {dest.partition('@')[0]} --revision {dest.partition('@')[2]}",
             code="reference-revision-in-dest",
             name=dest,
         )
-    return found
+    return ref
 
 
 def publish(
@@ -67,30 +67,32 @@ def publish(
     message: str | None = None,
     dry_run: bool = False,
 ) -> Published | Copied:
-    """Publish a model to a folder or to the Hub; whole, or not at all.
+    """Publish a model to a folder or to the Hub, completely or not at all.
+
+    A folder accepts ``dry_run`` only. For the other options see
+    :func:`~cascadezoo.hub.publish.commit.publish_hub`.
 
     Args:
         model: a model folder, or the run folder of a finished build.
         dest: see :func:`read_destination`.
-        private: see :func:`~cascadezoo.hub.publish.commit.publish_hub`, as for all that follows;
-            folders take ``dry_run`` only.
+        private: create a private repo.
         revision: the branch.
         create_pr: open a pull request.
-        tag: for the commit.
-        message: of the commit.
+        tag: a tag for the commit.
+        message: the commit's first line.
         dry_run: check everything and change nothing.
 
     Raises:
-        InputError: what cannot be published, a place that cannot be, options that do not fit.
-        HubError: the Hub does not take it, or cannot be asked.
+        InputError: the model, the destination or an option is not valid.
+        HubError: the Hub rejects the model or cannot be reached.
     """
-    place = read_destination(dest)
-    if isinstance(place, HubRef):
+    target = read_destination(dest)
+    if isinstance(target, HubRef):
         from cascadezoo.hub.publish.commit import publish_hub
 
         return publish_hub(
             model,
-            place.repo_id,
+            target.repo_id,
             private=private,
             revision=revision,
             create_pr=create_pr,
@@ -99,72 +101,73 @@ def publish(
             dry_run=dry_run,
         )
     if private or create_pr or any(v is not None for v in (revision, tag, message)):
-        raise _for_the_hub(dest)
-    return publish_local(model, as_argument(place), dry_run=dry_run)
+        raise _hub_options_only(dest)
+    return publish_local(model, as_argument(target), dry_run=dry_run)
 
 
-def check_publish(asked: PublishSpec | None, name: str) -> str | None:
-    """Whether a model of that name could be published; asked before it is trained.
+def check_publish(requested: PublishSpec | None, name: str) -> str | None:
+    """Check before training that a model of that name can be published.
 
     Args:
-        asked: what the spec says of publishing; None where it shall not be.
+        requested: ``publish`` of the spec; None checks nothing.
         name: the model's name.
 
     Returns:
-        Why that could not be found out; None where it could, and it may be published. A Hub that
-        cannot be reached now may be there when the training ends.
+        A warning if the Hub could not be reached, since it may be available when the training
+        ends; otherwise None.
 
     Raises:
-        InputError: the place cannot be, or holds something else.
-        HubDeniedError: no token of the Hub, or none that may do this.
+        InputError: the destination is not valid, or holds something else.
+        HubDeniedError: the token is missing or has insufficient rights.
     """
-    if asked is None:
+    if requested is None:
         return None
-    place = read_destination(asked.to)
-    if isinstance(place, Path):
-        if asked.private:
-            raise _for_the_hub(asked.to)
-        check_destination(as_argument(place), name)
+    target = read_destination(requested.to)
+    if isinstance(target, Path):
+        if requested.private:
+            raise _hub_options_only(requested.to)
+        check_destination(as_argument(target), name)
         return None
     from cascadezoo.hub.publish.preconditions import check_hub
 
     try:
-        check_hub(place.repo_id, private=asked.private)
+        check_hub(target.repo_id, private=requested.private)
     except HubUnavailableError as error:
-        return f"whether the model may be published was not found out: {error.what}"
+        return f"could not check whether the model can be published: {error.what}"
     return None
 
 
-def publish_built(model: Path, asked: PublishSpec | None) -> Published | Copied | None:
-    """Publish what a build made.
+def publish_built(model: Path, requested: PublishSpec | None) -> Published | Copied | None:
+    """Publish the model of a build.
 
     Args:
         model: the model folder of the run.
-        asked: what the spec says of publishing; None where it shall not be.
+        requested: ``publish`` of the spec; None publishes nothing.
 
     Raises:
-        PublishError: it could not be published; the model is kept.
+        PublishError: the publish failed; the model is kept.
     """
-    if asked is None:
+    if requested is None:
         return None
     try:
-        return publish(model, asked.to, private=asked.private)
+        return publish(model, requested.to, private=requested.private)
     except (CascadezooError, OSError) as error:
         what, hint = str(error), None
         if isinstance(error, CascadezooError):
             what, hint = error.what, error.hint
-        words = ["cascadezoo", "publish", as_argument(model), asked.to]
-        again = shlex.join([*words, *(["--private"] * asked.private)])
+        words = ["cascadezoo", "publish", as_argument(model), requested.to]
+        command = shlex.join([*words, *(["--private"] * requested.private)])
         raise PublishError(
             f"the model is built and kept in {model}, but it was not published: {what}",
-            hint=f"{hint}; then: {again}" if hint else again,
+            hint=f"{hint}; then run {command}" if hint else f"run {command}",
             path=model,
         ) from error
 
 
-def _for_the_hub(dest: str | Path) -> InputError:
+def _hub_options_only(dest: str | Path) -> InputError:
     return InputError(
-        f"{str(dest)!r} is a folder; private, revision, create-pr, tag and message are for the Hub",
+        f"{str(dest)!r} is a folder; private, revision, create-pr, tag and message apply only to "
+        "the Hub",
         hint="leave them out, or write hf://org/name for the Hub",
         code="input-folder-options",
         path=dest,

@@ -1,4 +1,4 @@
-"""A repo on the Hub as a publish finds it, and what has to change there."""
+"""The state of a repo on the Hub, and the changes that a publish makes to it."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from huggingface_hub import HfApi
 from cascadezoo.cards.card_file import merge_cards
 from cascadezoo.errors import HubRefusedError, HubUnavailableError, ModelError
 from cascadezoo.hub.client import translated
-from cascadezoo.hub.publish.contents import Piece, Prepared
+from cascadezoo.hub.publish.contents import ModelFile, Prepared
 from cascadezoo.model_folder.layout import CARD, CONFIG, ModelConfig, is_model_file, parse_config
 from cascadezoo.util.limits import LARGEST_CARD, LARGEST_JSON, is_commit
 
-__all__ = ["Remote", "RemoteFile", "RepoChanges", "look", "plan_changes"]
+__all__ = ["Remote", "RemoteFile", "RepoChanges", "plan_changes", "read_remote"]
 
-_NO_HUB = "look at HF_ENDPOINT and proxies: what answers there may be no Hub"
+_NO_HUB = "check HF_ENDPOINT and the proxies: the server may not be a Hub"
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a commit, by what the Hub tells of it.
+    """A file of a commit, as the Hub describes it.
 
     Args:
-        size: in bytes.
-        git_sha: sha1 of its git blob; of an LFS file that is its pointer's.
-        sha256: of an LFS file's content.
+        size: its size in bytes.
+        git_sha: sha1 of its git blob; for an LFS file, of the pointer.
+        sha256: sha256 of an LFS file's content.
     """
 
     size: int
     git_sha: str
     sha256: str | None = None
 
-    def holds(self, piece: Piece) -> bool:
-        """Whether its content is that of a file here."""
-        if self.size != piece.size:
+    def holds(self, model_file: ModelFile) -> bool:
+        """Whether its content is that of a local file."""
+        if self.size != model_file.size:
             return False
         if self.sha256 is not None:
-            return self.sha256 == piece.sha256
-        return self.git_sha == piece.git_sha
+            return self.sha256 == model_file.sha256
+        return self.git_sha == model_file.git_sha
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Remote:
 
     Args:
         repo_id: ``org/name``.
-        commit: what the branch leads to; empty where there is no repo yet.
+        commit: the commit of the branch; empty if the repo does not exist.
         files: the files of that commit, by their paths.
         private: whether only its owners see it.
     """
@@ -64,17 +64,17 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class RepoChanges:
-    """What a commit on top of a state has to do.
+    """The changes from the current files of a repo to a model.
 
     Args:
-        wanted: every file of the model as it shall be, by its path.
+        wanted: every file of the model, by its path.
         added: the files that are new or changed.
-        deleted: files of an older version that this one does not have.
-        card_kept: somebody edited the card on the Hub, and it was merged with the new one.
+        deleted: files of an older version that the new one lacks.
+        card_kept: the card was edited on the Hub and is merged with the new one.
     """
 
-    wanted: Mapping[str, Piece]
-    added: tuple[Piece, ...]
+    wanted: Mapping[str, ModelFile]
+    added: tuple[ModelFile, ...]
     deleted: tuple[str, ...]
     card_kept: bool
 
@@ -82,22 +82,22 @@ class RepoChanges:
         return bool(self.added or self.deleted)
 
 
-def look(api: HfApi, repo_id: str, revision: str | None) -> Remote:
-    """What a repo holds, by one request, so that commit and files belong together.
+def read_remote(api: HfApi, repo_id: str, revision: str | None) -> Remote:
+    """Read a branch by one request, so that the files belong to the commit.
 
     Raises:
-        HubNotFoundError: there is no such repo, or no such branch in it.
-        HubError: the Hub cannot be asked.
+        HubNotFoundError: the repo or the branch does not exist.
+        HubError: the request failed.
     """
     where = repo_id if revision is None else f"{repo_id}@{revision}"
     with translated(where):
         info = api.model_info(repo_id, revision=revision, files_metadata=True)
     files = {}
     for file in info.siblings or []:
-        # Without these, what is there already could not be told from what has to be sent.
+        # Without these, new files cannot be distinguished from existing ones.
         if file.size is None or file.blob_id is None:
             raise HubUnavailableError(
-                f"{where}: the Hub does not tell what its files are",
+                f"{where}: the Hub returned no sizes and hashes of the files",
                 hint=_NO_HUB,
                 code="hub-unavailable-answer",
             )
@@ -105,7 +105,7 @@ def look(api: HfApi, repo_id: str, revision: str | None) -> Remote:
         files[file.rfilename] = RemoteFile(file.size, file.blob_id, sha256)
     if not isinstance(info.sha, str) or not is_commit(info.sha):
         raise HubUnavailableError(
-            f"{where}: the Hub does not tell its commit",
+            f"{where}: the Hub returned no commit",
             hint=_NO_HUB,
             code="hub-unavailable-answer",
         )
@@ -113,71 +113,70 @@ def look(api: HfApi, repo_id: str, revision: str | None) -> Remote:
 
 
 def plan_changes(api: HfApi, prepared: Prepared, remote: Remote) -> RepoChanges:
-    """What has to be done so that a repo holds a model and nothing of an older version of it.
+    """Plan the changes after which a repo holds a model and no file of an older version.
 
-    Files that are no part of a model, such as .gitattributes or a LICENSE that a person put
-    there, stay.
+    Files that are not part of a model, such as .gitattributes or a LICENSE, are kept.
 
     Raises:
         HubRefusedError: the repo holds a model of another library.
-        HubError: the Hub cannot be asked.
+        HubError: the request failed.
     """
-    before = _config_there(api, prepared, remote)
-    wanted = dict(prepared.pieces)
-    kept = _card_there(api, prepared, remote, before)
-    if kept is not None:
-        wanted[CARD] = Piece.of(CARD, kept.encode())
+    older = _remote_config(api, prepared, remote)
+    wanted = dict(prepared.files)
+    merged = _merged_card(api, prepared, remote, older)
+    if merged is not None:
+        wanted[CARD] = ModelFile.of(CARD, merged.encode())
     added = [p for n, p in wanted.items() if n not in remote.files or not remote.files[n].holds(p)]
     deleted = [n for n in remote.files if n not in wanted and _is_stale(n)]
-    return RepoChanges(wanted, tuple(added), tuple(sorted(deleted)), kept is not None)
+    return RepoChanges(wanted, tuple(added), tuple(sorted(deleted)), merged is not None)
 
 
 def _is_stale(name: str) -> bool:
     return is_model_file(name) or name.startswith("stages/")
 
 
-def _config_there(api: HfApi, prepared: Prepared, remote: Remote) -> ModelConfig | None:
+def _remote_config(api: HfApi, prepared: Prepared, remote: Remote) -> ModelConfig | None:
     if CONFIG not in remote.files:
         return None
-    if remote.files[CONFIG].holds(prepared.pieces[CONFIG]):
-        return prepared.config  # requests for it would count as downloads
+    if remote.files[CONFIG].holds(prepared.files[CONFIG]):
+        return prepared.config  # the Hub would count a request as a download
     text = _read(api, remote, CONFIG, LARGEST_JSON)
     try:
         return parse_config(text, f"{CONFIG} of {remote.repo_id}")
     except ModelError as error:
         raise HubRefusedError(
-            f"{remote.repo_id} holds something else than a cascadezoo model: {error.what}",
+            f"{remote.repo_id} contains something other than a cascadezoo model: {error.what}",
             hint="nothing was sent. Publish to another repo, or empty this one first",
             code="hub-refused-repo-foreign",
             name=remote.repo_id,
         ) from None
 
 
-def _card_there(
-    api: HfApi, prepared: Prepared, remote: Remote, before: ModelConfig | None
+def _merged_card(
+    api: HfApi, prepared: Prepared, remote: Remote, older: ModelConfig | None
 ) -> str | None:
-    """The card that keeps what a person wrote on the Hub; None where nobody did.
+    """The new card merged with the edits on the Hub; None if the card was not edited.
 
-    Every config.json that was published holds the sha256 of the card that the model itself had, so
-    that a card that differs from it is one that somebody edited.
+    A published config.json records the sha256 of the model's own card. A card with another sha256
+    has been edited.
     """
     file = remote.files.get(CARD)
-    if file is None or file.holds(prepared.pieces[CARD]):
+    if file is None or file.holds(prepared.files[CARD]):
         return None
     data = _read(api, remote, CARD, LARGEST_CARD)
-    record = before.files.get(CARD) if before is not None else None
+    record = older.files.get(CARD) if older is not None else None
     if record is not None and record.sha256 == hashlib.sha256(data).hexdigest():
         return None
     return merge_cards(prepared.card, data.decode(errors="replace"))
 
 
 def _read(api: HfApi, remote: Remote, name: str, limit: int) -> bytes:
-    """The content of a small file, compared with what the Hub says it is."""
+    """The content of a small file, compared with its hash on the Hub."""
     file = remote.files[name]
     where = f"{name} of {remote.repo_id}"
     if file.size > limit:
         raise HubRefusedError(
-            f"{where} has {file.size} bytes, more than the {limit} that one may have",
+            f"{where} has {file.size} bytes, more than the limit of {limit}",
             hint="nothing was sent. Publish to another repo, or delete that file first",
             code="hub-refused-file-too-large",
             size=file.size,
@@ -187,7 +186,7 @@ def _read(api: HfApi, remote: Remote, name: str, limit: int) -> bytes:
             remote.repo_id, name, revision=remote.commit, cache_dir=folder, token=api.token
         )
         content = Path(path).read_bytes()
-    if not file.holds(Piece.of(name, content)):
+    if not file.holds(ModelFile.of(name, content)):
         raise HubUnavailableError(
             f"{where} arrived damaged",
             hint="run the same command again",

@@ -1,4 +1,4 @@
-"""What a publish to the Hub tells."""
+"""The result of a publish to the Hub."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ __all__ = ["Published"]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a publish did, or would do.
+    """The result of a publish to the Hub.
 
     Args:
         name: the model's name.
         repo: ``org/name``.
         url: the page of the repo, or of the branch.
-        commit: the commit that holds the model; None where it would only be made.
+        commit: the commit that holds the model; None if a dry run would create it.
         pr_url: the page of the pull request.
-        tag: the tag that leads to the commit.
+        tag: the tag of the commit.
         files: size in bytes of every file of the model, by its path.
-        deleted: files of an older version that were deleted.
-        uploaded_bytes: of the files that are new or changed; what had arrived before counts too.
-        changed: False where the repo held the very same before and no commit was made.
-        created: the repo was made.
-        card_kept: somebody had edited the card on the Hub, and what was written there was kept.
-        dry_run: nothing was sent because that was asked for.
+        deleted: the deleted files of an older version.
+        uploaded_bytes: size of the new and changed files, including any that had arrived earlier.
+        changed: False if the repo held the same model already and no commit was made.
+        created: the repo was created.
+        card_kept: the card was edited on the Hub, and the edits were kept.
+        dry_run: the result describes a publish that was not made.
     """
 
     name: str
