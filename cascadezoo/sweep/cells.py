@@ -273,7 +273,8 @@ class _CellMaker:
             for path, value in self.changes(row):
                 put(data, path, value, self.resolved)
         except LookupError as error:
-            self.faults.of_cell(name, labels, Problem(path, str(error.args[0])))
+            problem = Problem(path, str(error.args[0]), code="unknown-path")
+            self.faults.of_cell(name, labels, problem)
             return None
         try:
             _drop_parameterless(data)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cascadezoo.errors import Problem
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.sweep.faults import Faults
 from cascadezoo.sweep.results import label_text
@@ -255,8 +256,8 @@ def _alternatives(index: int, axis: AxisSpec, grid: CellGrid, faults: Faults) ->
     by_label: dict[str, Alternative] = {}
     for place, alternative in axis.alternatives():
         path = f"axes.{index}.{place}"
-        if isinstance(alternative, str):
-            faults.add(path, alternative, code="value")
+        if isinstance(alternative, Problem):
+            faults.add(path, alternative.message, code=alternative.code)
             grid.broken = True
         elif alternative.label in by_label:
             label = alternative.label

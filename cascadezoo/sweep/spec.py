@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cascadezoo.errors import InputError, UnknownNameError
+from cascadezoo.errors import InputError, Problem, UnknownNameError
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.files import parse_json, read_spec
 from cascadezoo.spec.models import PartName, Text
@@ -74,8 +74,8 @@ class AxisSpec(Model):
         """Whether its alternatives are whole stages."""
         return re.fullmatch(r"stages\.[^.]+", self.path) is not None
 
-    def alternatives(self) -> Iterator[tuple[str, Alternative | str]]:
-        """Each value with its place in the file; an invalid value is given as an error message."""
+    def alternatives(self) -> Iterator[tuple[str, Alternative | Problem]]:
+        """Each value with its place in the axis; a problem for an invalid value."""
         rows: list[tuple[str, str | None, Any]]
         if isinstance(self.values, dict):
             rows = [(f"values.{label}", label, value) for label, value in self.values.items()]
@@ -86,30 +86,34 @@ class AxisSpec(Model):
             ]
         for place, label, value in rows:
             if label is None:
-                yield place, "needs a label: write the values as an object with labels as keys"
+                message = "needs a label: write the values as an object with labels as keys"
+                yield place, Problem(place, message, code="label-missing")
             elif not LABEL.fullmatch(label) or len(label) > LONGEST_LABEL:
                 message = (
                     f"{label!r} is not a label: use at most {LONGEST_LABEL} lower-case letters and "
                     "digits with single . _ - between; write the values as an object with labels "
                     "as keys"
                 )
-                yield place, message
+                yield place, Problem(place, message, code="label-form")
             else:
-                yield place, self._alternative(label, value)
+                yield place, self._alternative(place, label, value)
 
-    def _alternative(self, label: str, value: Any) -> Alternative | str:
+    def _alternative(self, place: str, label: str, value: Any) -> Alternative | Problem:
         if not self.whole_stage:
             return Alternative(label, value)
         if not isinstance(value, dict):
-            return 'is not a stage: give {"kind": "...", "config": {...}}'
+            message = 'is not a stage; write {"kind": "...", "config": {...}}'
+            return Problem(place, message, code="stage-form")
         settings: Any = {}
         if "stage" in value:
             unknown = sorted(value.keys() - {"stage", "settings"})
             if unknown:
-                return f"unknown key {unknown[0]!r}: beside stage, only settings is allowed"
+                message = f"unknown key {unknown[0]!r}: beside stage, only settings is allowed"
+                return Problem(place, message, code="stage-key")
             settings, value = value.get("settings", {}), value["stage"]
         if not isinstance(value, dict) or not isinstance(settings, dict):
-            return 'is not of the form {"stage": {"kind": "..."}, "settings": {"path": value}}'
+            message = 'is not of the form {"stage": {"kind": "..."}, "settings": {"path": value}}'
+            return Problem(place, message, code="stage-form")
         return Alternative(label, value, True, settings)
 
 
