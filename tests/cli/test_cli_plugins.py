@@ -121,7 +121,7 @@ CONFIGS = {
     "imports torch": ("import json\nimport torch\n", "imports torch", "wave_config.py:2"),
     "imports what imports torch": (
         "\n\nimport wave_layers\n",
-        "the config of wave.v1 imports torch, and whoever validates a spec waits for it",
+        "the config of wave.v1 imports torch",
         "wave_config.py:3",
     ),
     "hides that it has": (
@@ -132,13 +132,13 @@ CONFIGS = {
     "import error": ("import no_such_module\n", "ModuleNotFoundError", "wave_config.py:1"),
     "is no config": (
         "class C:\n    pass\n",
-        "is no subclass of cascadezoo.Model",
+        "cascadezoo.Model",
         "cascadezoo_wave.py:5",
     ),
     "is not there": ("x = 1\n", "AttributeError", "cascadezoo_wave.py:5"),
     "implementation that is not there": (
         "from cascadezoo import RefinerConfig as C\n",
-        "wave.v1 has its implementation in no_such_wave, which is not there",
+        "no_such_wave",
         "cascadezoo_wave.py:5",
     ),
 }

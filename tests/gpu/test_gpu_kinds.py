@@ -1,4 +1,4 @@
-"""Every kind trains, samples, is kept and goes on, in every precision of the device."""
+"""Every kind trains, samples, is saved and resumes, in every precision of the device."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from gpu_cases import (
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import StoppedError
 
-# Of a loaded model's images to those of the trained one: the layout of the weights may differ.
+# Images of the loaded and the trained model: the layout of the weights may differ.
 LOADED = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
-# Of resumed weights to uninterrupted ones, where an operator has no deterministic algorithm: Adam
-# moves a weight by its learning rate whatever the size of its gradient, also where that is rounding.
+# Resumed and uninterrupted weights if an operator has no deterministic algorithm: Adam moves a
+# weight by its learning rate even if the gradient is only rounding noise.
 RESUMED = {"fp32": 5e-3, "bf16": 5e-2, "fp16": 2e-2}
 
 
-def test_every_built_in_kind_is_here() -> None:
+def test_every_built_in_kind_is_tested() -> None:
     assert set(KINDS) == built_in_kinds()
 
 
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_trains_samples_is_kept_and_goes_on(
+def test_a_kind_trains_samples_is_saved_and_resumes(
     kind: str, precision: str, device: torch.device, steps: int, tmp_path: Path
 ) -> None:
     check(f"{kind} {precision}", spec_of(kind, steps), precision, device, steps, tmp_path)

@@ -146,7 +146,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     result = invoke("plugins", "new", "wave", "-o", tmp_path / "mine")
     assert result.exit_code == 2
-    assert "is there already, and nothing in it is overwritten" in result.stderr
+    assert str(tmp_path / "mine") in result.stderr
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     result = invoke("plugins", "new", "wave", "-o", tmp_path / "mine" / "notes.txt")
     assert result.exit_code == 2
@@ -187,8 +187,8 @@ def test_check_of_what_is_faulty(tmp_path: Path) -> None:
     result = cascadezoo("plugins", "check", *skip, site=site)
     assert result.returncode == 1
     assert "cascadezoo_wave/config.py:1]" in result.stdout
-    assert "sample() leaves [-1, 1]" in result.stdout
-    assert "skipped compile: as asked" in result.stdout
+    assert "sample() exceeds [-1, 1]" in result.stdout
+    assert "skipped compile" in result.stdout
     assert re.search(r"16 checks, [34] failed", result.stdout)
     # Other settings.
     line = ["--set", "wave.v1:strength=0.001", *skip, "--json"]
@@ -209,7 +209,7 @@ def test_check_of_what_is_not_there(tmp_path: Path) -> None:
     assert "the entries that are checked are wave.v1" in result.stderr
     result = cascadezoo("plugins", "check", site=site, CASCADEZOO_LOAD_PLUGINS="")
     assert result.returncode == 0
-    assert "skipped loads: it is not loaded" in result.stdout
+    assert "skipped loads" in result.stdout
 
 
 def test_check_of_a_plugin_that_cannot_be_loaded(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def parent(pid: int) -> int:
     return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
 
 
-def wait_for(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(holds: Callable[[], Any], seconds: float = 180.0) -> Any:
     """Wait until a condition holds, and return its value."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
