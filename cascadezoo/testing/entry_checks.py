@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData, Split
@@ -30,7 +29,6 @@ from cascadezoo.plugins.registry import (
 )
 from cascadezoo.spec import parse_json, resolve
 from cascadezoo.spec.configs import DataConfig, ImageShape, Model
-from cascadezoo.spec.faults import problems_of
 from cascadezoo.testing.check_report import (
     CheckError,
     CheckSkippedError,
@@ -44,6 +42,7 @@ from cascadezoo.testing.import_checks import (
     check_light,
     check_summary,
     import_apart,
+    validated_config,
 )
 from cascadezoo.train.callbacks import Callback
 from cascadezoo.zoo.manifest import parse_manifest
@@ -74,8 +73,8 @@ def run(entry: Entry, settings: Mapping[str, Any], *, skip: Collection[str]) -> 
         docs,
     )
     checks = dict(zip(_COMMON, common, strict=True))
-    for sort, more in _SORTS.items():
-        if isinstance(entry, sort):
+    for entry_type, more in _CHECKS.items():
+        if isinstance(entry, entry_type):
             for name, check in more.items():
                 checks[name] = functools.partial(_guarded, check, entry, settings)
     return run_checks(f"{entry.what} {entry.name}", checks, skip)
@@ -85,7 +84,7 @@ def names(entry: Entry) -> list[str]:
     """The names of the checks of an entry."""
     return [
         *_COMMON,
-        *(name for sort in _SORTS if isinstance(entry, sort) for name in _SORTS[sort]),
+        *(name for cls, more in _CHECKS.items() if isinstance(entry, cls) for name in more),
     ]
 
 
@@ -94,22 +93,11 @@ def _guarded(check: Callable[[Any, Any], None], entry: Entry, settings: Mapping[
         check(entry, settings)
 
 
-def _config(entry: Entry, settings: Mapping[str, Any], base: type[Model] = Model) -> Any:
-    model = entry.load_config()
-    if not (isinstance(model, type) and issubclass(model, base)):
-        raise CheckError(f"{entry.config} is not a subclass of cascadezoo.{base.__name__}")
-    try:
-        return model.model_validate(dict(settings))
-    except ValidationError as error:
-        rows = "; ".join(str(problem) for problem in problems_of(error, settings, ""))
-        raise CheckError(f"invalid settings: {rows}; pass config={{...}}") from None
-
-
 # --- datasets
 
 
 def _reads(entry: DataEntry, settings: Mapping[str, Any]) -> None:
-    config = _config(entry, settings, DataConfig)
+    config = validated_config(entry, settings, DataConfig)
     info = config.info()
     splits = {split: _split(entry, config, split) for split in ("train", "test")}
     if splits["train"].digest == splits["test"].digest:
@@ -139,7 +127,7 @@ def _reads(entry: DataEntry, settings: Mapping[str, Any]) -> None:
 
 
 def _reads_the_same(entry: DataEntry, settings: Mapping[str, Any]) -> None:
-    config = _config(entry, settings, DataConfig)
+    config = validated_config(entry, settings, DataConfig)
     if _split(entry, config, "train").digest != _split(entry, config, "train").digest:
         raise CheckError("two reads give different images or labels; use a seed from the config")
 
@@ -157,7 +145,7 @@ def _split(entry: DataEntry, config: Any, split: Split) -> ImageData:
 
 
 def _measures(entry: MetricEntry, settings: Mapping[str, Any]) -> None:
-    config, measure = _config(entry, settings), entry.load()
+    config, measure = validated_config(entry, settings, Model), entry.load()
     if entry.takes == "cascade":
         return  # needs a trained cascade and data, which this check does not have
     values = []
@@ -214,7 +202,7 @@ class _Classifier(FeatureExtractor):
 
 
 def _computes(entry: LossEntry, settings: Mapping[str, Any]) -> None:
-    config = _config(entry, settings)
+    config = validated_config(entry, settings, Model)
     try:
         loss = entry.load()(config, ImageShape(3, 32))
     except WeightsUnavailableError as error:
@@ -234,7 +222,7 @@ def _computes(entry: LossEntry, settings: Mapping[str, Any]) -> None:
 
 
 def _extracts(entry: FeatureEntry, settings: Mapping[str, Any]) -> None:
-    config = _config(entry, settings)
+    config = validated_config(entry, settings, Model)
     try:
         extractor = entry.load()(config, torch.device("cpu"))
     except WeightsUnavailableError as error:
@@ -300,7 +288,7 @@ def _is_a_callback(entry: CallbackEntry, _settings: Mapping[str, Any]) -> None:
 
 
 _COMMON = ("config-without-torch", "import-cost", "docs")
-_SORTS: dict[type[Entry], dict[str, Callable[[Any, Mapping[str, Any]], None]]] = {
+_CHECKS: dict[type[Entry], dict[str, Callable[[Any, Mapping[str, Any]], None]]] = {
     DataEntry: {"data": _reads, "determinism": _reads_the_same},
     MetricEntry: {"measure": _measures},
     LossEntry: {"loss": _computes},

@@ -12,16 +12,31 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from cascadezoo.plugins.import_guard import watch_imports
 from cascadezoo.plugins.manager import blame
 from cascadezoo.plugins.registry import Entry, StageEntry
 from cascadezoo.spec.configs import Model
+from cascadezoo.spec.faults import problems_of
+from cascadezoo.testing.check_report import CheckError
 
-__all__ = ["Imported", "check_docs", "check_light", "check_summary", "config_fault", "import_apart"]
+__all__ = [
+    "Imported",
+    "check_docs",
+    "check_light",
+    "check_summary",
+    "config_fault",
+    "import_apart",
+    "validated_config",
+]
+
+M = TypeVar("M", bound=Model)
 
 SLOWEST = 0.5
 """Maximum of processor seconds to import a module, without the imports of cascadezoo."""
@@ -124,6 +139,22 @@ def child() -> None:
             "heavy": True,
         }
     print(json.dumps({"seconds": seconds, **result}))
+
+
+def validated_config(entry: Entry, settings: Mapping[str, Any], base: type[M]) -> M:
+    """The validated config of an entry.
+
+    Raises:
+        CheckError: the config has another base class, or the settings do not validate.
+    """
+    model = entry.load_config()
+    if not (isinstance(model, type) and issubclass(model, base)):
+        raise CheckError(f"{entry.config} is not a subclass of cascadezoo.{base.__name__}")
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        rows = "; ".join(str(problem) for problem in problems_of(error, settings, ""))
+        raise CheckError(f"invalid settings: {rows}; pass config={{...}}") from None
 
 
 def check_light(imported: Imported) -> str | None:

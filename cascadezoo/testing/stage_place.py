@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from cascadezoo.plugins.registry import StageEntry
 from cascadezoo.spec.configs import ConfigError, ImageShape, StageConfig
-from cascadezoo.spec.faults import problems_of
 from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry, StageOutput, TrainContext
 from cascadezoo.testing.check_report import CheckError
+from cascadezoo.testing.import_checks import validated_config
 from cascadezoo.util.rng import Draw, ImageDraw
 
 __all__ = ["SIZES", "Place", "find_place"]
@@ -144,7 +143,7 @@ def find_place(
     Raises:
         CheckError: the config does not validate, or fits no place.
     """
-    config = _config(entry, settings)
+    config = validated_config(entry, settings, StageConfig)
     problem: ConfigError | None = None
     for side in SIZES if size is None else (size,):
         output = ImageShape(channels, side)
@@ -160,17 +159,6 @@ def find_place(
     raise CheckError(
         f"fits no images of {tried}: {problem and problem.field} {problem}; pass size="
     )
-
-
-def _config(entry: StageEntry, settings: Mapping[str, Any]) -> StageConfig:
-    model = entry.load_config()
-    if not (isinstance(model, type) and issubclass(model, StageConfig)):
-        raise CheckError(f"{entry.config} is not a subclass of cascadezoo.StageConfig")
-    try:
-        return model.model_validate(dict(settings))
-    except ValidationError as error:
-        rows = "; ".join(str(problem) for problem in problems_of(error, settings, ""))
-        raise CheckError(f"invalid settings: {rows}; pass config={{...}}") from None
 
 
 def _check_config(

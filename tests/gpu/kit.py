@@ -351,8 +351,8 @@ def install_wheels(folder: Path, site: Path) -> str:
     needed = []
     for wheel in wheels:
         name, version, *_ = parse_wheel_filename(wheel.name)
-        here = [_version(name, _paths(site)), _version(name, [str(site)])]
-        if all(found is None or found < version for found in here):
+        installed = [_version(name, _paths(site)), _version(name, [str(site)])]
+        if all(old is None or old < version for old in installed):
             needed.append(wheel)
     if needed:
         site.mkdir(parents=True, exist_ok=True)
@@ -365,29 +365,29 @@ def install_wheels(folder: Path, site: Path) -> str:
 
 
 def _paths(site: Path) -> list[str]:
-    """Where this Python looks for packages, without the kit's own and the checkout."""
+    """The package folders of this Python without those of the kit and the checkout."""
     return [path for path in sys.path if path and Path(path).resolve() not in (site, REPO)]
 
 
 def _version(name: str, paths: list[str]) -> Version | None:
-    found = importlib.metadata.distributions(name=name, path=paths)
-    versions = [Version(row.version) for row in found if canonicalize_name(row.name) == name]
+    rows = importlib.metadata.distributions(name=name, path=paths)
+    versions = [Version(row.version) for row in rows if canonicalize_name(row.name) == name]
     return versions[0] if versions else None
 
 
 def checkout_version() -> str:
-    """The version that ``cascadezoo/_version.py`` states."""
+    """The version in ``cascadezoo/_version.py``."""
     text = (REPO / "cascadezoo" / "_version.py").read_text()
-    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
-    if found is None:
-        raise SystemExit("cascadezoo/_version.py states no version")
-    return found[1]
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise SystemExit("cascadezoo/_version.py has no version")
+    return match[1]
 
 
 def write_metadata(site: Path) -> None:
-    """Metadata of the checkout as pip would write it, so that its entry points are found.
+    """Write metadata of the checkout like pip, so that Python finds its entry points.
 
-    The code is the checkout's: ``env.sh`` puts it first on the path.
+    The code stays in the checkout, which ``env.sh`` puts first on the path.
     """
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     name, version = project["name"], checkout_version()

@@ -1,4 +1,4 @@
-"""Sweeps on Ray: a real cluster of two nodes in processes of its own."""
+"""Sweeps on Ray: a real cluster of two nodes in separate processes."""
 
 from __future__ import annotations
 
