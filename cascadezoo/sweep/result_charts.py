@@ -91,10 +91,11 @@ def _scatter(
 
 
 def _left_out(results: SweepResults, shown: int) -> str:
-    count = sum(group.mean("kid") is not None for group in results.groups) - shown
-    if not count:
+    total = sum(group.mean("kid") is not None for group in results.groups)
+    if shown == total:
         return ""
-    return f"Not shown: {count} combinations with another figure or without this number."
+    reason = "they have another figure or lack this number"
+    return f"{total - shown} of {total} combinations are not shown: {reason}."
 
 
 def _wide(values: Sequence[float], times: float = 30.0) -> bool:

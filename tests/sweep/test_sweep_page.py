@@ -249,7 +249,7 @@ def test_figures_of_different_names_share_no_plot():
     (chart,) = sweep_charts(results(1, cells))["kid-parameters.png"]
     assert chart.y.label.startswith("kid.inception.n1000")
     assert [p.label for s in chart.series for p in s.points] == ["diffusion-pixelshuffle"]
-    assert "1 combinations" in chart.note
+    assert "1 of 2 combinations" in chart.note
 
 
 def test_a_sweep_without_finished_cells_has_a_page(tmp_path: Path, chromium: Any):
