@@ -94,8 +94,8 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a sweep that is not there": (
         lambda: read_sweep("nix"),
-        "there is no sweep 'nix': no such file, and no shipped sweep of that name\n"
-        f"Hint: give a .json file, or one of {', '.join(shipped_sweeps())}",
+        "sweep 'nix' not found: it is neither a file nor a shipped sweep\n"
+        f"Hint: use a .json file, or one of {', '.join(shipped_sweeps())}",
     ),
     "an unknown stage kind": (
         lambda: get_registry().stages.get("pixelshufle.v1"),
@@ -219,7 +219,7 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an unknown device": (
         lambda: pick_device("abacus"),
-        "there is no device 'abacus'\nHint: use auto, cpu, cuda, cuda:N or mps",
+        "unknown device 'abacus'\nHint: use auto, cpu, cuda, cuda:N or mps",
     ),
     "a full disk": (
         lambda: full_disk(),

@@ -203,7 +203,7 @@ class _Build:
             )
             self.run.write_state(replace(state, state="done"))
             for figure in figures:
-                callbacks.tell(FigureEvent(figure.to_dict()))
+                callbacks.send(FigureEvent(figure.to_dict()))
             return self._result(figures, began)
 
     def _result(

@@ -1,4 +1,4 @@
-"""What cells would need, on the meta device: their parameters, and whether they fit."""
+"""Plans of cells on the meta device: their parameters, and whether they fit into memory."""
 
 from __future__ import annotations
 
@@ -17,36 +17,39 @@ __all__ = ["plan_cells"]
 def plan_cells(
     cells: Sequence[Cell], *, device: str = "auto", memory: bool = True
 ) -> dict[str, Plan]:
-    """The plan of each cell, by name; cells that differ in what no plan looks at share one.
+    """Plan each cell. Cells that differ only in keys that do not affect a plan share one.
 
     Args:
-        cells: of a sweep.
-        device: whose memory they are held against.
-        memory: whether they are.
+        cells: the cells of a sweep.
+        device: the device whose memory limits them.
+        memory: check whether they fit into memory.
+
+    Returns:
+        The plans by cell name.
 
     Raises:
-        SpecError: cells that cannot be built, all of them.
-        InputError: there is no such device.
+        SpecError: cells cannot be built; the error lists all of them.
+        InputError: the device does not exist.
     """
     home = pick_device(device)
     plans: dict[str, Plan] = {}
-    found: dict[str, Plan | CascadezooError] = {}
+    known: dict[str, Plan | CascadezooError] = {}
     problems = []
     for cell in cells:
-        alike = {key: value for key, value in cell.spec.items() if key not in _UNPLANNED}
-        key = json.dumps(alike, sort_keys=True)
-        if key not in found:
+        planned = {key: value for key, value in cell.spec.items() if key not in _UNPLANNED}
+        key = json.dumps(planned, sort_keys=True)
+        if key not in known:
             try:
                 plan = make_plan(resolve(cell.spec, source=cell.name), home)
                 if memory:
                     check_memory(plan)
-                found[key] = plan
+                known[key] = plan
             except InputError as error:
                 problems.append(
                     Problem(f"cell {cell.name}", error.what, error.hint, code=error.code)
                 )
-                found[key] = error
-        plan_or_error = found[key]
+                known[key] = error
+        plan_or_error = known[key]
         if isinstance(plan_or_error, Plan):
             plans[cell.name] = plan_or_error
     if problems:

@@ -1,4 +1,4 @@
-"""One cell's build as a process of its own: started, looked after, stopped. Free of torch."""
+"""Builds one cell in its own process: starts, polls and stops it. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 __all__ = ["CellProcess", "Job", "Outcome"]
 
-AGAIN = 1.0
-"""Seconds between two looks at a cell that somebody else is building."""
+LOCK_POLL_SECONDS = 1.0
+"""Seconds between two checks of a cell that another process is building."""
 
 TAIL = 16384
 LAST_LINES = 3
@@ -27,17 +27,17 @@ LONGEST = 2000
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A build to do; plain data, so that it can be sent to another machine.
+    """A build to run. Plain data, so that Ray can send it to another machine.
 
     Args:
-        name: of the cell.
+        name: the cell's name.
         spec: its spec file.
         run: its run folder.
-        log: where its standard error goes, after what is there.
-        cwd: where relative paths of its spec start.
-        device: as ``cascadezoo build`` takes it.
-        threads: that it may compute with; None is what the environment says.
-        env: what differs in its environment.
+        log: the file to which its standard error is appended.
+        cwd: the working directory; relative paths of its spec start there.
+        device: as for ``cascadezoo build``.
+        threads: number of CPU threads; None leaves it to the environment.
+        env: changes of the environment variables.
     """
 
     name: str
@@ -55,10 +55,10 @@ class Outcome:
     """How a build ended.
 
     Args:
-        name: of the cell.
-        state: ``stopped`` was stopped by a signal and goes on from its checkpoint.
-        error: why it is not done.
-        seconds: from its start.
+        name: the cell's name.
+        state: ``stopped`` if a signal stopped it; it resumes from its checkpoint.
+        error: the reason why it is not done.
+        seconds: time since its start.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Outcome:
 
 
 class CellProcess:
-    """Builds one cell. A cell that somebody else is building is waited for.
+    """Builds one cell. Waits while another process builds the same cell.
 
     Args:
         job: the build.
@@ -76,30 +76,30 @@ class CellProcess:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.held = False
+        self.waiting = False
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
         self._began = time.monotonic()
-        self._next = 0.0
-        self._from = 0
+        self._next_check = 0.0
+        self._log_start = 0
 
     @property
     def started(self) -> bool:
-        """Whether the build is at work."""
+        """Whether the build is running."""
         return self._process is not None
 
     def poll(self) -> Outcome | None:
-        """Start the build where it has not been, and see whether it has ended.
+        """Start the build if necessary, and return its outcome when it has ended.
 
         Raises:
-            OSError: it cannot be started.
+            OSError: the build cannot be started.
         """
         if self._process is None:
             if self._stopping:
-                return self._outcome("stopped", "stopped before it began")
-            if time.monotonic() < self._next:
+                return self._outcome("stopped", "stopped before it started")
+            if time.monotonic() < self._next_check:
                 return None
-            if _at_work(self.job.run):
+            if _is_locked(self.job.run):
                 self._wait()
                 return None
             self._start()
@@ -108,20 +108,20 @@ class CellProcess:
         if code is None:
             return None
         self._clean()
-        found = self._judge(code)
-        if found is None:
+        outcome = self._outcome_of(code)
+        if outcome is None:
             self._process = None
             self._wait()
-        return found
+        return outcome
 
     def stop(self) -> None:
-        """Tell the build to write a checkpoint and leave."""
+        """Ask the build to write a checkpoint and exit."""
         if not self._stopping and self._process is not None and self._process.poll() is None:
             self._process.terminate()
         self._stopping = True
 
     def kill(self) -> None:
-        """End the build now."""
+        """Kill the build."""
         if self._process is not None:
             self._clean()
             self._process.wait()
@@ -138,7 +138,7 @@ class CellProcess:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
             log.write(f"--- cascadezoo build, {stamp} UTC\n".encode())
             log.flush()
-            self._from = log.tell()
+            self._log_start = log.tell()
             self._began = time.monotonic()
             self._process = subprocess.Popen(  # noqa: S603
                 command,
@@ -147,15 +147,15 @@ class CellProcess:
                 stderr=log,
                 cwd=job.cwd,
                 env=env,
-                start_new_session=True,  # a group of its own: the terminal's Ctrl-C is ours alone
+                start_new_session=True,  # a process group of its own, which Ctrl-C does not reach
             )
 
     def _wait(self) -> None:
-        self.held = True
-        self._next = time.monotonic() + AGAIN
+        self.waiting = True
+        self._next_check = time.monotonic() + LOCK_POLL_SECONDS
 
     def _clean(self) -> None:
-        """End what is left of the build's process group."""
+        """Kill the remaining processes of the build's process group."""
         if self._process is None:
             return
         with suppress(ProcessLookupError, PermissionError):
@@ -163,30 +163,32 @@ class CellProcess:
         if self._process.stdin is not None:
             self._process.stdin.close()
 
-    def _judge(self, code: int) -> Outcome | None:
-        """The outcome; None where somebody else has begun to build the cell meanwhile."""
+    def _outcome_of(self, code: int) -> Outcome | None:
+        """The outcome; None if another process has started to build the cell meanwhile."""
         if code == 0:
             return self._outcome("done")
         lines = self._tail()
-        told = _told(lines)
-        case = "" if told is None else str(told.get("code")).partition("-")[0]
-        if told is not None and case == "locked":
-            return None
-        if told is not None and case == "interrupted":
-            return self._outcome("stopped", str(told.get("message")))
-        if told is not None:
-            hint = f" ({told['hint']})" if told.get("hint") else ""
-            return self._outcome("failed", f"{told.get('message')}{hint}")
+        error = _reported_error(lines)
+        if error is not None:
+            case = str(error.get("code")).partition("-")[0]
+            if case == "locked":
+                return None
+            if case == "interrupted":
+                return self._outcome("stopped", str(error.get("message")))
+            hint = f" ({error['hint']})" if error.get("hint") else ""
+            return self._outcome("failed", f"{error.get('message')}{hint}")
         if self._stopping:
             return self._outcome("stopped", "stopped before its first checkpoint")
         if code < 0:
-            why = f"killed by {_signal_name(-code)}"
+            reason = f"killed by {_signal_name(-code)}"
             if -code == signal.SIGKILL:
-                why += ", as the kernel does where memory runs out"
+                reason += "; the kernel does this when memory runs out"
         else:
-            why = f"ended with exit code {code}"
+            reason = f"exit code {code}"
         last = "; ".join(line.strip() for line in lines[-LAST_LINES:] if line.strip())
-        return self._outcome("failed", f"{why}; its last lines: {last}" if last else why)
+        return self._outcome(
+            "failed", f"{reason}; last lines of its log: {last}" if last else reason
+        )
 
     def _outcome(
         self, state: Literal["done", "failed", "stopped"], error: str | None = None
@@ -197,12 +199,12 @@ class CellProcess:
     def _tail(self) -> list[str]:
         with self.job.log.open("rb") as log:
             log.seek(0, os.SEEK_END)
-            log.seek(max(self._from, log.tell() - TAIL))
+            log.seek(max(self._log_start, log.tell() - TAIL))
             return log.read().decode(errors="replace").splitlines()
 
 
-def _told(lines: list[str]) -> dict[str, object] | None:
-    """The error that ``cascadezoo build --json`` wrote as its last words."""
+def _reported_error(lines: list[str]) -> dict[str, object] | None:
+    """The error that ``cascadezoo build --json`` wrote last."""
     for line in reversed(lines):
         if line.startswith('{"error"'):
             with suppress(ValueError, KeyError):
@@ -211,7 +213,7 @@ def _told(lines: list[str]) -> dict[str, object] | None:
     return None
 
 
-def _at_work(run: Path) -> bool:
+def _is_locked(run: Path) -> bool:
     """Whether another process is building into a run folder."""
     path = run / ".lock"
     if not path.is_file():

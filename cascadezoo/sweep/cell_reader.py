@@ -1,4 +1,4 @@
-"""What a cell's run folder tells: its figures, its times, its course. Free of torch."""
+"""Reads a cell's run folder: figures, times and course. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["is_done", "read_cell"]
 
 
 def is_done(run: RunFolder, cell: Cell) -> bool:
-    """Whether a run folder holds the finished build of a cell, figures and all.
+    """Whether a run folder holds the finished build of a cell with its figures.
 
     Raises:
-        RunFolderError: its run.json cannot be understood.
+        RunFolderError: its run.json cannot be read.
     """
     state = run.state()
     done = state is not None and state.state == "done" and state.spec_digest == cell.digest
@@ -33,13 +33,13 @@ def is_done(run: RunFolder, cell: Cell) -> bool:
 def read_cell(
     folder: Path, cell: Cell, *, state: State = "waiting", error: str | None = None
 ) -> CellResult:
-    """The result of a cell, as far as it is.
+    """Read the result of a cell, finished or not.
 
     Args:
         folder: the sweep's folder.
         cell: the cell.
-        state: what is known of it where it is not done.
-        error: why it is not.
+        state: its state if it is not done.
+        error: the reason why it is not done.
     """
     place = f"cells/{cell.name}"
     run = RunFolder(folder / place)
@@ -63,7 +63,7 @@ def read_cell(
 
 def _measured(metrics: MetricsFile) -> dict[str, Any]:
     kid = next((f for f in metrics.figures if f.metric == "kid"), None)
-    # The shortest name is that of the whole cascade; the others go on with a stage's.
+    # The shortest name is that of the whole cascade; a stage's name is appended to the others.
     lpips = min(
         (f for f in metrics.figures if f.metric == "lpips"),
         key=lambda f: f.name.count("."),
@@ -90,9 +90,9 @@ def _measured(metrics: MetricsFile) -> dict[str, Any]:
 
 
 def _course(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """KID over the epochs of all phases, and the time that an epoch takes.
+    """KID over the epochs of all phases, and the time of an epoch.
 
-    A run that was stopped and went on tells some steps twice; what was told last counts.
+    A resumed run records some steps twice; the last record counts.
     """
     per_epoch = {e["phase"]: e["steps_per_epoch"] for e in events if e.get("event") == "phase"}
     epochs = {e["step"]: e for e in events if e.get("event") == "epoch"}
@@ -126,7 +126,7 @@ def _course(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "course": points,
         "seconds_per_epoch": round(seconds / done, 4) if done else None,
-        # Figures of different names are never put together.
+        # Figures of different names are never averaged.
         "kid_mean": math.fsum(p.value for p in points) / len(points) if len(names) == 1 else None,
         "kid_mean_name": points[0].name if len(names) == 1 else None,
     }

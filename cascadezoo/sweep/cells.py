@@ -1,4 +1,4 @@
-"""From a sweep file to its cells, each with a spec that holds together. Free of torch."""
+"""Turns a sweep file into cells with valid specs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Cell:
     """One combination of the axes' values.
 
     Args:
-        name: its labels, joined; the name of its run folder.
+        name: its joined labels; also the name of its run folder.
         labels: its label on each axis.
-        spec: its resolved spec, as JSON holds it.
-        digest: of the whole spec.
-        training_digest: of what the trained weights follow from.
+        spec: its resolved spec as JSON data.
+        digest: digest of the whole spec.
+        training_digest: digest of the parts of the spec that determine the trained weights.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Sweep:
                 if label not in known[axis]:
                     raise InputError(
                         f"--only {condition!r}: axis {axis!r} has no {label!r}",
-                        hint=f"there are {', '.join(known[axis])}",
+                        hint=f"use one of {', '.join(known[axis])}",
                         code="input-only-unknown",
                         name=label,
                         axis=axis,
@@ -122,7 +122,7 @@ class Sweep:
         if not cells:
             listed = " ".join(f"--only {condition}" for condition in conditions)
             raise InputError(
-                f"no cell of {self.name} is left by {listed}",
+                f"{listed} matches no cell of {self.name}",
                 code="input-only-nothing",
                 name=self.name,
             )
@@ -159,11 +159,11 @@ def load_sweep(
     if base.spec.publish is not None:
         faults.add(
             "base.publish",
-            "would publish every cell to one place",
-            'leave it out, or "settings": {"publish": null}; publish the cell that you choose',
+            "would publish every cell to the same place",
+            'remove it, or set "settings": {"publish": null}, and publish one cell later',
             code="publishes",
         )
-    cells = _Maker(raw, base, grid, faults).cells()
+    cells = _CellMaker(raw, base, grid, faults).cells()
     if grid.spec is None or faults.problems:
         raise faults.error()
     text = json.dumps([grid.spec.name, [(c.name, c.training_digest) for c in cells]])
@@ -180,7 +180,7 @@ def load_sweep(
 def _base(
     data: Mapping[str, Any], folder: Path, changes: Iterable[str], faults: Faults
 ) -> dict[str, Any] | None:
-    """The base's data with its settings; None, and a fault, where there are none."""
+    """The base's data with its settings; None if they are invalid, which is noted."""
     base = data.get("base")
     if isinstance(base, str):
         try:
@@ -218,8 +218,8 @@ def _resolved(raw: dict[str, Any], faults: Faults) -> ResolvedSpec | None:
         return None
 
 
-class _Maker:
-    """Makes the cells and collects what is wrong with each."""
+class _CellMaker:
+    """Makes the cells and collects the faults of each."""
 
     def __init__(
         self,
@@ -237,13 +237,13 @@ class _Maker:
         self.matched: dict[str, Any] = {}
 
     def cells(self) -> list[Cell]:
-        """Every cell that holds together; faults of the others are noted."""
+        """All valid cells; faults of the others are noted."""
         known = [stage["name"] for stage in self.resolved["stages"]]
         for name in [name for name in self.counts if name not in known]:
             listed = ", ".join(repr(n) for n in known)
             message = f"{name!r} is not a stage of the base"
             self.faults.add(
-                f"match_parameters.{name}", message, f"there are {listed}", code="unknown-stage"
+                f"match_parameters.{name}", message, f"use one of {listed}", code="unknown-stage"
             )
             self.counts = {}
         made = []
@@ -263,7 +263,7 @@ class _Maker:
         if len(full) > LONGEST_NAME:
             problem = Problem(
                 "",
-                f"its name, {full}, is longer than {LONGEST_NAME} characters",
+                f"its name {full!r} is longer than {LONGEST_NAME} characters",
                 code="name-too-long",
             )
             self.faults.of_cell(name, labels, problem)
@@ -273,7 +273,8 @@ class _Maker:
             for path, value in self.changes(row):
                 put(data, path, value, self.resolved)
         except LookupError as error:
-            self.faults.of_cell(name, labels, Problem(path, str(error.args[0])))
+            problem = Problem(path, str(error.args[0]), code="unknown-path")
+            self.faults.of_cell(name, labels, problem)
             return None
         try:
             _drop_parameterless(data)
@@ -291,7 +292,7 @@ class _Maker:
         return Cell(name, labels, spec.to_dict(), spec.digest(), spec.training_digest())
 
     def changes(self, row: Mapping[str, Alternative]) -> list[tuple[str, Any]]:
-        """What a cell changes in the base: whole parts before what is within them."""
+        """A cell's changes of the base, ordered from whole parts to their inner values."""
         rows: list[tuple[str, Any]] = []
         for _, axis, _ in self.grid.axes:
             chosen = row[axis.name]
@@ -303,54 +304,54 @@ class _Maker:
         return sorted(rows, key=lambda pair: pair[0].count("."))
 
     def match(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The data with widths by which stages have the asked number of parameters."""
-        still = _parameterless(data)
-        counts = {n: c for n, c in self.counts.items() if n not in still}
+        """The data with widths that give stages the requested number of parameters."""
+        fixed = _parameterless(data)
+        counts = {n: c for n, c in self.counts.items() if n not in fixed}
         if not counts:
             return data
         key = json.dumps([data["stages"], data["data"], counts], sort_keys=True)
         if key not in self.matched:
             from cascadezoo.build.match_parameters import match_parameters
 
-            resolve(data)  # so that faults of the cell are told as such
+            resolve(data)  # reports faults of the cell itself
             try:
                 self.matched[key] = match_parameters(data, counts)["stages"]
             except SpecError:
                 raise
             except InputError as error:
                 self.matched[key] = error
-        found = self.matched[key]
-        if isinstance(found, InputError):
-            raise found
-        return {**data, "stages": found}
+        stages = self.matched[key]
+        if isinstance(stages, InputError):
+            raise stages
+        return {**data, "stages": stages}
 
 
 def _parameterless(data: Mapping[str, Any]) -> set[str]:
-    """The stages that have nothing to learn, by name; faults are for the resolver to tell."""
-    found = set()
+    """The names of stages without trainable parameters; the resolver reports faults."""
+    names = set()
     for stage in data["stages"] if isinstance(data["stages"], list) else ():
         try:
             config = get_registry().stages.get(stage["kind"]).entry.load_config()
         except (KeyError, TypeError, AttributeError, PluginError):
             continue
         if getattr(config, "parameterless", False):
-            found.add(stage["name"])
-    return found
+            names.add(stage["name"])
+    return names
 
 
 def _drop_parameterless(data: dict[str, Any]) -> None:
-    """Leave stages without parameters out of the phases, and phases that train nothing else."""
+    """Remove stages without parameters from the phases, and phases that become empty."""
     phases = data["training"].get("phases") if isinstance(data.get("training"), dict) else None
     if not isinstance(phases, list):
         return
-    still = _parameterless(data)
+    fixed = _parameterless(data)
     kept = []
     for phase in phases:
         train = phase.get("train") if isinstance(phase, dict) else None
-        if isinstance(train, list) and still & {n for n in train if isinstance(n, str)}:
-            phase["train"] = [name for name in train if name not in still]
+        if isinstance(train, list) and fixed & {n for n in train if isinstance(n, str)}:
+            phase["train"] = [name for name in train if name not in fixed]
             if isinstance(phase.get("stages"), dict):
-                phase["stages"] = {n: s for n, s in phase["stages"].items() if n not in still}
+                phase["stages"] = {n: s for n, s in phase["stages"].items() if n not in fixed}
             if not phase["train"]:
                 continue
         kept.append(phase)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 __all__ = ["Correlation", "Within", "correlate", "eta_squared", "spearman"]
 
 EXACT = 8
-"""Up to so many points all permutations are tried: 40,320 of them."""
+"""All permutations are tried up to this number of points: 40,320 of 8."""
 
 Method = Literal["exact", "t"]
 
@@ -22,9 +22,9 @@ class Within:
     Args:
         axis: the axis, e.g. ``generator``.
         label: its label.
-        n: how many groups.
-        rho: Spearman's rank correlation of parameters and KID; None where all parameter counts
-            or all KIDs are equal, or there are fewer than three groups.
+        n: number of groups.
+        rho: Spearman's rank correlation of parameters and KID; None if all parameter counts or
+            all KIDs are equal, or for fewer than three groups.
         p: two-sided p-value.
         method: see :class:`Correlation`.
     """
@@ -41,19 +41,19 @@ class Within:
 class Correlation:
     """Parameter count against KID.
 
-    Cells that differ in seeds alone count as one point, with the mean of their KIDs: they share
-    their parameter count, so that counting each would make the test surer than it is.
+    Cells that differ only in seeds count as one point, with the mean of their KIDs. They share
+    their parameter count, so separate points would overstate the significance.
 
     Args:
-        n: how many points.
-        rho: Spearman's rank correlation; None where it is not defined (all counts are equal).
-        p: two-sided p-value, of the hypothesis that the order of one says nothing of the other.
+        n: number of points.
+        rho: Spearman's rank correlation; None if it is not defined (all counts are equal).
+        p: two-sided p-value of the hypothesis that the two orders are independent.
         method: ``exact`` over all permutations (up to 8 points), else ``t``: Student's t with
             n - 2 degrees of freedom.
         within: the same among the groups of each label of each stage axis.
         explained: for each axis the share of the variance of the cells' KIDs between its labels
-            (eta squared, from 0 to 1). Several axes may explain the same share where the grid is
-            not whole.
+            (eta squared, from 0 to 1). The shares of several axes may overlap if the grid is
+            incomplete.
     """
 
     n: int
@@ -76,16 +76,16 @@ def correlate(
     axes: Sequence[str],
     within: Sequence[str],
 ) -> Correlation | None:
-    """Hold parameter counts against KIDs.
+    """Correlate parameter counts with KIDs.
 
     Args:
         points: labels, parameter count and mean KID of each group.
         cells: labels and KID of each cell, for the shares of variance.
-        axes: the axes whose shares are told.
-        within: the axes within whose labels the correlation is told, too.
+        axes: the axes for which to compute the share of variance.
+        within: the axes for which to correlate within each label, too.
 
     Returns:
-        None of fewer than three points.
+        None for fewer than three points.
     """
     if len(points) < 3:
         return None
@@ -94,10 +94,10 @@ def correlate(
     for axis in within:
         for label in dict.fromkeys(labels[axis] for labels, *_ in points):
             some = [(x, y) for labels, x, y in points if labels[axis] == label]
-            found = spearman([x for x, _ in some], [y for _, y in some])
+            inner = spearman([x for x, _ in some], [y for _, y in some])
             rows.append(
                 Within(
-                    axis=axis, label=label, n=len(some), rho=found[0], p=found[1], method=found[2]
+                    axis=axis, label=label, n=len(some), rho=inner[0], p=inner[1], method=inner[2]
                 )
             )
     explained = {}
@@ -114,12 +114,12 @@ def spearman(
     """Spearman's rank correlation with a two-sided p-value.
 
     Ties share the mean of their ranks (Spearman 1904). Up to :data:`EXACT` points, p is the share
-    of all orders whose correlation is at least as far from 0; above, it comes from Student's t
-    with n - 2 degrees of freedom.
+    of all orders whose correlation is at least as far from 0. For more points, it comes from
+    Student's t with n - 2 degrees of freedom.
 
     Returns:
-        rho, p and the method; all None of fewer than three points, or where all of ``x`` or all
-        of ``y`` are equal.
+        rho, p and the method; all None for fewer than three points, or if all of ``x`` or all of
+        ``y`` are equal.
     """
     n = len(x)
     if n < 3 or len(set(x)) == 1 or len(set(y)) == 1:
@@ -127,8 +127,8 @@ def spearman(
     import numpy as np
     from scipy import stats
 
-    found = stats.spearmanr(x, y)
-    rho = round(float(found.statistic), 12)
+    result = stats.spearmanr(x, y)
+    rho = round(float(result.statistic), 12)
     if n <= EXACT:
         a = stats.zscore(stats.rankdata(x)) / n
 
@@ -147,16 +147,16 @@ def spearman(
         return rho, float(test.pvalue), "exact"
     if abs(rho) >= 1:
         return rho, 2 / math.factorial(n), "exact"  # only the two monotone orders
-    return rho, float(found.pvalue), "t"
+    return rho, float(result.pvalue), "t"
 
 
 def eta_squared(labels: Sequence[str], values: Sequence[float]) -> float | None:
-    """The share of the variance of values that lies between labels, from 0 to 1.
+    """The share of the variance of values between labels, from 0 to 1.
 
     Sum of squares between the labels over the total sum of squares (Fisher 1925).
 
     Returns:
-        None where there is one label only, or all values are equal.
+        None for a single label, or if all values are equal.
     """
     groups: dict[str, list[float]] = {}
     for label, value in zip(labels, values, strict=True):

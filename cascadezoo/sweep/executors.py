@@ -1,4 +1,4 @@
-"""Where cells run: what an executor is, and the one for this machine alone. Free of torch."""
+"""The interface of executors, and the one for this machine. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from typing import Protocol
 from cascadezoo.sweep.cell_process import CellProcess, Job, Outcome
 from cascadezoo.sweep.spec import ResourceSpec
 
-__all__ = ["Executor", "LocalExecutor", "Stop", "Told", "cores"]
+__all__ = ["Executor", "LocalExecutor", "Notify", "Stop", "cores"]
 
 PAUSE = 0.1
 
 Stop = Callable[[], str | None]
-Told = Callable[[str, str], None]
+Notify = Callable[[str, str], None]
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
     """Runs cells."""
 
-    def run(self, jobs: Sequence[Job], stop: Stop, told: Told) -> Generator[Outcome]:
-        """Run builds, and give how each ended, in the order in which they end.
+    def run(self, jobs: Sequence[Job], stop: Stop, notify: Notify) -> Generator[Outcome]:
+        """Run builds and yield the outcome of each, in the order in which they end.
 
         Args:
             jobs: the builds.
-            stop: the name of the signal that asks to stop, or None. Builds that are at work are
-                then told to write a checkpoint, and no further one is begun.
-            told: called with a cell's name and ``started``, or ``held`` where somebody else is
-                building the cell already.
+            stop: returns the name of the signal that asks to stop, or None. After a signal,
+                running builds write a checkpoint and exit, and no further build starts.
+            notify: called with a cell's name and ``started``, or with ``waiting`` if another
+                process is building the cell already.
         """
 
 
 class LocalExecutor(Executor):
-    """Cells as processes of this machine.
+    """Runs cells as processes on this machine.
 
     Args:
-        jobs: how many at once.
-        resources: what each needs.
+        jobs: number of parallel builds.
+        resources: the resources of each build.
     """
 
     def __init__(self, jobs: int, resources: ResourceSpec) -> None:
@@ -53,7 +53,7 @@ class LocalExecutor(Executor):
         self.threads = resources.cpus
         if self.threads is None and "OMP_NUM_THREADS" not in os.environ:
             self.threads = max(1, cores() // jobs)
-        # Cells that run at the same time are given devices of their own, where there are several.
+        # Parallel cells get separate devices if the machine has several.
         self.devices = _gpus() if resources.gpus and jobs > 1 else []
         self.share = max(1, math.ceil(resources.gpus))
 
@@ -63,27 +63,28 @@ class LocalExecutor(Executor):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing is left to end."""
+        """Does nothing: :meth:`run` ends its processes."""
 
-    def run(self, jobs: Sequence[Job], stop: Stop, told: Told) -> Generator[Outcome]:
+    def run(self, jobs: Sequence[Job], stop: Stop, notify: Notify) -> Generator[Outcome]:
         """See :class:`Executor`."""
-        waiting = deque(jobs)
+        queue = deque(jobs)
         running: dict[int, CellProcess] = {}
-        said: set[tuple[str, str]] = set()
+        notified: set[tuple[str, str]] = set()
         try:
-            while running or (waiting and not stop()):
+            while running or (queue and not stop()):
                 for slot in range(self.jobs):
-                    if slot not in running and waiting and not stop():
-                        running[slot] = CellProcess(self.placed(waiting.popleft(), slot))
+                    if slot not in running and queue and not stop():
+                        running[slot] = CellProcess(self.placed(queue.popleft(), slot))
                 for slot, process in list(running.items()):
                     if stop():
                         process.stop()
                     outcome = process.poll()
                     name = process.job.name
-                    for what, holds in (("held", process.held), ("started", process.started)):
-                        if holds and (name, what) not in said:
-                            said.add((name, what))
-                            told(name, what)
+                    states = (("waiting", process.waiting), ("started", process.started))
+                    for state, holds in states:
+                        if holds and (name, state) not in notified:
+                            notified.add((name, state))
+                            notify(name, state)
                     if outcome is not None:
                         del running[slot]
                         yield outcome

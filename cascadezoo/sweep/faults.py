@@ -1,4 +1,4 @@
-"""What is wrong with a sweep: collected, told at once, each fault once. Free of torch."""
+"""Collects the faults of a sweep and reports each once. Does not import torch."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Faults:
         self.problems.append(Problem(path, message, hint, code=code))
 
     def of_cell(self, name: str, labels: Labels, problem: Problem) -> None:
-        """Note a fault of a cell; one that several cells have alike is told once."""
+        """Note a fault of a cell. A fault that several cells share is reported once."""
         self._of_cells.setdefault(problem, {})[name] = labels
 
     def attribute(self, cells: Sequence[Labels]) -> None:
-        """Lay each fault of cells to what all of them share, if no other cell does.
+        """Attribute each fault of cells to the labels that only the faulty cells share.
 
         Args:
             cells: the labels of every cell, faulty or not.
@@ -47,21 +47,21 @@ class Faults:
         self._of_cells = {}
 
     def check(self) -> None:
-        """Raise, if anything was noted.
+        """Raise an error if any fault was noted.
 
         Raises:
-            SpecError: with all of it.
+            SpecError: lists all faults.
         """
         if self.problems:
             raise self.error()
 
     def error(self) -> SpecError:
-        """All that was noted."""
+        """The error that lists all faults."""
         return SpecError(dict.fromkeys(self.problems), source=self.source)
 
 
 def _shared(faulty: Mapping[str, Labels], cells: Sequence[Labels]) -> str:
-    """The fewest labels that all faulty cells have, and only those; else the cells' names."""
+    """The fewest labels that exactly the faulty cells share; else the cells' names."""
     if len(faulty) == len(cells):
         return "every cell"
     names = list(faulty)
@@ -70,7 +70,7 @@ def _shared(faulty: Mapping[str, Labels], cells: Sequence[Labels]) -> str:
     for size in range(1, len(common) + 1):
         for some in itertools.combinations(common, size):
             if sum(all(c[a] == v for a, v in some) for c in cells) == len(faulty):
-                # Of all axes, it is the one cell that has just these labels.
+                # These labels on all axes name a single cell.
                 if size == len(first):
                     break
                 return " ".join(f"{axis}={label}" for axis, label in some)

@@ -1,4 +1,4 @@
-"""The grid of a sweep: its axes, their alternatives, and the rows that are left of the product."""
+"""The grid of a sweep: its axes, their alternatives, and the rows that are not excluded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cascadezoo.errors import Problem
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.sweep.faults import Faults
 from cascadezoo.sweep.results import label_text
@@ -25,12 +26,12 @@ Row = dict[str, Alternative]
 
 @dataclass(slots=True)
 class CellGrid:
-    """The axes of a sweep as far as they can be understood.
+    """The valid axes of a sweep.
 
     Args:
-        spec: the whole sweep; None where it does not validate.
-        axes: index in the file, axis and alternatives of those that do.
-        broken: whether cells cannot be made of it.
+        spec: the whole sweep; None if it does not validate.
+        axes: index in the file, axis and alternatives of each valid axis.
+        broken: whether a fault prevents its cells from being made.
     """
 
     spec: SweepSpec | None
@@ -40,34 +41,34 @@ class CellGrid:
     _rows: list[tuple[str, Row]] = field(default_factory=list)
 
     def place(self, axis: AxisSpec) -> tuple[str, ...]:
-        """The steps of an axis's path; known once the paths have been checked."""
+        """The steps of an axis's path; available after :meth:`check_paths`."""
         return self._places[axis.name]
 
     def labels(self) -> list[dict[str, str]]:
-        """The labels of every row that :meth:`rows` gave."""
+        """The labels of every row that :meth:`rows` yields."""
         return [{axis: chosen.label for axis, chosen in row.items()} for _, row in self._rows]
 
     def check_paths(self, tree: dict[str, Any], faults: Faults) -> None:
-        """Note paths that name nothing in the base, and places that are set twice.
+        """Note paths that do not exist in the base, and places that are set twice.
 
         Args:
             tree: the resolved base.
-            faults: where they are noted.
+            faults: collects them.
         """
-        asked: list[tuple[str, str, str]] = []  # where it stands, what sets it, the path
+        requested: list[tuple[str, str, str]] = []  # place in the file, what sets it, the path
         for index, axis, alternatives in self.axes:
             self._places[axis.name] = canonical(tree, axis.path)
-            asked.append((f"axes.{index}.path", f"axis {axis.name!r}", axis.path))
+            requested.append((f"axes.{index}.path", f"axis {axis.name!r}", axis.path))
             for chosen in alternatives:
                 self._check_name(index, axis, chosen, tree, faults)
                 where = f"axes.{index}.values.{chosen.label}.settings"
                 by = f"{axis.name}={chosen.label}"
-                asked += [(f"{where}.{path}", by, path) for path in chosen.settings]
+                requested += [(f"{where}.{path}", by, path) for path in chosen.settings]
         replaced = [place for place in self._places.values() if place]
-        for where, by, path in asked:
+        for where, by, path in requested:
             place = canonical(tree, path)
-            # What stands in a replaced part is not the base's to tell; nor is a config whose
-            # kind is replaced.
+            # The base does not determine the content of a replaced part, nor the config of a
+            # replaced kind.
             free = any(
                 place != other
                 and (place[: len(other)] == other or _config_of(other) == place[: len(other)])
@@ -79,29 +80,29 @@ class CellGrid:
                 hint = f"did you mean {near}?" if near else None
                 faults.add(
                     where,
-                    f"{path!r} names nothing in the base spec: {fault}",
+                    f"{path!r} does not exist in the base spec: {fault}",
                     hint,
                     code="unknown-path",
                 )
-                self._leave_out(by, path)
-        self._twice(tree, asked, faults)
+                self._remove(by, path)
+        self._check_twice(tree, requested, faults)
 
     def rows(self, faults: Faults) -> Iterator[tuple[str, Row]]:
         """Name and alternatives of every cell, in the order of the axes.
 
-        Too many cells, names that two cells share and excludes that match nothing are noted
-        before the first row is given. Of a broken grid the rows of what is whole are given, so
-        that faults of the cells are told together with those of the grid.
+        Notes too many cells, names that two cells share and excludes that match nothing before
+        it yields the first row. Yields the valid rows of a broken grid too, so that one error
+        lists the faults of the grid and of the cells.
         """
         if not self.axes:
-            return  # each was at fault
+            return  # each has a fault
         count = math.prod(len(alternatives) for *_, alternatives in self.axes)
         if count > MOST_CELLS:
             sizes = " x ".join(str(len(alternatives)) for *_, alternatives in self.axes)
             faults.add(
                 "axes",
                 f"{sizes} = {count:,} cells are more than {MOST_CELLS:,}",
-                "give fewer values, or several sweeps",
+                "remove values, or split the sweep",
                 code="too-many-cells",
             )
             faults.check()
@@ -115,16 +116,16 @@ class CellGrid:
         for values in itertools.product(*(alternatives for *_, alternatives in self.axes)):
             row = dict(zip(names, values, strict=True))
             labels = {axis: chosen.label for axis, chosen in row.items()}
-            # Every rule is asked, so that each knows whether it was of use.
-            if sum(rule.holds(labels) for rule in rules):
+            # Not any(): every rule records whether it matched.
+            if sum(rule.matches(labels) for rule in rules):
                 continue
             name = label_text(labels)
             if name in seen and not self.broken:
-                listed = " and ".join(_listed(found) for found in (seen[name], labels))
+                listed = " and ".join(_listed(both) for both in (seen[name], labels))
                 hint = "change a label of one of them"
                 faults.add(
                     "axes",
-                    f"two cells would have the name {name!r}: {listed}",
+                    f"two cells have the name {name!r}: {listed}",
                     hint,
                     code="cell-name-taken",
                 )
@@ -132,29 +133,29 @@ class CellGrid:
             rows.append((name, row))
         for rule in rules:
             if not (rule.used or rule.faulty or self.broken):
-                message = "leaves out nothing: no cell has these labels"
+                message = "excludes nothing: no cell has these labels"
                 faults.add(f"exclude.{rule.index}", message, code="excludes-nothing")
         if not rows and not self.broken:
-            faults.add("exclude", "leaves out every cell", code="excludes-all")
+            faults.add("exclude", "excludes every cell", code="excludes-all")
         self._rows = rows
         yield from rows
 
     def _check_name(
         self, index: int, axis: AxisSpec, chosen: Alternative, tree: Any, faults: Faults
     ) -> None:
-        """A stage keeps its name, which phases and losses go by."""
+        """A stage keeps its name, because phases and losses refer to it."""
         place = self._places[axis.name]
         if not chosen.stage or "name" not in chosen.value or fault_of(tree, axis.path):
             return
         name = tree["stages"][int(place[1])]["name"]
         if chosen.value["name"] != name:
             where = f"axes.{index}.values.{chosen.label}.name"
-            message = f"is {chosen.value['name']!r}, but a stage keeps its name, {name!r}"
-            faults.add(where, message, "leave name out", code="stage-renamed")
+            message = f"is {chosen.value['name']!r}, but the stage must keep its name {name!r}"
+            faults.add(where, message, "remove the name", code="stage-renamed")
             self.broken = True
 
-    def _leave_out(self, by: str, path: str) -> None:
-        """Leave out an axis, or the alternative whose settings are at fault."""
+    def _remove(self, by: str, path: str) -> None:
+        """Remove an axis, or the alternative whose settings have a fault."""
         self.broken = True
         self.axes = [
             (index, axis, left)
@@ -162,33 +163,35 @@ class CellGrid:
             if axis.path != path and (left := [c for c in chosen if f"{axis.name}={c.label}" != by])
         ]
 
-    def _twice(self, tree: Any, asked: list[tuple[str, str, str]], faults: Faults) -> None:
+    def _check_twice(
+        self, tree: Any, requested: list[tuple[str, str, str]], faults: Faults
+    ) -> None:
         first: dict[tuple[str, ...], str] = {}
-        for where, by, path in asked:
+        for where, by, path in requested:
             place = canonical(tree, path)
             other = first.setdefault(place, by)
             same_axis = other.partition("=")[0] == by.partition("=")[0] and "=" in by
             if other != by and not same_axis:
-                faults.add(where, f"{path!r} is set by {other} already", code="set-twice")
+                faults.add(where, f"{path!r} is already set by {other}", code="set-twice")
                 self.broken = True
 
     def _check_rules(self, rules: list[_Rule], faults: Faults) -> None:
-        known = {axis.name: [c.label for c in found] for _, axis, found in self.axes}
+        known = {axis.name: [c.label for c in chosen] for _, axis, chosen in self.axes}
         for rule in rules:
             path = f"exclude.{rule.index}"
             before = len(faults.problems)
             if not rule.labels:
-                faults.add(path, "names no labels", code="no-labels")
+                faults.add(path, "has no labels", code="no-labels")
             for axis, labels in rule.labels.items():
                 if axis not in known:
-                    hint = f"there are {', '.join(known)}"
+                    hint = f"use one of {', '.join(known)}"
                     faults.add(
                         f"{path}.{axis}", f"{axis!r} is not an axis", hint, code="unknown-axis"
                     )
                     continue
                 for label in labels:
                     if label not in known[axis]:
-                        hint = f"there are {', '.join(known[axis])}"
+                        hint = f"use one of {', '.join(known[axis])}"
                         faults.add(
                             f"{path}.{axis}",
                             f"{label!r} is not a label of {axis!r}",
@@ -207,18 +210,18 @@ class _Rule:
         self.used = False
         self.faulty = False
 
-    def holds(self, labels: Mapping[str, str]) -> bool:
-        found = bool(self.labels) and all(labels.get(a) in some for a, some in self.labels.items())
-        self.used |= found
-        return found
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        match = bool(self.labels) and all(labels.get(a) in some for a, some in self.labels.items())
+        self.used |= match
+        return match
 
 
 def make_grid(data: Mapping[str, Any], faults: Faults) -> CellGrid:
-    """Read the axes of a sweep; what is wrong with the file is noted, and the rest is read.
+    """Read the axes of a sweep. Notes the faults of the file and reads the rest.
 
     Args:
         data: the JSON data of the sweep.
-        faults: where faults are noted.
+        faults: collects the faults.
     """
     grid = CellGrid(None)
     try:
@@ -237,7 +240,7 @@ def make_grid(data: Mapping[str, Any], faults: Faults) -> CellGrid:
         if axis.name in taken:
             faults.add(
                 f"axes.{index}.name",
-                f"{axis.name!r} is the name of another axis already",
+                f"another axis has the name {axis.name!r}",
                 code="name-taken",
             )
             grid.broken = True
@@ -250,27 +253,27 @@ def make_grid(data: Mapping[str, Any], faults: Faults) -> CellGrid:
 
 
 def _alternatives(index: int, axis: AxisSpec, grid: CellGrid, faults: Faults) -> list[Alternative]:
-    found: dict[str, Alternative] = {}
+    by_label: dict[str, Alternative] = {}
     for place, alternative in axis.alternatives():
         path = f"axes.{index}.{place}"
-        if isinstance(alternative, str):
-            faults.add(path, alternative, code="value")
+        if isinstance(alternative, Problem):
+            faults.add(path, alternative.message, code=alternative.code)
             grid.broken = True
-        elif alternative.label in found:
+        elif alternative.label in by_label:
             label = alternative.label
             faults.add(
                 path,
-                f"has the label {label!r}, as another value of the axis has",
+                f"another value of the axis has the label {label!r}",
                 code="label-taken",
             )
             grid.broken = True
         else:
-            found[alternative.label] = alternative
-    return list(found.values())
+            by_label[alternative.label] = alternative
+    return list(by_label.values())
 
 
 def _config_of(place: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Where the config stands that goes with a kind."""
+    """The place of the config that belongs to a kind."""
     return (*place[:-1], "config") if place[-1] in ("kind", "source") else None
 
 

@@ -1,4 +1,4 @@
-"""Where a sweep ran, in a few words, without names of hosts or people. Free of torch."""
+"""Describes the machine of a sweep without names of hosts or users. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["describe_machine"]
 
 
 def describe_machine(devices: Iterable[str] = ()) -> dict[str, Any]:
-    """The machine that the sweep was started on.
+    """Describe the machine on which the sweep was started.
 
     Args:
-        devices: where the cells were trained, as they say themselves.
+        devices: the training devices that the cells report.
     """
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -38,8 +38,8 @@ def _processor() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return platform.processor() or platform.machine()
-    found = [line for line in text.splitlines() if line.startswith("model name")]
-    return found[0].partition(":")[2].strip() if found else platform.machine()
+    models = [line for line in text.splitlines() if line.startswith("model name")]
+    return models[0].partition(":")[2].strip() if models else platform.machine()
 
 
 def _memory() -> float | None:

@@ -1,4 +1,4 @@
-"""The results of a sweep as one page that needs nothing else, and its plots as PNG files."""
+"""Writes the results of a sweep as one self-contained page, and its plots as PNG files."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ _LABELS = {
     "python": "Python",
     "torch": "PyTorch",
 }
-"""Names of the machine's parts that differ from their keys."""
+"""Labels of machine properties that differ from their keys."""
 
 
 def write_page(results: SweepResults, folder: Path) -> Path:
     """Write ``results.html`` and ``plots/*.png``, also while cells are unfinished.
 
     Args:
-        results: what is known so far.
-        folder: the sweep's folder, in which the cells' run folders are looked for.
+        results: the results so far.
+        folder: the sweep's folder, which contains the cells' run folders.
 
     Returns:
         The page's path.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder is not writable.
     """
     from cascadezoo.report.charts_png import write_png
 
@@ -75,7 +75,7 @@ def write_page(results: SweepResults, folder: Path) -> Path:
 def _context(
     results: SweepResults, folder: Path, charts: Mapping[str, Sequence[Chart]]
 ) -> dict[str, Any]:
-    """What the template shows."""
+    """The variables of the template."""
     several = any(len(group.cells) > 1 for group in results.groups)
     correlation = results.correlation
     cards = {cell.name: card for cell in results.cells if (card := _card(cell, folder))}
@@ -90,7 +90,7 @@ def _context(
         "groups": _groups(results) if several else None,
         "seeds": ", ".join(results.seed_axes) or "seed",
         "plots": draw_plots([chart for drawn in charts.values() for chart in drawn]),
-        "correlation": None if correlation is None else correlation_words(correlation),
+        "correlation": None if correlation is None else correlation_text(correlation),
         "explained": _explained(correlation),
         "within": _within(correlation),
         "shown": _SHOWN,
@@ -146,7 +146,7 @@ def _cells(results: SweepResults) -> PageTable:
 
 def _row(cell: CellResult, stages: int, mixed: bool) -> Row:
     state = "" if cell.state == "done" else _STATES[cell.state]
-    made: list[TableCell | str | float | None] = [
+    row: list[TableCell | str | float | None] = [
         TableCell(cell.name, note=state),
         _kid(cell.kid, cell.kid_std, cell.kid_name if mixed else None),
         _kid(cell.kid_mean, None, cell.kid_mean_name if mixed else None),
@@ -159,8 +159,8 @@ def _row(cell: CellResult, stages: int, mixed: bool) -> Row:
     for place in range(stages):
         stage = cell.stages[place] if place < len(cell.stages) else None
         # Parameters are not known before the cell is done.
-        made.append(None if stage is None else _count(stage.parameters, stage.kind))
-    return made
+        row.append(None if stage is None else _count(stage.parameters, stage.kind))
+    return row
 
 
 def _count(count: int | None, note: str = "") -> TableCell:
@@ -181,9 +181,9 @@ def _reading(results: SweepResults) -> str:
         "LPIPS": {c.lpips_name for c in results.cells},
     }
     shown = [
-        f"{what} is {' and '.join(sorted(found))}"
-        for what, known in names.items()
-        if (found := [name for name in known if name])
+        f"{measure} is {' and '.join(sorted(known))}"
+        for measure, listed in names.items()
+        if (known := [name for name in listed if name])
     ]
     meaning = (
         "KID is the Kernel Inception Distance, ± its spread over subsets. Lower is better, for "
@@ -252,30 +252,30 @@ def _within(correlation: Correlation | None) -> PageTable | None:
     return PageTable(columns, rows, label="Rank correlation within each stage type")
 
 
-def correlation_words(found: Correlation) -> str:
+def correlation_text(result: Correlation) -> str:
     """The rank correlation as sentences."""
-    if found.rho is None or found.p is None:
+    if result.rho is None or result.p is None:
         return (
-            f"All {found.n} combinations have the same number of parameters or the same KID, so a "
+            f"All {result.n} combinations have the same number of parameters or the same KID, so a "
             "rank correlation is not defined."
         )
-    how = "over all permutations" if found.method == "exact" else "by Student's t"
-    p = "below 0.001" if found.p < 0.001 else f"= {found.p:.3f}"
+    how = "over all permutations" if result.method == "exact" else "by Student's t"
+    p = "below 0.001" if result.p < 0.001 else f"= {result.p:.3f}"
     text = (
-        f"Spearman's rank correlation of parameters and KID over {found.n} combinations is "
-        f"{found.rho:+.2f} (p {p}, {how})."
+        f"Spearman's rank correlation of parameters and KID over {result.n} combinations is "
+        f"{result.rho:+.2f} (p {p}, {how})."
     )
-    if found.p >= 0.05:
+    if result.p >= 0.05:
         return (
             f"{text} This is no evidence that more parameters change KID. So few combinations "
             "are no evidence of the contrary either."
         )
-    way = "lower, which is better" if found.rho < 0 else "higher, which is worse"
+    way = "lower, which is better" if result.rho < 0 else "higher, which is worse"
     return f"{text} Cascades with more parameters tend to have a KID that is {way}."
 
 
 def _card(cell: CellResult, folder: Path) -> dict[str, Any] | None:
-    """The samples of a cell with its KID, or why they cannot be shown; None if it has none."""
+    """The samples of a cell with its KID, or the reason why they cannot be shown; None if none."""
     path = folder / cell.run / "model" / SAMPLES
     if cell.state != "done" or not path.is_file():
         return None
@@ -294,7 +294,7 @@ def _card(cell: CellResult, folder: Path) -> dict[str, Any] | None:
 
 
 def _size(cell: CellResult, path: Path) -> int | None:
-    """How large the cell's images are, from its config; None where it does not tell."""
+    """The size of the cell's images from its config; None if the config does not give it."""
     from cascadezoo.errors import ModelError
     from cascadezoo.model_folder.layout import read_config
 
@@ -340,7 +340,7 @@ def _value(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them.
+    """Seconds in readable units.
 
     >>> duration(42.3), duration(155), duration(7384)
     ('42.3 s', '2 min 35 s', '2 h 3 min')

@@ -1,4 +1,4 @@
-"""Cells as Ray tasks, on one machine or many. Free of torch; ray is imported when it is used."""
+"""Runs cells as Ray tasks on one or more machines. Imports ray on first use, and never torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Any, Self
 
 from cascadezoo.errors import InputError, ResourceError
 from cascadezoo.sweep.cell_process import CellProcess, Job, Outcome
-from cascadezoo.sweep.executors import Executor, Stop, Told
+from cascadezoo.sweep.executors import Executor, Notify, Stop
 from cascadezoo.sweep.spec import ResourceSpec
 
 __all__ = ["RayExecutor"]
 
 PAUSE = 0.2
-CONNECT = 15.0
+CONNECT_SECONDS = 15.0
 GIB = 2**30
 
 
@@ -31,11 +31,11 @@ class RayExecutor(Executor):
     """Runs cells on a Ray cluster whose machines share the sweep's folder.
 
     Args:
-        jobs: how many at once; None is as many as there are resources for.
-        resources: what each needs.
-        stop_file: by which running cells hear that they shall stop; on the shared folder.
-        address: of a running cluster; None is that of ``RAY_ADDRESS``, or else a cluster of this
-            machine alone that ends with the sweep.
+        jobs: number of parallel builds; None is as many as the resources allow.
+        resources: the resources of each build.
+        stop_file: a file in the shared folder; running cells stop when it exists.
+        address: address of a running cluster; None uses ``RAY_ADDRESS``, or starts a cluster on
+            this machine that ends with the sweep.
     """
 
     def __init__(
@@ -50,17 +50,17 @@ class RayExecutor(Executor):
         """Start or join the cluster.
 
         Raises:
-            InputError: ray is not installed, or no cluster answers.
-            ResourceError: no machine of it can hold a cell.
+            InputError: ray is not installed, or the cluster does not answer.
+            ResourceError: no machine of the cluster has the resources of a cell.
         """
         if importlib.util.find_spec("ray") is None:
             raise InputError(
                 "ray is not installed",
-                hint="pip install 'cascadezoo[ray]'",
+                hint="install it: pip install 'cascadezoo[ray]'",
                 code="input-ray-missing",
             )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Devices are hidden from cells that ask for none in _build, as no version of ray changes.
+        # _build hides the devices from cells without GPUs, in the same way for all versions of ray.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         place = self.address or os.environ.get("RAY_ADDRESS")
         _require_answer(place)
@@ -89,24 +89,24 @@ class RayExecutor(Executor):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the cluster; one that was started here ends."""
+        """Leave the cluster; end it if it was started here."""
         import ray
 
         ray.shutdown()
 
-    def run(self, jobs: Sequence[Job], stop: Stop, told: Told) -> Generator[Outcome]:
+    def run(self, jobs: Sequence[Job], stop: Stop, notify: Notify) -> Generator[Outcome]:
         """See :class:`cascadezoo.sweep.executors.Executor`."""
         import ray
 
         task = ray.remote(_build).options(max_retries=0, **self._request())
-        waiting = deque(jobs)
+        queue = deque(jobs)
         running: dict[Any, Job] = {}
         sizes: dict[str, int] = {}
         most = self.jobs or len(jobs)
         threads = self.resources.cpus or 1
-        while running or (waiting and not stop()):
-            while waiting and len(running) < most and not stop():
-                job = replace(waiting.popleft(), threads=threads)
+        while running or (queue and not stop()):
+            while queue and len(running) < most and not stop():
+                job = replace(queue.popleft(), threads=threads)
                 sizes[job.name] = _size(job.log)
                 running[task.remote(job, self.stop_file, self.resources.gpus > 0)] = job
             if stop() and not self.stop_file.exists():
@@ -115,13 +115,13 @@ class RayExecutor(Executor):
             for job in running.values():
                 if job.name in sizes and _size(job.log) > sizes[job.name]:
                     del sizes[job.name]
-                    told(job.name, "started")
+                    notify(job.name, "started")
             for reference in ended:
                 job = running.pop(reference)
                 try:
                     yield ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    yield Outcome(job.name, "failed", f"its Ray worker died: {_first(error)}")
+                    yield Outcome(job.name, "failed", f"Ray worker died: {_first(error)}")
 
     def _request(self) -> dict[str, Any]:
         memory = self.resources.memory_gib
@@ -132,31 +132,31 @@ class RayExecutor(Executor):
         }
 
     def require_room(self, nodes: Sequence[dict[str, Any]]) -> None:
-        """Refuse what would wait for ever."""
-        asked = self._request()
-        wanted = {
-            "CPU": asked["num_cpus"],
-            "GPU": asked["num_gpus"],
-            "memory": asked.get("memory", 0),
+        """Refuse a request that no machine can ever meet."""
+        request = self._request()
+        resources = {
+            "CPU": request["num_cpus"],
+            "GPU": request["num_gpus"],
+            "memory": request.get("memory", 0),
         }
         alive = [node["Resources"] for node in nodes if node["Alive"]]
-        if any(all(node.get(k, 0) >= v for k, v in wanted.items()) for node in alive):
+        if any(all(node.get(k, 0) >= v for k, v in resources.items()) for node in alive):
             return
         listed = ", ".join(
             f"{value / GIB:g} GiB of memory" if name == "memory" else f"{value:g} {name}"
-            for name, value in wanted.items()
+            for name, value in resources.items()
             if value
         )
         raise ResourceError(
-            f"a cell asks for {listed}, and no machine of the Ray cluster has that",
-            hint="lower resources in the sweep, or join a larger cluster with --ray-address",
+            f"a cell needs {listed}, but no machine of the Ray cluster has this",
+            hint="lower resources in the sweep, or choose a larger cluster with --ray-address",
             code="resources-ray",
             name=listed,
         )
 
 
 def _build(job: Job, stop_file: Path, gpus: bool) -> Outcome:
-    """Build a cell in a worker; a worker that dies takes the build with it."""
+    """Build a cell in a worker. If the worker dies, the build ends too."""
     if not gpus:
         job = replace(job, env={**job.env, "CUDA_VISIBLE_DEVICES": ""})
     process = CellProcess(job)
@@ -173,24 +173,24 @@ def _build(job: Job, stop_file: Path, gpus: bool) -> Outcome:
 
 
 def _require_answer(place: str | None) -> None:
-    """Refuse an address at which nobody listens, for which ray itself waits for many minutes.
+    """Refuse an address that does not answer, because ray itself waits for many minutes.
 
     Raises:
-        InputError: nobody does.
+        InputError: the address does not answer.
     """
-    found = re.fullmatch(r"(?:ray://)?\[?([^\]]+?)\]?:([0-9]{1,5})", place or "")
-    if found is None:
-        return  # none, or a word such as auto, which ray looks up
+    match = re.fullmatch(r"(?:ray://)?\[?([^\]]+?)\]?:([0-9]{1,5})", place or "")
+    if match is None:
+        return  # no address, or a word such as auto, which ray resolves
     try:
-        socket.create_connection((found[1], int(found[2])), timeout=CONNECT).close()
+        socket.create_connection((match[1], int(match[2])), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise _no_answer(place, error) from error
 
 
 def _no_answer(place: str | None, error: BaseException) -> InputError:
     return InputError(
-        f"no Ray cluster answers at {place}: {_first(error)}",
-        hint="start one with ray start --head, or leave --ray-address and RAY_ADDRESS out",
+        f"the Ray cluster at {place} does not answer: {_first(error)}",
+        hint="start one with `ray start --head`, or omit --ray-address and RAY_ADDRESS",
         code="input-ray-unreachable",
         name=place,
     )

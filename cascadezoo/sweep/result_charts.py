@@ -11,7 +11,7 @@ from cascadezoo.sweep.results import CellResult, SweepResults, label_text
 __all__ = ["KID", "PLOTS", "sweep_charts"]
 
 KID = 1000.0
-"""KIDs are shown times this."""
+"""Factor by which plots and tables multiply KIDs."""
 
 PLOTS = {
     "kid-parameters.png": "KID against parameters",
@@ -27,8 +27,8 @@ _UNITS = ((3 * 3600.0, "h", 3600.0), (5 * 60.0, "min", 60.0), (0.0, "s", 1.0))
 def sweep_charts(results: SweepResults) -> dict[str, list[Chart]]:
     """The charts of each file of :data:`PLOTS`.
 
-    Cells that differ in seeds alone are one point: their mean, with the spread between them. A
-    single cell has the spread of its KID over subsets.
+    Cells that differ only in seeds are one point: their mean and its spread over seeds. A single
+    cell has the spread of its KID over subsets.
     """
     return {
         "kid-parameters.png": [_parameters(results)],
@@ -38,13 +38,13 @@ def sweep_charts(results: SweepResults) -> dict[str, list[Chart]]:
 
 
 def _axes(results: SweepResults) -> list[str]:
-    """The axes apart from seeds, those of several labels first."""
+    """The axes without seeds; axes with several labels come first."""
     axes = [axis for axis in results.axes if axis not in results.seed_axes]
     return sorted(axes, key=lambda a: len({c.labels.get(a) for c in results.cells}) < 2)
 
 
 def _spots(results: SweepResults, measure: str) -> list[tuple[dict[str, str], str, Point]]:
-    """Labels, name and point of each group that has KID and the measure."""
+    """Labels, KID name and point of each group that has a KID and the measure."""
     names = Counter(cell.kid_name for cell in results.cells if cell.kid_name)
     if not names:
         return []
@@ -58,8 +58,8 @@ def _spots(results: SweepResults, measure: str) -> list[tuple[dict[str, str], st
             continue
         std = group.std("kid")
         if std is None:
-            found = [cells[name].kid_std for name in group.cells if cells[name].kid is not None]
-            std = found[0] if found else None
+            stds = [cells[name].kid_std for name in group.cells if cells[name].kid is not None]
+            std = stds[0] if stds else None
         point = Point(across, kid * KID, None if std is None else std * KID, group.name)
         rows.append((group.labels, chosen, point))
     return rows
@@ -91,14 +91,15 @@ def _scatter(
 
 
 def _left_out(results: SweepResults, shown: int) -> str:
-    count = sum(group.mean("kid") is not None for group in results.groups) - shown
-    if not count:
+    total = sum(group.mean("kid") is not None for group in results.groups)
+    if shown == total:
         return ""
-    return f"{count} of the combinations have another figure, or no such number, and are left out."
+    reason = "they have another figure or lack this number"
+    return f"{total - shown} of {total} combinations are not shown: {reason}."
 
 
 def _wide(values: Sequence[float], times: float = 30.0) -> bool:
-    """Whether only a logarithmic axis shows both the least and the greatest."""
+    """Whether the values span so much that the axis must be logarithmic."""
     return bool(values) and min(values) > 0 and max(values) > times * min(values)
 
 
@@ -121,7 +122,7 @@ def _time(results: SweepResults) -> Chart:
 
 
 def _epochs(results: SweepResults) -> list[Chart]:
-    """One chart, or one for each label of the first axis where that would be too many lines."""
+    """One chart, or one for each label of the first axis if there are too many lines."""
     cells = [cell for cell in results.cells if cell.course]
     names = Counter(point.name for cell in cells for point in cell.course)
     title = PLOTS["kid-epochs.png"]
@@ -131,7 +132,7 @@ def _epochs(results: SweepResults) -> list[Chart]:
     values = [p.value * KID for c in cells for p in c.course if p.name == chosen]
     epochs = [p.epoch for c in cells for p in c.course]
     log = _wide(values, 8.0)
-    # One scale for all panels, so that they can be compared.
+    # All panels share one scale, so that readers can compare them.
     low, high = (min(values), max(values)) if log else (None, max(values) * 1.06)
     up = Axis(f"{chosen}, x 1000", log=log, zero=True, low=low, high=high)
     across = _epoch_axis(min(epochs), max(epochs))
@@ -155,7 +156,7 @@ def _epochs(results: SweepResults) -> list[Chart]:
 
 
 def _epoch_axis(least: float, most: float) -> Axis:
-    """From 0 where the records begin early, and with room for the marks of the last ones."""
+    """Starts at 0 if the records begin early; leaves room for the last marks."""
     label = "epoch, over all phases"
     if least <= (most - least):
         return Axis(label, zero=True, high=most * 1.03)

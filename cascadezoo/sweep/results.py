@@ -44,7 +44,7 @@ class StageResult:
     Args:
         name: its name.
         kind: its kind.
-        parameters: of the trained stage; None if the cell is not done.
+        parameters: number of parameters of the trained stage; None if the cell is not done.
     """
 
     name: str
@@ -141,9 +141,9 @@ class Spread:
     """Mean and spread over seeds.
 
     Args:
-        mean: of the ``count`` cells that have the number.
-        std: sample standard deviation (divided by ``count - 1``); None of a single cell.
-        count: how many cells have it.
+        mean: the mean over the ``count`` cells that have the number.
+        std: sample standard deviation (divided by ``count - 1``); None for a single cell.
+        count: number of cells that have the number.
     """
 
     mean: float
@@ -160,10 +160,10 @@ class GroupResult:
         labels: the labels without the seeds'.
         cells: the names of all its cells.
         count: how many of them are done.
-        parameters: of a cell; None where none is done.
-        kid_name: the figure that ``kid`` is of.
-        spreads: mean and spread over the cells that are done, by :data:`MEASURES`; what no cell
-            has is left out.
+        parameters: number of parameters of each cell; None if no cell is done.
+        kid_name: the name of the ``kid`` figure.
+        spreads: mean and spread over the finished cells, by name from :data:`MEASURES`; only for
+            numbers that a cell has.
     """
 
     name: str
@@ -175,11 +175,11 @@ class GroupResult:
     spreads: dict[str, Spread] = field(default_factory=dict)
 
     def mean(self, measure: str) -> float | None:
-        """The mean of a measure, e.g. ``kid``; None where it was not measured."""
+        """The mean of a measure, e.g. ``kid``; None if it was not measured."""
         return self.spreads[measure].mean if measure in self.spreads else None
 
     def std(self, measure: str) -> float | None:
-        """The spread of a measure over seeds; None where there are fewer than two."""
+        """The spread of a measure over seeds; None for fewer than two."""
         return self.spreads[measure].std if measure in self.spreads else None
 
 
@@ -237,8 +237,8 @@ class SweepResults:
             GroupResult(**{**row, "spreads": {k: Spread(**v) for k, v in row["spreads"].items()}})
             for row in rows["groups"]
         ]
-        found = rows["correlation"]
-        rows["correlation"] = None if found is None else Correlation.from_dict(found)
+        data = rows["correlation"]
+        rows["correlation"] = None if data is None else Correlation.from_dict(data)
         return cls(**rows)
 
 
@@ -254,28 +254,28 @@ def summarize(
     machine: Mapping[str, Any],
     started: str,
 ) -> SweepResults:
-    """Group cells by everything but seeds, and hold parameters against KID.
+    """Group cells that differ only in seeds, and correlate parameters with KID.
 
     Args:
         cells: every cell, in the order of the sweep.
         name: the sweep's name.
         description: its description.
         axes: the names of its axes.
-        seed_axes: those that are seeds.
-        stage_axes: those whose alternatives are whole stages.
-        settings: the base of all cells.
-        machine: where the sweep ran.
-        started: when it first began.
+        seed_axes: the axes that are seeds.
+        stage_axes: the axes whose alternatives are whole stages.
+        settings: a summary of the base of all cells.
+        machine: the machine of the sweep.
+        started: its first start, as ISO 8601 in UTC.
     """
     groups = _groups(cells, seed_axes)
     names = {cell.kid_name for cell in cells if cell.kid is not None}
     notes = []
     if len(names) > 1:
         listed = ", ".join(sorted(str(n) for n in names))
-        notes.append(f"The cells' KIDs are of different figures and cannot be compared: {listed}.")
+        notes.append(f"KIDs of different figures cannot be compared: {listed}.")
     waiting = sum(cell.state in ("waiting", "stopped") for cell in cells)
     if waiting:
-        notes.append(f"{waiting} of {len(cells)} cells have not been finished.")
+        notes.append(f"{waiting} of {len(cells)} cells are not finished.")
     correlation = None
     if len(names) == 1:
         correlation = correlate(
@@ -300,7 +300,7 @@ def summarize(
 
 
 def label_text(labels: Mapping[str, str], leave_out: Iterable[str] = ()) -> str:
-    """Labels joined into a name, without those of some axes.
+    """Join labels into a name, without the labels of some axes.
 
     >>> label_text({"generator": "dae", "seed": "s0"}, ["seed"])
     'dae'
@@ -326,9 +326,9 @@ def _group(labels: dict[str, str], members: Sequence[CellResult]) -> GroupResult
     spreads = {}
     for measure in MEASURES:
         values = [getattr(cell, measure) for cell in done]
-        found = spread([value for value in values if value is not None])
-        if found is not None:
-            spreads[measure] = found
+        row = mean_and_std([value for value in values if value is not None])
+        if row is not None:
+            spreads[measure] = row
     return GroupResult(
         name=label_text(labels) or "all",
         labels=labels,
@@ -340,8 +340,8 @@ def _group(labels: dict[str, str], members: Sequence[CellResult]) -> GroupResult
     )
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and sample standard deviation; None of no values."""
+def mean_and_std(values: Sequence[float]) -> Spread | None:
+    """Mean and sample standard deviation; None without values."""
     if not values:
         return None
     mean = math.fsum(values) / len(values)

@@ -1,4 +1,4 @@
-"""Runs a sweep: cells that are not done, one after another or many at once."""
+"""Runs a sweep: builds its unfinished cells, one at a time or in parallel."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ def run_sweep(
     if not isinstance(sweep, Sweep):
         sweep = load_sweep(sweep, settings=settings)
     if jobs is not None and jobs < 1:
-        raise InputError(
-            f"jobs is {jobs}; at least one cell must run at a time", code="input-jobs", jobs=jobs
-        )
+        raise InputError(f"jobs is {jobs}; it must be at least 1", code="input-jobs", jobs=jobs)
     chosen = sweep.choose(only)
     folder = SweepFolder(Path(out) if out is not None else Path("sweeps") / sweep.name)
     resources = sweep.spec.resources
@@ -83,7 +81,7 @@ def run_sweep(
         runner = RayExecutor(jobs, resources, folder.stop_file.absolute(), ray_address)
     elif ray_address is not None:
         raise InputError(
-            "a Ray address was given, but not Ray",
+            "a Ray address needs the executor ray",
             hint="add --executor ray",
             code="input-ray-address",
         )
@@ -95,7 +93,7 @@ def run_sweep(
             folder.check(sweep)
         left = [c for c in chosen if fresh or not is_done(folder.run(c.name), c)]
         if left:
-            # Ray's machines are others, with memory that is not known here.
+            # The memory of Ray's machines is not known here.
             local = executor == "local"
             _check_plans(left, device if local else "cpu", memory=local)
         if fresh:
@@ -139,14 +137,14 @@ class _Work:
         if not retry:
             left = [c for c in left if self.results[c.name].state != "failed"]
         if len(left) < len(chosen):
-            self.progress(f"{len(chosen) - len(left)} of {len(chosen)} cells are done already")
+            self.progress(f"{len(chosen) - len(left)} of {len(chosen)} cells are already done")
         reason = None
         if left:
             jobs = [self.job(cell, device) for cell in left]
             with (
                 runner,
                 StopSignals() as stop,
-                closing(runner.run(jobs, stop.requested, self.told)) as outcomes,
+                closing(runner.run(jobs, stop.requested, self.notify)) as outcomes,
             ):
                 for outcome in outcomes:
                     result = self.ended(outcome)
@@ -158,14 +156,14 @@ class _Work:
             done = sum(r.state == "done" for r in self.results.values())
             raise StoppedError(
                 f"stopped by {reason}; {done} of {len(self.results)} cells are done",
-                hint=f"go on with: {self.command()}",
+                hint=f"to resume: {self.command()}",
                 code="interrupted-sweeping",
                 reason=reason,
             )
         return self.finish()
 
     def job(self, cell: Cell, device: str) -> Job:
-        # Absolute, since a Ray worker is somewhere else.
+        # Absolute, because a Ray worker has another working directory.
         folder = SweepFolder(self.folder.path.absolute())
         return Job(
             cell.name,
@@ -176,31 +174,31 @@ class _Work:
             device,
         )
 
-    def told(self, name: str, what: str) -> None:
-        others = "another process is building it; waiting for that"
-        self.say(name, "started" if what == "started" else others)
+    def notify(self, name: str, state: str) -> None:
+        waiting = "waiting: another process is building it"
+        self.report(name, "started" if state == "started" else waiting)
 
     def ended(self, outcome: Outcome) -> CellResult:
-        """Remember how a cell ended, write it down and tell it."""
+        """Record and report how a cell ended."""
         cell = self.cells[outcome.name]
         self.notes.pop(cell.name, None)
         if outcome.state != "done":
             self.notes[cell.name] = CellNote(outcome.state, outcome.error, cell.digest)
         elif not is_done(self.folder.run(cell.name), cell):
-            why = "its build ended well, but its run folder is not whole"
-            self.notes[cell.name] = CellNote("failed", why, cell.digest)
+            reason = "its build succeeded, but its run folder is incomplete"
+            self.notes[cell.name] = CellNote("failed", reason, cell.digest)
         self.folder.write_notes(self.notes)
         result = self.results[cell.name] = self.read(cell)
-        # Tables of thousands of cells take long to write: not more than a tenth of the time.
+        # Tables of thousands of cells take long to write: limit this to a tenth of the time.
         if time.monotonic() > self.next_write:
             before = time.monotonic()
             self.write()
             now = time.monotonic()
             self.next_write = now + 9 * (now - before)
         if result.state == "done":
-            self.say(cell.name, f"done in {outcome.seconds:.0f} s{_kid(result)}")
+            self.report(cell.name, f"done in {outcome.seconds:.0f} s{_kid(result)}")
         else:
-            self.say(cell.name, f"{result.state}: {result.error}")
+            self.report(cell.name, f"{result.state}: {result.error}")
         return result
 
     def read(self, cell: Cell) -> CellResult:
@@ -210,7 +208,7 @@ class _Work:
         begun = (self.folder.run(cell.name).path / "run.json").is_file()
         return read_cell(self.folder.path, cell, state="stopped" if begun else "waiting")
 
-    def say(self, name: str, text: str) -> None:
+    def report(self, name: str, text: str) -> None:
         self.progress(f"[{self.place[name]}/{len(self.place)}] {name}: {text}")
 
     def summary(self) -> SweepResults:
@@ -231,7 +229,7 @@ class _Work:
         write_tables(self.summary(), self.folder.path)
 
     def finish(self) -> SweepResults:
-        """Write everything, the page and its plots too."""
+        """Write all results with the page and its plots."""
         from cascadezoo.sweep.page import write_page
 
         summary = self.summary()
@@ -246,10 +244,10 @@ class _Work:
 
 
 def _check_plans(cells: Sequence[Cell], device: str, *, memory: bool) -> None:
-    """Look at what every cell would need, before the first one is built.
+    """Plan all cells before the first one is built.
 
     Raises:
-        InputError: a cell cannot be built, or not here.
+        InputError: a cell cannot be built, or does not fit into the memory of this machine.
     """
     from cascadezoo.sweep.cell_plans import plan_cells
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cascadezoo.errors import InputError, UnknownNameError
+from cascadezoo.errors import InputError, Problem, UnknownNameError
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.files import parse_json, read_spec
 from cascadezoo.spec.models import PartName, Text
@@ -34,10 +34,10 @@ class Alternative:
     """One value of an axis.
 
     Args:
-        label: how it is called in names and tables.
-        value: what is put at the axis's path.
-        stage: whether it is the envelope of a whole stage.
-        settings: what else it changes, by path.
+        label: its name in names of cells and in tables.
+        value: the value for the axis's path.
+        stage: whether the value is a whole stage.
+        settings: further values by path.
     """
 
     label: str
@@ -66,7 +66,7 @@ class AxisSpec(Model):
 
     @property
     def seed(self) -> bool:
-        """Whether cells that differ on this axis alone are repetitions of one another."""
+        """Whether cells that differ only on this axis are repetitions."""
         return self.path.rpartition(".")[2] == "seed"
 
     @property
@@ -74,39 +74,46 @@ class AxisSpec(Model):
         """Whether its alternatives are whole stages."""
         return re.fullmatch(r"stages\.[^.]+", self.path) is not None
 
-    def alternatives(self) -> Iterator[tuple[str, Alternative | str]]:
-        """Each value with where it stands; text says what is wrong with one."""
+    def alternatives(self) -> Iterator[tuple[str, Alternative | Problem]]:
+        """Each value with its place in the axis; a problem for an invalid value."""
         rows: list[tuple[str, str | None, Any]]
         if isinstance(self.values, dict):
             rows = [(f"values.{label}", label, value) for label, value in self.values.items()]
         else:
-            found = enumerate(self.values)
-            rows = [(f"values.{index}", _label(value, self.seed), value) for index, value in found]
+            rows = [
+                (f"values.{index}", _label(value, self.seed), value)
+                for index, value in enumerate(self.values)
+            ]
         for place, label, value in rows:
             if label is None:
-                yield place, "needs a label: give the values as an object, label by label"
+                message = "needs a label: write the values as an object with labels as keys"
+                yield place, Problem(place, message, code="label-missing")
             elif not LABEL.fullmatch(label) or len(label) > LONGEST_LABEL:
                 message = (
-                    f"{label!r} is no label: small letters and digits with single . _ - between, "
-                    f"{LONGEST_LABEL} at most; give the values as an object, label by label"
+                    f"{label!r} is not a label: use at most {LONGEST_LABEL} lower-case letters and "
+                    "digits with single . _ - between; write the values as an object with labels "
+                    "as keys"
                 )
-                yield place, message
+                yield place, Problem(place, message, code="label-form")
             else:
-                yield place, self._alternative(label, value)
+                yield place, self._alternative(place, label, value)
 
-    def _alternative(self, label: str, value: Any) -> Alternative | str:
+    def _alternative(self, place: str, label: str, value: Any) -> Alternative | Problem:
         if not self.whole_stage:
             return Alternative(label, value)
         if not isinstance(value, dict):
-            return 'is not a stage: give {"kind": "...", "config": {...}}'
+            message = 'is not a stage; write {"kind": "...", "config": {...}}'
+            return Problem(place, message, code="stage-form")
         settings: Any = {}
         if "stage" in value:
             unknown = sorted(value.keys() - {"stage", "settings"})
             if unknown:
-                return f"{unknown[0]!r} is not known beside stage; there is settings"
+                message = f"unknown key {unknown[0]!r}: beside stage, only settings is allowed"
+                return Problem(place, message, code="stage-key")
             settings, value = value.get("settings", {}), value["stage"]
         if not isinstance(value, dict) or not isinstance(settings, dict):
-            return 'is not of the form {"stage": {"kind": "..."}, "settings": {"path": value}}'
+            message = 'is not of the form {"stage": {"kind": "..."}, "settings": {"path": value}}'
+            return Problem(place, message, code="stage-form")
         return Alternative(label, value, True, settings)
 
 
@@ -163,11 +170,11 @@ def read_sweep(source: str | Path) -> tuple[dict[str, Any], str, Path]:
         source: a file, ``-`` for standard input, or the name of a shipped sweep.
 
     Returns:
-        The data, how error messages name the source, and the folder that a relative base is in.
+        The data, the source's name in error messages, and the folder of a relative base.
 
     Raises:
         SpecError: the text is not a JSON object.
-        UnknownNameError: there is neither such a file nor such a shipped sweep.
+        UnknownNameError: no file and no shipped sweep has this name.
         InputError: the file cannot be read.
     """
     name = str(source)
@@ -185,20 +192,20 @@ def read_sweep(source: str | Path) -> tuple[dict[str, Any], str, Path]:
             text = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
         raise UnknownNameError(
-            f"there is no sweep {name!r}: no such file, and no shipped sweep of that name",
-            hint=f"give a .json file, or one of {', '.join(shipped_sweeps())}",
+            f"sweep {name!r} not found: it is neither a file nor a shipped sweep",
+            hint=f"use a .json file, or one of {', '.join(shipped_sweeps())}",
             code="lookup-sweep",
             name=name,
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(
-            f"the sweep {name!r} cannot be read: {error}", code="input-sweep-unreadable", name=name
+            f"cannot read sweep {name!r}: {error}", code="input-sweep-unreadable", name=name
         ) from error
     return parse_json(text, name), name, path.parent
 
 
 def _label(value: Any, seed: bool) -> str | None:
-    """A value written short; None of what has no short form."""
+    """A value in short form; None if it has no short form."""
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:

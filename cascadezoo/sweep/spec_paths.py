@@ -1,4 +1,4 @@
-"""Places in a spec: which there are, which is meant, and putting a value there."""
+"""Paths into a spec: validation, canonical form, and setting of values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 __all__ = ["canonical", "fault_of", "nearest", "put"]
 
-# Keys under which any name may stand; the spec's own validation knows which are wrong.
+# Keys below which any name is allowed; the spec's own validation reports wrong ones.
 _OPEN = frozenset({"stages", "groups"})
 
 
 def canonical(tree: Any, path: str) -> tuple[str, ...]:
-    """The steps of a path, with items of lists by number, as far as the tree goes.
+    """The steps of a path, with list items by number as far as the tree reaches.
 
     >>> canonical({"stages": [{"name": "up"}]}, "stages.up.config.hidden")
     ('stages', '0', 'config', 'hidden')
@@ -30,13 +30,13 @@ def canonical(tree: Any, path: str) -> tuple[str, ...]:
 
 
 def fault_of(tree: Any, path: str) -> str | None:
-    """What is wrong with a path; None where it names something, or may do.
+    """The fault of a path; None if it names a value or may name one.
 
-    Below what is null in the tree, and among freely chosen names, anything may stand.
+    Any path is allowed below a null value, and any name among freely chosen names.
 
     Args:
         tree: a resolved spec.
-        path: with dots.
+        path: keys joined by dots.
     """
     node, parts = tree, path.split(".")
     for place, part in enumerate(parts):
@@ -54,29 +54,29 @@ def fault_of(tree: Any, path: str) -> str | None:
         elif node is None:
             return None
         else:
-            return f"{where} is a value that has no parts"
+            return f"{where} has no inner values"
     return None
 
 
 def nearest(tree: Any, path: str) -> str | None:
-    """The path in the tree that is most like another; None where none is."""
-    found = difflib.get_close_matches(path, list(_paths(tree, "")), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """The most similar path in the tree; None if no path is similar."""
+    matches = difflib.get_close_matches(path, list(_paths(tree, "")), n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def put(data: dict[str, Any], path: str, value: Any, resolved: Any) -> None:
-    """Put a value into the data of a spec, in place.
+    """Set a value in the data of a spec, in place.
 
-    Lists that the data leave to their default, as ``training.phases``, are written out first.
+    Default lists that the data omit, such as ``training.phases``, are inserted first.
 
     Args:
-        data: of a spec, as written.
-        path: with dots.
+        data: the data of a spec, as written.
+        path: keys joined by dots.
         value: JSON data; copied.
         resolved: the same spec with every default written out.
 
     Raises:
-        LookupError: the path goes into something that has no parts, or is not in a list.
+        LookupError: a list has no such item, or a value on the path has no inner values.
     """
     node: Any = data
     *way, last = path.split(".")
@@ -97,7 +97,7 @@ def put(data: dict[str, Any], path: str, value: Any, resolved: Any) -> None:
 
 
 def _inherit(phases: list[dict[str, Any]]) -> None:
-    """Leave the optimizer and the schedule to ``training`` again, which may be an axis too."""
+    """Reset optimizer and schedule to those of ``training``, which may be an axis too."""
     for phase in phases:
         phase.update(optimizer=None, schedule=None)
 
@@ -105,7 +105,7 @@ def _inherit(phases: list[dict[str, Any]]) -> None:
 def _known(node: Any, part: str) -> int:
     index = _index(node, part) if isinstance(node, list) else None
     if index is None:
-        raise LookupError(f"there is no {part!r}")
+        raise LookupError(f"{part!r} does not exist")
     return index
 
 
@@ -132,7 +132,7 @@ def _paths(node: Any, before: str) -> Iterator[str]:
     if isinstance(node, dict):
         rows = list(node.items())
     elif isinstance(node, list):
-        # By name where there are names: how people write them.
+        # By name if items have names, as people write them.
         rows = [
             (str(item["name"]) if isinstance(item, dict) and "name" in item else str(index), item)
             for index, item in enumerate(node)

@@ -1,10 +1,10 @@
-"""The folder of a sweep: whose it is, its lock, and what is remembered of its cells.
+"""The folder of a sweep: its identity, its lock, and the state of its cells.
 
 ```
-sweep.json     the sweep as it was given, and what each cell trains
-state.json     cells that failed or were stopped, and why
+sweep.json     the sweep as written, and the training digest of each cell
+state.json     cells that failed or were stopped, with the reason
 specs/         the resolved spec of each cell
-cells/NAME/    the run folder of each cell, and NAME.log: what its build said
+cells/NAME/    the run folder of each cell, and NAME.log: the output of its builds
 results.json, results.csv, RESULTS.md, results.html, plots/
 ```
 """
@@ -38,12 +38,12 @@ _OWN = (SWEEP, STATE, *RESULTS, "specs", "plots", ".stop")
 
 @dataclass(frozen=True, slots=True)
 class CellNote:
-    """What is remembered of a cell that is not done.
+    """The state of a cell that is not done.
 
     Args:
         state: ``failed`` or ``stopped``.
-        error: why.
-        digest: of the spec that it was built from.
+        error: the reason.
+        digest: digest of the cell's spec.
     """
 
     state: Literal["failed", "stopped"]
@@ -55,7 +55,7 @@ class SweepFolder:
     """A folder that one sweep at a time writes to.
 
     Args:
-        path: made when the sweep begins.
+        path: the folder; created when the sweep starts.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +67,7 @@ class SweepFolder:
         return RunFolder(self.path / "cells" / cell)
 
     def log(self, cell: str) -> Path:
-        """What the builds of a cell said."""
+        """The output of the builds of a cell."""
         return self.path / "cells" / f"{cell}.log"
 
     def spec(self, cell: str) -> Path:
@@ -76,12 +76,12 @@ class SweepFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this sweep.
+        """Lock the folder for this sweep.
 
         Raises:
             InputError: it is inside a model that ships with cascadezoo.
-            RunFolderError: it cannot be made or written to, or is not a sweep's.
-            RunLockedError: another sweep is at work in it.
+            RunFolderError: it is not writable, or not a sweep's folder.
+            RunLockedError: another sweep is running in it.
         """
         refuse_bundled(self.path)
         self.refuse_strangers()
@@ -91,14 +91,14 @@ class SweepFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise RunLockedError(
-                f"another sweep is at work in {self.path}",
+                f"another sweep is running in {self.path}",
                 hint="wait for it, stop it, or choose another folder with -o DIR",
                 code="locked-sweep",
                 path=self.path,
             ) from None
         except OSError as error:
             raise RunFolderError(
-                f"{self.path} cannot be written: {error.strerror or error}",
+                f"cannot write {self.path}: {error.strerror or error}",
                 hint="choose another folder with -o DIR",
                 code="run-folder-not-writable",
                 path=self.path,
@@ -109,10 +109,10 @@ class SweepFolder:
             lock.release()
 
     def refuse_strangers(self) -> None:
-        """Look whether the folder is a sweep's, or is empty or not there.
+        """Check that the folder is a sweep's folder, is empty, or does not exist.
 
         Raises:
-            RunFolderError: it holds something else.
+            RunFolderError: it contains other files.
         """
         if not self.path.exists() or (self.path / SWEEP).is_file():
             return
@@ -128,7 +128,7 @@ class SweepFolder:
         if others:
             raise RunFolderError(
                 f"{self.path} is not a sweep's folder, and it is not empty: "
-                f"there is {min(others)!r}",
+                f"it contains {min(others)!r}",
                 hint="choose another folder with -o DIR",
                 code="run-folder-not-a-sweep",
                 path=self.path,
@@ -136,36 +136,36 @@ class SweepFolder:
             )
 
     def check(self, sweep: Sweep) -> None:
-        """Look whether the folder's sweep is this one, or a part of it.
+        """Check that the folder's sweep is this one or a part of it.
 
-        Cells may have been added, and what does not change their training may be another.
+        New cells and changes that do not affect the training are allowed.
 
         Raises:
-            RunFolderError: it is another sweep's.
+            RunFolderError: it is the folder of another sweep.
         """
         self.refuse_strangers()
         before = self._load(SWEEP)
         if before is None or before["digest"] == sweep.digest:
             return
         now = {cell.name: cell.training_digest for cell in sweep.cells}
-        was = before["cells"]
+        earlier = before["cells"]
         fault = None
         if before["name"] != sweep.name:
-            fault = f"of {before['name']!r} and not of {sweep.name!r}"
-        elif gone := [name for name in was if name not in now]:
-            fault = f"with the cell {gone[0]!r}, which this one does not have"
-        elif changed := [name for name, digest in was.items() if now[name] != digest]:
-            fault = f"whose cell {changed[0]!r} is trained otherwise"
+            fault = f"its name is {before['name']!r}, not {sweep.name!r}"
+        elif gone := [name for name in earlier if name not in now]:
+            fault = f"this sweep lacks its cell {gone[0]!r}"
+        elif changed := [name for name, digest in earlier.items() if now[name] != digest]:
+            fault = f"its cell {changed[0]!r} has another training"
         if fault is not None:
             raise RunFolderError(
-                f"{self.path} holds another sweep: one {fault}",
+                f"{self.path} contains another sweep: {fault}",
                 hint="choose another folder with -o DIR, or start over with --fresh",
                 code="run-folder-other-sweep",
                 path=self.path,
             )
 
     def begin(self, sweep: Sweep, started: str) -> str:
-        """Write the sweep and the specs of its cells; returns when it first began."""
+        """Write the sweep and the specs of its cells; return the time of its first start."""
         before = self._load(SWEEP)
         started = before["started"] if before is not None else started
         data = {
@@ -187,10 +187,10 @@ class SweepFolder:
         return str(started)
 
     def notes(self) -> dict[str, CellNote]:
-        """What is remembered, by cell.
+        """The recorded states by cell.
 
         Raises:
-            RunFolderError: state.json cannot be understood.
+            RunFolderError: state.json is damaged.
         """
         data = self._load(STATE) or {}
         try:
@@ -199,17 +199,17 @@ class SweepFolder:
             raise self._damaged(STATE, error) from error
 
     def write_notes(self, notes: dict[str, CellNote]) -> None:
-        """Remember this, and nothing else."""
+        """Replace the recorded states."""
         self._write(STATE, {name: asdict(note) for name, note in notes.items()})
 
     def clear(self, cells: Iterable[Cell] | None = None) -> None:
-        """Remove what sweeps made here, and nothing else.
+        """Remove the files that sweeps wrote here, and no others.
 
         Args:
-            cells: their builds alone; None is everything.
+            cells: remove only the builds of these cells; None removes everything.
 
         Raises:
-            RunLockedError: a cell is at work.
+            RunLockedError: a cell is being built.
         """
         if cells is not None:
             names = [cell.name for cell in cells]
@@ -243,13 +243,13 @@ class SweepFolder:
             raise self._damaged(name, error) from error
         known = {"name", "digest", "started", "cells"} if name == SWEEP else set()
         if not isinstance(data, dict) or not known <= data.keys():
-            raise self._damaged(name, "it is of another form")
+            raise self._damaged(name, "its keys are not those of a sweep")
         return data
 
     def _damaged(self, name: str, why: object) -> RunFolderError:
         return RunFolderError(
-            f"{self.path / name} cannot be understood: {why}",
-            hint="choose another folder with -o DIR, or remove that file: the cells are kept",
+            f"{self.path / name} is damaged: {why}",
+            hint="choose another folder with -o DIR, or delete that file; the cells are kept",
             code="run-folder-damaged",
             path=self.path / name,
         )

@@ -1,4 +1,4 @@
-"""The results of a sweep as files: results.json, results.csv, RESULTS.md. Free of torch."""
+"""Writes the results of a sweep as JSON, CSV and Markdown. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from cascadezoo.util.files import write_atomically
 from cascadezoo.util.numbers import spread
 from cascadezoo.util.text import clean, markdown_text
 
-__all__ = ["correlation_words", "describe_settings", "to_csv", "to_markdown", "write_tables"]
+__all__ = ["correlation_lines", "describe_settings", "to_csv", "to_markdown", "write_tables"]
 
 NONE = "-"
 
 
 def write_tables(results: SweepResults, folder: Path) -> None:
-    """Write results.json, results.csv and RESULTS.md, each whole or not at all.
+    """Write results.json, results.csv and RESULTS.md, each atomically.
 
     Args:
-        results: what is known so far.
-        folder: the sweep's folder; plots that lie in it are shown.
+        results: the results so far.
+        folder: the sweep's folder; RESULTS.md shows the plots in it.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the folder is not writable.
     """
     text = json.dumps(results.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "results.json", text.encode())
@@ -38,19 +38,19 @@ def write_tables(results: SweepResults, folder: Path) -> None:
 
 
 def to_csv(results: SweepResults) -> str:
-    """One row a cell, numbers in full, empty where there is none."""
+    """One row per cell, with numbers in full precision and empty fields for missing values."""
     stages = _stage_names(results)
     head = ["cell", "state", *results.axes]
-    head += [f"{name} {what}" for name in stages for what in ("kind", "parameters")]
+    head += [f"{name} {column}" for name in stages for column in ("kind", "parameters")]
     head += ["parameters", *_NUMBERS, "device", "run", "error"]
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(head)
     for cell in results.cells:
-        found = {stage.name: stage for stage in cell.stages}
+        by_name = {stage.name: stage for stage in cell.stages}
         row: list[Any] = [cell.name, cell.state, *(cell.labels[axis] for axis in results.axes)]
         for name in stages:
-            stage = found.get(name)
+            stage = by_name.get(name)
             row += [stage and stage.kind, stage and stage.parameters]
         row += [cell.parameters, *(getattr(cell, name) for name in _NUMBERS)]
         row += [cell.device, cell.run, _line(cell.error or "")]
@@ -59,11 +59,11 @@ def to_csv(results: SweepResults) -> str:
 
 
 def to_markdown(results: SweepResults, plots: Sequence[str] = ()) -> str:
-    """The results to be read.
+    """The results as Markdown.
 
     Args:
-        results: what is known so far.
-        plots: names of the pictures in ``plots/``.
+        results: the results so far.
+        plots: the file names in ``plots/``.
     """
     parts = [f"# {_plain(results.name)}", _plain(results.description), _status(results)]
     parts += [_plain(note) for note in results.notes]
@@ -71,47 +71,48 @@ def to_markdown(results: SweepResults, plots: Sequence[str] = ()) -> str:
     if any(len(group.cells) > 1 for group in results.groups):
         parts += ["## Over seeds", _groups(results)]
     if results.correlation is not None:
-        words = correlation_words(results.correlation)
+        words = correlation_lines(results.correlation)
         parts += ["## Parameters or combination?", *(_plain(text) for text in words)]
     if plots:
         parts += ["## Plots"]
         parts += [f"![{_plain(_title(name))}](plots/{name})" for name in plots]
-    broken = [cell for cell in results.cells if cell.error and cell.state != "done"]
-    if broken:
-        rows = [f"- `{c.name}` {c.state}: {_plain(c.error or '')}" for c in broken]
+    unfinished = [cell for cell in results.cells if cell.error and cell.state != "done"]
+    if unfinished:
+        rows = [f"- `{c.name}` {c.state}: {_plain(c.error or '')}" for c in unfinished]
         parts += ["## Failed and stopped cells", "\n".join(rows)]
     facts = {**results.settings, **{k: v for k, v in results.machine.items() if v}}
     rows = [f"| {_plain(str(name))} | {_plain(_value(value))} |" for name, value in facts.items()]
-    parts += ["## How it was made", "\n".join(["| what | |", "| --- | --- |", *rows])]
+    parts += ["## Settings and machine", "\n".join(["| setting | value |", "| --- | --- |", *rows])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def correlation_words(found: Correlation) -> list[str]:
-    """The test of parameters against KID in sentences, for readers of tables and pages."""
+def correlation_lines(result: Correlation) -> list[str]:
+    """The correlation of parameters and KID in sentences."""
     test = (
-        f"Parameter count against KID over {found.n} combinations: {_rank(found.rho, found.p)}. "
-        "A negative rho means that more parameters go with a lower, better KID; p is the chance "
-        "of a rho as far from 0 if the two had nothing to do with each other "
-        f"({_METHOD[found.method]})."
+        f"Parameter count against KID over {result.n} combinations: {_rank(result.rho, result.p)}. "
+        "A negative rho means that more parameters come with a lower, better KID. p is the "
+        "probability of a rho at least as far from 0 if the two are independent "
+        f"({_METHOD[result.method]})."
     )
-    told = [test]
-    if found.within:
+    lines = [test]
+    if result.within:
         rows = [
-            f"{row.axis} {row.label} (n = {row.n}): {_rank(row.rho, row.p)}" for row in found.within
+            f"{row.axis} {row.label} (n = {row.n}): {_rank(row.rho, row.p)}"
+            for row in result.within
         ]
-        told.append("Among the combinations that share a stage: " + "; ".join(rows) + ".")
-    if found.explained:
-        rows = [f"{axis} {share:.0%}" for axis, share in found.explained.items()]
-        told.append(
-            "Share of the variance of KID that lies between the labels of an axis (eta squared): "
+        lines.append("Among the combinations that share a stage: " + "; ".join(rows) + ".")
+    if result.explained:
+        rows = [f"{axis} {share:.0%}" for axis, share in result.explained.items()]
+        lines.append(
+            "Share of the variance of KID between the labels of an axis (eta squared): "
             + ", ".join(rows)
             + "."
         )
-    return told
+    return lines
 
 
 def describe_settings(sweep: Sweep) -> dict[str, Any]:
-    """The base that all cells start from, a few words each."""
+    """Summarize the base of all cells and the axes."""
     spec = sweep.base.spec
     training, evaluation = spec.training, spec.evaluation
     optimizer, schedule = training.optimizer, training.schedule
@@ -162,14 +163,14 @@ _NUMBERS = (
 )
 
 _METHOD = {
-    "exact": "exact, over all orders",
+    "exact": "exact, over all permutations",
     "t": "Student's t with n - 2 degrees of freedom",
     None: "not defined",
 }
 
 
 def _names(metrics: Iterable[object]) -> list[str]:
-    """Metrics are named by strings, or by entries that have a kind."""
+    """The names of metrics, which are strings or entries with a kind."""
     return [m if isinstance(m, str) else str(getattr(m, "kind", m)) for m in metrics]
 
 
@@ -177,8 +178,8 @@ def _status(results: SweepResults) -> str:
     counts = dict.fromkeys(("done", "failed", "stopped", "waiting"), 0)
     for cell in results.cells:
         counts[cell.state] += 1
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return f"{len(results.cells)} cells: {told}. Begun {results.started}."
+    listed = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return f"{len(results.cells)} cells: {listed}. Started {results.started}."
 
 
 def _cells(results: SweepResults) -> str:
@@ -186,10 +187,10 @@ def _cells(results: SweepResults) -> str:
     head = ["cell", *stages, "parameters", "KID", "mean KID", "LPIPS", "s/epoch", "images/s"]
     rows = []
     for cell in results.cells:
-        found = {stage.name: stage for stage in cell.stages}
+        by_name = {stage.name: stage for stage in cell.stages}
         row = [f"`{cell.name}`"]
         for name in stages:
-            stage = found.get(name)
+            stage = by_name.get(name)
             count = "" if stage is None or stage.parameters is None else f" {stage.parameters:,}"
             row.append(NONE if stage is None else f"{stage.kind}{count}")
         row.append(_number(cell.parameters, ",.0f"))
@@ -222,40 +223,38 @@ def _groups(results: SweepResults) -> str:
         ]
         for group in results.groups
     ]
-    text = (
-        "Mean +- standard deviation over the seeds that are done; of one seed there is no spread."
-    )
+    text = "Mean +- standard deviation over the finished seeds; a single seed has no spread."
     return f"{text}\n\n{_table(head, rows, left=1)}"
 
 
 def _how(results: SweepResults) -> str:
-    """Which figures the table shows, and how they were got."""
-    told = []
-    for what, attribute, scale in (("KID", "kid_name", True), ("LPIPS", "lpips_name", False)):
+    """The figures of the table and their settings."""
+    lines = []
+    for measure, attribute, scale in (("KID", "kid_name", True), ("LPIPS", "lpips_name", False)):
         names = dict.fromkeys(getattr(cell, attribute) for cell in results.done)
         for name in [name for name in names if name]:
-            told.append(f"- {what}: {_figure(results.done, name)}{' x 10^-3' if scale else ''}")
+            lines.append(f"- {measure}: {_figure(results.done, name)}{' x 10^-3' if scale else ''}")
     names = dict.fromkeys(cell.kid_mean_name for cell in results.cells)
-    told += [
-        f"- mean KID: mean of the `{name}` recorded in the course of training, x 10^-3"
+    lines += [
+        f"- mean KID: mean of the `{name}` measured during training, x 10^-3"
         for name in names
         if name
     ]
-    return "\n".join(told)
+    return "\n".join(lines)
 
 
 def _figure(cells: Iterable[CellResult], name: str) -> str:
     row = next((f for cell in cells for f in cell.figures if f["name"] == name), {})
-    told = [f"`{name}`"]
+    parts = [f"`{name}`"]
     if row.get("n"):
-        told.append(f"{row['n']:,} samples")
+        parts.append(f"{row['n']:,} samples")
     if row.get("n_real"):
-        told.append(f"{row['n_real']:,} real images ({row.get('split', 'data')})")
+        parts.append(f"{row['n_real']:,} real images ({row.get('split', 'data')})")
     if row.get("subsets"):
-        told.append(f"+- over {row['subsets']} subsets of {row.get('subset_size'):,}")
+        parts.append(f"+- over {row['subsets']} subsets of {row.get('subset_size'):,}")
     if row.get("extractor"):
-        told.append(f"extractor {_plain(row['extractor'])} in {row.get('precision', 'fp32')}")
-    return ", ".join(told)
+        parts.append(f"extractor {_plain(row['extractor'])} in {row.get('precision', 'fp32')}")
+    return ", ".join(parts)
 
 
 def _stage_names(results: SweepResults) -> list[str]:
@@ -284,7 +283,9 @@ def _number(value: float | None, form: str) -> str:
 
 def _rank(rho: float | None, p: float | None) -> str:
     return (
-        "no correlation is defined" if rho is None or p is None else f"rho = {rho:.2f}, p = {p:.2g}"
+        "the correlation is not defined"
+        if rho is None or p is None
+        else f"rho = {rho:.2f}, p = {p:.2g}"
     )
 
 
@@ -301,5 +302,5 @@ def _line(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of a spec or of an error as Markdown; its control characters are written out."""
+    """Text of a spec or of an error as Markdown, with control characters escaped."""
     return markdown_text(clean(_line(text)))

@@ -1,8 +1,8 @@
-"""The process of one cell: the command line, stopped when whoever started it is gone.
+"""Runs the command line in a cell's process, and stops it when its parent process ends.
 
 ``python -m cascadezoo.sweep.watchdog build SPEC -o RUN``. Standard input is a pipe that the parent
-keeps open. When it ends, the build gets SIGTERM: it writes a checkpoint and leaves, so that a
-sweep that was killed leaves nothing running behind it.
+keeps open. When it closes, the build gets SIGTERM, writes a checkpoint and exits. So a killed
+sweep leaves no process behind.
 """
 
 from __future__ import annotations

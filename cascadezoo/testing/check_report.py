@@ -9,7 +9,7 @@ from typing import Any
 
 from cascadezoo.errors import CascadezooError
 
-__all__ = ["CheckError", "CheckResult", "CheckSkippedError", "Report", "run_checks"]
+__all__ = ["CheckError", "CheckResult", "CheckSkippedError", "Report", "raise_fault", "run_checks"]
 
 
 class CheckError(Exception):
@@ -86,6 +86,16 @@ class Report:
             raise AssertionError(f"{self.subject} fails {count} of its checks:\n{rows}")
 
 
+def raise_fault(fault: str | None) -> None:
+    """Raise a fault, if there is one.
+
+    Raises:
+        CheckError: the fault.
+    """
+    if fault is not None:
+        raise CheckError(fault)
+
+
 def run_checks(
     subject: str, checks: Mapping[str, Callable[[], None]], skip: Collection[str] = ()
 ) -> Report:
@@ -96,11 +106,11 @@ def run_checks(
     """
     unknown = sorted(set(skip) - set(checks))
     if unknown:
-        raise ValueError(f"there is no check {unknown[0]!r}; there are {', '.join(checks)}")
+        raise ValueError(f"unknown check {unknown[0]!r}; use one of {', '.join(checks)}")
     return Report(
         subject,
         tuple(
-            CheckResult(name, ok=True, message="as asked", skipped=True)
+            CheckResult(name, ok=True, message="skip requested", skipped=True)
             if name in skip
             else _run(name, check)
             for name, check in checks.items()
@@ -119,13 +129,13 @@ def _run(name: str, check: Callable[[], None]) -> CheckResult:
     except CascadezooError as error:
         hint = f" ({error.hint})" if error.hint else ""
         return CheckResult(name, ok=False, message=" ".join(f"{error.what}{hint}".split()))
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's code raises is a result
+    except Exception as error:  # noqa: BLE001 - any error of plugin code is a result
         return CheckResult(name, ok=False, message=describe(error))
     return CheckResult(name, ok=True)
 
 
 def describe(error: BaseException) -> str:
-    """An error in a line, with where it was raised."""
+    """An error in one line, with the place where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" [{frames[-1].filename}:{frames[-1].lineno}]" if frames else ""
     text = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""The checks of whatever is no stage: one function for each hook."""
+"""The checks of entries other than stages: one function for each hook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData, Split
@@ -30,14 +29,20 @@ from cascadezoo.plugins.registry import (
 )
 from cascadezoo.spec import parse_json, resolve
 from cascadezoo.spec.configs import DataConfig, ImageShape, Model
-from cascadezoo.spec.faults import problems_of
-from cascadezoo.testing.check_report import CheckError, CheckSkippedError, Report, run_checks
+from cascadezoo.testing.check_report import (
+    CheckError,
+    CheckSkippedError,
+    Report,
+    raise_fault,
+    run_checks,
+)
 from cascadezoo.testing.import_checks import (
     Imported,
     check_docs,
     check_light,
     check_summary,
     import_apart,
+    validated_config,
 )
 from cascadezoo.train.callbacks import Callback
 from cascadezoo.zoo.manifest import parse_manifest
@@ -60,33 +65,27 @@ def run(entry: Entry, settings: Mapping[str, Any], *, skip: Collection[str]) -> 
 
     def docs() -> None:
         simple = isinstance(entry, (CommandEntry, SpecEntry, ZooEntry))
-        say(check_summary(entry) if simple else check_docs(entry))
+        raise_fault(check_summary(entry) if simple else check_docs(entry))
 
     common: tuple[Check, ...] = (
         without_torch,
-        lambda: say(check_light(imported())),
+        lambda: raise_fault(check_light(imported())),
         docs,
     )
     checks = dict(zip(_COMMON, common, strict=True))
-    for sort, more in _SORTS.items():
-        if isinstance(entry, sort):
+    for entry_type, more in _CHECKS.items():
+        if isinstance(entry, entry_type):
             for name, check in more.items():
                 checks[name] = functools.partial(_guarded, check, entry, settings)
     return run_checks(f"{entry.what} {entry.name}", checks, skip)
 
 
 def names(entry: Entry) -> list[str]:
-    """The names of the checks that there are for an entry."""
+    """The names of the checks of an entry."""
     return [
         *_COMMON,
-        *(name for sort in _SORTS if isinstance(entry, sort) for name in _SORTS[sort]),
+        *(name for cls, more in _CHECKS.items() if isinstance(entry, cls) for name in more),
     ]
-
-
-def say(fault: str | None) -> None:
-    """Raise what is wrong, if anything is."""
-    if fault is not None:
-        raise CheckError(fault)
 
 
 def _guarded(check: Callable[[Any, Any], None], entry: Entry, settings: Mapping[str, Any]) -> None:
@@ -94,56 +93,51 @@ def _guarded(check: Callable[[Any, Any], None], entry: Entry, settings: Mapping[
         check(entry, settings)
 
 
-def _config(entry: Entry, settings: Mapping[str, Any], base: type[Model] = Model) -> Any:
-    model = entry.load_config()
-    if not (isinstance(model, type) and issubclass(model, base)):
-        raise CheckError(f"{entry.config} is no subclass of cascadezoo.{base.__name__}")
-    try:
-        return model.model_validate(dict(settings))
-    except ValidationError as error:
-        rows = "; ".join(str(problem) for problem in problems_of(error, settings, ""))
-        raise CheckError(f"the settings do not validate: {rows}; give config={{...}}") from None
-
-
 # --- datasets
 
 
 def _reads(entry: DataEntry, settings: Mapping[str, Any]) -> None:
-    config = _config(entry, settings, DataConfig)
+    config = validated_config(entry, settings, DataConfig)
     info = config.info()
-    found = {split: _split(entry, config, split) for split in ("train", "test")}
-    if found["train"].digest == found["test"].digest:
-        raise CheckError("the training and the test images are the same")
-    for split, data in found.items():
+    splits = {split: _split(entry, config, split) for split in ("train", "test")}
+    if splits["train"].digest == splits["test"].digest:
+        raise CheckError("training and test images are equal")
+    for split, data in splits.items():
         channels, size = data.images.shape[1:3]
-        for what, said, seen in (("size", info.size, size), ("channels", info.channels, channels)):
-            if said not in (None, seen):
-                raise CheckError(f"info() tells {what} {said}, and the {split} images have {seen}")
+        for field, stated, actual in (
+            ("size", info.size, size),
+            ("channels", info.channels, channels),
+        ):
+            if stated not in (None, actual):
+                raise CheckError(
+                    f"info() states {field} {stated}, but the {split} images have {actual}"
+                )
         if (info.num_classes or 0) > 0 and data.labels is None:
-            raise CheckError(f"info() tells {info.num_classes} classes, and {split} has no labels")
+            raise CheckError(f"info() states {info.num_classes} classes, but {split} has no labels")
         if data.labels is not None:
             low, high = int(data.labels.min()), int(data.labels.max())
             if low < 0 or high >= (info.num_classes or high + 1):
                 raise CheckError(
-                    f"{split} labels go from {low} to {high}; {info.num_classes} are told"
+                    f"{split} labels are {low} to {high}, "
+                    f"but info() states {info.num_classes} classes"
                 )
     names = info.class_names
     if names is not None and len(names) != info.num_classes:
-        raise CheckError(f"info() tells {len(names)} class names and {info.num_classes} classes")
+        raise CheckError(f"info() states {len(names)} class names but {info.num_classes} classes")
 
 
 def _reads_the_same(entry: DataEntry, settings: Mapping[str, Any]) -> None:
-    config = _config(entry, settings, DataConfig)
+    config = validated_config(entry, settings, DataConfig)
     if _split(entry, config, "train").digest != _split(entry, config, "train").digest:
-        raise CheckError("read twice, the images or labels differ: take a seed from the config")
+        raise CheckError("two reads give different images or labels; use a seed from the config")
 
 
 def _split(entry: DataEntry, config: Any, split: Split) -> ImageData:
     data = entry.load()(config, split)
     if not isinstance(data, ImageData):
-        raise CheckError(f"load(config, {split!r}) gives a {type(data).__name__}, not an ImageData")
+        raise CheckError(f"load(config, {split!r}) returns {type(data).__name__}, not ImageData")
     if data.split != split:
-        raise CheckError(f"load(config, {split!r}) gives the split {data.split!r}")
+        raise CheckError(f"load(config, {split!r}) returns the split {data.split!r}")
     return data
 
 
@@ -151,28 +145,28 @@ def _split(entry: DataEntry, config: Any, split: Split) -> ImageData:
 
 
 def _measures(entry: MetricEntry, settings: Mapping[str, Any]) -> None:
-    config, measure = _config(entry, settings), entry.load()
+    config, measure = validated_config(entry, settings, Model), entry.load()
     if entry.takes == "cascade":
-        return  # needs a trained cascade and data; called by whoever has them
+        return  # needs a trained cascade and data, which this check does not have
     values = []
     for global_seed in (1, 2):
         features = _features()
         kept = features.generated.clone(), features.real.clone()
         torch.manual_seed(global_seed)
-        found = measure(config, features)
-        parts = list(found.values()) if isinstance(found, Mapping) else [found]
+        result = measure(config, features)
+        parts = list(result.values()) if isinstance(result, Mapping) else [result]
         numbers = [part.value if isinstance(part, Measured) else part for part in parts]
         for number in numbers:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
-                raise CheckError(f"gives a {type(number).__name__}, not a number or a Measured")
+                raise CheckError(f"returns {type(number).__name__}, not a number or Measured")
             if not math.isfinite(number):
-                raise CheckError(f"gives {number} for features of normal numbers")
+                raise CheckError(f"returns {number} for features of normal numbers")
         if not (torch.equal(kept[0], features.generated) and torch.equal(kept[1], features.real)):
-            raise CheckError("changes the features that it is given")
+            raise CheckError("changes the features in place")
         values.append(numbers)
     if values[0] != values[1]:
         raise CheckError(
-            "gives another number each time; draw from a generator seeded by features.seed"
+            "returns another number each time; draw from a generator seeded with features.seed"
         )
 
 
@@ -189,7 +183,7 @@ def _features() -> MetricFeatures:
 
 
 class _Classifier(FeatureExtractor):
-    """The extractor of those features, whose classes they are."""
+    """The extractor of these features, which are also its logits."""
 
     name = "check"
     version = "v1"
@@ -208,7 +202,7 @@ class _Classifier(FeatureExtractor):
 
 
 def _computes(entry: LossEntry, settings: Mapping[str, Any]) -> None:
-    config = _config(entry, settings)
+    config = validated_config(entry, settings, Model)
     try:
         loss = entry.load()(config, ImageShape(3, 32))
     except WeightsUnavailableError as error:
@@ -218,33 +212,33 @@ def _computes(entry: LossEntry, settings: Mapping[str, Any]) -> None:
     estimate = rows[0].requires_grad_()
     value = loss(estimate, rows[1])
     if not isinstance(value, Tensor) or value.shape != () or not bool(torch.isfinite(value)):
-        raise CheckError(f"gives {value!r:.80}, not a finite scalar tensor")
-    (found,) = torch.autograd.grad(value, estimate, allow_unused=True)
-    if found is None or not bool(found.abs().max() > 0):
-        raise CheckError("has no gradient by the estimate")
+        raise CheckError(f"returns {value!r:.80}, not a finite scalar tensor")
+    (gradient,) = torch.autograd.grad(value, estimate, allow_unused=True)
+    if gradient is None or not bool(gradient.abs().max() > 0):
+        raise CheckError("has no gradient with respect to the estimate")
 
 
 # --- feature extractors
 
 
 def _extracts(entry: FeatureEntry, settings: Mapping[str, Any]) -> None:
-    config = _config(entry, settings)
+    config = validated_config(entry, settings, Model)
     try:
         extractor = entry.load()(config, torch.device("cpu"))
     except WeightsUnavailableError as error:
         raise CheckSkippedError(error.what) from None
     if not isinstance(extractor, FeatureExtractor):
-        raise CheckError(f"load gives a {type(extractor).__name__}, not a FeatureExtractor")
+        raise CheckError(f"load returns {type(extractor).__name__}, not FeatureExtractor")
     if extractor.name.partition(":")[0] != entry.name:
-        raise CheckError(f"the extractor calls itself {extractor.name!r}")
+        raise CheckError(f"the extractor has the name {extractor.name!r}")
     images = torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     images = images.to(torch.uint8)
-    found = extractor(images)
-    if not torch.equal(found, extractor(images)):
-        raise CheckError("the same images have other features the second time")
+    whole = extractor(images)
+    if not torch.equal(whole, extractor(images)):
+        raise CheckError("the same images give other features the second time")
     one = torch.cat([extractor(image[None]) for image in images])
-    if not torch.allclose(one, found, rtol=1e-3, atol=1e-3 * float(found.abs().max())):
-        raise CheckError("the features of an image depend on the others of its batch")
+    if not torch.allclose(one, whole, rtol=1e-3, atol=1e-3 * float(whole.abs().max())):
+        raise CheckError("the features of an image depend on the other images of its batch")
 
 
 # --- the rest
@@ -265,36 +259,36 @@ def _is_a_spec(entry: SpecEntry, _settings: Mapping[str, Any]) -> None:
         raise CheckError(str(error)) from None
     if data.get("name") != entry.name:
         raise CheckError(
-            f"{entry.impl} has the name {data.get('name')!r}, its entry {entry.name!r}"
+            f"the spec {entry.impl} has the name {data.get('name')!r}, but its entry {entry.name!r}"
         )
 
 
 def _is_a_command(entry: CommandEntry, _settings: Mapping[str, Any]) -> None:
-    found = entry.load()
-    if not isinstance(found, click.Command):
-        raise CheckError(f"{entry.impl} is a {type(found).__name__}, not a click.Command")
-    if not (found.help or "").strip():
-        raise CheckError(f"{entry.impl} has no docstring, which --help shows")
+    loaded = entry.load()
+    if not isinstance(loaded, click.Command):
+        raise CheckError(f"{entry.impl} is {type(loaded).__name__}, not click.Command")
+    if not (loaded.help or "").strip():
+        raise CheckError(f"{entry.impl} has no docstring for --help")
 
 
 def _is_a_callback(entry: CallbackEntry, _settings: Mapping[str, Any]) -> None:
-    """Only looked at: to start a tracker may well tell its server of a run."""
-    found = entry.load()
-    if not (isinstance(found, type) and issubclass(found, Callback)):
-        raise CheckError(f"{entry.impl} is no subclass of cascadezoo.Callback")
+    """Checks without starting: a tracker may contact its server at the start."""
+    loaded = entry.load()
+    if not (isinstance(loaded, type) and issubclass(loaded, Callback)):
+        raise CheckError(f"{entry.impl} is not a subclass of cascadezoo.Callback")
     known = {name for name in dir(Callback) if not name.startswith("_")}
-    for name in vars(found):
+    for name in vars(loaded):
         if name.startswith("on_") and name not in known:
-            raise CheckError(f"{name} is never called; there are {', '.join(sorted(known))}")
-        if name in known and callable(getattr(found, name)):
+            raise CheckError(f"{name} is never called; use {', '.join(sorted(known))}")
+        if name in known and callable(getattr(loaded, name)):
             try:
-                inspect.signature(getattr(found, name)).bind(*[None] * (1 + (name != "close")))
+                inspect.signature(getattr(loaded, name)).bind(*[None] * (1 + (name != "close")))
             except TypeError as error:
-                raise CheckError(f"{name} cannot be called as it will be: {error}") from None
+                raise CheckError(f"{name} has the wrong signature: {error}") from None
 
 
 _COMMON = ("config-without-torch", "import-cost", "docs")
-_SORTS: dict[type[Entry], dict[str, Callable[[Any, Mapping[str, Any]], None]]] = {
+_CHECKS: dict[type[Entry], dict[str, Callable[[Any, Mapping[str, Any]], None]]] = {
     DataEntry: {"data": _reads, "determinism": _reads_the_same},
     MetricEntry: {"measure": _measures},
     LossEntry: {"loss": _computes},

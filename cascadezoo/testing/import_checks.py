@@ -1,6 +1,6 @@
-"""That configs and plugins are imported without torch, and how long that takes.
+"""Checks that configs and plugins are imported quickly and without torch.
 
-The checks import in a process of their own, where nothing is imported yet.
+The checks import in a separate process, in which nothing is imported yet.
 """
 
 from __future__ import annotations
@@ -12,31 +12,46 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from cascadezoo.plugins.import_guard import watch_imports
 from cascadezoo.plugins.manager import blame
 from cascadezoo.plugins.registry import Entry, StageEntry
 from cascadezoo.spec.configs import Model
+from cascadezoo.spec.faults import problems_of
+from cascadezoo.testing.check_report import CheckError
 
-__all__ = ["Imported", "check_docs", "check_light", "check_summary", "config_fault", "import_apart"]
+__all__ = [
+    "Imported",
+    "check_docs",
+    "check_light",
+    "check_summary",
+    "config_fault",
+    "import_apart",
+    "validated_config",
+]
+
+M = TypeVar("M", bound=Model)
 
 SLOWEST = 0.5
-"""Seconds of processor time that importing a module may take, beyond what cascadezoo imports."""
+"""Maximum of processor seconds to import a module, without the imports of cascadezoo."""
 
 _CHILD = "from cascadezoo.testing.import_checks import child; child()"
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What importing a module did, in a process of its own.
+    """The result of importing a module in a separate process.
 
     Args:
-        seconds: of processor time, beyond what cascadezoo imports itself.
-        fault: what is wrong; None where all is well.
-        where: file and line of it.
+        seconds: processor time, without the imports of cascadezoo.
+        fault: the fault; None if the import is fine.
+        where: file and line of the fault.
         heavy: whether the fault is a heavy package.
     """
 
@@ -50,9 +65,9 @@ class Imported:
 
 
 def config_fault(entry: Entry) -> tuple[str, str | None, bool] | None:
-    """What is wrong with importing an entry's config: the fault, its place, whether it is heavy.
+    """The fault of importing an entry's config, its place, and whether it is a heavy package.
 
-    Heavy packages are refused, so this is for a process that has imported none and ends soon.
+    Refuses heavy packages, so call it only in a short-lived process that has imported none.
     """
     package = entry.config.partition(":")[0].partition(".")[0]
     with watch_imports(package, refuse=True) as heavy:
@@ -60,16 +75,16 @@ def config_fault(entry: Entry) -> tuple[str, str | None, bool] | None:
         try:
             config = _attribute(entry.config)
             if not (isinstance(config, type) and issubclass(config, Model)):
-                what = f"{entry.config} of {entry.name} is no subclass of cascadezoo.Model"
+                what = f"{entry.config} of {entry.name} is not a subclass of cascadezoo.Model"
                 fault = what, None, False
             elif importlib.util.find_spec(entry.impl.partition(":")[0]) is None:
                 module = entry.impl.partition(":")[0]
                 fault = (
-                    f"{entry.name} has its implementation in {module}, which is not there",
+                    f"the module {module} of {entry.name} does not exist",
                     None,
                     False,
                 )
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's import; told
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin code; reported
             what = (
                 f"{entry.config} of {entry.name} cannot be imported: {type(error).__name__}: "
                 f"{error}"
@@ -77,7 +92,7 @@ def config_fault(entry: Entry) -> tuple[str, str | None, bool] | None:
             fault = what, blame(error, package), False
     if heavy:
         what = f"the config of {entry.name} imports {heavy[0].package}"
-        return f"{what}, and whoever validates a spec waits for it", heavy[0].where, True
+        return f"{what}, which slows down every validation of a spec", heavy[0].where, True
     return fault
 
 
@@ -96,48 +111,64 @@ def import_apart(target: str) -> Imported:
     try:
         return Imported(**json.loads(done.stdout.splitlines()[-1]))
     except (IndexError, ValueError, TypeError):
-        last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
-        return Imported(0.0, f"importing {target} ends Python: {last}")
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return Imported(0.0, f"importing {target} ends the Python process: {last}")
 
 
 def child() -> None:
-    """What the process of :func:`import_apart` does."""
+    """The process of :func:`import_apart`."""
     importlib.import_module("cascadezoo.plugins.hookspecs")
     importlib.import_module("cascadezoo.spec.configs")
     target = sys.argv[-1]
     package = target.partition(":")[0].partition(".")[0]
-    told: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     began = time.process_time()
     with watch_imports(package, refuse=True) as heavy:
         try:
             _attribute(target)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's import; told
-            told = {
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin code; reported
+            result = {
                 "fault": f"{target} cannot be imported: {type(error).__name__}: {error}",
                 "where": blame(error, package),
             }
     seconds = time.process_time() - began
     if heavy:
-        told = {
+        result = {
             "fault": f"{target.partition(':')[0]} imports {heavy[0].package}",
             "where": heavy[0].where,
             "heavy": True,
         }
-    print(json.dumps({"seconds": seconds, **told}))
+    print(json.dumps({"seconds": seconds, **result}))
+
+
+def validated_config(entry: Entry, settings: Mapping[str, Any], base: type[M]) -> M:
+    """The validated config of an entry.
+
+    Raises:
+        CheckError: the config has another base class, or the settings do not validate.
+    """
+    model = entry.load_config()
+    if not (isinstance(model, type) and issubclass(model, base)):
+        raise CheckError(f"{entry.config} is not a subclass of cascadezoo.{base.__name__}")
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        rows = "; ".join(str(problem) for problem in problems_of(error, settings, ""))
+        raise CheckError(f"invalid settings: {rows}; pass config={{...}}") from None
 
 
 def check_light(imported: Imported) -> str | None:
-    """What is wrong with how long an import takes."""
+    """The fault of an import that takes too long; None if it is fast."""
     if imported.fault is None and imported.seconds > SLOWEST:
         return (
-            f"takes {imported.seconds:.2f} s of processor time; {SLOWEST} s is the most. "
-            "python -X importtime tells which import it is"
+            f"takes {imported.seconds:.2f} s of processor time; the limit is {SLOWEST} s. "
+            "Run python -X importtime to find the slow import"
         )
     return None
 
 
 def check_summary(entry: Entry) -> str | None:
-    """What is wrong with an entry's summary."""
+    """The fault of an entry's summary; None if it is valid."""
     text = entry.summary
     if not text.strip() or len(text.splitlines()) != 1 or len(text) > 100:
         return f"the summary {text!r} is not one line of at most 100 characters"
@@ -145,7 +176,7 @@ def check_summary(entry: Entry) -> str | None:
 
 
 def check_docs(entry: Entry) -> str | None:
-    """What is not documented of an entry: its config, a field of it, or its implementation."""
+    """The first undocumented part of an entry: its config, a field, or its implementation."""
     problem = check_summary(entry)
     if problem is not None:
         return problem
@@ -158,7 +189,7 @@ def check_docs(entry: Entry) -> str | None:
             if not field.get("description"):
                 return (
                     f"the field {name!r} of {part.get('title', entry.config)} has no docstring; "
-                    "put a string under it: editors and `cascadezoo stages show` show it"
+                    "add a string below it, which editors and `cascadezoo stages show` display"
                 )
     documented = vars(impl).get("__doc__") if isinstance(impl, type) else impl.__doc__
     if not documented and isinstance(entry, StageEntry):
@@ -168,5 +199,5 @@ def check_docs(entry: Entry) -> str | None:
 
 def _attribute(target: str) -> Any:
     module, _, name = target.partition(":")
-    found = importlib.import_module(module)
-    return getattr(found, name) if name else found
+    loaded = importlib.import_module(module)
+    return getattr(loaded, name) if name else loaded

@@ -1,4 +1,4 @@
-"""A stage between neighbours, trained as a build trains it."""
+"""Trains a stage with a neighbour, as a build does."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ STEPS = 2
 
 
 def joint_training(place: Place) -> None:
-    """Alone and jointly with a built-in neighbour; both learn, and images come out of it.
+    """The stage trains alone and jointly with a built-in neighbour, and the cascade samples.
 
     Raises:
-        CheckError: a weight is not finite, or nothing is learned.
+        CheckError: a weight is not finite, or a stage does not learn.
     """
     resolved = resolve(_spec(place), registry=_registry(place.entry))
     try:
         cascade = Cascade.from_spec(resolved)
     except CascadezooError as error:
         if place.config.frozen:
-            raise CheckSkippedError(f"the weights are not to be had: {error.what}") from None
+            raise CheckSkippedError(f"the weights are not available: {error.what}") from None
         raise
     before = _weights(cascade)
     shape, labels = place.geometry.output, place.geometry.num_classes
@@ -55,16 +55,16 @@ def joint_training(place: Place) -> None:
     for name, weights in after.items():
         if not bool(torch.isfinite(weights).all()):
             raise CheckError(
-                f"after {2 * STEPS} steps a weight of {_whose(name, place)} is not finite"
+                f"a weight of {_owner(name, place)} is not finite after {2 * STEPS} steps"
             )
         learns = any(p.requires_grad for p in cascade.stage(name).parameters())
         if learns and not cascade.stage(name).config.frozen and torch.equal(weights, before[name]):
             raise CheckError(
-                f"{2 * STEPS} steps of training change no weight of {_whose(name, place)}"
+                f"{2 * STEPS} training steps change no weight of {_owner(name, place)}"
             )
-    made = cascade.sample(2)
-    if not bool(torch.isfinite(made).all()):
-        raise CheckError("the cascade's images are not finite after a joint training")
+    samples = cascade.sample(2)
+    if not bool(torch.isfinite(samples).all()):
+        raise CheckError("samples are not finite after a joint training")
 
 
 def _spec(place: Place) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _phases(place: Place, neighbour: str) -> list[dict[str, Any]]:
 
 
 def _registry(entry: StageEntry) -> Registry:
-    """The built-in kinds and this one, whether it is installed or not."""
+    """A registry of the built-in kinds and this one, installed or not."""
     points = [
         p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.plugins.builtin"
     ]
@@ -136,5 +136,5 @@ def _weights(cascade: Cascade) -> dict[str, torch.Tensor]:
     }
 
 
-def _whose(name: str, place: Place) -> str:
+def _owner(name: str, place: Place) -> str:
     return place.entry.name if name == NAME else f"its built-in neighbour {name!r}"

@@ -1,4 +1,4 @@
-"""The checks of a stage kind, each in a function that raises where something is wrong."""
+"""The checks of a stage kind: one function for each, which raises a fault."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from torch import Tensor
 from cascadezoo.cascade.weights import load_state, save_state
 from cascadezoo.plugins.registry import StageEntry
 from cascadezoo.stages.base import GROUP, Loss, Stage, StageOutput
-from cascadezoo.testing.check_report import CheckError, CheckSkippedError, Report, run_checks
+from cascadezoo.testing.check_report import (
+    CheckError,
+    CheckSkippedError,
+    Report,
+    raise_fault,
+    run_checks,
+)
 from cascadezoo.testing.import_checks import Imported, check_docs, check_light, import_apart
 from cascadezoo.testing.joint_training import joint_training
 from cascadezoo.testing.stage_place import COUNT, Place, find_place
@@ -41,7 +47,7 @@ NAMES = (
 """The checks, in the order in which they run."""
 
 ROUNDING = 1e-4
-"""How much images may differ that would be the same but for the order of sums."""
+"""Tolerance for images that differ only in the order of sums."""
 
 
 def run(
@@ -71,10 +77,10 @@ def run(
         return checked
 
     checks: tuple[Callable[[], None], ...] = (
-        lambda: _nothing(place()),
+        lambda: _exists(place()),
         lambda: _without_torch(imported()),
-        lambda: _say(check_light(imported())),
-        lambda: _say(check_docs(entry)),
+        lambda: raise_fault(check_light(imported())),
+        lambda: raise_fault(check_docs(entry)),
         placed(shapes),
         placed(no_labels),
         placed(plan),
@@ -90,32 +96,34 @@ def run(
 
 
 def shapes(place: Place) -> None:
-    """Images and losses are of the size, type and range of the place."""
-    stage, wanted = place.stage(), place.geometry.output
-    shape = (COUNT, wanted.channels, wanted.size, wanted.size)
+    """Images and losses have the size, type and range of the place."""
+    stage, expected = place.stage(), place.geometry.output
+    shape = (COUNT, expected.channels, expected.size, expected.size)
     target = place.target()
-    asked = stage.upstream_target(target)
-    given = place.geometry.input
-    if given is not None and asked.shape != (COUNT, given.channels, given.size, given.size):
-        raise CheckError(f"upstream_target gives {tuple(asked.shape)}, and the stage takes {given}")
+    upstream = stage.upstream_target(target)
+    taken = place.geometry.input
+    if taken is not None and upstream.shape != (COUNT, taken.channels, taken.size, taken.size):
+        raise CheckError(
+            f"upstream_target returns {tuple(upstream.shape)}, but the stage takes {taken}"
+        )
     output = place.train(stage)
     _tensor("the estimate", output.estimate, shape)
     groups = set(stage.parameter_groups())
     for name, loss in _losses(output).items():
         if loss.group not in groups:
             known = ", ".join(sorted(groups))
-            raise CheckError(f"the loss {name!r} is of group {loss.group!r}; there are {known}")
+            raise CheckError(f"the loss {name!r} has the unknown group {loss.group!r}; use {known}")
         _tensor(f"the loss {name!r}", loss.value, ())
     if not output.losses and not place.config.frozen:
-        raise CheckError("forward gives no losses, and the config is not frozen")
+        raise CheckError("forward returns no losses, but the config is not frozen")
     images = place.sample(stage)
     _tensor("sample()", images, shape)
-    if not wanted.latent and images.abs().max() > 1:
-        raise CheckError(f"sample() leaves [-1, 1]: {images.min():.3g} to {images.max():.3g}")
+    if not expected.latent and images.abs().max() > 1:
+        raise CheckError(f"sample() exceeds [-1, 1]: {images.min():.3g} to {images.max():.3g}")
 
 
 def no_labels(place: Place) -> None:
-    """Data without labels are no reason to fail."""
+    """The stage works on data without labels."""
     bare = place.unlabelled()
     stage = bare.stage()
     bare.train(stage)
@@ -123,20 +131,20 @@ def no_labels(place: Place) -> None:
 
 
 def plan(place: Place) -> None:
-    """On the meta device, as ``cascadezoo plan`` and loading do: no branch on what tensors hold."""
+    """The stage runs on the meta device for planning and loading: no branch on tensor values."""
     stage = place.build("meta")
     for name, parameter in stage.named_parameters():
         if not parameter.is_meta:
-            raise CheckError(f"the parameter {name} is made on the CPU whatever the device is")
+            raise CheckError(f"the parameter {name} is created on the CPU regardless of the device")
     stage.to("meta")
     output = place.train(stage, device="meta")
     images = place.sample(stage, device="meta")
     if not (output.estimate.is_meta and images.is_meta):
-        raise CheckError("the estimate or the images leave the device of their inputs")
+        raise CheckError("the estimate or the images are not on the device of the inputs")
 
 
 def gradients(place: Place) -> None:
-    """Each loss reaches its own group, and the estimate the upstream image."""
+    """Each loss reaches its group, and the estimate reaches the upstream image."""
     stage = place.stage()
     if place.config.frozen:
         raise CheckSkippedError("the config is frozen")
@@ -148,11 +156,11 @@ def gradients(place: Place) -> None:
     if twice or missing:
         what = f"{twice[0]} is in two groups" if twice else f"{missing[0]} is in no group"
         raise CheckError(
-            f"parameter_groups(): {what}; each parameter that learns is in exactly one"
+            f"parameter_groups(): {what}; each trainable parameter must be in exactly one"
         )
     if place.config.parameterless and names:
         first = next(iter(names.values()))
-        raise CheckError(f"the config is parameterless, and the stage has {first}, which learns")
+        raise CheckError(f"the config is parameterless, but the stage has the trainable {first}")
     for group, parameters in groups.items():
         if not parameters:
             continue
@@ -163,17 +171,17 @@ def gradients(place: Place) -> None:
             ]
             if not losses:
                 continue
-            found = torch.autograd.grad(torch.stack(losses).sum(), parameters, allow_unused=True)
-            rows = zip(parameters, found, strict=True)
+            grads = torch.autograd.grad(torch.stack(losses).sum(), parameters, allow_unused=True)
+            rows = zip(parameters, grads, strict=True)
             reached |= {id(p) for p, g in rows if g is not None and bool(g.abs().max() > 0)}
         left = [names[id(p)] for p in parameters if id(p) not in reached]
         if left:
             listed = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
             raise CheckError(f"the losses of group {group!r} do not reach {listed}")
-    _through(place, stage)
+    _check_upstream_gradient(place, stage)
 
 
-def _through(place: Place, stage: Stage) -> None:
+def _check_upstream_gradient(place: Place, stage: Stage) -> None:
     upstream = place.upstream()
     if upstream is not None:
         upstream.requires_grad_()
@@ -184,15 +192,15 @@ def _through(place: Place, stage: Stage) -> None:
         )
     if upstream is None:
         return
-    (found,) = torch.autograd.grad(estimate.square().sum(), upstream, allow_unused=True)
-    if found is None or not bool(found.abs().max() > 0):
+    (gradient,) = torch.autograd.grad(estimate.square().sum(), upstream, allow_unused=True)
+    if gradient is None or not bool(gradient.abs().max() > 0):
         raise CheckError(
-            "the estimate does not follow from the upstream image, so joint phases are lost"
+            "the estimate has no gradient with respect to the upstream image, as joint phases need"
         )
 
 
 def determinism(place: Place) -> None:
-    """Random numbers come from ``context.draw`` and ``request.draw`` alone."""
+    """Random numbers come only from ``context.draw`` and ``request.draw``."""
     stage = place.stage()
 
     def drawn(global_seed: int) -> tuple[Tensor, Tensor]:
@@ -201,33 +209,33 @@ def determinism(place: Place) -> None:
 
     first, again = drawn(1), drawn(2)
     if not torch.equal(first[1], again[1]):
-        raise CheckError("sample() draws other numbers each time; draw only by request.draw")
+        raise CheckError("sample() draws other numbers each time; draw only from request.draw")
     if not torch.equal(first[0], again[0]):
-        # Dropout draws from the global generator, which a training seeds in each step.
+        # Dropout draws from the global generator, which the trainer seeds in each step.
         stage.eval()
         if not torch.equal(drawn(1)[0], drawn(2)[0]):
             raise CheckError(
-                "a training step draws other numbers each time; draw only by context.draw"
+                "a training step draws other numbers each time; draw only from context.draw"
             )
 
 
 def batch_split(place: Place) -> None:
-    """Images do not depend on the batch that they are sampled in."""
+    """Images do not depend on their batch."""
     stage = place.stage()
     whole = place.sample(stage, 0, 5)
     parts = [place.sample(stage, first, count) for first, count in ((0, 1), (1, 3), (4, 1))]
-    apart = (whole - torch.cat(parts)).abs().max()
-    if apart > ROUNDING * max(1.0, float(whole.abs().max())):
+    distance = (whole - torch.cat(parts)).abs().max()
+    if distance > ROUNDING * max(1.0, float(whole.abs().max())):
         raise CheckError(
-            f"images differ by {apart:.2g} when a batch is split: draw by request.draw, whose "
-            "numbers are of each image, and let no image see the others of its batch"
+            f"images differ by {distance:.2g} when a batch is split: draw from request.draw, which "
+            "is keyed by image, and keep the images of a batch independent"
         )
 
 
 def save_load(place: Place) -> None:
-    """Weights go through safetensors and back, over a stage that is on the meta device."""
+    """A stage on the meta device loads its saved weights and makes the same images."""
     original = place.stage()
-    wanted = place.sample(original)
+    expected = place.sample(original)
     copy = place.build("meta")
     copy.drop_training_only()
     with tempfile.TemporaryDirectory() as folder:
@@ -237,16 +245,16 @@ def save_load(place: Place) -> None:
     for name, buffer in copy.named_buffers():
         if buffer.is_meta:
             raise CheckError(
-                f"the buffer {name} is not saved and has no values after loading: make it with "
-                'device="cpu" written out, or let it be saved'
+                f"the buffer {name} is not saved and has no values after loading: create it with "
+                'device="cpu", or make it persistent'
             )
-    apart = (place.sample(copy) - wanted).abs().max()
-    if not apart <= ROUNDING * max(1.0, float(wanted.abs().max())):
-        raise CheckError(f"a loaded copy makes other images: they differ by {apart:.2g}")
+    distance = (place.sample(copy) - expected).abs().max()
+    if not distance <= ROUNDING * max(1.0, float(expected.abs().max())):
+        raise CheckError(f"the images of a loaded copy differ by {distance:.2g}")
 
 
 def bf16(place: Place) -> None:
-    """Under bf16 autocast estimate and losses are float32, and near those without it."""
+    """Under bf16 autocast, estimate and losses are float32 and close to those without it."""
     stage = place.stage()
     exact = place.train(stage)
     with torch.autocast("cpu", torch.bfloat16):
@@ -263,7 +271,7 @@ def bf16(place: Place) -> None:
             )
         if not abs(now - before) <= 0.1 * abs(before) + 0.02:
             raise CheckError(
-                f"under bf16 autocast the loss {name!r} is {now:.4g} and not {before:.4g}"
+                f"under bf16 autocast the loss {name!r} is {now:.4g}, not {before:.4g}"
             )
     losses = [loss.value for loss in _losses(output).values() if loss.value.requires_grad]
     if losses:
@@ -271,26 +279,26 @@ def bf16(place: Place) -> None:
 
 
 def compiles(place: Place) -> None:
-    """``torch.compile`` takes it, and computes the same."""
+    """``torch.compile`` accepts the stage and computes the same."""
     stage = place.stage().eval()
 
     def estimate() -> Tensor:
         return place.train(stage).estimate.detach()
 
-    wanted = estimate()
+    expected = estimate()
     torch.compiler.reset()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the compiler's own parts
+        warnings.simplefilter("ignore")  # the compiler's own warnings
         forward = torch.compile(stage.forward, backend="eager")
         original, stage.forward = stage.forward, forward  # type: ignore[method-assign]
         try:
-            found = estimate()
+            compiled = estimate()
         finally:
             stage.forward = original  # type: ignore[method-assign]
             torch.compiler.reset()
-    apart = (found - wanted).abs().max()
-    if not apart <= ROUNDING * max(1.0, float(wanted.abs().max())):
-        raise CheckError(f"compiled, the estimate differs by {apart:.2g}")
+    distance = (compiled - expected).abs().max()
+    if not distance <= ROUNDING * max(1.0, float(expected.abs().max())):
+        raise CheckError(f"the estimate of the compiled stage differs by {distance:.2g}")
 
 
 def _losses(output: StageOutput) -> dict[str, Loss]:
@@ -320,13 +328,8 @@ def _known(place: Callable[[], Place]) -> Place:
     try:
         return place()
     except Exception as error:
-        raise CheckSkippedError("there is no config to check it with") from error
+        raise CheckSkippedError("the config is invalid") from error
 
 
-def _nothing(place: Place) -> None:
-    """The place is there."""
-
-
-def _say(fault: str | None) -> None:
-    if fault is not None:
-        raise CheckError(fault)
+def _exists(place: Place) -> None:
+    """The config is valid and fits a place."""

@@ -1,4 +1,4 @@
-"""A stage in a small place of its own: what the checks feed it."""
+"""A stage with the inputs that the checks give it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from cascadezoo.plugins.registry import StageEntry
 from cascadezoo.spec.configs import ConfigError, ImageShape, StageConfig
-from cascadezoo.spec.faults import problems_of
 from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry, StageOutput, TrainContext
 from cascadezoo.testing.check_report import CheckError
+from cascadezoo.testing.import_checks import validated_config
 from cascadezoo.util.rng import Draw, ImageDraw
 
 __all__ = ["SIZES", "Place", "find_place"]
@@ -26,11 +25,11 @@ COUNT = 4
 
 @dataclass(frozen=True)
 class Place:
-    """A kind with its config, and what is around it.
+    """A kind with its config and geometry.
 
     Args:
-        entry: of the kind.
-        config: after ``fit``.
+        entry: the entry of the kind.
+        config: the config after ``fit``.
         geometry: sizes, channels and labels.
     """
 
@@ -39,21 +38,21 @@ class Place:
     geometry: StageGeometry
 
     def build(self, device: str = "cpu") -> Stage:
-        """The stage as a cascade builds it, the same each time.
+        """Build the stage as a cascade does, with the same weights each time.
 
         Raises:
-            CheckError: the implementation is no stage.
+            CheckError: the implementation is not a stage.
         """
         impl = self.entry.load()
         if not (isinstance(impl, type) and issubclass(impl, Stage)):
-            raise CheckError(f"{self.entry.impl} is no subclass of cascadezoo.Stage")
+            raise CheckError(f"{self.entry.impl} is not a subclass of cascadezoo.Stage")
         torch.manual_seed(0)
         with torch.device(device):
             stage: Stage = impl(self.config, self.geometry)
         return stage
 
     def stage(self) -> Stage:
-        """The stage with no weight left at zero, as after some training."""
+        """The stage without zero weights, as after some training."""
         stage = self.build()
         with torch.no_grad():
             for parameter in stage.parameters():
@@ -62,21 +61,21 @@ class Place:
         return stage
 
     def unlabelled(self) -> Place:
-        """The same place where the data have no labels."""
+        """The same place without labels."""
         geometry = StageGeometry(self.geometry.output, self.geometry.input, None)
         return Place(self.entry, self.config, geometry)
 
     def upstream(self, count: int = COUNT, device: str = "cpu") -> Tensor | None:
-        """What the stage before it made; None for a generator."""
+        """Images of the stage before it; None for a generator."""
         shape = self.geometry.input
         return None if shape is None else _images("upstream", shape, count, device)
 
     def target(self, count: int = COUNT, device: str = "cpu") -> Tensor:
-        """What the stage must learn to make."""
+        """Target images of the stage."""
         return _images("target", self.geometry.output, count, device)
 
     def labels(self, count: int = COUNT, device: str = "cpu") -> Tensor | None:
-        """Labels in turn; None where the data have none."""
+        """Labels in turn; None without labels."""
         classes = self.geometry.num_classes
         return None if classes is None else torch.arange(count, device=device) % classes
 
@@ -88,17 +87,17 @@ class Place:
         upstream: Tensor | None = None,
         device: str = "cpu",
     ) -> StageOutput:
-        """One forward of training.
+        """One forward pass of training.
 
         Raises:
-            CheckError: what the stage gives is no ``StageOutput``.
+            CheckError: the stage does not return a ``StageOutput``.
         """
-        given = self.upstream(device=device) if upstream is None else upstream
+        upstream = self.upstream(device=device) if upstream is None else upstream
         draw = Draw(0, "check", step, "stage", device=device)
         context = TrainContext(draw, labels=self.labels(device=device), step=step, phase="check")
-        output = stage(stage.preprocess(self.target(device=device), given, context))
+        output = stage(stage.preprocess(self.target(device=device), upstream, context))
         if not isinstance(output, StageOutput):
-            raise CheckError(f"forward gives a {type(output).__name__}, not a StageOutput")
+            raise CheckError(f"forward returns {type(output).__name__}, not StageOutput")
         return output
 
     def sample(
@@ -124,7 +123,7 @@ class Place:
         return images
 
     def groups(self, stage: Stage) -> dict[str, list[nn.Parameter]]:
-        """The parameters that learn, by group."""
+        """The trainable parameters by group."""
         return {
             name: [p for p in rows if p.requires_grad]
             for name, rows in stage.parameter_groups().items()
@@ -139,12 +138,12 @@ def find_place(
     channels: int,
     num_classes: int | None,
 ) -> Place:
-    """The smallest place that a config fits.
+    """The smallest place that fits a config.
 
     Raises:
-        CheckError: it does not validate, or fits none.
+        CheckError: the config does not validate, or fits no place.
     """
-    config = _config(entry, settings)
+    config = validated_config(entry, settings, StageConfig)
     problem: ConfigError | None = None
     for side in SIZES if size is None else (size,):
         output = ImageShape(channels, side)
@@ -158,19 +157,8 @@ def find_place(
         return Place(entry, fitted, StageGeometry(output, upstream, num_classes))
     tried = ", ".join(f"{side}x{side}" for side in (SIZES if size is None else (size,)))
     raise CheckError(
-        f"fits no images of {tried}: {problem and problem.field} {problem}; give size="
+        f"fits no images of {tried}: {problem and problem.field} {problem}; pass size="
     )
-
-
-def _config(entry: StageEntry, settings: Mapping[str, Any]) -> StageConfig:
-    model = entry.load_config()
-    if not (isinstance(model, type) and issubclass(model, StageConfig)):
-        raise CheckError(f"{entry.config} is no subclass of cascadezoo.StageConfig")
-    try:
-        return model.model_validate(dict(settings))
-    except ValidationError as error:
-        rows = "; ".join(str(problem) for problem in problems_of(error, settings, ""))
-        raise CheckError(f"the settings do not validate: {rows}; give config={{...}}") from None
 
 
 def _check_config(
@@ -180,7 +168,7 @@ def _check_config(
     output: ImageShape,
     upstream: ImageShape | None,
 ) -> None:
-    """What a spec relies on: that a resolved config is JSON, and resolves to itself."""
+    """Check that a resolved config is JSON and resolves to itself, as a spec requires."""
     data = json.loads(json.dumps(fitted.model_dump(mode="json")))
     again = type(config).model_validate(data)
     if again != fitted or again.fit(output) != fitted:
@@ -188,14 +176,14 @@ def _check_config(
             f"a resolved config does not resolve to itself: {fitted!r} becomes {again!r}"
         )
     if (upstream is None) != (entry.role == "generator"):
-        asks = "no upstream" if upstream is None else f"an upstream of {upstream}"
-        raise CheckError(f"the role is {entry.role}, and the config asks for {asks}")
+        needs = "no upstream" if upstream is None else f"an upstream of {upstream}"
+        raise CheckError(f"the role is {entry.role}, but the config needs {needs}")
     if entry.role == "decoder" and upstream is not None and not upstream.latent:
-        raise CheckError("the role is decoder, and upstream_shape() gives no latent=True")
+        raise CheckError("the role is decoder, but upstream_shape() does not return latent=True")
 
 
 def _images(name: str, shape: ImageShape, count: int, device: str) -> Tensor:
-    # Each by itself: torch's first normal numbers depend on how many are drawn at once.
+    # Separate draws, because torch's first normal numbers depend on the number drawn at once.
     size = (1, shape.channels, shape.size, shape.size)
     draws = [Draw(name, index, device=device) for index in range(count)]
     if shape.latent:

@@ -50,7 +50,7 @@ class TrainingRun:
 
 @dataclass(frozen=True, slots=True)
 class PhaseEvent:
-    """A phase starts, resumes after a stop, or has ended.
+    """A phase starts, resumes or has ended.
 
     Args:
         phase: the name of the phase.
@@ -186,24 +186,24 @@ class Callbacks:
         self.rows = list(rows)
         self.failure: PluginError | None = None
 
-    def tell(self, event: Event) -> None:
-        """Hand an event to each of them."""
+    def send(self, event: Event) -> None:
+        """Send an event to every callback."""
         method = _METHODS[type(event)]
         for name, callback in self.rows:
             if self.failure is None:
                 self._call(name, callback, method, event)
 
     def check(self) -> None:
-        """Raise what a callback failed with.
+        """Raise the failure of a callback.
 
         Raises:
-            PluginError: one did.
+            PluginError: a callback failed.
         """
         if self.failure is not None:
             raise self.failure
 
     def close(self) -> None:
-        """Close each of them, also where one failed."""
+        """Close every callback, also after a failure."""
         rows, self.rows = self.rows, []
         for name, callback in rows:
             self._call(name, callback, "close")
@@ -224,42 +224,42 @@ class Callbacks:
     def _call(self, name: str, callback: Callback, method: str, *args: Event) -> None:
         try:
             getattr(callback, method)(*args)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's; kept and raised later
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin code; raised by check()
             failure = failed(name, f"in {method}", error)
             failure.__cause__ = error
             self.failure = self.failure or failure
 
 
-def load_callbacks(asked: Iterable[CallbackSpec], run: TrainingRun) -> Callbacks:
-    """Start the callbacks that a spec names.
+def load_callbacks(specs: Iterable[CallbackSpec], run: TrainingRun) -> Callbacks:
+    """Start the callbacks of a spec.
 
     Raises:
-        UnknownNameError: nothing is registered under a name.
-        PluginError: one cannot be imported, or fails to start; those before it are closed.
+        UnknownNameError: no callback has this name.
+        PluginError: a callback cannot be imported or fails to start; the others are closed.
     """
-    made = Callbacks()
-    for spec in asked:
+    callbacks = Callbacks()
+    for spec in specs:
         entry = get_registry().callbacks.get(spec.kind).entry
         try:
             config = entry.load_config().model_validate(spec.config)
-            made.rows.append((spec.kind, entry.load()(config, run)))
+            callbacks.rows.append((spec.kind, entry.load()(config, run)))
         except PluginError:
-            made.close()
+            callbacks.close()
             raise
         except (Exception, SystemExit) as error:
-            made.close()
+            callbacks.close()
             raise failed(spec.kind, "to start", error) from error
-    return made
+    return callbacks
 
 
 def failed(name: str, when: str, error: BaseException) -> PluginError:
-    """What is said of a callback that raised."""
+    """The error for a callback that raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" [{frames[-1].filename}:{frames[-1].lineno}]" if frames else ""
     return PluginError(
         f"callback {name!r} failed {when}: {type(error).__name__}: {error}{place}",
-        hint="what is trained is kept: run the same command again, or leave callbacks out with "
-        "--set 'training.callbacks=[]'; cascadezoo plugins list shows which plugin it is from",
+        hint="the training is saved: run the same command again, or disable callbacks with "
+        "--set 'training.callbacks=[]'; `cascadezoo plugins list` shows the plugin",
         code="plugin-callback-failed",
         name=name,
     )

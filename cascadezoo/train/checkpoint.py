@@ -1,4 +1,4 @@
-"""Checkpoints: written beside, synced and renamed, so that each one there is a whole one."""
+"""Checkpoints, written atomically: to a temporary folder that is synced and renamed."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ STATE = "state.json"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a training is.
+    """The progress of a training.
 
     Args:
-        phase: the number of the phase that goes on, from 0; the number of phases when done.
-        step: how many steps of that phase are done.
-        global_step: how many steps are done over all phases.
+        phase: index of the current phase, from 0; the number of phases when done.
+        step: finished steps of that phase.
+        global_step: finished steps of all phases.
         seconds: training time so far.
     """
 
@@ -46,7 +46,7 @@ class Position:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """All that a training needs to go on as if it had never stopped."""
+    """The state that a training needs to resume exactly."""
 
     position: Position
     training_digest: str
@@ -59,8 +59,8 @@ class CheckpointStore:
     """The checkpoints of a run; keeps the newest ones.
 
     Args:
-        folder: made when the first is written.
-        keep: how many are kept.
+        folder: created with the first checkpoint.
+        keep: number of checkpoints to keep.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -68,7 +68,7 @@ class CheckpointStore:
         self.keep = keep
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint; the former ones stay usable whatever happens.
+        """Write a checkpoint. The earlier ones stay usable if this fails.
 
         Raises:
             CheckpointError: it cannot be written, e.g. because the disk is full.
@@ -99,12 +99,12 @@ class CheckpointStore:
             sync(self.folder)
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            former = self.steps()
-            kept = f"the one of step {former[-1]} is whole" if former else "there is none yet"
+            earlier = self.steps()
+            kept = f"the last one is of step {earlier[-1]}" if earlier else "no other one exists"
             raise CheckpointError(
-                f"the checkpoint of step {place.global_step} cannot be written to {self.folder}: "
+                f"cannot write the checkpoint of step {place.global_step} to {self.folder}: "
                 f"{reason_of(error)}; {kept}",
-                hint="make room there, then run the same command again to go on",
+                hint="free disk space, then run the same command again to resume",
                 code="checkpoint-not-writable",
                 path=self.folder,
                 step=place.global_step,
@@ -114,10 +114,10 @@ class CheckpointStore:
         return final
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; None where there is none.
+        """The newest intact checkpoint; None without checkpoints.
 
         Raises:
-            CheckpointError: there are checkpoints, but none of them is whole.
+            CheckpointError: all checkpoints are damaged.
         """
         folders = self._folders()
         faults = []
@@ -128,7 +128,7 @@ class CheckpointStore:
                 faults.append(f"{folder.name}: {reason_of(error)}")
         if faults:
             raise CheckpointError(
-                f"no checkpoint in {self.folder} is whole: {'; '.join(faults)}",
+                f"all checkpoints in {self.folder} are damaged: {'; '.join(faults)}",
                 hint="start over with --fresh",
                 code="checkpoint-none-whole",
                 path=self.folder,
@@ -143,7 +143,7 @@ class CheckpointStore:
         state = json.loads((folder / STATE).read_text())
         for name, digest in state["files"].items():
             if sha256_of(folder / name) != digest:
-                raise ValueError(f"{name} was changed or cut short")
+                raise ValueError(f"{name} is changed or truncated")
         return Checkpoint(
             position=Position(**state["position"]),
             training_digest=state["training_digest"],
@@ -156,13 +156,13 @@ class CheckpointStore:
         return sorted(self.folder.glob("step-*-phase-*")) if self.folder.is_dir() else []
 
     def _clear(self) -> None:
-        """Remove what killed processes left; the run's lock makes sure that none is at work."""
-        for rest in self.folder.glob(".step-*.tmp"):
-            shutil.rmtree(rest, ignore_errors=True)
+        """Remove the files of killed processes; the run's lock excludes running ones."""
+        for path in self.folder.glob(".step-*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold what was written to a file or folder."""
+    """Flush a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -171,7 +171,7 @@ def sync(path: Path) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something failed, in one line."""
+    """The reason of an error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]

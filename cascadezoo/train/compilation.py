@@ -1,4 +1,4 @@
-"""Whether a training compiles its networks."""
+"""The choice whether a training compiles its networks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Acceleration: TypeAlias = Literal["blocks", "network", "graphs"]
 """What makes training steps faster: ``torch.compile`` of blocks or networks, or CUDA graphs."""
 
 
-# Measured with the U-Net of flow.v1, 0.84 M parameters, on a Xeon with avx512_bf16: FLOPs a second
-# of an eager step on one thread, the share of the time that compiled blocks save, and the seconds
-# that the compilation of a network takes; see docs/benchmarks.md.
+# Measured with the U-Net of flow.v1, 0.84 M parameters, on a Xeon with avx512_bf16: FLOPs per
+# second of an eager step on one thread, the share of the time that compiled blocks save, and the
+# seconds to compile a network; see docs/benchmarks.md.
 _RATE, _GAIN, _SECONDS = 6e10, 0.12, 90.0
 
 
 @dataclass(frozen=True, slots=True)
 class CompileChoice:
-    """The decision, and why.
+    """The choice and its reason.
 
     Args:
-        scope: what is compiled; None compiles nothing.
+        scope: the compiled part; None compiles nothing.
         reason: for the log, e.g. ``"expected to save 300 s and to cost 60 s"``.
     """
 
@@ -42,18 +42,18 @@ def choose_compilation(
     """Decide whether a training compiles its networks.
 
     Args:
-        training: ``compile`` is what was asked for.
-        device: of the training.
-        flops: of the whole training; None where they are not known.
-        networks: how many networks are trained.
+        training: ``compile`` is the requested value.
+        device: the training device.
+        flops: FLOPs of the whole training; None if unknown.
+        networks: number of trained networks.
 
     Raises:
-        InputError: compilation was asked for and is not possible here.
+        InputError: the requested compilation is not possible here.
     """
-    asked = training.compile
-    if asked is False:
+    requested = training.compile
+    if requested is False:
         return CompileChoice(None, "training.compile is false")
-    if asked == "graphs" or (asked == "auto" and device.type == "cuda"):
+    if requested == "graphs" or (requested == "auto" and device.type == "cuda"):
         if device.type != "cuda":
             raise InputError(
                 f"training.compile is 'graphs', but {device.type} has no CUDA graphs",
@@ -63,16 +63,16 @@ def choose_compilation(
             )
         return CompileChoice("graphs", "CUDA graphs cost seconds and save every launch")
     problem = compiler_problem(device)
-    if asked != "auto":
+    if requested != "auto":
         if problem is not None:
             raise InputError(
-                f"training.compile is {asked!r}, but {problem}",
+                f"training.compile is {requested!r}, but {problem}",
                 hint="set training.compile to false or auto",
                 code="input-compile-impossible",
                 device=device.type,
             )
-        scope: Acceleration = "network" if asked == "network" else "blocks"
-        return CompileChoice(scope, f"training.compile is {asked!r}")
+        scope: Acceleration = "network" if requested == "network" else "blocks"
+        return CompileChoice(scope, f"training.compile is {requested!r}")
     if problem is not None or device.type != "cpu":
         return CompileChoice(None, problem or f"not tried on {device.type}")
     if flops is None:

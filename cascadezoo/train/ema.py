@@ -18,7 +18,7 @@ class Ema:
 
     Args:
         parameters: the trained parameters by name.
-        decay: how much of the average is kept at each step, in [0, 1); one number, or one for
+        decay: the share of the average that each step keeps, in [0, 1); one number, or one for
             each name.
         warmup: use ``min(decay, (1 + step) / (10 + step))``.
     """
@@ -43,7 +43,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take the weights after ``step`` (from 0) into the average."""
+        """Update the average with the weights after ``step`` (from 0)."""
         most = (1 + step) / (10 + step) if self.warmup else 1.0
         for decay, (shadows, weights) in self._members.items():
             torch._foreach_lerp_(shadows, weights, 1.0 - min(decay, most))
@@ -62,13 +62,13 @@ class Ema:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take averages by parameter name."""
+        """Load averages by parameter name."""
         for name, shadow in zip(self.names, self.shadow, strict=True):
             shadow.copy_(state[name])
 
 
 def ema_decay(spec: EmaSpec | None, phase: PhaseSpec, stage: str) -> float | None:
-    """The decay of a stage's average in a phase; None where it has none."""
+    """The decay of a stage's average in a phase; None if the stage is not averaged."""
     own = phase.stages.get(stage)
     if own is not None and own.ema_decay is not None:
         return own.ema_decay
@@ -76,11 +76,11 @@ def ema_decay(spec: EmaSpec | None, phase: PhaseSpec, stage: str) -> float | Non
 
 
 def make_ema(spec: EmaSpec | None, phase: PhaseSpec, stages: Mapping[str, nn.Module]) -> Ema | None:
-    """The average over the trained parameters of a phase's stages; None where there are none.
+    """The average over the trained parameters of a phase's stages; None without such parameters.
 
     Args:
-        spec: what the training says; None averages only what the phase itself asks for.
-        phase: its ``stages`` may name other decays.
+        spec: the setting of the training; None averages only stages with a decay in the phase.
+        phase: the phase; its ``stages`` may set other decays.
         stages: the trained stages by name.
     """
     parameters: dict[str, nn.Parameter] = {}
@@ -89,9 +89,9 @@ def make_ema(spec: EmaSpec | None, phase: PhaseSpec, stages: Mapping[str, nn.Mod
         decay = ema_decay(spec, phase, name)
         if decay is None:
             continue
-        left_out = _left_out(stage)
+        excluded = _not_averaged(stage)
         for key, parameter in stage.named_parameters():
-            if not parameter.requires_grad or id(parameter) in left_out:
+            if not parameter.requires_grad or id(parameter) in excluded:
                 continue
             if parameter.is_floating_point():
                 parameters[f"{name}.{key}"] = parameter
@@ -100,11 +100,11 @@ def make_ema(spec: EmaSpec | None, phase: PhaseSpec, stages: Mapping[str, nn.Mod
     return Ema(parameters, decays, warmup=warmup) if parameters else None
 
 
-def _left_out(stage: nn.Module) -> set[int]:
+def _not_averaged(stage: nn.Module) -> set[int]:
     """The parameters of groups that are not averaged."""
     if not isinstance(stage, Stage):
         return set()
     options = stage.group_options()
-    apart = [group for group, own in options.items() if not own.averaged]
+    excluded = [group for group, own in options.items() if not own.averaged]
     groups = stage.parameter_groups()
-    return {id(parameter) for group in apart for parameter in groups[group]}
+    return {id(parameter) for group in excluded for parameter in groups[group]}

@@ -28,10 +28,10 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device that a name stands for; ``auto`` is the GPU where there is one.
+    """The device of a name; ``auto`` is the GPU if the machine has one.
 
     Raises:
-        InputError: no such device, or it is not there.
+        InputError: the device is unknown, unsupported or missing.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -41,7 +41,7 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(
-            f"there is no device {name!r}",
+            f"unknown device {name!r}",
             hint="use auto, cpu, cuda, cuda:N or mps",
             code="input-device-unknown",
             name=name,
@@ -50,15 +50,15 @@ def pick_device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise InputError(
-                f"device {name!r} is not there: this torch sees {count} CUDA devices",
-                hint="cascadezoo doctor shows what is there; --device cpu works everywhere",
+                f"device {name!r} is missing: PyTorch finds {count} CUDA devices",
+                hint="run `cascadezoo doctor` to list the devices, or use --device cpu",
                 code="input-device-missing",
                 name=name,
             )
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(
-            "device 'mps' is not there",
-            hint="--device cpu works everywhere",
+            "device 'mps' is missing",
+            hint="use --device cpu",
             code="input-device-missing",
             name="mps",
         )
@@ -73,26 +73,26 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> Precision:
-    """The precision that a name stands for on a device.
+    """The precision of a name on a device.
 
-    ``auto`` is bf16 on GPUs that compute in it, else fp32.
+    ``auto`` is bf16 on GPUs that support it, else fp32.
 
     Raises:
-        InputError: the device does not compute in it.
+        InputError: the precision is unknown, or the device does not support it.
     """
     if name == "auto":
         gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if gpu else "fp32"
     if name == "fp16" and device.type != "cuda":
         raise InputError(
-            f"fp16 training needs a CUDA device, and this is {device.type}",
+            f"fp16 training needs a CUDA device, not {device.type}",
             hint="use --precision bf16 or fp32",
             code="input-fp16-needs-cuda",
             name=device.type,
         )
     if name not in ("fp32", "bf16", "fp16"):
         raise InputError(
-            f"there is no precision {name!r}",
+            f"unknown precision {name!r}",
             hint="use auto, fp32, bf16 or fp16",
             code="input-precision-unknown",
             name=name,
@@ -112,8 +112,8 @@ _current: _Setting | None = None
 def make_accelerator(device: torch.device, precision: Precision) -> Accelerator:
     """An Accelerator for a device and precision.
 
-    Accelerate keeps its state for the whole process and refuses another setting; builds that
-    follow each other in one process may differ, so the state is cleared where the setting does.
+    Accelerate keeps its state for the whole process and refuses another setting. Successive builds
+    in one process may differ, so a new setting clears the state.
     """
     global _current
     setting = _Setting(str(device), precision)
@@ -128,11 +128,11 @@ def make_accelerator(device: torch.device, precision: Precision) -> Accelerator:
 
 
 def tune_backends(device: torch.device, precision: str) -> None:
-    """Set the process's CUDA arithmetic for a precision; other devices have nothing to set.
+    """Set the process's CUDA arithmetic for a precision. Does nothing for other devices.
 
-    Half precision lets the matrix products and convolutions that stay in float32 run in TF32, with
+    With half precision, the remaining float32 matrix products and convolutions run in TF32, with
     10 bits of mantissa. ``fp32`` computes in full float32. cuDNN measures its algorithms once for
-    each shape, unless deterministic algorithms are asked for.
+    each shape, unless deterministic algorithms are required.
     """
     if device.type != "cuda":
         return
@@ -151,9 +151,9 @@ def describe_device(device: torch.device) -> str:
 
 
 def share_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients over the processes, in one message; nothing in a lone process.
+    """Average the gradients over the processes in one message. Does nothing in a single process.
 
-    Not by DistributedDataParallel: a step walks several stages, may leave some out, and goes
+    DistributedDataParallel does not fit: a step runs several stages, may skip some, and propagates
     backward once for each parameter group.
     """
     if accelerator.num_processes < 2:

@@ -1,4 +1,4 @@
-"""The entries of the built-in extra losses. Free of torch."""
+"""The entries of the built-in extra losses. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""events.jsonl: every figure of a training, one JSON object a line."""
+"""events.jsonl: the events of a training, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["EventLog", "read_events"]
 
 
 class EventLog:
-    """Appends events to a file; None as path keeps nothing.
+    """Appends events to a file.
 
     Args:
-        path: the file; made if it is not there.
+        path: the file, created if missing; None discards the events.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -37,9 +37,9 @@ class EventLog:
             self._file = None
 
     def rewind(self, step: int) -> None:
-        """Drop what comes after a step (of the whole training) that is about to be repeated.
+        """Remove the events after a step of the whole training, before those steps are repeated.
 
-        Events without a step, such as the choice of a compilation at a start, stay.
+        Keeps events without a step, such as the choice of a compilation.
         """
         if self.path is None:
             return
@@ -55,7 +55,7 @@ class EventLog:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a file; a last line that a killed process left unfinished is left out."""
+    """Read the events of a file. Skips a line that a killed process left unfinished."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as file:

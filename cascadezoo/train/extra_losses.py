@@ -1,44 +1,56 @@
-"""The losses that ``training.losses`` of a spec names, loaded."""
+"""The extra losses of a spec, ``training.losses``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from torch import nn
 
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec
 from cascadezoo.spec.participants import taking_part
-from cascadezoo.train.step import ExtraLoss
 
-__all__ = ["load_losses"]
+__all__ = ["ExtraLoss", "load_losses"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraLoss:
+    """A loss from ``training.losses`` of the spec."""
+
+    stage: str
+    name: str
+    weight: float
+    module: nn.Module
 
 
 def load_losses(resolved: ResolvedSpec, device: torch.device) -> list[ExtraLoss]:
-    """Load those that count for anything: that have a weight, and somebody to train.
+    """Load the losses that have an effect: a weight, and a stage that they train.
 
     Args:
-        resolved: the spec that names them.
-        device: where they are computed.
+        resolved: the spec.
+        device: the training device.
 
     Raises:
-        WeightsUnavailableError: a loss has a network whose weights cannot be had.
+        WeightsUnavailableError: the weights of a loss's network are not available.
         PluginError: a loss cannot be imported.
     """
     outputs = {stage.name: stage.output for stage in resolved.stages}
-    made = []
+    losses = []
     for loss in resolved.spec.training.losses or ():
-        if loss.weight == 0.0 or not _counts(resolved, loss.stage):
+        if loss.weight == 0.0 or not _trains(resolved, loss.stage):
             continue
         entry = get_registry().losses.get(loss.kind).entry
         config = entry.load_config().model_validate(loss.config)
         module = entry.load()(config, outputs[loss.stage]).to(device)
-        made.append(ExtraLoss(loss.stage, loss.kind, loss.weight, module))
-    return made
+        losses.append(ExtraLoss(loss.stage, loss.kind, loss.weight, module))
+    return losses
 
 
-def _counts(resolved: ResolvedSpec, name: str) -> bool:
-    """Whether a loss on a stage's estimate trains anything: itself, or what stands before it.
+def _trains(resolved: ResolvedSpec, name: str) -> bool:
+    """Whether a loss on a stage's estimate trains this stage or an earlier one.
 
-    A stage that has no parameters hands gradients on in joint phases alone.
+    A stage without parameters passes gradients on only in joint phases.
     """
     index = [stage.name for stage in resolved.stages].index(name)
     bare = [stage.config.parameterless for stage in resolved.stages]

@@ -1,4 +1,4 @@
-"""CUDA graphs of networks in training: one launch forward and one backward in place of hundreds."""
+"""CUDA graphs of networks in training: one launch instead of hundreds, forward and backward."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from cascadezoo.stages.base import Stage
 __all__ = ["NetworkGraph", "graphed"]
 
 WARM_UP = 3
-"""Eager calls of one form before a network is captured: cuDNN has then chosen its algorithms."""
+"""Eager calls of one form before the capture, in which cuDNN chooses its algorithms."""
 
 
 class _Call(nn.Module):
-    """A network as a module of tensors alone, which is what can be captured.
+    """A network as a module that takes only tensors, as the capture requires.
 
     Args:
         network: the network.
-        given: which of its arguments are tensors; the others are None.
+        present: which of its arguments are tensors; the others are None.
     """
 
-    def __init__(self, network: nn.Module, given: tuple[bool, ...]) -> None:
+    def __init__(self, network: nn.Module, present: tuple[bool, ...]) -> None:
         super().__init__()
         self.network = network
-        self.given = given
+        self.present = present
 
     def forward(self, *tensors: Tensor) -> Any:
         """The network's output for its tensors, in their order."""
         rest = iter(tensors)
-        return _eager(self.network, *(next(rest) if given else None for given in self.given))
+        return _eager(self.network, *(next(rest) if present else None for present in self.present))
 
 
 class NetworkGraph:
     """Replays a network's training step from CUDA graphs once its calls have settled.
 
-    A call is replayed when gradients are wanted, the network is in training mode, the arguments
-    have the shapes and types of the captured ones, and the call before it was propagated backward:
+    A call is replayed if gradients are enabled, the network is in training mode, the arguments
+    have the shapes and types of the captured ones, and the previous call was propagated backward:
     the graphs write to fixed memory, which a second call would overwrite. Any other call runs
-    eagerly, and so does every call when the capture fails, after one warning.
+    eagerly. If the capture fails, all calls run eagerly after one warning.
 
     Args:
-        network: its parameters keep their places as long as the graph is used.
-        name: for the warning.
+        network: the network; its parameters must keep their memory while the graph is in use.
+        name: its name in the warning.
     """
 
     def __init__(self, network: nn.Module, name: str) -> None:
@@ -98,7 +98,7 @@ class NetworkGraph:
         state = torch.cuda.get_rng_state()
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         try:
-            # Weights that autocast has cast and kept would be captured at their first values.
+            # The capture would freeze the weights that autocast has cast and cached.
             with torch.autocast("cuda", dtype, enabled=enabled, cache_enabled=False):
                 self._replay = torch.cuda.make_graphed_callables(
                     module, samples, num_warmup_iters=WARM_UP, allow_unused_input=True
@@ -122,8 +122,8 @@ def graphed(stages: Iterable[tuple[str, Stage]]) -> Iterator[dict[str, NetworkGr
     """Let the stages' networks be replayed from CUDA graphs inside the block.
 
     Args:
-        stages: names and stages; those on other devices, with compiled networks, or with networks
-            that are not of this package are left out.
+        stages: names and stages; skips those on other devices, with compiled networks, or with
+            networks of other packages.
 
     Yields:
         The graphs by the stage's name.
@@ -133,7 +133,7 @@ def graphed(stages: Iterable[tuple[str, Stage]]) -> Iterator[dict[str, NetworkGr
         network = getattr(stage, "network", None)
         if not isinstance(network, nn.Module) or network._compiled_call_impl is not None:
             continue
-        # A stranger's forward may keep Python state, which a graph would freeze unseen.
+        # The forward of another package may have Python state, which a graph would silently freeze.
         if not type(network).__module__.startswith("cascadezoo."):
             continue
         if any(p.is_cuda for p in network.parameters()):

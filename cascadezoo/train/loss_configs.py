@@ -1,4 +1,4 @@
-"""Configs of the built-in extra losses. Free of torch."""
+"""Configs of the built-in extra losses. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ class LpipsConfig(Model):
     """Learned Perceptual Image Patch Similarity, version 0.1 (Zhang et al. 2018)."""
 
     net: Literal["vgg", "alex", "squeeze"] = "vgg"
-    """The backbone; its ImageNet weights come through torchvision (TORCH_HOME)."""
+    """The backbone, with ImageNet weights from torchvision (TORCH_HOME)."""

@@ -1,4 +1,4 @@
-"""Sums of losses that stay on the device until they are read."""
+"""Sums of losses, kept on the device until they are read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LossSums:
         return dict(zip(self._sums, values, strict=True))
 
     def take(self) -> dict[str, float]:
-        """The means, and start anew."""
+        """Return the means and reset the sums."""
         means = self.read()
         self._sums, self.count = {}, 0
         return means
@@ -48,13 +48,13 @@ class LossSums:
 
 def check_finite(phase: str, step: int, losses: Mapping[str, float]) -> None:
     """Raise a TrainingError that names the losses that are NaN or infinite."""
-    wrong = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
-    if wrong:
+    faults = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+    if faults:
         raise TrainingError(
-            f"phase {phase!r}, up to step {step + 1}: {'; '.join(wrong)}",
+            f"phase {phase!r}, up to step {step + 1}: {'; '.join(faults)}",
             hint="lower the learning rate, clip gradients (training.clip_norm), or use "
-            "--precision fp32; the last checkpoint is from before this",
+            "--precision fp32; the last checkpoint is older and intact",
             code="training-loss-not-finite",
             name=phase,
-            losses=tuple(wrong),
+            losses=tuple(faults),
         )

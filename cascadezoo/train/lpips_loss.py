@@ -16,11 +16,11 @@ class LpipsLoss(nn.Module):
     """Mean LPIPS between estimates and targets (Zhang et al. 2018, arXiv:1801.03924).
 
     Args:
-        config: which backbone.
-        shape: the images that are compared; grey ones are repeated to three channels.
+        config: the backbone.
+        shape: the shape of the images; one channel is repeated to three.
 
     Raises:
-        WeightsUnavailableError: the backbone's weights are neither in TORCH_HOME nor to be
+        WeightsUnavailableError: the backbone's weights are not in TORCH_HOME and cannot be
             downloaded.
         InputError: the images are too small for the backbone, or are latents.
     """
@@ -29,19 +29,19 @@ class LpipsLoss(nn.Module):
         super().__init__()
         if shape.latent:
             raise InputError(
-                "LPIPS compares images, and this stage makes latents", code="input-lpips-latents"
+                "LPIPS compares images, but this stage makes latents", code="input-lpips-latents"
             )
         others = " or ".join(n for n in ("vgg", "alex", "squeeze") if n != config.net)
         self.perceptual = Perceptual(
             config.net,
-            hint="one of three: put torchvision's weights file into $TORCH_HOME/hub/checkpoints; "
-            f"choose another net, {others} (training.losses.N.config.net); "
-            "or set the loss's weight to 0 (--set training.losses=[] drops all such losses)",
+            hint="put torchvision's weights file into $TORCH_HOME/hub/checkpoints, "
+            f"choose another net, {others} (training.losses.N.config.net), "
+            "or set the loss's weight to 0 (--set training.losses=[] removes all such losses)",
         )
         if not self.perceptual.takes(shape.size):
             raise InputError(
                 f"{shape.size}x{shape.size} images are too small for LPIPS with {config.net}",
-                hint="use net vgg (16x16 and more), or set the loss's weight to 0",
+                hint="use net vgg (16x16 or more), or set the loss's weight to 0",
                 code="input-images-too-small",
                 size=shape.size,
                 name=config.net,

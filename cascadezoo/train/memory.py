@@ -1,4 +1,4 @@
-"""How much memory a training took at most, as far as the system tells."""
+"""Peak memory of a training, as far as the system reports it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ __all__ = ["peak_memory", "reset_peak"]
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin to count the device's peak anew; that of the process cannot be."""
+    """Reset the peak of the device. The peak of the process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """Peaks in bytes; waits for nothing.
+    """Peaks in bytes. Does not wait for the device.
 
     Returns:
-        ``device_peak_bytes``: the most that torch's allocator held on a CUDA device since
-        :func:`reset_peak`; absent elsewhere. ``process_peak_bytes``: the largest resident set of
-        this process since it began, whatever it did; absent where the system does not tell.
+        ``device_peak_bytes``: peak of torch's allocator on a CUDA device since
+        :func:`reset_peak`; absent on other devices. ``process_peak_bytes``: largest resident set
+        of this process since its start; absent if the system does not report it.
     """
-    found = {}
+    peaks = {}
     if device.type == "cuda":
-        found["device_peak_bytes"] = int(torch.cuda.max_memory_allocated(device))
+        peaks["device_peak_bytes"] = int(torch.cuda.max_memory_allocated(device))
     peak = _resident_peak()
-    return found if peak is None else {**found, "process_peak_bytes": peak}
+    return peaks if peak is None else {**peaks, "process_peak_bytes": peak}
 
 
 def _resident_peak() -> int | None:
-    # Linux begins ru_maxrss with that of the parent, which may be larger than ever this process.
+    # On Linux ru_maxrss starts with the value of the parent, which may exceed this process's peak.
     try:
         with Path("/proc/self/status").open(encoding="ascii", errors="replace") as file:
             for line in file:

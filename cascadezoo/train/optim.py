@@ -34,11 +34,11 @@ class GroupOptimizer:
 
     Args:
         group: the name of the group.
-        optimizer: with one row of parameters a stage.
-        parameters: of all rows.
+        optimizer: the optimizer, with one row of parameters per stage.
+        parameters: the parameters of all rows.
         base_lr: the learning rate of each row.
         stages: the stage of each row.
-        every: in one of how many steps each row learns.
+        every: each row learns once every so many steps.
     """
 
     group: str
@@ -54,13 +54,13 @@ class GroupOptimizer:
             row["lr"] = base * factor
 
     def lr(self) -> dict[str, float]:
-        """The present learning rate by stage; of other groups than the usual by stage.group."""
+        """The current learning rates by stage, or by ``stage.group`` if not the default group."""
         rows = zip(self.stages, self.optimizer.param_groups, strict=True)
         tail = "" if self.group == GROUP else f".{self.group}"
         return {f"{name}{tail}": row["lr"] for name, row in rows}
 
     def due(self, step: int) -> list[nn.Parameter]:
-        """The parameters that learn in a step of the phase, counted from 0."""
+        """The parameters that learn in a step of the phase, from 0."""
         if max(self.every, default=1) == 1:
             return self.parameters
         rows = zip(self.every, self.optimizer.param_groups, strict=True)
@@ -68,11 +68,12 @@ class GroupOptimizer:
 
 
 def make_optimizers(phase: PhaseSpec, stages: Mapping[str, Stage]) -> list[GroupOptimizer]:
-    """One optimizer for each parameter group that the trained stages have.
+    """Make one optimizer for each parameter group of the trained stages.
 
-    What holds for a group of a stage is, from the strongest: the phase's ``stages.NAME.groups``,
-    its ``stages.NAME``, the stage's own :meth:`~cascadezoo.Stage.group_options`, its
-    ``optimizer``. The factor of the learning rate is the stage's own in all but the first.
+    The settings of a group of a stage come, in order of precedence, from the phase's
+    ``stages.NAME.groups``, its ``stages.NAME``, the stage's
+    :meth:`~cascadezoo.Stage.group_options`, and the phase's ``optimizer``. The stage's own factor
+    multiplies the learning rate, except one from the first.
     """
     spec = phase.optimizer or OptimizerSpec()
     groups: dict[str, list[tuple[str, list[nn.Parameter]]]] = {}
@@ -81,7 +82,7 @@ def make_optimizers(phase: PhaseSpec, stages: Mapping[str, Stage]) -> list[Group
             learning = [p for p in parameters if p.requires_grad]
             if learning:
                 groups.setdefault(group, []).append((name, learning))
-    made = []
+    optimizers = []
     for group, members in groups.items():
         rows: list[dict[str, Any]] = []
         every: list[int] = []
@@ -97,8 +98,8 @@ def make_optimizers(phase: PhaseSpec, stages: Mapping[str, Stage]) -> list[Group
         optimizer = cls(rows, eps=spec.eps, fused=fused)
         base = [row["lr"] for row in rows]
         names = [name for name, _ in members]
-        made.append(GroupOptimizer(group, optimizer, flat, base, names, every))
-    return made
+        optimizers.append(GroupOptimizer(group, optimizer, flat, base, names, every))
+    return optimizers
 
 
 def _settings(
@@ -117,12 +118,12 @@ def _settings(
 
 
 def check_groups(phases: Iterable[PhaseSpec], stages: Mapping[str, Stage]) -> None:
-    """Whether every group that is spoken of is there, before any training begins.
+    """Check the parameter groups of stages and phases, before any training starts.
 
     Raises:
-        PluginError: a stage's groups do not hold each of its learning parameters once, or it has
-            options for a group that it has not.
-        SpecError: a phase names a group that its stage has not.
+        PluginError: a stage's groups do not contain each of its trainable parameters once, or it
+            has options for an unknown group.
+        SpecError: a phase names a group that its stage does not have.
     """
     groups = {name: stage.parameter_groups() for name, stage in stages.items()}
     for name, stage in stages.items():
@@ -139,35 +140,34 @@ def _unknown_groups(
         for name, own in phase.stages.items():
             for group in own.groups:
                 if group not in groups[name]:
-                    there = ", ".join(repr(g) for g in groups[name])
+                    listed = ", ".join(repr(g) for g in groups[name])
                     yield Problem(
                         f"training.phases.{index}.stages.{name}.groups.{group}",
                         f"{name!r} has no parameter group {group!r}",
-                        f"it has {there}",
+                        f"use one of {listed}",
                         code="no-group",
                     )
 
 
 def _check_whole(name: str, stage: Stage, groups: Mapping[str, list[nn.Parameter]]) -> None:
     kind = type(stage).__name__
-    strange = set(stage.group_options()) - set(groups)
-    if strange:
+    unknown = set(stage.group_options()) - set(groups)
+    if unknown:
         raise PluginError(
-            f"stage {name!r} ({kind}) has options for groups that it has not: "
-            f"{', '.join(sorted(strange))}",
-            hint="name in group_options() only groups that parameter_groups() gives",
+            f"stage {name!r} ({kind}) has options for unknown groups: {', '.join(sorted(unknown))}",
+            hint="use only the groups of parameter_groups() in group_options()",
             code="plugin-groups-unknown",
             name=name,
             kind=kind,
         )
-    held = Counter(id(p) for parameters in groups.values() for p in parameters)
+    counts = Counter(id(p) for parameters in groups.values() for p in parameters)
     for key, parameter in stage.named_parameters():
-        if parameter.requires_grad and held[id(parameter)] != 1:
-            count = "no group" if not held[id(parameter)] else "more than one group"
+        if parameter.requires_grad and counts[id(parameter)] != 1:
+            count = "no group" if not counts[id(parameter)] else "more than one group"
             raise PluginError(
                 f"stage {name!r} ({kind}): the parameter {key} is in {count}",
-                hint="give each parameter in parameter_groups() once; freeze one that shall not "
-                "learn with requires_grad_(False)",
+                hint="return each parameter once in parameter_groups(); freeze a parameter that "
+                "must not learn with requires_grad_(False)",
                 code="plugin-groups-parameter",
                 parameter=key,
                 name=name,
@@ -180,13 +180,13 @@ def apply_gradients(
 ) -> None:
     """Share, clip and apply the gradients of each group, and clear them.
 
-    The scale of half precision is undone once for each group and moved once for all: by way of
-    Accelerate, which knows of one optimizer, the second would be scaled down twice.
+    The fp16 scaler unscales once for each group and updates its scale once for all. Accelerate
+    supports a single optimizer: it would unscale the second one twice.
 
     Args:
-        accelerator: its scaler is used where it has one.
-        groups: a group without any gradient is left as it is.
-        clip_norm: the largest norm of a group's gradients; None does not clip.
+        accelerator: its scaler is used if it has one.
+        groups: the groups; those without gradients are skipped.
+        clip_norm: maximum norm of a group's gradients; None does not clip.
     """
     scaler = accelerator.scaler
     ready = [g for g in groups if any(p.grad is not None for p in g.parameters)]
@@ -213,13 +213,13 @@ def _plain(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def schedule_factor(spec: ScheduleSpec, step: int, total: int, steps_per_epoch: int) -> float:
-    """What the learning rate is multiplied by.
+    """The factor of the learning rate.
 
     Args:
         spec: the schedule.
         step: the step within the phase, from 0.
-        total: how many steps the phase has.
-        steps_per_epoch: how many steps an epoch has.
+        total: number of steps of the phase.
+        steps_per_epoch: number of steps of an epoch.
 
     Returns:
         A factor in [0, 1]: a linear rise to 1 over the warm-up, then the schedule. The cosine

@@ -1,4 +1,4 @@
-"""What one phase of a training needs while it runs."""
+"""The state of one running phase of a training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cascadezoo.train.step import PhaseWalk
 
 __all__ = ["Batches", "PhaseRun", "epoch_steps"]
 
-# Far more epochs than any phase has: each phase goes through epochs of its own.
+# More epochs than any phase has, so that each phase has its own epochs of the loader.
 EPOCHS = 1_000_000
 
 
@@ -24,9 +24,9 @@ class Batches:
 
     Args:
         loader: the training images.
-        phase: the number of the phase.
-        labelled: whether the cascade knows labels.
-        pairs: in the place of the images.
+        phase: index of the phase.
+        labelled: whether the cascade uses labels.
+        pairs: pairs to train on instead of the images.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Batches:
         self.pairs = pairs
 
     def batch(self, epoch: int, index: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Images, labels and noise; the noise is None unless the images are those of pairs."""
+        """Images, labels and noise; the noise is None unless the images come from pairs."""
         if self.pairs is not None:
             noise, images, labels = self.pairs.batch(epoch, index)
             return images, labels, noise
@@ -48,17 +48,17 @@ class Batches:
 
 @dataclass(slots=True)
 class PhaseRun:
-    """One phase while it runs.
+    """A running phase.
 
     Args:
         spec: the phase.
-        index: its number.
-        total: how many steps it has.
-        per_epoch: how many steps its epochs have.
+        index: its index.
+        total: its number of steps.
+        per_epoch: number of steps of an epoch.
         walk: computes its losses.
         optimizers: one for each parameter group.
         ema: the average of the weights.
-        batches: what it trains on.
+        batches: the training batches.
     """
 
     spec: PhaseSpec
@@ -72,7 +72,7 @@ class PhaseRun:
 
 
 def epoch_steps(spec: PhaseSpec, loader: DeviceLoader) -> int:
-    """How many steps an epoch of a phase has."""
+    """Number of steps of an epoch of a phase."""
     if spec.reflow is None:
         return loader.steps_per_epoch
     return max(1, spec.reflow.pairs // loader.batch_size)

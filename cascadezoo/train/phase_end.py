@@ -1,4 +1,4 @@
-"""The end of a phase: stages measure what they need over the whole training set."""
+"""The end of a phase: stages measure statistics over the whole training set."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cascadezoo.stages.base import Stage
 from cascadezoo.train.progress import Progress
 from cascadezoo.util.rng import derive_seed, seed_global
 
-__all__ = ["finish_phase", "finishing"]
+__all__ = ["finish_phase", "stages_to_finish"]
 
 
-def finishing(cascade: Cascade, trained: Collection[str]) -> list[str]:
-    """The stage that is to measure after a phase: the first that learned, if it overrides it.
+def stages_to_finish(cascade: Cascade, trained: Collection[str]) -> list[str]:
+    """The first trained stage of a phase, if it overrides ``finish_phase``.
 
-    Those after it are left out: the first one learned by what they had measured before.
+    Later stages do not measure again: the first one learned from their earlier measurements.
     """
-    learned = (n for n in cascade.names if n in trained)
-    first = next((n for n in learned if not cascade.stage(n).config.parameterless), None)
+    trainable = (n for n in cascade.names if n in trained)
+    first = next((n for n in trainable if not cascade.stage(n).config.parameterless), None)
     if first is None or type(cascade.stage(first)).finish_phase is Stage.finish_phase:
         return []
     return [first]
@@ -42,18 +42,17 @@ def finish_phase(
 ) -> None:
     """Let stages measure their targets over all training images, unshuffled and unmirrored.
 
-    All stages are in eval mode, without gradients. Every process goes through all images, so that
-    what they measure agrees. What an exception cuts short is undone: buffers are as they were.
+    All stages are in eval mode, without gradients. Every process reads all images, so that their
+    measurements agree. An exception restores the buffers.
 
     Args:
-        cascade: with the weights that the phase ends on.
-        names: the stages, from the last of the cascade on, since a stage's target follows from
-            the stages after it.
+        cascade: the cascade with the final weights of the phase.
+        names: the stages, in reverse order, because a stage's target depends on the later stages.
         data: the training images.
         phase: the phase's name.
         batch_size: images at a time.
         check: called before each batch; may raise.
-        progress: told how far it is.
+        progress: displays the progress.
     """
     cascade.eval()
     buffers = [b for name in names for b in cascade.stage(name).buffers()]
@@ -61,7 +60,7 @@ def finish_phase(
     try:
         for name in names:
             seed_global(derive_seed(cascade.spec.seed, phase, name, "finish"), cascade.device)
-            progress.task(f"{name} goes through {len(data)} images", len(data))
+            progress.task(f"{name} measures {len(data)} images", len(data))
             targets = _Targets(cascade, name, data, batch_size, check, progress)
             cascade.stage(name).finish_phase(targets)
     except BaseException:
@@ -71,7 +70,7 @@ def finish_phase(
 
 
 class _Targets:
-    """A stage's targets over all images, made while somebody goes through them."""
+    """A stage's targets over all images, computed during the iteration."""
 
     def __init__(
         self,

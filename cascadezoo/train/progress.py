@@ -1,4 +1,4 @@
-"""What a training shows while it runs: one live display, plain lines, or nothing."""
+"""The display of a training: a live display, plain lines, or nothing."""
 
 from __future__ import annotations
 
@@ -11,61 +11,61 @@ __all__ = ["LiveProgress", "PlainProgress", "Progress", "QuietProgress", "make_p
 
 
 class Progress(Protocol):
-    """Told by a build what it does. All methods are cheap."""
+    """Displays the progress of a build. All methods are cheap."""
 
     def phase(self, name: str, number: int, count: int, total: int, done: int) -> None:
-        """A phase begins (or goes on) with ``done`` of its ``total`` steps done."""
+        """A phase starts or resumes with ``done`` of its ``total`` steps done."""
 
     def step(self, done: int, epoch: int, epochs: int) -> None:
-        """So many steps of the phase are done."""
+        """``done`` steps of the phase are done."""
 
     def losses(self, losses: Mapping[str, float], images_per_second: float) -> None:
         """Losses were read from the device."""
 
     def say(self, text: str) -> None:
-        """Something worth a line."""
+        """Show a message."""
 
     def task(self, name: str, total: int) -> None:
-        """Something other than a phase begins: sampling, evaluation."""
+        """A task other than a phase starts: sampling, evaluation."""
 
     def advance(self, done: int) -> None:
-        """So much of the task is done."""
+        """``done`` of the task is done."""
 
     def close(self) -> None:
-        """The build ends."""
+        """The build has ended."""
 
 
 class QuietProgress:
     """Shows nothing."""
 
     def phase(self, name: str, number: int, count: int, total: int, done: int) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def step(self, done: int, epoch: int, epochs: int) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def losses(self, losses: Mapping[str, float], images_per_second: float) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def task(self, name: str, total: int) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def advance(self, done: int) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Show nothing."""
 
 
 class PlainProgress(QuietProgress):
-    """One line now and then, for logs.
+    """Shows a line from time to time, for logs.
 
     Args:
-        stream: where to.
-        every: at least so many seconds between two lines of losses.
+        stream: the output; None is standard error.
+        every: minimum of seconds between two lines of losses.
     """
 
     def __init__(self, stream: TextIO | None = None, every: float = 10.0) -> None:
@@ -78,19 +78,19 @@ class PlainProgress(QuietProgress):
         self._left: float | None = None
 
     def phase(self, name: str, number: int, count: int, total: int, done: int) -> None:
-        """Say which phase begins."""
+        """Show which phase starts."""
         self._head = f"phase {number + 1}/{count} {name}"
         self._rate.start(total, done)
-        self.say(f"{self._head}: {total} steps" + (f", going on at {done}" if done else ""))
+        self.say(f"{self._head}: {total} steps" + (f", resumed at step {done}" if done else ""))
         self._shown = 0.0
 
     def step(self, done: int, epoch: int, epochs: int) -> None:
-        """Keep where the phase is."""
+        """Store the position for the next line of losses."""
         self._left = self._rate.left(done)
         self._place = f"epoch {epoch}/{epochs} step {done}/{self._rate.total}"
 
     def losses(self, losses: Mapping[str, float], images_per_second: float) -> None:
-        """Say them, if the last line is old enough."""
+        """Show the losses if the last line is old enough."""
         now = time.monotonic()
         if now - self._shown < self.every:
             return
@@ -104,12 +104,12 @@ class PlainProgress(QuietProgress):
         print(text, file=self.stream, flush=True)
 
     def task(self, name: str, total: int) -> None:
-        """Say what begins."""
+        """Show which task starts."""
         self.say(name)
 
 
 class LiveProgress(QuietProgress):
-    """One live display on a terminal."""
+    """Shows a live display on a terminal."""
 
     def __init__(self, console: Any = None) -> None:
         from rich.console import Console
@@ -142,12 +142,12 @@ class LiveProgress(QuietProgress):
         self._begin(f"[bold]{number + 1}/{count} {name}", total, done)
 
     def step(self, done: int, epoch: int, epochs: int) -> None:
-        """Move it."""
+        """Move the bar."""
         note = f"epoch {epoch}/{epochs} {self._note}"
         self._bars.update(self._task, completed=done, note=note)
 
     def losses(self, losses: Mapping[str, float], images_per_second: float) -> None:
-        """Show them beside it."""
+        """Show the losses beside the bar."""
         values = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
         self._note = f"{images_per_second:.0f} images/s {values}"
 
@@ -160,11 +160,11 @@ class LiveProgress(QuietProgress):
         self._begin(name, total, 0)
 
     def advance(self, done: int) -> None:
-        """Move it."""
+        """Move the bar."""
         self._bars.update(self._task, completed=done)
 
     def close(self) -> None:
-        """Leave the display as it stands."""
+        """Stop the display and leave it on the screen."""
         self._bars.stop()
 
     def _begin(self, name: str, total: int, done: int) -> None:
@@ -173,7 +173,7 @@ class LiveProgress(QuietProgress):
 
 
 def make_progress(quiet: bool) -> Progress:
-    """The display that fits where stderr goes."""
+    """A live display if stderr is a terminal, else plain lines; nothing if quiet."""
     if quiet:
         return QuietProgress()
     return LiveProgress() if sys.stderr.isatty() else PlainProgress()
@@ -187,8 +187,8 @@ class _Rate:
         self.total, self._first, self._time = total, done, time.monotonic()
 
     def left(self, done: int) -> float | None:
-        made = done - self._first
-        return (time.monotonic() - self._time) / made * (self.total - done) if made > 0 else None
+        count = done - self._first
+        return (time.monotonic() - self._time) / count * (self.total - done) if count > 0 else None
 
 
 def _clock(seconds: float) -> str:

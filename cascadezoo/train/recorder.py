@@ -1,4 +1,4 @@
-"""Writes down what a phase does: its losses, epochs and figures."""
+"""Records the losses, epochs and figures of a phase."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["Recorder"]
 
 
 class Recorder:
-    """Puts figures into the events and onto the display, and tells callbacks of them.
+    """Writes events, updates the display and calls callbacks.
 
     Args:
-        events: where figures go.
-        progress: what is shown.
-        batch_size: images of a step, of all processes together.
-        callbacks: None has none.
+        events: the event file.
+        progress: the display.
+        batch_size: images of a step in all processes together.
+        callbacks: the callbacks; None for none.
     """
 
     def __init__(
@@ -46,22 +46,22 @@ class Recorder:
         self.callbacks = callbacks or Callbacks()
 
     def mark(self, phase: PhaseRun, state: Literal["start", "end"], step: int) -> None:
-        """A phase starts or ends at a step of the whole training."""
+        """Record the start or end of a phase at a step of the whole training."""
         self._write("phase", phase, step=step, steps_per_epoch=phase.per_epoch, state=state)
-        self.callbacks.tell(PhaseEvent(phase.spec.name, phase.index, state, step, phase.total))
+        self.callbacks.send(PhaseEvent(phase.spec.name, phase.index, state, step, phase.total))
 
     def log(self, phase: PhaseRun, sums: LossSums, done: int, step: int, since: float) -> float:
-        """Read and write down the losses; waits for the device.
+        """Read and record the losses. Waits for the device.
 
         Args:
             phase: the phase.
-            sums: the losses since the last time.
-            done: the steps of the phase that are done.
-            step: those of the whole training.
-            since: when the last time was, of the monotonic clock.
+            sums: the losses since the last call.
+            done: finished steps of the phase.
+            step: finished steps of the whole training.
+            since: time of the last call by the monotonic clock.
 
         Returns:
-            The time.
+            The current time.
 
         Raises:
             TrainingError: a loss is not finite.
@@ -94,11 +94,11 @@ class Recorder:
             images_per_second=event.images_per_second,
             seconds=event.seconds,
         )
-        self.callbacks.tell(event)
+        self.callbacks.send(event)
         return now
 
     def epoch(self, phase: PhaseRun, sums: LossSums, done: int, step: int, began: float) -> float:
-        """Write down an epoch, as :meth:`log` does; returns the time."""
+        """Record the end of an epoch. Arguments and result are as for :meth:`log`."""
         count = sums.count
         losses = sums.take()
         now = time.monotonic()
@@ -108,7 +108,7 @@ class Recorder:
             step=step,
             losses=losses,
             seconds=round(now - began, 4),
-            # An epoch that a stop cut in two, or the last of a phase counted in steps, is partial.
+            # An epoch is partial after a stop, or as the last of a phase given in steps.
             whole=count == phase.per_epoch,
         )
         self._write(
@@ -122,16 +122,16 @@ class Recorder:
             losses=losses,
             **peak_memory(phase.walk.cascade.device),
         )
-        self.callbacks.tell(event)
+        self.callbacks.send(event)
         return now
 
     def figures(
         self, phase: PhaseRun, rows: Iterable[dict[str, Any]], epoch: int, step: int
     ) -> None:
-        """Write down figures that were measured in the course of the phase."""
+        """Record figures that were measured during the phase."""
         for row in rows:
             self._write("figure", phase, epoch=epoch, step=step, figure=row)
-            self.callbacks.tell(FigureEvent(row, phase.spec.name, step))
+            self.callbacks.send(FigureEvent(row, phase.spec.name, step))
 
     def _write(self, event: str, phase: PhaseRun, **fields: Any) -> None:
         self.events.write(event, phase=phase.spec.name, phase_index=phase.index, **fields)

@@ -1,4 +1,4 @@
-"""Reflow: a generator's own pairs of noise and image, made once, kept beside the checkpoints.
+"""Reflow: a generator's own pairs of noise and image, made once and stored with the checkpoints.
 
 Liu, Gong and Liu 2023, "Flow Straight and Fast", section 3.
 """
@@ -31,7 +31,7 @@ __all__ = ["PairLoader", "PairStore", "Pairs", "make_pairs", "pairs_of"]
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Noise and what the generator makes of it, in host memory.
+    """Noise and the images that the generator makes from it, in host memory.
 
     Args:
         noise: float32 [N, C, H, W], standard normal.
@@ -48,18 +48,18 @@ class Pairs:
 
 
 class PairLoader:
-    """Training batches of pairs: shuffled every epoch, as the phase's key says.
+    """Training batches of pairs, shuffled every epoch by the phase's key.
 
-    The pairs stay in host memory, from where only the batch is moved. An epoch drops the pairs
-    that do not fill a batch; which ones changes with every epoch.
+    The pairs stay in host memory; only the batch moves to the device. Each epoch drops other pairs
+    that do not fill a batch.
 
     Args:
-        pairs: at least a batch of them.
-        batch_size: pairs of a step, of all processes together.
-        key: what the order follows from.
-        device: where the batches are wanted.
-        rank: this process's number.
-        world: how many processes share a batch.
+        pairs: at least one batch of pairs.
+        batch_size: pairs of a step in all processes together.
+        key: the key of the order.
+        device: the device of the batches.
+        rank: index of this process.
+        world: number of processes that share a batch.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class PairLoader:
 
         Args:
             epoch: from 0.
-            index: the batch's number in the epoch, below ``steps_per_epoch``.
+            index: index of the batch in the epoch, below ``steps_per_epoch``.
 
         Returns:
             Noise and images, float32 [batch_size / world, C, H, W], and labels, int64, or None.
@@ -105,10 +105,10 @@ class PairLoader:
         )
 
     def _take(self, values: Tensor, rows: Tensor) -> Tensor:
-        taken = values.index_select(0, rows)
+        selected = values.index_select(0, rows)
         if self.device.type != "cuda":
-            return taken.to(self.device)
-        return taken.pin_memory().to(self.device, non_blocking=True)
+            return selected.to(self.device)
+        return selected.pin_memory().to(self.device, non_blocking=True)
 
 
 @torch.no_grad()
@@ -122,22 +122,22 @@ def make_pairs(
     check: Callable[[], None] = lambda: None,
     progress: Progress,
 ) -> Pairs:
-    """Let the generator make the pairs of a phase; processes share the work and get them all.
+    """Let the generator make the pairs of a phase. Processes share the work; each gets all pairs.
 
-    Pair ``i`` follows from (seed, phase, i) and the weights alone, up to rounding. It has the
-    label ``i % num_classes``.
+    Pair ``i`` depends only on (seed, phase, i) and the weights, up to rounding. Its label is
+    ``i % num_classes``.
 
     Args:
-        cascade: with the weights that the phase begins with; it is put into eval mode.
+        cascade: the cascade with the initial weights of the phase; set to eval mode.
         phase: the phase.
-        reflow: how many, and how they are sampled.
-        accelerator: of this process.
-        batch_size: at most so many at a time in this process.
-        check: called before each block, in every process alike; may raise.
-        progress: told how far it is.
+        reflow: the number of pairs and the sampling options.
+        accelerator: the accelerator of this process.
+        batch_size: maximum number of pairs at a time in this process.
+        check: called before each block in every process; may raise.
+        progress: displays the progress.
 
     Raises:
-        SampleError: steps, guidance or sampler that the generator cannot serve.
+        SampleError: the generator does not support the steps, guidance or sampler.
     """
     name = cascade.names[0]
     stage, shape = cascade.stage(name), cascade.resolved.stages[0].output
@@ -150,18 +150,18 @@ def make_pairs(
     start = 0
     while start < reflow.pairs:
         check()
-        # The same count in every process; what goes beyond the last pair is dropped.
+        # The same count in every process; pairs beyond the last one are dropped.
         count = min(batch_size, math.ceil((reflow.pairs - start) / world))
         first = start + rank * count
         draw = ImageDraw(cascade.spec.seed, f"{phase.name}/{name}/pairs", first, count, device)
-        given = draw.randn(count, *size)
+        drawn = draw.randn(count, *size)
         end = min(start + count * world, reflow.pairs)
-        noise[start:end] = accelerator.gather(given)[: end - start].cpu()
+        noise[start:end] = accelerator.gather(drawn)[: end - start].cpu()
         labels = None
         if classes is not None:
             labels = torch.arange(first, first + count, device=device) % classes
         request = SampleRequest(count, draw, labels, **reflow.settings())
-        made = stage.make_pairs(given, request).float()
+        made = stage.make_pairs(drawn, request).float()
         images[start:end] = accelerator.gather(made)[: end - start].cpu()
         progress.advance(end)
         start = end
@@ -170,11 +170,11 @@ def make_pairs(
 
 
 class PairStore:
-    """The pairs of phases as files, one a phase.
+    """Stores pairs as files, one per phase.
 
     Args:
-        folder: that of the checkpoints; made if it is not there.
-        digest: of the training that the pairs belong to.
+        folder: the folder of the checkpoints; created if missing.
+        digest: digest of the training that the pairs belong to.
     """
 
     def __init__(self, folder: Path, digest: str) -> None:
@@ -182,7 +182,7 @@ class PairStore:
         self.digest = digest
 
     def path(self, phase: int) -> Path:
-        """Where the pairs of a phase lie."""
+        """The file of a phase's pairs."""
         return self.folder / f"pairs-{phase}.safetensors"
 
     def save(self, phase: int, pairs: Pairs) -> None:
@@ -206,16 +206,16 @@ class PairStore:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise CheckpointError(
-                f"the {len(pairs)} pairs of phase {phase} cannot be written to {self.folder}: "
+                f"cannot write the {len(pairs)} pairs of phase {phase} to {self.folder}: "
                 f"{reason_of(error)}",
-                hint="make room there, then run the same command again to go on",
+                hint="free disk space, then run the same command again to resume",
                 code="checkpoint-pairs-not-writable",
                 path=self.folder,
                 count=len(pairs),
             ) from error
 
     def load(self, phase: int) -> Pairs | None:
-        """The pairs of a phase; None where there are none of this training.
+        """Load the pairs of a phase; None if this training has none.
 
         Raises:
             CheckpointError: the file cannot be read.
@@ -231,20 +231,20 @@ class PairStore:
             return None
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
-                f"the pairs in {path} cannot be read: {reason_of(error)}",
+                f"cannot read the pairs in {path}: {reason_of(error)}",
                 hint="start over with --fresh",
                 code="checkpoint-pairs-unreadable",
                 path=path,
             ) from error
 
     def clear(self, before: int) -> None:
-        """Remove the pairs of the phases before that one, and what killed processes left."""
+        """Remove the pairs of earlier phases, and the files of killed processes."""
         for path in self.folder.glob("pairs-*.safetensors"):
             number = path.stem.removeprefix("pairs-")
             if number.isdecimal() and int(number) < before:
                 path.unlink(missing_ok=True)
-        for rest in self.folder.glob(".pairs-*.tmp"):
-            rest.unlink(missing_ok=True)
+        for path in self.folder.glob(".pairs-*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def pairs_of(
@@ -254,33 +254,33 @@ def pairs_of(
     accelerator: Accelerator,
     store: PairStore | None,
     *,
-    going_on: bool,
+    resumed: bool,
     batch_size: int,
     check: Callable[[], None] = lambda: None,
     progress: Progress,
 ) -> Pairs:
-    """The pairs of a phase: those that are kept, else made with the weights as they are, and kept.
+    """Load the pairs of a phase, or make them with the current weights and store them.
 
     Args:
-        cascade: with the weights that the phase begins with, or goes on with.
+        cascade: the cascade with the current weights.
         phase: a phase with ``reflow``.
-        index: its number.
-        accelerator: of this process; the main one writes.
-        store: where the pairs are kept; None keeps them in memory only.
-        going_on: whether steps of the phase are done, so that its pairs cannot be made again.
-        batch_size: as for :func:`make_pairs`, like what follows.
-        check: likewise.
-        progress: likewise.
+        index: its index.
+        accelerator: the accelerator of this process; the main process writes.
+        store: stores the pairs; None keeps them only in memory.
+        resumed: whether steps of the phase are done, so that its pairs cannot be made again.
+        batch_size: as for :func:`make_pairs`.
+        check: as for :func:`make_pairs`.
+        progress: as for :func:`make_pairs`.
 
     Raises:
-        CheckpointError: they are gone, or cannot be read or written.
+        CheckpointError: the pairs are missing, or cannot be read or written.
     """
     if phase.reflow is None:
         raise ValueError(f"phase {phase.name!r} has no reflow")
     pairs = None if store is None else store.load(index)
-    if pairs is None and going_on:
+    if pairs is None and resumed:
         raise CheckpointError(
-            f"phase {phase.name!r} cannot go on: the pairs that it trains on are gone",
+            f"cannot resume phase {phase.name!r}: its training pairs are missing",
             hint="start over with --fresh",
             code="checkpoint-pairs-gone",
             name=phase.name,

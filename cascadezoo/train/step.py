@@ -1,13 +1,12 @@
-"""One training step: a walk over the stages, from the generator on."""
+"""One training step: a pass over the stages, from the generator on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import PluginError
@@ -15,20 +14,11 @@ from cascadezoo.spec import PhaseSpec
 from cascadezoo.spec.configs import DecoderConfig
 from cascadezoo.spec.participants import taking_part
 from cascadezoo.stages.base import GROUP, Loss, StageOutput, TrainContext
+from cascadezoo.train.extra_losses import ExtraLoss
 from cascadezoo.train.teacher_forcing import Choice, choose, mix, probability
 from cascadezoo.util.rng import Draw
 
-__all__ = ["ExtraLoss", "PhaseWalk"]
-
-
-@dataclass(frozen=True, slots=True)
-class ExtraLoss:
-    """A loss from ``training.losses`` of the spec."""
-
-    stage: str
-    name: str
-    weight: float
-    module: nn.Module
+__all__ = ["PhaseWalk"]
 
 
 class PhaseWalk:
@@ -37,12 +27,12 @@ class PhaseWalk:
     Args:
         cascade: the cascade on its device; stages that the phase does not train are frozen.
         phase: the phase.
-        total: how many steps it has.
+        total: number of steps of the phase.
         losses: extra losses on the stages' estimates.
-        seed: of the training.
-        autocast: makes the context that forward passes run in.
-        rank: this process's number.
-        world: how many processes share the batch.
+        seed: the training's seed.
+        autocast: makes the autocast context of forward passes.
+        rank: index of this process.
+        world: number of processes that share the batch.
     """
 
     def __init__(
@@ -68,7 +58,7 @@ class PhaseWalk:
         named = [name in phase.train for name in cascade.names]
         bare = [stage.config.parameterless for stage in self.stages]
         self.parts = taking_part(named, bare, joint=phase.joint)
-        # What has no parameters has losses where they train a stage before it.
+        # A stage without parameters has losses only if they train an earlier stage.
         learns = [part and not empty for part, empty in zip(self.parts, bare, strict=True)]
         self.trained = [
             part and (learns[i] or (phase.joint and any(learns[:i])))
@@ -84,26 +74,26 @@ class PhaseWalk:
             trained and not phase.joint and isinstance(stage.config, DecoderConfig)
             for trained, stage in zip(self.trained, self.stages, strict=True)
         ]
-        # A lone decoder or generator has nothing to choose between.
+        # A single decoder or generator has no upstream to choose.
         self.forced = any(self.parts[1:])
 
     def losses_of(
         self, images: Tensor, labels: Tensor | None, step: int, noise: Tensor | None = None
     ) -> dict[str, dict[str, Tensor]]:
-        """The weighted losses of a batch: by parameter group, then by ``stage.loss``.
+        """The weighted losses of a batch by parameter group, then by ``stage.loss``.
 
         Args:
             images: [N, C, H, W] in [-1, 1].
             labels: int64 [N], or None.
             step: the step within the phase, from 0.
-            noise: of pairs that the generator made: ``images`` are then its own targets, and it
-                is the only stage that the phase trains.
+            noise: the noise of the generator's own pairs; ``images`` are then its targets, and
+                the phase trains only the generator.
         """
         names = self.cascade.names
         choices = self._choices(len(images), step, images.device)
         needed = self._needed(choices)
         targets = self._targets(images, needed, choices) if noise is None else {0: images}
-        found: dict[str, dict[str, Tensor]] = {}
+        results: dict[str, dict[str, Tensor]] = {}
         estimate: Tensor | None = None
         paired: Tensor | None = None
         for index, (name, stage) in enumerate(zip(names, self.stages, strict=True)):
@@ -116,7 +106,7 @@ class PhaseWalk:
                 upstream = mix(choices[index], targets.get(index - 1), estimate)
                 if not self.phase.joint:
                     upstream = upstream.detach()
-                known = _fed(choices[index], known)
+                known = _mixed_pairing(choices[index], known)
             context = TrainContext(
                 draw=Draw(
                     self.seed,
@@ -135,7 +125,7 @@ class PhaseWalk:
                 paired=known,
             )
             trained = self.trained[index]
-            # A frozen stage between trained ones must let gradients of a joint phase through.
+            # In a joint phase, gradients must pass through a frozen stage to earlier trained ones.
             through = trained or (self.phase.joint and any(self.trained[:index]))
             with nullcontext() if through else torch.no_grad(), self.autocast():
                 inputs = stage.preprocess(targets[index], upstream, context)
@@ -144,7 +134,7 @@ class PhaseWalk:
                 paired = known
                 if not stage.config.paired:
                     paired = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-                # Without parameters and on true images alone, a loss would train nobody.
+                # Without parameters and on true images only, a loss trains nothing.
                 if trained and (estimate.requires_grad or not stage.config.parameterless):
                     for key, loss in output.losses.items():
                         group, value = (
@@ -152,23 +142,23 @@ class PhaseWalk:
                         )
                         if group not in self.groups[index]:
                             raise PluginError(
-                                f"stage {name!r} ({type(stage).__name__}): the loss {key!r} is of "
-                                f"the group {group!r}, which its parameter_groups() does not give",
+                                f"stage {name!r} ({type(stage).__name__}): the loss {key!r} names "
+                                f"the group {group!r}, which parameter_groups() does not return",
                                 code="plugin-loss-group",
                                 name=name,
                                 loss=key,
                                 group=group,
                             )
-                        found.setdefault(group, {})[f"{name}.{key}"] = value
+                        results.setdefault(group, {})[f"{name}.{key}"] = value
                     for extra in self.losses[name]:
                         value = extra.weight * extra.module(estimate, targets[index])
-                        found.setdefault(GROUP, {})[f"{name}.{extra.name}"] = value
+                        results.setdefault(GROUP, {})[f"{name}.{extra.name}"] = value
             if index == self.last:
                 break
-        return found
+        return results
 
     def forcing(self, step: int) -> float | None:
-        """The probability of the truth at a step; None where no stage has an upstream."""
+        """The probability of true upstream images at a step; None if no stage has an upstream."""
         if not self.forced:
             return None
         return probability(self.phase.teacher_forcing, step, self.total)
@@ -179,7 +169,7 @@ class PhaseWalk:
         rows = []
         for index, name in enumerate(self.cascade.names):
             if not self.parts[index]:
-                # What a frozen stage is fed decides what the trained ones after it learn from.
+                # The input of a frozen stage determines the inputs of later trained ones.
                 rows.append(Choice(all_truth=False, all_estimate=True))
                 continue
             key = (self.seed, self.phase.name, step, name, "forcing")
@@ -192,21 +182,21 @@ class PhaseWalk:
         self, images: Tensor, needed: list[bool], choices: list[Choice]
     ) -> dict[int, Tensor]:
         """The targets that a step needs, by the stage's index."""
-        wanted = {index for index, runs in enumerate(needed) if runs}
-        wanted |= {
+        required = {index for index, runs in enumerate(needed) if runs}
+        required |= {
             index - 1
-            for index in wanted
+            for index in required
             if index > 0 and not self.alone[index] and not choices[index].all_estimate
         }
         targets = {len(self.stages) - 1: images}
-        # Encoders run here; with autocast they cost half.
+        # Encoders run here; autocast halves their cost.
         with self.autocast():
-            for index in range(len(self.stages) - 1, min(wanted), -1):
+            for index in range(len(self.stages) - 1, min(required), -1):
                 targets[index - 1] = self.stages[index].upstream_target(targets[index])
         return targets
 
     def _needed(self, choices: list[Choice]) -> list[bool]:
-        """Which stages must run: the trained ones, and those whose estimate somebody takes."""
+        """Which stages must run: the trained ones, and those whose estimate another stage uses."""
         needed = [False] * len(choices)
         for index in range(self.last, -1, -1):
             feeds = index < self.last and needed[index + 1] and not choices[index + 1].all_truth
@@ -215,8 +205,8 @@ class PhaseWalk:
         return needed
 
 
-def _fed(choice: Choice, paired: Tensor | None) -> Tensor | None:
-    """Which upstream images are of their targets, after a choice between truth and estimate."""
+def _mixed_pairing(choice: Choice, paired: Tensor | None) -> Tensor | None:
+    """Which upstream images match their targets after a choice between truth and estimate."""
     if paired is None or choice.all_truth:
         return None
     return paired if choice.mask is None else choice.mask | paired

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish that the training looks at after each step."""
+"""SIGINT and SIGTERM as stop requests that the training checks after each step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["StopSignals"]
 
 
 class StopSignals:
-    """Within the block, the first SIGINT or SIGTERM is noted; a second SIGINT stops at once.
+    """Records the first SIGINT or SIGTERM within the block; a second SIGINT stops at once.
 
-    Outside the main thread, where Python allows no handlers, nothing is noted.
+    Outside the main thread Python allows no handlers, and no signal is recorded.
     """
 
     def __init__(self) -> None:
@@ -21,13 +21,13 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def requested(self) -> str | None:
-        """The name of the signal that came, or None."""
+        """The name of the received signal, or None."""
         return self._name
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -39,7 +39,7 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self._name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._name = signal.Signals(number).name

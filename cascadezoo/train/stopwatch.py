@@ -1,4 +1,4 @@
-"""The times of a phase: what was trained, and since when."""
+"""The times of a phase: of training, logs, epochs and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ __all__ = ["Stopwatch"]
 
 
 class Stopwatch:
-    """Measures the seconds of a phase without those of the figures in between.
+    """Measures the training time of a phase without the time of figures.
 
     Args:
-        before: seconds that the training took before this phase, or before it was resumed.
-        clock: seconds, rising; for tests.
+        before: seconds of training before this phase or before its resumption.
+        clock: a monotonic clock in seconds; for tests.
 
     Attributes:
-        log_began: when the losses were last read.
-        epoch_began: when the current epoch began.
-        saved: when the last checkpoint was written.
+        log_began: time of the last reading of losses.
+        epoch_began: start of the current epoch.
+        saved: time of the last checkpoint.
     """
 
     def __init__(self, before: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,25 +28,25 @@ class Stopwatch:
         self._began = self.log_began = self.epoch_began = self.saved = clock()
 
     def trained(self, until: float | None = None) -> float:
-        """Seconds of training up to a time of the clock; None is now."""
+        """Seconds of training until a time of the clock; None is now."""
         now = self._clock() if until is None else until
         return self._before + now - self._began - self._paused
 
     def next_epoch(self, now: float, paused: float) -> None:
-        """Begin an epoch.
+        """Start an epoch.
 
         Args:
-            now: when the last epoch ended.
-            paused: seconds that something else than training took after it.
+            now: end of the last epoch.
+            paused: seconds after it that were not training.
         """
         self.epoch_began = now + paused
         self.log_began += paused
         self._paused += paused
 
     def checkpoint_due(self, seconds: float) -> bool:
-        """Whether the last checkpoint is at least so many seconds old."""
+        """Whether the last checkpoint is at least ``seconds`` old."""
         return self._clock() - self.saved >= seconds
 
     def checkpoint_written(self) -> None:
-        """Count the age of checkpoints from now."""
+        """Restart the age of the last checkpoint."""
         self.saved = self._clock()

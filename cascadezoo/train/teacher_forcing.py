@@ -1,6 +1,6 @@
 """Teacher forcing: whether a stage trains on the true upstream image or on the estimate.
 
-Williams and Zipser 1989; falling over the training as in scheduled sampling (Bengio et al. 2015).
+Williams and Zipser 1989; decreases during training as in scheduled sampling (Bengio et al. 2015).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Choice", "choose", "mix", "probability"]
 
 @dataclass(slots=True)
 class Choice:
-    """What a stage gets: all truth, all estimate, or the truth where ``mask`` says."""
+    """The input of a stage: all truth, all estimate, or the truth for images in ``mask``."""
 
     all_truth: bool
     all_estimate: bool
@@ -35,14 +35,14 @@ def probability(spec: TeacherForcing, step: int, total: int) -> float:
 def choose(
     spec: TeacherForcing, p: float, key: tuple[str | int, ...], draw: Draw, n: int
 ) -> Choice:
-    """Draw for a batch.
+    """Draw the choice for a batch.
 
     Args:
-        spec: whether each image draws for itself.
+        spec: whether to choose per image or per batch.
         p: the probability of the truth.
-        key: what the choice of a whole batch follows from; made on the host, so that a step need
-            not wait for the device to know whether it can skip the stages before.
-        draw: the numbers for a choice by image.
+        key: the key of a choice per batch; drawn on the host, so that a step can skip earlier
+            stages without waiting for the device.
+        draw: the random numbers of a choice per image.
         n: the local batch size.
     """
     if p >= 1.0 or p <= 0.0:
@@ -54,15 +54,15 @@ def choose(
 
 
 def mix(choice: Choice, truth: Tensor | None, estimate: Tensor | None) -> Tensor:
-    """The upstream image that a choice makes of truth and estimate, [N, C, H, W].
+    """Combine true upstream images and estimates by a choice, [N, C, H, W].
 
     Raises:
-        ValueError: the one that is chosen is not there.
+        ValueError: the chosen images are missing.
     """
     if estimate is not None and choice.mask is None and not choice.all_truth:
         return estimate
     if truth is None:
-        raise ValueError("there is neither a true upstream image nor an estimate of it")
+        raise ValueError("neither true upstream images nor estimates are given")
     if choice.all_truth or estimate is None or choice.mask is None:
         return truth
     return torch.where(choice.mask[:, None, None, None], truth, estimate)

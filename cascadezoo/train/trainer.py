@@ -1,4 +1,4 @@
-"""The trainer: phases one after another, each a loop over steps."""
+"""The trainer: runs the phases in order, each as a loop over steps."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from cascadezoo.train.callbacks import Callbacks
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
 from cascadezoo.train.ema import make_ema
 from cascadezoo.train.events import EventLog
+from cascadezoo.train.extra_losses import ExtraLoss
 from cascadezoo.train.graphs import graphed
 from cascadezoo.train.loss_sums import LossSums, check_finite
 from cascadezoo.train.memory import reset_peak
@@ -31,37 +32,37 @@ from cascadezoo.train.optim import (
     schedule_factor,
 )
 from cascadezoo.train.phase import Batches, PhaseRun, epoch_steps
-from cascadezoo.train.phase_end import finish_phase, finishing
+from cascadezoo.train.phase_end import finish_phase, stages_to_finish
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.recorder import Recorder
 from cascadezoo.train.reflow import PairLoader, PairStore, pairs_of
-from cascadezoo.train.step import ExtraLoss, PhaseWalk
+from cascadezoo.train.step import PhaseWalk
 from cascadezoo.train.stopwatch import Stopwatch
 from cascadezoo.util.rng import derive_seed, seed_global
 
 __all__ = ["Figures", "Trainer"]
 
 Figures = Callable[[Cascade], list[dict[str, Any]]]
-"""Computes figures of a cascade in the course of training, as events keep them."""
+"""Computes figures of a cascade during training, as rows of events."""
 
 
 class Trainer:
-    """Trains a cascade as its spec says.
+    """Trains a cascade according to its spec.
 
     Args:
-        cascade: on its device already.
+        cascade: the cascade, already on its device.
         loader: the training images, in batches of this process's share.
-        accelerator: of that device.
-        data: the images of the loader, where a stage overrides ``finish_phase``: it goes through
-            them when a phase that trained it ends.
+        accelerator: the accelerator of this device.
+        data: the images of the loader; required if a stage overrides ``finish_phase``, which
+            reads them at the end of a phase that trained the stage.
         losses: the extra losses, on the device.
-        store: where checkpoints go; None writes none.
-        events: where figures go.
-        progress: what is shown.
-        figures: computed every ``figures_every`` epochs.
-        figures_every: epochs; None computes none.
-        stop: asked after every step; a text stops the training after a checkpoint.
-        callbacks: told of phases, steps, epochs and figures; those of the first process alone.
+        store: stores checkpoints; None writes none.
+        events: records events.
+        progress: displays the progress.
+        figures: computes figures every ``figures_every`` epochs.
+        figures_every: number of epochs; None computes no figures.
+        stop: called after every step; a text stops the training after a checkpoint.
+        callbacks: receive events; only in the first process.
         graphs: replay the trained networks from CUDA graphs.
     """
 
@@ -82,7 +83,7 @@ class Trainer:
         callbacks: Callbacks | None = None,
         graphs: bool = False,
     ) -> None:
-        # The layout in which tensor cores convolve; saved weights are contiguous all the same.
+        # The memory layout for tensor cores; saved weights are contiguous in any case.
         self.cascade = channels_last(cascade)
         self.graphs = graphs
         self.spec = cascade.spec
@@ -92,7 +93,7 @@ class Trainer:
         self.data = data
         self.losses = losses or []
         self.store = store if accelerator.is_main_process else None
-        self.reading = store
+        self.saved = store
         self.pairs: PairStore | None = None
         if store is not None:
             self.pairs = PairStore(store.folder, self.spec.training_digest())
@@ -109,9 +110,9 @@ class Trainer:
             for name, stage in cascade.named_stages()
         }
         check_groups(self.phases, dict(cascade.named_stages()))
-        finish = [name for phase in self.phases for name in finishing(cascade, phase.train)]
+        finish = [name for phase in self.phases for name in stages_to_finish(cascade, phase.train)]
         if finish and data is None:
-            raise ValueError(f"{finish[0]} goes through the training images; give them as data")
+            raise ValueError(f"{finish[0]} needs training images for finish_phase; pass data")
 
     @property
     def phases(self) -> list[PhaseSpec]:
@@ -119,20 +120,20 @@ class Trainer:
         return self.training.phases or []
 
     def run(self) -> None:
-        """Train all phases, going on from the newest checkpoint where there is one.
+        """Train all phases, from the newest checkpoint if there is one.
 
         Raises:
-            StoppedError: ``stop`` asked for it; a checkpoint was written.
+            StoppedError: ``stop`` returned a reason; a checkpoint was written.
             TrainingError: a loss is not finite, or memory ran out.
             CheckpointError: a checkpoint cannot be written or read.
             PluginError: a callback failed; a checkpoint was written.
         """
         reset_peak(self.cascade.device)
-        restored = self.reading.newest() if self.reading else None
+        restored = self.saved.newest() if self.saved else None
         if restored is not None:
             self._restore(restored)
         else:
-            # A build that was killed before its first checkpoint may have left some.
+            # A build that was killed before its first checkpoint may have left events.
             self.events.rewind(-1)
         if self.store is not None and self.pairs is not None:
             self.pairs.clear(before=self.position.phase)
@@ -154,8 +155,8 @@ class Trainer:
             phase.batches.pairs = self._pairs(phase)
             self.record.mark(phase, "start", self.position.global_step)
             self.callbacks.check()
-            shown = (index, len(self.phases), phase.total, self.position.step)
-            self.progress.phase(phase.spec.name, *shown)
+            counts = (index, len(self.phases), phase.total, self.position.step)
+            self.progress.phase(phase.spec.name, *counts)
             for group in phase.optimizers:
                 group.optimizer = self.accelerator.prepare_optimizer(group.optimizer)
             trained = [(n, s) for n, s in self.cascade.named_stages() if n in phase.spec.train]
@@ -217,13 +218,13 @@ class Trainer:
             phase.index,
             self.accelerator,
             self.pairs,
-            going_on=self.position.step > 0,
+            resumed=self.position.step > 0,
             batch_size=self.loader.local_batch_size,
-            check=lambda: self._check(f"making the pairs of phase {phase.spec.name!r}"),
+            check=lambda: self._check_stop(f"making the pairs of phase {phase.spec.name!r}"),
             progress=self.progress,
         )
         self._freeze(phase.spec.train)
-        self._spend(began)
+        self._add_seconds(began)
         return PairLoader(
             pairs,
             batch_size=self.loader.batch_size,
@@ -234,8 +235,8 @@ class Trainer:
         )
 
     def _finish(self, phase: PhaseRun) -> None:
-        """Let stages measure what they need; a stop leaves the phase as after its last step."""
-        names = finishing(self.cascade, phase.spec.train)
+        """Let stages measure their targets; a stop leaves the phase as after its last step."""
+        names = stages_to_finish(self.cascade, phase.spec.train)
         if not names or self.data is None:
             return
         began = time.monotonic()
@@ -246,22 +247,24 @@ class Trainer:
                 self.data,
                 phase=phase.spec.name,
                 batch_size=self.loader.local_batch_size,
-                check=lambda: self._check(f"ending phase {phase.spec.name!r}"),
+                check=lambda: self._check_stop(f"ending phase {phase.spec.name!r}"),
                 progress=self.progress,
             )
         except StoppedError as error:
             if phase.ema is not None:
                 phase.ema.swap()
             self._save(phase)
-            raise StoppedError(self._kept(error.what), code=error.code, **error.fields) from None
-        self._spend(began)
+            raise StoppedError(
+                self._with_checkpoint(error.what), code=error.code, **error.fields
+            ) from None
+        self._add_seconds(began)
 
-    def _check(self, doing: str) -> None:
-        """Stop where that was asked for; the processes agree, since they do this together."""
+    def _check_stop(self, doing: str) -> None:
+        """Raise if a stop was requested. All processes call this together, so they agree."""
         reason = self.stop()
         if self.accelerator.num_processes > 1:
-            asked = torch.tensor(float(reason is not None), device=self.accelerator.device)
-            if self.accelerator.reduce(asked, reduction="sum").item() > 0:
+            requested = torch.tensor(float(reason is not None), device=self.accelerator.device)
+            if self.accelerator.reduce(requested, reduction="sum").item() > 0:
                 reason = reason or "another process"
         if reason is not None:
             raise StoppedError(
@@ -271,12 +274,12 @@ class Trainer:
                 doing=doing,
             )
 
-    def _spend(self, began: float) -> None:
+    def _add_seconds(self, began: float) -> None:
         seconds = self.position.seconds + time.monotonic() - began
         self.position = replace(self.position, seconds=seconds)
 
-    def _kept(self, what: str) -> str:
-        return what + ("; a checkpoint is written" if self.store else "")
+    def _with_checkpoint(self, what: str) -> str:
+        return what + ("; a checkpoint was written" if self.store else "")
 
     def _freeze(self, train: Iterable[str]) -> None:
         for name, stage in self.cascade.named_stages():
@@ -321,7 +324,7 @@ class Trainer:
             if reason is not None:
                 where = f"in phase {phase.spec.name!r} after step {done} of {phase.total}"
                 raise StoppedError(
-                    self._kept(f"stopped by {reason} {where}"),
+                    self._with_checkpoint(f"stopped by {reason} {where}"),
                     code="interrupted-training",
                     reason=reason,
                     phase=phase.spec.name,
@@ -344,7 +347,7 @@ class Trainer:
         return {k: v.detach() for rows in losses.values() for k, v in rows.items()}
 
     def _seed(self, phase: PhaseRun, step: int) -> None:
-        """Key the global generators, which dropout draws from, by the step."""
+        """Seed the global generators, which dropout uses, by the step."""
         rank = self.accelerator.process_index
         key = derive_seed(self.spec.seed, phase.spec.name, step, rank)
         seed_global(key, self.accelerator.device)
@@ -352,18 +355,18 @@ class Trainer:
     def _backward(
         self, phase: PhaseRun, losses: Mapping[str, Mapping[str, Tensor]], step: int
     ) -> None:
-        """Propagate the losses of each group to the parameters of that group alone."""
+        """Propagate the losses of each group only to the parameters of that group."""
         totals = {name: torch.stack(list(rows.values())).sum() for name, rows in losses.items()}
         parts = [(totals[g.group], g.due(step)) for g in phase.optimizers if g.group in totals]
         parts = [(total, due) for total, due in parts if total.requires_grad and due]
         for left, (total, due) in zip(reversed(range(len(parts))), parts, strict=True):
-            # Naming the parameters of a lone group would only take time.
+            # A single group needs no list of parameters, which costs time.
             lone = len(phase.optimizers) == 1 and due is phase.optimizers[0].parameters
             inputs = None if lone else due
             self.accelerator.backward(total, inputs=inputs, retain_graph=left > 0)
 
     def _figures(self, phase: PhaseRun, epoch: int, last: bool, whole: bool) -> float:
-        """Compute the figures in the course of training; returns the seconds that it took."""
+        """Compute the figures during training; return the seconds this took."""
         if self.figures is None or self.figures_every is None:
             return 0.0
         if not last and not (whole and epoch % self.figures_every == 0):

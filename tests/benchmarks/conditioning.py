@@ -1,10 +1,10 @@
-"""Conditioning augmentation on real CIFAR-10, 16x16 -> 32x32: tables 2b and 3 of CDM, in small.
+"""Conditioning augmentation on real CIFAR-10, 16x16 -> 32x32: tables 2b and 3 of CDM at small scale.
 
     python tests/benchmarks/conditioning.py cifar10.npz -o runs/conditioning
 
-builds a cascade of diffusions with gaussian conditioning augmentation and one without, which share
-the base model, and measures KID for each noise level s, conditioned on generated images (not
-truncated and truncated) and on true ones. Writes ``conditioning.json`` and ``conditioning.md``.
+builds a diffusion cascade with gaussian conditioning augmentation and one without, which share the
+base model, and measures KID for each noise level s, conditioned on generated images (not truncated
+and truncated) and on true ones. Writes ``conditioning.json`` and ``conditioning.md``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NET = {
 
 
 def spec_of(path: Path, augmentation: str, base_steps: int, steps: int) -> dict[str, Any]:
-    """``cifar10-cdm``, narrower and shorter."""
+    """A narrower ``cifar10-cdm`` with fewer steps."""
     spec, _ = read_spec("cifar10-cdm")
     spec["name"] = f"cdm-{augmentation}"
     spec["data"] = {"source": "npz", "config": {"path": str(path)}, "flip": True}
@@ -76,8 +76,8 @@ def measure(models: dict[str, Path], out: Path, n: int) -> list[dict[str, Any]]:
         steps = [str(STEPS)]
         for _, figure in _tuned(models["none"], upstream, n, folder / "none", {"up.steps": steps}):
             add("none", upstream_name, None, figure)
-        found = _tuned(models["gaussian"], upstream, n, folder / "gaussian", {"s": levels})
-        for setting, figure in found:
+        tuned = _tuned(models["gaussian"], upstream, n, folder / "gaussian", {"s": levels})
+        for setting, figure in tuned:
             add("gaussian", upstream_name, setting["s"], figure)
     values = {"truncated": ["true"], "s": levels[1:]}
     for setting, figure in _tuned(
@@ -90,10 +90,10 @@ def measure(models: dict[str, Path], out: Path, n: int) -> list[dict[str, Any]]:
 def _tuned(
     model: Path, upstream: Any, n: int, out: Path, values: dict[str, list[str]]
 ) -> list[tuple[Any, Figure]]:
-    found = tune_model(
+    result = tune_model(
         model, list(values), values=values, n=n, upstream=upstream, out=out, device="cpu"
     )
-    return [(row.setting, row.figure) for row in found.table.rows]
+    return [(row.setting, row.figure) for row in result.table.rows]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -101,11 +101,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| trained with | s | generated | generated, truncated | true images |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    found = {(r["augmentation"], r["s"], r["upstream"]): r for r in rows}
+    by_key = {(r["augmentation"], r["s"], r["upstream"]): r for r in rows}
     for augmentation, s in dict.fromkeys((r["augmentation"], r["s"]) for r in rows):
         cells = []
         for upstream in ("generated", "truncated", "true"):
-            row = found.get((augmentation, s, upstream))
+            row = by_key.get((augmentation, s, upstream))
             cells.append(f"{1000 * row['kid']:.1f} +- {1000 * row['std']:.1f}" if row else "")
         shown = "" if s is None else f"{s:g}"
         lines.append(f"| {augmentation} | {shown} | {' | '.join(cells)} |")
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("npz", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/conditioning"))
-    parser.add_argument("-n", type=int, default=1000, help="images of a figure")
+    parser.add_argument("-n", type=int, default=1000, help="number of images per figure")
     parser.add_argument("--base-steps", type=int, default=3000)
     parser.add_argument("--steps", type=int, default=3000)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Feature extraction against the bare network, and the memory that an evaluation takes.
+"""Compares feature extraction with the bare network, and measures the memory of an evaluation.
 
 python tests/benchmarks/features.py --extractor small --images 2000
 python tests/benchmarks/features.py --extractor inception --images 50 --precision bf16
@@ -30,7 +30,7 @@ from cascadezoo.train.memory import peak_memory
 
 
 class Wide(FeatureExtractor):
-    """As many features as Inception, for nothing: what memory the rest of an evaluation takes."""
+    """As many features as Inception at no cost, to measure the memory of the rest."""
 
     name = "wide"
     version = "v1"
@@ -48,7 +48,7 @@ def extractor_of(name: str) -> FeatureExtractor:
 
 
 def bare(extractor: FeatureExtractor, batches: list[Tensor], precision: str) -> Callable[[], None]:
-    """The network alone, on batches that are what it takes."""
+    """The bare network on prepared batches."""
     network = extractor.network  # type: ignore[attr-defined]
     run = network.features if extractor.name == "small" else network
     ready = [to_float(batch) for batch in batches] if extractor.name == "small" else batches
@@ -65,7 +65,7 @@ def bare(extractor: FeatureExtractor, batches: list[Tensor], precision: str) -> 
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Of processor time, so that a busy machine counts less."""
+    """Processor time, which depends less on other processes."""
     began = time.process_time()
     run()
     return time.process_time() - began
@@ -90,7 +90,7 @@ def throughput(name: str, count: int, precision: str, pairs: int) -> None:
 
 
 def memory(name: str, count: int, precision: str, metrics: list[str]) -> None:
-    """Peak of this process; nothing is measured before, so that it is the evaluation's."""
+    """Peak memory of this process, which runs only the evaluation."""
     rng = np.random.default_rng(0)
     real = ImageData(rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), None, "train")
     subject = Subject(
@@ -131,17 +131,17 @@ def memory(name: str, count: int, precision: str, metrics: list[str]) -> None:
 
 
 def peak() -> float:
-    """The most memory that this process had so far, in MiB."""
+    """Peak memory of this process so far, in MiB."""
     return peak_memory(torch.device("cpu"))["process_peak_bytes"] / 2**20
 
 
 def in_loop(count: int) -> None:
-    """What an evaluation in the loop costs beyond sampling, real features known and not."""
+    """Time of an evaluation during training without sampling, with and without cached features."""
     rng = np.random.default_rng(0)
     real = ImageData(rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), None, "train")
     extractor = load_extractor("small")
     with tempfile.TemporaryDirectory() as cache:
-        for what in ("importing and real features included", "from then on"):
+        for when in ("with imports and real features", "afterwards"):
             wall, work = time.perf_counter(), time.process_time()
             evaluate_kid(
                 lambda first, number: torch.zeros(number, 3, 32, 32),
@@ -150,16 +150,18 @@ def in_loop(count: int) -> None:
                 extractor=extractor,
             )
             wall, work = time.perf_counter() - wall, time.process_time() - work
-            print(f"{count} samples, {what}: {wall:.2f} s, {work:.2f} s of processor time")
+            print(f"{count} samples, {when}: {wall:.2f} s, {work:.2f} s of processor time")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--extractor", default="small", help="wide: 2,048 features for nothing")
+    parser.add_argument("--extractor", default="small", help="wide: 2,048 features at no cost")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--memory", type=int, metavar="N", help="peak of an evaluation of N images")
+    parser.add_argument(
+        "--memory", type=int, metavar="N", help="peak memory of an evaluation of N images"
+    )
     parser.add_argument("--metrics", nargs="+", default=["kid", "fid"])
     parser.add_argument("--in-loop", type=int, metavar="N", help="seconds of a KID of N samples")
     options = parser.parse_args()

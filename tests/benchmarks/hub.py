@@ -1,4 +1,4 @@
-"""What a pulled model costs: requests, time against the same folder on disk, memory while loading.
+"""The cost of a pulled model: requests, time compared with the same local folder, memory.
 
 The Hub is the local one of ``tests/hub``. Prints medians of interleaved pairs.
 """
@@ -26,7 +26,7 @@ SPEC = {
     "stages": [{"name": "coarse", "kind": "flow.v1", "config": {"multipliers": [1, 2, 4]}}],
 }
 
-# Not ru_maxrss: a process begins with that of the one that started it.
+# Not ru_maxrss, because a process starts with the value of its parent.
 MEMORY = """
 import re, sys
 from pathlib import Path
@@ -35,10 +35,10 @@ from cascadezoo import Cascade
 def highest():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
-Cascade.from_pretrained(sys.argv[1])  # of a small model: imports are not what is measured
+Cascade.from_pretrained(sys.argv[1])  # a small model, so that imports are not measured
 before = highest()
 cascade = Cascade.from_pretrained(sys.argv[2])
-total = sum(t.sum().item() for t in cascade.state_dict().values())  # every page is really there
+total = sum(t.sum().item() for t in cascade.state_dict().values())  # loads every page
 print(highest() - before)
 """
 
@@ -50,7 +50,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def make(folder: Path, channels: int) -> dict[str, bytes]:
-    """The files of an untrained model of so many channels."""
+    """The files of an untrained model with this number of channels."""
     from cascadezoo import Cascade
 
     spec = json.loads(json.dumps(SPEC))
@@ -66,7 +66,7 @@ def weights(folder: Path) -> int:
 
 
 def memory(small: str, large: str) -> int:
-    """By how many bytes the largest size of a process grows while it loads a model."""
+    """Growth of the peak memory of a process that loads a model, in bytes."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, small, large], capture_output=True, text=True, check=True
     )
@@ -74,7 +74,7 @@ def memory(small: str, large: str) -> int:
 
 
 def measure(root: Path, channels: int, pairs: int) -> dict[str, float]:
-    """Pull a model and load it in every way."""
+    """Pull a model, and load it by each kind of reference."""
     from hub_server import LocalHub
 
     with LocalHub(root / "hf_home") as hub:
@@ -87,11 +87,11 @@ def measure(root: Path, channels: int, pairs: int) -> dict[str, float]:
         local, small = root / "large", root / "small"
         make(small, 8)
         repo = hub.make_repo("org/large", make(local, channels))
-        found: dict[str, float] = {"bytes": weights(local)}
-        found["pull_seconds"] = seconds(lambda: pull("org/large"))
+        results: dict[str, float] = {"bytes": weights(local)}
+        results["pull_seconds"] = seconds(lambda: pull("org/large"))
         pinned = f"org/large@{repo.branches['main']}"
 
-        # A file is taken as verified only once it has not changed for a while.
+        # A file counts as verified only if it has not changed for some time.
         time.sleep(SETTLED + 0.5)
         ways = {"local": str(local), "branch": "org/large", "pinned": pinned}
         for reference in ways.values():
@@ -99,10 +99,10 @@ def measure(root: Path, channels: int, pairs: int) -> dict[str, float]:
         for name, reference in ways.items():
             hub.clear()
             Cascade.from_pretrained(reference)
-            found[f"{name}_requests"] = len(hub.requests)
+            results[f"{name}_requests"] = len(hub.requests)
 
         def load(reference: str) -> None:
-            # Touch every value, as the first sampling would: reading may be lazy.
+            # Read every value, as the first sampling does, because loading may be lazy.
             for tensor in Cascade.from_pretrained(reference).state_dict().values():
                 tensor.sum()
 
@@ -111,14 +111,14 @@ def measure(root: Path, channels: int, pairs: int) -> dict[str, float]:
             for name in (*ways, *ways)[turn % 3 : turn % 3 + 3]:
                 rows[name].append(seconds(partial(load, ways[name])))
         for name, times in rows.items():
-            found[f"{name}_ms"] = statistics.median(times) * 1000
+            results[f"{name}_ms"] = statistics.median(times) * 1000
             ratios = (a / b for a, b in zip(times, rows["local"], strict=True))
-            found[f"{name}_ratio"] = statistics.median(ratios)
+            results[f"{name}_ratio"] = statistics.median(ratios)
         os.environ["HF_HUB_OFFLINE"] = "1"
         for name, reference in ways.items():
-            found[f"{name}_memory_ratio"] = memory(str(small), reference) / found["bytes"]
+            results[f"{name}_memory_ratio"] = memory(str(small), reference) / results["bytes"]
         del os.environ["HF_HUB_OFFLINE"]
-    return found
+    return results
 
 
 def main() -> None:
@@ -128,16 +128,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), options.channels, options.pairs)
+        results = measure(Path(folder), options.channels, options.pairs)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(results))
         return
-    print(f"{found['bytes'] / 1e6:.1f} MB of weights, pulled in {found['pull_seconds']:.2f} s")
+    print(f"{results['bytes'] / 1e6:.1f} MB of weights, pulled in {results['pull_seconds']:.2f} s")
     for name in ("local", "branch", "pinned"):
         print(
-            f"{name:7} {found[f'{name}_requests']:.0f} requests, {found[f'{name}_ms']:7.1f} ms, "
-            f"{found[f'{name}_ratio']:.2f} times local, "
-            f"memory {found[f'{name}_memory_ratio']:.2f} times the weights"
+            f"{name:7} {results[f'{name}_requests']:.0f} requests, {results[f'{name}_ms']:7.1f} ms, "
+            f"{results[f'{name}_ratio']:.2f} times local, "
+            f"memory {results[f'{name}_memory_ratio']:.2f} times the weights"
         )
 
 

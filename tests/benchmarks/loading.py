@@ -1,4 +1,4 @@
-"""``Cascade.from_pretrained`` against reading its files plus building it on the meta device."""
+"""Compares ``Cascade.from_pretrained`` with reading its files and building it on meta."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main() -> None:
         def reference() -> None:
             kept = [load_file(path) for path in files]
             Cascade.from_spec(resolved, device="meta")
-            # Touch every value, as the first sampling would: reading may be lazy.
+            # Read every value, as the first sampling does, because loading may be lazy.
             for state in kept:
                 for tensor in state.values():
                     tensor.sum()
@@ -44,7 +44,7 @@ def main() -> None:
             for tensor in Cascade.from_pretrained(folder).state_dict().values():
                 tensor.sum()
 
-        # A file is taken as verified only once it has not changed for a while.
+        # A file counts as verified only if it has not changed for some time.
         time.sleep(SETTLED + 0.5)
         reference()
         first = seconds(ours) * 1000
@@ -54,7 +54,7 @@ def main() -> None:
     mine, other = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
     print(f"{options.spec}, {size:.1f} MiB of weights, {options.pairs} pairs")
-    print(f"the first time, with every byte hashed: {first:.1f} ms")
+    print(f"first load, which hashes every byte: {first:.1f} ms")
     print(f"from_pretrained {mine:.1f} ms, load_file and meta {other:.1f} ms")
     print(f"ratio, median of pairs: {ratio:.2f}")
 

@@ -1,9 +1,9 @@
-"""The diffusion family on real MNIST: speed, KID, and what guidance does to the labels.
+"""The diffusion family on real MNIST: speed, KID, and the effect of guidance on labels.
 
     python tests/benchmarks/mnist_family.py mnist.npz -o runs/mnist-family
 
-builds narrower variants of the shipped MNIST specs (some minutes each on two CPU cores; a build that
-is there already is not repeated), measures them and writes ``family.json`` and ``family.md``.
+builds narrower variants of the shipped MNIST specs (some minutes each on two CPU cores; existing
+builds are not repeated), measures them and writes ``family.json`` and ``family.md``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LATENT = ["mnist-latent-cfg-concat", "mnist-latent-cfg-crossattn", "mnist-latent
 
 
 def settings(name: str, path: Path) -> list[str]:
-    """What differs from the shipped spec, as ``--set`` takes it."""
+    """Changes of the shipped spec for ``--set``."""
     data = {"source": "npz", "config": {"path": str(path)}}
     rows = [f"data={json.dumps(data)}", *SHORT]
     if name in PIXEL:
@@ -63,7 +63,7 @@ def real_images(path: Path, split: str) -> ImageData:
     return entry.load()(entry.load_config().model_validate({"path": str(path)}), split)
 
 
-# --- what tells which digit an image shows
+# --- the classifier of digits
 
 
 def classifier(path: Path, seed: int = 0) -> tuple[nn.Module, float]:
@@ -99,12 +99,12 @@ def classifier(path: Path, seed: int = 0) -> tuple[nn.Module, float]:
 
 @torch.no_grad()
 def agreement(net: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """The share of images that the network takes for their label."""
-    found = torch.cat([net(batch).argmax(1) for batch in images.split(500)])
-    return (found == labels).double().mean().item()
+    """The share of images that the network classifies as their label."""
+    predicted = torch.cat([net(batch).argmax(1) for batch in images.split(500)])
+    return (predicted == labels).double().mean().item()
 
 
-# --- measuring
+# --- measurements
 
 
 class Bench:
@@ -123,7 +123,7 @@ class Bench:
     def measure(
         self, name: str, cascade: Cascade, net: nn.Module | None = None, **how: Any
     ) -> None:
-        """KID, seconds an image, and where asked for the share of images that show their label."""
+        """Measure KID, time per image and, with a network, the share of images of their label."""
         kept: list[Tensor] = []
         labels = torch.arange(self.n) % 10
 
@@ -149,7 +149,7 @@ class Bench:
 
 
 def guided_cost(cascade: Cascade, batch: int = 64, rounds: int = 9) -> float:
-    """Guided sampling over the same number of forwards of twice the batch; median of rounds."""
+    """Ratio of guided sampling to as many forward passes of twice the batch; median of rounds."""
     stage: Any = cascade.stage("draw")
     shape = stage.geometry.output
     x = torch.randn(2 * batch, shape.channels, shape.size, shape.size)
@@ -178,7 +178,7 @@ def _seconds(run: Callable[[], None]) -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| model | sampler | steps | guidance | ms an image | KID x 1000 | shows its label |",
+        "| model | sampler | steps | guidance | ms/image | KID x 1000 | label accuracy |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
@@ -195,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("npz", type=Path)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/mnist-family"))
-    parser.add_argument("-n", type=int, default=500, help="images of a figure")
+    parser.add_argument("-n", type=int, default=500, help="number of images per figure")
     arguments = parser.parse_args()
     bench = Bench(arguments.npz, arguments.out, arguments.n)
     net, accuracy = classifier(arguments.npz)
@@ -214,7 +214,7 @@ def main() -> None:
         for scale in (1.0, 3.0):
             bench.measure(name, flow, net, sampler="euler", steps=50, guidance=scale)
     ratio = guided_cost(ddpm)
-    print(f"guided sampling: {ratio:.3f} times the forwards of twice the batch", flush=True)
+    print(f"guided sampling: {ratio:.3f} times the forward passes of twice the batch", flush=True)
     bench.measure("mnist-ddpm", ddpm, sampler="ddpm", steps=1000, guidance=1.0)
     result = {
         "rows": bench.rows,

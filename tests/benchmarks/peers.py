@@ -1,13 +1,13 @@
-"""Training and sampling against diffusers and denoising-diffusion-pytorch, in turn on one machine.
+"""Compares training and sampling with diffusers and denoising-diffusion-pytorch on one machine.
 
     python tests/benchmarks/peers.py                              # CPU: one thread, CPU seconds
     python tests/benchmarks/peers.py --device cuda --budget 55    # GPU: bf16, wall time
 
-Each contender is a process of its own. They work in turn, a block of steps at a time (A B C A B C),
-so each ratio is of two blocks that follow each other. Figures are medians over blocks, and the
-lowest and highest in brackets.
+Each contender has its own process. They run in turn, a block of steps at a time (A B C A B C), so
+each ratio compares two successive blocks. Figures are medians over blocks, with the lowest and the
+highest in brackets.
 
-What a step is:
+A step is:
 
 - ``cascadezoo``: a step of ``Trainer`` as ``build`` runs it: batch with mirroring from
   ``DeviceLoader``, ``PhaseWalk``, clipping, fused AdamW, schedule, EMA each step.
@@ -19,16 +19,16 @@ What a step is:
   with the U-Net of its README (``dim_mults=(1, 2, 4, 8), flash_attn=True``); sampling is
   ``GaussianDiffusion.sample`` by DDIM.
 
-Peers get batches of ready floats from memory and mirror nothing, which is less than their scripts
+Peers get batches of floats from memory and mirror nothing, which is less work than their scripts
 do. On a GPU the U-Net of diffusers is in channels_last, as its documentation advises.
 
 A contender is written ``NAME[@SHAPE][:PRECISION][:compile]``. Shapes of cascadezoo's U-Net:
-``default`` (the kind's own multipliers and blocks), ``ddpm`` (the network of diffusers: as many
-parameters, as many operations) and ``deep`` (multipliers 1, 2, 4, 8), each at the width whose
-number of parameters is nearest. Ratios are those of each peer's time to each of cascadezoo's.
+``default`` (the kind's multipliers and blocks), ``ddpm`` (the network of diffusers, with the same
+number of parameters and operations) and ``deep`` (multipliers 1, 2, 4, 8), each at the width with
+the nearest number of parameters. Ratios are each peer's time over each time of cascadezoo.
 
-Needs ``pip install cascadezoo[peers]``; ``--path FOLDER`` finds packages in a folder besides (of
-denoising-diffusion-pytorch's requirements einops, ema-pytorch and tqdm are used here).
+Needs ``pip install cascadezoo[peers]``; ``--path FOLDER`` adds a folder of packages (of the
+requirements of denoising-diffusion-pytorch, einops, ema-pytorch and tqdm are used here).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender as it was asked for."""
+    """A requested contender."""
 
     label: str
     name: str
@@ -90,7 +90,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Work:
-    """What a contender's process is given."""
+    """The arguments of a contender's process."""
 
     entry: Entry
     device: str
@@ -112,25 +112,25 @@ def parse_entry(text: str, *, cuda: bool, compile_ours: bool, compile_peers: boo
     head, *marks = text.split(":")
     name, _, shape = head.partition("@")
     if name not in MODULES:
-        refuse(f"no contender {name!r}", f"one of {', '.join(MODULES)}")
+        refuse(f"unknown contender {name!r}", f"use one of {', '.join(MODULES)}")
     ours = name == "cascadezoo"
     if shape and (not ours or shape not in SHAPES):
-        refuse(f"{text!r} has no shape {shape!r}", f"cascadezoo has {', '.join(SHAPES)}")
-    wanted = "compile" in marks or (compile_ours if ours else compile_peers)
+        refuse(f"{text!r}: unknown shape {shape!r}", f"cascadezoo has {', '.join(SHAPES)}")
+    compiled = "compile" in marks or (compile_ours if ours else compile_peers)
     precisions = [mark for mark in marks if mark != "compile"]
     if len(precisions) > 1 or set(precisions) - {"fp32", "bf16"}:
-        refuse(f"{text!r} has a strange precision", "fp32 or bf16")
+        refuse(f"{text!r}: unknown precision", "use fp32 or bf16")
     precision = precisions[0] if precisions else "bf16" if cuda else "fp32"
     shape = shape or ("default" if ours else "")
-    label = f"{name}{'@' if shape else ''}{shape} {precision}{' compiled' if wanted else ''}"
-    return Entry(label, name, shape, precision, wanted)
+    label = f"{name}{'@' if shape else ''}{shape} {precision}{' compiled' if compiled else ''}"
+    return Entry(label, name, shape, precision, compiled)
 
 
 # --- the contenders' processes
 
 
 class Turns:
-    """Steps in blocks, each when this process's turn comes; None from the parent ends them."""
+    """Runs steps in blocks, each in this process's turn; None from the parent ends them."""
 
     def __init__(self, connection: Connection, cuda: bool) -> None:
         self.connection = connection
@@ -139,7 +139,7 @@ class Turns:
         self.began = (0.0, 0.0)
 
     def now(self) -> tuple[float, float]:
-        """Wall time and CPU time, with nothing left to do on the device."""
+        """Wall time and CPU time, after the device has finished."""
         import torch
 
         if self.cuda:
@@ -147,19 +147,19 @@ class Turns:
         return time.perf_counter(), time.process_time()
 
     def begin(self) -> bool:
-        """Wait for the turn; whether there is one."""
-        asked = self.connection.recv()
-        if asked is None:
+        """Wait for the next turn; False if there is none."""
+        message = self.connection.recv()
+        if message is None:
             return False
-        self.lead, self.left = asked
+        self.lead, self.left = message
         if not self.lead:
             self.began = self.now()
         return True
 
     def after_step(self) -> bool:
-        """Count a step; whether training goes on."""
+        """Count a step; False ends the training."""
         if self.lead:
-            # Untimed: after the others' turn, memory and caches are theirs.
+            # Not timed: the caches still hold the data of the other contenders.
             self.lead -= 1
             if not self.lead:
                 self.began = self.now()
@@ -171,7 +171,7 @@ class Turns:
         return self.begin()
 
     def answer(self) -> None:
-        """Give the seconds since the block began, and the memory back."""
+        """Send the seconds since the start of the block, and free memory."""
         import torch
 
         self.connection.send([a - b for a, b in zip(self.now(), self.began, strict=True)])
@@ -181,7 +181,7 @@ class Turns:
 
 def serve(connection: Connection, work: Work) -> None:
     """A contender's process: prepare, train in turn for each batch size, sample in turn."""
-    # Closed whatever happens, so that a failure in a thread is seen as one of a process is.
+    # Always closed, so that the parent notices the failure of a thread like that of a process.
     with contextlib.closing(connection):
         compete(connection, work)
 
@@ -262,19 +262,19 @@ class Ours:
             self.cascade.compile("network")
 
     def _width(self, config: dict[str, Any]) -> int:
-        """The round width whose number of parameters is nearest to the peers'."""
+        """The round width with the number of parameters nearest to the peers'."""
         from cascadezoo import Cascade
 
-        several = {"small": 2, "large": 4}[self.work.size]
+        multiple = {"small": 2, "large": 4}[self.work.size]
 
         def count(number: int) -> int:
-            config["channels"] = number * several
+            config["channels"] = number * multiple
             cascade = Cascade.from_spec(self.spec, device="meta")
             return sum(p.numel() for p in cascade.parameters())
 
-        wanted = PARAMETERS[self.work.size]
-        above = bisect.bisect_left(range(1, 200), wanted, key=count) + 1
-        return several * min(above - 1, above, key=lambda n: abs(count(n) - wanted))
+        target = PARAMETERS[self.work.size]
+        above = bisect.bisect_left(range(1, 200), target, key=count) + 1
+        return multiple * min(above - 1, above, key=lambda n: abs(count(n) - target))
 
     def train(self, batch: int, after_step: Callable[[], bool]) -> None:
         import torch
@@ -292,7 +292,7 @@ class Ours:
         loader = DeviceLoader(data, batch_size=batch, seed=0, flip=True, device=device)
         precision = pick_precision(resolved.spec.training.precision, device)
         self.cascade.resolved = resolved
-        # The trainer asks after each step whether to stop: there the turns are taken.
+        # The trainer calls stop after each step, which takes turns here.
         trainer = Trainer(
             self.cascade,
             loader,
@@ -306,17 +306,17 @@ class Ours:
     def sample(self, count: int) -> None:
         import torch
 
-        asked: dict[str, Any] = {"batch_size": count, "steps": self.work.sample_steps}
+        options: dict[str, Any] = {"batch_size": count, "steps": self.work.sample_steps}
         bf16 = self.work.entry.precision == "bf16"
         if "precision" in inspect.signature(self.cascade.sample).parameters:
-            self.cascade.sample(count, **asked, precision=self.work.entry.precision)
+            self.cascade.sample(count, **options, precision=self.work.entry.precision)
             return
         with torch.autocast(torch.device(self.work.device).type, torch.bfloat16, enabled=bf16):
-            self.cascade.sample(count, **asked)
+            self.cascade.sample(count, **options)
 
 
 class Peer:
-    """What the peers' loops share: ready batches, and the context of mixed precision."""
+    """Shared by the peers' loops: batches of floats, and the context of mixed precision."""
 
     scale: tuple[float, float]
 
@@ -477,12 +477,12 @@ class Ddpm(Peer):
             self.diffusion.sample(batch_size=count)
 
 
-# --- the process that gives the turns
+# --- the process that schedules the turns
 
 
 @dataclass
 class Contender:
-    """A contender's process, seen from outside, and what was measured of it."""
+    """A contender's process and its measurements."""
 
     work: Work
     process: Any
@@ -514,7 +514,7 @@ class Contender:
                 self.end("ended with an error, shown above")
 
     def receive(self, deadline: float) -> Any:
-        """The answer; None where the contender failed or the time was over before."""
+        """The answer; None if the contender failed or the time is over."""
         if self.failure is not None:
             return None
         try:
@@ -538,7 +538,7 @@ class Contender:
 def in_turn(
     contenders: list[Contender], message: Any, most: int, until: float, deadline: float
 ) -> list[dict[str, list[float] | None]]:
-    """Blocks of all contenders in turn, at most so many, at least one; until the time is over."""
+    """Run 1 to ``most`` blocks of all contenders in turn until the time is over."""
     rows: list[dict[str, list[float] | None]] = []
     longest = 0.0
     while len(rows) < most and (not rows or time.monotonic() + longest < until):
@@ -553,9 +553,9 @@ def in_turn(
 
 
 def warm_up(contenders: list[Contender], what: str, first: Any, deadline: float) -> None:
-    """Compile and warm up, all at once: each compiles on a core of its own.
+    """Compile and warm up all contenders in parallel, each on its own core.
 
-    Who is not ready after most of the time is left behind, so that the others are measured.
+    Drops contenders that are not ready after most of the time, so that the others are measured.
     """
     began = time.monotonic()
     deadline = began + 0.7 * (deadline - began)
@@ -581,10 +581,10 @@ def measure(works: list[Work], options: argparse.Namespace) -> list[Contender]:
         warm_steps = 1 if options.small else 5 if cuda else 2
         for number, batch in enumerate(options.batches):
             if number and time.monotonic() > deadline - 0.1 * options.budget:
-                print(f"no time is left for batches of {batch}", file=sys.stderr)
+                print(f"no time left for batches of {batch}", file=sys.stderr)
                 break
             warm_up(contenders, f"training, batch {batch}", (0, warm_steps), deadline)
-            # What is left is shared by what is still to come, training half of it.
+            # The remaining tasks share the remaining time; training gets half of it.
             left = deadline - time.monotonic()
             until = time.monotonic() + left * (0.4 if number == 0 else 0.9)
             steps = block_steps(batch, options)
@@ -612,12 +612,12 @@ def measure(works: list[Work], options: argparse.Namespace) -> list[Contender]:
 
 
 def block_steps(batch: int, options: argparse.Namespace) -> int:
-    """Steps of a block: fewer of larger batches, so that it takes about as long."""
+    """Steps of a block: fewer for larger batches, so that all blocks take a similar time."""
     return max(1, options.block * options.batches[0] // batch)
 
 
 def clock(options: argparse.Namespace) -> int:
-    """Which of a block's two times counts: the wall's on a GPU, the CPU's on a CPU."""
+    """Index of the time that counts: wall time on a GPU, CPU time on a CPU."""
     return 0 if options.device.startswith("cuda") else 1
 
 
@@ -629,7 +629,7 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def compared(ours: list[Any], theirs: list[Any], which: int) -> str:
-    """How many times as long the other's blocks took: pair by pair, and best against best."""
+    """Ratio of the peer's time to ours: by pairs of blocks, and of the best blocks."""
     pairs = [(a[which], b[which]) for a, b in zip(ours, theirs, strict=False) if a and b]
     if not pairs:
         return "-"
@@ -663,7 +663,7 @@ def report(contenders: list[Contender], options: argparse.Namespace) -> list[str
             )
     lines += [
         "",
-        "Times as fast as the peer: median (lowest-highest) of the pairs of blocks, best against best:",
+        "Speed relative to the peer: median (lowest-highest) of the pairs of blocks, and of the best blocks:",
         "",
     ]
     lines += ["| contender | peer | training, by batch | sampling |", "| --- | --- | --- | --- |"]
@@ -717,7 +717,7 @@ def version_of(name: str) -> str | None:
 
 
 def write_data(folder: str) -> str:
-    """Random pixels: no time here depends on what the images show."""
+    """Write random pixels: no measured time depends on the image content."""
     import numpy as np
 
     path = Path(folder) / "images.npz"
@@ -733,25 +733,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("contenders", nargs="*", help="NAME[@SHAPE][:PRECISION][:compile]")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", choices=sorted(PARAMETERS), help="2.2 or 36 million parameters")
-    parser.add_argument("--kind", default="flow.v1", help="of cascadezoo: or unet-diffusion.v1")
-    parser.add_argument("--batches", help="16 on a CPU, 128,512 on a GPU")
+    parser.add_argument(
+        "--kind", default="flow.v1", help="the stage kind of cascadezoo; or unet-diffusion.v1"
+    )
+    parser.add_argument("--batches", help="batch sizes; default: 16 on a CPU, 128,512 on a GPU")
     parser.add_argument("--block", type=int, help="steps of a block")
-    parser.add_argument("--blocks", type=int, help="blocks of each contender, at most")
+    parser.add_argument("--blocks", type=int, help="maximum number of blocks of each contender")
     parser.add_argument("--sample-batch", type=int)
     parser.add_argument("--sample-steps", type=int, help="network evaluations of a sample")
-    parser.add_argument("--budget", type=float, help="seconds of the whole run, start-up included")
-    parser.add_argument("--threads", type=int, default=1, help="of a CPU")
+    parser.add_argument("--budget", type=float, help="seconds of the whole run with start-up")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--compile", action="store_true", help="compile cascadezoo's network")
     parser.add_argument("--compile-peers", action="store_true")
     parser.add_argument(
         "--one-process",
         action="store_true",
-        help="threads in place of processes, for a GPU that admits one process; all of "
-        "cascadezoo's contenders must be of one precision",
+        help="use threads instead of processes, for a GPU that admits one process; all "
+        "contenders of cascadezoo must have the same precision",
     )
     parser.add_argument("--small", action="store_true", help="one block of one step each")
-    parser.add_argument("--path", action="append", default=[], help="a folder of packages besides")
-    parser.add_argument("--json", type=Path, help="where figures go; default: $OUT/peers.json")
+    parser.add_argument("--path", action="append", default=[], help="another folder of packages")
+    parser.add_argument("--json", type=Path, help="output file; default: $OUT/peers.json")
     options = parser.parse_args()
     cuda = options.device.startswith("cuda")
 
@@ -774,24 +776,24 @@ def arguments() -> argparse.Namespace:
 
 
 def entries_of(options: argparse.Namespace) -> list[Entry]:
-    """The contenders; a peer that is not installed is an error only where it was asked for."""
+    """The contenders; a missing peer is an error only if it was requested."""
     cuda = options.device.startswith("cuda")
-    asked = options.contenders
-    if not asked:
+    requested = options.contenders
+    if not requested:
         ours = ["@ddpm", "@deep"] if cuda else ["@default", "@ddpm", "@default:bf16"]
-        asked = [f"cascadezoo{mark}" for mark in ours]
-        asked += ["diffusers", "denoising-diffusion-pytorch"]
+        requested = [f"cascadezoo{mark}" for mark in ours]
+        requested += ["diffusers", "denoising-diffusion-pytorch"]
     entries = []
-    for text in asked:
+    for text in requested:
         entry = parse_entry(
             text, cuda=cuda, compile_ours=options.compile, compile_peers=options.compile_peers
         )
         if importlib.util.find_spec(MODULES[entry.name]) is None:
             missing = f"{entry.name} is not installed"
-            hint = f"pip install {entry.name}, or --path FOLDER where it lies"
+            hint = f"pip install {entry.name}, or give its folder with --path FOLDER"
             if options.contenders:
                 refuse(missing, hint)
-            print(f"{missing}, and is left out\nHint: {hint}", file=sys.stderr)
+            print(f"{missing} and is skipped\nHint: {hint}", file=sys.stderr)
             continue
         entries.append(entry)
     return entries
@@ -825,12 +827,12 @@ def main() -> int:
         ]
         contenders = measure(works, options)
     print("\n".join(report(contenders, options)))
-    print(f"{time.monotonic() - began:.0f} s in all", file=sys.stderr)
+    print(f"total time: {time.monotonic() - began:.0f} s", file=sys.stderr)
     if options.json is not None:
         options.json.write_text(json.dumps(to_json(contenders, options), indent=2) + "\n")
     code = 1 if any(one.failure for one in contenders) else 0
     if options.one_process:
-        # A thread that is still at work would make the interpreter abort at its end.
+        # A running thread would make the interpreter abort at its exit.
         sys.stdout.flush()
         os._exit(code)
     return code

@@ -1,4 +1,4 @@
-"""The commands that only tell against ``python -c "import click, pydantic"``."""
+"""Compares commands without torch with ``python -c "import click, pydantic"``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer's step against a hand-written loop over the same modules, losses and data."""
+"""Compares the trainer with a manual loop over the same modules, losses and data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from cascadezoo.build.build import build_cascade  # noqa: F401 - imported as a user's process has it
+from cascadezoo.build.build import build_cascade  # noqa: F401 - as in a user's process
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
@@ -50,7 +50,7 @@ def by_trainer(resolved: ResolvedSpec, data: ImageData, device: torch.device) ->
 
 
 def by_hand(resolved: ResolvedSpec, data: ImageData, device: torch.device) -> float:
-    """What one would write for this one cascade: generator, upsampler, refiner, all jointly."""
+    """A manual loop for this cascade: generator, upsampler and refiner, trained jointly."""
     (phase,) = resolved.spec.training.phases
     cascade = Cascade.from_spec(resolved, device=device)
     loader = loader_of(resolved, data, device)
@@ -116,7 +116,7 @@ def main() -> None:
     data = data_of(long)
 
     def per_step(run: Callable[..., float]) -> float:
-        # The difference of two lengths: what a phase costs once, however long, is left out.
+        # The difference of two lengths excludes the constant cost of a phase.
         once = run(short, data, device)
         return (run(long, data, device) - once) / options.steps * 1000
 
@@ -124,10 +124,10 @@ def main() -> None:
     per_step(by_hand)
     pairs = []
     for number in range(options.pairs):
-        # In turn first, so that a machine that warms up or slows down favours neither.
+        # Alternate the order, so that a machine that warms up or slows down favours neither.
         order = (by_trainer, by_hand) if number % 2 == 0 else (by_hand, by_trainer)
-        found = {run: per_step(run) for run in order}
-        pairs.append((found[by_trainer], found[by_hand]))
+        times = {run: per_step(run) for run in order}
+        pairs.append((times[by_trainer], times[by_hand]))
     ratio = statistics.median(a / b for a, b in pairs)
     mine, hand = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"{options.spec} on {device}, {options.pairs} pairs of {options.steps} joint steps")

@@ -122,8 +122,9 @@ def test_a_full_disk_keeps_the_former_checkpoint(tmp_path: Path) -> None:
     process = subprocess.run(
         [sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False
     )
-    assert "CheckpointError: the checkpoint of step 24 cannot be written" in process.stderr
-    assert "the one of step 16 is whole" in process.stderr
+    assert "CheckpointError" in process.stderr
+    assert "step 24" in process.stderr
+    assert "step 16" in process.stderr
     store = CheckpointStore(run / "checkpoints")
     assert store.newest().position.global_step == 16
     assert [p.name for p in store.folder.iterdir()] == ["step-000000016-phase-1"]

@@ -113,7 +113,7 @@ class StopIn:
     ("stop", "place"),
     [
         (
-            StopIn(task="decode goes through 64 images"),
+            StopIn(task="decode measures 64 images"),
             {"code": "interrupted-doing", "doing": "ending phase 'autoencoder'"},
         ),
         (

@@ -1,4 +1,4 @@
-"""Makes a bundled model of a trained one: half-precision weights, card, pictures, manifest entry.
+"""Makes a bundled model from a trained one: half-precision weights, card, pictures, manifest entry.
 
     python tests/gpu/bundle_model.py RUN cifar10 --set stages.0.config.guidance=2.0
 
@@ -39,10 +39,10 @@ def make(run: str, name: str, description: str, settings: list[str]) -> None:
     cascade = Cascade(resolved, list(trained.stages)).eval()
     folder = HERE / "models" / name
     cascade.save_pretrained(folder, weights="bf16")
-    # What is shown is drawn with the weights as they were rounded.
+    # The samples are drawn with the rounded weights.
     cascade = Cascade.from_pretrained(folder)
-    made = cascade.sample(SHOWN, seed=0, return_stages=True)
-    samples_picture(made[cascade.names[-1]], made).save(folder / SAMPLES)
+    samples = cascade.sample(SHOWN, seed=0, return_stages=True)
+    samples_picture(samples[cascade.names[-1]], samples).save(folder / SAMPLES)
     info = cascade.resolved.data_info
     before = read_metrics(source)
     metrics = before.model_copy(
@@ -66,7 +66,7 @@ def make(run: str, name: str, description: str, settings: list[str]) -> None:
 
 
 def main() -> None:
-    """See the module."""
+    """Run the command line; see the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", nargs="?")
     parser.add_argument("name", nargs="?")

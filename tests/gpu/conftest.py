@@ -1,4 +1,4 @@
-"""The device of the tests in this folder, and settings that a test must not leave changed."""
+"""The device of the tests in this folder, and settings that are restored after each test."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# Read by cuBLAS when it starts; without it, products are not deterministic.
+# cuBLAS reads this at its start; without it, products are not deterministic.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Several test processes share the cores.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
@@ -15,7 +15,7 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
 import torch
 
 NEEDS_CUDA = "needs a CUDA device"
-# What a GPU or another version of torch warns of is no fault of the tests.
+# Warnings of a GPU or of another version of torch are not failures.
 TOLERATED = (
     "ignore:Synchronization debug mode:UserWarning",
     "ignore:.*TF32.*:UserWarning",
@@ -25,7 +25,7 @@ TOLERATED = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no process of pytest-xdist is left with one at the end."""
+    """Run the longest tests first, so that no process of pytest-xdist ends with one."""
     own = [item for item in items if "/gpu/" in item.path.as_posix()]
     for item in own:
         for text in reversed(TOLERATED):
@@ -36,16 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    """The GPU where there is one, else the CPU; ``GPU_TESTS_DEVICE=cpu`` takes the CPU."""
-    wanted = os.environ.get("GPU_TESTS_DEVICE", "auto")
-    if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
+    """The GPU if available, else the CPU; ``GPU_TESTS_DEVICE=cpu`` selects the CPU."""
+    requested = os.environ.get("GPU_TESTS_DEVICE", "auto")
+    if requested == "cuda" or (requested == "auto" and torch.cuda.is_available()):
         return torch.device("cuda", 0)
     return torch.device("cpu")
 
 
 @pytest.fixture
 def cuda(device: torch.device) -> torch.device:
-    """The GPU; skips where there is none."""
+    """The GPU; skips the test without one."""
     if device.type != "cuda":
         pytest.skip(NEEDS_CUDA)
     return device
@@ -53,13 +53,13 @@ def cuda(device: torch.device) -> torch.device:
 
 @pytest.fixture(scope="session")
 def steps(device: torch.device) -> int:
-    """How long the trainings are: an even number."""
+    """Number of steps of the trainings: an even number."""
     return 20 if device.type == "cuda" else 4
 
 
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
-    """Float32 means float32 unless a test says otherwise; settings are put back."""
+    """Use full float32 by default, and restore the settings."""
     precision = torch.get_float32_matmul_precision()
     tf32, benchmark = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     torch.set_float32_matmul_precision("highest")

@@ -1,4 +1,4 @@
-"""What the tests of devices share: a small cascade around every kind, trainings, guards, figures.
+"""Shared by tests of devices: a small cascade around every kind, trainings, guards, figures.
 
 On a machine without a GPU the same code runs on the CPU, with fewer steps.
 """
@@ -54,7 +54,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "resnet-refiner.v1": {"hidden": 8, "blocks": 1},
     "identity.v1": {},
 }
-"""The built-in kinds with the smallest configs that still have all their parts."""
+"""The built-in kinds with their smallest complete configs."""
 
 COARSE = {
     "name": "coarse",
@@ -63,13 +63,13 @@ COARSE = {
 }
 
 HAS_COMPILE = "compile" in vars(Cascade)
-"""Whether a cascade compiles itself by region; ``nn.Module.compile`` is another thing."""
+"""Whether ``Cascade`` has its own ``compile``, not the one of ``nn.Module``."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def built_in_kinds() -> set[str]:
-    """The stage kinds that the package itself registers."""
+    """The stage kinds of the package."""
     return {
         row.entry.name
         for row in get_registry().stages
@@ -78,10 +78,10 @@ def built_in_kinds() -> set[str]:
 
 
 def spec_of(kind: str, steps: int, **training: Any) -> dict[str, Any]:
-    """A spec of a cascade around one kind: alone, or behind a small flow.
+    """A spec of a cascade around one kind: alone, or after a small flow.
 
-    The only phase trains the stage of that kind, or the flow if the kind has no weights that
-    learn.
+    The only phase trains the stage of that kind, or the flow if the kind has no trainable
+    weights.
     """
     entry = get_registry().stages.get(kind).entry
     settings = KINDS[kind]
@@ -93,14 +93,14 @@ def spec_of(kind: str, steps: int, **training: Any) -> dict[str, Any]:
         "name": "only",
         "train": ["own" if learns else "coarse"],
         "steps": steps,
-        # A refiner that is given the truth alone has nothing to learn.
+        # A refiner that gets only true images has nothing to learn.
         "teacher_forcing": {"start": 0.5, "end": 0.5},
     }
     return _spec(stages, [phase], training)
 
 
 def joint_spec(steps: int, **training: Any) -> dict[str, Any]:
-    """Three stages that learn together, each image's upstream drawn by teacher forcing."""
+    """Three jointly trained stages with teacher forcing per image."""
     stages = [
         {"name": "coarse", "kind": "flow.v1", "config": KINDS["flow.v1"]},
         {"name": "up", "kind": "pixelshuffle.v1", "config": KINDS["pixelshuffle.v1"]},
@@ -117,7 +117,7 @@ def joint_spec(steps: int, **training: Any) -> dict[str, Any]:
 
 
 def reflow_spec(steps: int, **training: Any) -> dict[str, Any]:
-    """A flow that learns from pairs of its own."""
+    """A flow with a reflow phase."""
     own = {"name": "own", "kind": "flow.v1", "config": KINDS["flow.v1"]}
     first = {"name": "first", "train": ["own"], "steps": 2}
     phase = {"name": "straight", "train": ["own"], "steps": steps, "reflow": {"pairs": 40 * BATCH}}
@@ -146,7 +146,7 @@ def _spec(
 
 
 def image_data(batches: int = 40, size: int = SIZE, batch: int = BATCH) -> ImageData:
-    """Labelled noise that fills so many batches."""
+    """Labelled noise for this number of batches."""
     count = batches * batch
     images = np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
     return ImageData(images, np.arange(count) % CLASSES, "train")
@@ -162,7 +162,7 @@ def train(
     budget_bytes: int | None = None,
     **options: Any,
 ) -> Trainer:
-    """Train a cascade that is on the device; checkpoints go into the folder."""
+    """Train a cascade on its device, with checkpoints in the folder."""
     data = image_data() if data is None else data
     loader = DeviceLoader(
         data,
@@ -185,18 +185,18 @@ def state(cascade: Cascade) -> dict[str, Tensor]:
 
 
 def flat(tensors: Iterator[Tensor] | list[Tensor]) -> Tensor:
-    """All numbers in one row, float32 on the CPU."""
+    """All values in one row, float32 on the CPU."""
     return torch.cat([t.detach().float().cpu().flatten() for t in tensors])
 
 
-def distance(found: Tensor, wanted: Tensor) -> float:
-    """The norm of the difference, as a share of the norm of what is wanted."""
-    found, wanted = found.detach().double().cpu(), wanted.detach().double().cpu()
-    return float((found - wanted).norm() / wanted.norm().clamp_min(1e-12))
+def distance(actual: Tensor, expected: Tensor) -> float:
+    """The norm of the difference relative to the norm of the expected values."""
+    actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
+    return float((actual - expected).norm() / expected.norm().clamp_min(1e-12))
 
 
 class StopAfter:
-    """Asks for a stop when it is asked for the n-th time."""
+    """Requests a stop at the n-th call."""
 
     def __init__(self, number: int) -> None:
         self.left = number
@@ -210,7 +210,7 @@ class StopAfter:
 
 
 class HostDraw(Draw):
-    """Draws made on the CPU and moved; those of a CPU and of a GPU differ."""
+    """Draws on the CPU and moves to the device, because CPU and GPU draw other numbers."""
 
     def __init__(self, *key: str | int, home: torch.device) -> None:
         super().__init__(*key, device="cpu")
@@ -227,7 +227,7 @@ class HostDraw(Draw):
 
 
 class HostImageDraw(ImageDraw):
-    """As :class:`HostDraw`, for sampling."""
+    """Like :class:`HostDraw`, for sampling."""
 
     def __init__(self, count: int, home: torch.device) -> None:
         super().__init__(7, "own", 0, count, "cpu")
@@ -244,7 +244,7 @@ class HostImageDraw(ImageDraw):
 
 
 def stirred(spec: dict[str, Any]) -> Cascade:
-    """An untrained cascade on the CPU in which no weight is zero."""
+    """An untrained cascade on the CPU without zero weights."""
     cascade = Cascade.from_spec(spec)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -254,7 +254,7 @@ def stirred(spec: dict[str, Any]) -> Cascade:
 
 
 def upstream_of(stage: Stage, count: int, device: torch.device) -> Tensor | None:
-    """An image as the stage before might give it, the same on every device."""
+    """Upstream images of a stage, the same on every device."""
     shape = stage.geometry.input
     if shape is None:
         return None
@@ -268,7 +268,7 @@ def labels_of(count: int, device: torch.device) -> Tensor:
 
 
 def request_of(count: int, device: torch.device) -> SampleRequest:
-    """A request whose numbers are the same on every device."""
+    """A request with the same random numbers on every device."""
     return SampleRequest(count, HostImageDraw(count, device), labels_of(count, device))
 
 
@@ -293,7 +293,7 @@ def losses_and_gradients(
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context that forward passes of that precision run in."""
+    """The autocast context of a precision."""
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
@@ -302,7 +302,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[list[str]]:
-    """Deterministic algorithms; the list names the operators that have none, once it ends."""
+    """Use deterministic algorithms; after the block, the list names operators without one."""
     uncertain: list[str] = []
     before = torch.are_deterministic_algorithms_enabled()
     benchmark = torch.backends.cudnn.benchmark
@@ -319,7 +319,7 @@ def deterministic() -> Iterator[list[str]]:
 
 
 def use_tf32(on: bool) -> None:
-    """Whether products of float32 may be rounded to TF32, in convolutions too."""
+    """Allow or forbid TF32 in products and convolutions of float32."""
     torch.set_float32_matmul_precision("high" if on else "highest")
     torch.backends.cudnn.allow_tf32 = on
 
@@ -344,11 +344,11 @@ INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
 
 class Waited(AssertionError):
-    """An operator made the host wait for the device."""
+    """An operator makes the host wait for the device."""
 
 
 class NeverWaits(TorchDispatchMode):
-    """Fails on operators that make the host wait for a GPU, also where the tensors are on a CPU."""
+    """Fails on operators that make the host wait for a GPU, also for tensors on a CPU."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -362,7 +362,7 @@ class NeverWaits(TorchDispatchMode):
 
 
 class NeverReads(TorchFunctionMode):
-    """Fails on methods that read a tensor without an operator where it is on a CPU."""
+    """Fails on methods that read a tensor on a CPU without an operator."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -377,7 +377,7 @@ def _by_mask(indices: list[Tensor | None]) -> bool:
 
 
 class SyncErrors:
-    """CUDA fails on operations that synchronise."""
+    """Lets CUDA fail on operations that synchronise."""
 
     def __enter__(self) -> Self:
         torch.cuda.set_sync_debug_mode("error")
@@ -392,8 +392,8 @@ def never_waits(device: torch.device, *, compiled: bool = False) -> Iterator[Non
     """A guard for a block that must not wait for the device.
 
     Args:
-        device: on a GPU, CUDA fails on whatever synchronises.
-        compiled: watch no operators, which torch does not compile under.
+        device: on a GPU, CUDA fails on operations that synchronise.
+        compiled: do not watch operators, because torch cannot compile then.
     """
     with contextlib.ExitStack() as stack:
         if device.type == "cuda":
@@ -405,15 +405,15 @@ def never_waits(device: torch.device, *, compiled: bool = False) -> Iterator[Non
 
 
 class GuardedSteps(QuietProgress):
-    """The progress of a training whose steps, after the first ones, may not wait for the device.
+    """The progress of a training whose steps, after the first ones, must not wait for the device.
 
-    Use it as a context that ends the guard whatever happens.
+    A context manager, which always ends the guard.
 
     Args:
-        device: where the training runs.
-        total: the steps of the phase that is guarded; phases of other lengths are not.
-        first: so many steps may wait.
-        compiled: watch no operators, which torch does not compile under.
+        device: the training device.
+        total: number of steps of the guarded phase; phases of other lengths are not guarded.
+        first: number of steps that may wait.
+        compiled: do not watch operators, because torch cannot compile then.
     """
 
     def __init__(
@@ -447,10 +447,10 @@ class GuardedSteps(QuietProgress):
 
 
 def note(name: str, **figures: Any) -> None:
-    """Print figures, and add them to ``$OUT/gpu-tests.jsonl`` where OUT is set."""
+    """Print figures, and add them to ``$OUT/gpu-tests.jsonl`` if OUT is set."""
     row = json.dumps({"name": name, **figures})
     print(row)
     if out := os.environ.get("OUT"):
-        # One short write at the end of the file: processes of pytest-xdist do not mix their lines.
+        # One short write, so that processes of pytest-xdist do not mix their lines.
         with (Path(out) / "gpu-tests.jsonl").open("a", encoding="utf-8") as file:
             file.write(row + "\n")

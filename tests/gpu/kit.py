@@ -1,4 +1,4 @@
-"""Carries the project to a machine without a network, and results back.
+"""Transfers the project to a machine without a network, and results back.
 
 python tests/gpu/kit.py pack .kit                      # here: missing wheels, CIFAR-10, networks
 python3 tests/gpu/kit.py unpack .kit --to /tmp/kit     # there, after each transfer
@@ -6,8 +6,8 @@ python3 tests/gpu/kit.py unpack .kit --to /tmp/kit     # there, after each trans
 python3 tests/gpu/kit.py results save runs/a --out $OUT      # there
 python tests/gpu/kit.py results join FOLDER --to runs/back   # here
 
-Every piece is a folder of its own, so that each transfer can take those that fit. Before the wheels
-are unpacked only numpy, Pillow and packaging are needed, and torch for the networks.
+Every piece is a separate folder, so that each transfer can take those that fit. Unpacking needs only
+numpy, Pillow and packaging, and torch for the networks.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REPO = Path(__file__).resolve().parents[2]
 CACHE = Path.home() / ".cache" / "cascadezoo-dev"
 FOLDER, TO = Path(".kit"), Path(tempfile.gettempdir()) / "kit"
 
-# What that machine lacks of the project's dependencies and of the packages compared with it.
+# Packages that the other machine lacks: dependencies, and packages to compare with.
 WHEELS = {
     "pydantic": "2.14.4",
     "pydantic-core": "2.50.5",
@@ -71,17 +71,17 @@ PART_IMAGES, SHEET_IMAGES, SHEET_COLUMNS = 10_000, 1_000, 25
 SMALL = {"train": 150, "test": 50}
 SMALL_PART_IMAGES, SMALL_SHEET_IMAGES = 60, 25
 
-# What one command may bring back; a little under its limits of 16 and 64 MiB and 8 files.
+# Limits of one command's results, slightly below 16 and 64 MiB and 8 files.
 RESULT_PART_BYTES, RESULT_BYTES, RESULT_FILES = 15 * 2**20, 63 * 2**20, 8
 MIB = 2**20
 
 
 class KitError(Exception):
-    """What went wrong, and what to do, in words for the user."""
+    """An error with a message for the user."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0, or 2 after an error that is printed."""
+    """Run a command; return 0, or 2 after printing an error."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -97,31 +97,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True)
 
-    pack = commands.add_parser("pack", help="write the pieces that travel into a folder")
+    pack = commands.add_parser("pack", help="write the pieces to transfer into a folder")
     pack.add_argument("folder", type=Path, nargs="?", default=FOLDER)
     pack.add_argument(
         "--part", choices=["wheels", "data", *NETWORKS, "all"], action="append", default=None
     )
-    pack.add_argument("--small", action="store_true", help="200 images, nothing else")
+    pack.add_argument("--small", action="store_true", help="only 200 images")
     pack.add_argument("--cifar", type=Path, default=CACHE / "cifar10.npz")
     pack.add_argument("--torch-home", type=Path, default=CACHE / "torch_home")
     pack.set_defaults(run=_pack)
 
-    unpack = commands.add_parser("unpack", help="install and decode what has arrived so far")
+    unpack = commands.add_parser("unpack", help="install and decode the pieces that have arrived")
     unpack.add_argument("folder", type=Path, nargs="?", default=FOLDER)
     unpack.add_argument("--to", type=Path, default=TO, help="a folder outside the checkout")
     unpack.add_argument("--complete", action="store_true", help="fail if images are missing")
     unpack.set_defaults(run=_unpack)
 
-    results = commands.add_parser("results", help="bring large files back in parts")
+    results = commands.add_parser("results", help="transfer large files back in parts")
     ways = results.add_subparsers(required=True)
     save = ways.add_parser("save", help="pack files and folders into parts")
     save.add_argument("files", type=Path, nargs="+")
     save.add_argument("--out", type=Path, default=os.environ.get("OUT"), help="default: $OUT")
-    save.add_argument("--name", default="results", help="the parts' first name")
-    save.add_argument("--compress", action="store_true", help="gzip; weights hardly shrink")
+    save.add_argument("--name", default="results", help="prefix of the parts")
+    save.add_argument("--compress", action="store_true", help="use gzip; weights hardly shrink")
     save.set_defaults(run=_save)
-    join = ways.add_parser("join", help="verify the parts and write the files again")
+    join = ways.add_parser("join", help="verify the parts and restore the files")
     join.add_argument("folder", type=Path)
     join.add_argument("--to", type=Path, required=True)
     join.set_defaults(run=_join)
@@ -135,7 +135,7 @@ def _pack(options: argparse.Namespace) -> None:
     folder: Path = options.folder
     parts = set(options.part or ["data" if options.small else "all"])
     if options.small and parts != {"data"}:
-        raise KitError("--small packs images alone; leave --part out")
+        raise KitError("--small packs only images; omit --part")
     if "all" in parts:
         parts = {"wheels", "data", *NETWORKS}
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def _pack(options: argparse.Namespace) -> None:
     for name in sorted(parts & set(NETWORKS)):
         source = options.torch_home / "hub" / "checkpoints" / NETWORKS[name]
         if not source.is_file():
-            raise KitError(f"there is no {source}; name another folder by --torch-home")
+            raise KitError(f"{source} does not exist; set --torch-home")
         pack_network(folder / name, source)
     for piece in sorted(path for path in folder.iterdir() if path.is_dir()):
         size = sum(file.stat().st_size for file in piece.iterdir())
@@ -154,7 +154,7 @@ def _pack(options: argparse.Namespace) -> None:
 
 
 def pack_wheels(folder: Path) -> None:
-    """Download the wheels of ``WHEELS`` for that machine, unless they are all in ``folder``."""
+    """Download the wheels of ``WHEELS`` for the other machine, unless ``folder`` has them."""
     if _wheel_versions(folder) == WHEELS:
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -163,19 +163,19 @@ def pack_wheels(folder: Path) -> None:
     command += ["--python-version", PYTHON, "--dest", str(folder)]
     command += [word for platform in PLATFORMS for word in ("--platform", platform)]
     subprocess.run([*command, *(f"{n}=={v}" for n, v in WHEELS.items())], check=True)
-    found = _wheel_versions(folder)
-    if found != WHEELS:
-        raise KitError(f"{folder} holds {found}, and not what WHEELS lists")
+    versions = _wheel_versions(folder)
+    if versions != WHEELS:
+        raise KitError(f"{folder} contains {versions}, not the versions of WHEELS")
 
 
 def _wheel_versions(folder: Path) -> dict[str, str]:
     rows = (parse_wheel_filename(path.name)[:2] for path in folder.glob("*.whl"))
-    found = {str(name): str(version) for name, version in rows}
-    return {name: found.pop(name) for name in WHEELS if name in found} | found
+    versions = {str(name): str(version) for name, version in rows}
+    return {name: versions.pop(name) for name in WHEELS if name in versions} | versions
 
 
 def _arrays(path: Path, *, small: bool) -> dict[str, NDArray[Any]]:
-    """The arrays of the development cache; made up for a small kit without it."""
+    """The arrays of the development cache; random ones for a small kit without it."""
     if path.is_file():
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
@@ -186,7 +186,7 @@ def _arrays(path: Path, *, small: bool) -> dict[str, NDArray[Any]]:
             arrays[f"{split}_images"] = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
             arrays[f"{split}_labels"] = (np.arange(count) % 10).astype(np.uint8)
     else:
-        raise KitError(f"there is no {path}; name another file by --cifar")
+        raise KitError(f"{path} does not exist; set --cifar")
     if small:
         for split, count in SMALL.items():
             for what in ("images", "labels"):
@@ -201,7 +201,7 @@ def pack_data(folder: Path, arrays: dict[str, NDArray[Any]], *, small: bool) -> 
         folder: gets ``data-1`` and so on for the training images and ``data-test``.
         arrays: ``train_images`` and ``test_images``, uint8 [N, 32, 32, 3], their labels, uint8 [N],
             and ``class_names``.
-        small: few images to a part, for tests.
+        small: few images per part, for tests.
     """
     for old in folder.glob("data-*"):
         shutil.rmtree(old)
@@ -241,7 +241,7 @@ def pack_data(folder: Path, arrays: dict[str, NDArray[Any]], *, small: bool) -> 
 
 
 def _encode(images: NDArray[np.uint8]) -> bytes:
-    """Images [N, 32, 32, 3] as one lossless WebP; the last row is filled up with black."""
+    """Images [N, 32, 32, 3] as one lossless WebP; the last row is padded with black."""
     columns = min(SHEET_COLUMNS, len(images))
     rows = -(-len(images) // columns)
     grid = np.zeros((rows * columns, 32, 32, 3), np.uint8)
@@ -260,17 +260,17 @@ def _decode(path: Path, count: int) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise KitError(f"{path} is damaged or missing ({error}); send it again") from error
+        raise KitError(f"{path} is damaged or missing ({error}); transfer it again") from error
     columns = pixels.shape[1] // 32
     grid = pixels.reshape(-1, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
     return grid[:count]
 
 
 def pack_network(folder: Path, source: Path) -> None:
-    """Store a state dict with its convolution kernels in fp16, all else as it is.
+    """Store a state dict with its convolution kernels in fp16 and the rest unchanged.
 
-    The two bytes of each fp16 number lie in a file each: the upper ones compress well. Tensors
-    that are one NaN repeated (what the development cache does not have) stay that.
+    The lower and upper bytes of fp16 numbers go into separate files; the upper ones compress well.
+    Tensors of one repeated NaN (missing in the development cache) stay so.
     """
     import torch
 
@@ -283,7 +283,7 @@ def pack_network(folder: Path, source: Path) -> None:
         kind = "raw"
         if tensor.is_floating_point() and tensor.numel() > 1 and not any(tensor.stride()):
             if not bool(torch.isnan(tensor.flatten()[0])):
-                raise KitError(f"{name} of {source} repeats a number that is not NaN")
+                raise KitError(f"{name} of {source} repeats a number other than NaN")
             kind = "nan"
         elif tensor.dim() == 4 and tensor.dtype == torch.float32:
             kind = "fp16"
@@ -295,7 +295,7 @@ def pack_network(folder: Path, source: Path) -> None:
             with np.errstate(over="ignore"):
                 half = values.astype("<f2")
             if not np.isfinite(half).all():
-                raise KitError(f"{name} of {source} holds numbers that fp16 does not")
+                raise KitError(f"{name} of {source} has numbers out of the range of fp16")
             halves.append(half.ravel())
             values = half.astype(np.float32)
         elif kind == "raw":
@@ -318,7 +318,7 @@ def _unpack(options: argparse.Namespace) -> None:
     folder: Path = options.folder
     to: Path = options.to.resolve()
     if to == REPO or REPO in to.parents:
-        raise KitError(f"{to} lies in the checkout; name a folder outside it by --to")
+        raise KitError(f"{to} is inside the checkout; set --to to a folder outside it")
     to.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
 
@@ -334,25 +334,25 @@ def _unpack(options: argparse.Namespace) -> None:
         elif about["sort"] == "images":
             done(unpack_images(piece, about, to / "parts"))
         else:
-            raise KitError(f"{piece} holds {about['sort']!r}, which this kit does not know")
-    lacking = write_npz(to / "parts", to / "cifar10.npz")
-    done(lacking or f"{to / 'cifar10.npz'} holds every image")
+            raise KitError(f"{piece} has the unknown sort {about['sort']!r}")
+    missing = write_npz(to / "parts", to / "cifar10.npz")
+    done(missing or f"{to / 'cifar10.npz'} is complete")
     write_environment(to)
     for line in unmet(to / "site"):
         print(f"not met: {line}")
     done(f"next: . {to / 'env.sh'}")
-    if options.complete and lacking:
-        raise KitError(f"{lacking}; unpack the other parts first")
+    if options.complete and missing:
+        raise KitError(f"{missing}; unpack the other parts first")
 
 
 def install_wheels(folder: Path, site: Path) -> str:
-    """Install the wheels that this Python lacks, or has in an older version, into ``site``."""
+    """Install the wheels that are missing or newer than in this Python into ``site``."""
     wheels = sorted(folder.glob("*.whl"))
     needed = []
     for wheel in wheels:
         name, version, *_ = parse_wheel_filename(wheel.name)
-        here = [_version(name, _paths(site)), _version(name, [str(site)])]
-        if all(found is None or found < version for found in here):
+        installed = [_version(name, _paths(site)), _version(name, [str(site)])]
+        if all(old is None or old < version for old in installed):
             needed.append(wheel)
     if needed:
         site.mkdir(parents=True, exist_ok=True)
@@ -365,29 +365,29 @@ def install_wheels(folder: Path, site: Path) -> str:
 
 
 def _paths(site: Path) -> list[str]:
-    """Where this Python looks for packages, without the kit's own and the checkout."""
+    """The package folders of this Python without those of the kit and the checkout."""
     return [path for path in sys.path if path and Path(path).resolve() not in (site, REPO)]
 
 
 def _version(name: str, paths: list[str]) -> Version | None:
-    found = importlib.metadata.distributions(name=name, path=paths)
-    versions = [Version(row.version) for row in found if canonicalize_name(row.name) == name]
+    rows = importlib.metadata.distributions(name=name, path=paths)
+    versions = [Version(row.version) for row in rows if canonicalize_name(row.name) == name]
     return versions[0] if versions else None
 
 
 def checkout_version() -> str:
-    """The version that ``cascadezoo/_version.py`` states."""
+    """The version in ``cascadezoo/_version.py``."""
     text = (REPO / "cascadezoo" / "_version.py").read_text()
-    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
-    if found is None:
-        raise SystemExit("cascadezoo/_version.py states no version")
-    return found[1]
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise SystemExit("cascadezoo/_version.py has no version")
+    return match[1]
 
 
 def write_metadata(site: Path) -> None:
-    """Metadata of the checkout as pip would write it, so that its entry points are found.
+    """Write metadata of the checkout like pip, so that Python finds its entry points.
 
-    The code is the checkout's: ``env.sh`` puts it first on the path.
+    The code stays in the checkout, which ``env.sh`` puts first on the path.
     """
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     name, version = project["name"], checkout_version()
@@ -407,32 +407,32 @@ def write_metadata(site: Path) -> None:
 
 
 def unmet(site: Path) -> Iterator[str]:
-    """What the packages in ``site`` require of this Python and do not find, a line each."""
+    """Unmet requirements of the packages in ``site``, one per line."""
     paths = [str(site), *_paths(site)]
     for row in importlib.metadata.distributions(path=[str(site)]):
         for text in row.requires or ():
             need = Requirement(text)
             if need.marker is not None and not need.marker.evaluate({"extra": ""}):
                 continue
-            found = _version(canonicalize_name(need.name), paths)
-            if found is None or not need.specifier.contains(found, prereleases=True):
-                yield f"{row.name} needs {need}; there is {found or 'none'}"
+            version = _version(canonicalize_name(need.name), paths)
+            if version is None or not need.specifier.contains(version, prereleases=True):
+                yield f"{row.name} needs {need}; installed: {version or 'none'}"
 
 
 def unpack_network(piece: Path, about: dict[str, Any], checkpoints: Path) -> str:
-    """Write a network's weights in fp32 under the name that torch.hub looks for."""
+    """Write a network's weights in fp32 under the name that torch.hub expects."""
     import torch
 
     path, stamp = checkpoints / about["file"], checkpoints / f"{about['file']}.json"
     if path.is_file() and _stamp(stamp) == [about["sha256"], path.stat().st_size]:
-        return f"{piece.name} is there already"
+        return f"{piece.name} already exists"
     try:
         low = np.frombuffer((piece / "low.bin").read_bytes(), np.uint8)
         high = np.frombuffer(zlib.decompress((piece / "high.zlib").read_bytes()), np.uint8)
         raw = memoryview(zlib.decompress((piece / "raw.zlib").read_bytes()))
         halves = np.stack([low, high], 1).view("<f2").ravel()
     except (OSError, ValueError, zlib.error) as error:
-        raise KitError(f"{piece} is damaged ({error}); send it again") from error
+        raise KitError(f"{piece} is damaged ({error}); transfer it again") from error
     state: dict[str, Any] = {}
     digest = hashlib.sha256()
     for row in about["tensors"]:
@@ -451,7 +451,7 @@ def unpack_network(piece: Path, about: dict[str, Any], checkpoints: Path) -> str
         else:
             state[row["name"]] = torch.from_numpy(values).reshape(shape)
     if digest.hexdigest() != about["sha256"]:
-        raise KitError(f"{piece} is damaged (its sha256 differs); send it again")
+        raise KitError(f"{piece} is damaged (its sha256 differs); transfer it again")
     checkpoints.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save(state, part)
@@ -461,12 +461,12 @@ def unpack_network(piece: Path, about: dict[str, Any], checkpoints: Path) -> str
 
 
 def unpack_images(piece: Path, about: dict[str, Any], parts: Path) -> str:
-    """Decode a part into ``parts``, unless its images are there with the right digest."""
+    """Decode a part into ``parts``, unless its images exist with the right digest."""
     images_path, labels_path = parts / f"{piece.name}.npy", parts / f"{piece.name}.labels.npy"
     finished = (parts / f"{piece.name}.json").is_file()
     right = finished and _matches(images_path, about["images_sha256"])
     if right and _matches(labels_path, about["labels_sha256"]):
-        return f"{piece.name} is there already"
+        return f"{piece.name} already exists"
     parts.mkdir(parents=True, exist_ok=True)
     sheets = [(piece / f"{n:03}.webp", count) for n, count in enumerate(about["sheets"])]
     with ThreadPoolExecutor() as pool:
@@ -474,7 +474,7 @@ def unpack_images(piece: Path, about: dict[str, Any], parts: Path) -> str:
     labels = np.frombuffer((piece / "labels.bin").read_bytes(), np.uint8)
     for values, what in ((images, "images"), (labels, "labels")):
         if _digest(values) != about[f"{what}_sha256"]:
-            raise KitError(f"the {what} of {piece} are damaged (sha256 differs); send it again")
+            raise KitError(f"the {what} of {piece} are damaged (sha256 differs); transfer it again")
     np.save(images_path, images)
     np.save(labels_path, labels)
     _write_json(parts / f"{piece.name}.json", about)
@@ -482,40 +482,40 @@ def unpack_images(piece: Path, about: dict[str, Any], parts: Path) -> str:
 
 
 def _matches(path: Path, sha256: str) -> bool:
-    """Whether a saved array is there and is the right one."""
+    """Whether a saved array exists and has this digest."""
     try:
         return path.is_file() and _digest(np.load(path)) == sha256
-    except (ValueError, EOFError):  # cut short: decoded again
+    except (ValueError, EOFError):  # truncated: decode again
         return False
 
 
 def write_npz(parts: Path, path: Path) -> str:
-    """Put the parts decoded so far into one file, uncompressed.
+    """Combine the decoded parts in one uncompressed file.
 
     Returns:
-        What is missing in it, or an empty text.
+        The missing images, or an empty text.
 
     Raises:
-        KitError: the parts are of different data sets, or do not make up the whole one.
+        KitError: the parts belong to different data sets, or differ from the packed ones.
     """
     rows = {p: _read_json(p) for p in sorted(parts.glob("*.json"))}
     if not rows:
         return "no images yet"
     first = next(iter(rows.values()))
     if any(row["whole"] != first["whole"] for row in rows.values()):
-        raise KitError(f"{parts} holds parts of different data sets; delete it and unpack again")
-    lacking = []
+        raise KitError(f"{parts} contains parts of different data sets; delete it and unpack again")
+    missing = []
     arrays: dict[str, NDArray[Any]] = {"class_names": np.array(first["class_names"])}
     for split, whole in first["whole"].items():
         mine = sorted((r["first"], p) for p, r in rows.items() if r["split"] == split)
         count = sum(sum(rows[p]["sheets"]) for _, p in mine)
         if count < whole["count"]:
-            lacking.append(f"{count:,} of {whole['count']:,} {split} images")
+            missing.append(f"{count:,} of {whole['count']:,} {split} images")
         if mine:
             for what, end in (("images", ".npy"), ("labels", ".labels.npy")):
                 values = np.concatenate([np.load(p.with_suffix(end)) for _, p in mine])
                 if count == whole["count"] and _digest(values) != whole[f"{what}_sha256"]:
-                    raise KitError(f"the {split} {what} are not those that were packed")
+                    raise KitError(f"the {split} {what} differ from the packed ones")
                 arrays[f"{split}_{what}"] = values
     stamp = path.with_suffix(".json")
     key = sorted(row["images_sha256"] for row in rows.values())
@@ -525,11 +525,11 @@ def write_npz(parts: Path, path: Path) -> str:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
         part.replace(path)
         _write_json(stamp, [key, path.stat().st_size])
-    return f"{path} holds only {' and '.join(lacking)}" if lacking else ""
+    return f"{path} contains only {' and '.join(missing)}" if missing else ""
 
 
 def write_environment(to: Path) -> None:
-    """Write ``env.sh``, to be sourced, and the command ``cascadezoo``."""
+    """Write ``env.sh`` and the command ``cascadezoo``."""
     command = to / "bin" / "cascadezoo"
     command.parent.mkdir(parents=True, exist_ok=True)
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cascadezoo "$@"\n')
@@ -543,7 +543,7 @@ def write_environment(to: Path) -> None:
         "TORCHINDUCTOR_CACHE_DIR": f"{to}/inductor",
         "KIT": str(to),
         "KIT_CIFAR10": f"{to}/cifar10.npz",
-        # Unquoted: options of `cascadezoo plan`, `build` and others for specs on CIFAR-10.
+        # Options of `cascadezoo plan`, `build` and others for specs on CIFAR-10; use it unquoted.
         "KIT_DATA": f"--set data.source=npz --set data.config.path={to}/cifar10.npz",
     }
     (to / "env.sh").write_text("".join(f'export {k}="{v}"\n' for k, v in lines.items()))
@@ -553,7 +553,7 @@ def write_environment(to: Path) -> None:
 
 
 class _Parts(io.RawIOBase):
-    """A stream that lands in numbered files of limited size."""
+    """A stream into numbered files of limited size."""
 
     def __init__(self, folder: Path, name: str, files: int, size: int) -> None:
         self.folder, self.name, self.most, self.left = folder, name, files, size
@@ -571,7 +571,9 @@ class _Parts(io.RawIOBase):
         while len(view):
             if self._open is None:
                 if len(self.rows) == self.most:
-                    raise KitError(f"the results need more than {self.most} parts: save fewer")
+                    raise KitError(
+                        f"the results need more than {self.most} parts; save fewer files"
+                    )
                 file = f"{self.name}.{len(self.rows):02}.part"
                 self._open = (self.folder / file).open("wb")
                 self.rows.append({"file": file})
@@ -580,8 +582,8 @@ class _Parts(io.RawIOBase):
             self.left -= len(piece)
             if self.left < 0:
                 raise KitError(
-                    f"the results are larger than the {RESULT_BYTES / MIB:.0f} MiB that come back "
-                    "from one command: save fewer, or the rest by another command"
+                    f"the results exceed the limit of {RESULT_BYTES / MIB:.0f} MiB of one command; "
+                    "save fewer files, or use several commands"
                 )
             self._open.write(piece)
             self._hash.update(piece)
@@ -605,17 +607,17 @@ class _Parts(io.RawIOBase):
 def _save(options: argparse.Namespace) -> None:
     out: Path | None = options.out
     if out is None:
-        raise KitError("$OUT is not set; name a folder by --out")
+        raise KitError("$OUT is not set; set --out")
     out = Path(out)
     name: str = options.name
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise KitError(f"the name {name!r} may hold letters, digits, - and _ alone")
+        raise KitError(f"the name {name!r} must have only letters, digits, - and _")
     tops = [path.resolve() for path in options.files]
     if len({path.name for path in tops}) < len(tops):
-        raise KitError("two of the files have the same name; save the folder that holds both")
+        raise KitError("two of the files have the same name; save the folder that contains both")
     for path in tops:
         if not path.exists():
-            raise KitError(f"there is no {path}")
+            raise KitError(f"{path} does not exist")
     out.mkdir(parents=True, exist_ok=True)
     for old in [*out.glob(f"{name}.*.part"), out / f"{name}.manifest.json"]:
         old.unlink(missing_ok=True)
@@ -637,7 +639,7 @@ def _save(options: argparse.Namespace) -> None:
 
 
 def write_tar(stream: Any, tops: Iterable[Path], *, compress: bool) -> dict[str, str]:
-    """Write files and folders into a tar stream; returns the sha256 of each file."""
+    """Write files and folders into a tar stream; return the sha256 of each file."""
     files: dict[str, str] = {}
     with tarfile.open(fileobj=stream, mode="w|gz" if compress else "w|") as tar:
         for top in tops:
@@ -645,7 +647,7 @@ def write_tar(stream: Any, tops: Iterable[Path], *, compress: bool) -> dict[str,
             for path in inside:
                 name = path.relative_to(top.parent).as_posix()
                 if path.is_symlink():
-                    print(f"left out, a link: {path}", file=sys.stderr)
+                    print(f"skipped link: {path}", file=sys.stderr)
                 elif path.is_file():
                     data = path.read_bytes()
                     info = tarfile.TarInfo(name)
@@ -656,7 +658,7 @@ def write_tar(stream: Any, tops: Iterable[Path], *, compress: bool) -> dict[str,
 
 
 class _Joined(io.RawIOBase):
-    """Files read one after another."""
+    """Reads files in sequence as one stream."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._left = list(paths)
@@ -682,7 +684,7 @@ def _join(options: argparse.Namespace) -> None:
     folder: Path = options.folder
     manifests = sorted(folder.rglob("*.manifest.json"))
     if not manifests:
-        raise KitError(f"{folder} holds no manifest of results")
+        raise KitError(f"{folder} contains no manifest of results")
     for manifest in manifests:
         about = _read_json(manifest)
         paths = []
@@ -692,7 +694,7 @@ def _join(options: argparse.Namespace) -> None:
                 raise KitError(f"{path} is missing")
             size = path.stat().st_size
             if size != row["size"]:
-                raise KitError(f"{path} has {size:,} bytes and not {row['size']:,}")
+                raise KitError(f"{path} has {size:,} bytes, not {row['size']:,}")
             if hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
                 raise KitError(f"{path} is damaged: its sha256 differs")
             paths.append(path)
@@ -701,11 +703,11 @@ def _join(options: argparse.Namespace) -> None:
             tar.extractall(options.to, filter="data")
         for name, sha256 in about["files"].items():
             if hashlib.sha256((options.to / name).read_bytes()).hexdigest() != sha256:
-                raise KitError(f"{options.to / name} differs from what was saved")
+                raise KitError(f"{options.to / name} differs from the saved file")
             print(options.to / name)
 
 
-# --- small things -------------------------------------------------------------------------------
+# --- helpers -------------------------------------------------------------------------------
 
 
 def _digest(values: NDArray[Any]) -> str:
@@ -723,11 +725,11 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise KitError(f"{path} cannot be read ({error}); send it again") from error
+        raise KitError(f"cannot read {path} ({error}); transfer it again") from error
 
 
 def _stamp(path: Path) -> Any:
-    """What an earlier call noted; None if it did not finish."""
+    """The record of an earlier call; None if it did not finish."""
     return _read_json(path) if path.is_file() else None
 
 

@@ -1,7 +1,7 @@
-"""Profile of a training step and of sampling: what a GPU does, and for how long it waits.
+"""Profile of a training step and of sampling: the kernels and the idle time of a GPU.
 
-Prints a table, and writes ``$OUT/profile.json`` where OUT is set. On a CPU (``--small`` takes a
-small network) times are measured and there are no kernels to count.
+Prints a table, and writes ``$OUT/profile.json`` if OUT is set. On a CPU (``--small`` uses a small
+network) it measures only times.
 
     python tests/gpu/profile_step.py
     python tests/gpu/profile_step.py --small
@@ -43,7 +43,7 @@ from cascadezoo.train.engine import (
 from cascadezoo.train.progress import QuietProgress
 from cascadezoo.train.trainer import Trainer
 
-# Dense bf16 and TF32 products of an H100 SXM a second, by its data sheet.
+# Dense bf16 and TF32 FLOPs per second of an H100 SXM, from its data sheet.
 PEAK = {"bf16": 989e12, "fp16": 989e12, "fp32": 494e12}
 ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,7 +74,7 @@ def shrunk(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def union(spans: Iterable[tuple[float, float]]) -> float:
-    """How much time spans (start, end) cover together."""
+    """The time that spans (start, end) cover together."""
     covered, end = 0.0, float("-inf")
     for start, stop in sorted(spans):
         if stop > end:
@@ -85,13 +85,13 @@ def union(spans: Iterable[tuple[float, float]]) -> float:
 
 @dataclasses.dataclass
 class Trace:
-    """What a device did in some steps.
+    """The activity of a device during some steps.
 
     Args:
-        launches: kernels, copies and fills a step.
-        busy_ms: time in which at least one of them ran, a step.
-        idle_in_trace: the share of the traced time in which none ran; the profiler adds to it.
-        kernels: name, milliseconds a step and number a step of the longest.
+        launches: kernels, copies and fills per step.
+        busy_ms: time per step in which at least one of them ran.
+        idle_in_trace: the share of the traced time in which none ran; the profiler increases it.
+        kernels: name, milliseconds per step and number per step of the longest ones.
     """
 
     launches: float
@@ -101,7 +101,7 @@ class Trace:
 
 
 def read_trace(events: Iterable[dict[str, Any]], steps: int, most: int = 12) -> Trace | None:
-    """Read the events of a Chrome trace of so many steps; None where no device was at work."""
+    """Read the events of a Chrome trace of ``steps`` steps; None without device events."""
     rows = [e for e in events if e.get("ph") == "X" and e.get("cat") in ON_DEVICE]
     if not rows:
         return None
@@ -122,11 +122,11 @@ def read_trace(events: Iterable[dict[str, Any]], steps: int, most: int = 12) -> 
     )
 
 
-# --- measuring
+# --- measurements
 
 
 class Measured(QuietProgress):
-    """The progress of a training that is timed for some steps and traced for some more."""
+    """The progress of a training: times some steps, then traces some more."""
 
     def __init__(self, device: torch.device, warm_up: int, timed: int, traced: int) -> None:
         self.device = device
@@ -153,25 +153,25 @@ class Measured(QuietProgress):
 
 
 def begin_trace(device: torch.device) -> profile:
-    """Start the profiler: of the device alone, so that it slows the host as little as may be."""
+    """Start the profiler, only for the device, to slow down the host as little as possible."""
     cuda = device.type == "cuda"
-    made = profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU])
-    made.__enter__()
-    return made
+    profiler = profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU])
+    profiler.__enter__()
+    return profiler
 
 
-def end_trace(made: profile) -> list[dict[str, Any]]:
-    """Stop the profiler; the events of its trace."""
-    made.__exit__(None, None, None)
+def end_trace(profiler: profile) -> list[dict[str, Any]]:
+    """Stop the profiler and return the events of its trace."""
+    profiler.__exit__(None, None, None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
-        made.export_chrome_trace(str(path))
+        profiler.export_chrome_trace(str(path))
         events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     return events
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all its work."""
+    """Wait until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -185,15 +185,20 @@ def images_of(resolved: ResolvedSpec, batches: int) -> ImageData:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """The context that sampling in that precision runs in."""
+    """The autocast context of a precision."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def measure(spec: dict[str, Any], options: argparse.Namespace, scope: str) -> dict[str, Any]:
-    """Train and sample; the figures by name. The scope is ``eager``,
-    ``graphs``, ``blocks`` or ``network``."""
+    """Train and sample; return the figures by name.
+
+    Args:
+        spec: the spec.
+        options: the options of the command line.
+        scope: ``eager``, ``graphs``, ``blocks`` or ``network``.
+    """
     device = pick_device(options.device)
     total = options.warm_up + options.steps + options.traced + 1
     training = {**spec.get("training", {}), "log_steps": 1_000_000, "checkpoint_seconds": 1e6}
@@ -226,7 +231,7 @@ def measure(spec: dict[str, Any], options: argparse.Namespace, scope: str) -> di
     trained = [row for row in plan.stages if row.name in resolved.spec.training.phases[0].train]
     flops = sum(row.flops_forward or 0 for row in trained) * 3
     peak = options.peak or PEAK[precision]
-    found = {
+    figures = {
         "compiled": scope,
         "parameters": plan.parameters,
         "batch_size": loader.batch_size,
@@ -242,22 +247,22 @@ def measure(spec: dict[str, Any], options: argparse.Namespace, scope: str) -> di
         "kernels": [],
     }
     if device.type == "cuda":
-        found["peak_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+        figures["peak_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     if trace is not None:
-        found["launches_per_step"] = round(trace.launches, 1)
-        found["busy_ms"] = round(trace.busy_ms, 3)
-        # The time of a step without the profiler: less what the device was busy.
-        found["idle_share"] = round(max(0.0, 1 - trace.busy_ms / measured.ms), 4)
-        found["idle_share_in_trace"] = round(trace.idle_in_trace, 4)
-        found["kernels"] = [
+        figures["launches_per_step"] = round(trace.launches, 1)
+        figures["busy_ms"] = round(trace.busy_ms, 3)
+        # The idle share of a step without the profiler.
+        figures["idle_share"] = round(max(0.0, 1 - trace.busy_ms / measured.ms), 4)
+        figures["idle_share_in_trace"] = round(trace.idle_in_trace, 4)
+        figures["kernels"] = [
             {"name": n, "ms": round(ms, 4), "calls": c} for n, ms, c in trace.kernels
         ]
-    found.update(sampling(cascade, device, options))
-    return found
+    figures.update(sampling(cascade, device, options))
+    return figures
 
 
 def sampling(cascade: Cascade, device: torch.device, options: argparse.Namespace) -> dict[str, Any]:
-    """Images a second of sampling, and the first call's time, which compiles."""
+    """Images per second of sampling, and the time of the first call, which compiles."""
     count = options.samples
     seconds = []
     with autocast(device, options.precision):
@@ -273,17 +278,17 @@ def sampling(cascade: Cascade, device: torch.device, options: argparse.Namespace
     }
 
 
-# --- showing
+# --- output
 
 
 def show(runs: list[dict[str, Any]]) -> None:
-    """Print the figures side by side, then the kernels."""
+    """Print the figures in columns, then the kernels."""
     for key in runs[0]:
         if key != "kernels":
             print(f"{key:28}" + "".join(f"{run[key]!s:>18}" for run in runs))
     for run in runs:
         if run["kernels"]:
-            print(f"\nms a step, calls a step, name; compiled: {run['compiled']}")
+            print(f"\nms/step, calls/step, name; compiled: {run['compiled']}")
         for row in run["kernels"]:
             print(f"{row['ms']:9.4f} {row['calls']:7.1f}  {row['name'][:110]}")
     print(flush=True)
@@ -299,15 +304,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=PEAK, default="bf16")
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--peak", type=float, help="FLOPs a second of the device at its best")
+    parser.add_argument("--peak", type=float, help="peak FLOPs per second of the device")
     parser.add_argument("--warm-up", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=60, help="steps that are timed")
-    parser.add_argument("--traced", type=int, default=10, help="steps that are traced")
+    parser.add_argument("--steps", type=int, default=60, help="number of timed steps")
+    parser.add_argument("--traced", type=int, default=10, help="number of traced steps")
     parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=2, help="times that sampling is timed")
-    parser.add_argument("--scopes", default="eager,graphs", help="what is compiled")
-    parser.add_argument("--phase", type=int, default=0, help="of the spec, from 0")
-    parser.add_argument("--name", default="profile", help="of the file in $OUT")
+    parser.add_argument("--repeats", type=int, default=2, help="number of timed sampling runs")
+    parser.add_argument("--scopes", default="eager,graphs", help="the compiled parts")
+    parser.add_argument("--phase", type=int, default=0, help="index of the phase, from 0")
+    parser.add_argument("--name", default="profile", help="name of the file in $OUT")
     options = parser.parse_args()
     if options.small:
         options.warm_up, options.steps, options.traced = 2, 4, 2
@@ -331,7 +336,7 @@ def main() -> None:
     print(f"{spec['name']} in {options.precision} on {machine}", flush=True)
     runs: list[dict[str, Any]] = []
     for scope in options.scopes.split(","):
-        # What is measured is kept and shown at once, should the next way take too long.
+        # Save and print each result at once, in case the next scope takes too long.
         runs.append(measure(spec, options, scope))
         show(runs[-1:])
         if out := os.environ.get("OUT"):

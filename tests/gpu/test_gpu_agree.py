@@ -1,7 +1,7 @@
-"""A GPU computes what a CPU computes, from the same weights, images and draws.
+"""A GPU computes the same as a CPU from the same weights, images and draws.
 
-Draws of a GPU are other numbers than those of a CPU, so both are given the CPU's here. On a machine
-without a GPU, bf16 is held against float32.
+A GPU draws other numbers than a CPU, so both use the CPU's draws here. On a machine without a GPU,
+bf16 is compared with float32.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpu_cases import (
 from cascadezoo.util.rng import Draw
 
 CPU = torch.device("cpu")
-# Norm of the difference over the norm, of losses, estimates and images.
+# Norm of the difference relative to the norm of losses, estimates and images.
 FORWARD = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 2e-2}
 # Of all gradients of a stage together.
 BACKWARD = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 2e-2}
@@ -44,9 +44,9 @@ def test_losses_gradients_and_images_are_those_of_a_cpu(
     stage = copy.deepcopy(reference).to(device)
     use_tf32(precision == "tf32")
     mixed = "bf16" if precision == "bf16" else "fp32"
-    wanted, estimate, slopes = losses_and_gradients(reference, CPU)
-    found, guess, gradients = losses_and_gradients(stage, device, mixed)
-    off = {name: distance(found[name], wanted[name]) for name in wanted}
+    expected, estimate, slopes = losses_and_gradients(reference, CPU)
+    losses, guess, gradients = losses_and_gradients(stage, device, mixed)
+    off = {name: distance(losses[name], expected[name]) for name in expected}
     off["estimate"] = distance(guess, estimate)
     with torch.no_grad():
         images = reference.eval().sample(upstream_of(reference, 4, CPU), request_of(4, CPU))
@@ -62,7 +62,7 @@ def test_losses_gradients_and_images_are_those_of_a_cpu(
     assert slope is None or slope <= BACKWARD[precision]
 
 
-def test_draws_of_a_gpu_repeat_themselves_and_differ_from_those_of_a_cpu(
+def test_draws_of_a_gpu_are_reproducible_and_differ_from_those_of_a_cpu(
     cuda: torch.device,
 ) -> None:
     one, two, host = (Draw("key", device=d).randn(64) for d in (cuda, cuda, CPU))

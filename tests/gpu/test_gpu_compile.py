@@ -1,4 +1,4 @@
-"""Compiled cascades: equal to eager ones within rounding, and kept under the same names."""
+"""Compiled cascades: equal to eager ones within rounding, and saved under the same names."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from safetensors.torch import load_file
 
 from cascadezoo.cascade.cascade import Cascade
 
-# Compiling takes seconds to tens of seconds for each; GPU_TESTS_ALL=1 takes all kinds.
+# Each compilation takes seconds to tens of seconds; GPU_TESTS_ALL=1 tests all kinds.
 FEW = ["flow.v1", "unet-diffusion.v1", "pixelshuffle.v1", "vit.v1"]
 CHOSEN = list(KINDS) if os.environ.get("GPU_TESTS_ALL") else FEW
 ON_CPU = ["pixelshuffle.v1"]
 # Fused operators round less often than separate ones.
 CLOSE = {"fp32": 1e-3, "bf16": 2e-2}
 
-# Of weights after a training: Adam moves a weight by its learning rate also where the gradient is
-# rounding.
+# Weights after a training: Adam moves a weight by its learning rate even if the gradient is only
+# rounding noise.
 TRAINED = {"fp32": 5e-3, "bf16": 5e-2}
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not HAS_COMPILE, reason="there is no Cascade.compile"),
+    pytest.mark.skipif(not HAS_COMPILE, reason="needs Cascade.compile"),
 ]
 
 
@@ -53,7 +53,7 @@ def skip_unless_chosen(kind: str, device: torch.device) -> None:
 
 @pytest.mark.parametrize("precision", CLOSE)
 @pytest.mark.parametrize("kind", CHOSEN)
-def test_a_compiled_stage_is_an_eager_one(
+def test_a_compiled_stage_equals_an_eager_one(
     kind: str, precision: str, device: torch.device, tmp_path: Path
 ) -> None:
     skip_unless_chosen(kind, device)
@@ -63,9 +63,9 @@ def test_a_compiled_stage_is_an_eager_one(
     began = time.perf_counter()
     compiled.compile()
     eager, fast = cascade.stage("own"), compiled.stage("own")
-    wanted, estimate, slopes = losses_and_gradients(eager, device, precision)
-    found, guess, gradients = losses_and_gradients(fast, device, precision)
-    off = {name: distance(found[name], wanted[name]) for name in wanted}
+    expected, estimate, slopes = losses_and_gradients(eager, device, precision)
+    losses, guess, gradients = losses_and_gradients(fast, device, precision)
+    off = {name: distance(losses[name], expected[name]) for name in expected}
     off["estimate"] = distance(guess, estimate)
     if slopes is not None:
         off["gradients"] = distance(gradients, slopes)
@@ -83,20 +83,20 @@ def test_a_compiled_stage_is_an_eager_one(
         assert all(torch.equal(first[k], second[k]) for k in first)
 
 
-def test_networks_that_a_user_compiled_are_kept_under_their_own_names(
+def test_networks_that_a_user_compiled_are_saved_under_their_names(
     device: torch.device, tmp_path: Path
 ) -> None:
     cascade = stirred(spec_of("pixelshuffle.v1", 2)).to(device)
-    wanted = list(cascade.state_dict())
+    names = list(cascade.state_dict())
     cascade.stage("own").network = torch.compile(cascade.stage("own").network)
     loaded = Cascade.from_pretrained(cascade.save_pretrained(tmp_path), device=device)
-    assert list(loaded.state_dict()) == wanted
+    assert list(loaded.state_dict()) == names
     assert torch.equal(flat(list(loaded.parameters())), flat(list(cascade.parameters())))
 
 
 @pytest.mark.parametrize("precision", CLOSE)
 @pytest.mark.parametrize("kind", CHOSEN)
-def test_a_compiled_training_is_an_eager_one_and_does_not_wait(
+def test_a_compiled_training_equals_an_eager_one_and_does_not_wait(
     kind: str, precision: str, device: torch.device, steps: int
 ) -> None:
     skip_unless_chosen(kind, device)

@@ -1,4 +1,4 @@
-"""CUDA graphs of networks, and the norm, scale, shift and SiLU of one kernel."""
+"""CUDA graphs of networks, and the fused kernel of norm, scale, shift and SiLU."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def composed(x: Tensor, norm: Norm, modulation: Tensor | None) -> Tensor:
 
 @pytest.mark.parametrize("modulated", [True, False])
 @pytest.mark.parametrize(("channels", "size"), [(56, 16), (64, 32), (12, 5), (256, 8), (128, 1)])
-def test_the_one_kernel_is_the_composition(
+def test_the_fused_kernel_equals_the_composition(
     channels: int, size: int, modulated: bool, cuda: torch.device
 ) -> None:
     torch.manual_seed(0)
@@ -50,16 +50,16 @@ def test_the_one_kernel_is_the_composition(
         known = [t.detach().double().requires_grad_() for t in leaves]
         exact = Norm(channels).to(cuda).double()
         exact.load_state_dict(norm.state_dict())
-        found = norm.activated(*leaves)
-        wanted = composed(known[0], exact, known[1] if modulated else None)
-        assert found.dtype == dtype
-        assert found.is_contiguous(memory_format=torch.channels_last)
-        weights = torch.randn_like(wanted)
+        fused = norm.activated(*leaves)
+        expected = composed(known[0], exact, known[1] if modulated else None)
+        assert fused.dtype == dtype
+        assert fused.is_contiguous(memory_format=torch.channels_last)
+        weights = torch.randn_like(expected)
         grads = torch.autograd.grad(
-            (found.double() * weights).sum(), [*leaves, norm.weight, norm.bias]
+            (fused.double() * weights).sum(), [*leaves, norm.weight, norm.bias]
         )
-        truth = torch.autograd.grad((wanted * weights).sum(), [*known, exact.weight, exact.bias])
-        assert distance(found.detach().double(), wanted.detach()) < limit
+        truth = torch.autograd.grad((expected * weights).sum(), [*known, exact.weight, exact.bias])
+        assert distance(fused.detach().double(), expected.detach()) < limit
         for grad, true in zip(grads, truth, strict=True):
             assert distance(grad.double(), true) < limit
 
@@ -76,7 +76,7 @@ def trained(kind: str, precision: str, device: torch.device, graphs: bool) -> di
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", [kind for kind in GRAPHED if kind in KINDS])
-def test_graphs_train_what_eager_steps_train(
+def test_graphs_train_the_same_as_eager_steps(
     kind: str, precision: str, cuda: torch.device, recwarn: pytest.WarningsRecorder
 ) -> None:
     torch.backends.cudnn.benchmark = False
@@ -84,9 +84,9 @@ def test_graphs_train_what_eager_steps_train(
     replayed = trained(kind, precision, cuda, graphs=True)
     assert not [str(w.message) for w in recwarn if "captured" in str(w.message)]
     assert list(eager) == list(replayed)
-    apart = distance(flat(list(replayed.values())), flat(list(eager.values())))
-    note(f"graphs {kind} {precision}", weights=apart)
-    assert apart < {"fp32": 1e-4, "bf16": 2e-2}[precision]
+    off = distance(flat(list(replayed.values())), flat(list(eager.values())))
+    note(f"graphs {kind} {precision}", weights=off)
+    assert off < {"fp32": 1e-4, "bf16": 2e-2}[precision]
 
 
 def test_a_graph_replays_only_what_it_captured(cuda: torch.device) -> None:
@@ -104,7 +104,7 @@ def test_a_graph_replays_only_what_it_captured(cuda: torch.device) -> None:
         assert graph.captured == (step >= WARM_UP)
         output.sum().backward()
         block.zero_grad(set_to_none=True)
-    # A second call before the backward pass of the first leaves the first's memory alone.
+    # A second call before the first backward pass does not change the first output.
     first = graph(x, time)
     kept = first.clone()
     second = graph(x + 1, time)
@@ -117,7 +117,7 @@ def test_a_graph_replays_only_what_it_captured(cuda: torch.device) -> None:
         assert not graph(x, time).requires_grad
 
 
-def test_graphs_are_taken_off(device: torch.device) -> None:
+def test_graphs_are_removed(device: torch.device) -> None:
     cascade = Cascade.from_spec(load_spec(spec_of("flow.v1", 2)), device=device)
     with graphed(cascade.named_stages()) as graphs:
         assert bool(graphs) == (device.type == "cuda")

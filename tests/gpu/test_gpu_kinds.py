@@ -1,4 +1,4 @@
-"""Every kind trains, samples, is kept and goes on, in every precision of the device."""
+"""Every kind trains, samples, is saved and resumes, in every precision of the device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from errors_help import raises
 from gpu_cases import (
     DTYPES,
     KINDS,
@@ -27,27 +28,27 @@ from gpu_cases import (
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import StoppedError
 
-# Of a loaded model's images to those of the trained one: the layout of the weights may differ.
+# Images of the loaded and the trained model: the layout of the weights may differ.
 LOADED = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
-# Of resumed weights to uninterrupted ones, where an operator has no deterministic algorithm: Adam
-# moves a weight by its learning rate whatever the size of its gradient, also where that is rounding.
+# Resumed and uninterrupted weights if an operator has no deterministic algorithm: Adam moves a
+# weight by its learning rate even if the gradient is only rounding noise.
 RESUMED = {"fp32": 5e-3, "bf16": 5e-2, "fp16": 2e-2}
 
 
-def test_every_built_in_kind_is_here() -> None:
+def test_every_built_in_kind_is_tested() -> None:
     assert set(KINDS) == built_in_kinds()
 
 
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_trains_samples_is_kept_and_goes_on(
+def test_a_kind_trains_samples_is_saved_and_resumes(
     kind: str, precision: str, device: torch.device, steps: int, tmp_path: Path
 ) -> None:
     check(f"{kind} {precision}", spec_of(kind, steps), precision, device, steps, tmp_path)
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-def test_three_stages_that_learn_together(
+def test_three_stages_that_train_jointly(
     precision: str, device: torch.device, steps: int, tmp_path: Path
 ) -> None:
     check(f"joint {precision}", joint_spec(steps), precision, device, steps, tmp_path)
@@ -73,9 +74,9 @@ def check(
             assert changed is (stage in trained and not member.config.parameterless), stage
 
         stopped = Cascade.from_spec(spec, device=device)
-        with pytest.raises(StoppedError, match=f"after step {steps // 2} of {steps}"):
+        with raises(StoppedError, "interrupted-training", step=steps // 2):
             train(stopped, device, precision, folder=folder, stop=StopAfter(steps // 2))
-        # Other weights to begin with, so that only the checkpoint can bring the right ones.
+        # Other initial weights, so that only the checkpoint can give the right ones.
         resumed = Cascade.from_spec(spec, device=device, seed=99)
         train(resumed, device, precision, folder=folder)
 
@@ -83,18 +84,24 @@ def check(
         with autocast(device, precision):
             images = whole.sample(4, seed=1)
             again = loaded.sample(4, seed=1)
-    found = state(resumed)
-    same = all(torch.equal(found[k], after[k]) for k in after)
-    apart = distance(flat(list(found.values())), flat(list(after.values())))
+    continued = state(resumed)
+    same = all(torch.equal(continued[k], after[k]) for k in after)
+    difference = distance(flat(list(continued.values())), flat(list(after.values())))
     off = distance(again, images)
     seconds = round(time.perf_counter() - began, 2)
-    note(name, resumed=apart, loaded=off, seconds=seconds, uncertain=[t[:120] for t in uncertain])
+    note(
+        name,
+        resumed=difference,
+        loaded=off,
+        seconds=seconds,
+        uncertain=[t[:120] for t in uncertain],
+    )
     if uncertain:
-        assert apart < RESUMED[precision], uncertain
+        assert difference < RESUMED[precision], uncertain
     else:
         assert same
-    kept = state(loaded)
-    assert all(torch.equal(kept[k], after[k]) for k in kept)
+    saved = state(loaded)
+    assert all(torch.equal(saved[k], after[k]) for k in saved)
     assert images.shape == (4, 3, SIZE, SIZE)
     assert images.device.type == device.type
     assert images.dtype == torch.float32

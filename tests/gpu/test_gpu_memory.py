@@ -1,4 +1,4 @@
-"""Memory: what a plan says against what is taken, running out, and where the images lie."""
+"""Memory: planned and measured use, out of memory, and the place of the images."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors_help import raises
 from gpu_cases import (
     BATCH,
     autocast,
@@ -48,14 +49,14 @@ def large_spec(precision: str = "fp32", batch: int = LARGE, channels: int = 88) 
 
 
 def plan_of(spec: dict[str, Any], device: torch.device, precision: str) -> Plan:
-    """The plan, for a precision where plans know of any."""
+    """The plan for a precision, if plans support one."""
     known = inspect.signature(make_plan).parameters
     more = {"precision": precision} if "precision" in known else {}
     return make_plan(load_spec(spec), device, **more)
 
 
 def settled(device: torch.device) -> int:
-    """What is allocated on the device; peaks are counted anew."""
+    """Reset the peaks; return the memory allocated on the device."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.synchronize()
@@ -63,7 +64,7 @@ def settled(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device)
 
 
-def test_the_large_network_is_of_the_size_that_is_measured() -> None:
+def test_the_size_of_the_large_network() -> None:
     plan = make_plan(load_spec(large_spec()), "cpu")
     assert 9e6 < plan.parameters < 11e6
     note("plan", parameters=plan.parameters, training_mib=round(plan.training_bytes / 2**20))
@@ -114,43 +115,43 @@ def test_memory_of_sampling(precision: str, cuda: torch.device) -> None:
 def test_running_out_of_memory_is_a_clear_error(cuda: torch.device) -> None:
     spec = large_spec(batch=4096, channels=32)
     settled(cuda)
-    # A process may have what it holds and 1 GiB more; the batch alone needs several.
+    # Limit the process to its memory and 1 GiB more; the batch needs several GiB.
     total = torch.cuda.get_device_properties(cuda).total_memory
     share = (torch.cuda.memory_reserved(cuda) + 2**30) / total
     torch.cuda.set_per_process_memory_fraction(share, cuda)
     try:
         cascade = Cascade.from_spec(spec, device=cuda)
-        with pytest.raises(TrainingError, match="out of memory on cuda") as caught:
+        with raises(TrainingError, "training-out-of-memory") as caught:
             train(cascade, cuda, "fp32", data=image_data(1, 32, 4096))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, cuda)
     assert "batch_size" in str(caught.value.hint)
     del caught, cascade
-    # The process can go on with what fits.
+    # The process can still train a smaller batch.
     cascade = Cascade.from_spec(large_spec(batch=8, channels=32), device=cuda)
     train(cascade, cuda, "fp32", data=image_data(STEPS, 32, 8))
 
 
-# --- where the images lie
+# --- the place of the images
 
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("budget", [None, 0])
-def test_batches_are_those_of_a_cpu(budget: int | None, flip: bool, device: torch.device) -> None:
+def test_batches_equal_those_of_a_cpu(budget: int | None, flip: bool, device: torch.device) -> None:
     data = image_data(4)
     common = {"batch_size": BATCH, "seed": 3, "flip": flip}
     host = DeviceLoader(data, device="cpu", **common)
     loader = DeviceLoader(data, device=device, budget_bytes=budget, **common)
     for epoch, index in ((0, 0), (0, 3), (2, 1)):
         images, labels = loader.batch(epoch, index)
-        wanted, numbers = host.batch(epoch, index)
+        expected, numbers = host.batch(epoch, index)
         assert images.device.type == device.type
-        assert torch.equal(images.cpu(), wanted)
+        assert torch.equal(images.cpu(), expected)
         assert torch.equal(labels.cpu(), numbers)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_training_is_the_same_wherever_the_images_lie(
+def test_training_does_not_depend_on_the_place_of_the_images(
     precision: str, cuda: torch.device, steps: int
 ) -> None:
     spec = spec_of("flow.v1", steps)

@@ -1,4 +1,4 @@
-"""The profile of a step: how it reads a trace, and that it runs."""
+"""The profile of a step reads a trace and runs."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_a_trace_is_read() -> None:
         event("step", 0, 9000, "gpu_user_annotation"),
         {"ph": "i", "cat": "kernel", "name": "a mark", "ts": 0},
     ]
-    found = read_trace(events, 2, most=2)
-    assert found == Trace(
+    trace = read_trace(events, 2, most=2)
+    assert trace == Trace(
         launches=2,
         busy_ms=0.75,
         idle_in_trace=pytest.approx(0.25),

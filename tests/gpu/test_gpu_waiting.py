@@ -1,6 +1,6 @@
-"""Neither training steps nor sampling make the host wait for the device.
+"""Training steps and sampling do not make the host wait for the device.
 
-On a CPU the operators are watched that would make it wait; on a GPU CUDA itself is, too.
+The tests watch the operators that make a host wait; on a GPU they watch CUDA, too.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def test_sampling_does_not_wait(kind: str, device: torch.device) -> None:
 
     with torch.no_grad(), autocast(device, "bf16" if device.type == "cuda" else "fp32"):
         stage.sample(upstream, request(0))
-        asked = request(1)
+        second = request(1)
         with never_waits(device):
-            images = stage.sample(upstream, asked)
+            images = stage.sample(upstream, second)
     assert images.isfinite().all()
 
 
@@ -90,12 +90,12 @@ def test_sampling_does_not_wait(kind: str, device: torch.device) -> None:
         lambda x: x.index_put_((x > 0,), x.sum()),
     ],
 )
-def test_the_guard_sees_what_waits(wait: Any) -> None:
+def test_the_guard_detects_waiting(wait: Any) -> None:
     with pytest.raises(Waited), never_waits(torch.device("cpu")):
         wait(torch.ones(3))
 
 
-def test_the_guard_of_a_gpu_sees_what_waits(cuda: torch.device) -> None:
+def test_the_guard_of_a_gpu_detects_waiting(cuda: torch.device) -> None:
     values = torch.ones(3, device=cuda)
     with pytest.raises(RuntimeError, match="synchroniz"), never_waits(cuda):
         values.cpu()

@@ -1,4 +1,4 @@
-"""The kit on the CPU at small size: what is packed comes out bit for bit, damage is named."""
+"""The kit on the CPU at small size: unpacked data are exact, and damage is named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-MADE_UP = Path("no-such-file.npz")
+MISSING = Path("no-such-file.npz")
 
 
 def run(*arguments: str | Path) -> None:
@@ -34,35 +34,35 @@ def flip_a_byte(path: Path, place: int = -20) -> None:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    run("pack", tmp_path / "packed", "--small", "--cifar", MADE_UP)
+    run("pack", tmp_path / "packed", "--small", "--cifar", MISSING)
     return tmp_path / "packed"
 
 
 def only(packed: Path, folder: Path, *names: str) -> Path:
-    """One transfer: these pieces alone."""
+    """A transfer of only these pieces."""
     folder.mkdir()
     for name in names:
         (packed / name).rename(folder / name)
     return folder
 
 
-def test_the_images_come_out_bit_for_bit(packed: Path, tmp_path: Path) -> None:
+def test_unpacked_images_are_exact(packed: Path, tmp_path: Path) -> None:
     run("unpack", packed, "--to", tmp_path / "to", "--complete")
-    wanted = kit._arrays(MADE_UP, small=True)
-    with np.load(tmp_path / "to" / "cifar10.npz") as found:
-        assert sorted(found.files) == sorted(wanted)
-        for name, values in wanted.items():
-            assert found[name].dtype == values.dtype
-            np.testing.assert_array_equal(found[name], values)
+    expected = kit._arrays(MISSING, small=True)
+    with np.load(tmp_path / "to" / "cifar10.npz") as file:
+        assert sorted(file.files) == sorted(expected)
+        for name, values in expected.items():
+            assert file[name].dtype == values.dtype
+            np.testing.assert_array_equal(file[name], values)
 
 
-def test_the_real_images_come_out_bit_for_bit(real_cifar10: Path, tmp_path: Path) -> None:
+def test_unpacked_real_images_are_exact(real_cifar10: Path, tmp_path: Path) -> None:
     run("pack", tmp_path / "packed", "--small", "--cifar", real_cifar10)
     run("unpack", tmp_path / "packed", "--to", tmp_path / "to")
-    with np.load(real_cifar10) as wanted, np.load(tmp_path / "to" / "cifar10.npz") as found:
-        assert sorted(found.files) == sorted(wanted.files)
-        np.testing.assert_array_equal(found["train_images"], wanted["train_images"][:150])
-        np.testing.assert_array_equal(found["test_labels"], wanted["test_labels"][:50])
+    with np.load(real_cifar10) as expected, np.load(tmp_path / "to" / "cifar10.npz") as file:
+        assert sorted(file.files) == sorted(expected.files)
+        np.testing.assert_array_equal(file["train_images"], expected["train_images"][:150])
+        np.testing.assert_array_equal(file["test_labels"], expected["test_labels"][:50])
 
 
 def test_parts_may_arrive_in_any_order_and_are_decoded_once(
@@ -71,14 +71,15 @@ def test_parts_may_arrive_in_any_order_and_are_decoded_once(
     to = tmp_path / "to"
     late = only(packed, tmp_path / "late", "data-1", "data-test")
     error = fails(capsys, "unpack", packed, "--to", to, "--complete")
-    assert "90 of 150 train images and 0 of 50 test images" in error
-    with np.load(to / "cifar10.npz") as found:
-        assert len(found["train_images"]) == 90
-        assert "test_images" not in found
+    assert "90 of 150" in error
+    assert "0 of 50" in error
+    with np.load(to / "cifar10.npz") as file:
+        assert len(file["train_images"]) == 90
+        assert "test_images" not in file
     run("unpack", late, "--to", to, "--complete")
-    with np.load(to / "cifar10.npz") as found:
-        wanted = kit._arrays(MADE_UP, small=True)
-        np.testing.assert_array_equal(found["train_images"], wanted["train_images"])
+    with np.load(to / "cifar10.npz") as file:
+        expected = kit._arrays(MISSING, small=True)
+        np.testing.assert_array_equal(file["train_images"], expected["train_images"])
     written = (to / "cifar10.npz").stat().st_mtime_ns
     capsys.readouterr()
     run("unpack", late, "--to", to, "--complete")
@@ -107,15 +108,15 @@ def test_parts_of_different_data_are_refused(
     packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("unpack", only(packed, tmp_path / "first", "data-1"), "--to", tmp_path / "to")
-    arrays = kit._arrays(MADE_UP, small=True)
+    arrays = kit._arrays(MISSING, small=True)
     arrays["train_images"][0, 0, 0, 0] ^= 1
     kit.pack_data(tmp_path / "other", arrays, small=True)
     other = only(tmp_path / "other", tmp_path / "second", "data-2")
-    assert "different data sets" in fails(capsys, "unpack", other, "--to", tmp_path / "to")
+    assert "parts" in fails(capsys, "unpack", other, "--to", tmp_path / "to")
 
 
 def test_the_checkout_runs_from_the_kit(packed: Path, tmp_path: Path) -> None:
-    """In a Python of its own, with nothing but the kit's environment to find cascadezoo by."""
+    """In a separate Python that finds cascadezoo only by the kit's environment."""
     to = tmp_path / "to"
     run("unpack", packed, "--to", to)
     where = "import cascadezoo; print(cascadezoo.__file__)"
@@ -128,10 +129,10 @@ def test_the_checkout_runs_from_the_kit(packed: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     place, _, answer = done.stdout.partition("\n")
     assert Path(place) == kit.REPO / "cascadezoo" / "__init__.py"
-    assert answer.startswith("paper-baseline is valid")
+    assert answer.startswith("paper-baseline ")
 
 
-def test_the_metadata_name_the_entry_points_and_requirements_of_the_checkout(
+def test_the_metadata_have_the_entry_points_and_requirements_of_the_checkout(
     tmp_path: Path,
 ) -> None:
     kit.write_metadata(tmp_path)
@@ -143,7 +144,7 @@ def test_the_metadata_name_the_entry_points_and_requirements_of_the_checkout(
     assert any(text.startswith("pydantic") for text in row.requires or ())
 
 
-def test_what_is_not_met_is_said(tmp_path: Path) -> None:
+def test_unmet_requirements_are_listed(tmp_path: Path) -> None:
     info = tmp_path / "needy-1.0.dist-info"
     info.mkdir()
     text = "Metadata-Version: 2.1\nName: needy\nVersion: 1.0\n"
@@ -152,10 +153,10 @@ def test_what_is_not_met_is_said(tmp_path: Path) -> None:
     lines = list(kit.unmet(tmp_path))
     assert len(lines) == 2
     assert "numpy>=999" in lines[0]
-    assert lines[1] == "needy needs no-such-package; there is none"
+    assert "no-such-package" in lines[1]
 
 
-def test_the_target_must_lie_outside_the_checkout(
+def test_the_target_must_be_outside_the_checkout(
     packed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "--to" in fails(capsys, "unpack", packed, "--to", kit.REPO / "runs" / "kit")
@@ -178,30 +179,30 @@ def network(tmp_path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_a_network_comes_out_in_fp32_with_kernels_of_fp16(
+def test_an_unpacked_network_has_kernels_rounded_to_fp16(
     network: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, to = tmp_path / "packed", tmp_path / "to"
     run("pack", folder, "--part", "inception", "--torch-home", tmp_path / "home")
     run("unpack", folder, "--to", to)
     path = to / "torch_home" / "hub" / "checkpoints" / kit.NETWORKS["inception"]
-    found = torch.load(path, weights_only=True)
-    assert list(found) == list(network)
+    loaded = torch.load(path, weights_only=True)
+    assert list(loaded) == list(network)
     for name, tensor in network.items():
-        wanted = tensor.half().float() if tensor.dim() == 4 else tensor
-        torch.testing.assert_close(found[name], wanted, rtol=0, atol=0, equal_nan=True)
-    assert not any(found["fc.weight"].stride())
+        expected = tensor.half().float() if tensor.dim() == 4 else tensor
+        torch.testing.assert_close(loaded[name], expected, rtol=0, atol=0, equal_nan=True)
+    assert not any(loaded["fc.weight"].stride())
     written = path.stat().st_mtime_ns
     run("unpack", folder, "--to", to)
     assert path.stat().st_mtime_ns == written
 
     path.unlink()
     flip_a_byte(folder / "inception" / "low.bin")
-    assert "inception is damaged" in fails(capsys, "unpack", folder, "--to", to)
+    assert "inception" in fails(capsys, "unpack", folder, "--to", to)
     assert not path.exists()
 
 
-def test_numbers_that_fp16_does_not_hold_are_refused(
+def test_numbers_out_of_the_range_of_fp16_are_refused(
     network: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "home" / "hub" / "checkpoints" / kit.NETWORKS["inception"]
@@ -253,23 +254,23 @@ def test_saving_again_replaces_the_parts(run_folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("harm", "shown"),
     [
-        (flip_a_byte, "sha256 differs"),
-        (Path.unlink, "is missing"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes and not"),
+        (flip_a_byte, "sha256"),
+        (Path.unlink, "missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "50,000"),
     ],
     ids=["changed", "missing", "short"],
 )
 def test_a_damaged_result_is_named(
-    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], harm, message: str
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], harm, shown: str
 ) -> None:
     out = tmp_path / "out"
     run("results", "save", run_folder, "--out", out)
     harm(out / "results.01.part")
     error = fails(capsys, "results", "join", out, "--to", tmp_path / "back")
     assert "results.01.part" in error
-    assert message in error
+    assert shown in error
     assert not (tmp_path / "back").exists()
 
 
@@ -280,19 +281,19 @@ def test_results_that_are_too_large_leave_no_parts(
     out = tmp_path / "out"
     out.mkdir()
     (run_folder / "more.bin").write_bytes(bytes(200_000))
-    assert "are larger than" in fails(capsys, "results", "save", run_folder, "--out", out)
+    assert "MiB" in fails(capsys, "results", "save", run_folder, "--out", out)
     assert not list(out.iterdir())
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_files_that_are_there_count_too(
+def test_existing_files_count_too(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     for number in range(6):
         (out / f"{number}.log").write_text("")
-    assert "more than 1 parts" in fails(capsys, "results", "save", run_folder, "--out", out)
+    assert "1 parts" in fails(capsys, "results", "save", run_folder, "--out", out)
     assert len(list(out.iterdir())) == 6
 
 
@@ -305,15 +306,15 @@ def test_results_need_a_folder(
     run("results", "save", run_folder)
 
 
-def test_the_wheels_pin_what_they_require_of_each_other() -> None:
-    """Here the same versions are installed, so their requirements can be read."""
+def test_the_wheels_meet_their_mutual_requirements() -> None:
+    """Reads the requirements of the installed packages, if their versions are the same."""
     for name in ("pydantic", "pydantic-core", "importlib-metadata"):
         try:
-            found = importlib.metadata.version(name)
+            installed = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        if found != kit.WHEELS[name]:
-            pytest.skip(f"{name} {found} is installed here, and {kit.WHEELS[name]} travels")
+        if installed != kit.WHEELS[name]:
+            pytest.skip(f"{name} {installed} is installed, not {kit.WHEELS[name]}")
         for text in importlib.metadata.requires(name) or ():
             need = kit.Requirement(text)
             if need.marker is None or need.marker.evaluate({"extra": ""}):

@@ -1,9 +1,9 @@
-"""Trains cascades of the zoo on one GPU within a time budget, measures them, and packs the results.
+"""Trains cascades of the zoo on one GPU within a time budget, measures them and packs the results.
 
 ``python tests/gpu/train_zoo.py --out DIR cifar10-flow`` builds the shipped spec, measures FID and
-KID over guidance scales, trains the few-step version by reflow from it, and leaves weights,
-figures, samples and event logs in ``$OUT`` (or DIR/results). ``--small`` does it all at a size for
-a CPU. Numbers of steps are settings of the spec: ``--set training.phases.0.steps=9000``.
+KID over guidance scales, trains the few-step version from it by reflow, and writes weights,
+figures, samples and event logs to ``$OUT`` (or DIR/results). ``--small`` runs at a size for a CPU.
+Numbers of steps are settings of the spec: ``--set training.phases.0.steps=9000``.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from cascadezoo.train.progress import QuietProgress
 BEGAN = time.monotonic()
 
 
-class Told(QuietProgress):
-    """Prints what a build says, with the seconds since the start."""
+class TimedProgress(QuietProgress):
+    """Prints the messages of a build with the seconds since the start."""
 
     def say(self, text: str) -> None:
         note(text)
@@ -57,16 +57,16 @@ def timed(what: str, seconds: dict[str, float]) -> Iterator[None]:
     note(f"{what}: {seconds[what]} s")
 
 
-class Judge:
-    """FID and KID of samples against the training images, whose features are computed once.
+class Evaluator:
+    """FID and KID of samples and training images, with cached features of the training images.
 
-    The distance is computed on the device by symmetric eigenvalues; on a CPU the 2,048 features of
-    Inception would take longer than their network.
+    The distance is computed on the device by symmetric eigenvalues; on a CPU this takes longer for the
+    2,048 features of Inception than the network.
 
     Args:
-        resolved: whose data the real images are.
-        extractor: of the features.
-        limit: real images at most.
+        resolved: the spec of the real images.
+        extractor: the feature extractor.
+        limit: maximum number of real images.
     """
 
     def __init__(self, resolved: Any, extractor: FeatureExtractor, limit: int) -> None:
@@ -82,12 +82,12 @@ class Judge:
         return torch.cat([self.extractor(part) for part in images.split(5000)])
 
     def frechet(self, features: torch.Tensor) -> float:
-        made, real, device = Statistics.of(features), self.statistics, self.root.device
-        covariance = made.covariance.to(device)
+        generated, real, device = Statistics.of(features), self.statistics, self.root.device
+        covariance = generated.covariance.to(device)
         values = torch.linalg.eigvalsh(self.root @ covariance @ self.root)
-        apart = (made.mean - real.mean).square().sum()
-        traces = made.covariance.trace() + real.covariance.trace()
-        return float(apart + traces - 2 * values.clamp(min=0).sqrt().sum().cpu())
+        distance = (generated.mean - real.mean).square().sum()
+        traces = generated.covariance.trace() + real.covariance.trace()
+        return float(distance + traces - 2 * values.clamp(min=0).sqrt().sum().cpu())
 
     def figures(self, images: torch.Tensor) -> dict[str, float]:
         features = self.features(images)
@@ -104,28 +104,28 @@ class Judge:
 
 def draw(cascade: Cascade, n: int, batch: int, precision: str, **options: Any) -> torch.Tensor:
     """``n`` images as bytes on the CPU."""
-    made = []
+    batches = []
     for first in range(0, n, batch):
         count = min(batch, n - first)
         images = cascade.sample(
             count, first=first, batch_size=batch, precision=precision, **options
         )
-        made.append(to_bytes(images).cpu())
-    return torch.cat(made)
+        batches.append(to_bytes(images).cpu())
+    return torch.cat(batches)
 
 
-def go_on(source: Path, spec: Any, target: Path) -> None:
-    """Begin a run of ``spec`` behind the finished phases of another run.
+def continue_run(source: Path, spec: Any, target: Path) -> None:
+    """Start a run of ``spec`` after the finished phases of another run.
 
-    The phases that ``source`` trained are the first of ``spec``, so the weights are those that a
-    build of ``spec`` has when it reaches its next phase.
+    ``spec`` starts with the phases of ``source``, so a build of ``spec`` has these weights before
+    its next phase.
     """
     resolved = load_spec(spec)
     before = RunFolder(source)
     state = before.state()
     newest = CheckpointStore(before.checkpoints).newest()
     if state is None or newest is None:
-        raise SystemExit(f"{source} holds no finished build")
+        raise SystemExit(f"{source} is not a finished build")
     digest = resolved.spec.training_digest()
     target.mkdir(parents=True)
     run = RunFolder(target)
@@ -146,11 +146,11 @@ def go_on(source: Path, spec: Any, target: Path) -> None:
 
 
 def fast_spec(spec: dict[str, Any], pairs: int, steps: int, guidance: float) -> dict[str, Any]:
-    """The spec with a phase of reflow behind it, and few steps in sampling."""
-    made: dict[str, Any] = json.loads(json.dumps(spec))
-    made["name"] = f"{spec['name']}-fast"
-    generator = made["stages"][0]
-    made["training"]["phases"].append(
+    """The spec with an additional reflow phase."""
+    fast: dict[str, Any] = json.loads(json.dumps(spec))
+    fast["name"] = f"{spec['name']}-fast"
+    generator = fast["stages"][0]
+    fast["training"]["phases"].append(
         {
             "name": "reflow",
             "train": [generator["name"]],
@@ -159,25 +159,33 @@ def fast_spec(spec: dict[str, Any], pairs: int, steps: int, guidance: float) -> 
             "optimizer": {"kind": "adamw", "lr": 5e-4, "betas": [0.9, 0.99]},
         }
     )
-    return made
+    return fast
 
 
 def main() -> None:
-    """See the module."""
+    """Run the command line; see the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("spec", nargs="?", default="cifar10-flow")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--name", help="of the run; default: the spec's")
+    parser.add_argument("--name", help="name of the run; default: the spec's")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--guidance", default="1.0,1.25,1.5,2.0", help="scales to compare")
-    parser.add_argument("--samples", type=int, default=10_000, help="for each comparison")
-    parser.add_argument("--final", type=int, default=50_000, help="for the best one; 0: none")
-    parser.add_argument("--until", type=float, default=1e9, help="seconds; then only pack")
-    parser.add_argument("--reflow", type=int, default=0, help="steps of the few-step version")
+    parser.add_argument(
+        "--samples", type=int, default=10_000, help="number of samples per comparison"
+    )
+    parser.add_argument(
+        "--final", type=int, default=50_000, help="number of samples for the best scale; 0: none"
+    )
+    parser.add_argument(
+        "--until", type=float, default=1e9, help="seconds after which it only packs"
+    )
+    parser.add_argument(
+        "--reflow", type=int, default=0, help="training steps of the few-step version"
+    )
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--batch", type=int, default=1000)
-    parser.add_argument("--precision", default="bf16", help="of sampling")
+    parser.add_argument("--precision", default="bf16", help="precision of sampling")
     parser.add_argument("--extractor", default="inception")
     parser.add_argument("--keep-samples", type=int, default=10_000)
     parser.add_argument("--small", action="store_true")
@@ -216,7 +224,7 @@ def main() -> None:
 
     out = args.out / name
     with timed("build", seconds):
-        build_cascade(resolved.spec, out, device=args.device, progress=Told())
+        build_cascade(resolved.spec, out, device=args.device, progress=TimedProgress())
     pack(out, results, name)
     write()
     tune_backends(device, "bf16")
@@ -224,8 +232,8 @@ def main() -> None:
     with timed("real features", seconds):
         extractor = load_extractor(args.extractor, device=device)
         extractor.batch_size = 20 if args.small else 500
-        judge = Judge(resolved, extractor, 200 if args.small else 50_000)
-    best = search(cascade, judge, args, report, seconds, resolved)
+        evaluator = Evaluator(resolved, extractor, 200 if args.small else 50_000)
+    best = search(cascade, evaluator, args, report, seconds, resolved)
     write()
     options = {"guidance": {resolved.stages[0].name: best}}
     images = draw(cascade, args.keep_samples, args.batch, args.precision, **options)
@@ -234,26 +242,26 @@ def main() -> None:
         with timed("final samples", seconds):
             images = draw(cascade, args.final, args.batch, args.precision, **options)
         with timed("final figures", seconds):
-            report["final"] = {"guidance": best, **judge.figures(images)}
+            report["final"] = {"guidance": best, **evaluator.figures(images)}
         note(f"final: {report['final']}")
         write()
     if args.reflow and time.monotonic() - BEGAN < args.until:
         spec = fast_spec(resolved.spec.to_dict(), args.pairs, args.reflow, best)
         spec["requires"] = []
         fast = args.out / f"{name}-fast"
-        go_on(out, spec, fast)
+        continue_run(out, spec, fast)
         with timed("reflow", seconds):
-            build_cascade(spec, fast, device=args.device, progress=Told())
+            build_cascade(spec, fast, device=args.device, progress=TimedProgress())
         pack(fast, results, f"{name}-fast")
         few = Cascade.from_pretrained(fast, device=device)
         rows = report["fast"] = []
         for steps in (1, 2, 4):
             for scale in (0.0, 1.0) if steps == 4 else (1.0,):
-                asked = {"steps": steps, "guidance": {resolved.stages[0].name: scale}}
+                options = {"steps": steps, "guidance": {resolved.stages[0].name: scale}}
                 if time.monotonic() - BEGAN > args.until + 60:
                     break
-                images = draw(few, args.samples, args.batch, args.precision, **asked)
-                rows.append({**asked, **judge.figures(images)})
+                images = draw(few, args.samples, args.batch, args.precision, **options)
+                rows.append({**options, **evaluator.figures(images)})
                 note(f"fast: {rows[-1]}")
         write()
     write()
@@ -263,13 +271,13 @@ def main() -> None:
 
 def search(
     cascade: Cascade,
-    judge: Judge,
+    evaluator: Evaluator,
     args: argparse.Namespace,
     report: dict[str, Any],
     seconds: dict[str, float],
     resolved: Any,
 ) -> float:
-    """Compare guidance scales of the generator; returns the one with the lowest FID."""
+    """Compare guidance scales of the generator; return the one with the lowest FID."""
     first, last = resolved.stages[0].name, resolved.stages[-1].name
     rows: list[Mapping[str, Any]] = []
     report["search"] = rows
@@ -281,9 +289,9 @@ def search(
             images = draw(
                 cascade, args.samples, args.batch, args.precision, guidance={first: scale}
             )
-            row = {"guidance": scale, **judge.figures(images)}
+            row = {"guidance": scale, **evaluator.figures(images)}
         rows.append(row)
-        note(f"{first} guidance {scale}, {last} as it is: {row}")
+        note(f"{first} guidance {scale}, {last} unchanged: {row}")
         if row["fid"] < lowest:
             best, lowest = scale, row["fid"]
     return best

@@ -1,4 +1,4 @@
-"""What every project in plugins/ keeps: its form, the public API, imports that it declares."""
+"""Rules for every project in plugins/: form, use of the public API, declared imports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cascadezoo.plugins.manager import canonical_name
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = [path.parent for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
-# The modules that docs/api.md has as a whole, besides the names of `cascadezoo` itself.
+# The modules that docs/api.md documents besides the names of `cascadezoo`.
 PUBLIC_MODULES = {"cascadezoo", "cascadezoo.errors", "cascadezoo.testing"}
 PUBLIC_NAMES = {*cascadezoo.__all__, "__all__", "errors", "testing"}
 
@@ -30,8 +30,8 @@ def table(project: Path) -> dict[str, Any]:
 
 
 def sources(project: Path, *, tests: bool) -> list[Path]:
-    found = [p for p in project.rglob("*.py") if "__pycache__" not in p.parts]
-    return [p for p in found if tests or "tests" not in p.relative_to(project).parts]
+    files = [p for p in project.rglob("*.py") if "__pycache__" not in p.parts]
+    return [p for p in files if tests or "tests" not in p.relative_to(project).parts]
 
 
 def imports(path: Path) -> Iterator[tuple[str, str | None, int]]:
@@ -44,21 +44,21 @@ def imports(path: Path) -> Iterator[tuple[str, str | None, int]]:
 
 
 def private_uses(path: Path) -> list[str]:
-    """What a file takes from cascadezoo that is not of the public API."""
-    wrong = []
+    """The imports of a file from cascadezoo that are not public."""
+    private = []
     for module, name, line in imports(path):
         if module.partition(".")[0] != "cascadezoo":
             continue
         known = module in PUBLIC_MODULES or f"{module}.{name}" in PUBLIC_MODULES
         listed = module != "cascadezoo" or name is None or name in PUBLIC_NAMES
         if not known or not listed:
-            wrong.append(f"{path.name}:{line}: {module} {name or ''}".rstrip())
+            private.append(f"{path.name}:{line}: {module} {name or ''}".rstrip())
     for node in ast.walk(ast.parse(path.read_text())):
         if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
             continue
         if node.value.id == "cascadezoo" and node.attr not in PUBLIC_NAMES:
-            wrong.append(f"{path.name}:{node.lineno}: cascadezoo.{node.attr}")
-    return wrong
+            private.append(f"{path.name}:{node.lineno}: cascadezoo.{node.attr}")
+    return private
 
 
 def test_private_uses_are_found(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_private_uses_are_found(tmp_path: Path) -> None:
     ]
 
 
-def test_the_plugins_are_here() -> None:
+def test_the_plugins_exist() -> None:
     names = {project.name for project in PROJECTS}
     assert {"cascadezoo-hello", "cascadezoo-diffusers", "cascadezoo-gan"} <= names
 
@@ -97,17 +97,16 @@ def test_form(project: Path) -> None:
 
 @every
 def test_only_the_public_api_is_imported(project: Path) -> None:
-    wrong = [use for path in sources(project, tests=True) for use in private_uses(path)]
-    assert not wrong
+    assert not [use for path in sources(project, tests=True) for use in private_uses(path)]
 
 
 @every
-def test_what_is_imported_is_declared(project: Path) -> None:
-    """Its own dependencies or cascadezoo's; an undeclared one would work on this machine only."""
+def test_imports_are_declared(project: Path) -> None:
+    """As dependencies of the project or of cascadezoo; others may be missing elsewhere."""
     own = {_name(text) for text in table(project)["dependencies"]}
     assert "cascadezoo" in own
     core = {_name(text) for text in requires("cascadezoo") or () if "extra ==" not in text}
-    # An editable installation lists no files, so that its packages have no home.
+    # An editable installation lists no files, so its packages have no distribution.
     homes = {"cascadezoo": ["cascadezoo"], **packages_distributions()}
     mine = {p.name for p in (*project.iterdir(), *(project / "src").glob("*")) if p.is_dir()}
     for path in sources(project, tests=False):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """Builds the wheel of a project, once in a session."""
+    """Builds the wheel of a project once per test session."""
     folder = tmp_path_factory.mktemp("wheels")
 
     @functools.cache
@@ -31,22 +31,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
         command = [*PIP, "wheel", "-q", "--no-deps", "-w", str(folder), str(project)]
         done = subprocess.run(command, capture_output=True, text=True)
         if "No matching distribution found for hatchling" in done.stderr:
-            pytest.skip("no package index to build wheels with")
+            pytest.skip("needs a package index to build wheels")
         assert done.returncode == 0, done.stderr
-        (made,) = folder.glob(f"{project.name.replace('-', '_')}-[0-9]*.whl")
-        return made
+        (path,) = folder.glob(f"{project.name.replace('-', '_')}-[0-9]*.whl")
+        return path
 
     return build
 
 
 def environment(folder: Path, wheels: list[Path]) -> Path:
-    """A venv with these wheels, over the packages of this one; returns its python."""
+    """Make a venv with these wheels and the packages of this one; return its python."""
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     command = [*PIP, "--python", str(python), "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*command, *map(str, wheels)], check=True)
-    asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    site = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    query = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    site = subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
     shared = sysconfig.get_path("purelib")
     (Path(site) / "zz_shared.pth").write_text(f"import site; site.addsitedir({shared!r})\n")
     return python

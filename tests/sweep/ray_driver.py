@@ -1,7 +1,7 @@
-"""A sweep on a real Ray cluster of two nodes, told of on stdout; run by test_sweep_ray.py.
+"""A sweep on a real Ray cluster of two nodes, reported on stdout; run by test_sweep_ray.py.
 
-The worker of one cell is killed while it builds, and the sweep goes on; then a second sweep is
-interrupted, goes on from its checkpoint, and is done.
+The worker of one cell is killed while it builds, and the sweep continues. A second sweep is
+interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _sweeps(out: Path, address: str) -> dict[str, object]:
     killed: list[int] = []
     lines: list[str] = []
 
-    def result(line: str) -> None:
+    def kill_worker(line: str) -> None:
         lines.append(line)
         if "many-s0: started" in line:
             run = str(out / "cells" / "many-s0")
@@ -51,9 +51,9 @@ def _sweeps(out: Path, address: str) -> dict[str, object]:
             killed.extend([build, parent(build)])
             os.kill(parent(build), signal.SIGKILL)
 
-    found = run_sweep(data, out, executor="ray", ray_address=address, progress=result)
+    results = run_sweep(data, out, executor="ray", ray_address=address, progress=kill_worker)
     wait_for(lambda: not processes("cascadezoo.sweep.watchdog", str(out)))
-    after = {"states": {c.name: c.state for c in found.cells}, "error": found.cells[1].error}
+    after = {"states": {c.name: c.state for c in results.cells}, "error": results.cells[1].error}
 
     def interrupt(line: str) -> None:
         if "many-s0: started" in line:
@@ -65,9 +65,9 @@ def _sweeps(out: Path, address: str) -> dict[str, object]:
     try:
         run_sweep(data, out, executor="ray", ray_address=address, progress=interrupt)
     except StoppedError as error:
-        after |= {"interrupted": error.what}
-    results = json.loads((out / "results.json").read_bytes())
-    after |= {"stopped": {c["name"]: c["state"] for c in results["cells"]}}
+        after |= {"interrupted": error.fields["reason"]}
+    written = json.loads((out / "results.json").read_bytes())
+    after |= {"stopped": {c["name"]: c["state"] for c in written["cells"]}}
     return {**after, "killed": killed, "lines": lines}
 
 

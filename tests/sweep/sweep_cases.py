@@ -1,4 +1,4 @@
-"""Sweeps that are small, and processes by what they do."""
+"""Small sweeps, and processes by their command line."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ UPSAMPLERS = {
 
 
 def base(**changes: Any) -> dict[str, Any]:
-    """A base of one's own to spoil."""
+    """A copy of the base with changes."""
     data: dict[str, Any] = json.loads(json.dumps(BASE))
     return {**data, **changes}
 
 
 def sweep(*axes: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A sweep over some axes; of two upsamplers and two seeds where none are given."""
-    found = list(axes) or [
+    """A sweep over some axes; by default over two upsamplers and two seeds."""
+    rows = list(axes) or [
         {"name": "upsampler", "path": "stages.up", "values": UPSAMPLERS},
         {"name": "seed", "path": "seed", "values": [0, 1]},
     ]
-    return {"name": "mini", "base": base(), "axes": found, **changes}
+    return {"name": "mini", "base": base(), "axes": rows, **changes}
 
 
 def axis(name: str, path: str, values: Any) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def axis(name: str, path: str, values: Any) -> dict[str, Any]:
 
 
 def processes(*parts: str) -> list[int]:
-    """The processes whose command line holds all of some texts."""
-    found = []
+    """The ids of processes whose command line contains all parts."""
+    pids = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             try:
@@ -66,20 +66,20 @@ def processes(*parts: str) -> list[int]:
             except OSError:
                 continue
             if all(part in line for part in parts) and not dead:
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids
 
 
 def parent(pid: int) -> int:
     return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
 
 
-def wait_for(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What a condition gives, as soon as it holds."""
+def wait_for(holds: Callable[[], Any], seconds: float = 180.0) -> Any:
+    """Wait until a condition holds, and return its value."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        found = holds()
-        if found:
-            return found
+        value = holds()
+        if value:
+            return value
         time.sleep(0.05)
-    raise AssertionError("it did not come to pass in time")
+    raise AssertionError("the condition did not hold in time")

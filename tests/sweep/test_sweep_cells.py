@@ -1,4 +1,4 @@
-"""From a sweep file to cells."""
+"""Sweep files become cells."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from cascadezoo.sweep.spec import SweepSpec, shipped_sweeps
 from cascadezoo.sweep.spec_paths import canonical, fault_of, nearest, put
 
 
-def faults(data) -> list[str]:
+def faults(data) -> list[tuple[str, str]]:
+    """The path and the code of each problem."""
     with pytest.raises(SpecError) as caught:
         load_sweep(data)
-    return [str(problem) for problem in caught.value.problems]
+    return [(problem.path, problem.code) for problem in caught.value.problems]
 
 
 # --- cells
@@ -68,7 +69,7 @@ def test_stages_without_parameters_leave_the_phases():
     assert [p["train"] for p in still.spec["training"]["phases"]] == [["coarse"]]
 
 
-def test_an_alternative_brings_settings_of_its_own():
+def test_an_alternative_has_its_own_settings():
     values = {
         "slow": {
             "stage": UPSAMPLERS["pixelshuffle"],
@@ -93,7 +94,7 @@ def test_an_axis_within_a_stage_that_another_axis_replaces():
     assert [c.spec["stages"][1]["config"]["hidden"] for c in made.cells] == [4, 8]
 
 
-def test_an_axis_within_phases_that_the_base_leaves_to_their_default():
+def test_an_axis_within_default_phases():
     data = base()
     del data["training"]["phases"]
     made = load_sweep(
@@ -153,14 +154,9 @@ def test_parameters_are_matched_in_every_cell():
 def test_parameters_that_cannot_be_matched_name_the_alternative():
     values = {"shuffle": {"kind": "pixelshuffle.v1"}, "interpolate": {"kind": "interpolate.v1"}}
     data = sweep(axis("up", "stages.up", values), match_parameters={"up": 1, "nix": 5})
-    (unknown,) = faults(data)
-    assert (
-        unknown
-        == "match_parameters.nix: 'nix' is not a stage of the base (there are 'coarse', 'up')"
-    )
+    assert faults(data) == [("match_parameters.nix", "unknown-stage")]
     data["match_parameters"] = {"up": 1}
-    (result,) = faults(data)
-    assert result.startswith("cell shuffle: match_parameters: stage 'up'")
+    assert faults(data) == [("cell shuffle: match_parameters", "input-match-unreachable")]
 
 
 def test_changed_evaluation_is_the_same_training():
@@ -184,7 +180,7 @@ def test_a_sweep_as_a_model():
     assert SweepSpec.model_validate(spec.to_dict()) == spec
 
 
-def test_shipped_sweeps_hold_together():
+def test_shipped_sweeps_are_valid():
     assert "shapes-ablation-tiny" in shipped_sweeps()
     for name in shipped_sweeps():
         assert load_sweep(name).name == name
@@ -202,7 +198,7 @@ def test_choosing_cells():
     ]
     with raises(InputError, "input-only-unknown", name="dae") as caught:
         made.choose(["upsampler=dae"])
-    assert caught.value.hint == "there are pixelshuffle, interpolate"
+    assert "pixelshuffle, interpolate" in str(caught.value.hint)
     with raises(InputError, "input-only-form"):
         made.choose(["interpolate"])
     with raises(InputError, "input-only-nothing", name="mini"):
@@ -218,14 +214,14 @@ def test_paths_of_a_tree():
     assert canonical(TREE, "stages.up.config") == canonical(TREE, "stages.0.config")
     assert fault_of(TREE, "stages.up.config.hidden") is None
     assert fault_of(TREE, "publish.to") is None
-    assert fault_of(TREE, "stages.down") == "stages has no 'down'"
-    assert fault_of(TREE, "seed.a") == "seed is a value that has no parts"
-    assert fault_of(TREE, "nix") == "the spec has no 'nix'"
+    assert "'down'" in str(fault_of(TREE, "stages.down"))
+    assert "seed" in str(fault_of(TREE, "seed.a"))
+    assert "'nix'" in str(fault_of(TREE, "nix"))
     assert nearest(TREE, "stages.up.conf.hidden") == "stages.up.config.hidden"
     assert nearest(TREE, "zzz") is None
 
 
-def test_putting_a_value_leaves_the_rest_alone():
+def test_put_keeps_other_values():
     data = {"stages": [{"name": "up"}]}
     put(data, "stages.up.config.hidden", 5, TREE)
     assert data == {"stages": [{"name": "up", "config": {"hidden": 5}}]}

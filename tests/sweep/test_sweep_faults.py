@@ -1,4 +1,4 @@
-"""What is wrong with a sweep: every fault at once, each once."""
+"""Faults of a sweep: one error lists all of them, each once."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep_cases import UPSAMPLERS, axis, base, sweep
 
-from cascadezoo.errors import InputError, SpecError, UnknownNameError
+from cascadezoo.errors import InputError, Problem, SpecError, UnknownNameError
 from cascadezoo.sweep.cells import load_sweep
 
 
-def faults(data) -> list[str]:
+def problems(data) -> list[Problem]:
     with pytest.raises(SpecError) as caught:
         load_sweep(data)
-    return [str(problem) for problem in caught.value.problems]
+    return list(caught.value.problems)
+
+
+def faults(data) -> list[tuple[str, str]]:
+    """The path and the code of each problem."""
+    return [(problem.path, problem.code) for problem in problems(data)]
 
 
 def test_all_faults_of_a_file_at_once():
-    result = faults(
+    listed = problems(
         sweep(
             axis("up", "stages.upp", UPSAMPLERS),
             axis("hidden", "stages.up.config.hiden", [4, 8]),
@@ -33,35 +38,35 @@ def test_all_faults_of_a_file_at_once():
             nonsense=1,
         )
     )
-    text = "\n".join(result)
-    assert "axes.2: values are empty; give at least one" in text
-    assert "nonsense: is not a key that is known here" in text
-    assert (
-        "axes.0.path: 'stages.upp' names nothing in the base spec: stages has no 'upp' (did you mean stages.up?)"
-        in text
-    )
-    assert "(did you mean stages.up.config.hidden?)" in text
-    assert "axes.3.values.1: has the label '0.1', as another value of the axis has" in text
-    assert "axes.4.values.Bad Label: 'Bad Label' is no label" in text
-    assert 'axes.4.values.text: is not a stage: give {"kind"' in text
-    assert "axes.5.values.0: needs a label" in text
-    assert "flow=bad: stages.0.config.channels: " in text
-    assert len(result) == 9
+    assert {problem.path: problem.code for problem in listed} == {
+        "axes.2": "value-error",
+        "nonsense": "extra-forbidden",
+        "axes.0.path": "unknown-path",
+        "axes.1.path": "unknown-path",
+        "axes.3.values.1": "label-taken",
+        "axes.4.values.Bad Label": "label-form",
+        "axes.4.values.text": "stage-form",
+        "axes.5.values.0": "label-missing",
+        "flow=bad: stages.0.config.channels": "greater-than-equal",
+    }
+    assert len(listed) == 9
+    hints = {problem.path: str(problem.hint) for problem in listed}
+    assert "stages.up?" in hints["axes.0.path"]
+    assert "stages.up.config.hidden?" in hints["axes.1.path"]
 
 
 def test_faults_of_the_base_and_of_the_axes_together():
     data = sweep(axis("seed", "seed", []))
     data["base"]["stages"][1]["config"]["hiden"] = 3
     data["base"]["training"]["batch_size"] = 0
-    result = faults(data)
-    assert result[0] == "axes.0: values are empty; give at least one"
-    assert [t.partition(":")[0] for t in result[1:]] == [
-        "base.training.batch_size",
-        "base.stages.1.config.hiden",
+    assert faults(data) == [
+        ("axes.0", "value-error"),
+        ("base.training.batch_size", "greater-than-equal"),
+        ("base.stages.1.config.hiden", "extra-forbidden"),
     ]
 
 
-def test_a_fault_of_an_alternative_is_told_once():
+def test_a_fault_of_an_alternative_is_reported_once():
     values = {**UPSAMPLERS, "wrong": {"kind": "pixelshuffle.v1", "config": {"hiden": 3}}}
     data = sweep(
         axis("up", "stages.up", values),
@@ -70,8 +75,8 @@ def test_a_fault_of_an_alternative_is_told_once():
     )
     data["axes"][2]["values"] = {"a": 0, "b": -1}
     assert faults(data) == [
-        "seed=b: seed: input should be greater than or equal to 0, not -1",
-        "up=wrong: stages.1.config.hiden: is not a key that is known here",
+        ("seed=b: seed", "greater-than-equal"),
+        ("up=wrong: stages.1.config.hiden", "extra-forbidden"),
     ]
 
 
@@ -81,30 +86,31 @@ def test_a_fault_of_a_combination_names_both():
         axis("factor", "stages.up.config.factor", {"two": 2, "four": 4}),
         axis("seed", "seed", [0, 1]),
     )
-    result = faults(data)
-    assert len(result) == 3
-    assert result[0].startswith("size=small factor=four: stages.0.config.size: is 4")
-    assert result[1].startswith("size=big factor=two: stages.0.config.size: is 5")
+    assert faults(data) == [
+        ("size=small factor=four: stages.0.config.size", "size"),
+        ("size=big factor=two: stages.0.config.size", "size"),
+        ("size=big factor=four: stages.0.config.size", "size"),
+    ]
 
 
 def test_a_fault_of_every_cell():
     data = sweep(axis("seed", "seed", {"a": -1, "b": -1}))
-    (result,) = faults(data)
-    assert result.startswith("every cell: seed: ")
+    assert faults(data) == [("every cell: seed", "greater-than-equal")]
 
 
-def test_two_cells_of_one_name_are_both_told():
+def test_two_cells_of_one_name_are_both_listed():
     data = sweep(
         axis("a", "data.flip", {"x-y": True, "x": False}),
         axis("b", "training.batch_size", {"z": 8, "y-z": 16}),
     )
-    (result,) = faults(data)
-    assert "two cells would have the name 'x-y-z'" in result
-    assert "(a=x-y, b=z) and (a=x, b=y-z)" in result
+    (problem,) = problems(data)
+    assert (problem.path, problem.code) == ("axes", "cell-name-taken")
+    for part in ("'x-y-z'", "(a=x-y, b=z)", "(a=x, b=y-z)"):
+        assert part in problem.message
 
 
 def test_excludes_that_match_nothing():
-    result = faults(
+    listed = problems(
         sweep(
             exclude=[
                 {"upsampler": "dae"},
@@ -114,28 +120,32 @@ def test_excludes_that_match_nothing():
             ]
         )
     )
-    assert result == [
-        "exclude.0.upsampler: 'dae' is not a label of 'upsampler' (there are pixelshuffle, interpolate)",
-        "exclude.1.upsampeler: 'upsampeler' is not an axis (there are upsampler, seed)",
-        "exclude.3: names no labels",
-        "exclude.2: leaves out nothing: no cell has these labels",
+    assert [(problem.path, problem.code) for problem in listed] == [
+        ("exclude.0.upsampler", "unknown-label"),
+        ("exclude.1.upsampeler", "unknown-axis"),
+        ("exclude.3", "no-labels"),
+        ("exclude.2", "excludes-nothing"),
     ]
-    assert faults(sweep(exclude=[{"seed": ["s0", "s1"]}])) == ["exclude: leaves out every cell"]
+    assert "pixelshuffle, interpolate" in str(listed[0].hint)
+    assert "upsampler, seed" in str(listed[1].hint)
+    assert faults(sweep(exclude=[{"seed": ["s0", "s1"]}])) == [("exclude", "excludes-all")]
 
 
 def test_a_place_that_is_set_twice():
     values = {"a": {"stage": UPSAMPLERS["interpolate"], "settings": {"training.batch_size": 4}}}
-    result = faults(
+    listed = problems(
         sweep(
             axis("up", "stages.up", values),
             axis("batch", "training.batch_size", [4, 8]),
             axis("up2", "stages.1", UPSAMPLERS),
         )
     )
-    assert result == [
-        "axes.1.path: 'training.batch_size' is set by up=a already",
-        "axes.2.path: 'stages.1' is set by axis 'up' already",
+    assert [(problem.path, problem.code) for problem in listed] == [
+        ("axes.1.path", "set-twice"),
+        ("axes.2.path", "set-twice"),
     ]
+    assert "up=a" in listed[0].message
+    assert "axis 'up'" in listed[1].message
 
 
 def test_too_many_cells():
@@ -143,41 +153,40 @@ def test_too_many_cells():
         axis(f"a{i}", f"training.{n}", list(range(1, 23)))
         for i, n in enumerate(("batch_size", "log_steps", "checkpoint_seconds"))
     ]
-    (result,) = faults(sweep(*rows))
-    assert "22 x 22 x 22 = 10,648 cells are more than 10,000" in result
+    (problem,) = problems(sweep(*rows))
+    assert (problem.path, problem.code) == ("axes", "too-many-cells")
+    assert "10,648" in problem.message
 
 
 def test_two_axes_of_one_name_and_a_stage_that_would_be_renamed():
-    result = faults(
+    listed = faults(
         sweep(
             axis("up", "stages.up", {"a": {"kind": "interpolate.v1", "name": "down"}}),
             axis("up", "seed", [0]),
         )
     )
-    assert result == [
-        "axes.1.name: 'up' is the name of another axis already",
-        "axes.0.values.a.name: is 'down', but a stage keeps its name, 'up' (leave name out)",
+    assert listed == [
+        ("axes.1.name", "name-taken"),
+        ("axes.0.values.a.name", "stage-renamed"),
     ]
 
 
 def test_cells_are_not_published(tmp_path: Path):
-    (result,) = faults(sweep(base=base(publish={"to": str(tmp_path)})))
-    assert result.startswith("base.publish: would publish every cell to one place")
+    data = sweep(base=base(publish={"to": str(tmp_path)}))
+    assert faults(data) == [("base.publish", "publishes")]
 
 
-def test_a_base_that_is_not_there(tmp_path: Path):
-    (result,) = faults(sweep(base="nowhere.json"))
-    assert result.startswith("base: there is no spec 'nowhere.json'")
+def test_a_missing_or_broken_base(tmp_path: Path):
+    assert faults(sweep(base="nowhere.json")) == [("base", "lookup-spec")]
     with raises(UnknownNameError, "lookup-sweep", name="nix"):
         load_sweep("nix")
     (tmp_path / "bad.json").write_text('{"name": ')
-    (result,) = faults(sweep(base=str(tmp_path / "bad.json")))
-    assert "is not valid JSON" in result
+    assert faults(sweep(base=str(tmp_path / "bad.json"))) == [("base", "not-json")]
 
 
-def test_settings_that_lead_nowhere():
-    (result,) = faults(sweep(settings={"stages.nix.kind": "flow"}))
-    assert result.startswith("settings: 'stages.nix.kind=\"flow\"': there is no item 'nix'")
+def test_settings_with_an_unknown_path():
+    data = sweep(settings={"stages.nix.kind": "flow"})
+    assert faults(data) == [("settings", "input-setting-no-item")]
 
 
 JSON = st.recursive(

@@ -1,4 +1,4 @@
-"""The folder of a sweep: whose it is, what is read of it, what is not done again."""
+"""The folder of a sweep: its identity, its results, and the cells that are not built again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DATA = sweep(axis("up", "stages.up", UPSAMPLERS), base=base(evaluation=EVALUATIO
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep whose two cells were built in this process, which is what their processes do."""
+    """A sweep whose two cells were built in this process."""
     out = tmp_path_factory.mktemp("sweep") / "mini"
     made = load_sweep(DATA)
     folder = SweepFolder(out)
@@ -64,44 +64,44 @@ def unchanged(folder: Path) -> Iterator[None]:
 def test_finished_cells_are_not_built_again(copied: Path):
     ended = []
     with unchanged(copied / "cells"):
-        found = run_sweep(DATA, copied, on_cell=ended.append)
+        results = run_sweep(DATA, copied, on_cell=ended.append)
     assert ended == []
-    assert [cell.state for cell in found.cells] == ["done", "done"]
-    assert SweepResults.from_dict(json.loads((copied / "results.json").read_bytes())) == found
-    assert found.started == "2026-01-01T00:00:00+00:00"
+    assert [cell.state for cell in results.cells] == ["done", "done"]
+    assert SweepResults.from_dict(json.loads((copied / "results.json").read_bytes())) == results
+    assert results.started == "2026-01-01T00:00:00+00:00"
     for name in ("results.csv", "RESULTS.md", "results.html"):
         assert (copied / name).stat().st_size > 500
     assert f"![{'kid parameters'}](plots/" in (copied / "RESULTS.md").read_text()
 
 
-def test_a_cell_is_read_as_it_was_measured(finished: Path):
+def test_a_cell_has_the_results_of_its_model(finished: Path):
     cell = load_sweep(DATA).cells[0]
     metrics = json.loads((finished / "cells/pixelshuffle/model/metrics.json").read_bytes())
-    found = read_cell(finished, cell)
+    result = read_cell(finished, cell)
     kid = metrics["figures"][0]
-    assert (found.kid, found.kid_std, found.kid_name) == (kid["value"], kid["std"], kid["name"])
-    assert [(s.name, s.parameters) for s in found.stages] == [
+    assert (result.kid, result.kid_std, result.kid_name) == (kid["value"], kid["std"], kid["name"])
+    assert [(s.name, s.parameters) for s in result.stages] == [
         (row["name"], row["parameters"]) for row in metrics["stages"]
     ]
-    assert found.parameters == sum(row["parameters"] for row in metrics["stages"])
+    assert result.parameters == sum(row["parameters"] for row in metrics["stages"])
     # Two phases of one epoch each: four steps of 16 images of 64.
-    assert [(p.epoch, p.phase, p.name) for p in found.course] == [
+    assert [(p.epoch, p.phase, p.name) for p in result.course] == [
         (1.0, "first", "kid.small.n12"),
         (2.0, "last", "kid.small.n12"),
     ]
     values = [row["figure"]["value"] for row in metrics["course"]]
-    assert [p.value for p in found.course] == values
-    assert found.kid_mean == pytest.approx(sum(values) / 2)
-    assert found.kid_mean_name == "kid.small.n12"
+    assert [p.value for p in result.course] == values
+    assert result.kid_mean == pytest.approx(sum(values) / 2)
+    assert result.kid_mean_name == "kid.small.n12"
     seconds = metrics["training"]["seconds_per_epoch"]
-    assert found.seconds_per_epoch == pytest.approx(sum(seconds.values()) / 2, abs=1e-3)
-    assert found.phase_seconds == seconds
-    assert 0 < found.course[0].seconds < found.course[1].seconds
-    assert found.training_seconds == metrics["training"]["seconds"]
-    assert found.images_per_second is not None
+    assert result.seconds_per_epoch == pytest.approx(sum(seconds.values()) / 2, abs=1e-3)
+    assert result.phase_seconds == seconds
+    assert 0 < result.course[0].seconds < result.course[1].seconds
+    assert result.training_seconds == metrics["training"]["seconds"]
+    assert result.images_per_second is not None
 
 
-def test_changed_figures_are_those_of_a_cell_to_do_again(copied: Path):
+def test_a_changed_evaluation_builds_cells_again(copied: Path):
     other = load_sweep(DATA, settings=["evaluation.seed=7"])
     folder = SweepFolder(copied)
     folder.check(other)
@@ -141,7 +141,7 @@ def test_the_folder_of_another_sweep(copied: Path, changes, name):
     assert "--fresh" in str(caught.value.hint)
 
 
-def test_folders_that_are_no_sweeps(tmp_path: Path):
+def test_folders_of_something_else(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("mine")
     for fresh in (False, True):
         with (
@@ -153,7 +153,7 @@ def test_folders_that_are_no_sweeps(tmp_path: Path):
         run_sweep(DATA, tmp_path / "thesis.tex")
 
 
-def test_a_folder_in_which_a_sweep_is_at_work(copied: Path):
+def test_a_folder_with_a_running_sweep(copied: Path):
     with (
         FileLock(copied / ".lock"),
         raises(RunLockedError, "locked-sweep"),
@@ -161,29 +161,26 @@ def test_a_folder_in_which_a_sweep_is_at_work(copied: Path):
         run_sweep(DATA, copied)
 
 
-def test_a_damaged_sweep_file_is_told_and_the_cells_are_kept(copied: Path):
+def test_a_damaged_sweep_file_is_reported_and_the_cells_are_kept(copied: Path):
     (copied / "sweep.json").write_text('{"name": "mini"}')
-    with raises(RunFolderError, "run-folder-damaged", path="sweep.json") as caught:
+    with raises(RunFolderError, "run-folder-damaged", path="sweep.json"):
         run_sweep(DATA, copied)
-    assert "remove that file: the cells are kept" in str(caught.value.hint)
     (copied / "sweep.json").unlink()
     assert [cell.state for cell in run_sweep(DATA, copied).cells] == ["done", "done"]
 
 
-def test_damaged_cells_are_failed_and_name_what_is_damaged(copied: Path):
+def test_damaged_cells_failed_and_their_error_names_the_file(copied: Path):
     cells = load_sweep(DATA).cells
     (copied / "cells/pixelshuffle/model/metrics.json").write_text('{"figures": [{}]}')
     (copied / "cells/interpolate/run.json").write_text("[")
-    for cell, result in zip(
-        cells, ("cells/pixelshuffle is damaged", "run.json cannot be understood"), strict=True
-    ):
-        found = read_cell(copied, cell)
-        assert found.state == "failed"
-        assert result in str(found.error)
-        assert [stage.kind for stage in found.stages] == [s["kind"] for s in cell.spec["stages"]]
+    for cell, name in zip(cells, ("cells/pixelshuffle", "run.json"), strict=True):
+        result = read_cell(copied, cell)
+        assert result.state == "failed"
+        assert name in str(result.error)
+        assert [stage.kind for stage in result.stages] == [s["kind"] for s in cell.spec["stages"]]
 
 
-def test_fresh_removes_what_sweeps_made_and_nothing_else(copied: Path):
+def test_fresh_removes_only_files_of_sweeps(copied: Path):
     run_sweep(DATA, copied)
     (copied / "notes.txt").write_text("mine")
     (copied / "cells/pixelshuffle/notes.txt").write_text("mine")
@@ -200,26 +197,26 @@ def test_fresh_removes_what_sweeps_made_and_nothing_else(copied: Path):
     ]
 
 
-def test_fresh_waits_for_no_cell_that_is_at_work(copied: Path):
+def test_fresh_refuses_a_running_cell(copied: Path):
     with FileLock(copied / "cells/pixelshuffle/.lock"), pytest.raises(RunLockedError):
         run_sweep(DATA, copied, fresh=True)
     assert is_done(SweepFolder(copied).run("pixelshuffle"), load_sweep(DATA).cells[0])
 
 
-def test_failures_are_remembered_for_the_spec_that_failed(copied: Path):
+def test_failures_belong_to_the_spec_that_failed(copied: Path):
     made = load_sweep(DATA)
     folder = SweepFolder(copied)
     folder.clear([made.cells[1]])
     folder.write_notes({"interpolate": CellNote("failed", "no room", made.cells[1].digest)})
-    found = run_sweep(DATA, copied, retry=False)
-    assert [(c.state, c.error) for c in found.cells] == [("done", None), ("failed", "no room")]
-    assert [c.name for c in found.failed] == ["interpolate"]
+    results = run_sweep(DATA, copied, retry=False)
+    assert [(c.state, c.error) for c in results.cells] == [("done", None), ("failed", "no room")]
+    assert [c.name for c in results.failed] == ["interpolate"]
     (copied / "state.json").write_text('{"interpolate": {"nix": 1}}')
     with raises(RunFolderError, "run-folder-damaged", path="state.json"):
         run_sweep(DATA, copied, retry=False)
 
 
-def test_what_no_machine_can_hold_is_told_before_anything_is_written(tmp_path: Path):
+def test_too_large_cells_are_refused_before_anything_is_written(tmp_path: Path):
     values = {"fine": 8, "huge": 200_000, "vast": 10**9}
     data = sweep(axis("width", "stages.coarse.config.channels", values))
     with pytest.raises(SpecError) as caught:
@@ -228,7 +225,7 @@ def test_what_no_machine_can_hold_is_told_before_anything_is_written(tmp_path: P
     assert not (tmp_path / "mini" / "cells").exists()
 
 
-def test_calls_that_make_no_sense(tmp_path: Path):
+def test_invalid_arguments(tmp_path: Path):
     with raises(InputError, "input-jobs"):
         run_sweep(DATA, tmp_path, jobs=0)
     with raises(InputError, "input-ray-address"):

@@ -1,4 +1,4 @@
-"""Sweeps on Ray: a real cluster of two nodes in processes of its own."""
+"""Sweeps on Ray: a real cluster of two nodes in separate processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RAY = ("raylet", "gcs_server")
 
 @pytest.mark.slow
 @needs_ray
-def test_a_worker_that_is_killed_an_interruption_and_nothing_left_behind(tmp_path: Path):
+def test_a_killed_worker_and_an_interruption_leave_nothing_behind(tmp_path: Path):
     before = set(processes(RAY[0])) | set(processes(RAY[1]))
     out = tmp_path / "ray"
     env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
@@ -43,19 +43,19 @@ def test_a_worker_that_is_killed_an_interruption_and_nothing_left_behind(tmp_pat
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["states"] == {"few-s0": "done", "many-s0": "failed", "some-s0": "done"}
-    assert result["error"].startswith("its Ray worker died: ")
+    assert "Ray worker" in result["error"]
     assert "| many-s0 |".replace("many-s0", "`many-s0`") in (out / "RESULTS.md").read_text()
-    # The build that the dead worker had started wrote a checkpoint and left.
-    assert result["interrupted"] == "stopped by SIGINT; 2 of 3 cells are done"
+    # The build of the dead worker wrote a checkpoint and exited.
+    assert result["interrupted"] == "SIGINT"
     assert result["stopped"] == {"few-s0": "done", "many-s0": "stopped", "some-s0": "done"}
     log = (out / "cells/many-s0.log").read_text()
-    assert int(re.findall(r"going on at (\d+)", log)[-1]) > 0
+    assert int(re.findall(r"resumed at step (\d+)", log)[-1]) > 0
     wait_for(lambda: not (set(processes(RAY[0])) | set(processes(RAY[1]))) - before)
     assert processes(str(out)) == []
 
 
 @needs_ray
-def test_resources_that_no_machine_of_the_cluster_has(tmp_path: Path):
+def test_resources_beyond_every_machine(tmp_path: Path):
     resources = ResourceSpec(cpus=4, gpus=0.5, memory_gib=2.0)
     executor = RayExecutor(None, resources, tmp_path / ".stop")
     gib = 2**30
@@ -74,9 +74,8 @@ def test_resources_that_no_machine_of_the_cluster_has(tmp_path: Path):
 @pytest.mark.parametrize("place", ["127.0.0.1:9", "ray://127.0.0.1:9", "ray://[::1]:9"])
 def test_a_cluster_that_does_not_answer(tmp_path: Path, place: str):
     executor = RayExecutor(None, ResourceSpec(), tmp_path / ".stop", place)
-    with pytest.raises(InputError) as caught, executor:
+    with raises(InputError, "input-ray-unreachable", name=place) as caught, executor:
         raise AssertionError("it was joined")
-    assert caught.value.what.startswith(f"no Ray cluster answers at {place}: ")
     assert "ray start --head" in str(caught.value.hint)
 
 
@@ -84,4 +83,4 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path, place: str):
 def test_without_ray(tmp_path: Path):
     with raises(InputError, "input-ray-missing") as caught:
         run_sweep(sweep(), tmp_path / "out", executor="ray")
-    assert caught.value.hint == "pip install 'cascadezoo[ray]'"
+    assert "pip install 'cascadezoo[ray]'" in str(caught.value.hint)

@@ -1,4 +1,4 @@
-"""What is taken from a finished cell."""
+"""The results of a finished cell."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from cascadezoo.sweep.cell_reader import read_cell
 from cascadezoo.sweep.cells import Cell
 
 
-def test_lpips_is_that_of_the_whole_cascade(tmp_path):
-    """Whatever parts a metric tells besides: each stage, and the plain enlargement."""
+def test_lpips_is_the_figure_of_the_whole_cascade(tmp_path):
+    """Not one of the other parts of the metric: each stage, and plain interpolation."""
     spec = {"stages": [{"name": "coarse", "kind": "dae.v1"}]}
     cell = Cell("one", {}, spec, "d" * 64, "t" * 64)
     run = RunFolder(tmp_path / "cells" / "one")
@@ -30,6 +30,6 @@ def test_lpips_is_that_of_the_whole_cascade(tmp_path):
         "training": {"seconds": 1.0, "seconds_per_epoch": {}},
     }
     (run.model / "metrics.json").write_text(json.dumps(metrics))
-    found = read_cell(tmp_path, cell)
-    assert (found.state, found.error) == ("done", None)
-    assert (found.lpips, found.lpips_name) == (2.0, "lpips.vgg.n9")
+    result = read_cell(tmp_path, cell)
+    assert (result.state, result.error) == ("done", None)
+    assert (result.lpips, result.lpips_name) == (2.0, "lpips.vgg.n9")

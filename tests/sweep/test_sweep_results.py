@@ -1,4 +1,4 @@
-"""What is read of run folders, how cells are grouped, and what the statistics say."""
+"""Groups of cells and statistics of their results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cascadezoo.sweep.correlation import EXACT, correlate, eta_squared, spearman
-from cascadezoo.sweep.results import CellResult, StageResult, SweepResults, spread, summarize
+from cascadezoo.sweep.results import CellResult, StageResult, SweepResults, mean_and_std, summarize
 
 
 def cell(generator: str, seed: int, parameters: int, kid: float | None, **rest) -> CellResult:
-    found = {
+    fields = {
         "state": "done" if kid is not None else "failed",
         "kid_name": None if kid is None else "kid.small.n64",
         "stages": [StageResult(name="coarse", kind=f"{generator}.v1", parameters=parameters)],
@@ -31,7 +31,7 @@ def cell(generator: str, seed: int, parameters: int, kid: float | None, **rest) 
         run=f"cells/{generator}-s{seed}",
         parameters=parameters if kid is not None else None,
         kid=kid,
-        **found,
+        **fields,
     )
 
 
@@ -60,9 +60,9 @@ THREE = [
 
 
 def test_groups_leave_the_seeds_out():
-    found = results(THREE)
-    assert [g.name for g in found.groups] == ["dae", "flow", "resnet"]
-    dae, flow, _ = found.groups
+    summary = results(THREE)
+    assert [g.name for g in summary.groups] == ["dae", "flow", "resnet"]
+    dae, flow, _ = summary.groups
     assert (dae.labels, dae.cells, dae.count) == ({"generator": "dae"}, ["dae-s0", "dae-s1"], 2)
     assert dae.mean("kid") == pytest.approx(0.4)
     assert dae.std("kid") == pytest.approx(np.std([0.5, 0.3], ddof=1))
@@ -73,38 +73,39 @@ def test_groups_leave_the_seeds_out():
         None,
         None,
     )
-    assert [c.name for c in found.failed] == ["flow-s1"]
+    assert [c.name for c in summary.failed] == ["flow-s1"]
 
 
 def test_seeds_count_as_one_point_of_the_correlation():
-    found = results(THREE).correlation
-    assert found is not None
-    assert (found.n, found.rho) == (3, -1.0)
-    # Of three points, one of the six orders is as far as this, and one as far the other way.
-    assert found.p == pytest.approx(2 / 6)
-    assert [(w.label, w.n, w.rho) for w in found.within] == [
+    correlation = results(THREE).correlation
+    assert correlation is not None
+    assert (correlation.n, correlation.rho) == (3, -1.0)
+    # Of the six orders of three points, one is as far from 0, and one as far on the other side.
+    assert correlation.p == pytest.approx(2 / 6)
+    assert [(w.label, w.n, w.rho) for w in correlation.within] == [
         ("dae", 1, None),
         ("flow", 1, None),
         ("resnet", 1, None),
     ]
 
 
-def test_figures_of_different_names_are_not_put_together():
+def test_figures_of_different_names_are_not_compared():
     other = dataclasses.replace(THREE[4], kid_name="kid.inception.n64")
-    found = results([*THREE[:4], other, THREE[5]])
-    assert found.correlation is None
-    assert "kid.inception.n64, kid.small.n64" in found.notes[0]
+    summary = results([*THREE[:4], other, THREE[5]])
+    assert summary.correlation is None
+    assert "kid.inception.n64, kid.small.n64" in summary.notes[0]
 
 
-def test_unfinished_cells_are_told():
-    found = results([*THREE[:5], dataclasses.replace(THREE[5], state="waiting", kid=None)])
-    assert found.notes == ["1 of 6 cells have not been finished."]
+def test_unfinished_cells_are_noted():
+    summary = results([*THREE[:5], dataclasses.replace(THREE[5], state="waiting", kid=None)])
+    (note,) = summary.notes
+    assert "1 of 6 cells" in note
 
 
 def test_results_survive_json():
-    found = results(THREE)
-    text = json.dumps(found.to_dict(), allow_nan=False)
-    assert SweepResults.from_dict(json.loads(text)) == found
+    summary = results(THREE)
+    text = json.dumps(summary.to_dict(), allow_nan=False)
+    assert SweepResults.from_dict(json.loads(text)) == summary
 
 
 def test_too_few_points_for_a_correlation():
@@ -112,14 +113,14 @@ def test_too_few_points_for_a_correlation():
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
-def test_spread_is_that_of_numpy(values):
-    found = spread(values)
-    assert found is not None
-    assert found.mean == pytest.approx(np.mean(values), rel=1e-9, abs=1e-9)
+def test_mean_and_std_are_those_of_numpy(values):
+    row = mean_and_std(values)
+    assert row is not None
+    assert row.mean == pytest.approx(np.mean(values), rel=1e-9, abs=1e-9)
     if len(values) > 1:
-        assert found.std == pytest.approx(np.std(values, ddof=1), rel=1e-6, abs=1e-6)
+        assert row.std == pytest.approx(np.std(values, ddof=1), rel=1e-6, abs=1e-6)
     else:
-        assert found.std is None
+        assert row.std is None
 
 
 # --- Spearman
@@ -163,13 +164,13 @@ def test_p_of_a_monotone_row():
     assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == (-1.0, pytest.approx(2 / 24), "exact")
 
 
-def test_p_values_are_uniform_where_nothing_goes_together():
+def test_p_values_of_independent_orders_are_uniform():
     rng = np.random.default_rng(0)
-    found = [
+    values = [
         spearman(list(range(6)), list(rng.permutation(6).astype(float)))[1] for _ in range(400)
     ]
-    assert np.mean([p <= 0.05 for p in found]) < 0.08
-    assert 0.4 < np.mean(found) < 0.65
+    assert np.mean([p <= 0.05 for p in values]) < 0.08
+    assert 0.4 < np.mean(values) < 0.65
 
 
 # --- eta squared
@@ -187,15 +188,15 @@ def naive_eta(labels, values) -> float:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-50, 50)), min_size=2, max_size=20))
 def test_eta_squared_is_the_naive_formula(rows):
     labels, values = zip(*rows, strict=True)
-    found = eta_squared(labels, values)
+    share = eta_squared(labels, values)
     if len(set(labels)) < 2 or len(set(values)) < 2:
-        assert found is None
+        assert share is None
     else:
-        assert found == pytest.approx(naive_eta(labels, values), abs=1e-9)
-        assert 0 <= found <= 1
+        assert share == pytest.approx(naive_eta(labels, values), abs=1e-9)
+        assert 0 <= share <= 1
 
 
-def test_shares_of_variance_find_the_axis_that_matters():
+def test_shares_of_variance_show_the_axis_that_matters():
     points, cells = [], []
     for generator, up, seed in itertools.product("gh", "uv", (0, 1)):
         labels = {"generator": generator, "up": up, "seed": f"s{seed}"}
@@ -203,12 +204,14 @@ def test_shares_of_variance_find_the_axis_that_matters():
         cells.append((labels, kid))
         if seed == 0:
             points.append((labels, 10 + (up == "v"), kid))
-    found = correlate(points, cells, axes=["generator", "up", "seed"], within=["generator", "up"])
-    assert found is not None
-    assert found.explained["generator"] == pytest.approx(1 / (1 + 0.01 + 1e-6))
-    assert found.explained["up"] == pytest.approx(0.01 / (1 + 0.01 + 1e-6))
-    assert sum(found.explained.values()) == pytest.approx(1)
-    assert [(w.axis, w.label, w.n) for w in found.within] == [
+    correlation = correlate(
+        points, cells, axes=["generator", "up", "seed"], within=["generator", "up"]
+    )
+    assert correlation is not None
+    assert correlation.explained["generator"] == pytest.approx(1 / (1 + 0.01 + 1e-6))
+    assert correlation.explained["up"] == pytest.approx(0.01 / (1 + 0.01 + 1e-6))
+    assert sum(correlation.explained.values()) == pytest.approx(1)
+    assert [(w.axis, w.label, w.n) for w in correlation.within] == [
         ("generator", "g", 2),
         ("generator", "h", 2),
         ("up", "u", 2),

@@ -1,4 +1,4 @@
-"""results.json, results.csv and RESULTS.md say what the results hold."""
+"""results.json, results.csv and RESULTS.md contain the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from test_sweep_results import THREE, cell, results
 from cascadezoo.sweep.cells import load_sweep
 from cascadezoo.sweep.results import SweepResults
 from cascadezoo.sweep.tables import (
-    correlation_words,
+    correlation_lines,
     describe_settings,
     to_csv,
     to_markdown,
@@ -73,7 +73,7 @@ def test_csv_holds_every_number_in_full():
     assert (killed["state"], killed["error"], killed["kid"]) == ("failed", "killed", "")
 
 
-def test_markdown_tells_figures_with_their_spread_and_how_they_were_got():
+def test_markdown_shows_figures_with_spread_and_settings():
     text = to_markdown(results([MEASURED, *THREE]), ["kid-parameters.png"])
     head, _, first, *_ = rows_of(text, "Cells")
     row = dict(zip(head, first, strict=True))
@@ -84,40 +84,42 @@ def test_markdown_tells_figures_with_their_spread_and_how_they_were_got():
         "`kid.small.n64`, 64 samples, 50 real images (train), +- over 100 subsets of 32, extractor small in fp32 x 10^-3"
         in text
     )
-    assert "mean of the `kid.small.n20` recorded in the course of training" in text
+    assert "mean of the `kid.small.n20` measured during training" in text
     assert "![kid parameters](plots/kid-parameters.png)" in text
     assert all(len(r) == len(head) for r in rows_of(text, "Cells"))
 
 
-def test_markdown_tells_seeds_and_correlation():
+def test_markdown_shows_seeds_and_correlation():
     text = to_markdown(results(THREE))
     dae = rows_of(text, "Over seeds")[2]
     assert dae[:4] == ["`dae`", "2 of 2", "100", "400.00 +- 141.42"]
     assert rows_of(text, "Over seeds")[3][3] == "200.00"
-    assert "Parameter count against KID over 3 combinations: rho = -1.00, p = 0.33" in text
+    assert "over 3 combinations: rho = -1.00, p = 0.33" in text
     assert "(eta squared): generator 80%, seed " in text
 
 
-def test_markdown_names_what_failed_and_cannot_be_tricked():
+def test_markdown_names_failed_cells_and_escapes_their_errors():
     evil = dataclasses.replace(THREE[3], error="died | <script>\x1b[31m\n# now [a](b)")
     text = to_markdown(results([*THREE[:3], evil]))
     (line,) = (row for row in text.splitlines() if row.startswith("- `flow-s1`"))
     assert line == r"- `flow-s1` failed: died \| \<script\>\\x1b\[31m \# now \[a\](b)"
     assert rows_of(text, "Cells")[5][3] == "failed"
-    assert "4 cells: 3 done, 1 failed." in text
+    assert "4 cells: 3 done, 1 failed" in text
 
 
 def test_correlation_that_is_not_defined():
     same = [cell(name, 0, 100, kid) for name, kid in (("a", 0.1), ("b", 0.2), ("c", 0.3))]
-    found = results(same).correlation
-    assert found is not None
-    assert "no correlation is defined" in correlation_words(found)[0]
+    correlation = results(same).correlation
+    assert correlation is not None
+    line = correlation_lines(correlation)[0]
+    assert "over 3 combinations" in line
+    assert "rho = " not in line
 
 
 def test_files_of_a_folder(tmp_path: Path):
-    found = results(THREE)
-    write_tables(found, tmp_path)
-    assert SweepResults.from_dict(json.loads((tmp_path / "results.json").read_bytes())) == found
+    summary = results(THREE)
+    write_tables(summary, tmp_path)
+    assert SweepResults.from_dict(json.loads((tmp_path / "results.json").read_bytes())) == summary
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "RESULTS.md",
         "results.csv",
@@ -126,17 +128,17 @@ def test_files_of_a_folder(tmp_path: Path):
 
 
 def test_settings_in_words():
-    made = describe_settings(
+    words = describe_settings(
         load_sweep(
             sweep(settings={"training.phases.first.teacher_forcing": {"start": 0.9, "end": 0.1}})
         )
     )
-    assert made["phases"] == "first 4 steps, forcing 0.9 -> 0.1; last 4 steps"
-    assert made["data"] == "shapes, 8x8"
-    assert made["axis upsampler"] == "stages.up: pixelshuffle, interpolate"
-    assert made["figures"].startswith("none of ")
+    assert words["phases"] == "first 4 steps, forcing 0.9 -> 0.1; last 4 steps"
+    assert words["data"] == "shapes, 8x8"
+    assert words["axis upsampler"] == "stages.up: pixelshuffle, interpolate"
+    assert words["figures"].startswith("none of ")
 
 
 @pytest.mark.parametrize("section", ["Plots", "Over seeds", "Failed and stopped cells"])
-def test_nothing_to_tell_is_not_told(section):
+def test_empty_sections_are_left_out(section):
     assert f"## {section}" not in to_markdown(results([THREE[0]]))

@@ -1,4 +1,4 @@
-"""Toy stages with an adversary: a generator whose estimate is of no target, and one that knows."""
+"""Toy stages with an adversary: an unpaired generator, and a refiner that heeds pairing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cascadezoo.stages.base import GroupOptions, Loss, Stage, StageInputs, Stage
 
 
 class ToyDuelConfig(GeneratorConfig):
-    """A generator with a critic, whose settings and faults can be chosen."""
+    """A generator with a critic, with adjustable settings and faults."""
 
     paired: ClassVar[bool] = False
 
@@ -29,13 +29,13 @@ class ToyDuelConfig(GeneratorConfig):
 
 
 class ToyHeedingConfig(ToyRefinerConfig):
-    """Scales pixels, and notes which were of their targets."""
+    """Scales pixels, and records which images match their targets."""
 
     heeds_paired: ClassVar[bool] = True
 
 
 class ToyDuel(Stage):
-    """Paints a shade of grey; the critic scales what it sees."""
+    """Paints a shade of grey; the critic scales its input."""
 
     Config = ToyDuelConfig
 
@@ -48,12 +48,12 @@ class ToyDuel(Stage):
         return StageInputs(target, noise=context.draw.randn(len(target), 1))
 
     def forward(self, inputs: StageInputs) -> StageOutput:
-        made = self.painter(inputs.noise)
-        estimate = made[:, :, None, None].expand_as(inputs.target)
+        shade = self.painter(inputs.noise)
+        estimate = shade[:, :, None, None].expand_as(inputs.target)
         if self.critic is None or not torch.is_grad_enabled():
             return StageOutput(estimate)
-        verdict = self.critic(made).mean()
-        # A penalty on a gradient, as R1 is: its backward pass is a second one.
+        verdict = self.critic(shade).mean()
+        # A gradient penalty such as R1, which needs a second backward pass.
         real = inputs.target.mean((1, 2, 3))[:, None].detach().requires_grad_()
         (slope,) = torch.autograd.grad(self.critic(real).sum(), real, create_graph=True)
         against = verdict - self.critic(real).mean() + slope.square().mean()
@@ -62,8 +62,8 @@ class ToyDuel(Stage):
 
     def sample(self, upstream: Any, request: Any) -> torch.Tensor:
         shape = self.geometry.output
-        made = self.painter(request.draw.randn(request.count, 1))
-        return made[:, :, None, None].expand(-1, shape.channels, shape.size, shape.size)
+        shade = self.painter(request.draw.randn(request.count, 1))
+        return shade[:, :, None, None].expand(-1, shape.channels, shape.size, shape.size)
 
     def parameter_groups(self) -> dict[str, list[torch.nn.Parameter]]:
         own, critic = list(self.painter.parameters()), []
@@ -95,10 +95,10 @@ class ToyHeeding(Counting):
 
     def __init__(self, config: Any, geometry: Any) -> None:
         super().__init__(config, geometry)
-        self.result: list[torch.Tensor | None] = []
+        self.paired: list[torch.Tensor | None] = []
 
     def preprocess(self, target: Any, upstream: Any, context: Any) -> StageInputs:
-        self.result.append(context.paired)
+        self.paired.append(context.paired)
         return super().preprocess(target, upstream, context)
 
     def make(self, inputs: StageInputs) -> torch.Tensor:
@@ -134,6 +134,6 @@ def resolved(data: dict[str, Any]) -> Any:
 
 
 def duel(settings: dict[str, Any], phase: dict[str, Any], **training: Any) -> Cascade:
-    """A lone duel that is trained for ten steps unless the phase says otherwise."""
+    """A single duel; by default its phase has ten steps."""
     phases = [{"name": "p", "train": ["duel"], "steps": 10, **phase}]
     return Cascade.from_spec(resolved(duel_spec(settings, phases=phases, **training)))

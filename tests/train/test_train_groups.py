@@ -1,4 +1,4 @@
-"""Parameter groups: optimizers of their own, adversaries, and estimates that are of no target."""
+"""Parameter groups: separate optimizers, adversaries, and unpaired estimates."""
 
 from __future__ import annotations
 
@@ -28,50 +28,49 @@ PLAIN = {"lr": 0.1, "betas": [0.8, 0.9], "weight_decay": 0.2}
 
 
 def rows(settings: dict[str, Any], phase: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What each group of a duel is trained with."""
+    """The training settings of each group of a duel."""
     cascade = duel(settings, {"optimizer": PLAIN, **phase})
     (spec,) = cascade.spec.training.phases
-    made = make_optimizers(spec, dict(cascade.named_stages()))
-    return {g.group: {**g.optimizer.param_groups[0], "every": g.every[0]} for g in made}
+    groups = make_optimizers(spec, dict(cascade.named_stages()))
+    return {g.group: {**g.optimizer.param_groups[0], "every": g.every[0]} for g in groups}
 
 
-def test_a_group_is_trained_as_its_stage_wants_it() -> None:
-    wants = {"lr_factor": 4.0, "betas": [0.0, 0.99], "weight_decay": 0.0, "every": 3}
-    found = rows(wants, {})
-    critic, own = found["adversary"], found["generator"]
+def test_a_group_is_trained_with_the_options_of_its_stage() -> None:
+    options = {"lr_factor": 4.0, "betas": [0.0, 0.99], "weight_decay": 0.0, "every": 3}
+    groups = rows(options, {})
+    critic, own = groups["adversary"], groups["generator"]
     assert (critic["lr"], critic["betas"]) == (0.4, (0.0, 0.99))
     assert (critic["weight_decay"], critic["every"]) == (0.0, 3)
     assert (own["lr"], own["betas"]) == (0.1, (0.8, 0.9))
     assert (own["weight_decay"], own["every"]) == (0.2, 1)
 
 
-def test_the_phase_has_the_last_word() -> None:
-    wants = {"lr_factor": 4.0, "betas": [0.0, 0.99], "weight_decay": 0.0, "every": 3}
+def test_the_phase_overrides_the_stage() -> None:
+    options = {"lr_factor": 4.0, "betas": [0.0, 0.99], "weight_decay": 0.0, "every": 3}
     last = {"lr": 0.7, "betas": [0.1, 0.2], "weight_decay": 0.3, "every": 2}
-    found = rows(wants, {"stages": {"duel": {"lr": 0.5, "groups": {"adversary": last}}}})
-    critic = found["adversary"]
+    groups = rows(options, {"stages": {"duel": {"lr": 0.5, "groups": {"adversary": last}}}})
+    critic = groups["adversary"]
     assert {k: critic[k] for k in last} == {**last, "betas": (0.1, 0.2)}
-    assert found["generator"]["lr"] == 0.5
+    assert groups["generator"]["lr"] == 0.5
     # A rate for the whole stage keeps the ratio of its groups.
-    found = rows(wants, {"stages": {"duel": {"lr": 0.5, "weight_decay": 0.6}}})
-    assert (found["adversary"]["lr"], found["adversary"]["weight_decay"]) == (2.0, 0.6)
+    groups = rows(options, {"stages": {"duel": {"lr": 0.5, "weight_decay": 0.6}}})
+    assert (groups["adversary"]["lr"], groups["adversary"]["weight_decay"]) == (2.0, 0.6)
 
 
 @settings(max_examples=25, deadline=None)
 @given(every=st.integers(1, 7), steps=st.integers(1, 30))
-def test_a_group_learns_in_one_of_so_many_steps(every: int, steps: int) -> None:
+def test_a_group_learns_every_so_many_steps(every: int, steps: int) -> None:
     cascade = duel({"every": every}, {})
     (spec,) = cascade.spec.training.phases
-    made = {g.group: g for g in make_optimizers(spec, dict(cascade.named_stages()))}
-    due = [bool(made["adversary"].due(step)) for step in range(steps)]
+    groups = {g.group: g for g in make_optimizers(spec, dict(cascade.named_stages()))}
+    due = [bool(groups["adversary"].due(step)) for step in range(steps)]
     assert sum(due) == steps // every
-    assert all(len(made["generator"].due(step)) == 2 for step in range(steps))
+    assert all(len(groups["generator"].due(step)) == 2 for step in range(steps))
 
 
-def test_a_group_that_is_not_due_stands_still() -> None:
+def test_a_group_that_is_not_due_does_not_change() -> None:
     settings, still = {"averaged": False}, {"duel": {"groups": {"adversary": {"every": 11}}}}
-    begun = duel(settings, {})
-    before = state(begun)
+    before = state(duel(settings, {}))
     cascade = duel(settings, {"stages": still})
     trainer(cascade).run()
     after = state(cascade)
@@ -81,7 +80,7 @@ def test_a_group_that_is_not_due_stands_still() -> None:
         settings, {"stages": {"duel": {"groups": {"adversary": {"every": 10, "lr": 0.25}}}}}
     )
     trainer(once).run()
-    # Adam's first step is of the size of the learning rate; the norms are below clipping's.
+    # Adam's first step has the size of the learning rate; the norms are too small to be clipped.
     step = (state(once)["0.critic.weight"] - before["0.critic.weight"]).abs().item()
     assert step == pytest.approx(0.25, rel=1e-3)
 
@@ -95,7 +94,7 @@ def test_rates_are_recorded_group_by_group() -> None:
     assert rates == pytest.approx({"duel": 0.1, "duel.adversary": 0.3})
 
 
-# --- what is wrong is found before anything is trained
+# --- faults are reported before the training
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_rates_are_recorded_group_by_group() -> None:
         ("options", "groups-unknown"),
     ],
 )
-def test_groups_that_do_not_go_together(fault: str, code: str) -> None:
+def test_inconsistent_groups(fault: str, code: str) -> None:
     cascade = duel({"fault": fault}, {})
     more = {"orphan": {"parameter": "critic.bias"}, "twice": {"parameter": "critic.weight"}}.get(
         fault, {}
@@ -117,7 +116,7 @@ def test_groups_that_do_not_go_together(fault: str, code: str) -> None:
         make_plan(cascade.resolved, "cpu")
 
 
-def test_a_parameter_that_shall_not_learn_needs_no_group() -> None:
+def test_a_frozen_parameter_needs_no_group() -> None:
     cascade = duel({"fault": "orphan"}, {})
     cascade.stage("duel").critic.bias.requires_grad_(False)
     before = cascade.stage("duel").critic.bias.item()
@@ -125,22 +124,23 @@ def test_a_parameter_that_shall_not_learn_needs_no_group() -> None:
     assert cascade.stage("duel").critic.bias.item() == before
 
 
-def test_a_loss_of_a_group_that_is_not_there() -> None:
+def test_a_loss_of_an_unknown_group() -> None:
     with raises(PluginError, "plugin-loss-group", name="duel", loss="judge", group="adversaries"):
         trainer(duel({"fault": "loss"}, {})).run()
 
 
-def test_a_spec_that_names_a_group_that_is_not_there() -> None:
+def test_a_spec_with_an_unknown_group() -> None:
     cascade = duel({}, {"stages": {"duel": {"groups": {"critic": {"lr": 0.1}}}}})
     for attempt in (lambda: trainer(cascade), lambda: make_plan(cascade.resolved, "cpu")):
         with pytest.raises(SpecError) as caught:
             attempt()
         (problem,) = caught.value.problems
-        assert problem.path == "training.phases.0.stages.duel.groups.critic"
-        assert problem.hint == "it has 'generator', 'adversary'"
+        path = "training.phases.0.stages.duel.groups.critic"
+        assert (problem.path, problem.code) == (path, "no-group")
+        assert "'generator', 'adversary'" in problem.hint
 
 
-def test_digests_of_specs_without_groups_last() -> None:
+def test_digests_of_specs_without_groups_do_not_change() -> None:
     data = duel_spec({}, phases=[{"name": "p", "train": ["duel"], "steps": 1}])
     spec = CascadeSpec.model_validate(data)
     data["training"]["phases"][0]["stages"] = {"duel": {"lr": 0.5}}
@@ -148,18 +148,18 @@ def test_digests_of_specs_without_groups_last() -> None:
     dumped = other.to_dict()["training"]["phases"][0]["stages"]["duel"]
     assert dumped["groups"] == {}
     assert len({spec.digest(), other.digest()}) == 2
-    # Of this very spec, from before groups were known.
-    assert other.training_digest() == FORMER
+    # Computed by a version without groups.
+    assert other.training_digest() == OLD_DIGEST
 
 
-FORMER = "b32cef9b2f5601e9437e335d03d5a7c1fa4fbf8a8f1706d828092bdd8c975c97"
+OLD_DIGEST = "b32cef9b2f5601e9437e335d03d5a7c1fa4fbf8a8f1706d828092bdd8c975c97"
 
 
 # --- how they train
 
 
-def test_each_loss_reaches_its_own_group_alone() -> None:
-    """Steps of the trainer against steps by hand, with a graph for each group."""
+def test_each_loss_reaches_only_its_group() -> None:
+    """Compares the trainer with manual steps that have a graph for each group."""
     settings = {"lr_factor": 2.0, "betas": [0.0, 0.99]}
     options = {"ema": None, "clip_norm": None, "optimizer": {"lr": 0.01}}
     cascade = duel(settings, {"steps": 5}, **options)
@@ -189,11 +189,11 @@ def test_each_loss_reaches_its_own_group_alone() -> None:
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.01])
-def test_scaled_gradients_train_what_others_train(clip_norm: float | None) -> None:
-    """Half precision scales the loss; each of two optimizers must be scaled back once."""
+def test_scaled_gradients_train_the_same(clip_norm: float | None) -> None:
+    """Half precision scales the loss; each of two optimizers must unscale once."""
 
     def train(scale: float | None) -> dict[str, torch.Tensor]:
-        # Adam divides by the size of its gradients, so that eps must be large to show it.
+        # Adam divides by the size of its gradients; a large eps makes the scale visible.
         optimizer = {"lr": 0.01, "eps": 1.0}
         cascade = duel({}, {}, optimizer=optimizer, clip_norm=clip_norm)
         accelerator = make_accelerator(torch.device("cpu"), "fp32")
@@ -210,8 +210,8 @@ def test_scaled_gradients_train_what_others_train(clip_norm: float | None) -> No
         assert torch.allclose(scaled[key], value, rtol=0, atol=1e-7), key
 
 
-def test_clipping_is_group_by_group() -> None:
-    """A group's step does not become smaller where another's gradients are large."""
+def test_clipping_is_per_group() -> None:
+    """Large gradients of one group do not reduce the step of another."""
     optimizer = {"lr": 0.01, "eps": 1.0, "betas": [0.0, 0.0]}
     moved = []
     for lr in (0.01, 0.0):
@@ -250,7 +250,7 @@ def test_a_stopped_duel_ends_on_the_same_weights(tmp_path: Path, stop: int) -> N
     assert equal(whole, resumed)
 
 
-# --- what only training needs
+# --- parts that only training needs
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -261,7 +261,7 @@ def test_a_saved_model_has_no_adversary(tmp_path: Path, keep: bool) -> None:
     with safe_open(tmp_path / "stages/duel/model.safetensors", "pt") as file:
         critics = [name for name in file.keys() if name.startswith("critic")]  # noqa: SIM118
     assert len(critics) == 2 * keep
-    # The cascade that was saved goes on as it was.
+    # Saving does not change the cascade.
     assert cascade.stage("duel").critic is not None
     stage = cascade.stage("duel")
     with torch.device("meta"):
@@ -272,7 +272,7 @@ def test_a_saved_model_has_no_adversary(tmp_path: Path, keep: bool) -> None:
     assert set(copy.saved_state()) == set(stage.saved_state()) == set(copy.state_dict())
 
 
-# --- estimates that are of no target
+# --- unpaired estimates
 
 
 def phases_after(*kinds: str) -> list[Any]:
@@ -291,18 +291,20 @@ def make_plan_warnings(*kinds: str) -> list[str]:
     return make_plan(resolved(duel_spec({}, *kinds)), "cpu").warnings
 
 
-def test_stages_that_would_be_misled_are_refused() -> None:
+def test_unpaired_estimates_are_refused() -> None:
     phase = {"name": "p", "train": ["refiner"], "steps": 4}
     forcing = {"start": 1.0, "end": 0.5}
     with pytest.raises(SpecError) as caught:
         resolved(duel_spec({}, "refiner", phases=[{**phase, "teacher_forcing": forcing}]))
     (problem,) = caught.value.problems
     assert problem.path == "training.phases.0.teacher_forcing"
-    assert "'refiner' would learn from estimates of 'duel'" in problem.message
+    assert problem.code == "estimates-unpaired"
+    assert "'refiner'" in problem.message
+    assert "'duel'" in problem.message
     resolved(duel_spec({}, "refiner", phases=[phase]))
     heeding = {**phase, "train": ["heeding"], "teacher_forcing": forcing}
     resolved(duel_spec({}, "heeding", phases=[heeding]))
-    # A loss of the spec knows nothing of pairs, whatever the stage heeds.
+    # A loss of the spec does not heed pairing, even if its stage does.
     data = duel_spec({}, "heeding", phases=[heeding])
     data["training"]["losses"] = [{"stage": "heeding", "config": {"net": "alex"}}]
     with raises(
@@ -314,28 +316,28 @@ def test_stages_that_would_be_misled_are_refused() -> None:
 
 
 @pytest.mark.parametrize("joint", [False, True])
-def test_a_stage_is_told_which_images_are_of_their_targets(joint: bool) -> None:
-    def result(start: float, *after: str) -> list[torch.Tensor | None]:
+def test_a_stage_receives_which_images_match_their_targets(joint: bool) -> None:
+    def masks(start: float, *after: str) -> list[torch.Tensor | None]:
         forcing = {"start": start, "end": start}
         phase = {"name": "p", "train": ["duel", *after], "steps": 3, "joint": joint}
         data = duel_spec({}, *after, phases=[{**phase, "teacher_forcing": forcing}])
         cascade = Cascade.from_spec(resolved(data))
         trainer(cascade).run()
         stage = cascade.stage(after[-1])
-        for mask, fed in zip(stage.result, stage.fed, strict=True):
+        for mask, fed in zip(stage.paired, stage.fed, strict=True):
             if mask is not None:
-                # The duel's images are of one shade each; true ones are not.
+                # Each image of the duel has a single shade; true images do not.
                 flat = fed.flatten(1).std(1) < 1e-6
                 assert torch.equal(mask, ~flat)
-        return stage.result
+        return stage.paired
 
-    assert result(1.0, "heeding") == [None] * 3
-    assert not torch.stack(result(0.0, "heeding")).any()
-    mixed = torch.stack(result(0.5, "heeding")).float().mean()
+    assert masks(1.0, "heeding") == [None] * 3
+    assert not torch.stack(masks(0.0, "heeding")).any()
+    mixed = torch.stack(masks(0.5, "heeding")).float().mean()
     assert 0.2 < mixed < 0.8
 
 
-def test_what_is_not_of_its_target_stays_so_further_down() -> None:
+def test_unpaired_images_stay_unpaired_in_later_stages() -> None:
     phase = {"name": "p", "train": ["second"], "steps": 2}
     data = duel_spec({}, phases=[{**phase, "teacher_forcing": {"start": 0.0, "end": 0.0}}])
     data["stages"] += [
@@ -344,4 +346,4 @@ def test_what_is_not_of_its_target_stays_so_further_down() -> None:
     cascade = Cascade.from_spec(resolved(data))
     trainer(cascade).run()
     for name in ("first", "second"):
-        assert not torch.stack(cascade.stage(name).result).any()
+        assert not torch.stack(cascade.stage(name).paired).any()

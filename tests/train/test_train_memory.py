@@ -1,4 +1,4 @@
-"""Peaks of memory: what the system tells, under names that say what it is."""
+"""Peak memory of the process and of the device."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ print(before, peak_memory(torch.device("cpu"))["process_peak_bytes"])
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
-def test_the_process_peak_counts_what_was_given_back() -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report it")
+def test_the_process_peak_counts_freed_memory() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     assert 32 << 20 < before < 8 << 30
-    # Importing had a peak of its own, which is part of it.
+    # The peak of the imports is part of it.
     assert 200 << 20 < after - before < 420 << 20
 
 
-def test_a_cpu_has_no_peak_of_its_own() -> None:
+def test_a_cpu_has_no_device_peak() -> None:
     device = torch.device("cpu")
     reset_peak(device)
     assert "device_peak_bytes" not in peak_memory(device)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_the_peak_of_a_gpu_begins_anew() -> None:
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_peak_of_a_gpu_can_be_reset() -> None:
     device = torch.device("cuda")
     torch.empty(64 << 20, dtype=torch.uint8, device=device)
     assert peak_memory(device)["device_peak_bytes"] >= 64 << 20

@@ -1,4 +1,4 @@
-"""Stages without parameters: passed through, never an optimizer, losses where they reach."""
+"""Stages without parameters: they pass images through, and have losses only with an effect."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.errors import SpecError
 from cascadezoo.spec import load_spec
 from cascadezoo.train.engine import make_accelerator
-from cascadezoo.train.extra_losses import load_losses
+from cascadezoo.train.extra_losses import ExtraLoss, load_losses
 from cascadezoo.train.optim import make_optimizers
-from cascadezoo.train.step import ExtraLoss, PhaseWalk
+from cascadezoo.train.step import PhaseWalk
 from cascadezoo.train.teacher_forcing import choose
 from cascadezoo.train.trainer import Trainer
 from cascadezoo.util.rng import Draw
@@ -89,10 +89,10 @@ def test_losses_count_in_joint_phases_and_reach_the_generator() -> None:
         "identity",
         {"train": ["coarse"], "joint": True, "teacher_forcing": {"start": 0.0, "end": 0.0}},
     )
-    found = losses(built, extra)
-    assert set(found) == {"coarse.velocity", "up.mse", "refine.mse", "refine.lpips"}
-    assert torch.equal(found["refine.mse"], found["up.mse"])
-    found["refine.lpips"].backward()
+    rows = losses(built, extra)
+    assert set(rows) == {"coarse.velocity", "up.mse", "refine.mse", "refine.lpips"}
+    assert torch.equal(rows["refine.mse"], rows["up.mse"])
+    rows["refine.lpips"].backward()
     grads = [p.grad for p in built.stage("coarse").parameters()]
     assert sum(float(g.abs().sum()) for g in grads if g is not None) > 0
     assert extra.calls == 1
@@ -104,31 +104,31 @@ def test_losses_count_in_joint_phases_and_reach_the_generator() -> None:
         {"train": ["coarse", "up", "refine"]},
         {"train": ["coarse", "up"], "joint": True, "teacher_forcing": {"start": 1.0, "end": 1.0}},
     ],
-    ids=["not joint", "truth alone"],
+    ids=["not joint", "only truth"],
 )
-def test_losses_that_reach_nobody_are_not_computed(phase: dict[str, Any]) -> None:
+def test_losses_without_an_effect_are_not_computed(phase: dict[str, Any]) -> None:
     extra = Squared()
-    found = losses(cascade("interpolate", "identity", phase), extra)
-    assert set(found) == {"coarse.velocity"}
+    rows = losses(cascade("interpolate", "identity", phase), extra)
+    assert set(rows) == {"coarse.velocity"}
     assert extra.calls == 0
 
 
-def test_the_trained_stage_before_it_takes_the_loss_of_a_joint_phase() -> None:
+def test_a_joint_phase_passes_the_loss_to_the_trained_stage_before_it() -> None:
     extra = Squared()
     built = cascade("pixelshuffle", "identity", {"train": ["up"], "joint": True})
-    found = losses(built, extra)
-    # Truth reaches the upsampler, and nothing but truth the identity after it.
-    assert set(found) == {"up.mse"}
+    rows = losses(built, extra)
+    # The identity after the upsampler gets only true images, so its loss has no effect.
+    assert set(rows) == {"up.mse"}
     half = {"start": 0.5, "end": 0.5}
     built = cascade(
         "pixelshuffle", "identity", {"train": ["up"], "joint": True, "teacher_forcing": half}
     )
-    found = losses(built, extra)
-    assert set(found) == {"up.mse", "refine.mse", "refine.lpips"}
+    rows = losses(built, extra)
+    assert set(rows) == {"up.mse", "refine.mse", "refine.lpips"}
 
 
-def test_it_draws_the_teacher_forcing_of_a_trained_stage() -> None:
-    """A refiner learns from interpolated truth as well, not from interpolated estimates alone."""
+def test_it_uses_the_teacher_forcing_of_a_trained_stage() -> None:
+    """A refiner learns from interpolated truth too, not only from interpolated estimates."""
     half = {"start": 0.5, "end": 0.5}
     built = cascade("interpolate", "conv", {"train": ["refine"], "teacher_forcing": half})
     steps = walk(built)
@@ -136,13 +136,13 @@ def test_it_draws_the_teacher_forcing_of_a_trained_stage() -> None:
     hook = built.stage("up").register_forward_pre_hook(lambda _, args: fed.append(args[0].upstream))
     steps.losses_of(images(), None, 0)
     hook.remove()
-    (given,) = fed
+    (upstream,) = fed
     truth = built.targets(images())[0]
-    same = torch.tensor([torch.equal(a, b) for a, b in zip(given, truth, strict=True)])
+    same = torch.tensor([torch.equal(a, b) for a, b in zip(upstream, truth, strict=True)])
     key = (0, "p0", 0, "up", "forcing")
-    wanted = choose(steps.phase.teacher_forcing, 0.5, key, Draw(*key), 8).mask
-    assert wanted is not None
-    assert torch.equal(same, wanted)
+    expected = choose(steps.phase.teacher_forcing, 0.5, key, Draw(*key), 8).mask
+    assert expected is not None
+    assert torch.equal(same, expected)
     assert 0 < int(same.sum()) < 8
 
 
@@ -153,18 +153,18 @@ def test_it_has_no_optimizer_and_is_not_averaged() -> None:
     assert group.stages == ["refine"]
 
 
-def test_a_perceptual_loss_is_loaded_where_it_trains_somebody(real_networks: Path) -> None:
-    wanted = [{"stage": "refine", "kind": "lpips", "config": {"net": "alex"}}]
+def test_a_perceptual_loss_is_loaded_only_if_it_has_an_effect(real_networks: Path) -> None:
+    requested = [{"stage": "refine", "kind": "lpips", "config": {"net": "alex"}}]
     alone = {"train": ["coarse"]}
-    built = cascade("interpolate", "identity", alone, losses=wanted, size=64)
+    built = cascade("interpolate", "identity", alone, losses=requested, size=64)
     assert load_losses(built.resolved, torch.device("cpu")) == []
     joint = {**alone, "joint": True}
-    built = cascade("interpolate", "identity", joint, losses=wanted, size=64)
+    built = cascade("interpolate", "identity", joint, losses=requested, size=64)
     assert [loss.stage for loss in load_losses(built.resolved, torch.device("cpu"))] == ["refine"]
 
 
-def test_a_gans_estimates_reach_no_loss_through_what_has_no_parameters() -> None:
-    """An identity after a GAN would compare images that have nothing in common."""
+def test_unpaired_estimates_reach_no_loss_through_a_stage_without_parameters() -> None:
+    """An identity after a GAN would compare unrelated images."""
     half = {"start": 0.5, "end": 0.5}
     phase = {"name": "p", "train": ["duel"], "steps": 1, "joint": True, "teacher_forcing": half}
     data = duel_spec({}, phases=[phase])
@@ -173,7 +173,9 @@ def test_a_gans_estimates_reach_no_loss_through_what_has_no_parameters() -> None
         resolved(data)
     (problem,) = caught.value.problems
     assert problem.path == "training.phases.0.teacher_forcing"
-    assert "'same' would learn from estimates of 'duel'" in problem.message
+    assert problem.code == "estimates-unpaired"
+    assert "'same'" in problem.message
+    assert "'duel'" in problem.message
     phase["joint"] = False
     assert resolved(data)
 
@@ -188,13 +190,13 @@ def test_it_passes_images_through_a_whole_training() -> None:
     data = image_data()
     loader = DeviceLoader(data, batch_size=8, seed=0, device="cpu")
     Trainer(built, loader, make_accelerator(torch.device("cpu"), "fp32"), data=data).run()
-    made = built.sample(4, return_stages=True)
-    wanted = F.interpolate(made["coarse"], size=8, mode="bicubic").clamp(-1, 1)
-    assert torch.equal(made["up"], wanted)
-    assert torch.equal(made["refine"], made["up"])
+    images = built.sample(4, return_stages=True)
+    expected = F.interpolate(images["coarse"], size=8, mode="bicubic").clamp(-1, 1)
+    assert torch.equal(images["up"], expected)
+    assert torch.equal(images["refine"], images["up"])
 
 
-def test_the_plan_counts_nothing_and_warns_of_nothing() -> None:
+def test_the_plan_counts_nothing_and_does_not_warn() -> None:
     from cascadezoo.build.plan import make_plan
 
     built = cascade("interpolate", "identity", {"train": ["coarse"]})

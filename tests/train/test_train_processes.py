@@ -1,4 +1,4 @@
-"""Several processes train what one trains: draws, gradients, pairs, what is measured at the end."""
+"""Several processes train the same as one: draws, gradients, pairs, measurements at the end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ print(json.dumps({k: v.item() for k, v in cascade.stages.state_dict().items()}))
 
 
 def run(spec: dict[str, Any], world: int, folder: Path) -> list[dict[str, float]]:
-    """What each process ends with."""
+    """The final state of each process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -76,7 +76,7 @@ def latents() -> dict[str, Any]:
     phases = [
         {"name": "autoencoder", "train": ["decode"], "steps": 4},
         {"name": "draw", "train": ["draw"], "steps": 4},
-        # 27 pairs: 13 and 14 of them, were each process to make a half.
+        # 27 pairs do not divide into two equal halves.
         {"name": "straight", "train": ["draw"], "epochs": 2, "reflow": {"pairs": 27}},
     ]
     spec = toy_spec({"draw": "reflow", "decode": "decoder"}, phases)
@@ -86,7 +86,7 @@ def latents() -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", [adversaries(), latents()], ids=["adversaries", "latents"])
-def test_two_processes_train_what_one_trains(tmp_path: Path, spec: dict[str, Any]) -> None:
+def test_two_processes_train_the_same_as_one(tmp_path: Path, spec: dict[str, Any]) -> None:
     (one,) = run(spec, 1, tmp_path / "one")
     two, other = run(spec, 2, tmp_path / "two")
     assert two == other

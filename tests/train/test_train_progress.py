@@ -1,4 +1,4 @@
-"""What a build shows: plain lines in logs, one live display on a terminal, nothing when quiet."""
+"""The display of a build: plain lines in logs, a live display on a terminal, or nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_plain_lines() -> None:
     assert lines[1].startswith(
         "phase 1/2 coarse epoch 1/2 step 50/100  123 images/s  coarse.mse 0.01  ETA 0:0"
     )
-    assert lines[3] == "phase 2/2 joint: 10 steps, going on at 4"
+    assert lines[3] == "phase 2/2 joint: 10 steps, resumed at step 4"
     assert lines[4:] == ["kid.small.n20: 1.00", "sampling 20 images"]
 
 
@@ -61,7 +61,7 @@ def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_display_fits_where_stderr_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_display_depends_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_progress(quiet=True), QuietProgress)
     assert type(make_progress(quiet=False)) is PlainProgress
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

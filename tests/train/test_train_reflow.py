@@ -1,4 +1,4 @@
-"""Reflow: pairs of the generator's own, made once, trained on as they are."""
+"""Reflow: the generator's own pairs, made once and used for training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cascadezoo.train.progress import QuietProgress
 from cascadezoo.train.reflow import PairLoader, Pairs, PairStore, make_pairs
 from cascadezoo.util.rng import ImageDraw
 
-PAIRS = 28  # three batches of 8, and 4 that are left over
+PAIRS = 28  # three batches of 8, and 4 pairs beyond
 
 
 def cascade(**data: Any) -> Cascade:
@@ -40,16 +40,16 @@ def cascade(**data: Any) -> Cascade:
     return toys(spec)
 
 
-def made(cascade: Cascade, batch_size: int = 8) -> Pairs:
+def pairs_of(cascade: Cascade, batch_size: int = 8) -> Pairs:
     phase = cascade.spec.training.phases[1]
     device = make_accelerator(torch.device("cpu"), "fp32")
     quiet = QuietProgress()
     return make_pairs(cascade, phase, phase.reflow, device, batch_size=batch_size, progress=quiet)
 
 
-def test_pairs_are_what_the_generator_makes_of_its_noise() -> None:
+def test_pairs_are_noise_and_its_generated_images() -> None:
     toy = cascade()
-    pairs = made(toy)
+    pairs = pairs_of(toy)
     assert pairs.noise.shape == pairs.images.shape == (PAIRS, 3, 8, 8)
     assert pairs.labels.tolist() == [i % 8 for i in range(PAIRS)]
     naive = 0.5 * pairs.noise + 0.1 * pairs.labels.float()[:, None, None, None]
@@ -58,19 +58,19 @@ def test_pairs_are_what_the_generator_makes_of_its_noise() -> None:
     assert {(r.steps, r.sampler, r.guidance) for r in requests} == {(7, "two", None)}
     assert [r.count for r in requests] == [8, 8, 8, 4]
     assert abs(float(pairs.noise.std()) - 1) < 0.05
-    # Keyed by the phase and the number of the pair, however they are split.
+    # Keyed by the phase and the index of the pair, independent of the batches.
     assert torch.equal(
         pairs.noise[5], ImageDraw(0, "straight/draw/pairs", 5, 1).randn(1, 3, 8, 8)[0]
     )
-    assert torch.equal(made(cascade(), batch_size=5).images, pairs.images)
+    assert torch.equal(pairs_of(cascade(), batch_size=5).images, pairs.images)
     assert pairs.noise.unique(dim=0).shape[0] == PAIRS
 
 
 def test_pairs_without_labels() -> None:
-    assert made(cascade(num_classes=0)).labels is None
+    assert pairs_of(cascade(num_classes=0)).labels is None
 
 
-def test_an_epoch_goes_once_through_whole_batches_and_keeps_pairs_together() -> None:
+def test_an_epoch_has_each_pair_at_most_once_in_full_batches() -> None:
     numbers = torch.arange(PAIRS, dtype=torch.float32)[:, None, None, None]
     pairs = Pairs(numbers, numbers + 100, torch.arange(PAIRS))
     loader = PairLoader(pairs, batch_size=8, key=(0, "x"))
@@ -86,7 +86,7 @@ def test_an_epoch_goes_once_through_whole_batches_and_keeps_pairs_together() -> 
         assert len(set(rows)) == 24
         epochs.append(rows)
     assert epochs[0] != epochs[1]
-    # Any batch can be had again, in any order, and processes share it.
+    # Any batch can be repeated in any order, and processes share it.
     assert loader.batch(0, 2)[2].tolist() == epochs[0][16:]
     halves = [
         PairLoader(pairs, batch_size=8, key=(0, "x"), rank=r, world=2).batch(0, 1)[2].tolist()
@@ -97,7 +97,7 @@ def test_an_epoch_goes_once_through_whole_batches_and_keeps_pairs_together() -> 
     assert other != epochs[0][:8]
 
 
-def test_the_phase_trains_on_its_pairs_and_the_others_on_data(tmp_path: Path) -> None:
+def test_only_the_reflow_phase_trains_on_pairs(tmp_path: Path) -> None:
     toy = cascade()
     before = cascade()
     log = EventLog(tmp_path / "events.jsonl")
@@ -108,7 +108,7 @@ def test_the_phase_trains_on_its_pairs_and_the_others_on_data(tmp_path: Path) ->
     assert all(noise is None for _, noise, _ in batches[:4])
     shift = 0.1
     for target, noise, labels in batches[4:]:
-        # Each target is a line of its noise: slope the weights that the phase began with.
+        # Each target is linear in its noise; the slope is the initial weight of the phase.
         assert noise is not None
         rest = target - shift * labels.float()[:, None, None, None]
         slope = rest / noise
@@ -132,19 +132,20 @@ slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "asked", [*(pytest.param(n, marks=slow) for n in (4, 5, 8, 11, 15)), 7, 9, 14]
+    "number", [*(pytest.param(n, marks=slow) for n in (4, 5, 8, 11, 15)), 7, 9, 14]
 )
-def test_a_stop_at_any_time_goes_on_to_the_same_weights(
-    whole: Cascade, tmp_path: Path, asked: int
+def test_a_stop_at_any_time_resumes_to_the_same_weights(
+    whole: Cascade, tmp_path: Path, number: int
 ) -> None:
-    """Four steps, four blocks of pairs, six steps on them, two steps: each asks once."""
+    """Four steps, four blocks of pairs, six steps on them, two steps: each checks once for a stop."""
     run = tmp_path / "run"
     with pytest.raises(StoppedError) as caught:
-        trainer(cascade(), run, stop=StopAfter(asked)).run()
+        trainer(cascade(), run, stop=StopAfter(number)).run()
     kept = [p.name for p in run.glob("pairs-*")]
-    if 4 < asked <= 8:
-        assert "making the pairs of phase 'straight'" in str(caught.value)
-    assert kept == (["pairs-1.safetensors"] if 8 < asked <= 14 else [])
+    if 4 < number <= 8:
+        assert caught.value.code == "interrupted-doing"
+        assert "'straight'" in caught.value.fields["doing"]
+    assert kept == (["pairs-1.safetensors"] if 8 < number <= 14 else [])
     again = cascade()
     trainer(again, run).run()
     assert equal(again, whole)
@@ -153,7 +154,7 @@ def test_a_stop_at_any_time_goes_on_to_the_same_weights(
     assert not [p for p in run.iterdir() if "pairs" in p.name]
 
 
-def test_pairs_that_are_gone_are_not_made_anew_of_other_weights(tmp_path: Path) -> None:
+def test_missing_pairs_are_not_made_again_with_other_weights(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         trainer(cascade(), tmp_path, stop=StopAfter(10)).run()
     path = tmp_path / "pairs-1.safetensors"
@@ -169,16 +170,16 @@ def test_pairs_that_are_gone_are_not_made_anew_of_other_weights(tmp_path: Path) 
         trainer(cascade(), tmp_path).run()
 
 
-def test_the_store_keeps_bits_and_knows_its_training(tmp_path: Path) -> None:
-    pairs = made(cascade())
+def test_the_store_is_exact_and_belongs_to_its_training(tmp_path: Path) -> None:
+    pairs = pairs_of(cascade())
     store = PairStore(tmp_path, "a")
     assert store.load(1) is None
     (tmp_path / ".pairs-1.safetensors.1.tmp").write_bytes(b"half")
     store.save(1, pairs)
     store.save(2, Pairs(pairs.noise, pairs.images, None))
-    found = store.load(1)
+    loaded = store.load(1)
     assert all(
-        torch.equal(getattr(found, k), getattr(pairs, k)) for k in ("noise", "images", "labels")
+        torch.equal(getattr(loaded, k), getattr(pairs, k)) for k in ("noise", "images", "labels")
     )
     assert store.load(2).labels is None
     assert PairStore(tmp_path, "b").load(1) is None
@@ -186,13 +187,13 @@ def test_the_store_keeps_bits_and_knows_its_training(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["pairs-2.safetensors"]
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with raises(CheckpointError, "checkpoint-pairs-not-writable", count=28):
-        PairStore(tmp_path / "file", "a").save(1, made(cascade()))
+        PairStore(tmp_path / "file", "a").save(1, pairs_of(cascade()))
 
 
-def test_the_checkpoints_of_a_phase_with_pairs_are_whole(tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_phase_with_pairs(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         trainer(cascade(), tmp_path, stop=StopAfter(11)).run()
     newest = CheckpointStore(tmp_path).newest()

@@ -1,4 +1,4 @@
-"""The walk over the stages: who learns, who runs, where gradients go."""
+"""The pass over the stages: which stages learn, which run, and the path of gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from toys import toy_cascade
 
 from cascadezoo.cascade.cascade import Cascade
-from cascadezoo.train.step import ExtraLoss, PhaseWalk
+from cascadezoo.train.extra_losses import ExtraLoss
+from cascadezoo.train.step import PhaseWalk
 
 ALL = ["coarse", "up", "refine"]
 
@@ -35,7 +36,7 @@ def grads(cascade: Cascade) -> dict[str, bool]:
     return {name: stage.scale.grad is not None for name, stage in cascade.named_stages()}
 
 
-def test_the_first_phase_runs_the_generator_alone() -> None:
+def test_the_first_phase_runs_only_the_generator() -> None:
     cascade = toy_cascade({"train": ["coarse"]})
     losses = run(cascade)
     assert set(losses["generator"]) == {"coarse.mse"}
@@ -63,7 +64,7 @@ def test_no_gradient_between_stages_unless_joint() -> None:
         assert grads(cascade) == {"coarse": joint, "up": joint, "refine": True}
 
 
-def test_a_frozen_stage_between_trained_ones_lets_joint_gradients_through() -> None:
+def test_a_frozen_stage_between_trained_ones_passes_joint_gradients_on() -> None:
     cascade = toy_cascade(
         {
             "train": ["coarse", "refine"],
@@ -75,7 +76,7 @@ def test_a_frozen_stage_between_trained_ones_lets_joint_gradients_through() -> N
     assert grads(cascade) == {"coarse": True, "up": False, "refine": True}
 
 
-def test_truth_for_the_whole_batch_costs_no_forward_of_what_is_frozen() -> None:
+def test_truth_for_the_whole_batch_skips_frozen_stages() -> None:
     truth = toy_cascade({"train": ["up", "refine"], "teacher_forcing": {"start": 1.0, "end": 1.0}})
     run(truth)
     assert [s.forwards for s in truth.stages] == [0, 1, 1]
@@ -83,7 +84,7 @@ def test_truth_for_the_whole_batch_costs_no_forward_of_what_is_frozen() -> None:
         {"train": ["up", "refine"], "teacher_forcing": {"start": 0.5, "end": 0.5, "per": "batch"}}
     )
     steps = walk(cascade)
-    taken = []
+    truths = []
     for step in range(40):
         before = cascade.stage("coarse").forwards
         steps.losses_of(images(), None, step)
@@ -91,8 +92,8 @@ def test_truth_for_the_whole_batch_costs_no_forward_of_what_is_frozen() -> None:
         fed = cascade.stage("up").fed[-1]
         is_truth = torch.equal(fed, cascade.targets(images())[0])
         assert is_truth is not ran
-        taken.append(is_truth)
-    assert 8 < sum(taken) < 32
+        truths.append(is_truth)
+    assert 8 < sum(truths) < 32
     assert cascade.stage("up").forwards == 40
 
 
@@ -125,7 +126,7 @@ def test_a_step_repeats_itself_and_differs_from_the_next() -> None:
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_processes_together_compute_the_loss_of_one(world: int) -> None:
+def test_processes_together_compute_the_loss_of_a_single_one(world: int) -> None:
     forcing = {"start": 0.5, "end": 0.5}
     whole = run(toy_cascade({"train": ALL, "teacher_forcing": forcing}))["generator"]
     parts = []
@@ -140,7 +141,7 @@ def test_processes_together_compute_the_loss_of_one(world: int) -> None:
         assert torch.allclose(mean, value, atol=1e-6), name
 
 
-def test_adversary_losses_are_a_group_of_their_own() -> None:
+def test_adversary_losses_are_a_separate_group() -> None:
     cascade = toy_cascade({"train": ALL, "joint": True}, adversary=True)
     losses = run(cascade)
     assert set(losses) == {"generator", "adversary"}

@@ -12,7 +12,7 @@ class Clock:
         return self.now
 
 
-def test_figures_in_between_are_not_training() -> None:
+def test_the_time_of_figures_is_not_training() -> None:
     clock = Clock()
     watch = Stopwatch(7.0, clock)
     clock.now = 110.0

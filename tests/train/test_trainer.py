@@ -36,13 +36,13 @@ def test_only_the_trained_stages_change() -> None:
     assert [k for k in before if before[k] != after[k]] == ["1.scale"]
 
 
-def test_everything_learns_again_when_the_training_is_done() -> None:
+def test_all_parameters_are_trainable_after_the_training() -> None:
     cascade = train(toy_cascade({"train": ["up"]}))
     assert all(p.requires_grad for p in cascade.parameters())
 
 
-def test_a_stage_with_a_decay_of_its_own_ends_on_its_own_average() -> None:
-    """A decay of 0 ends on the last weights, as without any average."""
+def test_a_stage_with_its_own_decay_ends_with_its_own_average() -> None:
+    """A decay of 0 gives the last weights, as without an average."""
     phase = {"train": ["up", "refine"], "steps": 10}
     averaged = values(train(toy_cascade(phase)))
     mixed = values(train(toy_cascade({**phase, "stages": {"up": {"ema_decay": 0.0}}})))
@@ -50,16 +50,16 @@ def test_a_stage_with_a_decay_of_its_own_ends_on_its_own_average() -> None:
     assert abs(mixed["1.scale"] - 0.5) > abs(averaged["1.scale"] - 0.5)
 
 
-def test_an_adversary_and_its_opponent_train_apart() -> None:
-    """The critic raises what the rest lowers; a leak either way would cancel or drag along."""
+def test_an_adversary_and_its_opponent_train_separately() -> None:
+    """The critic raises a value that the other losses lower; a leak would cancel or reverse it."""
     phase = {"train": ALL, "joint": True, "steps": 1}
     quiet = {"stages": {"refine": {"lr": 0.0}}}
     with_critic = train(toy_cascade(phase, adversary=True))
     assert with_critic.stage("refine").critic.item() != 1.0
-    still = train(toy_cascade({**phase, **quiet}, adversary=True))
-    assert still.stage("refine").critic.item() == 1.0
-    # The critic's own loss pulls scale up and 'fool' pulls it down: without a leak, 'fool' and
-    # mse alone decide, as in a hand-made step.
+    fixed = train(toy_cascade({**phase, **quiet}, adversary=True))
+    assert fixed.stage("refine").critic.item() == 1.0
+    # The critic's loss raises scale and 'fool' lowers it: without a leak, only 'fool' and mse
+    # determine the step, as in a manual step.
     cascade = toy_cascade(phase, adversary=True)
     images, labels = loader().batch(0, 0)
     from contextlib import nullcontext
@@ -81,7 +81,7 @@ def test_an_adversary_and_its_opponent_train_apart() -> None:
     assert np.sign(moved_critic) == -np.sign(other.item())
 
 
-def test_a_phase_without_parameters_to_learn_does_no_harm() -> None:
+def test_a_phase_without_trainable_parameters_changes_nothing() -> None:
     cascade = toy_cascade({"train": ["up"]})
     cascade.stage("up").scale.requires_grad_(False)
     before = values(cascade)

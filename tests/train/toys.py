@@ -1,4 +1,4 @@
-"""Small stages for tests of the training step: linear, countable, transparent."""
+"""Small linear stages for tests of the training step, which count their calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cascadezoo.stages.base import Loss, Stage, StageInputs, StageOutput
 
 
 class ToyGeneratorConfig(GeneratorConfig):
-    """A generator that is a constant image."""
+    """A generator of constant images."""
 
 
 class ToyUpsamplerConfig(UpsamplerConfig):
@@ -40,7 +40,7 @@ class ToyRefinerConfig(RefinerConfig):
 
 
 class ToyReflowConfig(GeneratorConfig):
-    """An image that is its noise, scaled, plus its label; can be trained on such pairs."""
+    """Makes scaled noise plus the label; supports reflow."""
 
     reflows: ClassVar[bool] = True
 
@@ -49,7 +49,7 @@ class ToyReflowConfig(GeneratorConfig):
 
 
 class ToyDecoderConfig(DecoderConfig):
-    """Latents are pixels that are averaged, centred and stretched."""
+    """Latents are averaged and scaled pixels."""
 
     pixels: bool = False
 
@@ -58,18 +58,20 @@ class ToyDecoderConfig(DecoderConfig):
 
 
 class ToyFrozenConfig(ToyDecoderConfig):
-    """A decoder that is not trained, and stands after small generators only."""
+    """A frozen decoder that accepts only small generators."""
 
     frozen: ClassVar[bool] = True
     most: int = 64
 
     def check_upstream(self, upstream: StageConfig) -> None:
         if isinstance(upstream, GeneratorConfig) and (upstream.size or 0) > self.most:
-            raise ConfigError("most", f"is {self.most}, and the generator's size {upstream.size}")
+            raise ConfigError(
+                "most", f"is {self.most}, but the generator's size is {upstream.size}"
+            )
 
 
 class Counting(Stage):
-    """Counts its forward passes, and remembers what it was fed."""
+    """Counts its forward passes, and records its upstream images."""
 
     def __init__(self, config: Any, geometry: Any) -> None:
         super().__init__(config, geometry)
@@ -106,7 +108,7 @@ class ToyGenerator(Counting):
 
 
 class ToyReflow(Counting):
-    """Remembers the targets, noise and labels that it was trained on."""
+    """Records the targets, noise and labels of its training."""
 
     Config = ToyReflowConfig
 
@@ -137,7 +139,7 @@ class ToyReflow(Counting):
 
 
 class ToyDecoder(Counting):
-    """Measures the scale of its latents when a phase ends; counts how often."""
+    """Measures the scale of its latents at the end of a phase, and records the batches."""
 
     Config = ToyDecoderConfig
     latent_scale: Tensor
@@ -164,7 +166,7 @@ class ToyDecoder(Counting):
         rows = []
         for batch in images:
             rows.append(batch)
-            self.seen += len(batch)  # at once, so that an undone end shows
+            self.seen += len(batch)  # before the end, so that a test sees whether it is undone
         self.finished.append(rows)
         self.latent_scale.copy_(1 / self.encode(torch.cat(rows)).std())
 

@@ -1,4 +1,4 @@
-"""What tests of the trainer share: small data, and trainings that are stopped and go on."""
+"""Shared by tests of the trainer: small data, and trainings that are stopped and resumed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def equal(a: Cascade, b: Cascade) -> bool:
 
 
 class StopAfter:
-    """Asks for a stop when it is asked for the n-th time."""
+    """Requests a stop at the n-th call."""
 
     def __init__(self, number: int) -> None:
         self.left = number

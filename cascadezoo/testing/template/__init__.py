@@ -1,6 +1,6 @@
 """The template of a new plugin.
 
-A name and a sort enter; the files of a project leave, written from the ones beside this module.
+A name and a kind enter; the files of a project leave, made from the files beside this module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS = {
     "dataset": "stripes in two directions, made and not downloaded",
     "metric": "distance between the means of the features",
 }
-"""What can be begun, and the summary that its entry has."""
+"""The kinds of plugins, with the summary of the entry."""
 
 _STAGES = ("generator", "upsampler", "refiner", "decoder")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -33,16 +33,16 @@ _PREFIX = f"{BUILTIN_DISTRIBUTION}-"
 
 
 def project_name(name: str) -> str:
-    """The distribution that a name stands for: ``wave`` and ``cascadezoo-wave`` are one.
+    """The distribution of a name: the same for ``wave`` and ``cascadezoo-wave``.
 
     Raises:
-        InputError: no distribution can be called so.
+        InputError: the name is invalid.
     """
     bare = canonical_name(name).removeprefix(_PREFIX)
     if not _NAME.fullmatch(bare) or len(bare) > 40 or bare == BUILTIN_DISTRIBUTION:
         raise InputError(
-            f"no plugin can be called {name!r}",
-            hint="take a name of lower-case letters, digits and dashes that begins with a letter, "
+            f"invalid plugin name {name!r}",
+            hint="use lower-case letters, digits and dashes, and start with a letter, "
             "such as wave or cascadezoo-wave",
             code="input-plugin-name",
             name=name,
@@ -54,9 +54,9 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
     """Write the project of a new plugin.
 
     Args:
-        name: of the plugin, with or without ``cascadezoo-`` before it.
+        name: the plugin's name, with or without the prefix ``cascadezoo-``.
         kind: one of :data:`KINDS`.
-        folder: what to write to; None is a folder of the distribution's name, here.
+        folder: the new folder; None uses the distribution's name in the current folder.
 
     Returns:
         The folder.
@@ -68,7 +68,7 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
     distribution = project_name(name)
     if kind not in KINDS:
         raise InputError(
-            f"no plugin of the kind {kind!r}",
+            f"unknown kind of plugin {kind!r}",
             hint=f"choose from {', '.join(KINDS)}",
             code="input-plugin-kind",
             name=kind,
@@ -79,18 +79,18 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(
-                f"{folder} is there already, and nothing in it is overwritten",
+                f"{folder} already exists and is not overwritten",
                 hint="choose another folder with -o DIR",
                 code="input-output-exists",
                 path=folder,
             )
         for path, text in texts.items():
-            place = folder / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text, encoding="utf-8")
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"{folder} cannot be written: {error.strerror}",
+            f"cannot write {folder}: {error.strerror}",
             code="input-output-not-writable",
             path=folder,
         ) from error
@@ -99,7 +99,7 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
 
 def _texts(distribution: str, kind: str) -> dict[str, str]:
     bare = distribution.removeprefix(_PREFIX)
-    words = {
+    values = {
         "distribution": distribution,
         "package": distribution.replace("-", "_"),
         "name": bare,
@@ -108,14 +108,14 @@ def _texts(distribution: str, kind: str) -> dict[str, str]:
         "summary": KINDS[kind],
     }
     top = resources.files("cascadezoo.testing.template")
-    words["use"] = Template(_read(top / kind / "use.md.txt")).substitute(words).strip()
+    values["use"] = Template(_read(top / kind / "use.md.txt")).substitute(values).strip()
     layers = ("common", "stage", kind) if kind in _STAGES else ("common", kind)
     texts = {}
     for layer in layers:
         for path, file in _files(top / layer):
             if path != "use.md.txt":
-                name = path.removesuffix(".txt").replace("package", words["package"])
-                texts[name] = Template(_read(file)).substitute(words)
+                name = path.removesuffix(".txt").replace("package", values["package"])
+                texts[name] = Template(_read(file)).substitute(values)
     return texts
 
 
