@@ -52,7 +52,7 @@ class QualityLoss:
 
     @property
     def text(self) -> str:
-        """What to do about it."""
+        """The recommendation as a sentence without a full stop."""
         return _TEXTS[self.kind].format(stage=self.stage)
 
 
