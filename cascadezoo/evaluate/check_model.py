@@ -41,7 +41,7 @@ def check_model(
     but changed weights are not loaded.
 
     Args:
-        model: see :func:`evaluate_model`, as for the other arguments.
+        model: the model, as in :func:`evaluate_model`.
         metrics: check only the figures of these metrics; None checks all.
         stages: also check the table of stages.
         settings: ``data.*`` changes to the spec.

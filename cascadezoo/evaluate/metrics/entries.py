@@ -100,7 +100,7 @@ ENTRIES = (
     MetricEntry(
         name="memorisation",
         title="Nearer to training than to test images",
-        summary="whether samples lie nearer to training images than real test images do",
+        summary="whether samples are nearer to training images than real test images are",
         impl="cascadezoo.evaluate.metrics.memorisation:measure",
         takes="cascade",
     ),
