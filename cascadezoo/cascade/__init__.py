@@ -1,5 +1,5 @@
-"""Cascades: stages put together, sampled from, saved and loaded.
+"""Cascades: build, sample, save and load stages as one model.
 
 A resolved spec or a model reference enters; a :class:`~cascadezoo.cascade.cascade.Cascade` leaves,
-and images leave that. Weights are compared with the spec before memory is allocated.
+which samples images. Weights are compared with the spec before memory is allocated.
 """

@@ -15,17 +15,17 @@ __all__ = ["build_stage"]
 def build_stage(
     stage: ResolvedStage, num_classes: int | None, device: torch.device | str, seed: int
 ) -> Stage:
-    """Build a stage; on a real device, with the weights that its training starts from.
+    """Build a stage with its initial weights.
 
     Args:
-        stage: its config and place.
-        num_classes: how many labels the data have; None where they have none.
-        device: where the weights are made; ``meta`` makes none.
-        seed: of the initial weights.
+        stage: the stage's config and place.
+        num_classes: number of labels; None without labels.
+        device: the device of the weights; ``meta`` allocates none.
+        seed: seed of the initial weights.
 
     Raises:
-        PluginError: the implementation cannot be imported or is no stage.
-        ResourceError: it is larger than any memory can be.
+        PluginError: the implementation cannot be imported or is not a stage.
+        ResourceError: the stage is larger than any possible memory.
     """
     impl = stage.entry.load()
     if not (isinstance(impl, type) and issubclass(impl, Stage)):
@@ -35,7 +35,7 @@ def build_stage(
             kind=stage.kind,
         )
     geometry = StageGeometry(stage.output, stage.input, num_classes)
-    # On the CPU first, so that initial weights do not depend on the device.
+    # On the CPU first, so that the initial weights do not depend on the device.
     home = "meta" if torch.device(device).type == "meta" else "cpu"
     with torch.random.fork_rng(devices=[]), torch.device(home):
         seed_global(derive_seed(seed, "init", stage.name))
@@ -47,14 +47,14 @@ def build_stage(
             if isinstance(error, (MemoryError, OverflowError)) or _is_too_large(error):
                 raise ResourceError(
                     f"stage {stage.name!r} ({stage.kind}) cannot be built: {_first(error)}; "
-                    "one of its tensors alone needs more memory than there can be (8 EiB)",
-                    hint=f"make its config smaller: cascadezoo stages show {stage.kind}",
+                    "one of its tensors needs more memory than is possible (8 EiB)",
+                    hint=f"choose a smaller config: cascadezoo stages show {stage.kind}",
                     code="resources-tensor-too-large",
                     name=stage.name,
                     kind=stage.kind,
                 ) from error
             raise
-    # On the meta device, what a stage made on the CPU stays: it is not saved, so not loaded either.
+    # Tensors that a meta stage made on the CPU stay there: they are neither saved nor loaded.
     return built if home == "meta" else built.to(device)
 
 

@@ -45,7 +45,7 @@ class Cascade(nn.Module):
         self.resolved = resolved
         self.stages = nn.ModuleList(stages)
 
-    # --- making one
+    # --- building and loading
 
     @classmethod
     def from_spec(
@@ -110,7 +110,7 @@ class Cascade(nn.Module):
             hint = changed_since(resolved.spec.requires, part.kind, part.origin)
             load_state(stage, folder / weights_path(name), device, hint=hint)
             check_whole(stage, name, resolved.spec.name)
-        # What a stage made for itself on the CPU goes where the weights are.
+        # Tensors that a stage made on the CPU move to the device of the weights.
         placed = cascade if torch.device(device).type == "cpu" else cascade.to(device)
         return channels_last(placed).eval()
 
@@ -132,8 +132,8 @@ class Cascade(nn.Module):
             The cascade itself.
 
         Raises:
-            InputError: nothing can be compiled for this device here.
-            KeyError: there is no such stage.
+            InputError: compilation is not possible for this device.
+            KeyError: the cascade has no such stage.
         """
         problem = compiler_problem(self.device)
         if problem is not None:
@@ -164,12 +164,12 @@ class Cascade(nn.Module):
             The folder.
 
         Raises:
-            InputError: the folder is inside a model that ships with a distribution, there is
-                no such precision, or a weight is too large for it.
+            InputError: the folder is inside a model that ships with a distribution, the precision
+                is unknown, or a weight is too large for it.
         """
         if weights is not None and weights not in HALVES:
             raise InputError(
-                f"weights cannot be stored in {weights!r}",
+                f"cannot store weights in {weights!r}",
                 hint="choose bf16 or fp16, or leave it out",
                 code="input-weights-precision",
                 name=weights,
@@ -178,7 +178,7 @@ class Cascade(nn.Module):
         for name, tensor in self.state_dict().items() if dtype is not None else ():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(dtype)).all()):
                 raise InputError(
-                    f"{name} has values that {weights} cannot hold",
+                    f"{name} has values that are too large for {weights}",
                     hint="choose bf16",
                     code="input-weights-overflow",
                     name=name,
@@ -191,7 +191,7 @@ class Cascade(nn.Module):
         seal(folder, self.spec, __version__)
         return folder
 
-    # --- looking at it
+    # --- properties
 
     @property
     def spec(self) -> CascadeSpec:
@@ -393,7 +393,7 @@ class Cascade(nn.Module):
         if stage not in self.names[1:]:
             what = "is the generator" if stage == self.names[0] else "is not a stage"
             listed = ", ".join(self.names[1:])
-            hint = f"choose one of {listed}" if listed else "sample() draws from a lone generator"
+            hint = f"choose one of {listed}" if listed else "use sample() for a single generator"
             raise SampleError(
                 f"{stage!r} {what} of {self.spec.name}",
                 hint=hint,
@@ -401,16 +401,16 @@ class Cascade(nn.Module):
                 name=stage,
             )
         shape = self.stage(stage).geometry.input
-        wanted = None if shape is None else (shape.channels, shape.size, shape.size)
-        found = tuple(upstream.shape)
-        if not upstream.is_floating_point() or upstream.ndim != 4 or found[1:] != wanted:
+        expected = None if shape is None else (shape.channels, shape.size, shape.size)
+        actual = tuple(upstream.shape)
+        if not upstream.is_floating_point() or upstream.ndim != 4 or actual[1:] != expected:
             raise SampleError(
-                f"stage {stage!r} takes floating [n, {', '.join(map(str, wanted or ()))}], "
-                f"and {upstream.dtype} {list(found)} was given",
-                hint="images are in [-1, 1]; cascade.targets(images) makes them of real ones",
+                f"stage {stage!r} needs floating [n, {', '.join(map(str, expected or ()))}], not "
+                f"{upstream.dtype} {list(actual)}",
+                hint="images are in [-1, 1]; cascade.targets(images) makes them from real images",
                 code="sample-upstream-shape",
                 name=stage,
-                shape=found,
+                shape=actual,
             )
         return self._sample(
             self.names[self.names.index(stage) :],
@@ -442,7 +442,7 @@ class Cascade(nn.Module):
         first, batch_size = request["first"], request["batch_size"]
         if n < 1 or batch_size < 1 or first < 0:
             raise SampleError(
-                f"cannot sample n={n} images from {first} on, {batch_size} at a time",
+                f"cannot sample n={n} images from number {first} in batches of {batch_size}",
                 code="sample-count",
                 n=n,
                 batch_size=batch_size,
@@ -453,21 +453,21 @@ class Cascade(nn.Module):
             self.resolved.num_classes,
             self.device,
             n=n,
-            given=upstream is not None,
+            from_images=upstream is not None,
             **request,
         )
         training = self.training
         self.eval()
         try:
             with autocast(self.device, request["precision"]):
-                made = run.run(upstream=upstream, keep=return_stages)
+                images = run.run(upstream=upstream, keep=return_stages)
         finally:
             self.train(training)
-        return made if return_stages else made[names[-1]]
+        return images if return_stages else images[names[-1]]
 
 
 def channels_last(cascade: Cascade) -> Cascade:
-    """The cascade, its convolutions on CUDA in the layout ``torch.channels_last``; in place."""
+    """Convert a cascade on CUDA to the layout ``torch.channels_last``, in place."""
     if cascade.device.type == "cuda":
         cascade.to(memory_format=torch.channels_last)
     return cascade

@@ -1,4 +1,4 @@
-"""From a call of ``Cascade.sample`` to what its stages are asked for: labels, options, batches."""
+"""Turns a call of ``Cascade.sample`` into requests to its stages: labels, options, batches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NEED_LABELS = ("guidance", "guidance_interval", "negative_label")
 
 
 class SampleOptions(TypedDict, total=False):
-    """The keywords that ``sample`` and ``sample_from`` of a cascade share."""
+    """The keywords that ``Cascade.sample`` and ``sample_from`` share."""
 
     seed: int
     labels: Labels
@@ -44,54 +44,53 @@ class SampleOptions(TypedDict, total=False):
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """The context in which a sampling's networks compute.
+    """The autocast context for a precision.
 
     Raises:
-        SampleError: there is no such precision, or the device does not compute in it.
+        SampleError: the precision is unknown, or the device does not support it.
     """
     if precision == "fp32":
         return nullcontext()
     if precision not in _DTYPES:
         raise SampleError(
-            f"there is no precision {precision!r}",
-            hint="choose one of fp32, bf16 and fp16",
+            f"unknown precision {precision!r}",
+            hint="choose fp32, bf16 or fp16",
             code="sample-precision-unknown",
             name=precision,
         )
     if precision == "fp16" and device.type == "cpu":
         raise SampleError(
-            "fp16 is not for CPUs", hint="choose bf16 or fp32", code="sample-fp16-on-cpu"
+            "fp16 is not supported on CPUs", hint="choose bf16 or fp32", code="sample-fp16-on-cpu"
         )
     return torch.autocast(device.type, _DTYPES[precision])
 
 
-def truncates(stage: Stage, asked: bool | None) -> bool:
-    """Whether a stage asks the one before it to stop at a noise level.
+def truncates(stage: Stage, requested: bool | None) -> bool:
+    """Whether a stage requests that the stage before it stops at a noise level.
 
     Args:
         stage: any stage.
-        asked: the option ``truncated`` of the call; None is the config's.
+        requested: the option ``truncated`` of the call; None uses the config's.
     """
     if "truncated" not in stage.sampling_options:
         return False
-    return bool(getattr(stage.config, "truncated", False)) if asked is None else asked
+    return bool(getattr(stage.config, "truncated", False)) if requested is None else requested
 
 
 class SamplingRun:
-    """One call: what each stage is asked for, checked before any of them runs.
+    """One sampling call. All arguments are checked before a stage runs.
 
     Args:
         model: the cascade's name, for messages.
-        stages: the stages to run, in their order. The first is a generator, or is given upstream
-            images.
-        num_classes: how many labels the model knows; None where it knows none.
-        device: where the stages are.
-        n: how many images.
-        given: upstream images are given to the first stage.
-        request: the keywords of ``Cascade.sample``, all of them.
+        stages: the stages to run, in order. The first is a generator, or receives images.
+        num_classes: number of labels; None without labels.
+        device: the device of the stages.
+        n: number of images.
+        from_images: whether the first stage receives images of the caller.
+        request: all keywords of ``Cascade.sample``.
 
     Raises:
-        SampleError: the call cannot be served.
+        SampleError: an argument is invalid.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class SamplingRun:
         device: torch.device,
         *,
         n: int,
-        given: bool = False,
+        from_images: bool = False,
         **request: Unpack[SampleOptions],
     ) -> None:
         self.model = model
@@ -116,12 +115,12 @@ class SamplingRun:
         self.watch = request["watch"]
         self.progress = request["progress"]
         self.labels = self._checked_labels(request["labels"])
-        asked = {key: request[key] for key in _FIELDS} | self._known(request["options"])
-        self.asked: dict[str, dict[str, Any]] = {name: {} for name in stages}
-        for key, value in asked.items():
+        requested = {key: request[key] for key in _FIELDS} | self._checked(request["options"])
+        self.options: dict[str, dict[str, Any]] = {name: {} for name in stages}
+        for key, value in requested.items():
             if value is not None:
-                self._spread(key, value)
-        if given:
+                self._assign(key, value)
+        if from_images:
             self._not_truncated(next(iter(stages)))
 
     def run(
@@ -130,57 +129,57 @@ class SamplingRun:
         upstream: Tensor | None = None,
         keep: bool = False,
     ) -> dict[str, Tensor]:
-        """Sample batch after batch.
+        """Sample all batches.
 
         Args:
-            upstream: what the first stage receives, [n, C, H, W]; None for a generator.
-            keep: also give what each stage before the last made; nothing of it is kept otherwise.
+            upstream: the input of the first stage, [n, C, H, W]; None for a generator.
+            keep: also return the output of the stages before the last; it is discarded otherwise.
 
         Returns:
-            float32 [n, C, H, W] by stage; of the last stage alone unless ``keep``.
+            float32 [n, C, H, W] by stage; only the last stage unless ``keep``.
         """
-        made: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         for start in range(0, self.n, self.batch_size):
             stop = min(start + self.batch_size, self.n)
             part = None if upstream is None else upstream[start:stop].to(self.device).float()
             batch = self._batch(start, stop, part, keep)
             if stop - start == self.n:
-                made = batch
+                outputs = batch
             else:
                 for name, images in batch.items():
-                    if name not in made:
-                        made[name] = images.new_empty((self.n, *images.shape[1:]))
-                    made[name][start:stop] = images
+                    if name not in outputs:
+                        outputs[name] = images.new_empty((self.n, *images.shape[1:]))
+                    outputs[name][start:stop] = images
             if self.progress is not None:
                 self.progress(stop)
-        return made
+        return outputs
 
     def _batch(
         self, start: int, stop: int, upstream: Tensor | None, keep: bool
     ) -> dict[str, Tensor]:
         requests = self._requests(start, stop)
-        made: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         image, last = upstream, list(self.stages)[-1]
         for name, stage in self.stages.items():
             image = stage.sample(image, requests[name]).float()
             if keep or name == last:
-                made[name] = image
-        return made
+                outputs[name] = image
+        return outputs
 
     def _requests(self, start: int, stop: int) -> dict[str, SampleRequest]:
-        """What each stage is asked for, made from the last on: a stage may say how it is fed."""
+        """The request to each stage, from the last on: a stage may change that of its input."""
         labels = None if self.labels is None else self.labels[start:stop]
         requests: dict[str, SampleRequest] = {}
         after: str | None = None
         for name in reversed(list(self.stages)):
             draw = ImageDraw(self.seed, name, self.first + start, stop - start, self.device)
-            asked = self.asked[name]
+            options = self.options[name]
             request = SampleRequest(
                 stop - start,
                 draw,
                 labels,
-                **{key: asked[key] for key in _FIELDS if key in asked},
-                options={key: value for key, value in asked.items() if key not in _FIELDS},
+                **{key: options[key] for key in _FIELDS if key in options},
+                options={key: value for key, value in options.items() if key not in _FIELDS},
                 watch=None if self.watch is None else partial(self.watch, name),
             )
             if after is not None:
@@ -192,7 +191,7 @@ class SamplingRun:
     def _passed_on(
         self, after: str, request: SampleRequest, name: str, base: SampleRequest
     ) -> SampleRequest:
-        """``base`` with whatever the stage after it changes of its own request."""
+        """``base`` with the changes that the next stage makes to its own request."""
         passed = self.stages[after].upstream_request(request)
         if passed is request:
             return base
@@ -206,75 +205,75 @@ class SamplingRun:
             for key, value in passed.options.items()
             if key not in request.options or request.options[key] != value
         }
-        heeded = self.stages[name].sampling_options
-        unheeded = sorted(key for key in {**changed, **options} if key not in heeded)
-        if unheeded:
+        supported = self.stages[name].sampling_options
+        unsupported = sorted(key for key in {**changed, **options} if key not in supported)
+        if unsupported:
             raise SampleError(
-                f"stage {after!r} asks for {', '.join(map(repr, unheeded))}, which stage {name!r} "
-                "before it does not heed",
+                f"stage {after!r} requests {', '.join(map(repr, unsupported))}, which the stage "
+                f"{name!r} before it does not support",
                 hint="sample with truncated=False (--no-truncated)"
-                if "stop" in unheeded
-                else f"{name!r} heeds {', '.join(sorted(heeded)) or 'no options'}",
+                if "stop" in unsupported
+                else f"{name!r} supports {', '.join(sorted(supported)) or 'no options'}",
                 code="sample-option-unheeded-upstream",
                 name=after,
                 upstream=name,
-                options=unheeded,
+                options=unsupported,
             )
         return dataclasses.replace(base, **changed, options={**base.options, **options})
 
-    def _known(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
-        known = dict(options or {})
-        twice = [key for key in known if key in _FIELDS]
-        if twice:
+    def _checked(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        checked = dict(options or {})
+        reserved = [key for key in checked if key in _FIELDS]
+        if reserved:
             raise SampleError(
-                f"{twice[0]} is no further option",
-                hint=f"give it as {twice[0]}=... itself",
+                f"{reserved[0]} is an argument of its own, not one of the further options",
+                hint=f"pass it as {reserved[0]}=...",
                 code="sample-option-reserved",
-                name=twice[0],
+                name=reserved[0],
             )
-        if "stop" in known:
+        if "stop" in checked:
             raise SampleError(
-                "where a stage stops is for the stage after it to say",
-                hint="choose its noise level s and truncated=True",
+                "the stop of a stage cannot be set directly: the next stage sets it",
+                hint="set s and truncated=True of the next stage",
                 code="sample-stop-reserved",
             )
-        return known
+        return checked
 
-    def _spread(self, key: str, value: Any) -> None:
-        """Give an option to the stages that shall have it."""
-        heeding = [n for n, stage in self.stages.items() if key in stage.sampling_options]
-        listed = ", ".join(heeding) or "none"
+    def _assign(self, key: str, value: Any) -> None:
+        """Set an option of the stages that it applies to."""
+        supporting = [n for n, stage in self.stages.items() if key in stage.sampling_options]
+        listed = ", ".join(supporting) or "none"
         if not isinstance(value, Mapping):
-            if not heeding:
+            if not supporting:
                 known = sorted({o for s in self.stages.values() for o in s.sampling_options})
                 shown = ", ".join(o for o in known if o != "stop")
                 raise SampleError(
-                    f"no stage of {self.model} heeds {key}",
-                    hint=f"its stages heed {shown}" if shown else "leave it out",
+                    f"no stage of {self.model} supports {key}",
+                    hint=f"its stages support {shown}" if shown else "leave it out",
                     code="sample-option-unheeded",
                     option=key,
                 )
-            value = dict.fromkeys(heeding, value)
-        for name, one in value.items():
-            if name not in heeding:
+            value = dict.fromkeys(supporting, value)
+        for name, setting in value.items():
+            if name not in supporting:
                 raise SampleError(
-                    f"{key} cannot be set for stage {name!r}",
-                    hint=f"stages that heed it: {listed}",
+                    f"cannot set {key} for stage {name!r}",
+                    hint=f"stages that support it: {listed}",
                     code="sample-option-unheeded-stage",
                     name=name,
                     option=key,
                 )
-            if one is None:
+            if setting is None:
                 continue
-            self._check_labelled(key, one)
-            self.asked[name][key] = one
+            self._check_label_option(key, setting)
+            self.options[name][key] = setting
 
-    def _check_labelled(self, key: str, value: Any) -> None:
+    def _check_label_option(self, key: str, value: Any) -> None:
         if key not in _NEED_LABELS:
             return
         if self.num_classes is None:
             raise SampleError(
-                f"{key} needs labels, and {self.model} was trained without",
+                f"{key} needs labels, but {self.model} was trained without labels",
                 hint=f"leave {key} out",
                 code="sample-option-needs-labels",
                 option=key,
@@ -286,23 +285,23 @@ class SamplingRun:
         ):
             raise SampleError(
                 f"negative label {value} is out of range",
-                hint=f"labels go from 0 to {self.num_classes - 1}",
+                hint=f"use a label from 0 to {self.num_classes - 1}",
                 code="sample-negative-label-out-of-range",
                 label=value,
             )
 
     def _not_truncated(self, name: str) -> None:
-        """Images that are given are clean: a stage that wants them half-made must be told so."""
+        """Turn off truncation of the first stage, because the caller's images are clean."""
         if "truncated" not in self.stages[name].sampling_options:
             return
-        if self.asked[name].get("truncated"):
+        if self.options[name].get("truncated"):
             raise SampleError(
-                f"stage {name!r} cannot be truncated: the images before it are given, not sampled",
-                hint=f'use truncated={{"{name}": False}}, which re-noises them',
+                f"stage {name!r} cannot be truncated: its input images are given, not sampled",
+                hint=f'use truncated={{"{name}": False}}, which adds noise to them',
                 code="sample-truncated-given",
                 name=name,
             )
-        self.asked[name]["truncated"] = False
+        self.options[name]["truncated"] = False
 
     def _checked_labels(self, labels: Labels) -> Tensor | None:
         classes = self.num_classes
@@ -323,17 +322,18 @@ class SamplingRun:
             rows = [int(label) for label in listed]
         if len(rows) != self.n:
             raise SampleError(
-                f"{len(rows)} labels were given for {self.n} images",
+                f"{len(rows)} labels do not match {self.n} images",
+                hint="give one label for all images or one per image",
                 code="sample-label-count",
                 labels=len(rows),
                 n=self.n,
             )
-        wrong = [label for label in rows if not 0 <= label < classes]
-        if wrong:
+        invalid = [label for label in rows if not 0 <= label < classes]
+        if invalid:
             raise SampleError(
-                f"label {wrong[0]} is out of range",
-                hint=f"labels go from 0 to {classes - 1}",
+                f"label {invalid[0]} is out of range",
+                hint=f"use labels from 0 to {classes - 1}",
                 code="sample-label-out-of-range",
-                label=wrong[0],
+                label=invalid[0],
             )
         return torch.tensor(rows, dtype=torch.int64, device=self.device)

@@ -1,4 +1,4 @@
-"""What each stage of a cascade costs: parameters, FLOPs and memory, found on the meta device."""
+"""The cost of each stage: parameters, FLOPs and memory, computed on the meta device."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["StagePlan", "meta_cascade", "plan_stages", "stage_rows"]
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """One stage of a plan.
+    """The cost of one stage.
 
     Args:
         name: the stage's name.
         kind: its kind.
         role: its role.
-        input: what it receives, e.g. ``3x16x16``; None for a generator.
-        output: what it makes.
-        parameters: how many there are.
+        input: the shape of its input, e.g. ``3x16x16``; None for a generator.
+        output: the shape of its output.
+        parameters: number of parameters.
         flops_forward: floating-point operations of one forward pass in training on one image (a
-            multiplication and an addition are two); None where it cannot be traced.
-        evaluations: forward passes to sample one image.
-        flops_sample: FLOPs to sample one image; without what only training needs.
-        activation_bytes: what a training step keeps for the backward pass, for one image.
+            multiplication and an addition are two); None if it cannot be traced.
+        evaluations: number of forward passes to sample one image.
+        flops_sample: FLOPs to sample one image, without the parts that only training uses.
+        activation_bytes: memory that a training step keeps for the backward pass of one image.
     """
 
     name: str
@@ -50,21 +50,21 @@ class StagePlan:
 
 
 def meta_cascade(resolved: ResolvedSpec) -> Cascade:
-    """The cascade of a spec on the meta device, without memory and without random draws.
+    """Build a cascade on the meta device, without memory; the global RNG state is unchanged.
 
     Raises:
-        ResourceError: a stage is larger than any memory can be.
+        ResourceError: a stage is larger than any possible memory.
     """
     with torch.random.fork_rng(devices=[]):
         return Cascade.from_spec(resolved, device="meta")
 
 
 def plan_stages(resolved: ResolvedSpec, cascade: Cascade) -> Iterator[StagePlan]:
-    """What each stage of a cascade on the meta device costs, from the generator on.
+    """The cost of each stage of a cascade, from the generator on.
 
     Args:
         resolved: the spec of the cascade.
-        cascade: what :func:`meta_cascade` made of it.
+        cascade: its cascade on the meta device; see :func:`meta_cascade`.
     """
     for place in resolved.stages:
         yield _plan_stage(place, cascade.stage(place.name), resolved.num_classes)
@@ -77,9 +77,9 @@ def _plan_stage(place: ResolvedStage, stage: Stage, num_classes: int | None) -> 
     if num_classes is not None:
         labels = torch.zeros(1, dtype=torch.int64, device="meta")
     forward, kept = _trace(place, stage, labels)
-    # What draws candidates, encodes or has an adversary does more in training than in sampling.
-    apart = evaluations == 1
-    each = _trace_sample(place, stage, labels) if apart else forward
+    # A stage that draws candidates, encodes or has an adversary does more in training.
+    differs = evaluations == 1
+    each = _trace_sample(place, stage, labels) if differs else forward
     return StagePlan(
         name=place.name,
         kind=place.kind,
@@ -99,7 +99,7 @@ def _image(shape: ImageShape) -> Tensor:
 
 
 def _trace_sample(place: ResolvedStage, stage: Stage, labels: Tensor | None) -> int | None:
-    """FLOPs to sample one image; None where that cannot be traced."""
+    """FLOPs to sample one image; None if it cannot be traced."""
     request = SampleRequest(1, ImageDraw(0, place.name, 0, 1, "meta"), labels)
     counter = FlopCounterMode(display=False)
     try:
@@ -130,13 +130,13 @@ def _trace(
         with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             stage(stage.preprocess(_image(place.output), upstream, context))
     except (RuntimeError, NotImplementedError):
-        # A plugin's stage may do what meta tensors cannot; its FLOPs are then not known.
+        # A plugin's stage may use operations that meta tensors do not support.
         return None, None
     return counter.get_total_flops(), sum(kept.values())
 
 
 def stage_rows(cascade: Cascade) -> list[StageRow]:
-    """What metrics.json tells of the stages of a cascade, from the generator on."""
+    """The rows of metrics.json for the stages of a cascade, from the generator on."""
     resolved = cascade.resolved
     plan = {row.name: row for row in plan_stages(resolved, meta_cascade(resolved))}
     return [
@@ -153,6 +153,6 @@ def stage_rows(cascade: Cascade) -> list[StageRow]:
 
 
 def _saved_parameters(stage: Stage) -> int:
-    """How many parameters a loaded model has."""
+    """Number of parameters after loading, without those that only training uses."""
     saved = stage.saved_state()
     return sum(p.numel() for name, p in stage.named_parameters() if name in saved)

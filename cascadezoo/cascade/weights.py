@@ -26,8 +26,8 @@ from cascadezoo.util.text import clean_remote
 
 __all__ = ["HALVES", "bounded_build", "check_room", "check_whole", "load_state", "save_state"]
 
-MOST_PARTS = 100_000
-"""Modules, parameters and buffers of a cascade; the largest known have a few thousand."""
+MAX_PARTS = 100_000
+"""Maximum number of modules, parameters and buffers; the largest known models have thousands."""
 
 _HEAD = 8
 
@@ -46,16 +46,16 @@ _DTYPES = {
 
 
 HALVES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""The types that float32 weights may be stored in."""
+"""The half-precision types that float32 weights may be stored in."""
 
 
 def save_state(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = None) -> None:
-    """Write tensors as one safetensors file; tensors that share memory are written each.
+    """Write tensors to one safetensors file. Shared tensors are written once per name.
 
     Args:
         state: tensors by name.
         path: the file.
-        dtype: what float32 tensors are rounded to; None keeps them.
+        dtype: the type that float32 tensors are rounded to; None keeps them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     seen: set[int] = set()
@@ -74,32 +74,31 @@ def save_state(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype | Non
 def load_state(
     module: nn.Module, path: Path, device: torch.device | str, *, hint: str | None = None
 ) -> None:
-    """Load a safetensors file into a module that is on the meta device.
+    """Load a safetensors file into a module on the meta device.
 
-    Names, shapes and types are compared with the file's header first; only then are tensors read,
-    and taken as they are, so that no memory is filled twice. Weights that are stored in half
-    precision become float32 again, one tensor at a time.
+    Names, shapes and types in the file's header are checked before any tensor is read. The tensors
+    are assigned without a copy. Half-precision weights are converted to float32 one by one.
 
     Args:
-        module: what the tensors become part of.
+        module: the module to load into.
         path: the file.
-        device: where the tensors go.
-        hint: what to do where the file holds other tensors.
+        device: the device of the tensors.
+        hint: the hint of the error if the file contains different tensors.
 
     Raises:
-        ModelError: the file is missing, no safetensors file, or holds other tensors.
+        ModelError: the file is missing, is not a safetensors file, or contains different tensors.
     """
-    wanted = module.state_dict()
+    expected = module.state_dict()
     try:
         _check_header(path)
         with safe_open(path, framework="pt", device=str(device)) as file:
             names = list(file.keys())
-            found = {}
+            stored = {}
             for name in names:
                 part = file.get_slice(name)
-                found[name] = (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()))
-            _compare(path, wanted, found, hint)
-            state = {name: file.get_tensor(name).to(wanted[name].dtype) for name in names}
+                stored[name] = (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()))
+            _compare(path, expected, stored, hint)
+            state = {name: file.get_tensor(name).to(expected[name].dtype) for name in names}
     except FileNotFoundError:
         raise ModelError(
             f"{path} is missing",
@@ -118,48 +117,48 @@ def load_state(
 
 
 def _check_header(path: Path) -> None:
-    """Look at the head of a file, so that no reader makes room for what it only claims to hold."""
+    """Check the claimed length of the header before a reader allocates memory for it."""
     with path.open("rb") as file:
         head = file.read(_HEAD + 1)
         size = os.fstat(file.fileno()).st_size
-    said = int.from_bytes(head[:_HEAD], "little")
-    if len(head) <= _HEAD or head[_HEAD:] != b"{" or said > size - _HEAD:
-        fault = "it does not begin as one does"
-    elif said > LARGEST_HEADER:
-        fault = f"its header has {said} bytes, more than the {LARGEST_HEADER} that one may have"
+    length = int.from_bytes(head[:_HEAD], "little")
+    if len(head) <= _HEAD or head[_HEAD:] != b"{" or length > size - _HEAD:
+        fault = "its header is invalid"
+    elif length > LARGEST_HEADER:
+        fault = f"its header has {length} bytes, more than the maximum of {LARGEST_HEADER}"
     else:
         return
     raise ModelError(
         f"{path} is not a readable safetensors file: {fault}",
-        hint="pull or copy the model again; nothing but safetensors is ever opened",
+        hint="pull or copy the model again; only safetensors files are loaded",
         code="model-weights-unreadable",
         path=path,
     )
 
 
-def _reasons(wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with each tensor, in one word."""
-    reasons = {name: "missing" for name in wanted if name not in found}
-    for name, (shape, dtype) in found.items():
-        if name not in wanted:
+def _reasons(expected: Mapping[str, Tensor], stored: Mapping[str, Any]) -> dict[str, str]:
+    """One word for the fault of each tensor."""
+    reasons = {name: "missing" for name in expected if name not in stored}
+    for name, (shape, dtype) in stored.items():
+        if name not in expected:
             reasons[clean_remote(name, 80)] = "unknown"
-        elif shape != tuple(wanted[name].shape):
+        elif shape != tuple(expected[name].shape):
             reasons[name] = "shape"
-        elif dtype != wanted[name].dtype:
+        elif dtype != expected[name].dtype:
             reasons[name] = "dtype"
     return reasons
 
 
 def _compare(
-    path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Any], hint: str | None
+    path: Path, expected: Mapping[str, Tensor], stored: Mapping[str, Any], hint: str | None
 ) -> None:
-    faults = [f"{name} is missing" for name in wanted if name not in found]
-    strange = (clean_remote(name, 80) for name in found if name not in wanted)
-    faults += [f"{name} is not part of the stage" for name in strange]
-    for name, tensor in wanted.items():
-        if name not in found:
+    faults = [f"{name} is missing" for name in expected if name not in stored]
+    unknown = (clean_remote(name, 80) for name in stored if name not in expected)
+    faults += [f"{name} is not part of the stage" for name in unknown]
+    for name, tensor in expected.items():
+        if name not in stored:
             continue
-        shape, dtype = found[name]
+        shape, dtype = stored[name]
         if shape != tuple(tensor.shape):
             faults.append(f"{name} has shape {list(shape)}, not {list(tensor.shape)}")
         elif dtype != tensor.dtype and not (
@@ -169,26 +168,27 @@ def _compare(
     if faults:
         more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
         raise ModelError(
-            f"{path} does not fit its spec: {'; '.join(faults[:5])}{more}",
-            hint=hint or "the weights and config.json are not of one model; pull or copy it again",
+            f"{path} does not match its spec: {'; '.join(faults[:5])}{more}",
+            hint=hint
+            or "the weights and config.json belong to different models; pull or copy it again",
             code="model-weights-mismatch",
             path=path,
-            tensors=_reasons(wanted, found),
+            tensors=_reasons(expected, stored),
         )
 
 
 @contextmanager
-def bounded_build(model: str, most: int = MOST_PARTS) -> Iterator[None]:
-    """Within it, a module that is built of too many parts is refused before memory is full.
+def bounded_build(model: str, limit: int = MAX_PARTS) -> Iterator[None]:
+    """A context that limits the number of parts of the modules that are built in it.
 
-    On the meta device tensors cost nothing, however large; modules and their names do.
+    On the meta device tensors need no memory, but modules and their names do.
 
     Args:
-        model: how messages name it.
-        most: how many modules, parameters and buffers there may be.
+        model: the name of the model, for messages.
+        limit: maximum number of modules, parameters and buffers.
 
     Raises:
-        ModelError: a config asks for more layers than any model has.
+        ModelError: a config defines more layers than any real model has.
     """
     thread = threading.get_ident()
     count = 0
@@ -198,10 +198,10 @@ def bounded_build(model: str, most: int = MOST_PARTS) -> Iterator[None]:
         if threading.get_ident() != thread:
             return
         count += 1
-        if count > most:
+        if count > limit:
             raise ModelError(
-                f"{model} has more than {most} layers and tensors",
-                hint="no model that could be sampled from has; its config.json is at fault",
+                f"{model} has more than {limit} layers and tensors",
+                hint="no real model has that many; its config.json is damaged",
                 code="model-too-many-tensors",
             )
 
@@ -218,43 +218,43 @@ def bounded_build(model: str, most: int = MOST_PARTS) -> Iterator[None]:
 
 
 def check_room(files: Iterable[Path], model: str, device: torch.device | str) -> None:
-    """Whether the weights in files fit into a device's memory; asked before any is read.
+    """Check that weights fit into the memory of a device, before they are read.
 
-    What a config claims beyond them is found by :func:`load_state`, which makes room for nothing
-    that a file does not hold.
+    The size is that of the files. :func:`load_state` refuses a config that claims more than they
+    contain.
 
     Raises:
-        ResourceError: they do not.
+        ResourceError: the weights do not fit.
     """
     size = sum(path.stat().st_size for path in files)
     home = torch.device(device)
     hint = "load it on another machine or device"
     if home.type == "cuda":
-        have = torch.cuda.get_device_properties(home).total_memory
-        if size > have:
+        available = torch.cuda.get_device_properties(home).total_memory
+        if size > available:
             raise ResourceError(
                 f"the weights of {model} need {size / 2**30:,.1f} GiB of memory; {home} has "
-                f"{have / 2**30:,.1f} GiB",
+                f"{available / 2**30:,.1f} GiB",
                 hint=hint,
                 code="resources-weights",
                 needed=size,
-                available=have,
+                available=available,
             )
     else:
         require_memory(size, f"the weights of {model}", hint=hint)
 
 
 def check_whole(stage: nn.Module, name: str, model: str) -> None:
-    """Make sure that nothing of a loaded stage is still on the meta device.
+    """Check that no tensor of a loaded stage is still on the meta device.
 
     Raises:
-        ModelError: with what was left out of the saved weights.
+        ModelError: the saved weights lack a tensor.
     """
-    rest = [n for n, t in (*stage.named_parameters(), *stage.named_buffers()) if t.is_meta]
-    if rest:
+    missing = [n for n, t in (*stage.named_parameters(), *stage.named_buffers()) if t.is_meta]
+    if missing:
         raise ModelError(
-            f"stage {name!r} of {model} cannot be loaded: {', '.join(rest[:3])} is not saved",
-            hint='its implementation must make unsaved buffers with device="cpu" written out',
+            f"cannot load stage {name!r} of {model}: {', '.join(missing[:3])} is not saved",
+            hint='its implementation must create unsaved buffers with an explicit device="cpu"',
             code="model-state-unsaved",
             name=name,
         )

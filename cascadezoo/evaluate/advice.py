@@ -1,20 +1,20 @@
-"""Which stage to work on, from what each makes of real and of generated images. Free of torch."""
+"""Advice on which stage to improve. Does not import torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.plugins.manager import get_registry
 
-__all__ = ["AttributedStage", "advice"]
+__all__ = ["AttributedStage", "QualityLoss", "advice", "largest_losses"]
 
 
 class AttributedStage(Protocol):
-    """A row of the attribution, as it was measured or as metrics.json holds it."""
+    """A row of the attribution, either just measured or read from metrics.json."""
 
     @property
     def stage(self) -> str:
@@ -22,85 +22,119 @@ class AttributedStage(Protocol):
 
     @property
     def role(self) -> str:
-        """Its role."""
+        """The stage's role."""
 
     @property
     def real(self) -> Figure | None:
-        """Fed real images."""
+        """The figure on real input; None for a generator."""
 
     @property
     def generated(self) -> Figure:
-        """Fed generated ones."""
+        """The figure on generated input."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Cause:
+class QualityLoss:
+    """A cause of lost quality.
+
+    Args:
+        stage: the stage to work on; for ``latents`` the decoder.
+        kind: ``generator`` and ``stage`` are errors of the stage itself; ``input`` is its
+            additional error on generated input; ``latents`` is that of a decoder.
+        value: the size, as a distance.
+        std: its spread.
+    """
+
+    stage: str
+    kind: Literal["generator", "stage", "input", "latents"]
     value: float
     std: float
-    text: str
+
+    @property
+    def text(self) -> str:
+        """The recommendation as a sentence without a full stop."""
+        return _TEXTS[self.kind].format(stage=self.stage)
+
+
+_TEXTS = {
+    "generator": "Work on the generator {stage}: its images are far from real images",
+    "stage": "Work on {stage} itself: even on real input it is far from its targets",
+    "input": (
+        "Work on the training of {stage}: generated input harms it more than the error of that "
+        "input; lower its teacher forcing, train it jointly, or augment its input"
+    ),
+    # The quality of latents is only visible in the decoded images.
+    "latents": "Work on the stage that makes the latents of {stage}: real ones decode better",
+}
 
 
 def advice(rows: Sequence[AttributedStage]) -> str:
-    """A sentence or two: which stage to work on, and at what.
-
-    The largest of three sorts of causes: the generator's distance; a stage's distance when it is
-    fed real images, its own fault; and how much worse it gets with generated ones than by what it
-    is given already, which is what training hides.
+    """Name the stage to improve and what to improve, in one or two sentences.
 
     Args:
-        rows: from the generator on.
+        rows: the stages that make images, from the generator on.
     """
-    causes = sorted(_causes(rows), key=lambda cause: -cause.value)
-    if not causes:
+    if not rows:
         return "Nothing was measured."
-    worst = causes[0]
-    if worst.value <= worst.std:
-        return "No stage stands out: every distance is within its spread. More samples tell more."
-    name = rows[0].generated.name.partition(f".{rows[0].stage}-")[0]
-    text = f"{worst.text} ({_shown(worst.value, rows[0].generated)} of {name})."
-    close = [cause for cause in causes[1:] if cause.value > worst.value - worst.std - cause.std]
-    if close and close[0].value > close[0].std:
-        shown = _shown(close[0].value, rows[0].generated)
-        text += f" As large within the spread: {_lowered(close[0].text)} ({shown})."
+    losses = largest_losses(rows)
+    if not losses:
+        return "No stage stands out: every distance is within its spread. Use more samples."
+    first = rows[0].generated
+    name = first.name.partition(f".{rows[0].stage}-")[0]
+    text = f"{losses[0].text} ({_shown(losses[0].value, first)} of {name})."
+    for loss in losses[1:]:
+        shown = _shown(loss.value, first)
+        text += f" Equally large within the spread: {_lowered(loss.text)} ({shown})."
     return text
 
 
-def _causes(rows: Sequence[AttributedStage]) -> list[_Cause]:
-    causes = []
+def largest_losses(rows: Sequence[AttributedStage]) -> list[QualityLoss]:
+    """The largest cause of lost quality, and the next one if it is as large within the spread.
+
+    The causes are the generator's distance; a stage's distance on real input, which is its own
+    error; and the increase of a stage's distance on generated input beyond the distance of that
+    input, which training does not show.
+
+    Args:
+        rows: the stages that make images, from the generator on.
+
+    Returns:
+        At most two causes; none if no cause is larger than its spread.
+    """
+    losses = sorted(_losses(rows), key=lambda loss: -loss.value)
+    if not losses or losses[0].value <= losses[0].std:
+        return []
+    worst = losses[0]
+    close = [loss for loss in losses[1:] if loss.value > worst.value - worst.std - loss.std]
+    return [worst, *(loss for loss in close[:1] if loss.value > loss.std)]
+
+
+def _losses(rows: Sequence[AttributedStage]) -> Iterator[QualityLoss]:
     before: Figure | None = None
     for row in rows:
-        made, real = row.generated, row.real
+        generated, real = row.generated, row.real
         if real is None:
-            text = f"Work on the generator {row.stage}: its own images are far from real ones"
-            causes.append(_Cause(made.value, made.std or 0.0, text))
+            yield QualityLoss(row.stage, "generator", generated.value, generated.std or 0.0)
         else:
-            text = f"Work on {row.stage} itself: even fed real images it is far from its targets"
-            causes.append(_Cause(real.value, real.std or 0.0, text))
-            causes.append(_excess(row, real, before))
-        before = made
-    return causes
+            yield QualityLoss(row.stage, "stage", real.value, real.std or 0.0)
+            yield _mismatch(row, real, before)
+        before = generated
 
 
-def _excess(row: AttributedStage, real: Figure, before: Figure | None) -> _Cause:
-    made = row.generated
-    value, spreads = made.value - real.value, [made.std, real.std]
-    if row.role == "decoder":
-        # Nobody can say how good latents are but by what they are decoded to.
-        text = f"Work on what makes the latents that {row.stage} decodes: real ones decode better"
-    else:
-        text = (
-            f"Work on how {row.stage} is trained: generated images harm it beyond what they lack "
-            "themselves; lower its teacher forcing, train it jointly, or augment its upstream"
-        )
-        if before is not None:
-            value -= max(0.0, before.value)
-            spreads.append(before.std)
-    return _Cause(value, math.hypot(*(spread or 0.0 for spread in spreads)), text)
+def _mismatch(row: AttributedStage, real: Figure, before: Figure | None) -> QualityLoss:
+    generated = row.generated
+    value, spreads = generated.value - real.value, [generated.std, real.std]
+    decoder = row.role == "decoder"
+    if before is not None and not decoder:
+        value -= max(0.0, before.value)
+        spreads.append(before.std)
+    std = math.hypot(*(spread or 0.0 for spread in spreads))
+    return QualityLoss(row.stage, "latents" if decoder else "input", value, std)
 
 
 def _shown(value: float, figure: Figure) -> str:
-    found = get_registry().metrics.rows.get(figure.metric)
-    scale = 1.0 if found is None else found.entry.scale
+    row = get_registry().metrics.rows.get(figure.metric)
+    scale = 1.0 if row is None else row.entry.scale
     unit = "" if scale == 1 else f" / {scale:g}"
     return f"{value * scale:.3g}{unit}"
 

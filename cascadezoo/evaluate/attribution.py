@@ -1,4 +1,4 @@
-"""Where a cascade loses quality: each stage's images, fed real and fed generated upstream ones."""
+"""Where a cascade loses quality: the images of each stage on real and on generated input."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ = ["StageAttribution", "advice", "attribute_stages"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageAttribution:
-    """What a stage makes of real upstream images, and of generated ones.
+    """The quality of a stage on real and on generated input.
 
     Args:
-        stage: its name.
+        stage: the stage's name.
         role: its role.
-        real: how far what it makes of real images, made as small as it receives them, is from its
-            targets; None of a generator.
-        generated: how far what it makes of what the stages before it drew is.
-        mismatch: by how much the second is worse; None of a generator.
-        share: the part of the whole cascade's figure that comes in between the stage before it in
-            these rows and this one. Shares add up to 1; negative where a stage mends; None where
-            the whole figure is within its spread.
+        real: distance to the targets on real input, resized to the stage's input; None for a
+            generator.
+        generated: distance to the targets on the output of the stages before it.
+        mismatch: ``generated`` minus ``real``; None for a generator.
+        share: the part of the whole cascade's figure that arises between the previous row and this
+            one. Shares add up to 1. A negative share is an improvement. None if the whole figure is
+            within its spread.
     """
 
     stage: str
@@ -51,7 +51,7 @@ class StageAttribution:
     share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What metrics.json holds."""
+        """The row as metrics.json stores it."""
         return {
             "stage": self.stage,
             "role": self.role,
@@ -69,32 +69,32 @@ def attribute_stages(
     extractor: FeatureExtractor,
     metric: str = "kid",
 ) -> list[StageAttribution]:
-    """Measure each stage that makes images, fed real ones and fed generated ones.
+    """Measure each stage that makes images, on real and on generated input.
 
-    Both are compared with the stage's targets: real images made as small as its own. The real
-    images that stages are fed are others than those that are compared with, so that none is
-    compared with itself. Generated images are drawn of the cascade, once; what stops at a noise
-    level for the stage after it is drawn once more, to its end.
+    Both outputs are compared with the stage's targets: real images resized to its output. The real
+    images for the input differ from those for the comparison, so no image is compared with itself.
+    The cascade samples the generated images once. A stage that stops at a noise level for the next
+    stage is sampled again without the stop.
 
     Args:
-        subject: the cascade and the real images; its ``sample`` is not asked.
-        options: how to measure. A stage makes ``options.n`` images, at most half of the real
-            images. The split is that of the subject's real images.
-        extractor: what turns images into features, whatever their size.
+        subject: the cascade and the real images; its ``sample`` is not used.
+        options: how to measure. A stage makes ``options.n`` images, but at most half as many as
+            there are real images. The split is that of the subject's real images.
+        extractor: the feature extractor, for images of any size.
         metric: a distance on features: ``kid``, ``fid``.
 
     Returns:
-        A row for each stage that makes images, from the generator on. Latents are no images.
+        One row per stage that makes images, from the generator on. Latents do not count as images.
 
     Raises:
-        InputError: the metric is no distance on features, there are too few real images, or
+        InputError: the metric is not a distance on features, there are too few real images, or
             images are not finite.
-        UnknownNameError: nothing is registered under the metric's name.
+        UnknownNameError: the metric is not registered.
     """
-    found = load_metric(metric)
-    if found.takes != "features" or found.entry.better != "lower":
+    loaded = load_metric(metric)
+    if loaded.takes != "features" or loaded.entry.better != "lower":
         raise InputError(
-            f"stages are compared by a distance between features, and {metric} is none",
+            f"metric {metric} is not a distance between features, so it cannot compare stages",
             hint="choose kid or fid",
             code="input-attribution-metric",
             name=metric,
@@ -103,23 +103,23 @@ def attribute_stages(
     count = min(options.n, total // 2)
     if count < 1:
         raise InputError(
-            f"{options.n} images cannot be attributed with {total} real ones",
-            hint="take at least one image, and data of at least two",
+            f"cannot measure stages with n = {options.n} and {total} real images",
+            hint="use at least 1 image and a dataset of at least 2",
             code="input-attribution-count",
             n=options.n,
             total=total,
         )
-    n_real = total - count if found.entry.real == "all" else count
+    n_real = total - count if loaded.entry.real == "all" else count
     size = options.subset_size_for(count, n_real)
-    if found.name == "kid" and min(count, n_real) < size:
+    if loaded.name == "kid" and min(count, n_real) < size:
         raise InputError(
-            f"half of the {total} real images are fed to the stages, which leaves no {size} "
-            "for a subset",
+            f"subsets of {size} are too large: half of the {total} real images are input to the "
+            "stages",
             hint=f"set subset_size to at most {count}",
             code="input-attribution-subset",
             needed=size,
         )
-    run = _Run(subject, found, extractor, replace(options, n=count), size)
+    run = _Run(subject, loaded, extractor, replace(options, n=count), size)
     return run.rows(n_real, short=count < options.n)
 
 
@@ -142,19 +142,27 @@ class _Run:
         return [stage.name for stage in stages if not stage.output.latent]
 
     def rows(self, n_real: int, *, short: bool) -> list[StageAttribution]:
+        """One row per measured stage.
+
+        Args:
+            n_real: number of real images to compare with.
+            short: whether the dataset allows fewer images than requested.
+        """
         reference = self._reference(n_real)
-        drawn = self._generated()
-        made: list[StageAttribution] = []
+        sampled = self._generated()
+        rows: list[StageAttribution] = []
         for stage in self.cascade.resolved.stages:
             if stage.name not in reference:
                 continue
             targets = reference[stage.name]
-            generated = self._figure(stage.name, "generated", drawn.pop(stage.name), targets, short)
+            generated = self._figure(
+                stage.name, "generated", sampled.pop(stage.name), targets, short
+            )
             real = None
             if stage.name != self.cascade.names[0]:
-                fed = self._fed_real(stage.name)
-                real = self._figure(stage.name, "real", fed, targets, short)
-            made.append(
+                output = self._on_real(stage.name)
+                real = self._figure(stage.name, "real", output, targets, short)
+            rows.append(
                 StageAttribution(
                     stage=stage.name,
                     role=stage.entry.role,
@@ -163,11 +171,11 @@ class _Run:
                     mismatch=None if real is None else generated.value - real.value,
                 )
             )
-        return _with_shares(made)
+        return _with_shares(rows)
 
     def _reference(self, count: int) -> dict[str, _Features]:
-        """Features of each stage's targets: of the first real images in their fixed order."""
-        known = time.perf_counter()
+        """Features of each stage's targets, from the first real images in their fixed order."""
+        began = time.perf_counter()
         last = real_features(
             self.subject.real,
             self.extractor,
@@ -176,20 +184,20 @@ class _Run:
             cache=self.options.cache,
         )
         whole = _Features(self.extractor, self.options.precision)
-        whole.parts, whole.seconds = [last], time.perf_counter() - known
+        whole.parts, whole.seconds = [last], time.perf_counter() - began
         rows = choose_real(len(self.subject.real), count)
         feed = RealFeed(self.cascade, self.subject.real, rows, self.options.seed)
         owners = self._owners(feed.images(0, 1))
-        found = {self.cascade.names[-1]: whole}
-        for owner in {owners[name] for name in self.measured} - found.keys():
-            features = found[owner] = _Features(self.extractor, self.options.precision)
+        targets = {self.cascade.names[-1]: whole}
+        for owner in {owners[name] for name in self.measured} - targets.keys():
+            features = targets[owner] = _Features(self.extractor, self.options.precision)
             for first, number in self._batches(count):
                 features.add(feed.targets(owner, first, number))
-        return {name: found[owners[name]] for name in self.measured}
+        return {name: targets[owners[name]] for name in self.measured}
 
     @torch.no_grad()
     def _owners(self, images: Tensor) -> dict[str, str]:
-        """By stage, the last one with the same targets: a refiner asks for its own upstream."""
+        """By stage, the last stage with the same targets: a refiner shares those of its input."""
         names = self.cascade.names
         owners = {names[-1]: names[-1]}
         for name, after in reversed(list(itertools.pairwise(names))):
@@ -199,14 +207,14 @@ class _Run:
         return owners
 
     def _generated(self) -> dict[str, _Features]:
-        """Features of what each stage makes of what the one before it made."""
-        names, wanted = self.cascade.names, self.measured
+        """Features of the output of each stage in the whole cascade."""
+        names, measured = self.cascade.names, self.measured
         stopped = [
             name
             for name, after in itertools.pairwise(names)
-            if name in wanted and truncates(self.cascade.stage(after), None)
+            if name in measured and truncates(self.cascade.stage(after), None)
         ]
-        found = {name: _Features(self.extractor, self.options.precision) for name in wanted}
+        features = {name: _Features(self.extractor, self.options.precision) for name in measured}
         for first, count in self._batches(self.options.n):
             request: SampleOptions = {
                 "first": first,
@@ -216,12 +224,12 @@ class _Run:
             stages = self.cascade.sample(count, return_stages=True, **request)
             for name in stopped:
                 stages[name] = upto(self.cascade, name).sample(count, **request)
-            for name in wanted:
-                found[name].add(stages[name])
-        return found
+            for name in measured:
+                features[name].add(stages[name])
+        return features
 
-    def _fed_real(self, name: str) -> _Features:
-        """Features of what a stage makes of real images: of the last ones in their fixed order."""
+    def _on_real(self, name: str) -> _Features:
+        """Features of a stage's output on the last real images in their fixed order."""
         total, n = len(self.subject.real), self.options.n
         rows = choose_real(total, total)[total - n :]
         feed = RealFeed(self.cascade, self.subject.real, rows, self.options.seed)
@@ -235,11 +243,11 @@ class _Run:
             yield first, min(self.options.batch_size, n - first)
 
     def _figure(
-        self, stage: str, fed: str, made: _Features, targets: _Features, short: bool
+        self, stage: str, source: str, output: _Features, targets: _Features, short: bool
     ) -> Figure:
         began = time.perf_counter()
-        generated, real = made.whole(), targets.whole()
-        given = MetricFeatures(
+        generated, real = output.whole(), targets.whole()
+        features = MetricFeatures(
             generated=generated,
             real=real,
             seed=self.options.seed,
@@ -247,25 +255,26 @@ class _Run:
             subset_size=self.subset_size,
             extractor=self.extractor,
         )
-        found = self.metric(given)
-        if "" not in found:
+        results = self.metric(features)
+        if "" not in results:
             raise InputError(
-                f"the metric {self.metric.name} gives no figure but {', '.join(found)}",
+                f"metric {self.metric.name} returns only parts ({', '.join(results)}), no value of "
+                "its own",
                 hint="choose kid or fid",
                 code="input-attribution-metric",
                 name=self.metric.name,
             )
-        notes = [f"{stage} fed {fed} images, against its targets", found[""].note]
+        notes = [f"{stage} on {source} input, compared with its targets", results[""].note]
         if short:
-            notes.append(f"{len(self.subject.real)} real images give no more than n = {made.count}")
+            notes.append(f"{len(self.subject.real)} real images limit n to {output.count}")
         figure = figure_of(
             self.metric.name,
-            replace(found[""], note="; ".join(note for note in notes if note)),
+            replace(results[""], note="; ".join(note for note in notes if note)),
             self.subject.real,
             self.options,
             extractor=self.extractor,
-            seconds=made.seconds + targets.seconds + time.perf_counter() - began,
-            part=f"{stage}-{fed}",
+            seconds=output.seconds + targets.seconds + time.perf_counter() - began,
+            part=f"{stage}-{source}",
             n_real=len(real),
             subset_size=self.subset_size,
         )
@@ -274,7 +283,7 @@ class _Run:
 
 
 class _Features:
-    """Features of images that come in batches, and how long they took."""
+    """Features of batches of images, and the seconds that they took."""
 
     def __init__(self, extractor: FeatureExtractor, precision: Precision) -> None:
         self.extractor = extractor
@@ -294,7 +303,7 @@ class _Features:
         self.seconds += time.perf_counter() - began
 
     def whole(self) -> Tensor:
-        # Joined for good, so that the parts do not take the same memory once more.
+        # Replace the parts, so that the features are not in memory twice.
         self.parts = [torch.cat(self.parts)]
         return self.parts[0]
 
@@ -304,8 +313,8 @@ def _with_shares(rows: Sequence[StageAttribution]) -> list[StageAttribution]:
     if last.value <= (last.std or 0.0):
         return list(rows)
     before = 0.0
-    found = []
+    shared = []
     for row in rows:
-        found.append(replace(row, share=(row.generated.value - before) / last.value))
+        shared.append(replace(row, share=(row.generated.value - before) / last.value))
         before = row.generated.value
-    return found
+    return shared

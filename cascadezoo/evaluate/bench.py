@@ -1,4 +1,4 @@
-"""A trained model with its data and feature networks, each fetched when a metric first asks."""
+"""A trained model with its data and feature networks, which are loaded on first use."""
 
 from __future__ import annotations
 
@@ -30,52 +30,52 @@ __all__ = [
     "UnmeasuredMetric",
     "Watch",
     "open_bench",
-    "told",
+    "public_reason",
 ]
 
 _LONGEST_WHY = 300
 
 
 class Watch(Protocol):
-    """Who is told how far it is; ``cascadezoo.train.progress.Progress`` is one."""
+    """Receives the progress, for example ``cascadezoo.train.progress.Progress``."""
 
     def task(self, name: str, total: int) -> None:
-        """Something begins that has so many parts."""
+        """A task of ``total`` parts begins."""
 
     def advance(self, done: int) -> None:
-        """So many of them are done."""
+        """``done`` parts of the task are finished."""
 
     def say(self, text: str) -> None:
-        """Something worth a line."""
+        """Show a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnmeasuredMetric:
-    """A metric that could not be measured, and why."""
+    """A metric that cannot be measured, with the reason."""
 
     metric: str
     error: CascadezooError
 
     def row(self) -> ProblemRow:
-        """What metrics.json holds of it."""
-        return ProblemRow(metric=self.metric, why=told(self.error))
+        """The row as metrics.json stores it."""
+        return ProblemRow(metric=self.metric, why=public_reason(self.error))
 
 
-def told(error: CascadezooError) -> str:
-    """An error for a file that others read: one line, without the home folder of this machine."""
+def public_reason(error: CascadezooError) -> str:
+    """An error as one line for a published file, without the path of the home folder."""
     text = " ".join(error.what.split()).replace(str(Path.home()), "~")
     return text if len(text) <= _LONGEST_WHY else f"{text[: _LONGEST_WHY - 1]}…"
 
 
 @dataclass(slots=True)
 class Bench:
-    """What it takes to measure a model.
+    """Everything that the measurement of a model needs.
 
     Args:
-        cascade: trained, in evaluation mode.
-        resolved: its spec, resolved with its data; None where the dataset is not known here.
-        watch: told how far it is.
-        why: why the dataset is not known.
+        cascade: the trained cascade, in evaluation mode.
+        resolved: its spec, resolved with its data; None if the dataset is unknown.
+        watch: receives the progress.
+        why: the reason why the dataset is unknown.
     """
 
     cascade: Cascade
@@ -89,31 +89,29 @@ class Bench:
         """The real images of a split, read once.
 
         Raises:
-            CascadezooError: they are not to be had; each time with the same error.
+            CascadezooError: they are unavailable; every call raises the same error.
         """
         if split not in self._data:
             self._data[split] = self._load(split)
-        found = self._data[split]
-        if isinstance(found, CascadezooError):
-            raise found
-        return found
+        data = self._data[split]
+        if isinstance(data, CascadezooError):
+            raise data
+        return data
 
     def _load(self, split: Split) -> ImageData | CascadezooError:
         if self.resolved is None:
-            return self.why or DataError(
-                "the data of the model are not known here", code="data-unknown"
-            )
+            return self.why or DataError("the dataset of the model is unknown", code="data-unknown")
         try:
             return load_split(self.resolved, split)
         except CascadezooError as error:
             return error
 
     def extractor(self, name: str) -> FeatureExtractor:
-        """An extractor that is loaded when it is first used.
+        """An extractor that is loaded on first use.
 
         Raises:
-            UnknownNameError: nothing is registered under that name.
-            InputError: an argument that it does not take.
+            UnknownNameError: the extractor is not registered.
+            InputError: the extractor does not accept the argument.
         """
         if name not in self._extractors:
             look_up(get_registry().features, name)
@@ -121,7 +119,7 @@ class Bench:
         return self._extractors[name]
 
     def subject(self, options: EvaluationOptions) -> Subject:
-        """What is measured: the cascade, its images, and the real ones where they are to be had."""
+        """The subject of a measurement: the cascade, its samples and available real images."""
         image = self.cascade.resolved.image
         try:
             real = self.split(options.split)
@@ -142,10 +140,10 @@ class Bench:
     def measure(
         self, names: Iterable[str], options: EvaluationOptions
     ) -> tuple[list[Figure], list[UnmeasuredMetric]]:
-        """Figures of metrics, and which of them cannot be measured.
+        """Measure metrics; return their figures and the metrics that cannot be measured.
 
         Args:
-            names: of registered metrics.
+            names: names of registered metrics.
             options: how to measure.
         """
         problems: list[UnmeasuredMetric] = []
@@ -161,20 +159,20 @@ class Bench:
     def attribute(
         self, options: EvaluationOptions, metric: str = "kid"
     ) -> tuple[list[AttributionRow], str]:
-        """What each stage makes of real and of generated images, and which to work on.
+        """Measure each stage on real and on generated input; return the rows and the advice.
 
         Args:
-            options: how to measure. At most half of the real images are compared with, so a
-                subset size of None, which takes what fits, is the usual one.
+            options: how to measure. The comparison uses at most half of the real images, so None
+                is the usual subset size: it chooses a size that fits.
             metric: a distance on features.
 
         Raises:
-            CascadezooError: it cannot be measured.
+            CascadezooError: the stages cannot be measured.
         """
         from cascadezoo.evaluate.attribution import advice, attribute_stages
 
-        self.split(options.split)  # tells why there is none
-        self.watch.say("measuring stage by stage, fed real images and fed generated ones")
+        self.split(options.split)  # raises the reason if unavailable
+        self.watch.say("measuring each stage on real and on generated input")
         rows = attribute_stages(
             self.subject(options),
             options,
@@ -191,18 +189,19 @@ def open_bench(
     *,
     settings: Iterable[str] = (),
 ) -> Bench:
-    """Load a model for measuring.
+    """Load a model to measure it.
+
+    If the plugin of the dataset is not installed, the metrics that need the data are left out.
 
     Args:
         folder: the model folder.
-        device: where to compute.
-        watch: told how far it is.
-        settings: changes of ``data.*`` and ``evaluation.*``; see
+        device: the device to use.
+        watch: receives the progress.
+        settings: changes to ``data.*`` and ``evaluation.*``; see
             :func:`~cascadezoo.model_folder.trained_spec.trained_spec`.
 
     Raises:
-        InputError: the model cannot be loaded, or a setting cannot be made. A dataset whose plugin
-            is not installed is no error: metrics that need it are then left out.
+        InputError: the model cannot be loaded, or a setting is invalid.
     """
     changes = list(settings)
     cascade = Cascade.from_pretrained(folder, device=device)
@@ -213,7 +212,7 @@ def open_bench(
             raise
         first = error.problems[0]
         why = DataError(
-            f"the data of the model are not known here: {first}",
+            f"the dataset of the model is unknown: {first}",
             hint=first.hint,
             code="data-unknown",
         )
@@ -221,33 +220,31 @@ def open_bench(
 
 
 class LazyExtractor(FeatureExtractor):
-    """An extractor that is loaded when something is first asked of it.
+    """An extractor that is loaded on first use.
 
-    Metrics that bring their own network, or none, are measured where its weights are not to be had.
+    Metrics that do not use it can therefore be measured without its weights. Every access that
+    loads it may raise ``WeightsUnavailableError``.
 
     Args:
-        name: as :func:`~cascadezoo.evaluate.features.base.load_extractor` takes it.
-        device: where the network shall be.
-
-    Raises:
-        WeightsUnavailableError: its weights are not to be had; by whatever loads it.
+        name: the name, as in :func:`~cascadezoo.evaluate.features.base.load_extractor`.
+        device: the device of the network.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.name = name
         self.device = device
-        self._found: FeatureExtractor | None = None
+        self._loaded: FeatureExtractor | None = None
 
     def load(self) -> FeatureExtractor:
         """The extractor itself."""
-        if self._found is None:
-            self._found = load_extractor(self.name, device=self.device)
-            for key in ("name", *_TOLD):
-                setattr(self, key, getattr(self._found, key))
-        return self._found
+        if self._loaded is None:
+            self._loaded = load_extractor(self.name, device=self.device)
+            for key in ("name", *_ATTRIBUTES):
+                setattr(self, key, getattr(self._loaded, key))
+        return self._loaded
 
     def __getattr__(self, key: str) -> Any:
-        if key in _TOLD:
+        if key in _ATTRIBUTES:
             return getattr(self.load(), key)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
 
@@ -264,4 +261,4 @@ class LazyExtractor(FeatureExtractor):
         return self.load()(images, precision=precision)
 
 
-_TOLD = ("version", "sha256", "num_features", "input_size", "batch_size", "head_sha256")
+_ATTRIBUTES = ("version", "sha256", "num_features", "input_size", "batch_size", "head_sha256")

@@ -17,10 +17,10 @@ from cascadezoo.model_folder.reproduction import asked_name, why_not_again
 
 __all__ = ["CheckReport", "CheckRow", "check_attribution", "check_figures", "compare"]
 
-ABSURD = 3.0
+MAX_TOLERANCE_RATIO = 3.0
 """The largest accepted ratio of a stated tolerance to the recomputed one."""
 
-WITHOUT = 1e-3
+DEFAULT_TOLERANCE = 1e-3
 """The relative tolerance of a figure without a stated or recomputed tolerance."""
 
 _TUNED = ".tuned"
@@ -88,14 +88,14 @@ class CheckReport:
 
 
 def check_figures(
-    bench: Bench, stated: Sequence[Figure], usual: EvaluationOptions
+    bench: Bench, stated: Sequence[Figure], defaults: EvaluationOptions
 ) -> list[CheckRow]:
-    """Measure figures again, each from its own record, and compare.
+    """Measure figures again, each as its own record states, and compare.
 
     Args:
         bench: the model.
-        stated: what its metrics.json holds.
-        usual: how to measure what a record says nothing of.
+        stated: the figures in its metrics.json.
+        defaults: the options for everything that a record does not state.
     """
     rows: dict[str, CheckRow] = {}
     open_figures: list[Figure] = []
@@ -107,85 +107,88 @@ def check_figures(
             continue
         try:
             load_metric(asked_name(row))
-            bench.extractor(_options_of(figure, usual).extractor)
+            bench.extractor(_options_of(figure, defaults).extractor)
         except CascadezooError as error:
             rows[figure.name] = _not_measured(figure, error.what)
             continue
         open_figures.append(figure)
-    for options, figures in _groups(open_figures, usual):
+    for options, figures in _groups(open_figures, defaults):
         rows |= {row.name: row for row in _check_group(bench, options, figures)}
     return [rows[figure.name] for figure in stated]
 
 
 def check_attribution(
-    bench: Bench, stated: Sequence[AttributionRow], usual: EvaluationOptions
+    bench: Bench, stated: Sequence[AttributionRow], defaults: EvaluationOptions
 ) -> list[CheckRow]:
     """Measure the table of stages again and compare its figures."""
     figures = [f for row in stated for f in (row.real, row.generated) if f is not None]
     if not figures:
         return []
     first = stated[-1].generated
-    options = replace(_options_of(first, usual), subset_size=first.subset_size)
+    options = replace(_options_of(first, defaults), subset_size=first.subset_size)
     try:
-        found, _ = bench.attribute(options, asked_name(first.to_dict()))
+        rows, _ = bench.attribute(options, asked_name(first.to_dict()))
     except CascadezooError as error:
         return [_not_measured(figure, error.what) for figure in figures]
-    again = {f.name: f for row in found for f in (row.real, row.generated) if f is not None}
+    again = {f.name: f for row in rows for f in (row.real, row.generated) if f is not None}
     return [
         compare(figure, again[figure.name])
         if figure.name in again
-        else _not_measured(figure, "the cascade has no such stage")
+        else _not_measured(figure, "the cascade does not have this stage")
         for figure in figures
     ]
 
 
-def compare(stated: Figure, found: Figure) -> CheckRow:
-    """A figure of the card and the same one measured again.
+def compare(stated: Figure, measured: Figure) -> CheckRow:
+    """Compare a figure of the card with its new measurement.
 
     Args:
-        stated: what the card says.
-        found: what was measured, as the card says that it was.
+        stated: the figure on the card.
+        measured: the same figure, measured as the card states.
     """
     differs = [
-        f"{what} {_short(here)} here and {_short(theirs)} on the card"
-        for what, theirs, here in (
-            ("the digest of the real images is", stated.data_digest, found.data_digest),
-            ("the extractor's version is", stated.extractor_version, found.extractor_version),
-            ("the extractor's digest is", stated.extractor_sha256, found.extractor_sha256),
-            ("the resolution is", stated.resolution, found.resolution),
+        f"{what} {_short(here)} here and {_short(on_card)} on the card"
+        for what, on_card, here in (
+            ("the digest of the real images is", stated.data_digest, measured.data_digest),
+            ("the extractor's version is", stated.extractor_version, measured.extractor_version),
+            ("the extractor's digest is", stated.extractor_sha256, measured.extractor_sha256),
+            ("the resolution is", stated.resolution, measured.resolution),
         )
-        if theirs is not None and theirs != here
+        if on_card is not None and on_card != here
     ]
     if differs:
         return _not_measured(stated, f"not compared: {'; '.join(differs)}")
-    usual = found.std if found.tolerance is None else found.tolerance
+    recomputed = measured.std if measured.tolerance is None else measured.tolerance
     claimed = stated.std if stated.tolerance is None else stated.tolerance
-    least = max(WITHOUT * abs(found.value), 1e-12) if usual is None else usual
-    tolerance = least if claimed is None else claimed
-    difference = found.value - stated.value
-    # Rounding differs between machines, which a spread of exactly 0 leaves no room for.
-    rounding = 1e-5 * max(abs(found.value), abs(stated.value)) + 1e-9
+    if recomputed is None:
+        recomputed = max(DEFAULT_TOLERANCE * abs(measured.value), 1e-12)
+    tolerance = recomputed if claimed is None else claimed
+    difference = measured.value - stated.value
+    # Rounding differs between machines, even if the spread is exactly 0.
+    rounding = 1e-5 * max(abs(measured.value), abs(stated.value)) + 1e-9
     holds, reason = True, ""
-    if tolerance > ABSURD * least + rounding:
+    if tolerance > MAX_TOLERANCE_RATIO * recomputed + rounding:
         holds = False
-        reason = f"the card's tolerance is {tolerance:.4g} and the recomputed one {least:.4g}"
+        reason = f"the card's tolerance is {tolerance:.4g}, the recomputed one is {recomputed:.4g}"
     elif abs(difference) > tolerance + rounding:
         holds = False
         reason = f"differs by {abs(difference):.4g}, more than the tolerance of {tolerance:.4g}"
-    elif stated.std is not None and found.std is not None:
-        low, high = sorted((stated.std, found.std))
-        if high > ABSURD * low + rounding:
+    elif stated.std is not None and measured.std is not None:
+        low, high = sorted((stated.std, measured.std))
+        if high > MAX_TOLERANCE_RATIO * low + rounding:
             holds = False
-            reason = f"the card's spread is {stated.std:.4g} and the recomputed one {found.std:.4g}"
-    return CheckRow(stated.name, stated.value, found.value, difference, tolerance, holds, reason)
+            reason = (
+                f"the card's spread is {stated.std:.4g}, the recomputed one is {measured.std:.4g}"
+            )
+    return CheckRow(stated.name, stated.value, measured.value, difference, tolerance, holds, reason)
 
 
 def _check_group(
     bench: Bench, options: EvaluationOptions, figures: Sequence[Figure]
 ) -> Iterator[CheckRow]:
     names = list(dict.fromkeys(asked_name(figure.to_dict()) for figure in figures))
-    found, problems = bench.measure(names, options)
-    again = {figure.name: figure for figure in found}
+    results, problems = bench.measure(names, options)
+    again = {figure.name: figure for figure in results}
     why = {problem.metric: problem.error.what for problem in problems}
     for figure in figures:
         name = figure.name.removesuffix(_TUNED)
@@ -193,36 +196,36 @@ def _check_group(
             yield compare(figure, again[name])
         else:
             metric = asked_name(figure.to_dict())
-            yield _not_measured(figure, why.get(metric, f"{metric} does not give it here"))
+            yield _not_measured(figure, why.get(metric, f"{metric} does not return it here"))
 
 
-def _options_of(figure: Figure, usual: EvaluationOptions) -> EvaluationOptions:
+def _options_of(figure: Figure, defaults: EvaluationOptions) -> EvaluationOptions:
     return replace(
-        usual,
-        # A metric that brings its own network, or none, asks nothing of this one.
+        defaults,
+        # A metric with its own network, or without one, does not use this extractor.
         extractor=figure.extractor if _by_features(figure) and figure.extractor else "small",
         precision=figure.precision or "fp32",
         n=figure.n,
-        seed=usual.seed if figure.seed is None else figure.seed,
-        subsets=figure.subsets or usual.subsets,
-        subset_size=figure.subset_size or usual.subset_size,
+        seed=defaults.seed if figure.seed is None else figure.seed,
+        subsets=figure.subsets or defaults.subsets,
+        subset_size=figure.subset_size or defaults.subset_size,
         split="test" if figure.split == "test" else "train",
     )
 
 
 def _by_features(figure: Figure) -> bool:
-    """Whether it follows from the features of the extractor that was asked for."""
+    """Whether the figure depends on the features of the requested extractor."""
     return figure.precision is not None
 
 
 def _groups(
-    figures: Iterable[Figure], usual: EvaluationOptions
+    figures: Iterable[Figure], defaults: EvaluationOptions
 ) -> list[tuple[EvaluationOptions, list[Figure]]]:
-    """Figures that are measured together, so that images and features are made once for them."""
+    """Group figures that share images and features, so that these are computed once."""
     groups: list[tuple[EvaluationOptions, list[Figure]]] = []
-    # Those that say the most first; the others join them where they say nothing else.
+    # The most specific figures first; others join a group unless they contradict it.
     for figure in sorted(figures, key=lambda f: (f.subsets is None, not _by_features(f))):
-        options = _options_of(figure, usual)
+        options = _options_of(figure, defaults)
         free = set()
         if figure.subsets is None:
             free |= {"subsets", "subset_size"}

@@ -1,4 +1,4 @@
-"""``check_model``: the figures on a model's card, computed again."""
+"""``check_model``: recompute the figures on a model's card."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_model(
     but changed weights are not loaded.
 
     Args:
-        model: see :func:`evaluate_model`, as for the other arguments.
+        model: the model, as in :func:`evaluate_model`.
         metrics: check only the figures of these metrics; None checks all.
         stages: also check the table of stages.
         settings: ``data.*`` changes to the spec.
@@ -60,7 +60,9 @@ def check_model(
     config = read_config(folder)
     sealed = [name for name in config.files if name != CARD]
     bad = {name: f for name in sealed if (f := file_faults(folder, config, [name]))}
-    faults = [f"{name} is not what was sealed: {fault[name]}" for name, fault in bad.items()]
+    faults = [
+        f"{name} was changed after it was sealed: {fault[name]}" for name, fault in bad.items()
+    ]
     try:
         stated = read_metrics(folder)
     except ModelError as error:
@@ -68,17 +70,17 @@ def check_model(
             raise
         return CheckReport(folder, model_name(config), (), (*faults, error.what))
     if stated.spec_digest != config.spec_digest:
-        faults.append(f"{METRICS} is of another spec than config.json holds")
+        faults.append(f"{METRICS} belongs to a different spec than config.json")
     card = read_card(folder)
     if card is not None:
         claims = [*card_faults(card), *claim_faults(card, stated.to_dict())]
         faults += [f"{CARD}: {claim}" for claim in claims]
     figures = [f for f in stated.figures if metrics is None or f.metric in metrics]
     if metrics is not None and not figures:
-        there = ", ".join(dict.fromkeys(f.metric for f in stated.figures)) or "none"
+        available = ", ".join(dict.fromkeys(f.metric for f in stated.figures)) or "none"
         raise InputError(
-            f"the card has no figure of {', '.join(metrics)}",
-            hint=f"it has {there}",
+            f"the card has no figures of {', '.join(metrics)}",
+            hint=f"choose from the metrics on the card: {available}",
             code="input-no-figure",
             names=tuple(metrics),
         )
@@ -89,8 +91,8 @@ def check_model(
         return CheckReport(folder, stated.name, rows, tuple(faults))
     bench = open_bench(folder, pick_device(device), show, settings=settings)
     evaluation = (bench.resolved or bench.cascade.resolved).spec.evaluation
-    usual = evaluation_options(evaluation, batch_size=batch_size, cache=cache)
-    checked = check_figures(bench, figures, usual)
+    defaults = evaluation_options(evaluation, batch_size=batch_size, cache=cache)
+    checked = check_figures(bench, figures, defaults)
     if stages and stated.attribution:
-        checked += check_attribution(bench, stated.attribution, usual)
+        checked += check_attribution(bench, stated.attribution, defaults)
     return CheckReport(folder, stated.name, tuple(checked), tuple(faults))

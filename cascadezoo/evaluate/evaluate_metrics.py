@@ -1,4 +1,4 @@
-"""Several metrics of one cascade; its images are drawn once."""
+"""Measure several metrics of one cascade; its images are sampled once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cascadezoo.errors import CascadezooError, DataError, StoppedError
 from cascadezoo.evaluate.evaluate_sampler import figure_of, sampling_speed
 from cascadezoo.evaluate.features.base import FeatureExtractor
 from cascadezoo.evaluate.metrics.base import (
-    Found,
     Measured,
     Metric,
     MetricCascade,
     MetricFeatures,
+    MetricResults,
     load_metric,
 )
 from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.samples import SampleFn, Samples
-from cascadezoo.evaluate.shared_features import AskedFeatures, SharedFeatures
+from cascadezoo.evaluate.shared_features import SharedFeatures, TrackedFeatures
 from cascadezoo.model_folder.figures import Figure
 
 __all__ = ["Subject", "evaluate_metrics", "no_images"]
@@ -33,14 +33,14 @@ Problems = Callable[[str, CascadezooError], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is measured.
+    """The subject of a measurement.
 
     Args:
-        cascade: trained, in evaluation mode.
-        real: the real images of the split that is asked for, as the cascade's;
-            :func:`no_images` where they are not to be had.
-        split: the real images of either split; raises where they are not to be had.
-        sample: draws the images; None draws them of the cascade, with the seed of the call.
+        cascade: the trained cascade, in evaluation mode.
+        real: the real images of the requested split, in the cascade's size; :func:`no_images` if
+            they are unavailable.
+        split: returns the real images of either split; raises if they are unavailable.
+        sample: draws the images; None samples them from the cascade with the requested seed.
     """
 
     cascade: Cascade
@@ -51,15 +51,15 @@ class Subject:
 
 class _NoImages(ImageData):
     def __post_init__(self) -> None:
-        """Nothing to look at."""
+        """Skip the checks, which need at least one image."""
 
 
 def no_images(shape: tuple[int, int, int], split: Split) -> ImageData:
-    """What stands for real images that are not to be had; metrics that need some are left out.
+    """A placeholder for unavailable real images; metrics that need real images are left out.
 
     Args:
         shape: channels, height and width of the cascade's images.
-        split: the split that was asked for.
+        split: the requested split.
     """
     return _NoImages(np.empty((0, *shape), np.uint8), None, split)
 
@@ -75,28 +75,28 @@ def evaluate_metrics(
     """Measure a cascade by several metrics.
 
     Args:
-        names: of registered metrics.
+        names: names of registered metrics.
         subject: the cascade and the real images.
-        options: how to measure. Metrics say in their figures where they take fewer images. The
+        options: how to measure. A figure states the number of images if its metric uses fewer. The
             split is that of the subject's real images.
-        extractor: what turns images into features.
-        on_problem: told of a metric that cannot be measured and why, and the others are measured;
-            None raises.
+        extractor: the feature extractor.
+        on_problem: called with the name of a metric that cannot be measured and the error; the
+            other metrics are still measured. None raises the error.
 
     Returns:
-        The figures, in the order of the names, and the speed of sampling where images were drawn.
+        The figures in the order of the names, and the sampling speed if images were sampled.
 
     Raises:
-        UnknownNameError: a metric that nothing registers.
-        InputError: sizes or channels that differ from the real images, images that are not finite.
-        PluginError: a metric fails, or gives what is no finite number.
+        UnknownNameError: a metric is not registered.
+        InputError: the samples differ from the real images in size or channels, or are not finite.
+        PluginError: a metric fails or does not return a finite number.
     """
     metrics = {name: load_metric(name) for name in names}
     samples = Samples(
         subject.sample or _sampler(subject.cascade, options.seed),
         subject.real.images.shape[1:],
         batch_size=options.batch_size,
-        # Metrics on features look at them once, together.
+        # All metrics on features share one pass over the images.
         keep=any(metric.takes == "cascade" for metric in metrics.values()),
     )
     shared = SharedFeatures(samples, subject.real, extractor, options)
@@ -104,10 +104,10 @@ def evaluate_metrics(
     for name, metric in metrics.items():
         total = len(subject.real)
         n_real = total if metric.entry.real == "all" else min(options.n, total)
-        asked = AskedFeatures(shared, n_real=n_real)
-        given: MetricFeatures | MetricCascade = asked
+        features = TrackedFeatures(shared, n_real=n_real)
+        inputs: MetricFeatures | MetricCascade = features
         if metric.takes == "cascade":
-            given = MetricCascade(
+            inputs = MetricCascade(
                 cascade=subject.cascade,
                 samples=samples,
                 real=subject.real,
@@ -121,54 +121,58 @@ def evaluate_metrics(
             )
         try:
             if metric.entry.needs_data and not len(subject.real):
-                subject.split(subject.real.split)  # tells why there are none
+                subject.split(subject.real.split)  # raises the reason
                 raise DataError(
-                    f"{name} needs real images, and there are none",
+                    f"metric {name} needs real images, and none are available",
                     code="data-none-for-metric",
                     name=name,
                 )
-            found = metric(given)
+            results = metric(inputs)
         except StoppedError:
             raise
         except CascadezooError as error:
             if samples.failed is not None and error.__cause__ is samples.failed:
-                raise samples.failed  # noqa: B904 - no fault of the metric's
+                raise samples.failed  # noqa: B904 - the metric is not the cause
             if on_problem is None:
                 raise
             on_problem(name, error)
             continue
-        seconds, speed = asked.seconds(), samples.speed()
+        seconds, speed = features.seconds(), samples.speed()
         figures += [
             figure_of(
                 metric.name,
-                one,
-                _compared(subject, one),
+                measured,
+                _compared(subject, measured),
                 options,
                 extractor=extractor,
                 seconds=seconds,
                 part=part,
-                n_real=n_real if given is asked else None,
-                subset_size=asked.subset_size,
-                sampling_seconds=options.n / speed if given is asked and speed else None,
+                n_real=n_real if inputs is features else None,
+                subset_size=features.subset_size,
+                sampling_seconds=options.n / speed if inputs is features and speed else None,
             )
-            for part, one in _with_argument(metric, found).items()
+            for part, measured in _with_argument(metric, results).items()
         ]
     return figures + ([sampling_speed(samples)] if samples.drawn else [])
 
 
-def _compared(subject: Subject, found: Measured) -> ImageData:
-    """The real images that a figure is of, so that its digest is theirs."""
-    asked = found.split in (None, subject.real.split)
-    return subject.real if asked else subject.split(found.split or subject.real.split)
+def _compared(subject: Subject, measured: Measured) -> ImageData:
+    """The real images of a figure's split; the figure records their digest."""
+    if measured.split in (None, subject.real.split):
+        return subject.real
+    return subject.split(measured.split or subject.real.split)
 
 
-def _with_argument(metric: Metric, found: Found) -> Found:
-    """What was found, with the setting that the metric's name sets after its colon put down."""
+def _with_argument(metric: Metric, results: MetricResults) -> MetricResults:
+    """The results; their settings also record the argument after the colon of the metric's name."""
     field = getattr(type(metric.config), "argument", None)
     if field is None:
-        return found
-    told = {field: getattr(metric.config, field)}
-    return {p: replace(one, settings={**told, **one.settings}) for p, one in found.items()}
+        return results
+    argument = {field: getattr(metric.config, field)}
+    return {
+        part: replace(measured, settings={**argument, **measured.settings})
+        for part, measured in results.items()
+    }
 
 
 def _sampler(cascade: Cascade, seed: int) -> SampleFn:

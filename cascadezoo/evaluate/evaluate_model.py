@@ -155,7 +155,7 @@ def evaluate_model(
     changes = list(settings)
     named = () if metrics is None or metrics == "all" else tuple(metrics)
     for name in named:
-        load_metric(name)  # a name that nothing answers to ends it here
+        load_metric(name)  # fail early on an unknown name
     bench = open_bench(folder, pick_device(device), show, settings=changes)
     evaluation = (bench.resolved or bench.cascade.resolved).spec.evaluation
     options = evaluation_options(
@@ -170,8 +170,8 @@ def evaluate_model(
     )
     if options.subset_size != evaluation.subset_size:
         show.say(
-            f"subsets of {options.subset_size}, since {options.n} images are fewer than the spec's "
-            "subset"
+            f"using subsets of {options.subset_size}: n = {options.n} is less than the subset size "
+            "of the spec"
         )
     bench.extractor(options.extractor)
     names = list(dict.fromkeys(named))
@@ -183,8 +183,8 @@ def evaluate_model(
     known = [name for name in names if _is_known(name, problems)]
     figures: list[Figure] = []
     if known:
-        figures, found = bench.measure(known, options)
-        problems += found
+        figures, unmeasured = bench.measure(known, options)
+        problems += unmeasured
     rows, advice = None, None
     if stages:
         metric = next((name for name in names if name in ("kid", "fid")), "kid")
@@ -194,7 +194,7 @@ def evaluate_model(
             problems.append(UnmeasuredMetric("stages", error))
     explicit = {*named, "stages"}
     refused = tuple(p.metric for p in problems if p.metric in explicit)
-    done = Evaluation(
+    result = Evaluation(
         model=folder,
         name=model_name(config),
         figures=tuple(figures),
@@ -204,11 +204,11 @@ def evaluate_model(
         refused=refused,
         seconds=time.monotonic() - began,
     )
-    return _save(bench.cascade, config, done) if save and done.measured else done
+    return _save(bench.cascade, config, result) if save and result.measured else result
 
 
 def _is_known(name: str, problems: list[UnmeasuredMetric]) -> bool:
-    """Whether a metric of the spec is registered here; its plugin need not be."""
+    """Whether a metric of the spec is registered; its plugin may be missing."""
     try:
         load_metric(name)
     except (UnknownNameError, InputError, PluginError) as error:
@@ -217,35 +217,35 @@ def _is_known(name: str, problems: list[UnmeasuredMetric]) -> bool:
     return True
 
 
-def _save(cascade: Cascade, config: ModelConfig, done: Evaluation) -> Evaluation:
+def _save(cascade: Cascade, config: ModelConfig, result: Evaluation) -> Evaluation:
     """Write metrics.json, the card, and then config.json with their new sha256."""
-    folder = done.model
+    folder = result.model
     if METRICS in config.files:
-        before = read_metrics(folder)
+        previous = read_metrics(folder)
     else:
-        before = MetricsFile(
-            name=done.name,
+        previous = MetricsFile(
+            name=result.name,
             spec_digest=config.spec_digest,
             environment={"cascadezoo": __version__, "torch": torch.__version__},
         )
-    new = {figure.name: figure for figure in done.figures}
-    figures = [new.pop(figure.name, figure) for figure in before.figures]
-    settled = {p.metric for p in done.problems} | {f.metric for f in done.figures}
-    if done.attribution is not None:
+    new = {figure.name: figure for figure in result.figures}
+    figures = [new.pop(figure.name, figure) for figure in previous.figures]
+    settled = {p.metric for p in result.problems} | {f.metric for f in result.figures}
+    if result.attribution is not None:
         settled.add("stages")
-    problems = [row for row in before.problems if row.metric.partition(":")[0] not in settled]
-    after = before.model_copy(
+    problems = [row for row in previous.problems if row.metric.partition(":")[0] not in settled]
+    updated = previous.model_copy(
         update={
             "figures": [*figures, *new.values()],
             "stages": stage_rows(cascade),
-            "attribution": before.attribution
-            if done.attribution is None
-            else list(done.attribution),
-            "problems": [*problems, *(problem.row() for problem in done.problems)],
+            "attribution": previous.attribution
+            if result.attribution is None
+            else list(result.attribution),
+            "problems": [*problems, *(problem.row() for problem in result.problems)],
         }
     )
     spec = published_spec(folder, config)
-    card = new_card(read_card(folder), spec, after.to_dict())
-    files = {METRICS: after.to_json().encode(), CARD: card.text.encode()}
+    card = new_card(read_card(folder), spec, updated.to_dict())
+    files = {METRICS: updated.to_json().encode(), CARD: card.text.encode()}
     replace_files(folder, config, files)
-    return replace(done, saved=True, kept=card.kept)
+    return replace(result, saved=True, kept=card.kept)

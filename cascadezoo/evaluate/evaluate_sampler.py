@@ -1,4 +1,4 @@
-"""Measure a sampler: draw images in batches, take their features, compare with real ones."""
+"""Measure a sampler: draw images in batches and compare their features with real images."""
 
 from __future__ import annotations
 
@@ -38,24 +38,22 @@ def evaluate_kid(
     n_real: int | None = None,
     note: str | None = None,
 ) -> Figure:
-    """KID of sampled images against real ones. Features are streamed, images are not kept.
+    """Measure the KID of sampled and real images. Images are not kept in memory.
 
     Args:
-        sample_fn: draws the images; the seed of ``options`` must be the seed that it draws them
-            from.
-        real: the images to compare with, at the size that is sampled.
+        sample_fn: draws the images; it must use the seed of ``options``.
+        real: the images to compare with, in the size of the samples.
         options: how to measure. The split is that of ``real``.
-        extractor: what turns images into features.
-        n_real: how many real images are compared with; None takes ``options.n``, or all where
-            there are fewer.
-        note: what a reader must know beside the number.
+        extractor: the feature extractor.
+        n_real: number of real images; None uses ``options.n``, or all if there are fewer.
+        note: what a reader must know besides the number.
 
     Returns:
         The figure; its name is ``kid.EXTRACTOR.nN``.
 
     Raises:
-        InputError: too few images for the subsets, sizes or channels that differ from the real
-            images, images that are not finite.
+        InputError: there are too few images for the subsets, or the samples differ from the real
+            images in size or channels, or are not finite.
     """
     n_real = min(options.n, len(real)) if n_real is None else n_real
     subset_size = options.subset_size_for(options.n, n_real)
@@ -63,19 +61,19 @@ def evaluate_kid(
     samples = Samples(sample_fn, real.images.shape[1:], batch_size=options.batch_size)
     sampled = sample_features(samples, extractor, options.n, precision=options.precision)
     start = time.perf_counter()
-    known = real_features(
+    features = real_features(
         real, extractor, count=n_real, precision=options.precision, cache=options.cache
     )
-    found = kernel_inception_distance(
+    kid = kernel_inception_distance(
         sampled.features,
-        known,
+        features,
         subsets=options.subsets,
         subset_size=subset_size,
         seed=options.seed,
     )
     return figure_of(
         "kid",
-        Measured(found.mean, found.std, by_subsets=True, note=note),
+        Measured(kid.mean, kid.std, by_subsets=True, note=note),
         real,
         options,
         extractor=extractor,
@@ -91,8 +89,8 @@ class SampledFeatures:
     """Features of sampled images, float32 [N, D] on the extractor's device.
 
     Args:
-        features: one row an image.
-        seconds: how long the extractor took.
+        features: one row per image.
+        seconds: duration of the extraction.
     """
 
     features: Tensor
@@ -102,7 +100,7 @@ class SampledFeatures:
 def sample_features(
     samples: Samples, extractor: FeatureExtractor, n: int, *, precision: Precision = "fp32"
 ) -> SampledFeatures:
-    """Features of the first ``n`` images; see :func:`evaluate_kid`."""
+    """Extract the features of the first ``n`` samples."""
     features = torch.empty(n, extractor.num_features, device=extractor.device)
     first, seconds = 0, 0.0
     for images in samples.batches(n):
@@ -117,7 +115,7 @@ def sample_features(
 
 def figure_of(
     metric: str,
-    found: Measured,
+    measured: Measured,
     real: ImageData,
     options: EvaluationOptions,
     *,
@@ -128,44 +126,43 @@ def figure_of(
     subset_size: int | None = None,
     sampling_seconds: float | None = None,
 ) -> Figure:
-    """A number with how it was got; see :class:`~cascadezoo.model_folder.figures.Figure`.
+    """Make the figure of a result: the value with the record of its measurement.
 
     Args:
         metric: the metric's name.
-        found: what it found; what this says goes before what follows.
+        measured: the result; its fields override those below.
         real: the real images.
-        options: how it was measured.
-        extractor: the one of ``options``, loaded.
-        seconds: how long measuring took.
-        part: of the metric, which follows the figure's name.
-        n_real: how many real images the metric was given; 0 where it compares with none.
-        subset_size: how many images were in each subset; put down with the number of subsets
-            where the value follows from them.
-        sampling_seconds: how long drawing the images took.
+        options: the options of the measurement.
+        extractor: the loaded extractor of ``options``.
+        seconds: duration of the measurement.
+        part: the part of the metric, a suffix of the figure's name.
+        n_real: number of real images; 0 for none.
+        subset_size: number of images in each subset; recorded if the value depends on subsets.
+        sampling_seconds: duration of the sampling.
     """
-    own = found.extractor is not None
-    n_real = n_real if found.n_real is None else found.n_real
-    split = None if n_real == 0 else found.split or real.split
-    n = options.n if found.n is None else found.n
-    named = (found.extractor or None) if own else extractor.name
+    own = measured.extractor is not None
+    n_real = n_real if measured.n_real is None else measured.n_real
+    split = None if n_real == 0 else measured.split or real.split
+    n = options.n if measured.n is None else measured.n
+    named = (measured.extractor or None) if own else extractor.name
     used = None if named is None or own else options.precision
     parts = [p for p in (part, "" if split == "train" else split) if p]
     data = real.digest if split == real.split else None
     return Figure(
         name=".".join([figure_name(metric, n, named, used), *parts]),
         metric=metric,
-        value=found.value,
-        std=found.std,
-        tolerance=found.std if found.tolerance is None else found.tolerance,
-        unit=found.unit,
+        value=measured.value,
+        std=measured.std,
+        tolerance=measured.std if measured.tolerance is None else measured.tolerance,
+        unit=measured.unit,
         n=n,
         extractor=named,
-        extractor_version=found.extractor_version if own else extractor.version,
-        extractor_sha256=found.extractor_sha256 if own else extractor.sha256,
+        extractor_version=measured.extractor_version if own else extractor.version,
+        extractor_sha256=measured.extractor_sha256 if own else extractor.sha256,
         precision=used,
         n_real=n_real or None,
-        subsets=options.subsets if found.by_subsets else None,
-        subset_size=subset_size if found.by_subsets else None,
+        subsets=options.subsets if measured.by_subsets else None,
+        subset_size=subset_size if measured.by_subsets else None,
         seed=options.seed,
         split=split,
         data_digest=data,
@@ -173,18 +170,18 @@ def figure_of(
         seconds=round(seconds, 3),
         sampling_seconds=None if sampling_seconds is None else round(sampling_seconds, 3),
         device=extractor.device.type,
-        note=found.note,
-        settings=dict(found.settings) or None,
+        note=measured.note,
+        settings=dict(measured.settings) or None,
     )
 
 
 def measure_sampling(sample_fn: SampleFn, *, n: int = 64, batch_size: int = 64) -> Figure:
-    """How fast images are sampled, in images per second.
+    """Measure the sampling speed in images per second.
 
     Args:
         sample_fn: draws the images.
-        n: how many are timed; one batch goes before them untimed.
-        batch_size: how many are sampled at once.
+        n: number of timed images, after one batch that is not timed.
+        batch_size: number of images per batch.
     """
     shape = tuple(sample_fn(0, min(batch_size, n)).shape[1:])
     samples = Samples(sample_fn, (shape[0], shape[1], shape[2]), batch_size=batch_size)
@@ -194,14 +191,14 @@ def measure_sampling(sample_fn: SampleFn, *, n: int = 64, batch_size: int = 64) 
 
 
 def sampling_speed(samples: Samples) -> Figure:
-    """How fast images were drawn so far, in images per second.
+    """The sampling speed of the images drawn so far, in images per second.
 
     Raises:
-        ValueError: none were drawn.
+        ValueError: no images were drawn.
     """
     speed = samples.speed()
     if speed is None:
-        raise ValueError("no images were drawn, so nobody knows how fast")
+        raise ValueError("no images were drawn, so the sampling speed is unknown")
     return Figure(
         name=figure_name("images-per-second", samples.drawn),
         metric="images-per-second",

@@ -1,4 +1,4 @@
-"""``EvaluationOptions``: how figures are measured, passed whole to what measures them."""
+"""``EvaluationOptions``: how figures are measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 from cascadezoo.data.base import Split
 from cascadezoo.evaluate.features.base import Precision
-from cascadezoo.evaluate.metrics.kid import SUBSETS, usual_subset_size
+from cascadezoo.evaluate.metrics.kid import SUBSETS, default_subset_size
 from cascadezoo.spec.models import EvaluationSpec
 
 __all__ = ["EvaluationOptions", "EvaluationOverrides", "evaluation_options"]
@@ -16,20 +16,20 @@ __all__ = ["EvaluationOptions", "EvaluationOverrides", "evaluation_options"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
-    """How figures are measured; the words of :class:`~cascadezoo.model_folder.figures.Figure`.
+    """How figures are measured; a :class:`~cascadezoo.model_folder.figures.Figure` records them.
 
     Args:
         extractor: the name of the feature extractor. Functions that take a loaded extractor use
             that one.
         n: number of sampled images.
-        seed: seed of the images and of what metrics draw.
+        seed: seed of the images and of the metrics' random choices.
         subsets: number of subsets, for metrics that compare subsets.
-        subset_size: number of images in each subset; None is
-            :func:`~cascadezoo.evaluate.metrics.kid.usual_subset_size`.
+        subset_size: number of images in each subset; None uses
+            :func:`~cascadezoo.evaluate.metrics.kid.default_subset_size`.
         batch_size: number of images sampled at once.
         precision: precision of the extractor.
         split: the split of the real images.
-        cache: folder for features of real images; None is the default folder, see
+        cache: folder for features of real images; None uses the default folder, see
             :func:`~cascadezoo.evaluate.real_features.real_features`.
     """
 
@@ -45,11 +45,11 @@ class EvaluationOptions:
 
     def subset_size_for(self, n: int, n_real: int) -> int:
         """The size of a subset of ``n`` generated and ``n_real`` real images."""
-        return usual_subset_size(n, n_real) if self.subset_size is None else self.subset_size
+        return default_subset_size(n, n_real) if self.subset_size is None else self.subset_size
 
 
 class EvaluationOverrides(TypedDict, total=False):
-    """Values that replace those of a spec; None, or none given, keeps the spec's."""
+    """Values that override those of a spec; a missing value or None keeps the spec's."""
 
     extractor: str | None
     n: int | None
@@ -67,11 +67,12 @@ def evaluation_options(
 ) -> EvaluationOptions:
     """The options of a spec's ``evaluation``, with overrides.
 
+    A subset size of the spec that is larger than ``n`` becomes
+    :func:`~cascadezoo.evaluate.metrics.kid.default_subset_size`. An override never changes.
+
     Args:
         spec: the ``evaluation`` of a spec.
-        overrides: values in place of the spec's. A spec's subset size that is larger than ``n``
-            becomes :func:`~cascadezoo.evaluate.metrics.kid.usual_subset_size`; an overriding one
-            does not change.
+        overrides: values that override the spec's.
     """
     values = {key: value for key, value in overrides.items() if value is not None}
     chosen: dict[str, Any] = {
@@ -87,5 +88,5 @@ def evaluation_options(
     }
     options = EvaluationOptions(**chosen)
     if "subset_size" not in values and spec.subset_size > options.n:
-        return replace(options, subset_size=usual_subset_size(options.n, options.n))
+        return replace(options, subset_size=default_subset_size(options.n, options.n))
     return options

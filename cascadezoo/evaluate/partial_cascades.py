@@ -1,4 +1,4 @@
-"""Stages one by one: what they make of real images, and a cascade cut after one of them."""
+"""Parts of a cascade: single stages on real images, and a cascade cut after a stage."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ __all__ = ["RealFeed", "upto"]
 
 
 def upto(cascade: Cascade, name: str) -> Cascade:
-    """The cascade without the stages after one of them; it shares their weights.
+    """Cut a cascade after a stage; both share the weights.
 
-    What the stages left out would ask of it is not asked: it makes whole images.
+    The cut cascade makes finished images: requests of later stages, such as an early stop, do not
+    apply.
 
     Args:
-        cascade: any.
-        name: of the stage that shall be the last.
+        cascade: any cascade.
+        name: the name of the last stage to keep.
     """
     count = cascade.names.index(name) + 1
     if count == len(cascade.names):
         return cascade
     resolved = dataclasses.replace(cascade.resolved, stages=cascade.resolved.stages[:count])
     cut = Cascade(resolved, [stage for _, stage in cascade.named_stages()][:count])
-    # Sampling puts a cascade's stages back into the mode that it says it is in.
+    # Sampling restores the stages to the mode of their cascade.
     cut.training = cascade.training
     return cut
 
 
 @dataclass(frozen=True, slots=True)
 class RealFeed:
-    """Real images, given to the stages of a cascade in the sizes that they receive.
+    """Real images as input of the stages of a cascade, in the sizes that they need.
 
     Args:
         cascade: the trained cascade.
-        real: images of its size.
-        rows: which of them, int64 [N].
-        seed: of what the stages draw.
+        real: images in the cascade's size.
+        rows: the indices of the images to use, int64 [N].
+        seed: seed of the stages' random draws.
     """
 
     cascade: Cascade
@@ -53,30 +54,30 @@ class RealFeed:
     seed: int
 
     def images(self, first: int, count: int) -> Tensor:
-        """Real images ``first`` and on, floating [count, C, H, W] on the cascade's device."""
+        """Real images from ``first`` on, floating [count, C, H, W] on the cascade's device."""
         rows = self.rows[first : first + count]
         return to_float(torch.from_numpy(self.real.images[rows]).to(self.cascade.device))
 
     @torch.no_grad()
     def targets(self, name: str, first: int, count: int) -> Tensor:
-        """What the stage should make of images ``first`` and on: its targets."""
+        """The stage's targets for the images from number ``first`` on."""
         images = self.images(first, count)
         for later in reversed(self.cascade.names[self.cascade.names.index(name) + 1 :]):
             images = self.cascade.stage(later).upstream_target(images)
         return images
 
     def upstream(self, name: str, first: int, count: int) -> Tensor:
-        """What the stage receives: the targets of the stage before it."""
+        """The true input of the stage: the targets of the stage before it."""
         return self.targets(self.cascade.names[self.cascade.names.index(name) - 1], first, count)
 
     def run(self, start: str, stop: str, first: int, count: int) -> Tensor:
-        """Images of the stage ``stop`` where the stage ``start`` receives true upstream images.
+        """Run the stages from ``start`` to ``stop`` on the true input of ``start``.
 
         Args:
-            start: the first stage that is run; not the generator.
-            stop: the last one.
-            first: the number of the first image; what stages draw follows from it.
-            count: how many images.
+            start: the first stage to run; not the generator.
+            stop: the last stage to run.
+            first: the number of the first image, on which the stages' random draws depend.
+            count: number of images.
 
         Returns:
             Floating [count, C, H, W].

@@ -1,4 +1,4 @@
-"""Features of real images and their statistics: made once, then read from disk."""
+"""Features of real images and their statistics: computed once, then read from disk."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["choose_real", "features_folder", "real_features", "real_statistics"]
 _LOG = logging.getLogger("cascadezoo")
 
 BLOCK = 1000
-"""How many images' features are in one file."""
+"""Number of images whose features share one file."""
 
 KEPT_BYTES = 1 << 30
-"""Features that take more than this are not kept when only their statistics are asked for."""
+"""Larger features are not cached if only their statistics are needed."""
 
 
 def features_folder() -> Path:
@@ -39,19 +39,19 @@ def features_folder() -> Path:
 
 
 def choose_real(total: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Which of ``total`` real images are measured against: the same for every seed.
+    """Choose the real images to compare with; the choice is the same for every seed.
 
-    A smaller count chooses a part of what a larger one chooses.
+    A smaller count chooses the first images of a larger one.
 
     Returns:
         int64 [count], indices in [0, total).
 
     Raises:
-        InputError: there are fewer than ``count``.
+        InputError: ``count`` is not in [1, total].
     """
     if not 0 < count <= total:
         raise InputError(
-            f"{count} real images were asked for, and the data have {total}",
+            f"cannot choose {count} real images: the dataset has {total}",
             hint=f"set n_real to a number from 1 to {total}, or leave it out",
             code="input-too-few-images",
             count=total,
@@ -72,31 +72,31 @@ def real_features(
     precision: Precision = "fp32",
     cache: Path | None = None,
 ) -> Tensor:
-    """Features of real images, streamed: no copy of the images is made.
+    """Extract the features of real images, without a copy of the images.
 
-    They are kept on disk in blocks, as soon as each is made, so that whatever count is asked for
-    later, and after an interruption, only what is missing is made.
+    Each finished block of features is cached on disk. Later calls, with any count, compute only
+    the missing features; the same holds after an interruption.
 
     Args:
-        real: the data.
-        extractor: what turns images into features.
-        count: how many images; None takes all of them.
-        precision: the extractor's arithmetic.
-        cache: the folder where features are kept; None is :func:`features_folder`. They are found
-            again by the data's digest and split, the extractor's weights and version, the
-            resolution and the precision.
+        real: the images.
+        extractor: the feature extractor.
+        count: number of images; None uses all.
+        precision: the precision of the extractor.
+        cache: the cache folder; None uses :func:`features_folder`. The key is the digest and split
+            of the images, the weights and version of the extractor, the resolution and the
+            precision.
 
     Returns:
         float32 [count, D], on the extractor's device.
 
     Raises:
-        InputError: the data have fewer images than ``count``.
+        InputError: there are fewer images than ``count``.
     """
     count = len(real) if count is None else count
-    kept = _Kept(real, extractor, precision, cache)
+    cached = _FeatureCache(real, extractor, precision, cache)
     features = torch.empty(count, extractor.num_features, device=extractor.device)
     first = 0
-    for block in kept.blocks(count):
+    for block in cached.blocks(count):
         features[first : first + len(block)] = block
         first += len(block)
     return features
@@ -111,27 +111,27 @@ def real_statistics(
 ) -> Statistics:
     """Mean and covariance of the features of all real images; see :func:`real_features`.
 
-    The features are never held all at once.
+    Only one block of features is in memory at a time.
 
     Raises:
-        InputError: there is one image only.
+        InputError: there is only one image.
     """
-    kept = _Kept(real, extractor, precision, cache)
+    cached = _FeatureCache(real, extractor, precision, cache)
     width = extractor.num_features
-    path = kept.folder / "statistics.safetensors"
-    found = _read(path, {"mean": (width,), "covariance": (width, width)}, torch.float64)
-    if found is not None:
-        return Statistics(len(real), found["mean"], found["covariance"])
+    path = cached.folder / "statistics.safetensors"
+    tensors = _read(path, {"mean": (width,), "covariance": (width, width)}, torch.float64)
+    if tensors is not None:
+        return Statistics(len(real), tensors["mean"], tensors["covariance"])
     moments = Moments(width)
-    for block in kept.blocks(len(real), keep=4 * width * len(real) <= KEPT_BYTES):
+    for block in cached.blocks(len(real), keep=4 * width * len(real) <= KEPT_BYTES):
         moments.add(block)
-    made = moments.statistics()
-    _write(path, {"mean": made.mean, "covariance": made.covariance}, kept.key)
-    return made
+    statistics = moments.statistics()
+    _write(path, {"mean": statistics.mean, "covariance": statistics.covariance}, cached.key)
+    return statistics
 
 
-class _Kept:
-    """The files of one extractor's features of one data, in the order of :func:`choose_real`."""
+class _FeatureCache:
+    """The cached features of one dataset by one extractor, in the order of :func:`choose_real`."""
 
     def __init__(
         self, real: ImageData, extractor: FeatureExtractor, precision: Precision, cache: Path | None
@@ -151,7 +151,7 @@ class _Kept:
             sort_keys=True,
         )
         digest = hashlib.sha256(self.key.encode()).hexdigest()
-        # Names of extractors may hold what no name of a file may.
+        # The name of an extractor may contain characters that a file name may not.
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", extractor.name)[:64]
         self.folder = (features_folder() if cache is None else cache) / f"{name}-{digest[:32]}"
 
@@ -159,16 +159,16 @@ class _Kept:
         """Features of the first ``count`` images, float32 [up to BLOCK, D] on any device."""
         rows = choose_real(len(self.real), count)
         for first in range(0, count, BLOCK):
-            wanted = rows[first : first + BLOCK]
+            requested = rows[first : first + BLOCK]
             path = self.folder / f"{first // BLOCK:06d}.safetensors"
-            found = _read(path, {"features": (None, self.extractor.num_features)}, torch.float32)
-            known = torch.empty(0) if found is None else found["features"]
-            if len(known) < len(wanted):
-                made = self._extract(wanted[len(known) :]).cpu()
-                known = torch.cat([known, made]) if len(known) else made
+            tensors = _read(path, {"features": (None, self.extractor.num_features)}, torch.float32)
+            block = torch.empty(0) if tensors is None else tensors["features"]
+            if len(block) < len(requested):
+                missing = self._extract(requested[len(block) :]).cpu()
+                block = torch.cat([block, missing]) if len(block) else missing
                 if keep:
-                    _write(path, {"features": known}, self.key)
-            yield known[: len(wanted)]
+                    _write(path, {"features": block}, self.key)
+            yield block[: len(requested)]
 
     def _extract(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
         step = self.extractor.batch_size
@@ -185,32 +185,38 @@ class _Kept:
 def _read(
     path: Path, shapes: Mapping[str, tuple[int | None, ...]], dtype: torch.dtype
 ) -> dict[str, Tensor] | None:
-    """Cached tensors; None where there are none, or a file that is not whole."""
+    """Read cached tensors; None if the file is missing or damaged."""
     try:
-        # Copied, as they are the file itself otherwise.
+        # Copied, because the loaded tensors are a memory map of the file.
         tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
-        _LOG.warning("cached features in %s cannot be read and are made anew: %s", path, error)
+        _LOG.warning(
+            "recomputing the cached features in %s: the file cannot be read: %s", path, error
+        )
         return None
-    sound = tensors.keys() == shapes.keys() and all(
+    valid = tensors.keys() == shapes.keys() and all(
         tensor.dtype == dtype
         and tensor.dim() == len(shapes[name])
-        and all(want in (None, size) for want, size in zip(shapes[name], tensor.shape, strict=True))
+        and all(
+            known in (None, size) for known, size in zip(shapes[name], tensor.shape, strict=True)
+        )
         and bool(torch.isfinite(tensor).all())
         for name, tensor in tensors.items()
     )
-    if not sound:
-        _LOG.warning("cached features in %s are not what they should be and are made anew", path)
+    if not valid:
+        _LOG.warning(
+            "recomputing the cached features in %s: the file has unexpected contents", path
+        )
         return None
     return tensors
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], key: str) -> None:
-    """Keep tensors for the next time. A cache that cannot be written costs time, no more."""
+    """Cache tensors. A failure is only logged."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(dict(tensors), {"key": key}))
     except (OSError, SafetensorError) as error:
-        _LOG.warning("features of the real images cannot be kept in %s: %s", path.parent, error)
+        _LOG.warning("cannot cache the features of the real images in %s: %s", path.parent, error)

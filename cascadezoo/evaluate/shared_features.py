@@ -1,4 +1,4 @@
-"""Features that several metrics share: each made once, when a metric first asks for it."""
+"""Features that several metrics share: each is computed once, on first use."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.evaluate.real_features import real_features, real_statistics
 from cascadezoo.evaluate.samples import Samples
 
-__all__ = ["AskedFeatures", "SharedFeatures"]
+__all__ = ["SharedFeatures", "TrackedFeatures"]
 
 T = TypeVar("T")
 
 
-class _Once(Generic[T]):
-    """Something that is made when it is first asked for; what failed fails again, unmade."""
+class _Lazy(Generic[T]):
+    """A value that is computed on first use; a failure is not retried but raised again."""
 
     def __init__(self, make: Callable[[], T], clock: Callable[[], float]) -> None:
         self._make = make
         self._clock = clock
-        self._found: list[T] = []
+        self._value: list[T] = []
         self._error: CascadezooError | None = None
         self.seconds: float | None = None
-        """How long making it took; None before it was made."""
+        """Duration of the computation; None before it."""
 
     def __call__(self) -> T:
         if self._error is not None:
             raise self._error
-        if not self._found:
+        if not self._value:
             began = self._clock()
             try:
-                self._found.append(self._make())
+                self._value.append(self._make())
             except CascadezooError as error:
                 self._error = error
                 raise
             self.seconds = self._clock() - began
-        return self._found[0]
+        return self._value[0]
 
 
 class SharedFeatures:
-    """Features of samples and of real images, for as many metrics as look at them.
+    """Features of samples and of real images for all metrics of an evaluation.
 
     Args:
         samples: the generated images.
-        data: the real ones.
-        extractor: what turns images into features.
+        data: the real images.
+        extractor: the feature extractor.
         options: how to measure.
     """
 
@@ -69,7 +69,7 @@ class SharedFeatures:
         self.options = options
         self.total = len(data)
         self._samples = samples
-        self._real: dict[int, _Once[Tensor]] = {}
+        self._real: dict[int, _Lazy[Tensor]] = {}
 
         def sample() -> Tensor:
             sampled = sample_features(samples, extractor, options.n, precision=options.precision)
@@ -86,27 +86,27 @@ class SharedFeatures:
             )
 
         self._features = features
-        self.generated = _Once(sample, self.clock)
-        """Of the samples, float32 [n, D]."""
-        self.statistics = _Once(statistics, self.clock)
-        """Of all real images."""
+        self.generated = _Lazy(sample, self.clock)
+        """Features of the samples, float32 [n, D]."""
+        self.statistics = _Lazy(statistics, self.clock)
+        """Mean and covariance over all real images."""
 
-    def real(self, count: int) -> _Once[Tensor]:
-        """Of so many real images, float32 [count, D]."""
-        made = _Once(lambda: self._features(count), self.clock)
-        return self._real.setdefault(count, made)
+    def real(self, count: int) -> _Lazy[Tensor]:
+        """Features of ``count`` real images, float32 [count, D]."""
+        features = _Lazy(lambda: self._features(count), self.clock)
+        return self._real.setdefault(count, features)
 
     def clock(self) -> float:
-        """Seconds that were not spent on sampling, from some moment on."""
+        """A clock in seconds that stands still during sampling."""
         return time.perf_counter() - self._samples.seconds
 
 
-class AskedFeatures(MetricFeatures):
-    """What one metric is given of them; keeps account of what it asked for.
+class TrackedFeatures(MetricFeatures):
+    """The features that one metric receives; records which ones it used.
 
     Args:
-        shared: the features.
-        n_real: how many real images the metric's entry asks for.
+        shared: the shared features.
+        n_real: number of real images that the metric's entry requests.
     """
 
     def __init__(self, shared: SharedFeatures, *, n_real: int) -> None:
@@ -117,28 +117,28 @@ class AskedFeatures(MetricFeatures):
         self.extractor = shared.extractor
         self._shared = shared
         self._count = n_real
-        self._asked: set[_Once[Any]] = set()
-        self._made = 0.0
+        self._used: set[_Lazy[Any]] = set()
+        self._computing = 0.0
         self._began = shared.clock()
 
     @property
     def generated(self) -> Tensor:
-        """Features of sampled images; they are drawn for the first metric that asks."""
-        return self._ask(self._shared.generated)
+        """Features of sampled images; the first use draws the images."""
+        return self._use(self._shared.generated)
 
     @property
     def real(self) -> Tensor:
-        """Features of real images; made for the first metric that asks."""
-        return self._ask(self._shared.real(self._count))
+        """Features of real images, computed on first use."""
+        return self._use(self._shared.real(self._count))
 
     @property
     def n(self) -> int:
-        """How many images are sampled."""
+        """Number of sampled images."""
         return self._shared.options.n
 
     @property
     def n_real(self) -> int:
-        """How many real images are compared with."""
+        """Number of real images."""
         return self._count
 
     @property
@@ -147,20 +147,20 @@ class AskedFeatures(MetricFeatures):
         return self._shared.extractor.num_features
 
     def real_statistics(self) -> Statistics:
-        """Mean and covariance of the features of ``n_real`` images; those of all are streamed."""
+        """Mean and covariance of the features of ``n_real`` images; streamed if these are all."""
         if self._count < self._shared.total:
             return Statistics.of(self.real)
-        return self._ask(self._shared.statistics)
+        return self._use(self._shared.statistics)
 
     def seconds(self) -> float:
-        """What the metric takes, without sampling, as if it had made all that it looked at."""
-        own = self._shared.clock() - self._began - self._made
-        return own + sum(part.seconds or 0.0 for part in self._asked)
+        """Duration without sampling, including that of every feature that the metric used."""
+        own = self._shared.clock() - self._began - self._computing
+        return own + sum(part.seconds or 0.0 for part in self._used)
 
-    def _ask(self, part: _Once[T]) -> T:
+    def _use(self, part: _Lazy[T]) -> T:
         known = part.seconds is not None
-        found = part()
+        value = part()
         if not known:
-            self._made += part.seconds or 0.0
-        self._asked.add(part)
-        return found
+            self._computing += part.seconds or 0.0
+        self._used.add(part)
+        return value

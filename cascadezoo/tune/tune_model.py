@@ -19,7 +19,7 @@ from cascadezoo.data.split import load_split
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
-from cascadezoo.evaluate.metrics.kid import SUBSETS, usual_subset_size
+from cascadezoo.evaluate.metrics.kid import SUBSETS, default_subset_size
 from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
 from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.hub.locate import locate
@@ -138,7 +138,7 @@ def tune_model(
         n=n,
         seed=seed,
         subsets=SUBSETS,
-        subset_size=usual_subset_size(n, len(real)),
+        subset_size=default_subset_size(n, len(real)),
         batch_size=batch_size,
         precision="fp32",
     )

@@ -17,14 +17,14 @@ TINY = "diffusion-pixelshuffle-vit-tiny"
 
 @pytest.fixture
 def cascade() -> Cascade:
-    made = Cascade.from_spec(TINY)
+    cascade = Cascade.from_spec(TINY)
     torch.manual_seed(0)
-    for parameter in made.parameters():
+    for parameter in cascade.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    return made.eval()
+    return cascade.eval()
 
 
-def test_bf16_samples_are_near_those_of_fp32_and_come_in_fp32(cascade: Cascade) -> None:
+def test_bf16_samples_are_close_to_fp32_and_are_float32(cascade: Cascade) -> None:
     plain, half = cascade.sample(4), cascade.sample(4, precision="bf16")
     assert half.dtype == torch.float32
     assert all(parameter.dtype == torch.float32 for parameter in cascade.parameters())
@@ -32,7 +32,7 @@ def test_bf16_samples_are_near_those_of_fp32_and_come_in_fp32(cascade: Cascade) 
     assert torch.equal(cascade.sample(4, precision="fp32"), plain)
 
 
-def test_upstream_images_are_refined_in_half_precision_too(cascade: Cascade) -> None:
+def test_sample_from_in_half_precision(cascade: Cascade) -> None:
     coarse = cascade.sample(2, return_stages=True)["coarse"]
     plain = cascade.sample_from("up", coarse)
     half = cascade.sample_from("up", coarse, precision="bf16")
@@ -43,13 +43,13 @@ def test_upstream_images_are_refined_in_half_precision_too(cascade: Cascade) -> 
     ("precision", "code"),
     [("fp8", "sample-precision-unknown"), ("fp16", "sample-fp16-on-cpu")],
 )
-def test_precisions_that_do_not_serve(cascade: Cascade, precision: Any, code: str) -> None:
+def test_unsupported_precisions(cascade: Cascade, precision: Any, code: str) -> None:
     with raises(SampleError, code) as caught:
         cascade.sample(1, precision=precision)
     assert "bf16" in (caught.value.hint or "")
 
 
-def test_a_compiled_cascade_is_saved_and_samples_as_an_uncompiled_one(
+def test_a_compiled_cascade_samples_and_saves_like_an_uncompiled_one(
     cascade: Cascade, tmp_path: Path
 ) -> None:
     torch.compiler.reset()
@@ -72,7 +72,7 @@ def test_stages_are_compiled_by_name(cascade: Cascade) -> None:
         cascade.compile(stages=["no-such-stage"], backend="eager")
 
 
-def test_a_device_without_generated_code_is_refused() -> None:
+def test_a_device_without_a_compiler_is_refused() -> None:
     with torch.device("meta"):
         cascade = Cascade.from_spec(TINY)
     cascade.to("meta")
@@ -81,7 +81,7 @@ def test_a_device_without_generated_code_is_refused() -> None:
     assert caught.value.hint
 
 
-def test_weights_of_a_network_that_was_replaced_by_a_compiled_one_keep_their_names(
+def test_a_network_replaced_by_its_compiled_module_keeps_the_names_of_weights(
     cascade: Cascade, tmp_path: Path
 ) -> None:
     plain, names = cascade.sample(2), list(cascade.state_dict())
@@ -93,7 +93,7 @@ def test_weights_of_a_network_that_was_replaced_by_a_compiled_one_keep_their_nam
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_weights_are_stored_in_half_precision_and_loaded_as_they_were_rounded(
+def test_weights_in_half_precision_are_loaded_as_rounded(
     cascade: Cascade, tmp_path: Path, name: Any, dtype: torch.dtype
 ) -> None:
     whole = cascade.save_pretrained(tmp_path / "whole")
@@ -107,12 +107,12 @@ def test_weights_are_stored_in_half_precision_and_loaded_as_they_were_rounded(
     assert torch.equal(cascade.state_dict()[key], tensor)
 
 
-def test_what_half_precision_cannot_hold_is_refused(cascade: Cascade, tmp_path: Path) -> None:
+def test_weights_too_large_for_half_precision(cascade: Cascade, tmp_path: Path) -> None:
     with torch.no_grad():
         next(cascade.parameters()).fill_(1e6)
-    with pytest.raises(InputError):
+    with raises(InputError, "input-weights-overflow"):
         cascade.save_pretrained(tmp_path / "a", weights="fp16")
-    with pytest.raises(InputError):
+    with raises(InputError, "input-weights-precision", name="int8"):
         cascade.save_pretrained(tmp_path / "b", weights="int8")  # type: ignore[arg-type]
     assert not list(tmp_path.rglob("*.safetensors"))
     cascade.save_pretrained(tmp_path / "c", weights="bf16")

@@ -15,7 +15,7 @@ DEV = Path.home() / ".cache" / "cascadezoo-dev"
 
 
 class MeansExtractor(FeatureExtractor):
-    """Features that can be worked out by hand: the mean of each channel's quarters."""
+    """Simple features: the mean of each channel in each quarter of the image."""
 
     name = "means"
     version = "v1"
@@ -71,7 +71,7 @@ def degraded() -> Callable[[Tensor], dict[str, Tensor]]:
 
 
 def degrade(images: Tensor) -> dict[str, Tensor]:
-    """The degradations that extractors are judged by, of uint8 [N, 3, 32, 32]."""
+    """Degraded versions of images, uint8 [N, 3, 32, 32], to judge extractors."""
     generator = torch.Generator().manual_seed(0)
 
     def bytes_of(floats: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A small model with figures and a card, made in seconds, that tests of measuring share."""
+"""A small model for tests of evaluation."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ SPEC: dict[str, Any] = {
 
 
 def untrained(folder: Path, **changes: Any) -> Path:
-    """A model folder without figures; its images are noise."""
+    """Save a model without figures; its samples are noise."""
     spec = json.loads(json.dumps(SPEC)) | changes
     cascade = Cascade.from_spec(spec)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for weight in cascade.parameters():  # an untrained flow is zero
+        for weight in cascade.parameters():  # the output of an untrained flow is zero
             weight.add_(0.2 * torch.randn(weight.shape, generator=random))
     return cascade.save_pretrained(folder)
 
@@ -64,7 +64,7 @@ def copied(source: Path, folder: Path) -> Path:
 def change_metrics(
     model: Path, change: Callable[[dict[str, Any]], None], *, reseal: bool = True
 ) -> None:
-    """Change what metrics.json says, by whoever is able to write its sha256, too."""
+    """Change metrics.json; with ``reseal`` also update its sha256."""
     path = model / "metrics.json"
     data = json.loads(path.read_text())
     change(data)

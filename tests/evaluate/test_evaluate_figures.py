@@ -55,14 +55,14 @@ def test_figures_survive_json(fields):
         ({"flavour": 1}, "flavour", "extra-forbidden", "flavour"),
     ],
 )
-def test_figures_that_cannot_be(changes, field, code, shown):
+def test_invalid_figures(changes, field, code, shown):
     with raises(ModelError, "model-figure-invalid", problems={field: code}) as caught:
         Figure.from_dict({**KID, **changes}, source="run/metrics.json")
     assert shown in caught.value.what
     assert "run/metrics.json" in str(caught.value)
 
 
-def test_a_further_part_of_a_name_may_follow():
+def test_a_name_may_have_a_suffix():
     assert Figure.from_dict({**KID, "name": "kid.small.n2000.test"}).name.endswith(".test")
 
 

@@ -1,4 +1,4 @@
-"""Measuring a trained model: what can be measured is, and the rest is told."""
+"""``evaluate_model``: figures of a trained model, and metrics that cannot be measured."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from errors_help import raises
+from errors_help import check_error, raises
 from measured_cases import change_metrics, copied, figures_of, resealed, untrained
 
 from cascadezoo import Cascade, evaluate_model
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import (
+    DataError,
     InputError,
     ModelError,
     SpecError,
@@ -50,7 +51,7 @@ def model(saved: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def damaged_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file in the place of Inception's weights, so that nothing is downloaded."""
+    """A damaged file in place of the Inception weights, so that nothing is downloaded."""
     from cascadezoo.evaluate.features.inception import WEIGHTS_FILE
 
     path = tmp_path / "torch" / "hub" / "checkpoints" / WEIGHTS_FILE
@@ -61,7 +62,7 @@ def damaged_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def orphan(tmp_path: Path) -> Path:
-    """A model whose data were there when it was made."""
+    """A model whose data file was moved."""
     images = np.random.default_rng(0).integers(0, 255, (64, 16, 16, 3), np.uint8)
     path = tmp_path / "images.npz"
     labels = np.arange(64) % 2
@@ -78,8 +79,8 @@ def orphan(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_figure_is_the_one_of_evaluate_kid(plain: Path) -> None:
-    found = evaluate_model(plain)
+def test_the_figure_equals_that_of_evaluate_kid(plain: Path) -> None:
+    result = evaluate_model(plain)
     resolved = trained_spec(plain)
     cascade = Cascade.from_pretrained(plain)
     expected = evaluate_kid(
@@ -88,23 +89,23 @@ def test_the_figure_is_the_one_of_evaluate_kid(plain: Path) -> None:
         EvaluationOptions(n=40, subsets=8, subset_size=16, batch_size=20),
         extractor=load_extractor("small"),
     )
-    kid, speed = found.figures
+    kid, speed = result.figures
     assert kid.name == expected.name == "kid.small.n40"
     assert kid.value == pytest.approx(expected.value, abs=1e-6)
     assert kid.data_digest == expected.data_digest
     assert speed.metric == "images-per-second"
-    assert (found.ok, found.problems, found.saved) == (True, (), False)
+    assert (result.ok, result.problems, result.saved) == (True, (), False)
     assert not (plain / "metrics.json").exists()
 
 
-def test_everything_asked_for_is_in_the_record(plain: Path) -> None:
-    asked: dict[str, Any] = {"n": 20, "seed": 5, "precision": "bf16", "split": "test"}
-    found = evaluate_model(plain, ["kid"], extractor="small", **asked)
-    figure = found.figures[0]
+def test_the_figure_records_the_requested_options(plain: Path) -> None:
+    requested: dict[str, Any] = {"n": 20, "seed": 5, "precision": "bf16", "split": "test"}
+    result = evaluate_model(plain, ["kid"], extractor="small", **requested)
+    figure = result.figures[0]
     assert figure.name == "kid.small-bf16.n20.test"
     assert (figure.n, figure.seed, figure.precision, figure.split) == (20, 5, "bf16", "test")
     assert figure.subset_size == 16
-    # Fewer images than a subset of the spec: half of them.
+    # n is less than the subset size of the spec, so half of n is used.
     assert evaluate_model(plain, ["kid"], n=12).figures[0].subset_size == 6
     assert (
         evaluate_model(plain, ["kid"], settings=["evaluation.subset_size=9"]).figures[0].subset_size
@@ -112,7 +113,7 @@ def test_everything_asked_for_is_in_the_record(plain: Path) -> None:
     )
 
 
-def test_other_data_can_be_named_and_nothing_else(plain: Path) -> None:
+def test_settings_may_change_only_the_data(plain: Path) -> None:
     here = evaluate_model(plain, ["kid"], settings=["data.config.seed=1"]).figures[0]
     assert here.data_digest != evaluate_model(plain, ["kid"]).figures[0].data_digest
     for setting in ("data.size=8", "stages.up.config.blocks=2", "seed=3"):
@@ -122,7 +123,7 @@ def test_other_data_can_be_named_and_nothing_else(plain: Path) -> None:
         evaluate_model(plain, settings=["data.config.nope=1"])
 
 
-def test_names_that_nothing_answers_to(plain: Path) -> None:
+def test_unknown_names(plain: Path) -> None:
     with raises(UnknownNameError, "lookup", kind="metric", name="kd"):
         evaluate_model(plain, ["kd"])
     with raises(UnknownNameError, "lookup", kind="feature extractor", name="tiny"):
@@ -132,22 +133,22 @@ def test_names_that_nothing_answers_to(plain: Path) -> None:
 
 
 def test_a_model_without_its_data(orphan: Path) -> None:
-    found = evaluate_model(orphan, "all")
-    figures = {figure.metric: figure for figure in found.figures}
-    why = {problem.metric: problem.error.what for problem in found.problems}
+    result = evaluate_model(orphan, "all")
+    figures = {figure.metric: figure for figure in result.figures}
+    why = {problem.metric: problem.error.what for problem in result.problems}
     assert set(figures) == {"inception-score", "images-per-second"}
     assert figures["inception-score"].data_digest is None
     assert "images.npz" in why["kid"]
     assert set(why) | {"inception-score"} == set(get_registry().metrics.names())
-    assert found.ok
-    assert not evaluate_model(orphan).ok  # the spec's kid is all that it asks for
-    asked = evaluate_model(orphan, ["inception-score", "kid"])
-    assert (asked.measured, asked.refused, asked.ok) == (True, ("kid",), False)
-    there = evaluate_model(orphan, settings=[f"data.config.path={orphan.parent / 'moved.npz'}"])
-    assert there.figures[0].metric == "kid"
+    assert result.ok
+    assert not evaluate_model(orphan).ok  # the spec has only kid
+    partial = evaluate_model(orphan, ["inception-score", "kid"])
+    assert (partial.measured, partial.refused, partial.ok) == (True, ("kid",), False)
+    with_data = evaluate_model(orphan, settings=[f"data.config.path={orphan.parent / 'moved.npz'}"])
+    assert with_data.figures[0].metric == "kid"
 
 
-def test_a_dataset_and_a_metric_whose_plugins_are_not_here(plain: Path, tmp_path: Path) -> None:
+def test_a_dataset_and_a_metric_of_missing_plugins(plain: Path, tmp_path: Path) -> None:
     folder = copied(plain, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     config["spec"]["data"]["source"] = "sonar"
@@ -156,26 +157,27 @@ def test_a_dataset_and_a_metric_whose_plugins_are_not_here(plain: Path, tmp_path
     ]
     config["spec"]["evaluation"]["metrics"] = ["loudness", "inception-score", "kid"]
     (folder / "config.json").write_text(json.dumps(config))
-    found = evaluate_model(folder)
-    why = {problem.metric: problem.error.what for problem in found.problems}
-    assert "no metric 'loudness'" in why["loudness"]
-    assert "no dataset 'sonar'" in why["kid"]
-    assert found.figures[0].metric == "inception-score"
-    assert found.ok
+    result = evaluate_model(folder)
+    errors = {problem.metric: problem.error for problem in result.problems}
+    check_error(errors["loudness"], UnknownNameError, "lookup", kind="metric", name="loudness")
+    check_error(errors["kid"], DataError, "data-unknown")
+    assert "sonar" in errors["kid"].what
+    assert result.figures[0].metric == "inception-score"
+    assert result.ok
 
 
 @pytest.mark.usefixtures("damaged_inception")
-def test_weights_that_cannot_be_had(plain: Path) -> None:
-    found = evaluate_model(plain, ["psnr", "kid"], extractor="inception")
-    assert [figure.metric for figure in found.figures if figure.metric == "psnr"]
-    (problem,) = found.problems
+def test_unavailable_weights(plain: Path) -> None:
+    result = evaluate_model(plain, ["psnr", "kid"], extractor="inception")
+    assert [figure.metric for figure in result.figures if figure.metric == "psnr"]
+    (problem,) = result.problems
     assert isinstance(problem.error, WeightsUnavailableError)
-    assert found.refused == ("kid",)
+    assert result.refused == ("kid",)
 
 
-def test_an_extractor_is_loaded_when_it_is_first_asked() -> None:
+def test_an_extractor_is_loaded_on_first_use() -> None:
     lazy = LazyExtractor("small", torch.device("cpu"))
-    assert lazy._found is None
+    assert lazy._loaded is None
     true = load_extractor("small")
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     assert torch.equal(lazy(images), true(images))
@@ -190,7 +192,7 @@ def test_an_extractor_is_loaded_when_it_is_first_asked() -> None:
         _ = lazy.nonsense
 
 
-def test_figures_are_saved_by_name_and_the_model_stays_whole(model: Path) -> None:
+def test_saved_figures_replace_those_of_the_same_name(model: Path) -> None:
     before = figures_of(model)
     text = (model / "README.md").read_text()
     (model / "README.md").write_text(text.replace("# measured", "# measured\n\nMy own words."))
@@ -205,21 +207,22 @@ def test_figures_are_saved_by_name_and_the_model_stays_whole(model: Path) -> Non
     assert "My own words." in card
     assert "| `kid.small.n20` |" in card
     assert Cascade.from_pretrained(model).names == ["coarse", "up"]
-    # The same name again takes the place of the one before.
+    # A figure of the same name is replaced.
     evaluate_model(model, ["kid"], n=20, seed=7, save=True)
     assert list(figures_of(model)) == list(after)
     assert figures_of(model)["kid.small.n20"]["seed"] == 7
 
 
-def test_edited_blocks_are_kept_and_told(model: Path) -> None:
+def test_edited_blocks_are_kept_and_reported(model: Path) -> None:
     text = (model / "README.md").read_text()
-    (model / "README.md").write_text(text.replace("Licence of the data", "The licence"))
+    end = "<!-- cascadezoo:end limits -->"
+    (model / "README.md").write_text(text.replace(end, f"My own words.\n{end}"))
     done = evaluate_model(model, ["kid"], n=20, save=True)
     assert done.kept == ("limits",)
-    assert "The licence" in (model / "README.md").read_text()
+    assert "My own words." in (model / "README.md").read_text()
 
 
-def test_the_record_of_a_first_measurement(saved: Path) -> None:
+def test_the_record_of_a_first_evaluation(saved: Path) -> None:
     data = json.loads((saved / "metrics.json").read_text())
     assert data["spec_digest"] == read_config(saved).spec_digest
     assert [row["name"] for row in data["stages"]] == ["coarse", "up"]
@@ -227,7 +230,7 @@ def test_the_record_of_a_first_measurement(saved: Path) -> None:
     assert "training" in data
 
 
-def test_what_could_not_be_measured_is_in_the_record_without_paths_of_home(
+def test_problems_are_recorded_without_the_path_of_the_home_folder(
     orphan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(orphan.parent))
@@ -237,15 +240,15 @@ def test_what_could_not_be_measured_is_in_the_record_without_paths_of_home(
     assert row["metric"] == "kid"
     assert str(orphan.parent) not in row["why"]
     assert "~/images.npz" in row["why"]
-    assert "Asked for and not measured" in (orphan / "README.md").read_text()
-    # Once it is measured, the problem is gone.
+    assert "~/images.npz" in (orphan / "README.md").read_text()
+    # The problem disappears once the metric is measured.
     evaluate_model(
         orphan, ["kid"], settings=[f"data.config.path={orphan.parent / 'moved.npz'}"], save=True
     )
     assert "problems" not in json.loads((orphan / "metrics.json").read_text())
 
 
-def test_models_that_are_not_changed(model: Path, tmp_path: Path) -> None:
+def test_read_only_models(model: Path, tmp_path: Path) -> None:
     with raises(InputError, "input-model-read-only") as caught:
         evaluate_model("shapes-tiny", save=True)
     assert caught.value.hint is not None
@@ -256,7 +259,7 @@ def test_models_that_are_not_changed(model: Path, tmp_path: Path) -> None:
         evaluate_model(snapshot, save=True)
 
 
-def test_a_tampered_model_is_not_sealed(model: Path) -> None:
+def test_a_damaged_model_is_not_sealed_again(model: Path) -> None:
     change_metrics(model, lambda data: data["figures"][0].update(value=0.0), reseal=False)
     with raises(ModelError, "model-damaged"):
         evaluate_model(model, save=True)
@@ -265,15 +268,14 @@ def test_a_tampered_model_is_not_sealed(model: Path) -> None:
 
 
 def test_stages(model: Path) -> None:
-    found = evaluate_model(model, stages=True, n=24, save=True)
-    assert found.attribution is not None
-    coarse, up = found.attribution
+    result = evaluate_model(model, stages=True, n=24, save=True)
+    assert result.attribution is not None
+    coarse, up = result.attribution
     assert (coarse.stage, coarse.real, up.stage) == ("coarse", None, "up")
     assert up.mismatch is not None
-    assert found.advice
-    assert [f.metric for f in found.figures] == []
+    assert result.advice
+    assert [f.metric for f in result.figures] == []
     data = json.loads((model / "metrics.json").read_text())
     assert [row["stage"] for row in data["attribution"]] == ["coarse", "up"]
     card = (model / "README.md").read_text()
-    assert "## Where it loses quality" in card
     assert "cascadezoo evaluate path/to/measured --stages --extractor small -n 24 --seed 0" in card

@@ -1,4 +1,4 @@
-"""Figures beside torch-fidelity's own, from the same bytes and the genuine Inception weights."""
+"""Figures compared with torch-fidelity on the same images and the published Inception weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ N = 24
 
 
 class Images(Dataset):
-    """What torch-fidelity reads images from."""
+    """The dataset for torch-fidelity."""
 
     def __init__(self, images):
         self.images = images
@@ -38,7 +38,7 @@ class Images(Dataset):
 
 @pytest.fixture
 def some_head(torch_home, tmp_path, monkeypatch) -> Path:
-    """The genuine weights with a classifier that is not NaN: the development file lacks it."""
+    """The published weights with a random classifier, which the development file lacks."""
     checkpoints = Path("hub", "checkpoints")
     weights = torch.load(torch_home / checkpoints / WEIGHTS_FILE, weights_only=True)
     generator = torch.Generator().manual_seed(0)
@@ -52,7 +52,7 @@ def some_head(torch_home, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.slow
-def test_every_figure_is_torch_fidelity_s(some_head, cifar10, degraded):
+def test_every_figure_agrees_with_torch_fidelity(some_head, cifar10, degraded):
     from torch_fidelity import calculate_metrics
 
     sets = (degraded(cifar10["test"][:N])["bicubic"], cifar10["train"][:N])
@@ -68,28 +68,28 @@ def test_every_figure_is_torch_fidelity_s(some_head, cifar10, degraded):
         kid=True,
         prc=True,
         kid_subsets=1,
-        kid_subset_size=N,  # all of them, so that the subsets are equal
+        kid_subset_size=N,  # all images, so that the subsets are equal
         save_cpu_ram=True,  # in this process
         cache=False,
         verbose=False,
     )
     extractor = load_extractor("inception")
-    made, real = (extractor(images) for images in sets)
+    generated, real = (extractor(images) for images in sets)
 
-    kid = kernel_inception_distance(made, real, subsets=1, subset_size=N)
+    kid = kernel_inception_distance(generated, real, subsets=1, subset_size=N)
     assert kid.mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
-    fid = frechet_distance(made, Statistics.of(real))
+    fid = frechet_distance(generated, Statistics.of(real))
     assert fid.value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
-    score = inception_score(extractor.logits(made), seed=2020)
+    score = inception_score(extractor.logits(generated), seed=2020)
     assert score.mean == pytest.approx(theirs["inception_score_mean"], rel=1e-3)
     assert score.std == pytest.approx(theirs["inception_score_std"], rel=1e-3)
     assert score.mean > 1.2
-    assert coverage(made, real) == pytest.approx(theirs["precision"], abs=1.01 / N)
-    assert coverage(real, made) == pytest.approx(theirs["recall"], abs=1.01 / N)
+    assert coverage(generated, real) == pytest.approx(theirs["precision"], abs=1.01 / N)
+    assert coverage(real, generated) == pytest.approx(theirs["recall"], abs=1.01 / N)
 
 
 @pytest.mark.slow
-def test_a_head_that_is_not_there_is_named(torch_home, cifar10):
+def test_a_missing_classifier_is_an_error(torch_home, cifar10):
     extractor = load_extractor("inception")
     features = torch.zeros(40, 2048)
     with raises(WeightsUnavailableError, "weights-classifier-not-finite") as caught:
@@ -98,13 +98,13 @@ def test_a_head_that_is_not_there_is_named(torch_home, cifar10):
         )
     assert WEIGHTS_FILE in str(caught.value)
     assert '"evaluation.extractor": "small"' in str(caught.value.hint)
-    assert '"inception-score" out of' in str(caught.value.hint)
-    # The features are sound all the same.
+    assert '"inception-score"' in str(caught.value.hint)
+    # The features are valid nevertheless.
     assert extractor(cifar10["test"][:1]).isfinite().all()
 
 
 @pytest.mark.slow
-def test_the_head_is_no_part_of_the_features_digest(some_head, torch_home, monkeypatch):
+def test_the_digest_of_the_features_excludes_the_head(some_head, torch_home, monkeypatch):
     one = load_extractor("inception")
     monkeypatch.setenv("TORCH_HOME", str(torch_home))
     two = load_extractor("inception")

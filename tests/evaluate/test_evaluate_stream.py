@@ -1,4 +1,4 @@
-"""What an evaluation costs: memory, and seconds beyond sampling."""
+"""The cost of an evaluation: memory, and time without sampling."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from cascadezoo.evaluate.real_features import real_features, real_statistics
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "features.py"
 
 INCEPTION_MIB = 780
-"""What Inception's weights and activations add, as the benchmark measured."""
+"""Memory of Inception's weights and activations, as measured by the benchmark."""
 
 
 def peak_of(count):
-    """MiB of a KID and an FID of so many images with 2,048 features, in another process."""
+    """Peak memory in MiB of KID and FID with 2,048 features, in another process."""
     done = subprocess.run(
         [sys.executable, str(BENCHMARK), "--extractor", "wide", "--memory", str(count)],
         capture_output=True,
@@ -61,13 +61,13 @@ def test_two_thousand_samples_in_the_loop_cost_under_five_seconds(tmp_path):
         )
         return time.process_time() - began
 
-    measure()  # imports torchmetrics, and makes the features of the real images
-    # Of processor time, so that a busy machine does not count; two cores have twice that.
+    measure()  # imports torchmetrics and caches the features of the real images
+    # Processor time does not depend on the load; two cores have twice the time.
     assert measure() < 5
 
 
 class Biggest:
-    """Tells the most images that an extractor was given at once."""
+    """Records the largest batch that an extractor receives."""
 
     def __init__(self, extractor):
         self.__dict__.update(inner=extractor, most=0)
@@ -80,7 +80,7 @@ class Biggest:
         return self.inner(images, **options)
 
 
-def test_real_images_go_through_the_network_in_its_batches(means, tmp_path):
+def test_real_images_are_extracted_in_batches(means, tmp_path):
     rng = np.random.default_rng(0)
     real = ImageData(rng.integers(0, 256, (2345, 3, 8, 8), dtype=np.uint8), None, "train")
     watched = Biggest(means)

@@ -1,4 +1,4 @@
-"""Cascades whose stages do what a test says, on the images of a built-in dataset."""
+"""Cascades whose stages are functions of a test, on the images of a built-in dataset."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Make = Callable[[Tensor | None, SampleRequest], Tensor]
 
 
 class ToyStage(Stage):
-    """Samples by a function and cannot be trained."""
+    """A stage that samples by a function and cannot be trained. Records its inputs."""
 
     def __init__(self, like: Stage, make: Make) -> None:
         super().__init__(like.config, like.geometry)
         self.make = make
-        self.asked: list[tuple[Tensor | None, Tensor | None]] = []
+        self.inputs: list[tuple[Tensor | None, Tensor | None]] = []
 
     def preprocess(
         self, target: Tensor, upstream: Tensor | None, context: TrainContext
     ) -> StageInputs:
-        raise AssertionError("nobody trains this")
+        raise AssertionError("this stage is not trained")
 
     def forward(self, inputs: StageInputs) -> StageOutput:
-        raise AssertionError("nobody trains this")
+        raise AssertionError("this stage is not trained")
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        self.asked.append((upstream, request.labels))
+        self.inputs.append((upstream, request.labels))
         return self.make(upstream, request)
 
 
@@ -58,7 +58,7 @@ def spec(size: int = 16, *, factor: int = 2, refine: bool = True, **changes: Any
 
 
 def toy(data: dict[str, Any], *makes: Make) -> Cascade:
-    """A cascade of toy stages in the places of a spec's."""
+    """A cascade of a spec with toy stages in place of the real ones."""
     real = Cascade.from_spec(load_spec(data))
     stages = [ToyStage(s, make) for (_, s), make in zip(real.named_stages(), makes, strict=True)]
     return Cascade(real.resolved, stages).eval()
@@ -80,14 +80,14 @@ def same(upstream: Tensor | None, request: SampleRequest) -> Tensor:
 
 
 def smooth(count: int, size: int = 16, *, seed: int = 0, split: str = "train") -> ImageData:
-    """Smooth random images with ten labels in turn."""
+    """Smooth random images with eight cyclic labels."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 5, 5, generator=generator)
     images = F.interpolate(coarse, (size, size), mode="bilinear") * 255
     return ImageData(images.round().byte().numpy(), np.arange(count) % 8, split)
 
 
-def given(
+def cascade_inputs(
     cascade: Cascade,
     extractor: FeatureExtractor,
     real: ImageData,
@@ -97,7 +97,7 @@ def given(
     sample: Callable[[int, int], Tensor] | None = None,
     **rest: Any,
 ) -> MetricCascade:
-    """What a metric on a cascade is given."""
+    """The input of a metric on a cascade."""
     draw = sample or (lambda first, count: cascade.sample(count, first=first, batch_size=count))
     batch_size = rest.setdefault("batch_size", 16)
     samples = Samples(draw, real.images.shape[1:], batch_size=batch_size)

@@ -1,4 +1,4 @@
 """The feature extractors, one file each.
 
-Images as bytes enter; feature vectors leave, in float32, one row for each image.
+8-bit images enter; float32 feature vectors leave, one row per image.
 """

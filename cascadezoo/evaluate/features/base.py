@@ -74,8 +74,8 @@ class FeatureExtractor(ABC):
         """
         raise InputError(
             f"extractor {self.name!r} has no classifier on its features",
-            hint='set "evaluation.extractor" to one that has: "inception", "small", or '
-            '"timm:MODEL"; or leave "inception-score" out of "evaluation.metrics"',
+            hint='set "evaluation.extractor" to "inception", "small" or "timm:MODEL", or leave '
+            '"inception-score" out of "evaluation.metrics"',
             code="input-no-classifier",
             name=self.name,
         )
@@ -98,7 +98,7 @@ class FeatureExtractor(ABC):
         """
         if precision not in ("fp32", "bf16"):
             raise InputError(
-                f"precision {precision!r} is not known to feature extractors",
+                f"unknown extractor precision {precision!r}",
                 hint="choose fp32 or bf16",
                 code="input-precision-unknown",
                 name=precision,
@@ -106,22 +106,22 @@ class FeatureExtractor(ABC):
         check_images(images)
         rows = [torch.empty(0, self.num_features, device=self.device)]
         with torch.inference_mode(), self._autocast(precision):
-            # Of one size: a small rest would run slowly.
+            # Chunks of equal size: a small remainder would run slowly.
             for chunk in images.tensor_split(math.ceil(len(images) / self.batch_size) or 1):
                 batch = to_uint8(chunk.to(self.device))
                 batch = batch.expand(-1, 3, -1, -1)
                 batch = batch.contiguous(memory_format=torch.channels_last)
                 rows.append(self._checked(self.features(batch).float(), len(batch)))
-        # Outside inference mode, so that callers may do with it as with any tensor.
-        found = torch.cat(rows)
-        if not bool(torch.isfinite(found).all()):
+        # Outside inference mode, so that the caller gets an ordinary tensor.
+        features = torch.cat(rows)
+        if not bool(torch.isfinite(features).all()):
             raise WeightsUnavailableError(
-                f"extractor {self.name!r} gives features that are not finite for sound images",
-                hint="its weights are damaged: delete their file and fetch it again",
+                f"extractor {self.name!r} returned features that are not finite for valid images",
+                hint="the weights are damaged: delete their file and download it again",
                 code="weights-not-finite",
                 name=self.name,
             )
-        return found
+        return features
 
     def describe(self) -> dict[str, str | int]:
         """The description of the extractor on a metric card."""
@@ -136,9 +136,9 @@ class FeatureExtractor(ABC):
     def _checked(self, features: Tensor, count: int) -> Tensor:
         if features.shape != (count, self.num_features):
             raise PluginError(
-                f"extractor {self.name!r} gives features of the shape {tuple(features.shape)} "
-                f"for {count} images, not ({count}, {self.num_features})",
-                hint="cascadezoo plugins list shows which plugin brings it",
+                f"extractor {self.name!r} returned features of shape {tuple(features.shape)} for "
+                f"{count} images, not ({count}, {self.num_features})",
+                hint="cascadezoo plugins list shows the plugin that provides it",
                 code="plugin-features-shape",
                 name=self.name,
                 shape=tuple(features.shape),
@@ -152,31 +152,31 @@ class FeatureExtractor(ABC):
 def load_extractor(
     name: str, config: Any = None, *, device: torch.device | str = "cpu"
 ) -> FeatureExtractor:
-    """The extractor that is registered under a name.
+    """Load a registered extractor.
 
     Args:
-        name: a registry key, with its argument where it takes one: ``inception``, ``small``,
-            ``timm:resnet18.a1_in1k``, or what a plugin brings.
-        config: an instance of the entry's config; None takes what the name says.
-        device: where the network shall be.
+        name: a registry key, with its argument if it takes one: ``inception``, ``small``,
+            ``timm:resnet18.a1_in1k``, or the name of a plugin's extractor.
+        config: an instance of the entry's config; None makes it from the name.
+        device: the device of the network.
 
     Raises:
-        UnknownNameError: nothing is registered under that name.
-        InputError: an argument that it does not take.
-        PluginError: what is registered cannot be imported.
-        WeightsUnavailableError: the network's weights cannot be had.
+        UnknownNameError: the extractor is not registered.
+        InputError: the extractor does not accept the argument.
+        PluginError: the implementation cannot be imported.
+        WeightsUnavailableError: the weights of the network are unavailable.
     """
     table = get_registry().features
     if config is None:
-        found, config = look_up(table, name)
+        row, config = look_up(table, name)
     else:
-        found = table.get(name)
-    extractor: FeatureExtractor = found.entry.load()(config, torch.device(device))
+        row = table.get(name)
+    extractor: FeatureExtractor = row.entry.load()(config, torch.device(device))
     return extractor
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """sha256 over names, shapes and bytes of tensors, in the order of their names."""
+    """The sha256 of the names, types, shapes and bytes of tensors, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda row: row[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

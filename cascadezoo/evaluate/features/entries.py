@@ -1,4 +1,4 @@
-"""The entries of the built-in feature extractors. Free of torch and numpy."""
+"""The entries of the built-in feature extractors. Does not import torch or numpy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENTRIES = (
     ),
     FeatureEntry(
         name="timm",
-        summary="any network of timm by its name, as timm:resnet18.a1_in1k",
+        summary="any network of timm by name, for example timm:resnet18.a1_in1k",
         config="cascadezoo.evaluate.configs:TimmConfig",
         impl="cascadezoo.evaluate.features.timm_networks:load",
     ),

@@ -1,8 +1,8 @@
-"""The network of the Inception distances, as everyone reports them.
+"""The standard network of FID and KID.
 
-Heusel et al. 2017 (FID) and Binkowski et al. 2018 (KID) measure on the pool3 features of the
-Inception network that TensorFlow published on 2015-12-05. torch-fidelity holds that network
-and its way of resizing; this module gets the weights, checks them and hands images over.
+Heusel et al. 2017 (FID) and Binkowski et al. 2018 (KID) use the pool3 features of the Inception
+network that TensorFlow published on 2015-12-05. torch-fidelity implements the network and its
+resizing. This module downloads and checks the weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cascadezoo.spec.configs import EmptyConfig
 __all__ = ["WEIGHTS_FILE", "InceptionExtractor", "load"]
 
 WEIGHTS_FILE = "weights-inception-2015-12-05-6726825d.pth"
-"""The file name under ``$TORCH_HOME/hub/checkpoints``."""
+"""The name of the weights file in ``$TORCH_HOME/hub/checkpoints``."""
 
 _LAYER = "2048"
 _HEAD = ("fc.weight", "fc.bias")
@@ -31,8 +31,8 @@ class InceptionExtractor(FeatureExtractor):
 
     Args:
         network: torch-fidelity's network, with its weights.
-        device: where it shall be.
-        source: where the weights were read from, to be told where they are damaged.
+        device: the device of the network.
+        source: the weights file, for error messages.
     """
 
     name = "inception"
@@ -44,10 +44,10 @@ class InceptionExtractor(FeatureExtractor):
     def __init__(
         self, network: nn.Module, device: torch.device, source: Path | None = None
     ) -> None:
-        # The head makes no features, so it is no part of what identifies them.
+        # The digest excludes the head, which does not affect the features.
         rows = network.state_dict().items()
         self.sha256 = tensors_digest(row for row in rows if row[0] not in _HEAD)
-        # Its weights alone: as everyone reports the Inception Score, the bias is left out.
+        # The standard Inception Score does not use the bias.
         self._head = network.get_parameter(_HEAD[0])
         self.head_sha256 = tensors_digest([(_HEAD[0], self._head)])
         self._source = source or "the network"
@@ -56,22 +56,22 @@ class InceptionExtractor(FeatureExtractor):
 
     def features(self, images: Tensor) -> Tensor:
         """pool3 features [N, 2048] of uint8 images [N, 3, H, W]."""
-        (found,) = self.network(images)
-        return torch.as_tensor(found)
+        (features,) = self.network(images)
+        return torch.as_tensor(features)
 
     def logits(self, features: Tensor) -> Tensor:
         """torch-fidelity's ``logits_unbiased`` [N, 1008] of features [N, 2048].
 
         Raises:
-            WeightsUnavailableError: the weights of the classifier hold NaN or infinite values.
+            WeightsUnavailableError: the classifier's weights contain NaN or infinite values.
         """
         if not bool(torch.isfinite(self._head).all()):
             raise WeightsUnavailableError(
-                f"the classifier ({_HEAD[0]}) of the Inception weights in {self._source} holds NaN "
-                "or infinite values, so there is no Inception Score from it; the features are "
-                "sound",
-                hint=f"one of: delete {self._source} and run again, so that it is fetched anew; "
-                'set "evaluation.extractor": "small", which has a classifier of its own; or leave '
+                f"the classifier ({_HEAD[0]}) of the Inception weights in {self._source} contains "
+                "NaN or infinite values, so the Inception Score is undefined; the features are "
+                "valid",
+                hint=f"delete {self._source} and run again to download it again; or set "
+                '"evaluation.extractor": "small", which has its own classifier; or leave '
                 '"inception-score" out of "evaluation.metrics"',
                 code="weights-classifier-not-finite",
                 path=self._source,
@@ -81,11 +81,11 @@ class InceptionExtractor(FeatureExtractor):
 
 
 def load(config: EmptyConfig, device: torch.device) -> InceptionExtractor:
-    """The extractor with its genuine weights; fetched on first use, 91 MB.
+    """Load the extractor with the published weights. The first use downloads 91 MB.
 
     Raises:
-        WeightsUnavailableError: the weights are neither on the disk nor to be fetched, or the file
-            that is there is damaged.
+        WeightsUnavailableError: the weights file is missing and cannot be downloaded, or it is
+            damaged.
     """
     # torch-fidelity takes seconds to import.
     from torch_fidelity.feature_extractor_inceptionv3 import (
@@ -96,9 +96,9 @@ def load(config: EmptyConfig, device: torch.device) -> InceptionExtractor:
     path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
     _fetch(URL_INCEPTION_V3, path)
     try:
-        # torch-fidelity unpickles anything, so the file is first held to tensors alone.
+        # torch-fidelity unpickles any object, so first verify that the file contains only tensors.
         weights = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        sound = all(
+        finite = all(
             bool(torch.isfinite(tensor).all())
             for name, tensor in weights.items()
             if name not in _HEAD
@@ -114,9 +114,9 @@ def load(config: EmptyConfig, device: torch.device) -> InceptionExtractor:
             code="weights-unreadable",
             path=path,
         ) from error
-    if not sound:
+    if not finite:
         raise WeightsUnavailableError(
-            f"the Inception weights in {path} hold NaN or infinite values",
+            f"the Inception weights in {path} contain NaN or infinite values",
             hint=_damaged(path),
             code="weights-not-finite",
             path=path,
@@ -125,7 +125,7 @@ def load(config: EmptyConfig, device: torch.device) -> InceptionExtractor:
 
 
 def _fetch(url: str, path: Path) -> None:
-    """Download the weights, unless they are there, and hold them to the digest in their name."""
+    """Download the weights unless the file exists, and check the digest in its name."""
     if path.exists():
         return
     try:
@@ -134,14 +134,15 @@ def _fetch(url: str, path: Path) -> None:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         raise WeightsUnavailableError(
-            f"the Inception weights are not in {path} and cannot be fetched from {url}: {error}",
-            hint=f"one of: place {WEIGHTS_FILE} in $TORCH_HOME/hub/checkpoints (here "
-            f'{path.parent}); set "evaluation.extractor": "small", which ships with cascadezoo; '
-            'or leave "kid" and what else needs it out of "evaluation.metrics"',
+            f"the Inception weights are missing from {path} and cannot be downloaded from {url}: "
+            f"{error}",
+            hint=f"put {WEIGHTS_FILE} into $TORCH_HOME/hub/checkpoints (here {path.parent}); or "
+            'set "evaluation.extractor": "small", which ships with cascadezoo; or leave "kid" and '
+            'other metrics that need it out of "evaluation.metrics"',
             code="weights-unavailable",
             path=path,
         ) from error
 
 
 def _damaged(path: Path) -> str:
-    return f"delete {path} and run again, so that it is fetched anew"
+    return f"delete {path} and run again to download it again"

@@ -1,4 +1,4 @@
-"""Mean and covariance of features, gathered as they come."""
+"""Streaming mean and covariance of features."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a Gaussian knows of features.
+    """Mean and covariance of feature vectors.
 
     Args:
-        count: of how many vectors.
+        count: number of vectors.
         mean: float64 [D].
         covariance: float64 [D, D], unbiased.
     """
@@ -30,14 +30,14 @@ class Statistics:
 
     @classmethod
     def of(cls, features: Tensor) -> Statistics:
-        """Of vectors that are there already, floating [N, D] with N of at least 2."""
+        """Compute the statistics of vectors in memory, floating [N, D] with N at least 2."""
         moments = Moments(features.shape[1])
         moments.add(features)
         return moments.statistics()
 
 
 class Moments:
-    """Running mean and scatter in float64, so that vectors need not be kept (Chan et al. 1979).
+    """Running mean and scatter matrix in float64, without the vectors (Chan et al. 1979).
 
     Args:
         num_features: the length D of a vector.
@@ -49,32 +49,32 @@ class Moments:
         self._scatter = torch.zeros(num_features, num_features, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
-        """Take vectors, floating [N, D]."""
-        if features.device.type != "mps":  # which knows no float64
+        """Add vectors, floating [N, D]."""
+        if features.device.type != "mps":  # MPS does not support float64
             self._mean = self._mean.to(features.device)
             self._scatter = self._scatter.to(features.device)
-        # In parts: they become twice as large as they are.
+        # In parts, because float64 doubles the memory.
         for part in torch.split(features, _ROWS):
             rows = part.to(self._mean.device).double()
             count, mean = len(rows), rows.mean(dim=0)
             rows = rows - mean
-            apart = mean - self._mean
+            delta = mean - self._mean
             total = self.count + count
             self._scatter.addmm_(rows.T, rows)
-            self._scatter.addr_(apart, apart, alpha=self.count * count / total)
-            self._mean += apart * (count / total)
+            self._scatter.addr_(delta, delta, alpha=self.count * count / total)
+            self._mean += delta * (count / total)
             self.count = total
 
     def statistics(self) -> Statistics:
-        """Of everything taken so far.
+        """The statistics of all vectors so far.
 
         Raises:
-            InputError: fewer than two vectors.
+            InputError: there are fewer than two vectors.
         """
         if self.count < 2:
             raise InputError(
-                f"{self.count} images have no covariance",
-                hint="take at least 2 images",
+                f"the covariance needs at least 2 images, not {self.count}",
+                hint="use at least 2 images",
                 code="input-too-few-covariance",
                 count=self.count,
             )

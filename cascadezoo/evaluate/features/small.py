@@ -1,6 +1,6 @@
-"""The small extractor: ships with the package, needs no download, made for 32x32 images.
+"""The small extractor for 32x32 images. It ships with the package and needs no download.
 
-Its card, ``assets/small-v1.md``, tells what it was trained on and what it is fit for.
+Its card, ``assets/small-v1.md``, states the training data and the intended use.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _ASSET = "assets/small-v1.safetensors"
 
 
 class SmallExtractor(FeatureExtractor):
-    """256 numbers: half of them know texture, noise and sharpness, half what is in an image.
+    """256 features: 96 of texture, noise and sharpness, 160 of content.
 
     Args:
-        network: the trained network, normalisation folded in.
-        device: where it shall be.
+        network: the trained network, with folded normalisation.
+        device: the device of the network.
     """
 
     name = "small"
@@ -55,25 +55,25 @@ class SmallExtractor(FeatureExtractor):
         return self.network.features(pixels)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits [N, 10] of CIFAR-10's classes, of features [N, 256]."""
+        """Logits [N, 10] of the CIFAR-10 classes from features [N, 256]."""
         with torch.inference_mode():
             return self.network.classify(features)
 
 
 def load(config: EmptyConfig, device: torch.device) -> SmallExtractor:
-    """The extractor with the weights that ship with the package.
+    """Load the extractor with the bundled weights.
 
     Raises:
-        WeightsUnavailableError: the file is not there or not the one that was shipped.
+        WeightsUnavailableError: the file is missing or was changed.
     """
     return SmallExtractor(load_network(), device)
 
 
 def load_network() -> SmallNet:
-    """The trained network, with its head for CIFAR-10's classes, float32 on the CPU.
+    """Load the trained network with its CIFAR-10 classifier, float32 on the CPU.
 
     Raises:
-        WeightsUnavailableError: the file is not there or not the one that was shipped.
+        WeightsUnavailableError: the file is missing or was changed.
     """
     asset = resources.files("cascadezoo.evaluate.features").joinpath(_ASSET)
     hint = "reinstall cascadezoo: pip install --force-reinstall --no-deps cascadezoo"
@@ -88,7 +88,7 @@ def load_network() -> SmallNet:
         ) from error
     if hashlib.sha256(data).hexdigest() != WEIGHTS_SHA256:
         raise WeightsUnavailableError(
-            f"the weights of the small extractor in {asset} are not those that were shipped",
+            f"the weights of the small extractor in {asset} were changed",
             hint=hint,
             code="weights-changed",
             path=asset,

@@ -1,4 +1,4 @@
-"""The network of the small feature extractor, in its two forms: for training and for use."""
+"""The network of the small feature extractor, with or without batch normalisation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 __all__ = ["NUM_FEATURES", "SIZE", "WIDTHS", "SmallNet"]
 
 SIZE = 32
-"""Height and width that the network was made for, in pixels."""
+"""Height and width of the input in pixels."""
 
 WIDTHS = (24, 48, 96, 160)
 """Channels of the stem and of the levels at 16, 8 and 4 pixels."""
@@ -39,7 +39,7 @@ class _Unit(nn.Module):
 
 
 class _Level(nn.Module):
-    """Halve the image, then one residual block."""
+    """Halve the image, then apply one residual block."""
 
     def __init__(self, inputs: int, outputs: int, *, norm: bool) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class _Level(nn.Module):
         self.second = _Unit(outputs, outputs, stride=1, norm=norm)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The level's images, and the part of them that its residual block added."""
+        """Return the level's output and the part that the residual block added."""
         images = self.down(images)
         added = self.second(self.first(images))
         return images + added, added
@@ -58,8 +58,8 @@ class SmallNet(nn.Module):
     """A residual network of ten convolutions for 32x32 RGB images, 0.86 million parameters.
 
     Args:
-        classes: how many classes the head tells apart.
-        norm: with batch normalisation, as it is trained; without, as it is shipped.
+        classes: number of classes.
+        norm: whether to use batch normalisation: True for training, False after :meth:`fold`.
     """
 
     scales: Tensor
@@ -76,10 +76,10 @@ class SmallNet(nn.Module):
         self.register_buffer("scales", torch.ones(2))
 
     def features(self, images: Tensor) -> Tensor:
-        """What the residual block at 8 pixels adds, and the last level; means over positions.
+        """Spatial means of the residual of the level at 8 pixels and of the last level's output.
 
-        The last level knows what is in an image and forgets most of texture, noise and
-        sharpness; the block before it keeps those. :meth:`calibrate` gives them equal weight.
+        The last level represents the content of an image and loses most of its texture, noise and
+        sharpness. The residual keeps those. :meth:`calibrate` gives both equal weight.
 
         Args:
             images: float [N, 3, 32, 32] in [-1, 1].
@@ -107,8 +107,8 @@ class SmallNet(nn.Module):
         Args:
             images: float [N, 3, 32, 32] in [-1, 1].
         """
-        for place, part in enumerate(self._means(images)):
-            self.scales[place] = _SPREAD / part.square().mean().sqrt()
+        for index, part in enumerate(self._means(images)):
+            self.scales[index] = _SPREAD / part.square().mean().sqrt()
 
     def _means(self, images: Tensor) -> tuple[Tensor, Tensor]:
         images = self.stem(images)
@@ -119,7 +119,7 @@ class SmallNet(nn.Module):
         return parts[1].mean(dim=(2, 3)), images.mean(dim=(2, 3))
 
     def fold(self) -> SmallNet:
-        """Merge every normalisation into its convolution, in place; for use only from then on."""
+        """Merge every normalisation into its convolution, in place. Training is then over."""
         self.eval()
         for module in self.modules():
             if isinstance(module, _Unit):

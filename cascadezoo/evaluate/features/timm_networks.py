@@ -26,17 +26,18 @@ _RESIZES = ("bilinear", "bicubic")
 class TimmExtractor(FeatureExtractor):
     """The pooled features before the classifier.
 
-    The whole image is resized to the network's own size, by the interpolation and with the mean
-    and deviation that its weights were trained with; nothing is cropped.
+    The whole image is resized to the network's input size, without cropping. Interpolation, mean
+    and standard deviation are those of the training of the weights.
 
     Args:
         model: timm's name of the network, with the tag of its weights.
-        network: with its weights.
-        data: timm's data config of it: ``input_size``, ``mean``, ``std``, ``interpolation``.
-        device: where it shall be.
+        network: the network with its weights.
+        data: timm's data config of the network: ``input_size``, ``mean``, ``std``,
+            ``interpolation``.
+        device: the device of the network.
 
     Raises:
-        InputError: it does not take square RGB images, or gives no feature vectors.
+        InputError: the network does not accept square RGB images, or returns no feature vectors.
     """
 
     def __init__(
@@ -47,10 +48,10 @@ class TimmExtractor(FeatureExtractor):
         self.interpolation = str(data["interpolation"])
         if channels != 3 or height != width or self.interpolation not in _RESIZES:
             raise InputError(
-                f"{self.name} takes {channels}x{height}x{width} images, resized by "
-                f"{self.interpolation}; extractors take square RGB images, resized by "
-                f"{' or '.join(_RESIZES)}",
-                hint="choose another network: timm.list_pretrained() names them",
+                f"{self.name} needs {channels}x{height}x{width} images with {self.interpolation} "
+                "resizing; an extractor needs square RGB images with "
+                f"{' or '.join(_RESIZES)} resizing",
+                hint="choose another network: timm.list_pretrained() lists them",
                 code="input-network-input",
                 name=self.name,
             )
@@ -60,23 +61,23 @@ class TimmExtractor(FeatureExtractor):
         self.mean, self.std = (
             torch.tensor(data[name], device=device).view(1, 3, 1, 1) for name in ("mean", "std")
         )
-        # What is done to the images makes the features as much as the weights do.
+        # The features depend on the preprocessing as well as on the weights.
         rows = [*network.state_dict().items(), ("data.mean", self.mean), ("data.std", self.std)]
         self.sha256 = tensors_digest(rows)
         network = network.eval().requires_grad_(False)
         self.network = network.to(device).to(memory_format=torch.channels_last)
         with torch.inference_mode():
-            found = self._pooled(torch.zeros(1, 3, height, width, device=device))
-        if found.dim() != 2:
+            pooled = self._pooled(torch.zeros(1, 3, height, width, device=device))
+        if pooled.dim() != 2:
             raise InputError(
-                f"{self.name} gives features of the shape {tuple(found.shape)}, not one vector "
-                "an image",
-                hint="choose another network: timm.list_pretrained() names them",
+                f"{self.name} returns features of shape {tuple(pooled.shape)}, not one vector per "
+                "image",
+                hint="choose another network: timm.list_pretrained() lists them",
                 code="input-network-output",
                 name=self.name,
-                shape=tuple(found.shape),
+                shape=tuple(pooled.shape),
             )
-        self.num_features = found.shape[1]
+        self.num_features = pooled.shape[1]
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features [N, D] of uint8 images [N, 3, H, W]."""
@@ -88,58 +89,58 @@ class TimmExtractor(FeatureExtractor):
         return self._pooled((pixels - self.mean) / self.std)
 
     def logits(self, features: Tensor) -> Tensor:
-        """What the network's classifier says of its features; see the base class."""
+        """Logits of the network's own classifier; see the base class."""
         head = self.network.get_classifier()  # type: ignore[operator]
         if not isinstance(head, nn.Linear) or head.in_features != self.num_features:
             return super().logits(features)
         with torch.inference_mode():
-            found: Tensor = head(features)
-        return found
+            logits: Tensor = head(features)
+        return logits
 
     def _pooled(self, pixels: Tensor) -> Tensor:
         maps = self.network.forward_features(pixels)  # type: ignore[operator]
-        found: Tensor = self.network.forward_head(maps, pre_logits=True)  # type: ignore[operator]
-        return found
+        pooled: Tensor = self.network.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+        return pooled
 
 
 def load(config: TimmConfig, device: torch.device) -> TimmExtractor:
-    """A network of timm with its pretrained weights; fetched on first use into the Hub's cache.
+    """Load a timm network with pretrained weights. The first use downloads them to the Hub's cache.
 
     Raises:
-        UnknownNameError: timm has no such network, or no such weights of it.
+        UnknownNameError: timm does not have the network or the weights.
         InputError: the network cannot be used as an extractor.
-        WeightsUnavailableError: the weights are neither on the disk nor to be fetched, or the file
-            that is there is damaged.
+        WeightsUnavailableError: the weights are not cached and cannot be downloaded, or the cached
+            file is damaged.
     """
     # timm takes seconds to import.
     import timm
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         EntryNotFoundError,
-        HTTPError,  # that of httpx or its successor, whichever the installed version is made with
+        HTTPError,  # the exception of the HTTP client that the installed version uses
         LocalEntryNotFoundError,
     )
 
     model = _resolve(config.model)
-    place = getattr(timm.get_pretrained_cfg(model), "hf_hub_id", None)
+    repo = getattr(timm.get_pretrained_cfg(model), "hf_hub_id", None)
     try:
-        if place is not None:
-            # timm asks for one file after the other, and waits for each where there is no network.
+        if repo is not None:
+            # timm requests one file name after another, and without a network waits for each.
             try:
-                hf_hub_download(place, "model.safetensors", library_name="cascadezoo")
+                hf_hub_download(repo, "model.safetensors", library_name="cascadezoo")
             except LocalEntryNotFoundError:
                 raise
             except EntryNotFoundError:
-                pass  # under another name, which timm knows
+                pass  # timm knows other file names
         network = timm.create_model(model, pretrained=True)
     except (OSError, HTTPError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsUnavailableError(
-            f"the weights of timm's {model} are not in the Hub's cache, or damaged there, and "
-            f"cannot be fetched: {first}",
-            hint=f"one of: hf download {place or f'timm/{model}'} where there is a network, and "
-            'place what it fetched in $HF_HOME/hub; set "evaluation.extractor": "small", which '
-            'ships with cascadezoo; or leave what needs it out of "evaluation.metrics"',
+            f"the weights of timm's {model} are missing or damaged in the Hub's cache and cannot "
+            f"be downloaded: {first}",
+            hint=f"run hf download {repo or f'timm/{model}'} on a machine with a network and copy "
+            'the files to $HF_HOME/hub; or set "evaluation.extractor": "small", which ships with '
+            'cascadezoo; or leave the metrics that need it out of "evaluation.metrics"',
             code="weights-unavailable",
             name=model,
         ) from error
@@ -148,10 +149,10 @@ def load(config: TimmConfig, device: torch.device) -> TimmExtractor:
 
 
 def _resolve(name: str) -> str:
-    """The full name, with the tag of the weights.
+    """The full name of a network, with the tag of its weights.
 
-    Only names that timm itself registers: it would take a repository or a folder as well, whose
-    weights and settings nobody vouches for.
+    Accepts only names that timm registers. timm itself also accepts a repository or a folder, whose
+    weights and settings are not verified.
     """
     import timm
 
@@ -177,7 +178,7 @@ def _unknown(what: str, name: str, known: list[str]) -> UnknownNameError:
     guess = f"did you mean {' or '.join(repr(f'timm:{n}') for n in near)}? " if near else ""
     return UnknownNameError(
         f"timm has {what}",
-        hint=f"{guess}timm.list_pretrained() names them all",
+        hint=f"{guess}timm.list_pretrained() lists all names",
         code="lookup-timm-model",
         name=name,
     )

@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REDRAWN",
-    "Found",
     "Measured",
     "Metric",
     "MetricCascade",
     "MetricFeatures",
+    "MetricResults",
     "load_metric",
 ]
 
 REDRAWN = 8**0.5
 """Two figures of independent draws differ by less than this factor times the standard error of
-one of them, nineteen times out of twenty."""
+one of them, 19 times out of 20."""
 
 
 class MetricFeatures:
@@ -174,7 +174,7 @@ class Measured:
     settings: Mapping[str, float | int | str | bool] = field(default_factory=dict)
 
 
-Found = Mapping[str, Measured]
+MetricResults = Mapping[str, Measured]
 """The results of a metric, by the suffix of the figure's name; "" is the metric itself."""
 
 
@@ -190,18 +190,18 @@ class Metric:
 
     @property
     def takes(self) -> Literal["features", "cascade"]:
-        """What it is given: :class:`MetricFeatures` or :class:`MetricCascade`."""
+        """The kind of input: :class:`MetricFeatures` or :class:`MetricCascade`."""
         return self.entry.takes
 
-    def __call__(self, given: MetricFeatures | MetricCascade) -> Found:
+    def __call__(self, inputs: MetricFeatures | MetricCascade) -> MetricResults:
         """Measure.
 
         Raises:
-            CascadezooError: the metric says that it cannot be measured.
-            PluginError: it fails otherwise, or gives what is no finite number.
+            CascadezooError: the metric refuses the input.
+            PluginError: the metric fails otherwise, or does not return a finite number.
         """
         try:
-            value = self.measure(self.config, given)
+            value = self.measure(self.config, inputs)
         except CascadezooError:
             raise
         except Exception as error:
@@ -212,7 +212,7 @@ class Metric:
                 name=self.name,
             ) from error
         parts = value if isinstance(value, Mapping) else {"": value}
-        return {str(part): self._checked(one) for part, one in parts.items()}
+        return {str(part): self._checked(result) for part, result in parts.items()}
 
     def _checked(self, value: Any) -> Measured:
         measured = value if isinstance(value, Measured) else None
@@ -220,8 +220,8 @@ class Metric:
             measured = Measured(float(value))
         if measured is None:
             raise PluginError(
-                f"metric {self.name!r} ({self.origin}) gave a {type(value).__name__}, not a "
-                "number or a cascadezoo.Measured",
+                f"metric {self.name!r} ({self.origin}) returned a {type(value).__name__}, not "
+                "a number or a cascadezoo.Measured",
                 code="plugin-metric-result-type",
                 name=self.name,
             )
@@ -229,8 +229,9 @@ class Metric:
         finite = all(math.isfinite(number) for number in (measured.value, *spreads))
         if not finite or min(spreads, default=0.0) < 0:
             raise PluginError(
-                f"metric {self.name!r} ({self.origin}) gave {measured.value} +- {measured.std}",
-                hint="a metric gives a finite number, and a spread of at least 0 where it has one",
+                f"metric {self.name!r} ({self.origin}) returned {measured.value} +- {measured.std}",
+                hint="a metric must return a finite number; its spread, if any, must be finite and "
+                "at least 0",
                 code="plugin-metric-result-value",
                 name=self.name,
             )
@@ -238,22 +239,22 @@ class Metric:
 
 
 def load_metric(name: str) -> Metric:
-    """The metric that is registered under a name.
+    """Load a registered metric.
 
     Args:
-        name: of the metric, with its argument where it takes one: ``kid``, ``lpips:alex``.
+        name: the metric's name, with its argument if it takes one: ``kid``, ``lpips:alex``.
 
     Raises:
-        UnknownNameError: nothing is registered under that name.
-        InputError: an argument that it does not take.
-        PluginError: what is registered cannot be imported or called.
+        UnknownNameError: the metric is not registered.
+        InputError: the metric does not accept the argument.
+        PluginError: the implementation cannot be imported or is not callable.
     """
-    found, config = look_up(get_registry().metrics, name)
-    measure = found.entry.load()
+    row, config = look_up(get_registry().metrics, name)
+    measure = row.entry.load()
     if not callable(measure):
         raise PluginError(
-            f"{found.entry.impl} of the metric {name!r} cannot be called",
+            f"{row.entry.impl} of metric {name!r} is not callable",
             code="plugin-metric-not-callable",
             name=name,
         )
-    return Metric(found.entry.name, found.entry, str(found.origin), config, measure)
+    return Metric(row.entry.name, row.entry, str(row.origin), config, measure)

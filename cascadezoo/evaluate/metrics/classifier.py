@@ -1,4 +1,4 @@
-"""A small classifier, trained on whatever images with labels: what CAS and label agreement ask."""
+"""The small image classifier that CAS and label agreement train."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from cascadezoo.util.rng import derive_seed, seed_global
 __all__ = ["VERSION", "Recipe", "predict", "real_classifier", "shrink", "train_classifier"]
 
 VERSION = "v1"
-"""Changes whenever the same images and labels would train another classifier."""
+"""Changes whenever the same images and labels would give a different classifier."""
 
-LEAST_STEPS = 300
-"""Few images are seen more often than the epochs say, so that there is something to compare."""
+MIN_STEPS = 300
+"""Minimum number of training steps, so that a classifier of few images is trained enough."""
 
 BATCH = 64
 PEAK_RATE = 0.1
@@ -40,7 +40,7 @@ WEIGHT_DECAY = 5e-4
 SHIFT = 4
 
 _LOG = logging.getLogger("cascadezoo")
-_PREDICTED = 500
+_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +48,12 @@ class Recipe:
     """How a classifier is trained.
 
     Args:
-        classes: how many classes it tells apart.
-        epochs: how often each image is seen, where that is :data:`LEAST_STEPS` or more.
-        seed: of weights, order and augmentation.
-        flip: whether a mirrored image is as good as the image.
-        device: where it is trained and used.
-        precision: its arithmetic; ``bf16`` is autocast.
+        classes: number of classes.
+        epochs: number of epochs; more if they are fewer than :data:`MIN_STEPS` steps.
+        seed: seed of weights, order and augmentation.
+        flip: whether to mirror images at random.
+        device: the device of the classifier.
+        precision: its precision; ``bf16`` uses autocast.
     """
 
     classes: int
@@ -63,8 +63,8 @@ class Recipe:
     device: torch.device
     precision: Precision = "fp32"
 
-    def described(self) -> dict[str, bool | int | str]:
-        """What a figure tells of it."""
+    def describe(self) -> dict[str, bool | int | str]:
+        """The settings that a figure records."""
         return {
             "classifier": VERSION,
             "epochs": self.epochs,
@@ -75,7 +75,7 @@ class Recipe:
 
 
 def shrink(images: Tensor) -> Tensor:
-    """Images as the classifier takes them, without a copy where they are so already.
+    """Resize images for the classifier; images of the right size are not copied.
 
     Args:
         images: uint8 [N, C, H, W] with 1 or 3 channels.
@@ -96,25 +96,25 @@ def train_classifier(images: Tensor, labels: Tensor, recipe: Recipe) -> SmallNet
     Args:
         images: uint8 [N, C, 32, 32] on any device, N at least 2; see :func:`shrink`.
         labels: int64 [N], below ``recipe.classes``.
-        recipe: how.
+        recipe: how to train.
 
     Returns:
-        The network, for use only.
+        The trained network, without gradients.
 
     Raises:
-        InputError: fewer than two images.
+        InputError: there are fewer than two images.
     """
     count = len(images)
     if count < 2:
         raise InputError(
-            f"a classifier cannot learn from {count} images",
-            hint="take more",
+            f"a classifier needs at least 2 training images, not {count}",
+            hint="use more images",
             code="input-classifier-too-few",
             count=count,
         )
     batch = min(BATCH, count)
     per_epoch = count // batch
-    total = max(LEAST_STEPS, recipe.epochs * per_epoch)
+    total = max(MIN_STEPS, recipe.epochs * per_epoch)
     with torch.random.fork_rng(devices=[]):
         seed_global(derive_seed("classifier", recipe.seed) % 2**63)
         net = SmallNet(recipe.classes, norm=True)
@@ -126,16 +126,18 @@ def train_classifier(images: Tensor, labels: Tensor, recipe: Recipe) -> SmallNet
         optimizer,
         lambda step: min((step + 1) / (WARM_UP * total), (total - step) / ((1 - WARM_UP) * total)),
     )
-    # On the CPU, so that every device sees the same images.
+    # On the CPU, so that every device trains on the same images.
     generator = torch.Generator().manual_seed(derive_seed("classifier images", recipe.seed))
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(total):
         if len(order) < batch:
             order = torch.randperm(count, generator=generator)[: per_epoch * batch]
         rows, order = order[:batch], order[batch:]
-        seen = _varied(images[rows.to(images.device)].to(recipe.device), recipe.flip, generator)
+        augmented = _augmented(
+            images[rows.to(images.device)].to(recipe.device), recipe.flip, generator
+        )
         with torch.autocast(recipe.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            logits = net(seen.contiguous(memory_format=torch.channels_last))
+            logits = net(augmented.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), labels[rows.to(labels.device)].to(recipe.device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -145,7 +147,7 @@ def train_classifier(images: Tensor, labels: Tensor, recipe: Recipe) -> SmallNet
 
 
 def predict(net: SmallNet, images: Tensor) -> Tensor:
-    """The class of each image.
+    """Predict the class of each image.
 
     Args:
         net: a trained network.
@@ -157,10 +159,10 @@ def predict(net: SmallNet, images: Tensor) -> Tensor:
     device = next(net.parameters()).device
     rows = [torch.empty(0, dtype=torch.int64)]
     with torch.inference_mode():
-        for part in torch.split(images, _PREDICTED):
+        for part in torch.split(images, _CHUNK):
             pixels = to_float(shrink(part.to(device))).expand(-1, 3, -1, -1)
-            found = net(pixels.contiguous(memory_format=torch.channels_last))
-            rows.append(found.argmax(dim=1).cpu())
+            logits = net(pixels.contiguous(memory_format=torch.channels_last))
+            rows.append(logits.argmax(dim=1).cpu())
     return torch.cat(rows)
 
 
@@ -171,18 +173,18 @@ def real_classifier(
 
     Args:
         real: images with labels.
-        count: how many of them it learns from; the same ones for every seed.
-        recipe: how it is trained.
-        cache: the folder where it is kept; None is the one of the real images' features.
+        count: number of training images, chosen independently of the seed.
+        recipe: how to train.
+        cache: the cache folder; None uses that of the real images' features.
 
     Raises:
-        InputError: the data have no labels, or fewer images than that.
+        InputError: the images have no labels, or there are fewer than ``count``.
     """
     labels = real.labels
     if labels is None:
         raise InputError(
-            f"the {real.split} images have no labels, and a classifier learns from labels",
-            hint='give "labels" in the data\'s config',
+            f"cannot train a classifier: the {real.split} images have no labels",
+            hint='set "labels" in the config of the data',
             code="input-classifier-no-labels",
             split=real.split,
         )
@@ -194,8 +196,8 @@ def real_classifier(
         "count": count,
         "classes": recipe.classes,
         "device": recipe.device.type,
-        "least_steps": LEAST_STEPS,
-        **recipe.described(),
+        "least_steps": MIN_STEPS,
+        **recipe.describe(),
     }
     text = json.dumps(key, sort_keys=True)
     folder = features_folder() if cache is None else cache
@@ -206,32 +208,32 @@ def real_classifier(
     if _read(path, net):
         return net.to(recipe.device).to(memory_format=torch.channels_last)
     parts = [
-        shrink(torch.from_numpy(real.images[rows[first : first + _PREDICTED]]))
-        for first in range(0, count, _PREDICTED)
+        shrink(torch.from_numpy(real.images[rows[first : first + _CHUNK]]))
+        for first in range(0, count, _CHUNK)
     ]
     net = train_classifier(torch.cat(parts), torch.from_numpy(labels[rows]), recipe)
     _write(path, net, {"key": text})
     return net
 
 
-def _varied(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
-    """Each image moved by up to four pixels and, if that is allowed, mirrored at random.
+def _augmented(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to four pixels and, with ``flip``, mirror it at random.
 
     Args:
         images: uint8 [N, C, 32, 32].
-        flip: whether to mirror.
-        generator: on the CPU.
+        flip: whether to mirror images.
+        generator: a generator on the CPU.
 
     Returns:
         float [N, 3, 32, 32] in [-1, 1].
     """
     count, _, height, width = images.shape
     device = images.device
-    by = torch.randint(0, 2 * SHIFT + 1, (2, count, 1), generator=generator).to(device)
+    shift = torch.randint(0, 2 * SHIFT + 1, (2, count, 1), generator=generator).to(device)
     mirrored = torch.rand(count, generator=generator).to(device) < 0.5
     pixels = F.pad(to_float(images), [SHIFT] * 4, mode="reflect")
-    down = by[0] + torch.arange(height, device=device)
-    across = by[1] + torch.arange(width, device=device)
+    down = shift[0] + torch.arange(height, device=device)
+    across = shift[1] + torch.arange(width, device=device)
     if flip:
         across = torch.where(mirrored[:, None], across.flip(1), across)
     rows = torch.arange(count, device=device)[:, None, None]
@@ -240,20 +242,20 @@ def _varied(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
 
 
 def _read(path: Path, net: SmallNet) -> bool:
-    """Whether the weights were there; a file that is not whole is told and made anew."""
+    """Load cached weights; return whether that succeeded. A damaged file is logged."""
     try:
         weights = load_file(path)
         net.load_state_dict(weights)
     except FileNotFoundError:
         return False
     except (OSError, SafetensorError, RuntimeError) as error:
-        _LOG.warning("the classifier in %s cannot be read and is trained anew: %s", path, error)
+        _LOG.warning("retraining the classifier in %s: the file cannot be read: %s", path, error)
         return False
     return True
 
 
 def _write(path: Path, net: SmallNet, metadata: dict[str, str]) -> None:
-    """Keep the weights for the next time. A cache that cannot be written costs time, no more."""
+    """Cache the weights. A failure is only logged."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -262,4 +264,4 @@ def _write(path: Path, net: SmallNet, metadata: dict[str, str]) -> None:
             save_file(weights, part, metadata=metadata)
             part.replace(path)
     except (OSError, SafetensorError) as error:
-        _LOG.warning("the classifier of the real images cannot be kept in %s: %s", path, error)
+        _LOG.warning("cannot cache the classifier of the real images in %s: %s", path, error)

@@ -1,7 +1,8 @@
-"""Classification Accuracy Score and label agreement: what a classifier makes of samples."""
+"""Classification Accuracy Score and label agreement."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,87 +26,83 @@ from cascadezoo.evaluate.metrics.mean_scores import TOLERANCE, share_of
 __all__ = ["TRAINING_SPREAD", "measure_agreement", "measure_cas"]
 
 TRAINING_SPREAD = 0.02
-"""Added to the tolerance where a classifier is trained: rounding alone makes it another one."""
+"""Added to the tolerance of trained classifiers, which differ because of rounding alone."""
 
 _BATCH = 500
 
 
-def measure_cas(config: ClassifierMetricConfig, given: MetricCascade) -> dict[str, Measured]:
+def measure_cas(config: ClassifierMetricConfig, inputs: MetricCascade) -> dict[str, Measured]:
     """Classification Accuracy Score (Ravuri and Vinyals 2019, arXiv:1905.10887).
 
     Returns:
-        By part: "" is the accuracy, in [0, 1], on real test images of a classifier that learned
-        from samples alone; ``real`` that of the same classifier that learned from as many real
-        training images.
+        By part: "" is the accuracy, in [0, 1], on real test images of a classifier trained only on
+        samples. ``real`` is that of the same classifier trained on as many real images.
 
     Raises:
-        InputError: the cascade knows no labels, or there are fewer than two images.
-        DataError: the data have no test images.
+        InputError: the cascade has no labels, or there are fewer than two images.
+        DataError: the dataset has no test images.
     """
-    recipe = _recipe(config, given, "cas")
-    train, test = given.split("train"), given.split("test")
-    count = min(given.n, len(train))
-    images = torch.cat([shrink(batch) for batch in given.samples.batches(count)])
+    recipe = _recipe(config, inputs, "cas")
+    train, test = inputs.split("train"), inputs.split("test")
+    count = min(inputs.n, len(train))
+    images = torch.cat([shrink(batch) for batch in inputs.samples.batches(count)])
     labels = torch.arange(count) % recipe.classes
-    own = train_classifier(images, labels, recipe)
-    usual = real_classifier(train, count, recipe, cache=given.cache)
+    from_samples = train_classifier(images, labels, recipe)
+    from_real = real_classifier(train, count, recipe, cache=inputs.cache)
     rest: dict[str, Any] = {
         "n": count,
         "n_real": len(test),
         "extractor": "",
         "split": "test",
-        "settings": recipe.described(),
+        "settings": recipe.describe(),
     }
     return {
-        "": _accuracy(own, test, note=f"learned from {count} samples", **rest),
-        "real": _accuracy(usual, test, note=f"learned from {count} real images", **rest),
+        "": _accuracy(from_samples, test, note=f"trained on {count} samples", **rest),
+        "real": _accuracy(from_real, test, note=f"trained on {count} real images", **rest),
     }
 
 
-def measure_agreement(config: ClassifierMetricConfig, given: MetricCascade) -> dict[str, Measured]:
-    """How many samples a classifier of real images takes for what they were asked to be.
+def measure_agreement(config: ClassifierMetricConfig, inputs: MetricCascade) -> dict[str, Measured]:
+    """The share of samples whose label a classifier of real images predicts.
 
     Returns:
         By part: "" is that share, in [0, 1]; ``real`` is the classifier's accuracy on real test
-        images, which a faithful cascade's samples come up to.
+        images, which the share of a perfect cascade equals.
 
     Raises:
-        InputError: the cascade knows no labels.
-        DataError: the data have no test images.
+        InputError: the cascade has no labels.
+        DataError: the dataset has no test images.
     """
-    recipe = _recipe(config, given, "label-agreement")
-    train, test = given.split("train"), given.split("test")
-    learned = min(config.real_images, len(train))
-    net = real_classifier(train, learned, recipe, cache=given.cache)
-    found = torch.cat([predict(net, batch) for batch in given.samples.batches(given.n)])
-    asked = torch.arange(given.n) % recipe.classes
+    recipe = _recipe(config, inputs, "label-agreement")
+    train, test = inputs.split("train"), inputs.split("test")
+    n_train = min(config.real_images, len(train))
+    net = real_classifier(train, n_train, recipe, cache=inputs.cache)
+    predicted = torch.cat([predict(net, batch) for batch in inputs.samples.batches(inputs.n)])
+    requested = torch.arange(inputs.n) % recipe.classes
     rest: dict[str, Any] = {
         "extractor": "",
         "split": "test",
-        "settings": {**recipe.described(), "real_images": learned},
+        "settings": {**recipe.describe(), "real_images": n_train},
     }
-    agreed = share_of(found == asked, **rest, n_real=0)
-    spread = agreed.std or 0.0
+    agreement = share_of(predicted == requested, **rest, n_real=0)
+    spread = agreement.std or 0.0
     return {
-        "": share_of(
-            found == asked,
-            n_real=0,
+        "": replace(
+            agreement,
             tolerance=TOLERANCE * spread + TRAINING_SPREAD,
-            note=f"by a classifier that learned from {learned} real images",
-            **rest,
+            note=f"by a classifier trained on {n_train} real images",
         ),
         "real": _accuracy(net, test, n_real=len(test), note="on real test images", **rest),
     }
 
 
-def _recipe(config: ClassifierMetricConfig, given: MetricCascade, metric: str) -> Recipe:
-    cascade = given.cascade
+def _recipe(config: ClassifierMetricConfig, inputs: MetricCascade, metric: str) -> Recipe:
+    cascade = inputs.cascade
     classes = cascade.resolved.num_classes
     if classes is None:
         raise InputError(
-            f"{metric} asks what the samples' labels are, and {cascade.spec.name} was trained "
-            "without labels",
-            hint=f"leave {metric} out, or train with data that have labels",
+            f"metric {metric} needs labels, but {cascade.spec.name} was trained without labels",
+            hint=f"leave {metric} out, or train on a dataset with labels",
             code="input-metric-needs-labels",
             name=metric,
         )
@@ -115,22 +112,22 @@ def _recipe(config: ClassifierMetricConfig, given: MetricCascade, metric: str) -
         seed=config.seed,
         flip=cascade.spec.data.flip,
         device=cascade.device,
-        precision=given.precision,
+        precision=inputs.precision,
     )
 
 
 def _accuracy(net: SmallNet, test: ImageData, **rest: Any) -> Measured:
-    right = torch.cat([_right(net, test, first) for first in range(0, len(test), _BATCH)])
-    found = share_of(right)
-    tolerance = TOLERANCE * (found.std or 0.0) + TRAINING_SPREAD
-    return Measured(found.value, found.std, tolerance=tolerance, **rest)
+    correct = torch.cat([_correct(net, test, first) for first in range(0, len(test), _BATCH)])
+    accuracy = share_of(correct, **rest)
+    tolerance = TOLERANCE * (accuracy.std or 0.0) + TRAINING_SPREAD
+    return replace(accuracy, tolerance=tolerance)
 
 
-def _right(net: SmallNet, test: ImageData, first: int) -> Tensor:
+def _correct(net: SmallNet, test: ImageData, first: int) -> Tensor:
     if test.labels is None:
         raise InputError(
-            f"the {test.split} images have no labels, and accuracy is of labels",
-            hint='give "labels" in the data\'s config',
+            f"cannot measure accuracy: the {test.split} images have no labels",
+            hint='set "labels" in the config of the data',
             code="input-accuracy-no-labels",
             split=test.split,
         )

@@ -1,4 +1,4 @@
-"""How much samples differ from each other: mean LPIPS of random pairs, real images beside it."""
+"""Diversity of samples: mean LPIPS of random pairs, compared with that of real images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.configs import LpipsMetricConfig
 from cascadezoo.evaluate.metrics.base import Measured, MetricCascade
-from cascadezoo.evaluate.metrics.lpips_distance import LEAST_LPIPS, Lpips
+from cascadezoo.evaluate.metrics.lpips_distance import MIN_TOLERANCE, Lpips
 from cascadezoo.evaluate.metrics.mean_scores import mean_of
 from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.util.rng import derive_seed
@@ -25,79 +25,80 @@ _WINDOW_BYTES = 1 << 28
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
-def measure(config: LpipsMetricConfig, given: MetricCascade) -> dict[str, Measured]:
+def measure(config: LpipsMetricConfig, inputs: MetricCascade) -> dict[str, Measured]:
     """Mean LPIPS of disjoint random pairs of samples, as in Zhu et al. 2017 (arXiv:1711.11586).
 
     Returns:
-        By part: "" is of pairs among all samples, ``within-class`` of pairs of one label where the
-        cascade knows labels; ``real`` and ``real-within-class`` the same of real images, where
-        there are any.
+        By part: "" is the mean over pairs of samples; ``within-class`` over pairs of equal label,
+        if the cascade has labels; ``real`` and ``real-within-class`` are the same for real images,
+        if available.
 
     Raises:
         InputError: there are fewer than two samples, or they are too small for the backbone.
-        WeightsUnavailableError: the backbone's weights are not to be had.
+        WeightsUnavailableError: the weights of the backbone are unavailable.
     """
-    real, classes = given.real, given.cascade.resolved.num_classes
-    count = min(given.n, len(real))
-    if given.n < 2:
+    real, classes = inputs.real, inputs.cascade.resolved.num_classes
+    count = min(inputs.n, len(real))
+    if inputs.n < 2:
         raise InputError(
-            "one image is no pair",
-            hint="measure diversity on two at least",
+            f"diversity needs at least 2 images, not {inputs.n}",
+            hint="set n to at least 2",
             code="input-too-few-pairs",
+            n=inputs.n,
         )
-    network = Lpips(config, given.cascade.device)
+    network = Lpips(config, inputs.cascade.device)
     network.require(real.images.shape[-1])
     window = max(2, _WINDOW_BYTES // math.prod(real.images.shape[1:]))
-    labels = None if classes is None else np.arange(given.n) % classes
+    labels = None if classes is None else np.arange(inputs.n) % classes
     rows = choose_real(len(real), count) if count else np.empty(0, np.int64)
 
     def real_batches() -> Iterator[Tensor]:
-        for first in range(0, count, given.batch_size):
-            yield torch.from_numpy(real.images[rows[first : first + given.batch_size]])
+        for first in range(0, count, inputs.batch_size):
+            yield torch.from_numpy(real.images[rows[first : first + inputs.batch_size]])
 
     real_labels = None if classes is None or real.labels is None else real.labels[rows]
-    found = {}
-    for part, batches, known in (
-        ("", given.samples.batches(given.n), labels),
+    results = {}
+    for part, batches, part_labels in (
+        ("", inputs.samples.batches(inputs.n), labels),
         ("real", real_batches(), real_labels),
     ):
-        alike = f"{part}-within-class" if part else "within-class"
-        scores = _distances(network, batches, known, window, given.seed)
-        for name, values in zip((part, alike), scores, strict=True):
+        within = f"{part}-within-class" if part else "within-class"
+        scores = _distances(network, batches, part_labels, window, inputs.seed)
+        for name, values in zip((part, within), scores, strict=True):
             if len(values) == 0:
                 continue
             pairs = len(values)
-            found[name] = mean_of(
+            results[name] = mean_of(
                 values,
-                least=LEAST_LPIPS,
-                n=count if part else given.n,
+                min_tolerance=MIN_TOLERANCE,
+                n=count if part else inputs.n,
                 n_real=count if part else 0,
                 note=f"{pairs} disjoint pairs",
                 settings={"pairs": pairs},
-                **network.described(),
+                **network.describe(),
             )
-    return found
+    return results
 
 
 def disjoint_pairs(
     count: int, labels: NDArray[np.int64] | None, generator: torch.Generator
 ) -> Tensor:
-    """Random pairs of which none shares an image with another; one image may be left over.
+    """Draw random pairs so that each image is in at most one pair.
 
     Args:
-        count: how many images there are.
-        labels: int64 [count]; both images of a pair are then of one label, and one image of each
-            label may be left over. None pairs any.
-        generator: where the draws come from.
+        count: number of images.
+        labels: int64 [count]; both images of a pair then have the same label, and one image of each
+            label may be left over. None pairs any images; one may be left over.
+        generator: the source of randomness.
 
     Returns:
-        int64 [P, 2], numbers of images.
+        int64 [P, 2], indices of images.
     """
     order = torch.randperm(count, generator=generator)
     if labels is None or not count:
         return order[: count // 2 * 2].view(-1, 2)
-    theirs = torch.from_numpy(labels)[order]
-    parts = [order[theirs == int(label)] for label in np.unique(labels)]
+    shuffled = torch.from_numpy(labels)[order]
+    parts = [order[shuffled == int(label)] for label in np.unique(labels)]
     return torch.cat([part[: len(part) // 2 * 2].view(-1, 2) for part in parts])
 
 
@@ -108,18 +109,18 @@ def _distances(
     window: int,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """Distances of random pairs, and of pairs of one label; pairs lie in one window."""
+    """Distances of random pairs and of pairs of equal label, both within windows of images."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "diversity"))
-    overall, alike = [torch.empty(0)], [torch.empty(0)]
+    overall, within = [torch.empty(0)], [torch.empty(0)]
     first = 0
     for images in _windows(batches, window):
         stop = first + len(images)
         overall.append(_of_pairs(distance, images, disjoint_pairs(len(images), None, generator)))
         if labels is not None:
             pairs = disjoint_pairs(len(images), labels[first:stop], generator)
-            alike.append(_of_pairs(distance, images, pairs))
+            within.append(_of_pairs(distance, images, pairs))
         first = stop
-    return torch.cat(overall), torch.cat(alike)
+    return torch.cat(overall), torch.cat(within)
 
 
 def _of_pairs(distance: Distance, images: Tensor, pairs: Tensor) -> Tensor:
@@ -128,7 +129,7 @@ def _of_pairs(distance: Distance, images: Tensor, pairs: Tensor) -> Tensor:
 
 
 def _windows(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """The images in groups of ``size``, on the CPU: images that pairs are made of."""
+    """Group the images into windows of ``size``, on the CPU."""
     kept: list[Tensor] = []
     for batch in batches:
         rest = batch.cpu()

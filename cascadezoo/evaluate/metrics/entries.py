@@ -1,4 +1,4 @@
-"""The entries of the built-in metrics. Free of torch and numpy."""
+"""The entries of the built-in metrics. Does not import torch or numpy."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ ENTRIES = (
     MetricEntry(
         name="precision",
         title="Precision",
-        summary="improved precision (Kynkaanniemi et al. 2019): samples that look real",
+        summary="improved precision (Kynkaanniemi et al. 2019): share of samples that look real",
         impl="cascadezoo.evaluate.metrics.precision_recall:measure_precision",
         better="higher",
     ),
     MetricEntry(
         name="recall",
         title="Recall",
-        summary="improved recall (Kynkaanniemi et al. 2019): real images that it could make",
+        summary="improved recall (Kynkaanniemi et al. 2019): share of real images it covers",
         impl="cascadezoo.evaluate.metrics.precision_recall:measure_recall",
         better="higher",
     ),
     MetricEntry(
         name="lpips",
         title="LPIPS to the real image",
-        summary="perceptual distance of real images made small and enlarged by the cascade",
+        summary="perceptual distance of real images, shrunk and enlarged again by the cascade",
         config="cascadezoo.evaluate.configs:LpipsMetricConfig",
         impl="cascadezoo.evaluate.metrics.reconstruction:measure_lpips",
         takes="cascade",
@@ -82,7 +82,7 @@ ENTRIES = (
     MetricEntry(
         name="label-agreement",
         title="Label agreement",
-        summary="share of samples that a classifier of real images takes for their label",
+        summary="share of samples whose label a classifier of real images predicts",
         config="cascadezoo.evaluate.configs:ClassifierMetricConfig",
         impl="cascadezoo.evaluate.metrics.classifier_scores:measure_agreement",
         takes="cascade",
@@ -100,7 +100,7 @@ ENTRIES = (
     MetricEntry(
         name="memorisation",
         title="Nearer to training than to test images",
-        summary="whether samples lie nearer to training images than real test images do",
+        summary="whether samples are nearer to training images than real test images are",
         impl="cascadezoo.evaluate.metrics.memorisation:measure",
         takes="cascade",
     ),

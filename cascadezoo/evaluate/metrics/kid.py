@@ -1,4 +1,4 @@
-"""Kernel Inception Distance, with torchmetrics' arithmetic on streamed features."""
+"""Kernel Inception Distance by torchmetrics."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cascadezoo.spec.configs import EmptyConfig
 
 __all__ = [
     "Kid",
+    "default_subset_size",
     "kernel_inception_distance",
     "measure",
     "require_enough",
-    "usual_subset_size",
 ]
 
 SUBSETS = 100
@@ -25,30 +25,30 @@ SUBSET_SIZE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Kid:
-    """Mean and standard deviation over the subsets. Around 0 for images of one distribution."""
+    """Mean and standard deviation over the subsets; about 0 for equal distributions."""
 
     mean: float
     std: float
 
 
-def usual_subset_size(n: int, n_real: int) -> int:
-    """A subset size that fits: 1000, or half of the images where there are fewer than 2000.
+def default_subset_size(n: int, n_real: int) -> int:
+    """The default subset size: 1000, or half of the images if there are fewer than 2000.
 
-    Subsets of all the images would be the same subset each time, and their spread 0.
+    Subsets of all images would be equal, so their spread would be 0.
     """
     return max(2, min(SUBSET_SIZE, n // 2, n_real // 2))
 
 
 def require_enough(n: int, n_real: int, subset_size: int) -> None:
-    """Refuse a KID that could not be measured; to be asked before anything is sampled.
+    """Refuse a KID with too few images for a subset. Call this before sampling.
 
     Args:
-        n: how many images will be sampled.
-        n_real: how many real ones there are to compare with.
-        subset_size: how many of each are in a subset.
+        n: number of sampled images.
+        n_real: number of real images.
+        subset_size: number of images of each kind in a subset.
 
     Raises:
-        InputError: a subset is larger than what there is to choose from.
+        InputError: a subset is larger than the number of images.
     """
     if min(n, n_real) < subset_size:
         raise InputError(
@@ -74,22 +74,22 @@ def kernel_inception_distance(
 ) -> Kid:
     """The squared maximum mean discrepancy under a cubic kernel (Binkowski et al. 2018, eq. 4).
 
-    The subsets are those that ``torchmetrics.image.kid.KernelInceptionDistance`` draws after
-    ``torch.manual_seed(seed)``, and the value is the one that it gives, to the last bit.
+    Subsets and value equal those of ``torchmetrics.image.kid.KernelInceptionDistance`` after
+    ``torch.manual_seed(seed)``, to the last bit.
 
     Args:
         generated: features, floating [N, D].
         real: features, floating [M, D], on the same device.
-        subsets: how many pairs of subsets are compared, at least 1.
-        subset_size: how many vectors are in a subset, at least 2.
-        seed: of the choice of subsets.
+        subsets: number of pairs of subsets, at least 1.
+        subset_size: number of vectors in a subset, at least 2.
+        seed: seed of the choice of subsets.
 
     Returns:
         The unbiased estimate, which may be slightly negative, and its spread over subsets.
 
     Raises:
-        InputError: fewer vectors than ``subset_size``, lengths D that differ, or a number
-            below its least.
+        InputError: there are fewer vectors than ``subset_size``, the lengths D differ, or a number
+            is below its minimum.
     """
     # torchmetrics takes seconds to import.
     from torchmetrics.image.kid import poly_mmd
@@ -103,36 +103,36 @@ def kernel_inception_distance(
         rows = torch.randperm(len(generated), generator=generator)[:subset_size]
         f_generated = generated[rows.to(generated.device)]
         values.append(poly_mmd(f_real, f_generated))
-    found = torch.stack(values)
-    return Kid(float(found.mean()), float(found.std(unbiased=False)))
+    distances = torch.stack(values)
+    return Kid(float(distances.mean()), float(distances.std(unbiased=False)))
 
 
 def measure(config: EmptyConfig, features: MetricFeatures) -> Measured:
-    """KID as ``evaluation.metrics`` of a spec asks for it."""
+    """The metric ``kid``."""
     require_enough(features.n, features.n_real, features.subset_size)
-    found = kernel_inception_distance(
+    kid = kernel_inception_distance(
         features.generated,
         features.real,
         subsets=features.subsets,
         subset_size=features.subset_size,
         seed=features.seed,
     )
-    return Measured(found.mean, found.std, by_subsets=True)
+    return Measured(kid.mean, kid.std, by_subsets=True)
 
 
 def _check(generated: Tensor, real: Tensor, subsets: int, subset_size: int) -> None:
     if generated.dim() != 2 or real.dim() != 2 or generated.shape[1] != real.shape[1]:
         raise InputError(
-            f"features of the shapes {tuple(generated.shape)} and {tuple(real.shape)} cannot be "
-            "compared; both must be [N, D] with one D",
-            hint="make both with one extractor",
+            f"cannot compare features of shapes {tuple(generated.shape)} and {tuple(real.shape)}; "
+            "both must be [N, D] with the same D",
+            hint="use the same extractor for both",
             code="input-features-unlike",
             shapes=(tuple(generated.shape), tuple(real.shape)),
         )
     if subsets < 1 or subset_size < 2:
         raise InputError(
-            f"KID over {subsets} subsets of {subset_size} is not defined",
-            hint="take at least 1 subset of at least 2 images",
+            f"KID is not defined for {subsets} subsets of {subset_size}",
+            hint="use at least 1 subset of at least 2 images",
             code="input-subsets-invalid",
             subsets=subsets,
             subset_size=subset_size,
@@ -140,10 +140,10 @@ def _check(generated: Tensor, real: Tensor, subsets: int, subset_size: int) -> N
     for which, count in (("generated", len(generated)), ("real", len(real))):
         if count < subset_size:
             raise InputError(
-                f"KID with subsets of {subset_size} needs as many {which} images, "
-                f"and there are {count}",
-                hint=f"take at least {subset_size} {which} images, or set subset_size to at most "
-                f"{count} (half of that, for a spread that means something)",
+                f"KID with subsets of {subset_size} needs at least {subset_size} {which} images, "
+                f"not {count}",
+                hint=f"use at least {subset_size} {which} images, or set subset_size to at most "
+                f"{count} (half of that for a meaningful spread)",
                 code="input-too-few-images",
                 which=which,
                 count=count,

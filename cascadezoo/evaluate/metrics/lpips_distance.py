@@ -1,4 +1,4 @@
-"""LPIPS as metrics use it: the network of a config, with its digest, on bytes and in parts."""
+"""LPIPS for metrics: on 8-bit images, in chunks, with the digest of the network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cascadezoo.evaluate.configs import LpipsMetricConfig
 from cascadezoo.evaluate.features.base import tensors_digest
 from cascadezoo.nn.perceptual import VERSION, Perceptual
 
-__all__ = ["LEAST_LPIPS", "Lpips"]
+__all__ = ["MIN_TOLERANCE", "Lpips"]
 
-LEAST_LPIPS = 1e-4
-"""By how much mean distances may differ between machines for rounding alone."""
+MIN_TOLERANCE = 1e-4
+"""Minimum tolerance of a mean distance, for rounding differences between machines."""
 
 _PIXELS = 1 << 18
 
@@ -23,11 +23,11 @@ class Lpips:
     """Distances of pairs of images.
 
     Args:
-        config: which backbone.
-        device: where it shall be.
+        config: the backbone.
+        device: the device of the network.
 
     Raises:
-        WeightsUnavailableError: the backbone's weights are not to be had.
+        WeightsUnavailableError: the weights of the backbone are unavailable.
     """
 
     def __init__(self, config: LpipsMetricConfig, device: torch.device) -> None:
@@ -35,54 +35,53 @@ class Lpips:
         self.net = config.net
         self.network = Perceptual(
             config.net,
-            hint="one of three: put torchvision's weights file into $TORCH_HOME/hub/checkpoints; "
-            f"choose another backbone, lpips:{others[0]} or lpips:{others[1]}; "
-            "or measure without it",
+            hint="put torchvision's weights file into $TORCH_HOME/hub/checkpoints; or choose "
+            f"another backbone, lpips:{others[0]} or lpips:{others[1]}; or leave the metric out",
         )
         self.sha256 = tensors_digest(self.network.network.state_dict().items())
         self.network.to(device)
         self.device = device
 
     def takes(self, size: int) -> bool:
-        """Whether images of so many pixels in height and width are large enough."""
+        """Whether images with this height and width in pixels are large enough."""
         return self.network.takes(size)
 
     def require(self, size: int) -> None:
         """Refuse images that are too small.
 
         Raises:
-            InputError: they are.
+            InputError: images of this size are too small for the backbone.
         """
         if not self.takes(size):
             raise InputError(
                 f"{size}x{size} images are too small for LPIPS with {self.net}",
-                hint="vgg takes images of 16x16 and more, alex and squeeze larger ones only",
+                hint="vgg needs at least 16x16; alex and squeeze need larger images",
                 code="input-images-too-small",
                 size=size,
                 name=self.net,
             )
 
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:
-        """The distance of each image to its counterpart.
+        """Compute the distance of each image to its counterpart.
 
         Args:
             images: uint8, or floating in [-1, 1]; [N, C, H, W] with 1 or 3 channels.
-            others: the same shape.
+            others: the counterparts, in the same shape.
 
         Returns:
             float32 [N], at least 0, on the CPU.
         """
-        parts = max(1, _PIXELS // (images.shape[-1] * images.shape[-2]))
+        chunk = max(1, _PIXELS // (images.shape[-1] * images.shape[-2]))
         rows = [torch.empty(0)]
         with torch.inference_mode():
-            pairs = zip(torch.split(images, parts), torch.split(others, parts), strict=True)
+            pairs = zip(torch.split(images, chunk), torch.split(others, chunk), strict=True)
             for left, right in pairs:
                 pair = to_float(left.to(self.device)), to_float(right.to(self.device))
                 rows.append(self.network(*pair).cpu())
         return torch.cat(rows)
 
-    def described(self) -> dict[str, str]:
-        """The fields of a figure that tell the network."""
+    def describe(self) -> dict[str, str]:
+        """The fields of a figure that describe the network."""
         return {
             "extractor": self.net,
             "extractor_version": VERSION,

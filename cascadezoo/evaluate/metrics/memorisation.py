@@ -1,4 +1,4 @@
-"""Whether samples are copies: how near they lie to training images, as against test images."""
+"""Detect copies: compare the distance of samples and of test images to training images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _CLOSEST = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """A sample and the training image that lies nearest to it.
+    """A sample and its nearest training image.
 
     Args:
-        sample: the sample's number.
-        real: the number of the training image in its split.
-        distance: Euclidean, between their features.
+        sample: the index of the sample.
+        real: the index of the training image in its split.
+        distance: the Euclidean distance of their features.
     """
 
     sample: int
@@ -36,33 +36,33 @@ class Nearest:
     distance: float
 
 
-def measure(config: EmptyConfig, given: MetricCascade) -> dict[str, Measured]:
-    """The data-copying test of Meehan et al. 2020 (arXiv:2004.05675), over all of feature space.
+def measure(config: EmptyConfig, inputs: MetricCascade) -> dict[str, Measured]:
+    """The data-copying test of Meehan et al. 2020 (arXiv:2004.05675) on the whole feature space.
 
     Returns:
-        By part: "" is the chance that a sample lies nearer to its nearest training image than a
-        real test image to its own: 0.5 where samples are as new as test images are, 1 where
-        they are copies; ``closest`` is the share of samples that lie nearer than the nearest
-        hundredth of the test images, 0.01 by chance.
+        By part: "" is the probability that a sample is nearer to its nearest training image than a
+        real test image is: 0.5 if samples are as new as test images, 1 if they are copies.
+        ``closest`` is the share of samples that are nearer than the nearest hundredth of the test
+        images, 0.01 by chance.
 
     Raises:
-        DataError: the data have no test images.
+        DataError: the dataset has no test images.
     """
-    test = given.split("test")
-    train = given.split("train")
-    count = min(given.n, len(test))
+    test = inputs.split("test")
+    train = inputs.split("train")
+    count = min(inputs.n, len(test))
     features = [
         real_features(
-            data, given.extractor, count=rows, precision=given.precision, cache=given.cache
+            data, inputs.extractor, count=rows, precision=inputs.precision, cache=inputs.cache
         )
         for data, rows in ((train, len(train)), (test, count))
     ]
-    usual = nearest_rows(features[1], features[0])[0].cpu()
-    own = nearest_rows(_sampled(given), features[0])[0].cpu()
-    chance, z = nearer(own, usual)
-    n, m = len(own), len(usual)
+    reference = nearest_rows(features[1], features[0])[0].cpu()
+    samples = nearest_rows(_sampled(inputs), features[0])[0].cpu()
+    chance, z = nearer(samples, reference)
+    n, m = len(samples), len(reference)
     std = math.sqrt((n + m + 1) / (12 * n * m))
-    limit = usual.quantile(_CLOSEST)
+    limit = reference.quantile(_CLOSEST)
     settings = {"test_images": count, "train_images": len(train)}
     return {
         "": Measured(
@@ -71,11 +71,11 @@ def measure(config: EmptyConfig, given: MetricCascade) -> dict[str, Measured]:
             tolerance=TOLERANCE * std,
             n_real=count,
             split="train",
-            note=f"z = {z:+.1f} (above 3: copies); 0.5 is as near as test images are",
+            note=f"z = {z:+.1f} (above 3: copies); test images have 0.5",
             settings=settings,
         ),
         "closest": share_of(
-            own < limit,
+            samples < limit,
             n_real=count,
             split="train",
             note=f"{_CLOSEST} by chance",
@@ -84,71 +84,73 @@ def measure(config: EmptyConfig, given: MetricCascade) -> dict[str, Measured]:
     }
 
 
-def nearest(given: MetricCascade, count: int = 16) -> list[Nearest]:
-    """The samples that lie nearest to a training image, for people to look at.
+def nearest(inputs: MetricCascade, count: int = 16) -> list[Nearest]:
+    """The samples that are nearest to a training image, for inspection.
 
     Args:
-        given: as :func:`measure` gets it.
-        count: how many.
+        inputs: the input of :func:`measure`.
+        count: number of samples.
 
     Returns:
-        The nearest first.
+        The samples, the nearest first.
     """
-    train = given.split("train")
-    real = real_features(train, given.extractor, precision=given.precision, cache=given.cache)
-    distances, rows = nearest_rows(_sampled(given), real)
-    # The features of real images stand in the order in which they are chosen.
-    numbers = torch.from_numpy(choose_real(len(train), len(train)))
+    train = inputs.split("train")
+    real = real_features(train, inputs.extractor, precision=inputs.precision, cache=inputs.cache)
+    distances, rows = nearest_rows(_sampled(inputs), real)
+    # The features of real images are in the order of choose_real.
+    indices = torch.from_numpy(choose_real(len(train), len(train)))
     first = distances.argsort(stable=True)[:count].tolist()
-    return [Nearest(i, int(numbers[rows[i]]), float(distances[i])) for i in first]
+    return [Nearest(i, int(indices[rows[i]]), float(distances[i])) for i in first]
 
 
 def nearest_rows(features: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest of the real vectors to each of the others.
+    """Find the nearest real vector of each vector.
 
     Args:
         features: floating [N, D].
         real: floating [M, D], M at least 1, on the same device.
 
     Returns:
-        Euclidean distances float32 [N], and rows of ``real``, int64 [N].
+        Euclidean distances, float32 [N], and row indices of ``real``, int64 [N].
     """
     squares = real.square().sum(dim=1)
     distances, rows = [], []
     for part in torch.split(features, _CHUNK):
-        # Up to what all rows share. Rounding hides small differences, so the nearest few are
-        # compared once more, exactly.
+        # Squared distances up to a constant per row. Rounding hides small differences, so the
+        # nearest candidates are compared again in float64.
         rough = squares - 2 * part @ real.T
         few = rough.topk(min(_CANDIDATES, len(real)), largest=False).indices
         exact = (part[:, None] - real[few]).double().square().sum(dim=2)
-        least = exact.min(dim=1)
-        distances.append(least.values.sqrt().float())
-        rows.append(few.gather(1, least.indices[:, None])[:, 0])
+        nearest_few = exact.min(dim=1)
+        distances.append(nearest_few.values.sqrt().float())
+        rows.append(few.gather(1, nearest_few.indices[:, None])[:, 0])
     return torch.cat(distances), torch.cat(rows)
 
 
-def nearer(own: Tensor, usual: Tensor) -> tuple[float, float]:
-    """How often one distance is below another: the Mann-Whitney statistic, ties counted half.
+def nearer(samples: Tensor, reference: Tensor) -> tuple[float, float]:
+    """The Mann-Whitney statistic: how often one distance is below another, with ties as half.
 
     Args:
-        own: distances [N].
-        usual: distances [M].
+        samples: distances [N].
+        reference: distances [M].
 
     Returns:
-        The chance that one of ``own`` is below one of ``usual``, and its z-score under the
-        hypothesis that both are of one distribution; positive where ``own`` are nearer. (It is
-        Meehan's Z_U with the sign turned.)
+        The probability that one of ``samples`` is below one of ``reference``, and its z-score under
+        the hypothesis of equal distributions, which is positive if ``samples`` are nearer. (It is
+        Meehan's Z_U with the opposite sign.)
     """
-    n, m = len(own), len(usual)
-    ordered = usual.sort().values
-    below = torch.searchsorted(ordered, own.contiguous(), right=False)
-    upto = torch.searchsorted(ordered, own.contiguous(), right=True)
-    # Those of ``usual`` above each of ``own``, and half of those that equal it.
-    wins = (m - upto).double() + (upto - below).double() / 2
+    n, m = len(samples), len(reference)
+    ordered = reference.sort().values
+    below = torch.searchsorted(ordered, samples.contiguous(), right=False)
+    not_above = torch.searchsorted(ordered, samples.contiguous(), right=True)
+    # The values of ``reference`` above each of ``samples``, plus half of the equal ones.
+    wins = (m - not_above).double() + (not_above - below).double() / 2
     chance = float(wins.mean()) / m
     return chance, (chance - 0.5) / math.sqrt((n + m + 1) / (12 * n * m))
 
 
-def _sampled(given: MetricCascade) -> Tensor:
-    found = sample_features(given.samples, given.extractor, given.n, precision=given.precision)
-    return found.features
+def _sampled(inputs: MetricCascade) -> Tensor:
+    sampled = sample_features(
+        inputs.samples, inputs.extractor, inputs.n, precision=inputs.precision
+    )
+    return sampled.features

@@ -12,7 +12,7 @@ from cascadezoo.evaluate.features.base import load_extractor, tensors_digest
 
 
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=64))
-def test_bytes_survive_the_way_through_floats(values):
+def test_bytes_survive_conversion_to_float(values):
     images = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1)
     assert torch.equal(to_uint8(to_float(images)), images)
 
@@ -41,7 +41,7 @@ def test_images_that_are_not_finite(means, dtype, bad):
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), {"code": "input-images-dtype"}),
     ],
 )
-def test_what_is_no_image(means, images, error):
+def test_invalid_images(means, images, error):
     with raises(InputError, **error):
         means(images)
 
@@ -62,30 +62,30 @@ def test_one_channel_is_repeated(means):
     assert torch.equal(means(images), means(images.expand(-1, 3, -1, -1)))
 
 
-def test_the_network_sees_channels_last_bytes_in_its_batches(means):
-    class Watching(type(means)):
+def test_the_network_receives_channels_last_bytes_in_batches(means):
+    class Recording(type(means)):
         def features(self, images):
-            seen.append(images)
+            batches.append(images)
             return super().features(images)
 
-    seen = []
-    Watching()(torch.zeros(35, 1, 8, 8))
-    assert [len(images) for images in seen] == [12, 12, 11]
-    assert all(images.dtype == torch.uint8 for images in seen)
-    assert all(images.is_contiguous(memory_format=torch.channels_last) for images in seen)
+    batches = []
+    Recording()(torch.zeros(35, 1, 8, 8))
+    assert [len(images) for images in batches] == [12, 12, 11]
+    assert all(images.dtype == torch.uint8 for images in batches)
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images in batches)
 
 
 def test_no_images_have_no_features(means):
     assert means(torch.zeros(0, 3, 8, 8)).shape == (0, 12)
 
 
-def test_an_extractor_that_lies_about_its_features(means):
+def test_an_extractor_with_the_wrong_number_of_features(means):
     means.num_features = 7
     with raises(PluginError, "plugin-features-shape", name="means", shape=(2, 12)):
         means(torch.zeros(2, 3, 8, 8))
 
 
-def test_damaged_weights_show(means):
+def test_damaged_weights_are_an_error(means):
     class Damaged(type(means)):
         def features(self, images):
             return super().features(images) / 0
@@ -99,13 +99,13 @@ def test_unknown_precision(means):
         means(torch.zeros(2, 3, 8, 8), precision="fp16")
 
 
-def test_registry_knows_the_built_in_extractors():
+def test_the_registry_has_the_built_in_extractors():
     assert load_extractor("small").describe()["name"] == "small"
     with raises(UnknownNameError, "lookup", kind="feature extractor", name="smal"):
         load_extractor("smal")
 
 
-def test_digest_tells_tensors_apart_whatever_their_order():
+def test_the_digest_depends_on_tensors_but_not_on_their_order():
     one, two = torch.arange(4.0), torch.arange(4.0).view(2, 2)
     assert tensors_digest([("a", one), ("b", two)]) == tensors_digest([("b", two), ("a", one)])
     assert len({tensors_digest([("a", t)]) for t in (one, two, one.half(), -one)}) == 4

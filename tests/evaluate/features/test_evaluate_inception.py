@@ -16,29 +16,35 @@ from cascadezoo.evaluate.metrics.kid import kernel_inception_distance
 
 @pytest.fixture
 def closed_port():
-    """A proxy that refuses, so that nothing outside this machine is asked."""
+    """The port of a proxy that refuses connections, so that no request leaves the machine."""
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         return door.getsockname()[1]
 
 
-def test_without_weights_and_network_the_three_ways_out(tmp_path, monkeypatch, closed_port):
+def test_without_weights_and_network_the_hint_names_three_solutions(
+    tmp_path, monkeypatch, closed_port
+):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(WeightsUnavailableError) as caught:
+    with raises(WeightsUnavailableError, "weights-unavailable", path=WEIGHTS_FILE) as caught:
         load_extractor("inception")
     hint = str(caught.value.hint)
-    assert f"place {WEIGHTS_FILE} in $TORCH_HOME/hub/checkpoints" in hint
-    assert '"evaluation.extractor": "small"' in hint
-    assert 'leave "kid" and what else needs it out of "evaluation.metrics"' in hint
+    values = (
+        WEIGHTS_FILE,
+        "$TORCH_HOME",
+        '"evaluation.extractor": "small"',
+        '"evaluation.metrics"',
+    )
+    assert [value for value in values if value not in hint] == []
     assert not list((tmp_path / "hub" / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
-def test_a_file_that_is_no_weights(tmp_path, monkeypatch, content):
+def test_a_file_that_contains_no_weights(tmp_path, monkeypatch, content):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "hub" / "checkpoints" / WEIGHTS_FILE
     path.parent.mkdir(parents=True)
@@ -63,7 +69,7 @@ class Intruder:
 
 
 @pytest.mark.parametrize("code", [False, True], ids=["another network", "code"])
-def test_a_file_with_other_things_than_the_weights(tmp_path, monkeypatch, code):
+def test_a_file_with_different_contents(tmp_path, monkeypatch, code):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "hub" / "checkpoints" / WEIGHTS_FILE
     path.parent.mkdir(parents=True)
@@ -94,7 +100,7 @@ def test_weights_that_are_not_finite(torch_home, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_gives_the_features_and_kid_of_torch_fidelity(torch_home, cifar10, degraded):
+def test_equals_features_and_kid_of_torch_fidelity(torch_home, cifar10, degraded):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -102,10 +108,9 @@ def test_gives_the_features_and_kid_of_torch_fidelity(torch_home, cifar10, degra
     assert extractor.num_features == 2048
     theirs = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     images = cifar10["test"][:20]
-    bare = theirs(images)[0]
-    found = extractor(to_float(images))
-    torch.testing.assert_close(found, bare, rtol=1e-3, atol=1e-4)
-    assert extractor(images[:4], precision="bf16").sub(bare[:4]).abs().mean() < 0.02
+    expected = theirs(images)[0]
+    torch.testing.assert_close(extractor(to_float(images)), expected, rtol=1e-3, atol=1e-4)
+    assert extractor(images[:4], precision="bf16").sub(expected[:4]).abs().mean() < 0.02
 
     sets = {"real": cifar10["train"][:60], "noise": degraded(cifar10["test"][:60])["noise"]}
     with pytest.warns(UserWarning, match="save all extracted features"):
@@ -122,7 +127,7 @@ def test_gives_the_features_and_kid_of_torch_fidelity(torch_home, cifar10, degra
     assert ours.mean == pytest.approx(float(mean), rel=1e-3)
     assert ours.std == pytest.approx(float(std), rel=1e-3)
     assert 0.05 < ours.mean < 0.15
-    # Test images as they are, in the cheaper arithmetic.
+    # Unchanged test images, in bf16.
     half = {"precision": "bf16"}
     real, plain = (extractor(part, **half) for part in (sets["real"], cifar10["test"][:60]))
     same = kernel_inception_distance(plain, real, subsets=10, subset_size=30, seed=5)
@@ -131,7 +136,7 @@ def test_gives_the_features_and_kid_of_torch_fidelity(torch_home, cifar10, degra
 
 
 class _Only(torch.nn.Module):
-    """torch-fidelity's network gives a tuple; torchmetrics wants a tensor."""
+    """torch-fidelity's network returns a tuple; torchmetrics needs a tensor."""
 
     def __init__(self, network):
         super().__init__()

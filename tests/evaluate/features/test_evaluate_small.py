@@ -26,7 +26,7 @@ def extractor():
     return load_extractor("small")
 
 
-def test_the_shipped_file_is_small_and_the_one_that_is_known(extractor):
+def test_the_bundled_file_is_small_and_has_the_recorded_digest(extractor):
     data = ASSETS.joinpath("small-v1.safetensors").read_bytes()
     assert len(data) < 2_000_000
     assert hashlib.sha256(data).hexdigest() == extractor.sha256
@@ -39,7 +39,7 @@ def test_the_shipped_file_is_small_and_the_one_that_is_known(extractor):
     }
 
 
-def test_its_card_tells_what_the_file_tells(tmp_path):
+def test_the_card_agrees_with_the_file(tmp_path):
     card = ASSETS.joinpath("small-v1.md").read_text()
     with safe_open(str(ASSETS.joinpath("small-v1.safetensors")), "pt") as file:
         facts = file.metadata()
@@ -50,14 +50,14 @@ def test_its_card_tells_what_the_file_tells(tmp_path):
     assert f"{facts['epochs']} epochs" in card
 
 
-def test_accuracy_of_its_card_holds(cifar10):
+def test_the_accuracy_agrees_with_the_card(cifar10):
     network = small.load_network()
     images, labels = cifar10["test"][:2000], cifar10["test_labels"][:2000]
-    # Two thousand images: one standard error is 0.7 points.
+    # With 2000 images one standard error is 0.7 points.
     assert train_small.accuracy(network, images, labels) == pytest.approx(0.8648, abs=0.025)
 
 
-def test_ranks_degradations_as_inception_does(extractor, cifar10, degraded):
+def test_ranks_degradations_like_inception(extractor, cifar10, degraded):
     real = extractor(cifar10["train"][:5000])
     kids = {
         name: kernel_inception_distance(extractor(images), real, subsets=20, subset_size=500)
@@ -76,7 +76,7 @@ def test_two_thousand_images_take_under_five_seconds(extractor):
     images = torch.randint(0, 256, (2000, 3, 32, 32), dtype=torch.uint8)
     start = time.process_time()
     extractor(images)
-    # Processor seconds, so that a busy machine does not count: under 5 s on two cores.
+    # Processor time does not depend on the load of the machine: under 5 s on two cores.
     assert time.process_time() - start < 10
 
 
@@ -89,16 +89,16 @@ def test_any_size_and_one_channel(extractor, size, channels):
     torch.testing.assert_close(extractor(images[1:2])[0], features[1], rtol=1e-4, atol=1e-5)
 
 
-def test_larger_images_are_averaged_not_picked(extractor):
+def test_larger_images_are_averaged_not_subsampled(extractor):
     plain = torch.randint(80, 176, (4, 3, 1, 1), dtype=torch.uint8).expand(-1, -1, 128, 128)
     sign = 1 - 2 * ((torch.arange(128)[:, None] + torch.arange(128)) % 2)
     checked = (plain + 70 * sign).to(torch.uint8)
-    picked = checked[:, :, ::4, ::4]
-    averaged, wrong = (extractor(x) - extractor(plain) for x in (checked, picked))
+    subsampled = checked[:, :, ::4, ::4]
+    averaged, wrong = (extractor(x) - extractor(plain) for x in (checked, subsampled))
     assert averaged.norm() < 0.2 * wrong.norm()
 
 
-def test_bf16_is_close_and_not_the_same(extractor):
+def test_bf16_is_close_but_not_equal(extractor):
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
     full, half = extractor(images), extractor(images, precision="bf16")
     assert half.dtype == torch.float32
@@ -106,7 +106,7 @@ def test_bf16_is_close_and_not_the_same(extractor):
     torch.testing.assert_close(full, half, rtol=0.1, atol=0.05)
 
 
-def test_folding_changes_nothing():
+def test_folding_does_not_change_the_logits():
     torch.manual_seed(0)
     network = SmallNet(norm=True)
     images = torch.rand(32, 3, 32, 32) * 2 - 1
@@ -116,7 +116,7 @@ def test_folding_changes_nothing():
     assert set(network.state_dict()) == set(SmallNet().state_dict())
 
 
-def test_augmented_images_are_the_seed_s_and_sound(cifar10):
+def test_augmented_images_depend_on_the_seed_and_are_valid(cifar10):
     images = to_float(cifar10["test"][:64])
     one, again, other = (
         train_small.augment(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
@@ -129,7 +129,7 @@ def test_augmented_images_are_the_seed_s_and_sound(cifar10):
     assert 0 < grey.sum() < 32
 
 
-def test_the_training_command_writes_a_file_that_can_be_used(tmp_path, capsys):
+def test_the_training_command_writes_a_usable_file(tmp_path, capsys):
     rng = np.random.default_rng(0)
     arrays = {
         f"{split}_{what}": rng.integers(0, high, (256, *shape), dtype=np.uint8)

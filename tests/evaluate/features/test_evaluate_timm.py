@@ -1,4 +1,4 @@
-"""timm:MODEL with checkpoints as the Hub's cache keeps them; nothing outside is asked."""
+"""timm:MODEL with checkpoints in the layout of the Hub's cache; no request is sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMIT = "0" * 40
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache of the Hub, which is out of reach."""
+    """An empty cache of the Hub, in offline mode."""
     from huggingface_hub import constants
 
     folder = tmp_path / "hub"
@@ -42,12 +42,12 @@ def network(cache):
 
 
 def keep(cache, model):
-    """A network of timm with random weights, in the cache as if they had been fetched."""
+    """Store a timm network with random weights in the cache, as a download would."""
     import timm
 
     torch.manual_seed(0)
     network = timm.create_model(model, pretrained=False).eval()
-    for module in network.modules():  # what training would have left there
+    for module in network.modules():  # as after training
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
@@ -66,25 +66,25 @@ def images(count=6, size=32):
     )
 
 
-def test_gives_the_features_of_timm_s_own_pipeline(network):
+def test_equals_the_features_of_timm_s_pipeline(network):
     """timm's eval transform on PIL images, without its crop."""
     from timm.data import create_transform, resolve_model_data_config
 
     extractor = load_extractor(f"timm:{MODEL}")
     pixels = images(size=200)
-    found = extractor(pixels)
+    features = extractor(pixels)
     settings = {**resolve_model_data_config(network), "crop_pct": 1.0}
     transform = create_transform(**settings, is_training=False)
     pictures = [Image.fromarray(row.permute(1, 2, 0).numpy()) for row in pixels]
     with torch.inference_mode():
         maps = network.forward_features(torch.stack([transform(one) for one in pictures]))
         theirs = network.forward_head(maps, pre_logits=True)
-    # PIL rounds to bytes after resizing.
-    torch.testing.assert_close(found, theirs, rtol=0.01, atol=0.01 * float(theirs.abs().max()))
-    assert found.shape == (6, network.num_features)
+    # PIL rounds to 8 bits after resizing.
+    torch.testing.assert_close(features, theirs, rtol=0.01, atol=0.01 * float(theirs.abs().max()))
+    assert features.shape == (6, network.num_features)
 
 
-def test_its_own_size_needs_no_resizing(network):
+def test_images_of_the_input_size_are_not_resized(network):
     from timm.data import resolve_model_data_config
 
     data = resolve_model_data_config(network)
@@ -93,8 +93,8 @@ def test_its_own_size_needs_no_resizing(network):
     with torch.inference_mode():
         maps = network.forward_features((pixels / 255 - mean) / std)
         theirs = network.forward_head(maps, pre_logits=True)
-    found = load_extractor(f"timm:{MODEL}")(pixels)
-    torch.testing.assert_close(found, theirs, rtol=1e-4, atol=1e-5)
+    features = load_extractor(f"timm:{MODEL}")(pixels)
+    torch.testing.assert_close(features, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_logits_are_the_network_s(network):
@@ -104,10 +104,10 @@ def test_logits_are_the_network_s(network):
     with torch.inference_mode():
         theirs = network((pixels / 255 - extractor.mean) / extractor.std)
     torch.testing.assert_close(extractor.logits(features), theirs, rtol=1e-4, atol=1e-4)
-    found = measure(
+    score = measure(
         EmptyConfig(), MetricFeatures(generated=features, real=features, extractor=extractor)
     )
-    assert found.settings["classes"] == 1000
+    assert score.settings["classes"] == 1000
 
 
 @pytest.mark.parametrize("model", ["test_vit", "test_convnext", "test_efficientnet", "test_nfnet"])
@@ -126,7 +126,7 @@ def test_other_architectures(cache, model):
     torch.testing.assert_close(extractor.logits(features), theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_the_figure_s_name_has_the_weights_tag(network, tmp_path):
+def test_the_name_of_a_figure_contains_the_tag_of_the_weights(network, tmp_path):
     extractor = load_extractor(f"timm:{MODEL.partition('.')[0]}")
     assert extractor.describe() == {
         "name": f"timm:{MODEL}",
@@ -149,7 +149,7 @@ def test_the_figure_s_name_has_the_weights_tag(network, tmp_path):
     assert folder.name.startswith(f"timm-{MODEL}-")
 
 
-def test_other_weights_have_another_digest(network, cache):
+def test_different_weights_have_a_different_digest(network, cache):
     before = load_extractor(f"timm:{MODEL}").sha256
     (path,) = cache.glob("*/snapshots/*/model.safetensors")
     state = {name: value.clone() for name, value in network.state_dict().items()}
@@ -158,13 +158,13 @@ def test_other_weights_have_another_digest(network, cache):
     assert load_extractor(f"timm:{MODEL}").sha256 != before
 
 
-def test_without_weights_and_network_the_three_ways_out(cache):
+def test_without_weights_and_network_the_hint_names_three_solutions(cache):
     with raises(WeightsUnavailableError, "weights-unavailable", name="resnet18.a1_in1k") as caught:
         load_extractor("timm:resnet18")
     hint = str(caught.value.hint)
     assert "hf download timm/resnet18.a1_in1k" in hint
     assert '"evaluation.extractor": "small"' in hint
-    assert 'out of "evaluation.metrics"' in hint
+    assert '"evaluation.metrics"' in hint
 
 
 @pytest.mark.parametrize("content", [b"", b"torn", b"\x10\0\0\0\0\0\0\0{"])
@@ -175,7 +175,7 @@ def test_a_damaged_file(network, cache, content):
         load_extractor(f"timm:{MODEL}")
 
 
-def test_weights_of_another_network(network, cache):
+def test_weights_of_a_different_network(network, cache):
     keep(cache, "test_convnext.r160_in1k")
     paths = {path.parts[-4]: path for path in cache.glob("*/snapshots/*/model.safetensors")}
     shutil.copy(paths["models--timm--test_convnext.r160_in1k"], paths[f"models--timm--{MODEL}"])
@@ -187,13 +187,13 @@ def test_weights_of_another_network(network, cache):
     ("name", "shown", "hint"),
     [
         ("resnet81", "'resnet81'", "'timm:resnet18'"),
-        ("resnet18.a9_in1k", "'a9_in1k' of 'resnet18'", "'timm:resnet18.a1_in1k'"),
+        ("resnet18.a9_in1k", "'a9_in1k'", "'timm:resnet18.a1_in1k'"),
         ("hf_hub:org/model", "hf_hub:org/model", "list_pretrained"),
         ("local-dir:/tmp", "local-dir:/tmp", "list_pretrained"),
         ("../model", "../model", "list_pretrained"),
     ],
 )
-def test_names_that_timm_does_not_know(name, shown, hint):
+def test_unknown_names(name, shown, hint):
     with raises(UnknownNameError, "lookup-timm-model") as caught:
         load_extractor(f"timm:{name}")
     assert shown in caught.value.what
@@ -203,19 +203,19 @@ def test_names_that_timm_does_not_know(name, shown, hint):
 def test_a_network_without_weights():
     import timm
 
-    weighed = {name.partition(".")[0] for name in timm.list_pretrained()}
-    name = next(name for name in timm.list_models() if name not in weighed)
+    pretrained = {name.partition(".")[0] for name in timm.list_pretrained()}
+    name = next(name for name in timm.list_models() if name not in pretrained)
     with raises(UnknownNameError, "lookup-timm-model", name=name):
         load_extractor(f"timm:{name}")
 
 
-def test_no_name_at_all():
+def test_a_missing_name():
     with raises(InputError, "input-argument-invalid", name="timm") as caught:
         load_extractor("timm")
     assert "timm:MODEL" in str(caught.value.hint)
 
 
-def test_images_that_it_would_not_take(network):
+def test_networks_with_unsupported_input(network):
     from cascadezoo.evaluate.features.timm_networks import TimmExtractor
 
     data = {"input_size": (3, 160, 160), "mean": (0, 0, 0), "std": (1, 1, 1)}
@@ -225,7 +225,7 @@ def test_images_that_it_would_not_take(network):
             TimmExtractor(MODEL, network, settings, torch.device("cpu"))
 
 
-def test_features_that_are_no_vectors(network):
+def test_networks_without_feature_vectors(network):
     from cascadezoo.evaluate.features.timm_networks import TimmExtractor
 
     network.reset_classifier(10, global_pool="")
@@ -234,8 +234,8 @@ def test_features_that_are_no_vectors(network):
         TimmExtractor(MODEL, network, {**data, "interpolation": "bicubic"}, torch.device("cpu"))
 
 
-def test_two_heads_are_no_classifier(cache):
-    """A distilled network gives features, and no logits that follow from them."""
+def test_a_network_with_two_heads_has_no_classifier(cache):
+    """The logits of a distilled network do not follow from its pooled features."""
     import timm
 
     model = "deit_tiny_distilled_patch16_224"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from errors_help import raises
-from hypothesis import given as property_of
+from hypothesis import given
 from hypothesis import strategies as st
-from toy_cascades import bicubic, given, noise, same, smooth, spec, toy
+from toy_cascades import bicubic, cascade_inputs, noise, same, smooth, spec, toy
 
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.pixels import to_float
@@ -19,7 +19,7 @@ from cascadezoo.evaluate.options import EvaluationOptions
 REAL = smooth(48)
 
 
-@property_of(st.integers(0, 200), st.integers(1, 9), st.integers(0, 9))
+@given(st.integers(0, 200), st.integers(1, 9), st.integers(0, 9))
 def test_pairs_share_no_image_and_keep_to_their_labels(count, classes, seed):
     labels = np.arange(count) % classes
     for known in (None, labels):
@@ -33,15 +33,15 @@ def test_pairs_share_no_image_and_keep_to_their_labels(count, classes, seed):
             assert (labels[pairs[:, 0]] == labels[pairs[:, 1]]).all()
 
 
-@property_of(st.lists(st.integers(1, 9), max_size=9), st.integers(1, 12))
-def test_windows_hold_every_image_in_order(sizes, window):
+@given(st.lists(st.integers(1, 9), max_size=9), st.integers(1, 12))
+def test_windows_contain_every_image_in_order(sizes, window):
     images = torch.arange(sum(sizes))[:, None]
-    found = list(_windows(torch.split(images, sizes), window)) if sizes else []
-    assert all(len(part) == window for part in found[:-1])
-    assert torch.equal(torch.cat([torch.empty(0, 1, dtype=torch.int64), *found]), images)
+    windows = list(_windows(torch.split(images, sizes), window)) if sizes else []
+    assert all(len(part) == window for part in windows[:-1])
+    assert torch.equal(torch.cat([torch.empty(0, 1, dtype=torch.int64), *windows]), images)
 
 
-def test_windows_and_batches_do_not_change_what_is_measured():
+def test_batches_do_not_change_the_distances():
     values = torch.rand(40)
 
     def gap(left, right):
@@ -56,7 +56,7 @@ def test_windows_and_batches_do_not_change_what_is_measured():
 
 
 @pytest.mark.filterwarnings("ignore:The parameter 'pretrained'", "ignore:Arguments other than")
-def test_mean_distance_is_that_of_the_package(means, torch_home):
+def test_mean_distance_equals_the_lpips_package(means, torch_home):
     import lpips
 
     # Samples of one label are one image; those of different labels differ.
@@ -67,25 +67,29 @@ def test_mean_distance_is_that_of_the_package(means, torch_home):
     def sample(first, count):
         return protos[torch.arange(first, first + count) % classes]
 
-    one = given(cascade, means, REAL, n=40, sample=sample, seed=5)
-    found = measure(LpipsMetricConfig(), one)
-    assert set(found) == {"", "within-class", "real", "real-within-class"}
-    assert found["within-class"].value == pytest.approx(0, abs=1e-6)
-    assert found[""].settings == {"pairs": 20}
-    assert found["real"].value > found["within-class"].value
+    one = cascade_inputs(cascade, means, REAL, n=40, sample=sample, seed=5)
+    results = measure(LpipsMetricConfig(), one)
+    assert set(results) == {"", "within-class", "real", "real-within-class"}
+    assert results["within-class"].value == pytest.approx(0, abs=1e-6)
+    assert results[""].settings == {"pairs": 20}
+    assert results["real"].value > results["within-class"].value
     network = lpips.LPIPS(net="vgg", verbose=False)
     with torch.no_grad():
         table = torch.stack([network(protos, p[None].expand_as(protos)).flatten() for p in protos])
-    # Each image is in one pair, so the mean of all pairs is what is expected of it.
+    # Each image is in one pair, so the expected value is the mean over all pairs.
     others = table.sum() / (classes * (classes - 1)) * (40 - 40 // classes) / 39
-    assert found[""].value == pytest.approx(float(others), abs=4 * found[""].std)
-    again = measure(LpipsMetricConfig(), given(cascade, means, REAL, n=40, sample=sample, seed=5))
-    assert again == found
-    twins = given(cascade, means, REAL, n=40, sample=lambda f, c: protos[:1].expand(c, -1, -1, -1))
+    assert results[""].value == pytest.approx(float(others), abs=4 * results[""].std)
+    again = measure(
+        LpipsMetricConfig(), cascade_inputs(cascade, means, REAL, n=40, sample=sample, seed=5)
+    )
+    assert again == results
+    twins = cascade_inputs(
+        cascade, means, REAL, n=40, sample=lambda f, c: protos[:1].expand(c, -1, -1, -1)
+    )
     assert measure(LpipsMetricConfig(), twins)[""].value == pytest.approx(0, abs=1e-6)
 
 
-def test_names_and_a_model_without_its_data(means, torch_home):
+def test_names_of_figures_without_real_images(means, torch_home):
     from cascadezoo.evaluate.evaluate_metrics import Subject
 
     cascade = toy(spec(), noise, bicubic, same)
@@ -95,15 +99,17 @@ def test_names_and_a_model_without_its_data(means, torch_home):
     names = [f.name for f in figures if f.metric == "diversity"]
     assert names == ["diversity.vgg.n20", "diversity.vgg.n20.within-class"]
     assert figures[0].split is None
-    held = Subject(cascade=cascade, real=ImageData(REAL.images, REAL.labels, "test"), split=None)
-    figures = evaluate_metrics(["diversity"], held, EvaluationOptions(n=20), extractor=means)
+    with_data = Subject(
+        cascade=cascade, real=ImageData(REAL.images, REAL.labels, "test"), split=None
+    )
+    figures = evaluate_metrics(["diversity"], with_data, EvaluationOptions(n=20), extractor=means)
     assert [f.name for f in figures if f.metric == "diversity"][2:] == [
         "diversity.vgg.n20.real.test",
         "diversity.vgg.n20.real-within-class.test",
     ]
 
 
-def test_one_image_is_no_pair(means):
+def test_one_image_is_too_few(means):
     cascade = toy(spec(), noise, bicubic, same)
-    with raises(InputError, "input-too-few-pairs"):
-        measure(LpipsMetricConfig(), given(cascade, means, REAL, n=1))
+    with raises(InputError, "input-too-few-pairs", n=1):
+        measure(LpipsMetricConfig(), cascade_inputs(cascade, means, REAL, n=1))

@@ -17,14 +17,14 @@ from cascadezoo.spec.configs import EmptyConfig
 
 
 def cloud(count, width, *, seed=0, scale=1.0, shift=0.0):
-    """Correlated features, as of a network after ReLU."""
+    """Correlated features, like those of a network after ReLU."""
     mix = torch.randn(width, width, generator=torch.Generator().manual_seed(99)) / width**0.5
     rows = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
     return (rows @ mix * scale + shift).relu()
 
 
 def naive(one, two):
-    """Heusel et al. 2017, eq. 6, as it is written, with scipy's matrix root."""
+    """Heusel et al. 2017, eq. 6, with scipy's matrix root."""
     one, two = one.double().numpy(), two.double().numpy()
     m, w = one.mean(axis=0), two.mean(axis=0)
     c, v = np.cov(one, rowvar=False), np.cov(two, rowvar=False)
@@ -43,12 +43,12 @@ def test_moments_of_batches_are_those_of_the_whole(count, cuts, far):
     for part in rows.tensor_split(sorted(min(cut, count) for cut in cuts)):
         if len(part):
             moments.add(part)
-    found = moments.statistics()
-    assert found.count == count
-    torch.testing.assert_close(found.mean, rows.mean(dim=0), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(found.covariance, torch.cov(rows.T), rtol=1e-9, atol=1e-9)
+    streamed = moments.statistics()
+    assert streamed.count == count
+    torch.testing.assert_close(streamed.mean, rows.mean(dim=0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(streamed.covariance, torch.cov(rows.T), rtol=1e-9, atol=1e-9)
     one = Statistics.of(rows)
-    torch.testing.assert_close(found.covariance, one.covariance, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(streamed.covariance, one.covariance, rtol=1e-9, atol=1e-9)
 
 
 def test_one_image_has_no_covariance():
@@ -59,10 +59,10 @@ def test_one_image_has_no_covariance():
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])
-def test_is_the_formula(shift):
+def test_equals_the_formula(shift):
     generated, real = cloud(900, 64, shift=shift), cloud(1200, 64, seed=1)
-    found = frechet_distance(generated, Statistics.of(real))
-    assert found.value == pytest.approx(naive(generated, real), rel=1e-6)
+    fid = frechet_distance(generated, Statistics.of(real))
+    assert fid.value == pytest.approx(naive(generated, real), rel=1e-6)
 
 
 def test_agrees_with_torch_fidelity_and_torchmetrics():
@@ -82,8 +82,8 @@ def test_agrees_with_torch_fidelity_and_torchmetrics():
     assert ours == pytest.approx(float(metric.compute()), rel=1e-6)
 
 
-def test_gaussians_whose_distance_is_known():
-    # Exact statistics, so nothing is estimated: |m - w|^2 + sum (s - t)^2 of the deviations.
+def test_gaussians_with_a_known_distance():
+    # Exact statistics: the distance is |m - w|^2 + sum (s - t)^2 of the deviations.
     deviations = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
     corners = torch.tensor([[a, b] for a in (-1.0, 1.0) for b in (-1.0, 1.0)])
     grid = torch.cat([torch.cat([corners, corners.flip(0)], dim=1)] * 8).double()
@@ -92,50 +92,50 @@ def test_gaussians_whose_distance_is_known():
     white = torch.linalg.inv(torch.linalg.cholesky(torch.cov(grid.T)))
     grid = grid @ white.T
     real = Statistics(50, torch.zeros(4).double(), torch.diag(deviations**2))
-    found = frechet_distance(grid * 2 + 0.1, real)
-    assert found.value == pytest.approx(0.04 + float(((2 - deviations) ** 2).sum()), rel=1e-6)
+    fid = frechet_distance(grid * 2 + 0.1, real)
+    assert fid.value == pytest.approx(0.04 + float(((2 - deviations) ** 2).sum()), rel=1e-6)
 
 
 @pytest.mark.parametrize(("n", "m", "which"), [(64, 300, "generated"), (300, 64, "real")])
-def test_too_few_for_a_covariance_is_said(n, m, which):
+def test_too_few_images_for_a_covariance(n, m, which):
     features = MetricFeatures(generated=cloud(n, 64), real=cloud(m, 64, seed=1))
     with raises(InputError, "input-too-few-images", which=which, count=64, needed=65) as caught:
         measure(EmptyConfig(), features)
     assert '"kid"' in str(caught.value.hint)
 
 
-def test_the_least_that_will_do_gives_numbers():
+def test_the_minimum_number_of_images():
     features = MetricFeatures(generated=cloud(65, 64), real=cloud(65, 64, seed=1))
-    found = measure(EmptyConfig(), features)
-    assert found.value > 0
-    assert 0 < found.std < found.value
+    fid = measure(EmptyConfig(), features)
+    assert fid.value > 0
+    assert 0 < fid.std < fid.value
 
 
-@pytest.mark.parametrize("what", ["all alike", "dead features"])
-def test_flat_features_give_no_nan(what):
+@pytest.mark.parametrize("what", ["equal images", "dead features"])
+def test_constant_features_do_not_give_nan(what):
     real = cloud(200, 8, seed=1)
-    generated = real[:1].expand(100, -1) if what == "all alike" else cloud(100, 8)
+    generated = real[:1].expand(100, -1) if what == "equal images" else cloud(100, 8)
     if what == "dead features":
         generated, real = generated * (torch.arange(8) < 5), real * (torch.arange(8) < 6)
-    found = measure(EmptyConfig(), MetricFeatures(generated=generated, real=real))
-    assert found.value > 0
-    assert found.std >= 0
-    assert found.tolerance == pytest.approx(8**0.5 * found.std)
+    fid = measure(EmptyConfig(), MetricFeatures(generated=generated, real=real))
+    assert fid.value > 0
+    assert fid.std >= 0
+    assert fid.tolerance == pytest.approx(8**0.5 * fid.std)
 
 
-def test_features_of_another_length():
+def test_features_of_different_lengths():
     with raises(InputError, "input-features-unlike"):
         frechet_distance(torch.zeros(20, 4), Statistics.of(torch.randn(20, 5)))
 
 
 @pytest.mark.parametrize(("shift", "n"), [(0.0, 400), (0.2, 400), (0.2, 100)])
-def test_the_standard_error_is_that_of_other_draws(shift, n):
+def test_the_standard_error_agrees_with_repeated_draws(shift, n):
     real = Statistics.of(cloud(20_000, 24, seed=1))
-    found = [frechet_distance(cloud(n, 24, seed=seed, shift=shift), real) for seed in range(2, 122)]
-    spread = float(np.std([fid.value for fid in found], ddof=1))
-    result = float(np.mean([fid.std for fid in found]))
-    # Of 120 draws the deviation is known within 7 %; near 0 more is told than is so.
-    assert 0.8 * spread < result < (2 if shift == 0 else 1.25) * spread
+    fids = [frechet_distance(cloud(n, 24, seed=seed, shift=shift), real) for seed in range(2, 122)]
+    spread = float(np.std([fid.value for fid in fids], ddof=1))
+    error = float(np.mean([fid.std for fid in fids]))
+    # 120 draws give the deviation within 7 %; near 0 the standard error is too large.
+    assert 0.8 * spread < error < (2 if shift == 0 else 1.25) * spread
 
 
 def test_real_cifar10_against_train_and_test(cifar10, degraded):
@@ -143,10 +143,10 @@ def test_real_cifar10_against_train_and_test(cifar10, degraded):
     extractor = load_extractor("small")
     real = Statistics.of(extractor(cifar10["train"][:4000]))
     sets = degraded(cifar10["test"][:1000])
-    found = {
+    fids = {
         name: frechet_distance(extractor(sets[name]), real)
         for name in ("none", "bicubic", "noise", "uniform")
     }
-    values = [fid.value for fid in found.values()]
+    values = [fid.value for fid in fids.values()]
     assert values == sorted(values)
-    assert values[1] - values[0] > 10 * found["none"].std
+    assert values[1] - values[0] > 10 * fids["none"].std

@@ -28,32 +28,32 @@ def naive(logits, splits):
     return np.mean(scores), np.std(scores)
 
 
-def test_is_the_formula():
+def test_equals_the_formula():
     logits = 3 * torch.randn(400, 7, generator=torch.Generator().manual_seed(0))
-    found = inception_score(logits, splits=8, seed=5)
-    mixed = logits[np.random.RandomState(5).permutation(400)]
-    mean, std = naive(mixed, 8)
-    assert (found.mean, found.std) == (pytest.approx(mean), pytest.approx(std))
+    score = inception_score(logits, splits=8, seed=5)
+    shuffled = logits[np.random.RandomState(5).permutation(400)]
+    mean, std = naive(shuffled, 8)
+    assert (score.mean, score.std) == (pytest.approx(mean), pytest.approx(std))
 
 
-def test_is_torch_fidelity_s_to_the_last_bit():
+def test_equals_torch_fidelity():
     from torch_fidelity.metric_isc import isc_features_to_metric
 
     logits = 3 * torch.randn(333, 12, generator=torch.Generator().manual_seed(0))
-    found = inception_score(logits, seed=2020)
+    score = inception_score(logits, seed=2020)
     theirs = isc_features_to_metric(logits)
-    assert found.mean == pytest.approx(theirs["inception_score_mean"], rel=1e-12)
-    assert found.std == pytest.approx(theirs["inception_score_std"], rel=1e-9)
+    assert score.mean == pytest.approx(theirs["inception_score_mean"], rel=1e-12)
+    assert score.std == pytest.approx(theirs["inception_score_std"], rel=1e-9)
 
 
 @settings(max_examples=20, deadline=None)
 @given(classes=st.integers(2, 12), copies=st.integers(1, 4), far=st.sampled_from([30.0, 1e4]))
-def test_certain_and_even_is_the_number_of_classes(classes, copies, far):
+def test_certain_and_uniform_predictions_score_the_number_of_classes(classes, copies, far):
     logits = far * torch.eye(classes).repeat(copies, 1)
-    found = inception_score(logits, splits=1)
-    assert found.mean == pytest.approx(classes, rel=1e-6)
-    alike = inception_score(logits[:1].expand(20, -1))
-    assert alike.mean == pytest.approx(1)
+    score = inception_score(logits, splits=1)
+    assert score.mean == pytest.approx(classes, rel=1e-6)
+    equal = inception_score(logits[:1].expand(20, -1))
+    assert equal.mean == pytest.approx(1)
 
 
 def test_too_few_images_for_the_splits():
@@ -85,7 +85,7 @@ def test_the_small_extractor_s_head_gives_its_network_s_logits():
 def test_real_images_score_high_and_noise_low(cifar10, degraded):
     extractor = load_extractor("small")
     sets = degraded(cifar10["test"][:1000])
-    found = {
+    scores = {
         name: measure(
             EmptyConfig(),
             MetricFeatures(
@@ -94,8 +94,8 @@ def test_real_images_score_high_and_noise_low(cifar10, degraded):
         )
         for name in ("none", "blur 1.0", "uniform")
     }
-    values = {name: one.value for name, one in found.items()}
+    values = {name: score.value for name, score in scores.items()}
     assert 6 < values["none"] < 10
     assert values["none"] > values["blur 1.0"] > values["uniform"] >= 1
-    assert found["none"].settings == {"splits": 10, "classes": 10}
-    assert found["none"].n_real == 0
+    assert scores["none"].settings == {"splits": 10, "classes": 10}
+    assert scores["none"].n_real == 0

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from errors_help import raises
-from hypothesis import given as property_of
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
-from toy_cascades import bicubic, given, noise, same, spec, toy
+from toy_cascades import bicubic, cascade_inputs, noise, same, spec, toy
 
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.pixels import to_float
@@ -23,7 +23,7 @@ PLAIN = EmptyConfig()
 
 def grainy(count, seed, split="train"):
     images = np.random.default_rng(seed).integers(0, 256, (count, 3, 16, 16), dtype=np.uint8)
-    # Quarters of their own brightness, so that the features differ.
+    # The upper half of each image has its own brightness, so that the features differ.
     images[:, :, :8] //= (
         np.random.default_rng(seed + 1).integers(1, 5, (count, 3, 1, 1)).astype(np.uint8)
     )
@@ -38,15 +38,17 @@ def measured(means, images, n=200, **rest):
     floats = to_float(torch.from_numpy(images))
     return measure(
         PLAIN,
-        given(cascade, means, TRAIN, n=n, test=TEST, sample=lambda f, c: floats[f : f + c], **rest),
+        cascade_inputs(
+            cascade, means, TRAIN, n=n, test=TEST, sample=lambda f, c: floats[f : f + c], **rest
+        ),
     )
 
 
-def test_copies_of_training_images_are_told(means):
-    found = measured(means, TRAIN.images[:200])
-    assert found[""].value == 1
-    assert found["closest"].value == 1
-    assert float(found[""].note.split()[2]) > 10
+def test_copies_of_training_images_are_detected(means):
+    results = measured(means, TRAIN.images[:200])
+    assert results[""].value == 1
+    assert results["closest"].value == 1
+    assert float(results[""].note.split()[2]) > 10
 
 
 def test_images_as_new_as_the_test_images(means):
@@ -56,24 +58,24 @@ def test_images_as_new_as_the_test_images(means):
     assert fresh["closest"].value == pytest.approx(0.01, abs=0.03)
 
 
-def test_images_of_nowhere_are_no_copies(means):
+def test_images_far_from_the_data_are_not_copies(means):
     far = np.full_like(TEST.images, 255)
     assert measured(means, far)[""].value < 0.02
 
 
-def test_a_few_copies_among_new_ones_show_in_the_closest(means):
+def test_closest_shows_a_few_copies_among_new_images(means):
     images = grainy(200, 77).images.copy()
     images[::10] = TRAIN.images[:20]
-    found = measured(means, images)
-    assert found["closest"].value >= 0.1
-    assert found[""].value < 0.65
+    results = measured(means, images)
+    assert results["closest"].value >= 0.1
+    assert results[""].value < 0.65
 
 
-def test_figures_are_of_the_training_split_whatever_was_asked_for(means):
-    found = measured(means, TEST.images)
+def test_figures_are_of_the_training_split(means):
+    results = measured(means, TEST.images)
     figure = figure_of(
         "memorisation",
-        found["closest"],
+        results["closest"],
         TEST,
         EvaluationOptions(n=200, precision="fp32", seed=0),
         extractor=means,
@@ -84,56 +86,59 @@ def test_figures_are_of_the_training_split_whatever_was_asked_for(means):
     assert figure.settings == {"test_images": 200, "train_images": 400}
 
 
-def test_nearest_images_are_found_by_their_numbers(means):
+def test_nearest_returns_image_indices(means):
     images = to_float(torch.from_numpy(grainy(40, 5).images))
     images[3], images[30] = (to_float(torch.from_numpy(TRAIN.images[i])) for i in (17, 311))
     cascade = toy(spec(), noise, bicubic, same)
-    found = nearest(
-        given(cascade, means, TRAIN, n=40, test=TEST, sample=lambda f, c: images[f : f + c]), 3
+    results = nearest(
+        cascade_inputs(
+            cascade, means, TRAIN, n=40, test=TEST, sample=lambda f, c: images[f : f + c]
+        ),
+        3,
     )
-    assert [(row.sample, row.real) for row in found[:2]] == [(3, 17), (30, 311)]
-    assert found[0].distance == found[1].distance == 0
-    assert found[2].distance > 0
+    assert [(row.sample, row.real) for row in results[:2]] == [(3, 17), (30, 311)]
+    assert results[0].distance == results[1].distance == 0
+    assert results[2].distance > 0
 
 
 def test_data_without_test_images(means):
     def split(name):
         if name == "test":
-            raise DataError("there is no test split", code="data-no-test-split")
+            raise DataError("no test split", code="data-no-test-split")
         return TRAIN
 
     cascade = toy(spec(), noise, bicubic, same)
-    one = given(cascade, means, TRAIN, n=10)
+    one = cascade_inputs(cascade, means, TRAIN, n=10)
     object.__setattr__(one, "split", split)
     with raises(DataError, "data-no-test-split"):
         measure(PLAIN, one)
 
 
-@property_of(st.integers(1, 40), st.integers(1, 60), st.integers(0, 99))
-def test_nearest_rows_are_those_of_plain_distances(n, m, seed):
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 99))
+def test_nearest_rows_agree_with_all_distances(n, m, seed):
     generator = torch.Generator().manual_seed(seed)
-    ours, real = (torch.randn(k, 5, generator=generator) + 30 for k in (n, m))
-    ours[0] = real[m // 2]
-    distances, rows = nearest_rows(ours, real)
-    plain = (ours[:, None].double() - real.double()).square().sum(dim=2).sqrt()
+    features, real = (torch.randn(k, 5, generator=generator) + 30 for k in (n, m))
+    features[0] = real[m // 2]
+    distances, rows = nearest_rows(features, real)
+    plain = (features[:, None].double() - real.double()).square().sum(dim=2).sqrt()
     torch.testing.assert_close(distances, plain.min(dim=1).values.float())
     assert torch.equal(rows, plain.argmin(dim=1))
     assert distances[0] == 0
 
 
-@property_of(
+@given(
     st.lists(st.integers(0, 8), min_size=1, max_size=30),
     st.lists(st.integers(0, 8), min_size=1, max_size=30),
 )
-def test_nearer_is_the_mann_whitney_statistic(own, usual):
-    chance, z = nearer(torch.tensor(own).float(), torch.tensor(usual).float())
-    statistic = mannwhitneyu(usual, own).statistic
-    assert chance == pytest.approx(statistic / len(own) / len(usual))
+def test_nearer_is_the_mann_whitney_statistic(samples, reference):
+    chance, z = nearer(torch.tensor(samples).float(), torch.tensor(reference).float())
+    statistic = mannwhitneyu(reference, samples).statistic
+    assert chance == pytest.approx(statistic / len(samples) / len(reference))
     assert (z > 0) == (chance > 0.5)
 
 
 @pytest.mark.slow
-def test_real_test_images_are_no_copies_and_training_images_are(cifar10):
+def test_real_training_images_are_copies_and_test_images_are_not(cifar10):
     train = ImageData(cifar10["train"][:5000].numpy(), None, "train")
     test = ImageData(cifar10["test"][:1000].numpy(), None, "test")
     cascade = toy(spec(32, data={"source": "shapes", "config": {"size": 32}}), noise, bicubic, same)
@@ -143,7 +148,7 @@ def test_real_test_images_are_no_copies_and_training_images_are(cifar10):
         (cifar10["train"][:1000], 1, 1),
     ):
         floats = to_float(images)
-        one = given(
+        one = cascade_inputs(
             cascade,
             extractor,
             train,
