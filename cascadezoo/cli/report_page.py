@@ -144,7 +144,7 @@ def _views(sources: Sequence[_Source], asked: ReportRequest, progress: Progress)
             plan=plan,
             n=asked.n,
             request=asked.sampling,
-            told=progress.task,
+            on_task=progress.task,
         )
         _add_features(view, source.cascade, asked, progress)
         views.append(view)
@@ -165,7 +165,7 @@ def _add_features(
         n,
         load_extractor(asked.extractor, device=cascade.device),
         _method(asked),
-        insist=asked.features is not None,
+        required=asked.features is not None,
         request=asked.sampling,
         advance=progress.advance,
     )

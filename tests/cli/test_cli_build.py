@@ -204,8 +204,8 @@ def test_interrupt_ends_with_130_and_the_command_to_go_on(invoke, lone, spec_fil
     assert process.returncode == 130, err
     assert out == ""
     assert "Error: stopped by SIGINT" in err
-    (line,) = [x for x in err.splitlines() if x.startswith("Hint: go on with: ")]
-    command = shlex.split(line.removeprefix("Hint: go on with: "))
+    (line,) = [x for x in err.splitlines() if x.startswith("Hint: resume with: ")]
+    command = shlex.split(line.removeprefix("Hint: resume with: "))
     assert command[0] == "cascadezoo"
     result = invoke(*command[1:], "-q", "--resume")
     assert result.exit_code == 0, result.stderr

@@ -108,7 +108,7 @@ def test_a_card_that_claims_too_much_fails_its_check(invoke, card):
     edit(card, "| `inception-score", f"{line}| `inception-score")
     done = invoke("card", card, "--check")
     assert done.exit_code == 1
-    assert "fid.inception.n50000, which metrics.json does not hold" in done.stdout
+    assert "fid.inception.n50000" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_places_that_cannot_be(source, tmp_path):
     ("spoil", "said"),
     [
         (lambda m: (m / WEIGHTS).unlink(), "model.safetensors is missing"),
-        (lambda m: (m / WEIGHTS).write_bytes((m / WEIGHTS).read_bytes()[:-1]), "bytes, not the"),
+        (lambda m: (m / WEIGHTS).write_bytes((m / WEIGHTS).read_bytes()[:-1]), "bytes, but"),
         (lambda m: _flip(m / WEIGHTS), "was changed"),
         (lambda m: (m / "config.json").unlink(), "holds no model"),
         (lambda m: (m / "config.json").write_text("{"), "not valid JSON"),

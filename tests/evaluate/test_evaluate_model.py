@@ -237,7 +237,7 @@ def test_what_could_not_be_measured_is_in_the_record_without_paths_of_home(
     assert row["metric"] == "kid"
     assert str(orphan.parent) not in row["why"]
     assert "~/images.npz" in row["why"]
-    assert "Asked for and not measured" in (orphan / "README.md").read_text()
+    assert "Requested but not measured" in (orphan / "README.md").read_text()
     # Once it is measured, the problem is gone.
     evaluate_model(
         orphan, ["kid"], settings=[f"data.config.path={orphan.parent / 'moved.npz'}"], save=True
