@@ -1,6 +1,6 @@
 """The metric card: README.md of a model folder, made from its spec and its metrics.json.
 
-A card shows only figures of metrics.json. Every text in it may come from a stranger:
+A card shows only figures of metrics.json. Every text in it may be untrusted:
 :mod:`cascadezoo.util.text` escapes it for Markdown.
 """
 

@@ -75,7 +75,7 @@ def why_not_reproducible(figure: Mapping[str, Any]) -> str | None:
     if figure.get("seed") is None:
         unit = figure.get("unit")
         what = "a speed" if unit == "images/s" else "a figure without a seed"
-        return f"{what} depends on the machine and the moment, and is not compared"
+        return f"{what} depends on the machine and its load, and is not compared"
     return None
 
 

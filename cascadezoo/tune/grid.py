@@ -232,12 +232,12 @@ def _supports(cascade: Cascade, stage: str, key: str) -> bool:
 
 
 def _read(name: str, key: str, text: str) -> Value:
-    read, what = _READ[key]
+    read, description = _READ[key]
     try:
         return read(text.strip())
     except (ValueError, OverflowError):
         raise InputError(
-            f"invalid value {text!r} of {name}: it must be {what}",
+            f"invalid value {text!r} of {name}: it must be {description}",
             hint=f"give values such as --values {name}=A,B,...",
             code="input-tune-value",
             name=name,

@@ -272,6 +272,7 @@ def test_every_number_on_the_card_is_in_metrics(
         assert claim_faults(text, stated) == []
 
 
+@settings(deadline=None)
 @given(values, st.floats(0, 1e9), st.sampled_from([1.0, 100.0, 1000.0, 3.0]))
 def test_numbers_are_read_back(value: float, std: float, scale: float) -> None:
     row = figure(value=value, std=std)
