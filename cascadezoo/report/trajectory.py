@@ -86,7 +86,7 @@ def watched_stage(cascade: Cascade, stage: str | None) -> str:
     if name not in iterative:
         raise SampleError(
             f"stage {name!r} does not sample in steps, so it has no trajectory",
-            hint=f"choose one of {', '.join(iterative)} with --stage"
+            hint=f"choose {' or '.join(iterative)} with --stage"
             if iterative
             else "show the output of each stage with --stages",
             code="sample-no-course",
@@ -123,7 +123,7 @@ def sample_trajectory(
     """
     if columns < 2:
         raise SampleError(
-            f"cannot show a trajectory of {columns} states",
+            f"a trajectory needs at least 2 states, not {columns}",
             hint="use 2 or more",
             code="sample-course-too-short",
             count=columns,

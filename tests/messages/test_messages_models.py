@@ -119,11 +119,11 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     "a trajectory of a stage without steps": (
         lambda: sample_trajectory(cascade(), 1, stage="up"),
         "stage 'up' does not sample in steps, so it has no trajectory\n"
-        "Hint: choose one of coarse with --stage",
+        "Hint: choose coarse with --stage",
     ),
     "a trajectory of one state": (
         lambda: sample_trajectory(cascade(), 1, columns=1),
-        "cannot show a trajectory of 1 states\nHint: use 2 or more",
+        "a trajectory needs at least 2 states, not 1\nHint: use 2 or more",
     ),
     "no images": (
         lambda: grid(torch.zeros(0, 3, 8, 8)),

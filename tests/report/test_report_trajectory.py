@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from errors_help import raises
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -15,6 +15,7 @@ from cascadezoo.report.guidance_grid import guidance_grid, sample_guidance
 from cascadezoo.report.trajectory import Thinned, sample_trajectory
 
 
+@settings(deadline=None)
 @given(st.integers(1, 700), st.integers(2, 12))
 def test_thinning_keeps_both_ends_and_even_positions(total: int, count: int) -> None:
     states = Thinned(count)
