@@ -166,17 +166,17 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     "a model folder without a config": (
         lambda: read_config(Path("empty")),
         "empty is not a model folder: it has no config.json\n"
-        "Hint: give a run folder that `cascadezoo build` finished, or a pulled model",
+        "Hint: give the run folder of a finished build, or a pulled model",
     ),
     "the config of another library": (
         lambda: parse_config(b"{}", "config.json"),
         "config.json is not the config of a cascadezoo model\n"
-        "Hint: other libraries' models have a config.json too; load it with the one it names",
+        "Hint: load the model with the library that wrote it",
     ),
     "no figures": (
         lambda: read_metrics(Path("empty")),
-        "empty has no metrics.json, so nothing is known of its figures\n"
-        "Hint: give the run folder of a finished build, or measure: cascadezoo evaluate MODEL --save",
+        "empty has no metrics.json, so its figures are unknown\n"
+        "Hint: give the run folder of a finished build, or measure the model: cascadezoo evaluate MODEL --save",
     ),
     "figures of another form": (
         lambda: parse_metrics(b'{"figures": 3}', "metrics.json"),
@@ -192,7 +192,7 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a folder that is no run": (
         lambda: not_a_run(),
-        "run is not a run folder, and it is not empty: there is 'README.md'\n"
+        "run is neither a run folder nor empty: it contains 'README.md'\n"
         "Hint: choose another folder with -o DIR",
     ),
     "too few images": (

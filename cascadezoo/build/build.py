@@ -101,7 +101,7 @@ def build_cascade(
 ) -> BuildResult:
     """Assemble, train, evaluate, write and publish a cascade.
 
-    Errors in spec, data, weights, memory or folder are found before training starts. A stopped
+    Errors in spec, data, weights, memory or folder are raised before training starts. A stopped
     build resumes from its newest checkpoint.
 
     Args:
@@ -132,7 +132,7 @@ def build_cascade(
         home = pick_device(device)
         plan = make_plan(resolved, home)
         check_memory(plan)
-        # Processes that torchrun starts share one run folder; the first of them writes it.
+        # Processes of torchrun share one run folder; the first one writes it.
         first = int(os.environ.get("RANK", "0")) == 0
         with run.locked() if first else nullcontext(), StopSignals() as stop:
             try:
@@ -141,16 +141,16 @@ def build_cascade(
                 )
             except StoppedError as error:
                 raise StoppedError(
-                    error.what, hint=_go_on(run, device), code=error.code, **error.fields
+                    error.what, hint=_resume_hint(run, device), code=error.code, **error.fields
                 ) from None
     finally:
         show.close()
 
 
-def _go_on(run: RunFolder, device: str) -> str:
-    place = "" if device == "auto" else f" --device {shlex.quote(device)}"
+def _resume_hint(run: RunFolder, device: str) -> str:
+    option = "" if device == "auto" else f" --device {shlex.quote(device)}"
     command = f"cascadezoo build {shlex.quote(str(run.spec))} -o {shlex.quote(str(run.path))}"
-    return f"go on with: {command}{place}"
+    return f"resume with: {command}{option}"
 
 
 class _Build:
@@ -182,9 +182,9 @@ class _Build:
             state = self._begin(resume)
         self.accelerator.wait_for_everyone()
         if not self.main:
-            state = self.run.state() or _nothing(self.run)
-        if self.main and (doubt := check_publish(self.spec.publish, self.spec.name)):
-            self.progress.say(doubt)
+            state = self.run.state() or _no_run_file(self.run)
+        if self.main and (warning := check_publish(self.spec.publish, self.spec.name)):
+            self.progress.say(warning)
         if state.state == "done" and state.spec_digest == self.spec.digest():
             figures = read_figures(self.run.model / METRICS)
             return self._result(figures, began, already_done=True)
@@ -193,7 +193,7 @@ class _Build:
         with self._load_callbacks() as callbacks:
             cascade = self._train(extractors, callbacks, trained=state.state != "training")
             if not self.main:
-                # Evaluation is the first process's alone; waiting for it could outlast a time-out.
+                # Only the first process evaluates; waiting for it could exceed a time-out.
                 return self._result([], began)
             state = replace(state, state="trained", spec_digest=self.spec.digest())
             self.run.write_state(state)
@@ -209,7 +209,7 @@ class _Build:
     def _result(
         self, figures: list[Figure], began: float, *, already_done: bool = False
     ) -> BuildResult:
-        # Also what was built before: what is published already is not sent again.
+        # Runs for a finished build too: what is already published is not sent again.
         published = publish_built(self.run.model, self.spec.publish) if self.main else None
         return BuildResult(
             run=self.run.path,
@@ -221,22 +221,22 @@ class _Build:
             commit=getattr(published, "commit", None),
         )
 
-    # --- before the training
+    # --- before training
 
     def _begin(self, resume: bool | None) -> RunState:
         if resume is False:
             self.run.clear()
-        before = self.run.state()
-        if before is None:
+        state = self.run.state()
+        if state is None:
             if resume:
                 raise RunFolderError(
-                    f"{self.run.path} holds nothing to resume",
-                    hint="leave --resume out",
+                    f"{self.run.path} contains no build to resume",
+                    hint="leave out --resume",
                     code="run-folder-nothing-to-resume",
                     path=self.run.path,
                 )
             self.run.clear()
-            before = RunState(
+            state = RunState(
                 name=self.spec.name,
                 training_digest=self.spec.training_digest(),
                 spec_digest=self.spec.digest(),
@@ -245,18 +245,18 @@ class _Build:
                 device=describe_device(self.device),
                 precision=self.precision,
             )
-        elif before.training_digest != self.spec.training_digest():
+        elif state.training_digest != self.spec.training_digest():
             raise RunFolderError(
-                f"{self.run.path} holds a build of {before.name!r} from another spec",
+                f"{self.run.path} contains a build of {state.name!r} from another spec",
                 hint="choose another folder with -o DIR, or start over with --fresh",
                 code="run-folder-other-spec",
                 path=self.run.path,
-                name=before.name,
+                name=state.name,
             )
-        if before.state != "done" or before.spec_digest != self.spec.digest():
+        if state.state != "done" or state.spec_digest != self.spec.digest():
             self.run.write_spec(self.spec)
-            self.run.write_state(before)
-        return before
+            self.run.write_state(state)
+        return state
 
     def _load_data(self) -> None:
         self._split("train")
@@ -273,7 +273,7 @@ class _Build:
         return bool(self.spec.evaluation.metrics)
 
     def _load_extractors(self) -> dict[str, FeatureExtractor]:
-        """Load them before the training, so that missing weights do not cost one."""
+        """Load the extractors before training, so that missing weights do not waste a training."""
         evaluation = self.spec.evaluation
         names = {evaluation.extractor} if self._evaluates() else set()
         if evaluation.in_loop is not None:
@@ -289,7 +289,7 @@ class _Build:
         return {name: load_extractor(name, device=self.device) for name in sorted(names)}
 
     def _load_callbacks(self) -> Callbacks:
-        """Start them before the training, on the first process alone."""
+        """Start the callbacks before training, only on the first process."""
         run = TrainingRun(
             self.spec.name, self.spec.to_dict(), self.run.path, str(self.device), self.precision
         )
@@ -305,7 +305,7 @@ class _Build:
             newest = store.newest()
             if newest is None or newest.position.phase < len(self.spec.training.phases or []):
                 raise RunFolderError(
-                    f"{self.run.path} was trained, but its last checkpoint is gone",
+                    f"the last checkpoint of the trained run {self.run.path} is missing",
                     hint="start over with --fresh",
                     code="run-folder-checkpoint-gone",
                     path=self.run.path,
@@ -331,7 +331,7 @@ class _Build:
             events.write("compilation", scope=choice.scope, reason=choice.reason)
             graphs = choice.scope == "graphs"
             if choice.scope == "blocks" or choice.scope == "network":
-                self.progress.say(f"compiles each {choice.scope}: {choice.reason}")
+                self.progress.say(f"compiling each {choice.scope}: {choice.reason}")
                 cascade.compile(choice.scope)
         try:
             trainer = Trainer(
@@ -372,7 +372,7 @@ class _Build:
             self.data[options.split],
             options,
             extractor=extractors[options.extractor],
-            note="in the course of training",
+            note="during training",
         )
         self.progress.say(str(figure))
         return [figure.to_dict()]
@@ -390,18 +390,18 @@ class _Build:
             precision="fp32",
         )
 
-    # --- after it
+    # --- after training
 
     def _evaluate(self, cascade: Cascade, extractors: dict[str, FeatureExtractor]) -> list[Figure]:
         options = evaluation_options(self.spec.evaluation)
         if self._evaluates():
             self.progress.task(f"sampling {options.n} images", options.n)
 
-            def watched(first: int, count: int) -> torch.Tensor:
+            def sample(first: int, count: int) -> torch.Tensor:
                 reason = self.stop()
                 if reason is not None:
                     raise StoppedError(
-                        f"stopped by {reason} while evaluating; the training is kept",
+                        f"stopped by {reason} during the evaluation; the trained weights are kept",
                         code="interrupted-evaluating",
                         reason=reason,
                     )
@@ -415,7 +415,7 @@ class _Build:
                     cascade=cascade,
                     real=self.data[options.split],
                     split=self._split,
-                    sample=watched,
+                    sample=sample,
                 ),
                 options,
                 extractor=extractors[options.extractor],
@@ -427,9 +427,9 @@ class _Build:
         return cascade.sample(count, first=first, seed=seed, batch_size=count)
 
 
-def _nothing(run: RunFolder) -> RunState:
+def _no_run_file(run: RunFolder) -> RunState:
     raise RunFolderError(
-        f"{run.path} has no run.json that the first process wrote",
+        f"{run.path} has no run.json from the first process",
         code="run-folder-no-run-file",
         path=run.path,
     )

@@ -1,7 +1,7 @@
-"""Parameter counts on demand: the widths of stages that make a cascade of so many parameters.
+"""Scales the widths of stages to a given number of parameters.
 
-The study asks whether the number of parameters or the combination of stages matters, so its cells
-must be built with equal numbers. Everything is counted on the meta device.
+Comparing combinations of stages requires cascades with equal numbers of parameters. Parameters are
+counted on the meta device.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from cascadezoo.spec.configs import ConfigError, StageConfig
 __all__ = ["MOST_PARAMETERS", "TOLERANCE", "match_cascade", "match_parameters", "settings_between"]
 
 TOLERANCE = 0.1
-"""How far the nearest number of parameters may be from the one asked for, as a share of it."""
+"""Largest relative difference between the nearest and the requested number of parameters."""
 
 ROUND = 0.02
-"""As far as this, a width that is a multiple of eight (or four, or two) is taken for the nearest:
-groups of normalisation and tensor cores like such."""
+"""Relative difference up to which widths that are multiples of eight, four or two are preferred:
+they suit group normalisation and tensor cores."""
 
 MOST_PARAMETERS = 10**12
-"""More than any machine holds; what is asked for must be less, as tensors have no larger sizes."""
+"""Largest number that can be requested: more than any machine holds."""
 
 
 def match_parameters(data: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
-    """Scale stages of a spec to numbers of parameters.
+    """Scale stages of a spec to given numbers of parameters.
 
-    All widths of a stage (``StageConfig.widths``) grow or shrink together. Round widths are
-    preferred where the number is within 2 % then; otherwise the nearest number is taken.
+    All widths of a stage (``StageConfig.widths``) are scaled by one factor. Round widths are
+    preferred if their number of parameters is within 2 % of the requested one.
 
     Args:
-        data: JSON data of a spec that validates.
-        counts: how many parameters each stage shall have, by the stage's name.
+        data: JSON data of a valid spec.
+        counts: the requested number of parameters by the stage's name.
 
     Returns:
-        A copy of the data, the widths in the configs of these stages changed.
+        A copy of the data with new widths in the configs of these stages.
 
     Raises:
-        InputError: there is no such stage; its kind has no widths or no parameters; the nearest
-            number is more than 10 % off.
+        InputError: a stage does not exist or its kind has no widths or no parameters, or the
+            nearest number differs by more than 10 %.
         SpecError: the data do not validate.
     """
     resolved = load_spec(data)
@@ -55,8 +55,8 @@ def match_parameters(data: Mapping[str, Any], counts: Mapping[str, int]) -> dict
         if name not in known:
             listed = ", ".join(known)
             raise InputError(
-                f"{name!r} is not a stage of {resolved.spec.name}",
-                hint=listed,
+                f"{resolved.spec.name} has no stage {name!r}",
+                hint=f"its stages are {listed}",
                 code="input-match-stage-unknown",
                 name=name,
             )
@@ -67,17 +67,17 @@ def match_parameters(data: Mapping[str, Any], counts: Mapping[str, int]) -> dict
 def match_cascade(data: Mapping[str, Any], count: int) -> dict[str, Any]:
     """Scale a whole cascade to a number of parameters, by one factor for all widths.
 
-    Stages whose number cannot be chosen keep theirs.
+    Stages without widths do not change.
 
     Args:
-        data: JSON data of a spec that validates.
-        count: how many parameters there shall be in all.
+        data: JSON data of a valid spec.
+        count: the requested total number of parameters.
 
     Returns:
-        A copy of the data, the widths in the stages' configs changed.
+        A copy of the data with new widths in the stages' configs.
 
     Raises:
-        InputError: no stage has widths; the nearest number is more than 10 % off.
+        InputError: no stage has widths, or the nearest number differs by more than 10 %.
         SpecError: the data do not validate.
     """
     resolved = load_spec(data)
@@ -86,7 +86,7 @@ def match_cascade(data: Mapping[str, Any], count: int) -> dict[str, Any]:
     scaled = [row for row in rows if row.widths]
     if not scaled:
         raise InputError(
-            f"no stage of {resolved.spec.name} can be scaled: their kinds have no widths",
+            f"no stage of {resolved.spec.name} can be scaled, because their kinds have no widths",
             hint="choose other kinds: cascadezoo stages list",
             code="input-match-no-widths",
             name=resolved.spec.name,
@@ -112,24 +112,24 @@ def match_cascade(data: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 
 def settings_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The ``--set`` settings that make the widths of ``after`` of a spec like ``before``.
+    """Return the ``--set`` settings that change the widths of ``before`` to those of ``after``.
 
     Args:
         before: JSON data of a spec.
-        after: what :func:`match_parameters` or :func:`match_cascade` made of it.
+        after: the result of :func:`match_parameters` or :func:`match_cascade` for it.
     """
     rows = []
     for old, new in zip(before["stages"], after["stages"], strict=True):
-        was = old.get("config") or {}
+        former = old.get("config") or {}
         for field, value in (new.get("config") or {}).items():
-            if field not in was or was[field] != value:
+            if field not in former or former[field] != value:
                 rows.append(f"stages.{new['name']}.config.{field}={value}")
     return rows
 
 
 @dataclass
 class _Scaled:
-    """A stage, and how many parameters it has at other widths."""
+    """A stage and its number of parameters at other widths."""
 
     stage: ResolvedStage
     resolved: ResolvedSpec
@@ -141,20 +141,20 @@ class _Scaled:
 
     @property
     def step(self) -> int:
-        """What the first width must be a multiple of."""
+        """The number that divides the first width."""
         return self.config.width_step(self.widths[0])
 
     @property
     def base(self) -> int:
-        """The first width of the spec."""
+        """The first width in the spec."""
         return int(getattr(self.config, self.widths[0]))
 
     def nearest(self, factor: float) -> int:
-        """The first width, scaled by a factor, as far as it may be."""
+        """The valid first width nearest to the scaled one."""
         return max(1, round(factor * self.base / self.step)) * self.step
 
     def changes(self, lead: int) -> dict[str, int]:
-        """All widths, where the first is ``lead``."""
+        """All widths if the first is ``lead``."""
         rows = {self.widths[0]: lead}
         for field in self.widths[1:]:
             step = self.config.width_step(field)
@@ -163,7 +163,7 @@ class _Scaled:
         return rows
 
     def count(self, lead: int | None) -> int:
-        """The number of parameters where the first width is ``lead``; None changes none."""
+        """The number of parameters if the first width is ``lead``; None keeps all widths."""
         from cascadezoo.cascade.assemble import build_stage
 
         if lead not in self._counts:
@@ -182,7 +182,7 @@ class _Scaled:
         except (ValidationError, ConfigError) as error:
             shown = ", ".join(f"{field} {value}" for field, value in changes.items())
             raise InputError(
-                f"stage {self.stage.name!r} ({self.stage.kind}) cannot have {shown}: {error}",
+                f"stage {self.stage.name!r} ({self.stage.kind}) does not accept {shown}: {error}",
                 code="input-match-width-invalid",
                 name=self.stage.name,
                 kind=self.stage.kind,
@@ -195,78 +195,78 @@ def _match_stage(row: _Scaled, count: int) -> dict[str, int]:
     if row.config.parameterless:
         raise InputError(
             f"stage {name!r} ({kind}) has no parameters to match",
-            hint=f"leave {name!r} out",
+            hint=f"leave out {name!r}",
             code="input-match-no-parameters",
             name=name,
             kind=kind,
         )
     if not row.widths:
         raise InputError(
-            f"the number of parameters of stage {name!r} ({kind}) cannot be chosen: its kind has "
-            "no widths",
-            hint=f"leave {name!r} out",
+            f"stage {name!r} ({kind}) cannot be scaled, because its kind has no widths",
+            hint=f"leave out {name!r}",
             code="input-match-stage-no-widths",
             name=name,
             kind=kind,
         )
     best = None
-    for several in (8, 4, 2, 1):
-        lead = _nearest(row.count, count, several * row.step)
+    for multiple in (8, 4, 2, 1):
+        lead = _nearest(row.count, count, multiple * row.step)
         if abs(row.count(lead) - count) <= ROUND * count:
             best = lead
             break
         if best is None or abs(row.count(lead) - count) < abs(row.count(best) - count):
             best = lead
-    found = row.changes(best or row.step)
-    shown = ", ".join(f"{field} {value}" for field, value in found.items())
+    widths = row.changes(best or row.step)
+    shown = ", ".join(f"{field} {value}" for field, value in widths.items())
     _check_near(f"stage {name!r} ({kind})", count, row.count(best), shown)
-    return found
+    return widths
 
 
-def _nearest(counted: Callable[[int], int], count: int, step: int) -> int:
-    """The multiple of ``step`` whose number of parameters, which never falls, is nearest."""
+def _nearest(count_of: Callable[[int], int], count: int, step: int) -> int:
+    """The multiple of ``step`` with the nearest number of parameters; counts must not decrease."""
     high = 1
-    while counted(high * step) < count:
+    while count_of(high * step) < count:
         high *= 2
     low = high // 2  # too few, or zero
     while high - low > 1:
         middle = (low + high) // 2
-        if counted(middle * step) < count:
+        if count_of(middle * step) < count:
             low = middle
         else:
             high = middle
     near = (n * step for n in (low, high) if n > 0)
-    return min(near, key=lambda width: abs(counted(width) - count))
+    return min(near, key=lambda width: abs(count_of(width) - count))
 
 
 def _check_count(count: int) -> None:
     if not 1 <= count <= MOST_PARAMETERS:
         raise InputError(
-            f"{count} is no number of parameters to match",
-            hint=f"give one from 1 to {MOST_PARAMETERS:,}",
+            f"cannot match {count} parameters",
+            hint=f"give a number from 1 to {MOST_PARAMETERS:,}",
             code="input-match-count-invalid",
             count=count,
         )
 
 
-def _check_near(what: str, count: int, found: int, shown: str) -> None:
-    if abs(found - count) > TOLERANCE * count:
+def _check_near(name: str, count: int, nearest: int, shown: str) -> None:
+    if abs(nearest - count) > TOLERANCE * count:
         raise InputError(
-            f"{what} cannot have about {count:,} parameters: the nearest is {found:,} ({shown})",
-            hint=f"ask for {found:,}, or change what its number of parameters follows from besides",
+            f"{name} cannot have about {count:,} parameters: the nearest number is {nearest:,} "
+            f"({shown})",
+            hint=f"request {nearest:,}, or change other fields that determine the number",
             code="input-match-unreachable",
             count=count,
-            nearest=found,
+            nearest=nearest,
         )
 
 
 def _with_widths(
     data: Mapping[str, Any], changed: Mapping[str, Mapping[str, int]]
 ) -> dict[str, Any]:
-    made: dict[str, Any] = copy.deepcopy(dict(data))
-    stages: Iterable[dict[str, Any]] = made["stages"]
+    result: dict[str, Any] = copy.deepcopy(dict(data))
+    stages: Iterable[dict[str, Any]] = result["stages"]
     for stage in stages:
         if stage["name"] in changed:
             stage["config"] = {**(stage.get("config") or {}), **changed[stage["name"]]}
-    load_spec(made)  # stages may look at their neighbours' configs
-    return made
+    load_spec(result)  # stages may depend on the configs of their neighbours
+    return result

@@ -1,4 +1,4 @@
-"""What a build will be, found on the meta device: sizes, parameters, FLOPs, memory, advice."""
+"""The plan of a build, computed on the meta device: sizes, parameters, FLOPs, memory, advice."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from cascadezoo.train.optim import check_groups
 __all__ = ["Plan", "available_memory", "check_memory", "make_plan"]
 
 FLOAT = 4
-# Weights, gradients and the two moments of Adam; the average comes on top where there is one.
+# Weights, gradients and the two moments of Adam; an average of the weights is one more.
 COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a build will be."""
+    """The plan of a build."""
 
     name: str
     stages: list[StagePlan]
@@ -46,11 +46,11 @@ class Plan:
         Frozen stages are left out, so this is a lower bound.
 
         Args:
-            batch_size: images of a step.
-            steps_per_epoch: of phases that are given in epochs.
+            batch_size: images per step.
+            steps_per_epoch: steps per epoch, for phases whose length is in epochs.
 
         Returns:
-            None where a trained stage cannot be traced.
+            None if a trained stage cannot be traced.
         """
         forward = {row.name: row.flops_forward for row in self.stages}
         total = 0.0
@@ -65,16 +65,16 @@ class Plan:
 
 
 def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Plan:
-    """Build the cascade on the meta device and look at it.
+    """Build the cascade on the meta device and compute its plan.
 
     Args:
         resolved: the spec.
-        device: whose memory the build is held against; ``auto`` is where it would run.
+        device: the device whose memory is reported; ``auto`` is the default device.
 
     Raises:
-        ResourceError: a stage is larger than any memory can be.
-        PluginError: the parameter groups of a stage do not go together.
-        SpecError: a phase names a parameter group that its stage has not.
+        ResourceError: a stage is larger than any memory.
+        PluginError: the parameter groups of a stage are inconsistent.
+        SpecError: a phase names a parameter group that its stage does not have.
     """
     cascade = meta_cascade(resolved)
     rows = list(plan_stages(resolved, cascade))
@@ -107,10 +107,10 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
 
 
 def check_memory(plan: Plan) -> None:
-    """Refuse a plan whose weights and optimizer alone are more than there is.
+    """Reject a plan whose weights and optimizer alone exceed the memory.
 
     Raises:
-        ResourceError: with what it would need, stage by stage.
+        ResourceError: the required memory exceeds the available memory.
     """
     need = plan.weights_bytes * (COPIES + 1)
     if plan.available_bytes is None or need <= plan.available_bytes:
@@ -118,9 +118,9 @@ def check_memory(plan: Plan) -> None:
     largest = max(plan.stages, key=lambda row: row.parameters)
     raise ResourceError(
         f"{plan.name} has {plan.parameters:,} parameters and needs about {_gib(need)} to train "
-        f"(weights, gradients, optimizer, average); there are {_gib(plan.available_bytes)}",
-        hint=f"stage {largest.name!r} ({largest.kind}) has {largest.parameters:,} of them; "
-        "make its config smaller",
+        f"(weights, gradients, optimizer, average), but {_gib(plan.available_bytes)} are available",
+        hint=f"make stage {largest.name!r} ({largest.kind}) smaller: it has "
+        f"{largest.parameters:,} parameters",
         code="resources-training",
         name=plan.name,
         needed=need,
@@ -129,7 +129,7 @@ def check_memory(plan: Plan) -> None:
 
 
 def available_memory(device: torch.device | str = "auto") -> int | None:
-    """The device's whole memory in bytes; of the host what a process may get. None if unknown."""
+    """Total memory of the device, or of the host for a CPU, in bytes. None if unknown."""
     name = _device_name(device)
     if name.startswith("cuda"):
         return torch.cuda.get_device_properties(torch.device(name)).total_memory
@@ -148,17 +148,17 @@ def _phase_bytes(
     rows: list[StagePlan], weights: int, phase: PhaseSpec, resolved: ResolvedSpec
 ) -> int:
     training = resolved.spec.training
-    learning = kept = 0
+    trained = activations = 0
     for row in rows:
         if row.name in phase.train:
             averaged = ema_decay(training.ema, phase, row.name) is not None
-            learning += row.parameters * FLOAT * (COPIES if averaged else COPIES - 1)
-            kept += row.activation_bytes or 0
-    return weights + learning + kept * training.batch_size
+            trained += row.parameters * FLOAT * (COPIES if averaged else COPIES - 1)
+            activations += row.activation_bytes or 0
+    return weights + trained + activations * training.batch_size
 
 
 def _pair_bytes(phase: PhaseSpec, resolved: ResolvedSpec) -> int:
-    """What the noise and the images of a phase's pairs take in host memory."""
+    """Host memory of the pairs of noise and image of a reflow phase."""
     shape = resolved.stages[0].output
     pairs = 0 if phase.reflow is None else phase.reflow.pairs
     return 2 * pairs * shape.channels * shape.size**2 * FLOAT
@@ -171,62 +171,62 @@ def _warnings(resolved: ResolvedSpec) -> Iterator[str]:
     training = resolved.spec.training
     outputs = {stage.name: stage.output for stage in resolved.stages}
     for phase in (training.phases or [])[-1:]:
-        forced = any(s.name in phase.train and _is_forced(s) for s in resolved.stages[1:])
-        # A GAN's estimates are of no target: those after it cannot learn from them.
-        forced = forced and all(s.config.paired for s in resolved.stages)
-        if phase.teacher_forcing.end > 0.0 and forced:
+        affected = any(s.name in phase.train and _needs_estimates(s) for s in resolved.stages[1:])
+        # The estimates of a GAN belong to no target, so later stages cannot learn from them.
+        affected = affected and all(s.config.paired for s in resolved.stages)
+        if phase.teacher_forcing.end > 0.0 and affected:
             yield (
                 f"phase {phase.name}: teacher forcing ends at {phase.teacher_forcing.end:g}, so "
-                "the last training still differs from sampling, where no stage gets the truth"
+                "its end still differs from sampling, where no stage receives true images"
             )
-    learned = {name for phase in training.phases or [] for name in phase.train}
+    trained = {name for phase in training.phases or [] for name in phase.train}
     for stage in resolved.stages:
         config = stage.config
-        if stage.name not in learned and not (config.frozen or config.parameterless):
+        if stage.name not in trained and not (config.frozen or config.parameterless):
             yield f"{stage.name}: no phase trains this stage"
     yield from _moved_latents(resolved)
     for loss in training.losses or []:
         size = outputs[loss.stage].size
         if loss.kind == "lpips" and loss.weight > 0 and size < 32:
             yield (
-                f"{loss.stage}: LPIPS on {size}x{size} images is far below the 64x64 patches that "
-                "it was calibrated on"
+                f"{loss.stage}: {size}x{size} images are much smaller than the 64x64 patches that "
+                "LPIPS was calibrated on"
             )
 
 
-def _is_forced(stage: ResolvedStage) -> bool:
-    """Whether training on true upstream images alone leaves the stage unused to estimates.
+def _needs_estimates(stage: ResolvedStage) -> bool:
+    """Whether training on true upstream images alone makes the stage fail on estimates.
 
-    A decoder learns from its own latents; conditioning augmentation (Ho et al. 2021) has the
-    purpose that teacher forcing has.
+    A decoder learns from its own latents; conditioning augmentation (Ho et al. 2021) serves the
+    same purpose as teacher forcing.
     """
     augmented = getattr(stage.config, "augmentation", "none") != "none"
     return stage.entry.role != "decoder" and not augmented
 
 
 def _moved_latents(resolved: ResolvedSpec) -> Iterator[str]:
-    """Phases that train a decoder after stages before it have learned its latents."""
-    learned: set[str] = set()
+    """Yield warnings about phases that train a decoder after earlier stages learned its latents."""
+    trained: set[str] = set()
     for phase in resolved.spec.training.phases or []:
         for place, stage in enumerate(resolved.stages):
             if stage.entry.role != "decoder" or stage.name not in phase.train:
                 continue
-            rest = learned.difference(phase.train)
+            rest = trained.difference(phase.train)
             before = [s.name for s in resolved.stages[:place] if s.name in rest]
             if before:
                 yield (
-                    f"phase {phase.name}: trains the decoder {stage.name} after "
-                    f"{', '.join(before)} learned its latents, which move away from that"
+                    f"phase {phase.name}: trains the decoder {stage.name} and changes its latents, "
+                    f"which {', '.join(before)} learned in an earlier phase"
                 )
-        learned.update(phase.train)
+        trained.update(phase.train)
 
 
 def _untraced(rows: list[StagePlan]) -> Iterator[str]:
     for row in rows:
         if row.flops_forward is None:
             yield (
-                f"{row.name} ({row.kind}): does what cannot be traced on the meta device, so its "
-                "FLOPs are not known and its activations are not in the memory"
+                f"{row.name} ({row.kind}): cannot be traced on the meta device, so its FLOPs are "
+                "unknown and the memory does not include its activations"
             )
 
 

@@ -1,12 +1,12 @@
-"""The run folder: what a build writes, its lock and its state.
+"""The run folder of a build: its files, its lock and its state.
 
 ```
 spec.json      the resolved spec
-run.json       what is being built here, and how far it is
+run.json       the state of the build
 events.jsonl   every figure of the training
 checkpoints/   the newest checkpoints
 curves.png     losses, teacher forcing, learning rates
-model/         the model folder, exactly what is published
+model/         the model folder, as it is published
 ```
 """
 
@@ -51,10 +51,10 @@ class RunState:
 
 
 class RunFolder:
-    """A folder that one build at a time writes to.
+    """The folder of one build.
 
     Args:
-        path: made if it is not there.
+        path: the folder; :meth:`locked` creates it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,23 +67,23 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this build.
+        """Create the folder and lock it for this build.
 
         Raises:
             InputError: it is inside a model that ships with cascadezoo.
-            RunFolderError: it cannot be made or written to.
-            RunLockedError: another build is at work in it.
+            RunFolderError: it cannot be created or written, or contains something else.
+            RunLockedError: another build is using it.
         """
         refuse_bundled(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._refuse_strangers()
+            self._refuse_other_content()
             probe = self.path / f".write-test.{os.getpid()}"
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
             raise RunFolderError(
-                f"{self.path} cannot be written: {error.strerror}",
+                f"cannot write to {self.path}: {error.strerror}",
                 hint="choose another folder with -o DIR",
                 code="run-folder-not-writable",
                 path=self.path,
@@ -93,7 +93,7 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise RunLockedError(
-                f"another build is at work in {self.path}",
+                f"another build is using {self.path}",
                 hint="wait for it, stop it, or choose another folder with -o DIR",
                 code="locked-build",
                 path=self.path,
@@ -104,10 +104,10 @@ class RunFolder:
             lock.release()
 
     def state(self) -> RunState | None:
-        """What run.json says; None where nothing was begun.
+        """Return the content of run.json; None if no build has begun.
 
         Raises:
-            RunFolderError: run.json cannot be understood.
+            RunFolderError: run.json is damaged.
         """
         path = self.path / "run.json"
         try:
@@ -116,7 +116,7 @@ class RunFolder:
             return None
         except (ValueError, TypeError) as error:
             raise RunFolderError(
-                f"{path} cannot be understood: {error}",
+                f"{path} is damaged: {error}",
                 hint="start over with --fresh",
                 code="run-folder-damaged",
                 path=path,
@@ -131,7 +131,7 @@ class RunFolder:
         write_atomically(self.spec, spec.to_json().encode())
 
     def clear(self) -> None:
-        """Remove what an earlier build made here, and nothing else."""
+        """Remove the files of an earlier build and nothing else."""
         for name in _OWN:
             path = self.path / name
             if path.is_dir() and not path.is_symlink():
@@ -141,29 +141,29 @@ class RunFolder:
 
     @contextmanager
     def new_model(self) -> Iterator[Path]:
-        """A folder to write the model into, put in the place of ``model/`` when it is whole."""
-        made = self.path / ".model.new"
+        """Yield a temporary folder that replaces ``model/`` when the block succeeds."""
+        new = self.path / ".model.new"
         old = self.path / ".model.old"
-        for rest in (made, old):
-            shutil.rmtree(rest, ignore_errors=True)
-        made.mkdir()
+        for temporary in (new, old):
+            shutil.rmtree(temporary, ignore_errors=True)
+        new.mkdir()
         try:
-            yield made
+            yield new
             if self.model.exists():
                 self.model.rename(old)
-            made.rename(self.model)
+            new.rename(self.model)
         finally:
-            for rest in (made, old):
-                shutil.rmtree(rest, ignore_errors=True)
+            for temporary in (new, old):
+                shutil.rmtree(temporary, ignore_errors=True)
 
-    def _refuse_strangers(self) -> None:
+    def _refuse_other_content(self) -> None:
         if (self.path / "run.json").is_file():
             return
         own = {*_OWN, ".lock", ".model.new", ".model.old"}
         others = [p.name for p in self.path.iterdir() if p.name not in own]
         if others or (self.path / CONFIG).is_file():
             raise RunFolderError(
-                f"{self.path} is not a run folder, and it is not empty: there is {min(others)!r}",
+                f"{self.path} is neither a run folder nor empty: it contains {min(others)!r}",
                 hint="choose another folder with -o DIR",
                 code="run-folder-not-a-run",
                 path=self.path,

@@ -27,8 +27,8 @@ from cascadezoo.model_folder.metrics_file import (
     TrainingRow,
     read_metrics,
 )
+from cascadezoo.report.charts_png import draw_curves
 from cascadezoo.report.images import samples_picture
-from cascadezoo.report.training_curves import draw_curves
 from cascadezoo.train.engine import describe_device
 from cascadezoo.train.events import read_events
 from cascadezoo.util.files import write_atomically
@@ -46,18 +46,18 @@ def write_model(
     precision: str,
     seconds: float,
 ) -> None:
-    """Write ``model/`` and ``curves.png`` of a run whose training is done.
+    """Write ``model/`` and ``curves.png`` of a trained run.
 
     Args:
         run: the run folder, with the events of the training.
         cascade: the trained cascade.
-        figures: what was measured.
+        figures: the measured figures.
         data: the training images.
-        precision: that the cascade was trained in.
-        seconds: how long it was trained, over all sittings.
+        precision: the precision of the training.
+        seconds: training time over all resumed runs.
 
     Raises:
-        RunFolderError: the disk is full or the folder is gone; the training is kept.
+        RunFolderError: the disk is full or the folder is missing; the checkpoints are kept.
     """
     spec = cascade.spec
     metrics = MetricsFile(
@@ -65,11 +65,11 @@ def write_model(
         spec_digest=spec.digest(),
         figures=figures,
         stages=stage_rows(cascade),
-        **_of_run(list(read_events(run.events)), cascade, data, precision, seconds),
+        **_run_rows(list(read_events(run.events)), cascade, data, precision, seconds),
         environment={"cascadezoo": __version__, "torch": torch.__version__},
     )
-    made = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
-    pictures = {s.name: made[s.name] for s in cascade.resolved.stages if not s.output.latent}
+    samples = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
+    pictures = {s.name: samples[s.name] for s in cascade.resolved.stages if not s.output.latent}
     try:
         draw_curves(run.events, run.curves)
         with run.new_model() as folder:
@@ -82,18 +82,18 @@ def write_model(
             seal(folder, spec, __version__)
     except OSError as error:
         raise RunFolderError(
-            f"the model cannot be written to {run.model}: {error.strerror or error}",
-            hint="make room there, then run the same command again: the training is kept",
+            f"cannot write the model to {run.model}: {error.strerror or error}",
+            hint="free some space, then run the same command again; the training is kept",
             code="run-folder-model-not-writable",
             path=run.model,
         ) from error
 
 
 def read_figures(path: Path) -> list[Figure]:
-    """The figures of a metrics.json.
+    """Read the figures of a metrics.json.
 
     Raises:
-        RunFolderError: it cannot be read.
+        RunFolderError: the file cannot be read or is invalid.
     """
     try:
         return read_metrics(path.parent).figures
@@ -106,14 +106,14 @@ def read_figures(path: Path) -> list[Figure]:
         ) from error
 
 
-def _of_run(
+def _run_rows(
     events: list[dict[str, Any]],
     cascade: Cascade,
     data: ImageData,
     precision: str,
     seconds: float,
 ) -> dict[str, Any]:
-    """Training, course and data of a metrics.json."""
+    """The fields ``training``, ``course`` and ``data`` of a metrics.json."""
     epochs = [row for row in events if row["event"] == "epoch"]
     per_epoch = {row["phase"]: row["steps_per_epoch"] for row in events if row["event"] == "phase"}
     spent: dict[str, float] = {}
@@ -122,7 +122,7 @@ def _of_run(
         spent[row["phase"]] = spent.get(row["phase"], 0.0) + row["seconds"]
         steps[row["phase"]] = steps.get(row["phase"], 0) + row["steps"]
     training = TrainingRow(
-        # By the step, since a phase may be shorter than an epoch or end within one.
+        # Scaled from the time per step: a phase may be shorter than an epoch or end within one.
         seconds_per_epoch={n: round(spent[n] / steps[n] * per_epoch[n], 4) for n in spent},
         losses={row["phase"]: row["losses"] for row in epochs},
         device=describe_device(cascade.device),
@@ -151,5 +151,5 @@ def _of_run(
 
 
 def _largest(rows: Iterable[dict[str, Any]], key: str) -> int | None:
-    """Over all sittings: a build that was stopped went on in another process."""
+    """The maximum over all processes that resumed the build; None if absent."""
     return max((row[key] for row in rows if key in row), default=None)

@@ -1,4 +1,4 @@
-"""README.md of a model folder: read with care, and renewed without losing what people wrote in it.
+"""README.md of a model folder: read it, and renew it without losing manual edits.
 
 A generated body consists of blocks between comments::
 
@@ -7,16 +7,19 @@ A generated body consists of blocks between comments::
     ...
     <!-- cascadezoo:end figures -->
 
-A block whose text still has the digest in its first comment was not touched and is replaced by the
-new one. Everything else of the body is a person's: text outside, edited blocks, blocks taken out.
-The front matter is generated; keys and tags that a person added to it are kept.
+A block whose text has the digest in its first comment is unedited and is replaced by the new one.
+Everything else in the body is manual: text outside blocks, edited blocks, removed blocks. The front
+matter is generated; added keys and tags are kept.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ __all__ = [
     "address_card",
     "address_of",
     "data_info",
-    "look_at_card",
+    "inspect_card",
     "merge_cards",
     "new_card",
     "read_card",
@@ -51,18 +54,22 @@ _BLOCK = re.compile(
     re.DOTALL,
 )
 _ADDRESSED = ("use", "figures", "attribution")
+"""The blocks whose commands name the model."""
+
+_EVERY = re.compile(r"(Measured during training) \(every (\d+) of (\d+)\):")
+
 _ADDRESS = re.compile(r'from_pretrained\("([A-Za-z0-9][A-Za-z0-9._/@:-]{0,200})"\)')
 
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """A card whose generated parts are new.
+    """A card with renewed generated parts.
 
     Args:
         text: the card.
-        kept: the blocks that a person had changed and that were left as they were.
-        added: the blocks that it did not have before.
-        own: it holds nothing generated, so it was left as it was.
+        kept: the edited blocks, which are unchanged.
+        added: the blocks that were missing.
+        own: whether nothing in the card is generated, so that it is unchanged.
     """
 
     text: str
@@ -73,12 +80,12 @@ class Renewed:
 
 @dataclass(frozen=True, slots=True)
 class CardState:
-    """A card, and what it should be.
+    """A card and its renewal.
 
     Args:
-        before: the text that is there; None where there is no card.
-        renewed: the card as it should be.
-        faults: metadata that are not valid, and figures that metrics.json does not hold.
+        before: the present text; None if the card does not exist.
+        renewed: the card as this version writes it.
+        faults: invalid metadata, and figures that differ from metrics.json.
     """
 
     before: str | None
@@ -86,21 +93,28 @@ class CardState:
     faults: tuple[str, ...] = ()
 
     @property
-    def current(self) -> bool:
-        """Whether the card is as it would be written."""
+    def unchanged(self) -> bool:
+        """Whether writing the card would change nothing."""
         return self.before == self.renewed.text
 
+    @property
+    def current(self) -> bool:
+        """Whether the card is up to date; the wording of an earlier version does not matter."""
+        if self.before is None or self.unchanged:
+            return self.unchanged
+        return _present_wording(self.before) == self.renewed.text
 
-def look_at_card(
+
+def inspect_card(
     folder: Path, spec: CascadeSpec, metrics: Mapping[str, Any], *, force: bool = False
 ) -> CardState:
-    """The card of a model folder and its renewal.
+    """Read the card of a model folder and renew it, without writing.
 
     Args:
         folder: the model folder.
         spec: the model's spec.
         metrics: the content of metrics.json.
-        force: take nothing over from the card that is there.
+        force: discard manual edits.
 
     Raises:
         ModelError: the card is not UTF-8 text, or far too large.
@@ -120,14 +134,14 @@ def new_card(
     *,
     force: bool = False,
 ) -> Renewed:
-    """The card of a model, with what a person wrote into the one before.
+    """Render the card of a model, with the manual edits of its former card.
 
     Args:
-        before: the text of that one; None where there is none.
+        before: the former card; None if it does not exist.
         spec: the model's spec.
         metrics: the content of metrics.json.
-        info: what the dataset tells of itself; None asks the dataset.
-        force: take nothing over but the address in the commands.
+        info: the dataset's own information; None gets it from the dataset.
+        force: discard manual edits; the address in the commands is kept.
     """
     ours = render_card(spec, metrics, data_info(spec) if info is None else info)
     address = None if before is None else address_of(before)
@@ -137,10 +151,10 @@ def new_card(
 
 
 def read_card(folder: Path) -> str | None:
-    """The text of README.md; None where there is none.
+    """Return the text of README.md; None if it does not exist.
 
     Raises:
-        ModelError: it is not UTF-8 text, or far too large.
+        ModelError: it cannot be read, is not UTF-8 text, or is far too large.
     """
     path = folder / CARD
     try:
@@ -171,12 +185,12 @@ def read_card(folder: Path) -> str | None:
 
 
 def data_info(spec: CascadeSpec) -> DataInfo:
-    """What a spec's dataset tells of itself; nothing where its plugin or its files are not here."""
-    found = get_registry().datasets.rows.get(spec.data.source)
-    if found is None:
+    """The dataset's own information; empty if its plugin or its files are missing."""
+    row = get_registry().datasets.rows.get(spec.data.source)
+    if row is None:
         return DataInfo()
     try:
-        info: DataInfo = found.entry.load_config()(**spec.data.config).info()
+        info: DataInfo = row.entry.load_config()(**spec.data.config).info()
     except (CascadezooError, ValidationError):
         return DataInfo()
     return info
@@ -186,13 +200,13 @@ def data_info(spec: CascadeSpec) -> DataInfo:
 
 
 def merge_cards(ours: str, theirs: str) -> str:
-    """The card of a new version where the one on the Hub was edited.
+    """Merge the card of a new version with the possibly edited card on the Hub.
 
-    Merging the result once more with ``ours`` changes nothing.
+    Merging the result with ``ours`` again changes nothing.
 
     Args:
         ours: the generated card of the new version.
-        theirs: the card that is on the Hub.
+        theirs: the card on the Hub.
     """
     blocks = {m["name"]: m[0] for m in _BLOCK.finditer(ours)}
 
@@ -206,15 +220,15 @@ def merge_cards(ours: str, theirs: str) -> str:
 
 
 def renew_card(ours: str, theirs: str) -> Renewed:
-    """The card of a model folder with its generated blocks renewed.
+    """Renew the generated blocks of a model folder's card.
 
-    Besides what :func:`merge_cards` does, blocks that are missing come in after the one that they
-    follow in ``ours``: a card made before its model was taken apart has no table of stages. A card
-    without any generated block is somebody's own and stays as it is.
+    Like :func:`merge_cards`, but inserts missing blocks after the one that they follow in
+    ``ours``: a card from before ``evaluate --stages`` has no table of stages. A card without any
+    generated block is entirely manual and stays unchanged.
 
     Args:
         ours: the generated card.
-        theirs: the card that is there.
+        theirs: the present card.
     """
     before = {match["name"]: match for match in _BLOCK.finditer(theirs)}
     if not before:
@@ -237,14 +251,14 @@ def renew_card(ours: str, theirs: str) -> Renewed:
 
 
 def _merge_fronts(ours: str, theirs: str) -> str:
-    """The front matter with its lines of dashes, and a blank line if the body has none."""
+    """The merged front matter with its lines of dashes."""
     match = FRONT.match(ours)
     front, mine = match[0] if match is not None else "", read_front(ours)
-    found = read_front(theirs)
-    if isinstance(mine, str) or isinstance(found, str):
+    edited = read_front(theirs)
+    if isinstance(mine, str) or isinstance(edited, str):
         return front
-    merged = {**mine, **{key: value for key, value in found.items() if key not in mine}}
-    tags, more = mine.get("tags"), found.get("tags")
+    merged = {**mine, **{key: value for key, value in edited.items() if key not in mine}}
+    tags, more = mine.get("tags"), edited.get("tags")
     if isinstance(tags, list) and isinstance(more, list):
         merged["tags"] = [*tags, *(tag for tag in more if tag not in tags)]
     if merged == mine:
@@ -254,24 +268,46 @@ def _merge_fronts(ours: str, theirs: str) -> str:
 
 
 def address_card(card: str, name: str, repo_id: str) -> str:
-    """A generated card whose commands load the model from the Hub and not from a folder.
+    """Let the commands of a generated card load the model from the Hub, not from a folder.
 
     Args:
-        card: as it lies in the model folder.
+        card: the card of the model folder.
         name: the model's name.
-        repo_id: where it is published.
+        repo_id: the repo that the model is published to.
     """
 
     def rename(match: re.Match[str]) -> str:
         text = match["text"].replace(f"path/to/{name}", repo_id)
-        sound = block_digest(match["text"]) == match["digest"]
-        return block(match["name"], text) if sound and match["name"] in _ADDRESSED else match[0]
+        unedited = block_digest(match["text"]) == match["digest"]
+        return block(match["name"], text) if unedited and match["name"] in _ADDRESSED else match[0]
 
     return _BLOCK.sub(rename, card)
 
 
 def address_of(card: str) -> str | None:
-    """What the commands of a card load the model by: a path, a zoo name or a repo of the Hub."""
+    """The model's address in the commands of a card: a path, a zoo name or a repo of the Hub."""
     used = [match["text"] for match in _BLOCK.finditer(card) if match["name"] == "use"]
-    found = next(filter(None, map(_ADDRESS.search, (*used, card))), None)
-    return None if found is None else found[1]
+    match = next(filter(None, map(_ADDRESS.search, (*used, card))), None)
+    return None if match is None else match[1]
+
+
+@cache
+def _earlier_wording() -> list[tuple[str, str]]:
+    """The texts of generated cards of version 0.1 and the present ones."""
+    path = resources.files("cascadezoo").joinpath("cards", "earlier_wording.json")
+    return [(old, new) for old, new in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _present_wording(card: str) -> str:
+    """A card of an earlier version with the present wording in its unedited blocks."""
+
+    def reword(match: re.Match[str]) -> str:
+        text = match["text"]
+        if block_digest(text) != match["digest"]:
+            return match[0]
+        for old, new in _earlier_wording():
+            text = text.replace(old, new)
+        text = _EVERY.sub(r"\1 (1 of every \2 rows, \3 in total):", text)
+        return match[0] if text == match["text"] else block(match["name"], text)
+
+    return _BLOCK.sub(reword, card)

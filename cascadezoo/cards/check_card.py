@@ -1,4 +1,4 @@
-"""The faults of a card: metadata that are not valid, and claims that metrics.json does not hold."""
+"""The faults of a card: invalid metadata, and claims that differ from metrics.json."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from cascadezoo.util.text import markdown_text as plain
 __all__ = ["FRONT", "card_faults", "claim_faults", "read_front"]
 
 LARGEST_FRONT = 64 << 10
-"""Characters of front matter; a card's is far shorter."""
+"""Largest number of characters of front matter; that of a card is far shorter."""
 DEEPEST_FRONT = 20
+"""Deepest nesting of front matter."""
 
 _OPENING = (
     yaml.BlockMappingStartToken,
@@ -31,12 +32,17 @@ _CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndTo
 FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?\n)??---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 """The front matter of a card, with its lines of dashes."""
 
+_STAGES_HEADS = (
+    ["stage", "role", "real input", "generated input", "mismatch"],
+    ["stage", "role", "fed real images", "fed generated images", "mismatch"],  # up to 0.1
+)
 _CELLS = re.compile(r"(?<!\\)\|")
 _VALUE = re.compile(
     r"(?P<value>-?\d[\d.]*(?:e[+-]\d+)?)(?: \+- (?P<std>\d[\d.]*(?:e[+-]\d+)?))?"
     r"(?P<power> x (?:10\^-?\d+|1/[\d.e+-]+))?(?:[, ].*)?"
 )
 MOST = 20
+"""Number of faults that are reported."""
 
 Row = Mapping[str, Any]
 
@@ -45,13 +51,13 @@ Row = Mapping[str, Any]
 
 
 def read_front(card: str) -> dict[str, Any] | str:
-    """The front matter of a card, or what is wrong with it."""
+    """Return the front matter of a card, or a message about its fault."""
     match = FRONT.match(card)
     if match is None:
-        return "it has no front matter between two lines of ---"
+        return "the front matter between two lines of --- is missing"
     text = match[1] or ""
     if len(text) > LARGEST_FRONT:
-        return f"its front matter has more than {LARGEST_FRONT} characters"
+        return f"the front matter has more than {LARGEST_FRONT} characters"
     try:
         if (fault := _bomb(text)) is not None:
             return fault
@@ -59,41 +65,41 @@ def read_front(card: str) -> dict[str, Any] | str:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 2}" if mark is not None else ""
-        return f"its front matter is not YAML{place}"
+        return f"the front matter is not valid YAML{place}"
     except ValueError:
-        return "its front matter holds a value that is none, such as a date that does not exist"
+        return "the front matter has an invalid value, such as a date that does not exist"
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        return "its front matter is not a list of keys with values"
+        return "the front matter is not a mapping of keys to values"
     return data
 
 
 def _bomb(text: str) -> str | None:
-    """What would make a short text costly to read."""
+    """Return the fault of a short text that is expensive to parse, or None."""
     depth = 0
     for token in yaml.scan(text):
         if isinstance(token, yaml.AliasToken):
-            return "its front matter has aliases (*name), which cards do not need"
+            return "the front matter has aliases (*name), which are not allowed"
         depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
         if depth > DEEPEST_FRONT:
-            return "its front matter is nested too deeply"
+            return "the front matter is nested too deeply"
     return None
 
 
 def card_faults(card: str) -> list[str]:
-    """What is wrong with a card's metadata, as far as it can be told without the Hub."""
+    """Return the faults of a card's metadata that can be detected without the Hub."""
     data = read_front(card)
     if isinstance(data, str):
         return [data]
     faults = []
     if data.get("library_name") != "cascadezoo":
-        faults.append("library_name is not cascadezoo, by which the Hub knows how it is loaded")
+        faults.append("library_name is not cascadezoo, which tells the Hub how to load the model")
     for key in ("license", "license_name", "license_link", "pipeline_tag", "model_name"):
         if key in data and not _is_text(data[key]):
-            faults.append(f"{key} is not a text")
+            faults.append(f"{key} is not a string")
     for key in ("tags", "datasets", "metrics"):
         value = data.get(key, [])
         if not isinstance(value, list) or not all(_is_text(item) for item in value):
-            faults.append(f"{key} is not a list of texts")
+            faults.append(f"{key} is not a list of strings")
     index = data.get("model-index", [])
     if not isinstance(index, list):
         return [*faults, "model-index is not a list"]
@@ -112,7 +118,7 @@ def _metadata_index_faults(model: Any, where: str) -> list[str]:
     for row, result in enumerate(results):
         here = f"{where}.results.{row}"
         if not isinstance(result, dict):
-            faults.append(f"{here} is not a list of keys with values")
+            faults.append(f"{here} is not a mapping of keys to values")
             continue
         for part, key in (("task", "type"), ("dataset", "type"), ("dataset", "name")):
             inner = result.get(part)
@@ -127,7 +133,7 @@ def _metadata_index_faults(model: Any, where: str) -> list[str]:
             if value is None or not _is_text(metric.get("type")):
                 faults.append(f"{here}.metrics.{place} lacks a type or a value")
             elif isinstance(value, float) and not math.isfinite(value):
-                faults.append(f"{here}.metrics.{place}.value is {value}, which is no figure")
+                faults.append(f"{here}.metrics.{place}.value is {value}, which is not finite")
     return faults
 
 
@@ -139,17 +145,17 @@ def _is_text(value: Any) -> bool:
 
 
 def claim_faults(card: str, metrics: Mapping[str, Any]) -> list[str]:
-    """Figures that a card claims and metrics.json does not hold.
+    """Compare the figures of a card with metrics.json.
 
-    Looked at are the results in the front matter, and in the body every table of figures and of
-    what each stage makes, whoever wrote it.
+    Checks the results in the front matter and every table of figures or of stages in the body,
+    whoever wrote it. Accepts the tables of cards of earlier versions.
 
     Args:
         card: the text of README.md.
         metrics: the content of metrics.json.
 
     Returns:
-        What is wrong, one line each, at most 20; empty where every claim holds.
+        The faults, one line each, at most 20; empty if every claim is true.
     """
     faults = [*_index_faults(card, metrics["figures"])]
     for head, cells in _tables(card):
@@ -158,7 +164,7 @@ def claim_faults(card: str, metrics: Mapping[str, Any]) -> list[str]:
         elif head == ["phase", "epoch", "figure", "value"]:
             course = [row["figure"] for row in metrics.get("course") or ()]
             faults += _figure_fault(dict(zip(head, cells, strict=False)), course)
-        elif head == ["stage", "role", "fed real images", "fed generated images", "mismatch"]:
+        elif head in _STAGES_HEADS:
             faults += _stage_faults(cells, metrics.get("attribution") or ())
     return faults[:MOST]
 
@@ -173,19 +179,19 @@ def _index_faults(card: str, figures: list[Row]) -> Iterator[str]:
         figure = known.get(name) if isinstance(name, str) else None
         shown = clean_remote(name or metric.get("type"), 80)
         if figure is None:
-            yield f"its model-index claims {shown}, which metrics.json does not hold"
+            yield f"the model-index claims {shown}, which is not in metrics.json"
             continue
         if not _is(value, figure["value"]):
-            told = clean_remote(value, 40)
-            yield f"its model-index claims {shown} = {told}; metrics.json holds {figure['value']}"
-        found = metric.get("args")
-        args: dict[str, Any] = found if isinstance(found, dict) else {}
+            claimed = clean_remote(value, 40)
+            yield f"the model-index claims {shown} = {claimed}; metrics.json has {figure['value']}"
+        args = metric.get("args")
+        args = args if isinstance(args, dict) else {}
         for key in ("extractor", "n", "resolution", "seed", "split"):
-            held = figure.get(key)
-            held = line(held) if isinstance(held, str) else held
-            if key in args and args[key] != held:
-                told, held = (clean_remote(text, 40) for text in (args[key], held))
-                yield f"its model-index says {key} {told} of {shown}; metrics.json {held}"
+            true = figure.get(key)
+            true = line(true) if isinstance(true, str) else true
+            if key in args and args[key] != true:
+                claimed, true = (clean_remote(text, 40) for text in (args[key], true))
+                yield f"the model-index claims {key} {claimed} for {shown}; metrics.json has {true}"
 
 
 def _results(index: Any) -> Iterator[dict[str, Any]]:
@@ -199,7 +205,7 @@ def _results(index: Any) -> Iterator[dict[str, Any]]:
 
 
 def _tables(card: str) -> Iterator[tuple[list[str], list[str]]]:
-    """The rows of every table, each with the table's head in lower case."""
+    """Yield the rows of every table, each with the table's head in lower case."""
     head: list[str] | None = None
     body = False
     for row in card.splitlines():
@@ -219,13 +225,13 @@ def _tables(card: str) -> Iterator[tuple[list[str], list[str]]]:
 def _figure_fault(row: dict[str, str], figures: Sequence[Row]) -> Iterator[str]:
     name = row["figure"]
     shown = clean_remote(name.strip("` "), 80)
-    # A course holds many of one name.
+    # The course of a training has many figures of one name.
     known = [figure for figure in figures if code(figure["name"]) == name]
-    told = [_differs(row.get("value", ""), figure) for figure in known]
+    claims = [_false_claim(row.get("value", ""), figure) for figure in known]
     if not known:
-        yield f"its table claims {shown}, which metrics.json does not hold"
-    elif None not in told:
-        yield f"its table claims {shown} = {told[0]}; metrics.json holds {_held(known[0])}"
+        yield f"the table claims {shown}, which is not in metrics.json"
+    elif None not in claims:
+        yield f"the table claims {shown} = {claims[0]}; metrics.json has {_value_of(known[0])}"
 
 
 def _stage_faults(cells: list[str], rows: Any) -> Iterator[str]:
@@ -233,34 +239,34 @@ def _stage_faults(cells: list[str], rows: Any) -> Iterator[str]:
     row = known.get(cells[0])
     shown = clean_remote(cells[0], 80)
     if row is None:
-        yield f"its table of stages claims {shown}, of which metrics.json holds nothing"
+        yield f"the table of stages claims {shown}, which is not in metrics.json"
         return
     for cell, figure in zip(cells[2:4], (row.get("real"), row["generated"]), strict=False):
         if not cell and figure is None:
             continue
-        if figure is None or (told := _differs(cell, figure)) is not None:
-            held = "nothing" if figure is None else _held(figure)
-            told = clean_remote(cell, 40) if figure is None else told
-            yield f"its table of stages claims {told} of {shown}; metrics.json holds {held}"
+        claim = clean_remote(cell, 40) if figure is None else _false_claim(cell, figure)
+        true = "no value" if figure is None else _value_of(figure)
+        if claim is not None:
+            yield f"the table of stages claims {claim} for {shown}; metrics.json has {true}"
 
 
-def _differs(cell: str, figure: Row) -> str | None:
-    """What a cell says, where that is not the figure rounded to the digits shown."""
-    found = _VALUE.fullmatch(cell)
-    scale = times(found["power"] or "") if found is not None else None
-    told = clean_remote(cell, 60)
-    if found is None or scale is None:
-        return told
+def _false_claim(cell: str, figure: Row) -> str | None:
+    """Return the text of a cell that is not the figure rounded to the digits shown, or None."""
+    match = _VALUE.fullmatch(cell)
+    scale = times(match["power"] or "") if match is not None else None
+    claim = clean_remote(cell, 60)
+    if match is None or scale is None:
+        return claim
     for key in ("value", "std"):
-        if (found[key] is None) != (figure.get(key) is None):
-            return told
-        if found[key] is not None and not _rounds_to(figure[key] / scale, found[key]):
-            return told
+        if (match[key] is None) != (figure.get(key) is None):
+            return claim
+        if match[key] is not None and not _rounds_to(figure[key] / scale, match[key]):
+            return claim
     return None
 
 
 def _rounds_to(value: float, text: str) -> bool:
-    """Whether a number is what a text shows, to half a unit of the text's last digit."""
+    """Whether a number rounds to a text, to half a unit of the text's last digit."""
     digits, _, exponent = text.partition("e")
     unit = 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
     try:
@@ -270,7 +276,7 @@ def _rounds_to(value: float, text: str) -> bool:
     return abs(shown - value) <= 0.5000001 * unit + 1e-12 * abs(value)
 
 
-def _held(figure: Row) -> str:
+def _value_of(figure: Row) -> str:
     return spread(figure["value"], figure.get("std"))
 
 

@@ -1,7 +1,7 @@
 """The metric card: README.md of a model folder, made from its spec and its metrics.json.
 
-A card shows no figure that metrics.json does not hold, and every text in it may be a stranger's:
-:mod:`cascadezoo.util.text` makes Markdown of it that cannot be more than that text.
+A card shows only figures of metrics.json. Every text in it may be untrusted:
+:mod:`cascadezoo.util.text` escapes it for Markdown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cascadezoo.model_folder.reproduction import command_of, metric_texts, why_not_again
+from cascadezoo.model_folder.reproduction import command_of, metric_texts, why_not_reproducible
 from cascadezoo.spec import CascadeSpec, PhaseSpec
 from cascadezoo.spec.configs import DataInfo
 from cascadezoo.util.numbers import number, power, spread
@@ -30,6 +30,7 @@ BLOCKS = ("what", "use", "figures", "attribution", "training", "limits")
 """The generated parts of a card, in their order."""
 
 MOST_COURSE_ROWS = 12
+"""Number of figures measured during training that a card shows."""
 
 Row = Mapping[str, Any]
 
@@ -37,27 +38,27 @@ _ARGS = (
     *("extractor", "extractor_version", "precision", "n", "n_real", "resolution", "seed"),
     *("subsets", "subset_size", "split", "settings"),
 )
-"""What tells two results of one metric on one dataset apart: the Hub keeps one of those whose
-arguments are the same."""
+"""Distinguish results of one metric on one dataset: of results with equal arguments, the Hub keeps
+one."""
 
 
 def render_card(spec: CascadeSpec, metrics: Mapping[str, Any], info: DataInfo) -> str:
-    """The card's text: front matter that the Hub reads, then what people read.
+    """Return the card: front matter for the Hub, then a body for people.
 
     Args:
         spec: the resolved spec.
-        metrics: the content of metrics.json; the card shows no figure that is not in it.
-        info: what the dataset tells of itself, where metrics.json does not hold it.
+        metrics: the content of metrics.json; the card shows only its figures.
+        info: the dataset's own information; values in metrics.json have precedence.
     """
-    told = metrics.get("data") or {}
-    known = {k: told[k] for k in ("title", "license", "hub_id") if told.get(k) is not None}
+    recorded = metrics.get("data") or {}
+    known = {k: recorded[k] for k in ("title", "license", "hub_id") if recorded.get(k) is not None}
     info = replace(info, **known)
     body = "\n\n".join(_body(spec, metrics, info))
     return f"---\n{_front_matter(spec, metrics, info)}\n---\n\n{body}\n"
 
 
 def render_plain_card(spec: CascadeSpec) -> str:
-    """A card for a model that was saved without figures.
+    """Return a card for a model that was saved without figures.
 
     Args:
         spec: the resolved spec.
@@ -68,14 +69,13 @@ def render_plain_card(spec: CascadeSpec) -> str:
 
 
 def block(name: str, text: str) -> str:
-    """A part of the body that a new version of the model replaces, as long as nobody edits it.
+    """Return a part of the body that a new version of the model replaces unless somebody edits it.
 
-    The first comment holds the beginning of the text's sha256, by which a part that a person
-    changed is told from one that is as it was written; see :mod:`cascadezoo.cards.card_file`.
-    What stands outside the blocks is anyone's.
+    The first comment holds the beginning of the text's sha256. It distinguishes edited parts from
+    generated ones; see :mod:`cascadezoo.cards.card_file`. Text outside the blocks is free.
 
     Args:
-        name: of the part: lower-case letters and ``-``.
+        name: name of the part: lower-case letters and ``-``.
         text: Markdown.
     """
     begin = f"<!-- cascadezoo:begin {name} {block_digest(text)} -->"
@@ -83,7 +83,7 @@ def block(name: str, text: str) -> str:
 
 
 def block_digest(text: str) -> str:
-    """What the comment before a block says of its text: 16 hex digits."""
+    """Return the digest of a block's text, as in the comment before it: 16 hex digits."""
     return hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()[:16]
 
 
@@ -99,10 +99,10 @@ def _front_matter(spec: CascadeSpec, metrics: Mapping[str, Any], info: DataInfo)
             metric_type=line(figure["metric"]),
             metric_name=line(figure["name"]),
             metric_value=figure["value"],
-            metric_args={key: _told(figure[key]) for key in _ARGS if figure.get(key) is not None},
+            metric_args={k: _escaped(figure[k]) for k in _ARGS if figure.get(k) is not None},
         )
         for figure in metrics["figures"]
-        # A speed is of a machine, not of a dataset.
+        # A speed belongs to a machine, not to a dataset.
         if figure.get("seed") is not None or figure.get("split")
     ]
     card = ModelCardData(
@@ -119,9 +119,9 @@ def _front_matter(spec: CascadeSpec, metrics: Mapping[str, Any], info: DataInfo)
     return text.strip()
 
 
-def _told(value: Any) -> Any:
+def _escaped(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {line(key): _told(one) for key, one in value.items()}
+        return {line(key): _escaped(item) for key, item in value.items()}
     return line(value) if isinstance(value, str) else value
 
 
@@ -159,11 +159,11 @@ def _what(spec: CascadeSpec, metrics: Row) -> str:
         )
         for row in rows
     ]
-    head = ("stage", "kind", "makes", "parameters", "FLOPs to sample an image")
+    head = ("stage", "kind", "output", "parameters", "FLOPs per image")
     total = sum(row["parameters"] for row in rows)
     built = metrics.get("environment", {}).get("cascadezoo")
     count = len(rows)
-    text = f"A cascade of {count} stage{'' if count == 1 else 's'}, {total:,} parameters in all"
+    text = f"A cascade of {count} stage{'' if count == 1 else 's'}, {total:,} parameters in total"
     text += f", built with cascadezoo {plain(built)}." if built else "."
     flops = [row.get("flops") for row in rows]
     if rows and None not in flops:
@@ -181,60 +181,60 @@ def _use(spec: CascadeSpec) -> str:
     )
     shell = (f"cascadezoo sample {_address(spec)} -n 16 -o grid.png",)
     return (
-        f"## How to use it\n\nIt needs {code(f'pip install {needs}')}.\n\n"
+        f"## How to use it\n\nInstall with {code(f'pip install {needs}')}.\n\n"
         f"{fenced('python', python)}\n\n{fenced('bash', shell)}"
     )
 
 
 def _address(spec: CascadeSpec) -> str:
-    """How the commands of a card name the model until it is published."""
+    """The model's address in the commands of a card until it is published."""
     return f"path/to/{spec.name}"
 
 
 def _figures(spec: CascadeSpec, metrics: Row) -> str:
-    """Every figure of metrics.json, how it was got and how to get it again."""
+    """Every figure of metrics.json, how it was measured, and the command that reproduces it."""
     rows = metrics["figures"]
     parts = ["## Figures"]
     if rows:
-        head = ("figure", "what", "value", "how it was got")
+        head = ("figure", "metric", "value", "how it was measured")
         cells = [(code(f["name"]), _title(f), _value_cell(f), _how(f)) for f in rows]
         parts.append(table(head, cells, right=(2,)))
     else:
-        parts.append("None were asked for.")
+        parts.append("No figures were requested.")
     if any(f.get("precision") and f.get("extractor") != "inception" for f in rows):
         parts.append(
-            "A figure is comparable only with figures of the same name: features other than "
-            "Inception's give other numbers than the KID and FID that papers report."
+            "Compare a figure only with figures of the same name: features other than Inception's "
+            "give other values than the KID and FID in papers."
         )
     again = list(_again(spec, rows))
     if again:
         parts.append(
-            f"Each of them again, and all that are on this card at once "
-            f"({code('--set data.config.path=...')} says where the data are, if they moved):"
+            f"Commands that reproduce each figure, and one that checks the whole card (if the data "
+            f"have moved, add {code('--set data.config.path=...')}):"
         )
         check = f"cascadezoo evaluate {_address(spec)} --check"
-        parts.append(fenced("bash", [*again, "# all of them", check]))
-    left: dict[str, list[str]] = {}
+        parts.append(fenced("bash", [*again, "# the whole card", check]))
+    reasons: dict[str, list[str]] = {}
     for figure in rows:
-        if (why := why_not_again(figure)) is not None:
-            left.setdefault(why, []).append(code(figure["name"]))
-    parts += [f"{', '.join(names)}: {plain(why)}." for why, names in left.items()]
+        if (why := why_not_reproducible(figure)) is not None:
+            reasons.setdefault(why, []).append(code(figure["name"]))
+    parts += [f"{', '.join(names)}: {plain(why)}." for why, names in reasons.items()]
     problems = metrics.get("problems") or ()
     if problems:
         lines = [f"- {code(row['metric'])}: {plain(row['why'])}" for row in problems]
-        parts.append("Asked for and not measured:\n\n" + "\n".join(lines))
+        parts.append("Requested but not measured:\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
 
 def _again(spec: CascadeSpec, rows: Iterable[Row]) -> Iterator[str]:
-    """Each command once, after the names of the figures that it gives."""
+    """Yield each command once, after the names of the figures that it measures."""
     names: dict[str, list[str]] = {}
     for figure in rows:
         command = command_of(figure, spec, _address(spec))
         if command is not None:
             names.setdefault(command, []).append(str(figure["name"]))
-    for command, given in names.items():
-        yield f"# {', '.join(given)}"
+    for command, measured in names.items():
+        yield f"# {', '.join(measured)}"
         yield command
 
 
@@ -245,7 +245,7 @@ def _title(figure: Row) -> str:
 
 
 def _value_cell(figure: Row) -> str:
-    """The value, its spread and its unit, as people read them: ``14.89 +- 1.96 x 10^-3``."""
+    """The value with its spread and unit: ``14.89 +- 1.96 x 10^-3``."""
     scale = metric_texts(figure["metric"]).scale
     text = spread(figure["value"], figure.get("std"), scale)
     unit = f" {plain(figure['unit'])}" if figure.get("unit") else ""
@@ -279,23 +279,23 @@ def _how(figure: Row) -> str:
 
 
 def _attribution(spec: CascadeSpec, rows: Iterable[Row]) -> str:
-    """What each stage makes of real and of generated upstream images."""
+    """The quality of each stage on real and on generated upstream images."""
     rows = list(rows)
     cells = []
     for row in rows:
-        made, real = row["generated"], row.get("real")
-        scale = metric_texts(made["metric"]).scale
+        generated, real = row["generated"], row.get("real")
+        scale = metric_texts(generated["metric"]).scale
         mismatch = row.get("mismatch")
         cells.append(
             (
                 plain(row["stage"]),
                 plain(row["role"]),
                 "" if real is None else _value_cell(real),
-                _value_cell(made),
+                _value_cell(generated),
                 "" if mismatch is None else f"{number(mismatch * scale)}{power(scale)}",
             )
         )
-    head = ("stage", "role", "fed real images", "fed generated images", "mismatch")
+    head = ("stage", "role", "real input", "generated input", "mismatch")
     first = rows[0]["generated"]
     command = [
         *("cascadezoo", "evaluate", _address(spec), "--stages"),
@@ -310,15 +310,15 @@ def _attribution(spec: CascadeSpec, rows: Iterable[Row]) -> str:
         command += ["--split", str(first["split"])]
     return (
         "## Where it loses quality\n\n"
-        f"{plain(metric_texts(first['metric']).title)} of what each stage makes, at that stage's "
-        "size: where it is fed real images made small, and where it is fed what the stages before "
-        "it drew. The mismatch is the difference: what training on real images hides.\n\n"
+        f"{plain(metric_texts(first['metric']).title)} of each stage's output, at that stage's "
+        "size: for downsampled real images, and for the output of the stages before it. The "
+        "mismatch is the difference: the effect of training on real images.\n\n"
         f"{table(head, cells, right=(2, 3, 4))}\n\n{fenced('bash', [shlex.join(command)])}"
     )
 
 
 def _training(spec: CascadeSpec, metrics: Row) -> str:
-    """Phases, time, hardware, memory, and the figures in the course of it."""
+    """Phases, time, hardware, memory, and the figures measured during training."""
     row = metrics.get("training", {})
     seconds = row.get("seconds_per_epoch", {})
     cells = [_phase(spec, phase, seconds.get(phase.name)) for phase in spec.training.phases or []]
@@ -329,14 +329,14 @@ def _training(spec: CascadeSpec, metrics: Row) -> str:
         for loss in spec.training.losses or []
         if loss.weight > 0
     ]
-    beside = f" Besides the stages' own losses: {'; '.join(losses)}." if losses else ""
+    extra = f" Additional losses: {'; '.join(losses)}." if losses else ""
     count = row.get("processes", 1)
     together = f", {count} processes" if count > 1 else ""
     torch = metrics.get("environment", {}).get("torch")
     text = (
-        f"{_seconds(row.get('seconds', 0))} in all on {plain(row.get('device', ''))}{together} in "
-        f"{plain(row.get('precision', ''))}, batches of {spec.training.batch_size}, "
-        f"seed {spec.seed}{f', torch {plain(torch)}' if torch else ''}.{_memory(row)}{beside} "
+        f"{_seconds(row.get('seconds', 0))} in total on {plain(row.get('device', ''))}{together} "
+        f"in {plain(row.get('precision', ''))}, batches of {spec.training.batch_size}, "
+        f"seed {spec.seed}{f', torch {plain(torch)}' if torch else ''}.{_memory(row)}{extra} "
         "The whole spec is in config.json: `cascadezoo build` repeats the training from it."
     )
     parts = ["## Training", table(head, cells, right=(4,)), text]
@@ -360,16 +360,16 @@ def _phase(spec: CascadeSpec, phase: PhaseSpec, seconds: float | None) -> tuple[
 
 
 def _memory(row: Row) -> str:
-    found = []
+    parts = []
     if row.get("device_peak_bytes") is not None:
-        found.append(f"{_bytes(row['device_peak_bytes'])} on the device")
+        parts.append(f"{_bytes(row['device_peak_bytes'])} on the device")
     if row.get("process_peak_bytes") is not None:
-        found.append(f"{_bytes(row['process_peak_bytes'])} for the process, data included")
-    return f" Peak memory: {' and '.join(found)}." if found else ""
+        parts.append(f"{_bytes(row['process_peak_bytes'])} for the process, data included")
+    return f" Peak memory: {' and '.join(parts)}." if parts else ""
 
 
 def _course(rows: list[Row]) -> str:
-    """Some of the figures in the course of training, the last among them."""
+    """Evenly spaced figures measured during training, including the last."""
     step = -(-len(rows) // MOST_COURSE_ROWS)
     shown = [row for place, row in enumerate(reversed(rows)) if place % step == 0][::-1]
     figures = [row["figure"] for row in shown]
@@ -378,13 +378,13 @@ def _course(rows: list[Row]) -> str:
         for row, figure in zip(shown, figures, strict=True)
     ]
     head = ("phase", "epoch", "figure", "value")
-    text = "Measured in the course of it"
-    text += f" (every {step} of {len(rows)}):" if step > 1 else ":"
+    text = "Measured during training"
+    text += f" (1 of every {step} rows, {len(rows)} in total):" if step > 1 else ":"
     return f"{text}\n\n{table(head, cells, right=(1, 3))}"
 
 
 def _limits(spec: CascadeSpec, info: DataInfo) -> str:
-    """Licence of the data, what the model is for, and what it is not for."""
+    """Licence of the data, intended use and limits."""
     source = plain(info.title) if info.title else f"the dataset {code(spec.data.source)}"
     licence = (
         f"Licence of the data: {plain(info.license)}."
@@ -399,18 +399,18 @@ def _limits(spec: CascadeSpec, info: DataInfo) -> str:
     return (
         f"## Data, limits and intended use\n\nTrained on {source}. {licence} The weights are under "
         f"{plain(spec.license)}.\n\n"
-        f"It is meant for the study of cascades: to be sampled, measured, taken apart and compared "
-        f"with others. It makes {size}x{size} pictures{kinds}{listed} like those that it was "
-        "trained on and nothing else, and repeats what is odd about them. It is no source of facts "
-        "or of pictures of people, and how near its samples come to single training images is "
-        "known only where a figure above says so."
+        "Intended for research on cascades: sampling, evaluation, ablation and comparison. It "
+        f"generates {size}x{size} pictures{kinds}{listed} that resemble its training images, "
+        "including their flaws, and nothing else. Do not use it as a source of facts or of "
+        "pictures of people. How close its samples are to single training images is known only if "
+        "a figure above measures it."
     )
 
 
 def _count(value: int | None) -> str:
-    """A count in words: ``1.23 G``."""
+    """A count with a unit prefix: ``1.23 G``."""
     if value is None:
-        return "not known"
+        return "unknown"
     size, units = float(value), ["", " k", " M", " G", " T", " P"]
     while size >= 999.5 and len(units) > 1:
         size, units = size / 1000, units[1:]

@@ -33,7 +33,7 @@ def command(
     <!-- cascadezoo:begin ... --> are replaced, except edited parts. All other text is kept. MODEL
     is a run folder or a model folder; --print and --check accept any model.
     """
-    from cascadezoo.cards.card_file import look_at_card
+    from cascadezoo.cards.card_file import inspect_card
     from cascadezoo.errors import InputError
     from cascadezoo.hub.locate import locate
     from cascadezoo.model_folder.integrity import replace_files, require_writable
@@ -47,7 +47,7 @@ def command(
     writes = not (show or check)
     config = require_writable(folder, model) if writes else read_config(folder)
     spec = published_spec(folder, config)
-    state = look_at_card(folder, spec, read_metrics(folder).to_dict(), force=force)
+    state = inspect_card(folder, spec, read_metrics(folder).to_dict(), force=force)
     card = state.renewed
     if card.own and writes:
         raise InputError(
@@ -62,7 +62,7 @@ def command(
     result = {
         "model": str(folder),
         "name": spec.name,
-        "current": state.current,
+        "current": state.unchanged if writes else state.current,
         "written": writes,
         "kept": list(card.kept),
         "added": list(card.added),

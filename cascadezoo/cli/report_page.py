@@ -146,7 +146,7 @@ def _views(
             plan=plan,
             n=options.n,
             request=options.sampling,
-            told=progress.task,
+            on_task=progress.task,
         )
         _add_features(view, source.cascade, options, progress)
         views.append(view)
@@ -167,7 +167,7 @@ def _add_features(
         n,
         load_extractor(options.extractor, device=cascade.device),
         _method(options),
-        insist=options.features is not None,
+        required=options.features is not None,
         request=options.sampling,
         advance=progress.advance,
     )

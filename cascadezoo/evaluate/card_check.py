@@ -13,7 +13,7 @@ from cascadezoo.evaluate.metrics.base import load_metric
 from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.metrics_file import AttributionRow
-from cascadezoo.model_folder.reproduction import asked_name, why_not_again
+from cascadezoo.model_folder.reproduction import metric_argument, why_not_reproducible
 
 __all__ = ["CheckReport", "CheckRow", "check_attribution", "check_figures", "compare"]
 
@@ -101,12 +101,12 @@ def check_figures(
     open_figures: list[Figure] = []
     for figure in stated:
         row = figure.to_dict()
-        why = why_not_again(row)
+        why = why_not_reproducible(row)
         if why is not None:
             rows[figure.name] = CheckRow(figure.name, figure.value, holds=None, reason=why)
             continue
         try:
-            load_metric(asked_name(row))
+            load_metric(metric_argument(row))
             bench.extractor(_options_of(figure, defaults).extractor)
         except CascadezooError as error:
             rows[figure.name] = _not_measured(figure, error.what)
@@ -127,7 +127,7 @@ def check_attribution(
     first = stated[-1].generated
     options = replace(_options_of(first, defaults), subset_size=first.subset_size)
     try:
-        rows, _ = bench.attribute(options, asked_name(first.to_dict()))
+        rows, _ = bench.attribute(options, metric_argument(first.to_dict()))
     except CascadezooError as error:
         return [_not_measured(figure, error.what) for figure in figures]
     again = {f.name: f for row in rows for f in (row.real, row.generated) if f is not None}
@@ -186,7 +186,7 @@ def compare(stated: Figure, measured: Figure) -> CheckRow:
 def _check_group(
     bench: Bench, options: EvaluationOptions, figures: Sequence[Figure]
 ) -> Iterator[CheckRow]:
-    names = list(dict.fromkeys(asked_name(figure.to_dict()) for figure in figures))
+    names = list(dict.fromkeys(metric_argument(figure.to_dict()) for figure in figures))
     results, problems = bench.measure(names, options)
     again = {figure.name: figure for figure in results}
     why = {problem.metric: problem.error.what for problem in problems}
@@ -195,7 +195,7 @@ def _check_group(
         if name in again:
             yield compare(figure, again[name])
         else:
-            metric = asked_name(figure.to_dict())
+            metric = metric_argument(figure.to_dict())
             yield _not_measured(figure, why.get(metric, f"{metric} does not return it here"))
 
 

@@ -20,7 +20,7 @@ Count = Annotated[int, Field(ge=0)]
 def figure_name(
     metric: str, n: int, extractor: str | None = None, precision: str | None = None
 ) -> str:
-    """The name under which a figure may be compared with others of the same name.
+    """Return the name of a figure; figures of the same name are comparable.
 
     >>> figure_name("kid", 10000, "inception")
     'kid.inception.n10000'
@@ -112,24 +112,24 @@ class Figure(Model):
 
     @model_validator(mode="after")
     def _name_tells_how(self) -> Self:
-        """Never let figures that cannot be compared share a name."""
+        """Check that the name fits the fields, so that figures of one name are comparable."""
         name = figure_name(self.metric, self.n, self.extractor, self.precision)
         if self.name != name and not self.name.startswith(f"{name}."):
-            raise ValueError(f"the figure's name is {self.name!r}; its fields say {name!r}")
+            raise ValueError(f"the name {self.name!r} does not fit the fields, which give {name!r}")
         return self
 
     @property
     def images_per_second(self) -> float | None:
-        """How fast the images were sampled; None where that was not measured."""
+        """Sampling speed; None if it was not measured."""
         return self.n / self.sampling_seconds if self.sampling_seconds else None
 
     def to_dict(self) -> dict[str, Any]:
-        """What metrics.json holds: every field that is set."""
+        """The figure as in metrics.json: every field that is set."""
         return self.model_dump(exclude_none=True)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, source: str = "metrics.json") -> Self:
-        """The figure that :meth:`to_dict` wrote.
+        """Restore a figure from :meth:`to_dict`.
 
         Raises:
             ModelError: keys are missing, unknown or of the wrong type, or the name does not
@@ -143,8 +143,8 @@ class Figure(Model):
                 for fault in error.errors()
             )
             raise ModelError(
-                f"{source} holds a figure that cannot be used: {faults}",
-                hint="fetch the model again; a newer cascadezoo may have written it",
+                f"{source} contains an invalid figure: {faults}",
+                hint="pull the model again; a newer cascadezoo may have written it",
                 code="model-figure-invalid",
                 problems={
                     ".".join(map(str, fault["loc"])): fault["type"].replace("_", "-")
@@ -157,7 +157,7 @@ class Figure(Model):
 
     @property
     def text(self) -> str:
-        """Value, spread and unit as people read them, in the metric's own scale."""
+        """Value, spread and unit in the metric's display scale."""
         scale = metric_texts(self.metric).scale
         value = spread(self.value, self.std, scale)
         return f"{value}{power(scale)}" + (f" {self.unit}" if self.unit else "")

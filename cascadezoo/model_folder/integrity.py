@@ -1,4 +1,4 @@
-"""Integrity of a model folder: files sealed by their sha256, checked, and replaced."""
+"""Integrity of a model folder: seals files by their sha256, checks them, and replaces them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cascadezoo.model_folder.layout import (
     model_name,
     read_config,
 )
-from cascadezoo.model_folder.verified_files import Verified
+from cascadezoo.model_folder.verified_files import VerifiedFiles
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.util.files import sha256_of, write_atomically
@@ -40,10 +40,10 @@ __all__ = [
 
 
 def seal(folder: Path, spec: CascadeSpec, version: str) -> ModelConfig:
-    """Write config.json over the files that lie in the folder.
+    """Write config.json with the sha256 of every file in the folder.
 
     Raises:
-        ModelError: something in the folder is not part of a model.
+        ModelError: a file in the folder is not part of a model.
     """
     files = {
         name: FileRecord(sha256=sha256_of(folder / name), size=(folder / name).stat().st_size)
@@ -72,11 +72,11 @@ def check_files(
     Args:
         folder: the model folder.
         config: its config.
-        names: the files to check; None checks all but the card, which people edit.
-        trust_verified: take files that were hashed before and not touched since as they are.
+        names: the files to check; None checks all except the card, which people edit.
+        trust_verified: do not hash files again that have not changed since the last check.
 
     Raises:
-        ModelError: a file is missing, is a link, or is not what its record says.
+        ModelError: a file is missing, is a link, or differs from its record.
     """
     faults = file_faults(folder, config, names, trust_verified=trust_verified)
     if faults:
@@ -96,31 +96,32 @@ def file_faults(
     *,
     trust_verified: bool = False,
 ) -> dict[str, str]:
-    """What is wrong with files, by their names; see :func:`check_files`.
+    """Return the faults of files by name; see :func:`check_files`.
 
-    Nothing is hashed where a file is missing, is a link, or has another size.
+    If any file is missing, is a link, or has another size, no file is hashed.
     """
-    wanted = [n for n in config.files if n != CARD] if names is None else list(names)
-    faults = {name: fault for name in wanted if (fault := _outside_fault(folder, config, name))}
+    requested = [n for n in config.files if n != CARD] if names is None else list(names)
+    faults = {name: fault for name in requested if (fault := _fault_unread(folder, config, name))}
     if faults:
         return faults
-    known = Verified(folder)
-    digests = {name: config.files[name].sha256 for name in wanted}
-    rest = [n for n in wanted if not (trust_verified and known.holds(n, digests[n]))]
+    verified = VerifiedFiles(folder)
+    digests = {name: config.files[name].sha256 for name in requested}
+    rest = [n for n in requested if not (trust_verified and verified.matches(n, digests[n]))]
     if not rest:
         return {}
     with ThreadPoolExecutor(max_workers=4) as pool:
-        found = list(pool.map(lambda name: sha256_of(folder / name), rest))
+        actual = list(pool.map(lambda name: sha256_of(folder / name), rest))
     faults = {
-        name: f"{name} was changed: its sha256 is not the one in {CONFIG}"
-        for name, digest in zip(rest, found, strict=True)
+        name: f"{name} was changed: its sha256 differs from the one in {CONFIG}"
+        for name, digest in zip(rest, actual, strict=True)
         if digest != digests[name]
     }
-    known.remember({name: digests[name] for name in rest if name not in faults})
+    verified.add({name: digests[name] for name in rest if name not in faults})
     return faults
 
 
-def _outside_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
+def _fault_unread(folder: Path, config: ModelConfig, name: str) -> str | None:
+    """Return the fault of a file that shows without its content, or None."""
     record = config.files.get(name)
     if record is None:
         return f"{CONFIG} has no sha256 of {name}"
@@ -131,12 +132,12 @@ def _outside_fault(folder: Path, config: ModelConfig, name: str) -> str | None:
         return f"{name} is missing"
     size = path.stat().st_size
     if size != record.size:
-        return f"{name} has {size} bytes, not the {record.size} of {CONFIG}"
+        return f"{name} has {size} bytes, but {CONFIG} says {record.size}"
     return None
 
 
 def _reason(folder: Path, config: ModelConfig, name: str) -> str:
-    """A fault of :func:`file_faults` in one word."""
+    """Return a fault of :func:`file_faults` in one word."""
     record, path = config.files.get(name), folder / name
     if record is None:
         return "unlisted"
@@ -148,31 +149,31 @@ def _reason(folder: Path, config: ModelConfig, name: str) -> str:
 
 
 def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
-    """Whether files of a model may be changed; asked before anything is measured.
+    """Check that the files of a model may be replaced, before a long measurement.
 
     Args:
         folder: the model folder.
-        reference: how the user named the model.
+        reference: the user's name of the model.
 
     Returns:
-        Its config.
+        The model's config.
 
     Raises:
-        InputError: it ships with cascadezoo or lies in the Hub's cache, where nothing is changed.
-        ModelError: it is not whole: what was changed must not be sealed.
-        RunFolderError: the folder cannot be written.
+        InputError: the model is read-only: it ships with cascadezoo or is in the Hub's cache.
+        ModelError: a file is damaged; sealing again would hide the damage.
+        RunFolderError: the folder is not writable.
     """
     config = read_config(folder)
     name = model_name(config)
-    where = None
+    reason = None
     if is_snapshot(folder):
-        where = "lies in the Hub's cache, whose files are what the Hub has"
+        reason = "is in the Hub's cache"
     elif _is_bundled(folder):
-        where, reference = "ships with cascadezoo", name
-    if where is not None:
+        reason, reference = "ships with cascadezoo", name
+    if reason is not None:
         raise InputError(
-            f"{name} {where}; its files are not changed",
-            hint=f"make a copy of your own: cascadezoo pull {reference} --to models/{name}",
+            f"{name} is read-only: it {reason}",
+            hint=f"copy it: cascadezoo pull {reference} --to models/{name}",
             code="input-model-read-only",
             name=name,
         )
@@ -181,15 +182,15 @@ def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
     if unknown:
         raise ModelError(
             f"{folder}: {CONFIG} has no sha256 of {unknown[0]}",
-            hint="remove it, or build again",
+            hint="remove the file, or build again",
             code="model-file-unlisted",
             path=folder,
             name=unknown[0],
         )
     if not os.access(folder, os.W_OK):
         raise RunFolderError(
-            f"{folder} cannot be written",
-            hint=f"make a copy: cascadezoo pull {folder} --to models/{name}",
+            f"{folder} is not writable",
+            hint=f"copy it: cascadezoo pull {folder} --to models/{name}",
             code="run-folder-not-writable",
             path=folder,
         )
@@ -197,18 +198,18 @@ def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
 
 
 def refuse_bundled(path: Path) -> None:
-    """Refuse a place inside a model that ships with cascadezoo, where no command writes.
+    """Refuse to write inside a model that ships with cascadezoo.
 
     Args:
-        path: the file or folder to write; it need not exist.
+        path: the file or folder to write; it may not exist yet.
 
     Raises:
-        InputError: the path lies among the bundled models.
+        InputError: the path is inside a bundled model.
     """
     if _is_bundled(path):
         raise InputError(
-            f"{path} is inside the models that ship with cascadezoo, which are never changed",
-            hint="choose another place",
+            f"{path} is inside a model that ships with cascadezoo, which is read-only",
+            hint="choose another path",
             code="input-path-bundled",
             path=path,
         )
@@ -221,7 +222,7 @@ def replace_files(
     *,
     spec: CascadeSpec | None = None,
 ) -> ModelConfig:
-    """Replace files of a model, each whole, and write config.json with their new sha256 last.
+    """Replace files of a model atomically, and write config.json with their new sha256 last.
 
     After a power failure in between, the records in config.json do not match the files. The
     weights still load, with the old spec, and the same command repairs the folder.
@@ -229,7 +230,7 @@ def replace_files(
     Args:
         folder: the model folder, checked by :func:`require_writable`.
         config: its config.
-        files: content by name, of files of the layout other than config.json.
+        files: content by name, for files of the layout other than config.json.
         spec: the model's new resolved spec; None keeps the spec.
 
     Returns:
@@ -257,8 +258,8 @@ def replace_files(
         _write_config(folder, new)
     except OSError as error:
         raise RunFolderError(
-            f"{folder} cannot be written: {error.strerror or error}",
-            hint="make room there, then run the same command again",
+            f"cannot write to {folder}: {error.strerror or error}",
+            hint="free some space, then run the same command again",
             code="run-folder-not-writable",
             path=folder,
         ) from error
@@ -273,5 +274,5 @@ def _write_config(folder: Path, config: ModelConfig) -> None:
 def _is_bundled(path: Path) -> bool:
     bundled = (row.entry.models_folder() for row in get_registry().zoos)
     own = resources.files("cascadezoo").joinpath("zoo", "models")
-    places = [place for place in (own, *bundled) if isinstance(place, Path)]
-    return any(place.resolve() in path.resolve().parents for place in places)
+    folders = [folder for folder in (own, *bundled) if isinstance(folder, Path)]
+    return any(folder.resolve() in path.resolve().parents for folder in folders)

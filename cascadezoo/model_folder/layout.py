@@ -1,9 +1,9 @@
-"""The model folder: which files it holds, its config.json, and the check of every file's sha256.
+"""The model folder: its files and its config.json.
 
 ```
 README.md       metric card
 config.json     the resolved spec, cascadezoo's version, requires, sha256 of every other file
-metrics.json    every figure with how it was got
+metrics.json    every figure and how it was measured
 samples.png
 stages/<name>/model.safetensors
 ```
@@ -52,13 +52,14 @@ SAMPLES = "samples.png"
 
 _WEIGHTS = re.compile(r"stages/[a-z][a-z0-9_-]{0,39}/model\.safetensors")
 LONGEST_KEY = 200
-"""Characters of a key in config.json; names of stages and settings are far shorter."""
+"""Largest number of characters of a key in config.json; names of stages are far shorter."""
 
 REPAIR = "pull or copy the model again"
+"""The hint of errors about damaged files."""
 
 
 class FileRecord(Model):
-    """What a file must be."""
+    """sha256 and size in bytes of a file."""
 
     sha256: Annotated[str, Field(pattern=SHA256)]
     size: Annotated[int, Field(ge=0)]
@@ -79,25 +80,25 @@ class ModelConfig(Model):
 
 
 def weights_path(stage: str) -> str:
-    """Where a stage's weights lie in a model folder."""
+    """The path of a stage's weights in a model folder."""
     return f"stages/{stage}/model.safetensors"
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a relative path belongs to the layout of a model folder."""
+    """Whether a relative path is part of the layout of a model folder."""
     return name in (CARD, METRICS, SAMPLES) or _WEIGHTS.fullmatch(name) is not None
 
 
 def model_name(config: ModelConfig) -> str:
-    """The name that the spec gives the model."""
+    """The model's name in its spec."""
     return str(config.spec.get("name"))
 
 
 def model_files(folder: Path) -> Iterator[str]:
-    """The files of a model folder besides config.json, as relative paths, sorted.
+    """Yield the files of a model folder except config.json, as sorted relative paths.
 
     Raises:
-        ModelError: something in the folder is not part of a model, or is a link.
+        ModelError: a file in the folder is a link or not part of a model.
     """
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -114,7 +115,7 @@ def model_files(folder: Path) -> Iterator[str]:
         if not is_model_file(name):
             raise ModelError(
                 f"{folder}: {name} is not part of a model",
-                hint="move it elsewhere",
+                hint="move the file elsewhere",
                 code="model-file-strange",
                 path=folder,
                 name=name,
@@ -143,7 +144,7 @@ def read_config(folder: Path) -> ModelConfig:
     except FileNotFoundError:
         raise ModelError(
             f"{folder} is not a model folder: it has no {CONFIG}",
-            hint="give a run folder that `cascadezoo build` finished, or a pulled model",
+            hint="give the run folder of a finished build, or a pulled model",
             code="model-no-config",
             path=folder,
         ) from None
@@ -159,10 +160,10 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
 
     Args:
         text: the content of the file.
-        source: how error messages name it.
+        source: its name in error messages.
 
     Raises:
-        ModelError: it is no JSON, or not the config of a cascadezoo model.
+        ModelError: it is not JSON, or not the config of a cascadezoo model.
     """
     try:
         data = parse_json(text, source)
@@ -171,13 +172,13 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
     if data.get("library_name") != "cascadezoo":
         raise ModelError(
             f"{source} is not the config of a cascadezoo model",
-            hint="other libraries' models have a config.json too; load it with the one it names",
+            hint="load the model with the library that wrote it",
             code="model-config-foreign",
         )
-    # Errors name keys by their paths; a stranger's key must neither flood nor steer a terminal.
+    # Error messages contain keys: an untrusted one must not flood or control the terminal.
     if (key := _unfit_key(data)) is not None:
         raise ModelError(
-            f"{source} has a key that cannot be shown, {key[:40]!a}",
+            f"{source} has an unprintable or overlong key: {key[:40]!a}",
             hint=REPAIR,
             code="model-config-key",
         )
@@ -188,7 +189,7 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
         lines = "\n".join(f"  {p}" for p in problems)
         raise ModelError(
             f"{source} does not validate:\n{lines}",
-            hint="it may be of a newer cascadezoo: pip install --upgrade cascadezoo",
+            hint="a newer cascadezoo may have written it: pip install --upgrade cascadezoo",
             code="model-config-invalid",
             problems={p.path: p.code for p in problems},
         ) from None
@@ -204,6 +205,7 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
 
 
 def _unfit_key(data: Any) -> str | None:
+    """Return a key that is not printable or too long, or None."""
     level = [data]
     while level:
         for item in level:
@@ -220,7 +222,7 @@ def _unfit_key(data: Any) -> str | None:
 
 
 def link_fault(folder: Path, name: str) -> str | None:
-    """What is wrong with a file that is a link, or lies behind one; None for other files."""
+    """Return the fault of a file that is a link or in a linked folder; None for other files."""
     path = folder / name
     if path.is_symlink() and not is_cache_link(folder, path):
         return f"{name} is a symbolic link"
@@ -231,23 +233,23 @@ def link_fault(folder: Path, name: str) -> str | None:
 
 
 def is_snapshot(folder: Path) -> bool:
-    """Whether a folder lies where the Hub's client puts the files of a commit."""
+    """Whether a folder is a snapshot in the Hub's cache."""
     return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
 
 
 def is_cache_link(folder: Path, path: Path) -> bool:
-    """Whether a link is one that the Hub's client makes, from a snapshot into its repo's blobs.
+    """Whether a link in a snapshot points to the blobs of its repo, as the Hub's client makes it.
 
     ```
     models--org--name/snapshots/COMMIT/config.json -> ../../blobs/SHA
-    models--org--name/blobs/SHA                      a file, or a link into the store that the
-    blobs/AB/SHA256                                  repos of one cache share
+    models--org--name/blobs/SHA                      a file, or a link to the store that all repos
+    blobs/AB/SHA256                                  of the cache share
     ```
     """
     repo = folder.parent.parent
     blobs = repo / "blobs"
     if not is_snapshot(folder) or blobs.is_symlink():
         return False
-    end = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path))
     shared = Path(os.path.realpath(repo.parent)) / "blobs"
-    return end.parent == Path(os.path.realpath(blobs)) or end.parent.parent == shared
+    return target.parent == Path(os.path.realpath(blobs)) or target.parent.parent == shared

@@ -1,4 +1,4 @@
-"""metrics.json: its content, its JSON Schema, and the one reader of it. Free of torch."""
+"""metrics.json: its content, its JSON Schema and its reader. Free of torch."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ __all__ = [
 
 Seconds = Annotated[float, Field(ge=0)]
 _FAULTS = 10
+"""Number of faults that an error shows."""
 
 
 class StageRow(Model):
@@ -171,22 +172,22 @@ class MetricsFile(Model):
     course: list[CourseRow] = []
     data: DataRow | None = None
     attribution: list[AttributionRow] | None = None
-    """Where the cascade loses quality, stage by stage; absent where that was not measured."""
+    """Where the cascade loses quality, stage by stage; absent if not measured."""
 
     problems: list[ProblemRow] = []
     environment: dict[str, str] = {}
-    """Versions of the software by its name."""
+    """Versions of the software by name."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         counts = Counter(figure.name for figure in self.figures)
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
-            raise ValueError(f"there are two figures of the name {twice[0]!r}")
+            raise ValueError(f"two figures have the name {twice[0]!r}")
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """What the file holds: every field that is set."""
+        """The content of the file: every field that is set."""
         data = self.model_dump(mode="json", exclude_none=True)
         for row in data.get("attribution", ()):
             row |= {key: row.get(key) for key in ("real", "mismatch")}
@@ -200,7 +201,7 @@ class MetricsFile(Model):
 
 
 class _LenientTraining(TrainingRow):
-    """Training of which any number is accepted: a loss may be nan in a model that diverged."""
+    """Accepts any number: the loss of a diverged model may be nan."""
 
     model_config = ConfigDict(allow_inf_nan=True)
 
@@ -236,13 +237,13 @@ def parse_metrics(text: bytes, source: str, *, strict: bool = True) -> MetricsFi
 
     Args:
         text: the content of the file.
-        source: how error messages name it.
-        strict: refuse unknown keys and numbers that are not finite, and require the name and the
-            spec's digest. False ignores unknown keys, takes training losses and times as they
-            are, and takes what is missing as empty; every other value must still be valid.
+        source: its name in error messages.
+        strict: reject unknown keys and numbers that are not finite, and require the name and the
+            spec's digest. False ignores unknown keys, accepts any training losses and times, and
+            treats missing values as empty; every other value must still be valid.
 
     Raises:
-        ModelError: it is not JSON, it is too large, or a value is not valid; with its path.
+        ModelError: it is not JSON, is too large, or has an invalid value; with the value's path.
     """
     hint = "pull or copy the model again; a newer cascadezoo may have written it"
     try:
@@ -254,13 +255,13 @@ def parse_metrics(text: bytes, source: str, *, strict: bool = True) -> MetricsFi
             return MetricsFile.model_validate(data)
         return _LenientMetrics.model_validate(_known_keys(data))
     except ValidationError as error:
-        found = list(problems_of(error, data, ""))
-        lines = "\n".join(f"  {problem}" for problem in found[:_FAULTS])
+        problems = list(problems_of(error, data, ""))
+        lines = "\n".join(f"  {problem}" for problem in problems[:_FAULTS])
         raise ModelError(
             f"{source} does not validate:\n{lines}",
             hint=hint,
             code="model-metrics-invalid",
-            problems={p.path: p.code for p in found},
+            problems={p.path: p.code for p in problems},
         ) from None
 
 
@@ -280,9 +281,9 @@ def read_metrics(folder: Path, *, strict: bool = True) -> MetricsFile:
             text = file.read(LARGEST_METRICS + 1)
     except FileNotFoundError:
         raise ModelError(
-            f"{folder} has no {METRICS}, so nothing is known of its figures",
-            hint="give the run folder of a finished build, or measure: cascadezoo evaluate "
-            "MODEL --save",
+            f"{folder} has no {METRICS}, so its figures are unknown",
+            hint="give the run folder of a finished build, or measure the model: cascadezoo "
+            "evaluate MODEL --save",
             code="model-no-metrics",
             path=folder,
         ) from None
@@ -294,15 +295,15 @@ def read_metrics(folder: Path, *, strict: bool = True) -> MetricsFile:
 
 
 def _known_keys(data: dict[str, Any]) -> dict[str, Any]:
-    """The data without the keys that a lenient reader does not know."""
+    """Remove the keys that a lenient reader does not know."""
     try:
         _LenientMetrics.model_validate(data)
     except ValidationError as error:
         unknown = [row["loc"] for row in error.errors() if row["type"] == "extra_forbidden"]
-        for *way, key in unknown:
+        for *parents, key in unknown:
             node: Any = data
-            for step in way:
-                node = node[step]
+            for parent in parents:
+                node = node[parent]
             del node[key]
     return data
 

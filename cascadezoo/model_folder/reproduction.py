@@ -1,4 +1,4 @@
-"""How a figure is measured again: the command that a card tells, and the name to ask by."""
+"""How to reproduce a figure: the command on a card, and the metric's name on the command line."""
 
 from __future__ import annotations
 
@@ -11,22 +11,28 @@ from cascadezoo.errors import PluginError
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
 
-__all__ = ["MetricTexts", "asked_name", "command_of", "metric_texts", "why_not_again"]
+__all__ = [
+    "MetricTexts",
+    "command_of",
+    "metric_argument",
+    "metric_texts",
+    "why_not_reproducible",
+]
 
 TUNED_BEFORE = "measured before the sampling defaults were tuned"
-"""The note of figures whose sampling settings are not the model's any more."""
+"""The note of figures that were measured with other sampling settings than the model's."""
 
 SPEED = "images-per-second"
 
 
 @dataclass(frozen=True, slots=True)
 class MetricTexts:
-    """How people read a metric.
+    """How a metric is shown.
 
     Args:
-        title: what they call it.
-        scale: what its values are multiplied by for them.
-        better: ``lower`` or ``higher``; None where neither is.
+        title: its display name.
+        scale: factor of the values that are shown.
+        better: ``lower`` or ``higher``; None if neither.
     """
 
     title: str
@@ -35,56 +41,56 @@ class MetricTexts:
 
 
 def metric_texts(name: str) -> MetricTexts:
-    """How people read a metric; its name and its bare numbers where nothing is known of it."""
+    """How a metric is shown; an unknown metric by its name and unscaled values."""
     if name == SPEED:
         return MetricTexts("Sampling speed", better="higher")
-    found = get_registry().metrics.rows.get(name)
-    if found is None:
+    row = get_registry().metrics.rows.get(name)
+    if row is None:
         return MetricTexts(name)
-    return MetricTexts(found.entry.title or name, found.entry.scale, found.entry.better)
+    return MetricTexts(row.entry.title or name, row.entry.scale, row.entry.better)
 
 
-def asked_name(figure: Mapping[str, Any]) -> str:
-    """What to ask for to get a figure: ``kid``, or ``lpips:alex`` where a setting is in the name.
+def metric_argument(figure: Mapping[str, Any]) -> str:
+    """The argument of ``--metrics`` for a figure: ``kid``, or ``lpips:alex`` with its setting.
 
     Args:
         figure: a row of metrics.json.
     """
     name = str(figure["metric"])
-    found = get_registry().metrics.rows.get(name)
-    if found is None:
+    row = get_registry().metrics.rows.get(name)
+    if row is None:
         return name
     try:
-        field = getattr(found.entry.load_config(), "argument", None)
+        field = getattr(row.entry.load_config(), "argument", None)
     except PluginError:
         return name
     settings = figure.get("settings") or {}
     return f"{name}:{settings[field]}" if field is not None and field in settings else name
 
 
-def why_not_again(figure: Mapping[str, Any]) -> str | None:
-    """Why a figure is not one that another measurement should give; None where it is."""
+def why_not_reproducible(figure: Mapping[str, Any]) -> str | None:
+    """Why another measurement may give another value; None if it must give the same."""
     if TUNED_BEFORE in (figure.get("note") or ""):
-        return "the model's sampling settings were changed since it was measured"
+        return "the model's sampling settings have changed since this measurement"
     if figure.get("seed") is None:
         unit = figure.get("unit")
         what = "a speed" if unit == "images/s" else "a figure without a seed"
-        return f"{what} follows from the machine and the moment, and is not compared"
+        return f"{what} depends on the machine and its load, and is not compared"
     return None
 
 
 def command_of(figure: Mapping[str, Any], spec: CascadeSpec, model: str) -> str | None:
-    """The command that measures a figure again; None where there is none.
+    """The command that reproduces a figure; None if it is not reproducible.
 
     Args:
         figure: a row of metrics.json.
-        spec: the model's spec, whose settings are left out of the command.
-        model: how the model is named.
+        spec: the model's spec; the command omits settings that equal the spec's.
+        model: the model's name in the command.
     """
-    if why_not_again(figure) is not None:
+    if why_not_reproducible(figure) is not None:
         return None
-    words = ["cascadezoo", "evaluate", model, "--metrics", asked_name(figure)]
-    # A metric that brings its own network says nothing of the extractor's arithmetic.
+    words = ["cascadezoo", "evaluate", model, "--metrics", metric_argument(figure)]
+    # A metric with its own network has no precision of an extractor.
     precision = figure.get("precision")
     if precision is not None:
         words += ["--extractor", str(figure.get("extractor"))]

@@ -1,4 +1,4 @@
-"""The spec of a trained model, as far as measuring it needs: its stages, data and evaluation."""
+"""The parts of a trained model's spec that an evaluation needs: stages, data and evaluation."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ _FIXED = ("data.size", "data.channels", "data.num_classes")
 
 
 def trained_spec(folder: Path, settings: Iterable[str] = ()) -> ResolvedSpec:
-    """The resolved spec of a model, with another place of its data or another evaluation.
+    """Resolve the spec of a model, with changes to the location of its data or its evaluation.
 
-    Losses and callbacks of its training are left out: their plugins need not be here. Metrics and
-    extractors are not looked up.
+    Omits the losses and callbacks of its training, whose plugins may not be installed. Does not
+    look up metrics and extractors.
 
     Args:
         folder: the model folder.
         settings: ``path=value`` changes of ``data.*`` and ``evaluation.*``.
 
     Raises:
-        InputError: a setting of something that a trained model is tied to.
-        SpecError: it does not validate, or the plugin of its data or stages is not installed.
+        InputError: a setting that a trained model cannot change.
+        SpecError: the spec does not validate, or the plugin of its data or stages is missing.
     """
     changes = list(settings)
     for change in changes:
         path = change.partition("=")[0]
         if path in _FIXED or not path.startswith(("data.", "evaluation.")):
             raise InputError(
-                f"--set {change!r}: of a trained model only the place of its data and its "
-                "evaluation can be changed",
-                hint="--set data.config.path=images.npz, --set evaluation.split=test",
+                f"--set {change!r}: a trained model allows changes only to the location of its "
+                "data and to its evaluation",
+                hint="use settings such as --set data.config.path=images.npz or "
+                "--set evaluation.split=test",
                 code="input-setting-trained",
                 setting=change,
             )
@@ -53,10 +54,10 @@ def trained_spec(folder: Path, settings: Iterable[str] = ()) -> ResolvedSpec:
 
 
 def published_spec(folder: Path, config: ModelConfig) -> CascadeSpec:
-    """The spec that a model was published with, as its config.json holds it.
+    """Return the spec in a model's config.json.
 
     Raises:
-        ModelError: it does not validate.
+        ModelError: the spec does not validate.
     """
     try:
         return CascadeSpec.model_validate(config.spec)
@@ -64,7 +65,7 @@ def published_spec(folder: Path, config: ModelConfig) -> CascadeSpec:
         first = next(iter(problems_of(error, config.spec, "spec")))
         raise ModelError(
             f"the spec in {folder / CONFIG} does not validate: {first}",
-            hint="it may be of another version of cascadezoo; build the model again",
+            hint="another version of cascadezoo may have written it; build the model again",
             code="model-spec-invalid",
             path=folder / CONFIG,
         ) from None

@@ -1,8 +1,8 @@
-"""Remembers which files were found to be what their sha256 says, so that none is hashed twice.
+"""Files whose sha256 has been verified, so that no file is hashed twice.
 
 Hashing is slower than reading: loading a model of 200 MB again would spend most of its time on
-it. A file counts as verified while device, inode, size, mtime and ctime are what they were when it
-was hashed, as in git's index. Whatever writes to a file changes its ctime, which cannot be set.
+it. A file remains verified while its device, inode, size, mtime and ctime do not change, as in
+git's index. Every write changes the ctime, which cannot be set.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pathlib import Path
 
 from cascadezoo.util.files import cache_folder
 
-__all__ = ["Verified"]
+__all__ = ["VerifiedFiles"]
 
-# A file that changed within the clock's grain of being hashed could change again unseen.
+# A second change within the resolution of the file system's clock would leave the same ctime.
 SETTLED = 2.0
 
-# What was hashed too soon to be kept on disk is believed, in this process, for as long as it takes
-# to load it, where it is older than the grain of this machine's own disks.
-_GRAIN = 0.05
-_MOMENT = 2 * SETTLED
+# A file younger than that is not recorded on disk. This process still trusts it for the time that
+# loading takes, if it is older than the clock resolution of local disks.
+_RESOLUTION = 0.05
+_RECENT_SECONDS = 2 * SETTLED
 _recent: dict[tuple[str, str], tuple[list[str | int], float]] = {}
 
 
-class Verified:
-    """What is known of the files of one model folder.
+class VerifiedFiles:
+    """The verified files of one model folder, recorded in the cache.
 
     Args:
         folder: the model folder.
@@ -40,35 +40,39 @@ class Verified:
         self.folder = folder
         key = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:32]
         self._path = cache_folder() / "verified" / f"{key}.json"
-        self._known = self._read()
+        self._rows = self._read()
 
-    def holds(self, name: str, sha256: str) -> bool:
-        """Whether the file was found to have that sha256 and was not touched since."""
+    def matches(self, name: str, sha256: str) -> bool:
+        """Whether the file was verified to have that sha256 and has not changed since."""
         row = [sha256, *_stamp(self.folder / name)]
-        if self._known.get(name) == row:
+        if self._rows.get(name) == row:
             return True
         recent, when = _recent.get((str(self._path), name), ([], 0.0))
-        return recent == row and time.monotonic() - when < _MOMENT
+        return recent == row and time.monotonic() - when < _RECENT_SECONDS
 
-    def remember(self, digests: Mapping[str, str]) -> None:
-        """Keep what was found, for files that have not changed just now."""
-        known = dict(self._known)
+    def add(self, digests: Mapping[str, str]) -> None:
+        """Record verified files, except those that changed a moment ago.
+
+        Args:
+            digests: sha256 by file name.
+        """
+        rows = dict(self._rows)
         now = time.time_ns()
         for name, sha256 in digests.items():
             stamp = _stamp(self.folder / name)
             age = (now - max(stamp[3:])) / 1e9
             if age > SETTLED:
-                known[name] = [sha256, *stamp]
-            elif age > _GRAIN:
+                rows[name] = [sha256, *stamp]
+            elif age > _RESOLUTION:
                 _recent[str(self._path), name] = ([sha256, *stamp], time.monotonic())
-        if known == self._known:
+        if rows == self._rows:
             return
-        self._known = known
+        self._rows = rows
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        # Where the cache cannot be written, files are hashed each time; nothing else is lost.
+        # If the cache is not writable, files are hashed each time.
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(known))
+            temporary.write_text(json.dumps(rows))
             temporary.replace(self._path)
 
     def _read(self) -> dict[str, list[str | int]]:
@@ -80,5 +84,5 @@ class Verified:
 
 
 def _stamp(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    stat = path.stat()
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

@@ -1,5 +1,5 @@
 """Pictures and pages of runs and models.
 
-Models, run folders and figures enter; PNG files and pages leave, each page one HTML file that
-fetches nothing.
+Models, run folders and figures enter; PNG files and pages leave. A page is one HTML file that makes
+no requests.
 """

@@ -1,6 +1,6 @@
-"""What a plot shows, without how it is drawn.
+"""The content of plots, independent of the drawing.
 
-:mod:`.charts_svg` draws it for pages, :mod:`.charts_png` for files.
+:mod:`.charts_svg` draws them for pages, :mod:`.charts_png` for files.
 
 Free of torch and matplotlib.
 """
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 LARGEST = 1e100
-"""Numbers beyond it are not drawn: their squares leave what a float can hold."""
+"""Larger numbers are not drawn: their squares overflow a float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Axis:
     """One axis of a chart.
 
     Args:
-        label: what is measured, with its unit.
-        log: logarithmic; what is not above 0 cannot be drawn.
+        label: the quantity with its unit.
+        log: logarithmic; only numbers above 0 can be drawn.
         zero: begin at 0.
-        low: the lower end; None takes it from the points. A logarithmic axis is extended to it.
-        high: the upper end; None takes it from the points. A logarithmic axis is extended to it.
-        names: names of the places 0, 1, 2 and so on, for an axis of categories.
+        low: the lower end; None derives it from the points. A logarithmic axis is extended to it.
+        high: the upper end; None derives it from the points. A logarithmic axis is extended to it.
+        names: names of the positions 0, 1, 2 and so on, for an axis of categories.
     """
 
     label: str
@@ -50,16 +50,16 @@ class Axis:
     names: Sequence[str] = ()
 
     def tick(self, value: float) -> str:
-        """What stands at a tick: a short number, or the name of the place."""
-        place = round(value)
+        """The label of a tick: a short number, or the name of the position."""
         if not self.names:
             return short(value)
+        place = round(value)
         return self.names[place] if 0 <= place < len(self.names) else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point, with the spread of its ``y`` and a name where it has one."""
+    """A point with an optional spread of its ``y`` and an optional name."""
 
     x: float
     y: float
@@ -72,12 +72,12 @@ class Series:
     """Points of one colour and one kind of mark.
 
     Args:
-        name: for the legend.
-        points: in the order in which they are joined.
-        joined: by a line.
-        style: the number of its colour; None takes its place among the series. Series of one
-            style are one entry of the legend.
-        faint: draw it pale, without an entry in the legend: raw values behind a summary.
+        name: its name in the legend.
+        points: its points, in the order of the line.
+        joined: whether a line joins the points.
+        style: the number of its colour; None uses its position among the series. Series of one
+            style share an entry in the legend.
+        faint: draw it pale and without an entry in the legend, for raw values behind a summary.
     """
 
     name: str
@@ -101,14 +101,14 @@ class Chart:
     """Points or lines over two axes.
 
     Args:
-        title: what it shows.
-        x: from left to right.
-        y: from bottom to top.
-        series: what is drawn.
-        note: below it.
+        title: its title.
+        x: the horizontal axis.
+        y: the vertical axis.
+        series: the series to draw.
+        note: text below the chart.
         bands: spans of ``x`` to shade.
-        labelled: write the points' names beside them, where there is room.
-        cloud: many points that need no tooltips: small and half transparent.
+        labelled: write the names of points beside them if they fit.
+        cloud: draw many points without tooltips, small and half transparent.
     """
 
     title: str
@@ -121,7 +121,7 @@ class Chart:
     cloud: bool = False
 
     def drawn(self) -> list[Series]:
-        """The series with their styles set, without points that cannot be drawn."""
+        """The series with styles, without points that cannot be drawn."""
         rows = []
         for number, series in enumerate(self.series):
             points = [p for p in series.points if _fits(p.x, self.x) and _fits(p.y, self.y)]
@@ -132,11 +132,11 @@ class Chart:
 
     @property
     def left_out(self) -> int:
-        """How many points cannot be drawn: they are not finite, or not above 0 on a log axis."""
+        """Number of points that cannot be drawn: not finite, or not above 0 on a log axis."""
         return sum(len(s.points) for s in self.series) - sum(len(s.points) for s in self.drawn())
 
     def scales(self) -> tuple[Scale, Scale]:
-        """The scales of both axes, from the points that are drawn."""
+        """The scales of both axes, derived from the drawn points."""
         points = [point for series in self.drawn() for point in series.points]
         across = [p.x for p in points] + [e for b in self.bands for e in (b.start, b.end)]
         up = [p.y for p in points]
@@ -152,12 +152,11 @@ class Bars:
     """Horizontal bars in groups.
 
     Args:
-        title: what it shows.
-        label: of the axis, with its unit.
-        names: of the bars of a group, for the legend.
-        groups: name and values of each group, as many as there are names; None for a bar that is
-            not there.
-        note: below it.
+        title: its title.
+        label: the quantity with its unit.
+        names: names of the bars of a group, for the legend.
+        groups: name of each group and one value for each bar; None for a missing bar.
+        note: text below the bars.
     """
 
     title: str
@@ -169,11 +168,11 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From a number to its place on an axis.
+    """Maps numbers to positions on an axis.
 
     Args:
-        low: what stands at 0.
-        high: what stands at 1.
+        low: the number at position 0.
+        high: the number at position 1.
         log: logarithmic.
         ticks: the numbers to mark.
     """
@@ -184,7 +183,7 @@ class Scale:
     ticks: Sequence[float] = field(default_factory=tuple)
 
     def place(self, value: float) -> float:
-        """Where a number stands, from 0 to 1 between the ends."""
+        """The position of a number: 0 to 1 between the ends."""
         if self.log:
             low, high = math.log(self.low), math.log(self.high)
             return (math.log(value) - low) / (high - low)
@@ -192,20 +191,20 @@ class Scale:
 
 
 def scale_for(values: Iterable[float], axis: Axis, *, tight: bool = False) -> Scale:
-    """A scale that holds all values, with a little room and round ticks.
+    """Return a scale that contains all values, with a margin and round ticks.
 
     Args:
-        values: finite, and above 0 on a logarithmic axis; none give a scale from 0 to 1.
-        axis: what is asked of it.
-        tight: no room at the ends.
+        values: finite numbers, above 0 on a logarithmic axis; without values, 0 to 1.
+        axis: the requirements of the axis.
+        tight: no margin at the ends.
     """
     if axis.names:
         places = tuple(map(float, range(len(axis.names))))
         return Scale(-0.5, len(axis.names) - 0.5, ticks=places)
     rows = list(values)
     if axis.log:
-        given = [end for end in (axis.low, axis.high) if end is not None and end > 0]
-        return _log_scale([*rows, *given] or [1.0, 10.0], tight)
+        ends = [end for end in (axis.low, axis.high) if end is not None and end > 0]
+        return _log_scale([*rows, *ends] or [1.0, 10.0], tight)
     low, high = (min(rows), max(rows)) if rows else (0.0, 1.0)
     low = 0.0 if axis.zero and low >= 0 else low
     if axis.low is not None:
@@ -216,9 +215,9 @@ def scale_for(values: Iterable[float], axis: Axis, *, tight: bool = False) -> Sc
         middle, reach = low, abs(low) * 0.5 or 0.5
         low, high = middle - reach, middle + reach
         low = 0.0 if axis.zero and middle >= 0 else low
-    room = 0.0 if tight else (high - low) * 0.06
-    low = low if low == 0 or axis.low is not None else low - room
-    high = high if axis.high is not None else high + room
+    margin = 0.0 if tight else (high - low) * 0.06
+    low = low if low == 0 or axis.low is not None else low - margin
+    high = high if axis.high is not None else high + margin
     return Scale(low, high, ticks=_ticks(low, high))
 
 
@@ -226,8 +225,8 @@ def _log_scale(values: list[float], tight: bool) -> Scale:
     low, high = min(values), max(values)
     if high < low * 1.5:
         low, high = low / 1.5, high * 1.5
-    room = 1.0 if tight else (high / low) ** 0.06
-    low, high = max(low / room, 1e-300), high * room
+    margin = 1.0 if tight else (high / low) ** 0.06
+    low, high = max(low / margin, 1e-300), high * margin
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, (last - first) // 6)
     decades = last - first
@@ -239,8 +238,8 @@ def _log_scale(values: list[float], tight: bool) -> Scale:
     return Scale(low, high, log=True, ticks=shown or (low, high))
 
 
-def _ticks(low: float, high: float, wanted: int = 5) -> tuple[float, ...]:
-    rough = (high - low) / wanted
+def _ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
+    rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
@@ -249,7 +248,7 @@ def _ticks(low: float, high: float, wanted: int = 5) -> tuple[float, ...]:
 
 
 def short(value: float) -> str:
-    """A tick's number.
+    """Format the number of a tick.
 
     >>> short(0.0), short(1500000.0), short(20000.0), short(0.05), short(3e-7)
     ('0', '1.5 M', '20 k', '0.05', '3e-07')
@@ -263,37 +262,37 @@ def short(value: float) -> str:
 
 
 def thin(points: Sequence[Point], most: int = 240) -> list[Point]:
-    """At most so many points: neighbours are put together at their means.
+    """Reduce points to at most ``most`` by averaging neighbours.
 
     Args:
-        points: in order; those with spread or name are better not thinned.
+        points: points in order; their spreads and names are lost.
         most: at least 1.
     """
     if len(points) <= most:
         return list(points)
-    made = []
+    means = []
     for place in range(most):
         part = points[place * len(points) // most : (place + 1) * len(points) // most]
         count = len(part)
-        made.append(Point(sum(p.x for p in part) / count, sum(p.y for p in part) / count))
-    return made
+        means.append(Point(sum(p.x for p in part) / count, sum(p.y for p in part) / count))
+    return means
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """A running geometric mean over about a fifteenth of the points.
+    """Return a running geometric mean over about a fifteenth of the points.
 
     Args:
-        points: in order, with ``y`` above 0.
+        points: points in order, with ``y`` above 0.
     """
     reach = max(1, len(points) // 30)
     sums = [0.0]
     for point in points:
         sums.append(sums[-1] + math.log(point.y))
-    made = []
+    means = []
     for place, point in enumerate(points):
         low, high = max(0, place - reach), min(len(points), place + reach + 1)
-        made.append(replace(point, y=math.exp((sums[high] - sums[low]) / (high - low))))
-    return made
+        means.append(replace(point, y=math.exp((sums[high] - sums[low]) / (high - low))))
+    return means
 
 
 def _fits(value: float, axis: Axis) -> bool:

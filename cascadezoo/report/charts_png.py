@@ -1,11 +1,12 @@
-"""Charts as PNG files, for Markdown: what :mod:`.charts_svg` draws, by matplotlib."""
+"""Charts as PNG files, drawn by matplotlib; :mod:`.charts_svg` draws them for pages."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -14,9 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cascadezoo.report.charts import Axis, Chart, Scale, Series
+from cascadezoo.report.course import read_course
+from cascadezoo.report.course_charts import course_charts
 from cascadezoo.util.files import write_atomically
 
-__all__ = ["draw_png", "write_png"]
+__all__ = ["draw_curves", "draw_png", "write_png"]
 
 COLOURS = ("#0072B2", "#C65200", "#00805D", "#A8457F", "#8F6400", "#2B7FB0", "#2C2C2C")
 _MARKS = ("o", "s", "^", "D", "v")
@@ -25,7 +28,7 @@ _INK = "#333333"
 _BAND = "#F1F1EE"
 _NAMED = 14
 _LETTER = 0.012
-"""A letter's share of the width of a chart."""
+"""Width of a letter relative to the width of a chart."""
 
 
 def write_png(
@@ -40,7 +43,7 @@ def write_png(
 
     Args:
         charts: see :func:`draw_png`.
-        path: of the file; its folder must be there. The file is replaced when it is whole.
+        path: the file, replaced atomically; its folder must exist.
         columns: see :func:`draw_png`.
         size: see :func:`draw_png`.
         title: see :func:`draw_png`.
@@ -52,6 +55,24 @@ def write_png(
     return path
 
 
+def draw_curves(source: Path | str | Iterable[Mapping[str, Any]], out_png: Path | str) -> Path:
+    """Draw the course of a training: the charts of a report, one below the other.
+
+    Args:
+        source: an ``events.jsonl``, or the events.
+        out_png: the file to write.
+
+    Returns:
+        ``out_png``.
+
+    Raises:
+        RunFolderError: the events cannot be read.
+    """
+    charts = course_charts(read_course(source))
+    empty = Chart("Training", Axis("training step"), Axis("loss"), [])
+    return write_png(charts or [empty], Path(out_png), columns=1, size=(9.0, 2.5))
+
+
 def draw_png(
     charts: Sequence[Chart],
     *,
@@ -61,13 +82,13 @@ def draw_png(
 ) -> bytes:
     """Draw charts side by side.
 
-    Charts that share their series share a legend below; others have their own beside them.
+    Charts in several columns share one legend below; charts in one column have their own legends.
 
     Args:
-        charts: at least one; one without points says so.
-        columns: charts in a row, at most.
-        size: width and height of each in inches, at 130 pixels an inch.
-        title: above all of them.
+        charts: at least one.
+        columns: largest number of charts in a row.
+        size: width and height of each chart in inches, at 130 pixels per inch.
+        title: title above all charts.
 
     Returns:
         A PNG file.
@@ -120,7 +141,7 @@ def _draw(axes: Axes, chart: Chart) -> None:
     )
     series = chart.drawn()
     if not series:
-        axes.text(0.5, 0.5, "nothing was recorded", ha="center", va="center", color=_INK)
+        axes.text(0.5, 0.5, "no data", ha="center", va="center", color=_INK)
         axes.set_axis_off()
         return
     across, up = chart.scales()
@@ -135,14 +156,14 @@ def _draw(axes: Axes, chart: Chart) -> None:
                     _text(point.label), (point.x, point.y), xytext=(5, 3), fontsize=6.5,
                     textcoords="offset points", color=_INK,
                 )  # fmt: skip
-    for axis, scale, given in ((axes.xaxis, across, chart.x), (axes.yaxis, up, chart.y)):
+    for axis, scale, spec in ((axes.xaxis, across, chart.x), (axes.yaxis, up, chart.y)):
         axis.set_major_locator(FixedLocator(list(scale.ticks)))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(_formatter(given))
-        axis.set_label_text(_text(given.label), color=_INK, fontsize=9)
-    # A mark at the end of the axis is drawn whole.
-    room = 0.0 if across.log else 0.012 * (across.high - across.low)
-    axes.set_xlim(across.low - room, across.high + room)
+        axis.set_major_formatter(_formatter(spec))
+        axis.set_label_text(_text(spec.label), color=_INK, fontsize=9)
+    # The margin keeps marks at the ends of the axis complete.
+    margin = 0.0 if across.log else 0.012 * (across.high - across.low)
+    axes.set_xlim(across.low - margin, across.high + margin)
     axes.set_ylim(up.low, up.high)
     _bands(axes, chart, across)
     axes.grid(color="#E4E4E0", linewidth=0.8)
@@ -152,7 +173,7 @@ def _draw(axes: Axes, chart: Chart) -> None:
 
 
 def _bands(axes: Axes, chart: Chart, scale: Scale) -> None:
-    """Shade every other span, and write its name above it, or its number where that fits better."""
+    """Shade every other span and write its name above it, or its number if the name is too long."""
     for place, band in enumerate(chart.bands):
         if place % 2 == 0:
             axes.axvspan(band.start, band.end, color=_BAND, linewidth=0, zorder=0)
@@ -168,7 +189,7 @@ def _bands(axes: Axes, chart: Chart, scale: Scale) -> None:
 def _series(axes: Axes, series: Series) -> None:
     style = series.style or 0
     spreads = [p.spread or 0.0 for p in series.points]
-    # As in the drawings of pages: long lines have no marks, and pale ones neither.
+    # As in pages: long lines and pale lines have no marks.
     marked = not series.joined or (len(series.points) <= 40 and not series.faint)
     dash = "-" if series.faint else _DASHES[style % len(_DASHES)]
     axes.errorbar(

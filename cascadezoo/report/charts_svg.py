@@ -1,4 +1,4 @@
-"""Plots as small SVG; colours come from the page's style and follow light, dark and print.
+"""Plots as small SVG with colours from the page's style: light, dark and print.
 
 Colours are Okabe and Ito's (2008), darkened or lightened to 3:1 against the paper; series differ
 in marks and dashes too. Free of torch and matplotlib.
@@ -13,12 +13,13 @@ from markupsafe import Markup
 
 from cascadezoo.report.charts import Axis, Bars, Chart, Point, Scale, Series, scale_for, short
 from cascadezoo.report.page_templates import environment
-from cascadezoo.report.page_text import number, spread
+from cascadezoo.util.numbers import page_number as number
+from cascadezoo.util.numbers import page_spread as spread
 
 __all__ = ["draw_bars", "draw_chart", "draw_plots"]
 
 WIDTH, WIDE, HEIGHT = 440.0, 920.0, 290.0
-"""Sizes in units of about a pixel; ``WIDE`` is the width of a chart that fills the page."""
+"""Sizes in pixels; ``WIDE`` is the width of a chart that fills the page."""
 
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 20.0, 14.0, 48.0
 COLOURS = 7
@@ -26,7 +27,7 @@ DASHES = (None, "7 4", "2 4", "9 3 2 3")
 _LETTER = 6.2
 _LINE = 13.0
 _MARKED = 40
-"""Lines of more points have no marks."""
+"""Lines with more points have no marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class _Shape:
     """An element of an SVG.
 
     Args:
-        tag: of the element.
-        attributes: numbers and words of this module, never a text from elsewhere.
-        text: inside it.
+        tag: the element's name.
+        attributes: numbers and constants of this module, never untrusted text.
+        text: its content.
         title: its tooltip.
     """
 
@@ -48,7 +49,7 @@ class _Shape:
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
-    """The shapes of one SVG; ``kind`` is ``narrow`` or ``wide`` if a figure has both."""
+    """The shapes of an SVG; ``kind`` is ``narrow`` or ``wide`` if the figure has both."""
 
     width: str
     height: str
@@ -57,7 +58,7 @@ class _Drawing:
 
 
 def draw_plots(plots: Sequence[Chart | Bars]) -> list[Markup]:
-    """Plots that fill the page in two columns; the last of an odd number has the whole width."""
+    """Draw plots in two columns; the last of an odd number has the full width."""
     drawn = []
     for place, plot in enumerate(plots):
         wide = place == len(plots) - 1 and place % 2 == 0
@@ -69,11 +70,11 @@ def draw_plots(plots: Sequence[Chart | Bars]) -> list[Markup]:
 
 
 def draw_chart(chart: Chart, *, wide: bool = False) -> Markup:
-    """A chart with its title, legend and note.
+    """Draw a chart with its title, legend and note.
 
     Args:
-        chart: what to draw.
-        wide: draw it for the whole width of a page too. The page's style shows the drawing that
+        chart: the chart.
+        wide: add a drawing of the page's full width. The page's style shows the drawing that
             fits the screen.
     """
     series = chart.drawn()
@@ -87,7 +88,7 @@ def draw_chart(chart: Chart, *, wide: bool = False) -> Markup:
     )
     note = chart.note
     if chart.left_out:
-        note = f"{note} {chart.left_out} points that are not finite or not above 0 are left out."
+        note = f"{note} {chart.left_out} points are not finite or not above 0 and are omitted."
     drawings = _drawings(lambda width: _chart_shapes(chart, series, width), HEIGHT, wide)
     return _figure(chart.title, description, drawings, _legend(solid), note.strip())
 
@@ -95,7 +96,7 @@ def draw_chart(chart: Chart, *, wide: bool = False) -> Markup:
 def _chart_shapes(chart: Chart, series: Sequence[Series], width: float) -> list[_Shape]:
     across, up = chart.scales()
     longest = max((len(short(tick)) for tick in up.ticks), default=0)
-    left = max(LEFT, 29.0 + longest * _LETTER)  # the label of the axis stands beside its ticks
+    left = max(LEFT, 29.0 + longest * _LETTER)  # the axis label is beside its ticks
     top = TOP + (14.0 if chart.bands else 0.0)
     frame = _Frame(across, up, width=width, left=left, top=top)
     shapes = [*_bands(chart, frame), *_axes(frame, chart.x, chart.y)]
@@ -107,10 +108,10 @@ def _chart_shapes(chart: Chart, series: Sequence[Series], width: float) -> list[
 
 
 def draw_bars(bars: Bars, *, wide: bool = False) -> Markup:
-    """Bars with their title, legend and note.
+    """Draw bars with their title, legend and note.
 
     Args:
-        bars: what to draw.
+        bars: the bars.
         wide: see :func:`draw_chart`.
     """
     known = [v for _, row in bars.groups for v in row if v is not None and abs(v) < 1e100]
@@ -126,23 +127,23 @@ def draw_bars(bars: Bars, *, wide: bool = False) -> Markup:
 
     def shapes(width: float) -> list[_Shape]:
         frame = _Frame(scale, Scale(0.0, 1.0), width=width, left=left, height=height)
-        made = _axes(frame, axis, None)
+        drawn = _axes(frame, axis, None)
         for place, (name, row) in enumerate(bars.groups):
             top = TOP + place * tall + gap / 2
             middle = top + (tall - gap) / 2 + 4
-            made.append(_text(left - 8, middle, _cut(name, int(left / _LETTER)), "end", "name"))
+            drawn.append(_text(left - 8, middle, _cut(name, int(left / _LETTER)), "end", "name"))
             for at, value in enumerate(row):
                 if value is None or not abs(value) < 1e100:
                     continue
                 ends = sorted((frame.across(0.0), frame.across(value)))
-                made.append(
+                drawn.append(
                     _shape(
                         "rect", f"{name}, {bars.names[at]}: {number(value)}",
                         x=ends[0], y=top + at * thick + 1, width=max(1.0, ends[1] - ends[0]),
                         height=thick - 2, kind=f"bar s{at % COLOURS}",
                     )
                 )  # fmt: skip
-        return made
+        return drawn
 
     description = f"{bars.label} of {', '.join(name for name, _ in bars.groups)}"
     legend = _legend([Series(n, (), style=i) for i, n in enumerate(bars.names)], bars=True)
@@ -165,7 +166,7 @@ def _figure(
     legend: Sequence[tuple[str, Sequence[_Shape]]] = (),
     note: str = "",
 ) -> Markup:
-    # An SVG's <title> names it to some screen readers; aria-label names it in all of them.
+    # Some screen readers read an SVG's <title>, all of them read aria-label.
     template = environment().get_template("chart.html.j2")
     text = template.render(
         title=title, description=description, drawings=drawings, legend=legend, note=note
@@ -174,7 +175,7 @@ def _figure(
 
 
 class _Frame:
-    """Where the plot lies inside the picture."""
+    """The position of the plot inside the picture."""
 
     def __init__(
         self,
@@ -257,7 +258,7 @@ def _series(series: Series, frame: _Frame) -> list[_Shape]:
 
 
 def _cloud(series: Series, frame: _Frame) -> list[_Shape]:
-    """All points of a series as one path, so that a thousand of them stay small."""
+    """Draw all points of a series as one path, which keeps a thousand points small."""
     style, size = series.style or 0, 2.4
     steps = []
     for point in series.points:
@@ -272,7 +273,7 @@ def _cloud(series: Series, frame: _Frame) -> list[_Shape]:
 
 
 def _above(scale: Scale, value: float) -> float:
-    """A value that a logarithmic scale can place."""
+    """Limit a value to the range of a logarithmic scale."""
     return max(value, scale.low) if scale.log else value
 
 
@@ -290,7 +291,7 @@ def _kind(series: Series) -> str:
 
 
 def _mark(series: Series, x: float, y: float, title: str) -> _Shape:
-    """One of several shapes, filled for the first turn of the colours and open for the next."""
+    """Draw one of five shapes: filled for the first round of colours, open for the next."""
     style = series.style or 0
     kind = f"mark {_kind(series)}" + (" open" if style // COLOURS % 2 else "")
     shape = style % 5
@@ -308,7 +309,7 @@ def _mark(series: Series, x: float, y: float, title: str) -> _Shape:
 
 
 def _names(series: Sequence[Series], frame: _Frame) -> list[_Shape]:
-    """Names beside their points, where they cover neither a point nor another name."""
+    """Write names beside their points if they cover neither a point nor another name."""
     spots = [(frame.across(p.x), frame.up(p.y), p.label) for s in series for p in s.points]
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y, _ in spots]
     shapes = []
@@ -335,7 +336,7 @@ def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 
 
 def _legend(series: Sequence[Series], *, bars: bool = False) -> list[tuple[str, list[_Shape]]]:
-    """What the colours mean; nothing for a single one without a name."""
+    """The entries of the legend; empty for a single series without a name."""
     shown: dict[tuple[int, str], Series] = {}
     for one in series:
         shown.setdefault((one.style or 0, one.name), one)
@@ -352,7 +353,7 @@ def _legend(series: Sequence[Series], *, bars: bool = False) -> list[tuple[str, 
             swatch = [_mark(one, 15.0, 7.0, one.name)]
             if one.joined:
                 line = _line(1, 7, 29, 7, f"line {kind}", dash=_dash(one.style or 0))
-                # A line of many points has no marks, and none in the legend.
+                # A line of many points has no marks in the legend either.
                 swatch = [line] if len(one.points) > _MARKED else [line, *swatch]
         rows.append((one.name, swatch))
     return rows

@@ -1,4 +1,4 @@
-"""What a run wrote down while it trained, read for drawing. Free of torch and matplotlib."""
+"""The course of a training, read from the events of its run. Free of torch and matplotlib."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Course", "Line", "PhaseSpan", "read_course", "read_events"]
 
 @dataclass(frozen=True, slots=True)
 class PhaseSpan:
-    """A phase and the global steps it went from and to."""
+    """A phase with its first and last global step."""
 
     name: str
     index: int
@@ -25,7 +25,7 @@ class PhaseSpan:
 
 @dataclass(slots=True)
 class Line:
-    """A quantity over global steps within one phase."""
+    """A quantity over the global steps of one phase."""
 
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -38,14 +38,14 @@ class Line:
 
 @dataclass(slots=True)
 class Course:
-    """The course of a training: every quantity by name, one line a phase.
+    """The course of a training: every quantity by name, with one line per phase.
 
     Attributes:
-        losses: by ``stage.loss``.
+        losses: losses by ``stage.loss``.
         rates: learning rates by stage.
-        forcing: teacher forcing, one line a phase.
-        epochs: seconds of each whole epoch at the step where it ended, one line a phase.
-        figures: value and spread of measured figures, by name.
+        forcing: teacher forcing.
+        epochs: seconds of each complete epoch, at its last step.
+        figures: step, value and spread of measured figures, by name.
     """
 
     phases: list[PhaseSpan] = field(default_factory=list)
@@ -57,11 +57,11 @@ class Course:
 
 
 def read_events(source: Path | str | Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The events of a run.
+    """Read the events of a run.
 
     Args:
-        source: an ``events.jsonl``, or the events themselves. Lines that are no JSON object,
-            as a killed process leaves them, are passed over.
+        source: an ``events.jsonl``, or the events. Lines that are not JSON objects, such as those
+            of a killed process, are skipped.
 
     Raises:
         RunFolderError: the file cannot be read.
@@ -73,8 +73,8 @@ def read_events(source: Path | str | Iterable[Mapping[str, Any]]) -> list[Mappin
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunFolderError(
-            f"the events of a run cannot be read from {path}: {error.strerror or error}",
-            hint="name the events.jsonl in a run folder that cascadezoo build wrote",
+            f"cannot read the events in {path}: {error.strerror or error}",
+            hint="give the events.jsonl in the run folder of a build",
             code="run-folder-events-unreadable",
             path=path,
         ) from error
@@ -90,13 +90,13 @@ def read_events(source: Path | str | Iterable[Mapping[str, Any]]) -> list[Mappin
 
 
 def read_course(source: Path | str | Iterable[Mapping[str, Any]]) -> Course:
-    """The course of a training, from its events.
+    """Read the course of a training from its events.
 
-    Events of an unknown kind are passed over. A run that was stopped and went on from a
-    checkpoint tells some steps twice; what was told last counts.
+    Unknown events are skipped. A run that resumed from a checkpoint repeats some steps; the last
+    event of a step counts.
 
     Args:
-        source: what :func:`read_events` takes.
+        source: see :func:`read_events`.
 
     Raises:
         RunFolderError: the file cannot be read.
@@ -116,11 +116,11 @@ def read_course(source: Path | str | Iterable[Mapping[str, Any]]) -> Course:
     rows = sorted(latest.values(), key=lambda row: int(row["step"]))
     course = Course(phases=_phases(rows))
     for row in rows:
-        _take(course, row)
+        _add_event(course, row)
     return course
 
 
-def _take(course: Course, row: Mapping[str, Any]) -> None:
+def _add_event(course: Course, row: Mapping[str, Any]) -> None:
     step, kind = int(row["step"]), row.get("event")
     if kind == "log":
         index = _index(course, row)
@@ -137,12 +137,12 @@ def _take(course: Course, row: Mapping[str, Any]) -> None:
         figure = _mapping(row.get("figure"))
         numbers = _numbers({key: figure.get(key) for key in ("value", "std")})
         if "value" in numbers:
-            place = course.figures.setdefault(str(figure.get("name")), [])
-            place.append((step, numbers["value"], numbers.get("std")))
+            points = course.figures.setdefault(str(figure.get("name")), [])
+            points.append((step, numbers["value"], numbers.get("std")))
 
 
 def _phases(rows: list[Mapping[str, Any]]) -> list[PhaseSpan]:
-    """Phases as their own events tell, widened to every step that names them."""
+    """The phases from all events that name them."""
     names: list[tuple[int, str]] = []
     spans: dict[tuple[int, str], tuple[int, int]] = {}
     for row in rows:

@@ -25,9 +25,9 @@ def axis_label(metric: str) -> str:
 
 
 def course_charts(course: Course) -> list[Chart]:
-    """The charts of a training, of what was recorded: at most one for each quantity.
+    """Return the charts of a training, at most one for each recorded quantity.
 
-    Losses that were logged often are smoothed, with the raw values pale behind them.
+    Losses with many values are smoothed, with the raw values pale behind them.
     """
     bands = [Band(p.name, p.start, p.end) for p in course.phases if p.end > p.start]
     across = Axis("training step", zero=True)
@@ -53,7 +53,7 @@ def course_charts(course: Course) -> list[Chart]:
 
 
 def recorded_charts(recorded: Recorded) -> list[Chart]:
-    """The charts of the figures in a metrics.json that were measured during training."""
+    """Return the charts of the figures in metrics.json that were measured during training."""
     rows: dict[str, dict[str, list[Point]]] = {}
     for one in recorded.course:
         figure = one.figure
@@ -70,7 +70,7 @@ def _points(line: Line) -> list[Point]:
 
 
 def _lines(name: str, lines: Mapping[int, Line], style: int) -> list[Series]:
-    """A line for each phase; those of one quantity look alike."""
+    """Return a line for each phase, all in one style."""
     return [Series(name, thin(_points(line)), joined=True, style=style) for line in lines.values()]
 
 
@@ -82,14 +82,14 @@ def _losses(losses: Mapping[str, Mapping[int, Line]]) -> Iterator[list[Series]]:
             if len(seen) < _SMOOTH_FROM:
                 yield [Series(name, points, joined=True, style=style)]
                 continue
-            # All of the points where some cannot be drawn, so that the chart counts those.
+            # If some points cannot be drawn, the chart receives all points and counts those.
             pale = thin(points) if len(seen) == len(points) else points
             raw = Series(name, pale, joined=True, style=style, faint=True)
             yield [raw, Series(name, thin(smooth(seen)), joined=True, style=style)]
 
 
 def _rates(course: Course) -> list[Series]:
-    """One line for all stages of one course, in the colour of the first one's first loss."""
+    """Return one line for all stages with equal rates, in the colour of the first stage's loss."""
     groups: list[list[str]] = []
     for name, lines in course.rates.items():
         same = [group for group in groups if course.rates[group[0]] == lines]
@@ -110,7 +110,7 @@ def _rates(course: Course) -> list[Series]:
 
 
 def _figures(course: Course, across: Axis, bands: list[Band]) -> list[Chart]:
-    """A chart for each metric, a line for each figure's name."""
+    """Return a chart for each metric, with a line for each figure's name."""
     rows: dict[str, dict[str, list[Point]]] = {}
     for name, points in course.figures.items():
         metric = name.partition(".")[0]

@@ -1,4 +1,4 @@
-"""A grid that shows what classifier-free guidance does: one row a scale, one column an image."""
+"""A grid of classifier-free guidance: one row per scale, one column per image."""
 
 from __future__ import annotations
 
@@ -36,48 +36,48 @@ def sample_guidance(
     options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[float, Tensor]:
-    """The same images, from the same noise, under each guidance scale.
+    """Sample images from the same noise with each guidance scale.
 
     Args:
-        cascade: trained on labels.
-        scales: of guidance, for all stages that heed it.
-        n: how many images of each.
-        options: further keywords of :meth:`Cascade.sample`: seed, labels, steps.
-        progress: called with the number of images done.
+        cascade: a cascade trained with labels.
+        scales: guidance scales for all stages that support guidance.
+        n: number of images per scale.
+        options: other keywords of :meth:`Cascade.sample`: seed, labels, steps.
+        progress: called with the number of sampled images.
 
     Returns:
-        [n, C, H, W] in [-1, 1] by scale.
+        Images [n, C, H, W] in [-1, 1] by scale.
 
     Raises:
-        SampleError: a scale that cannot be served, or a model without labels.
+        SampleError: a scale is invalid, or the model has no labels.
     """
-    made = {}
+    rows = {}
     for number, scale in enumerate(scales):
         images: Tensor = cascade.sample(n, guidance=scale, **dict(options or {}))
-        made[scale] = images
+        rows[scale] = images
         if progress is not None:
             progress((number + 1) * n)
-    return made
+    return rows
 
 
 def guidance_grid(rows: Mapping[float, Tensor], heads: Sequence[str] | None = None) -> Image.Image:
-    """Draw what :func:`sample_guidance` made.
+    """Draw the result of :func:`sample_guidance`.
 
     Args:
-        rows: images [n, C, H, W] by guidance scale; floating in [-1, 1] or uint8, one n.
-        heads: what to write above each column.
+        rows: images [n, C, H, W] by guidance scale; floating in [-1, 1] or uint8.
+        heads: text above each column.
 
     Returns:
         An RGB picture with the scale beside each row.
 
     Raises:
-        InputError: no rows, rows of different lengths, or another number of heads.
+        InputError: no rows, rows of different lengths, or a different number of heads.
     """
     cells = {scale: to_pil(images) for scale, images in rows.items()}
     counts = {len(row) for row in cells.values()} | ({len(heads)} if heads is not None else set())
     if len(counts) != 1 or 0 in counts:
         raise InputError(
-            f"a grid needs rows of one length, and got {sorted(counts)}",
+            f"rows and heads of a grid need one length, but have {sorted(counts)}",
             hint="sample the same number of images with each scale",
             code="input-grid-ragged",
         )

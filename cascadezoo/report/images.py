@@ -1,4 +1,4 @@
-"""Images as pictures: grids of samples and strips that show a cascade stage by stage."""
+"""Pictures of image tensors: grids of samples, and strips of a cascade stage by stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cascadezoo.errors import InputError
 __all__ = ["cut_samples", "grid", "samples_picture", "stage_strip", "to_pil", "to_uint8"]
 
 CELL = 96
-"""About how many pixels wide an image is drawn unless told otherwise."""
+"""Approximate default width of an image in pixels."""
 
 _LARGEST_CELL = 512
 PAD = 2
@@ -30,7 +30,7 @@ _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Images for PIL.
+    """Convert images for PIL.
 
     Args:
         images: floating [N, C, H, W] in [-1, 1], or uint8; 1 or 3 channels.
@@ -39,7 +39,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
         N pictures of mode ``L`` or ``RGB``.
 
     Raises:
-        InputError: another shape or type, or values that are not finite.
+        InputError: wrong shape or type, or values that are not finite.
     """
     rows = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row) for row in rows]
@@ -48,26 +48,26 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 def grid(
     images: Tensor, columns: int | None = None, scale: int | None = None, pad: int = 2
 ) -> Image.Image:
-    """Images side by side, each pixel enlarged to a square, on light grey paper.
+    """Draw images side by side on light grey, with each pixel enlarged to a square.
 
     Args:
         images: floating [N, C, H, W] in [-1, 1], or uint8; N at least 1.
         columns: images in a row; None makes the grid about square.
-        scale: how many pixels wide each pixel is drawn; None draws small images about
-            96 pixels wide and large ones as they are.
-        pad: pixels between the images and around them.
+        scale: width of each drawn pixel; None enlarges small images to about 96 pixels and keeps
+            large ones.
+        pad: pixels between and around the images.
 
     Returns:
         An RGB picture, ``columns * (W * scale + pad) + pad`` wide and
         ``rows * (H * scale + pad) + pad`` high.
 
     Raises:
-        InputError: no images, or a number below its least.
+        InputError: no images, or a number below its minimum.
     """
     cells = to_pil(images)
     if not cells:
         raise InputError(
-            "there are no images to draw", hint="draw at least one", code="input-no-images"
+            "no images to draw", hint="pass at least one image", code="input-no-images"
         )
     columns = math.ceil(math.sqrt(len(cells))) if columns is None else columns
     width, height = cells[0].size
@@ -75,7 +75,7 @@ def grid(
     if columns < 1 or scale < 1 or pad < 0:
         raise InputError(
             f"a grid of {columns} columns, scale {scale} and padding {pad} cannot be drawn",
-            hint="columns and scale are at least 1, padding at least 0",
+            hint="use columns and scale of at least 1 and padding of at least 0",
             code="input-grid-invalid",
         )
     columns = min(columns, len(cells))
@@ -91,15 +91,15 @@ def grid(
 
 
 def stage_strip(stages: Mapping[str, Tensor], *, margin: int = MARGIN) -> Image.Image:
-    """Each sample stage by stage: one row a sample, one column a stage, coarse to fine.
+    """Draw samples stage by stage: one row per sample, one column per stage, coarse to fine.
 
     Args:
-        stages: the images of each stage by its name, in the order of the cascade; floating
-            [N, C, H, W] in [-1, 1] or uint8, with one N; sizes and channels may differ.
-        margin: pixels of paper around the strip.
+        stages: the images of each stage by name, in the order of the cascade; floating
+            [N, C, H, W] in [-1, 1] or uint8, with equal N; sizes and channels may differ.
+        margin: pixels around the strip.
 
     Returns:
-        An RGB picture; every image is drawn equally large, with its stage's name and size above.
+        An RGB picture; all images are drawn at one size, with the stage's name and size above.
 
     Raises:
         InputError: no stages, or different numbers of images.
@@ -108,8 +108,8 @@ def stage_strip(stages: Mapping[str, Tensor], *, margin: int = MARGIN) -> Image.
     counts = {name: len(column) for name, column in columns.items()}
     if not counts or len(set(counts.values())) > 1 or 0 in counts.values():
         raise InputError(
-            f"a strip needs the same number of images of every stage, and got {counts or 'none'}",
-            hint="sample with return_stages=True and pass what it returns",
+            f"a strip needs an equal number of images of every stage, but got {counts or 'none'}",
+            hint="pass the result of sample(..., return_stages=True)",
             code="input-strip-ragged",
             counts=counts,
         )
@@ -132,11 +132,11 @@ def stage_strip(stages: Mapping[str, Tensor], *, margin: int = MARGIN) -> Image.
 def samples_picture(
     samples: Tensor, stages: Mapping[str, Tensor] | None = None, *, columns: int | None = None
 ) -> Image.Image:
-    """What a metric card shows: a grid of samples, and beside it some of them stage by stage.
+    """Draw the picture of a metric card: a grid of samples, and some of them stage by stage.
 
     Args:
         samples: floating [N, C, H, W] in [-1, 1], or uint8; N at least 1.
-        stages: what :func:`stage_strip` takes; None, or a single stage, draws the grid alone.
+        stages: see :func:`stage_strip`; None or a single stage draws only the grid.
         columns: images in a row of the grid.
 
     Returns:
@@ -145,7 +145,7 @@ def samples_picture(
     Raises:
         InputError: no samples, or stages with different numbers of images.
     """
-    # Without the outer padding, so that the grid's rows and the strip's stand side by side.
+    # Without the outer padding, so that the rows of grid and strip align.
     sheet = grid(samples, columns, pad=PAD)
     sheet = sheet.crop((PAD, PAD, sheet.width - PAD, sheet.height - PAD))
     head = _head_height()
@@ -173,15 +173,15 @@ def samples_picture(
 
 
 def cut_samples(picture: Image.Image, size: int, count: int) -> list[Image.Image] | None:
-    """The first samples of what :func:`samples_picture` drew, as they were before.
+    """Recover the first samples from a picture of :func:`samples_picture`.
 
     Args:
-        picture: as :func:`samples_picture` made it, with as many columns as it chooses.
+        picture: a picture of :func:`samples_picture` with the default number of columns.
         size: height and width of the samples in pixels.
-        count: how many are wanted; there may be fewer.
+        count: largest number of samples to return.
 
     Returns:
-        RGB pictures of ``size`` x ``size``; None where the picture was not drawn that way.
+        RGB pictures of ``size`` x ``size``; None if the picture has another form.
     """
     cell = size * max(1, CELL // size)
     image = picture.convert("RGB")
@@ -200,7 +200,7 @@ def cut_samples(picture: Image.Image, size: int, count: int) -> list[Image.Image
 
 
 def _is_cell(image: Image.Image, left: int, top: int, cell: int) -> bool:
-    """Whether there is a cell with paper around it."""
+    """Whether the picture has a cell with background around it."""
     if left + cell + PAD > image.width or top + cell + PAD > image.height:
         return False
     around = (
@@ -208,15 +208,15 @@ def _is_cell(image: Image.Image, left: int, top: int, cell: int) -> bool:
         (left + cell, top, left + cell + PAD, top + cell),
         (left, top + cell, left + cell, top + cell + PAD),
     )
-    paper = [(PAPER[0], PAPER[0])] * 3
+    paper = ((PAPER[0], PAPER[0]),) * 3
     inside = image.crop((left, top, left + cell, top + cell))
-    return inside.getextrema() != tuple(paper) and all(
-        image.crop(box).getextrema() == tuple(paper) for box in around
+    return inside.getextrema() != paper and all(
+        image.crop(box).getextrema() == paper for box in around
     )
 
 
 def common_cell(sizes: list[int]) -> int:
-    """The width to draw images of several sizes at, so that every pixel becomes a whole square."""
+    """The width to draw images of several sizes at, so that every pixel becomes a square."""
     common = math.lcm(*sizes)
     if common > _LARGEST_CELL:
         return max(*sizes, CELL)
@@ -224,14 +224,17 @@ def common_cell(sizes: list[int]) -> int:
 
 
 def enlarge(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize an image with square pixels and convert it to RGB."""
     return image.convert("RGB").resize((width, height), Image.Resampling.NEAREST)
 
 
 def fonts() -> tuple[_Font, _Font]:
+    """The fonts of names and of notes."""
     return ImageFont.load_default(_NAME_SIZE), ImageFont.load_default(_NOTE_SIZE)
 
 
 def line_height(font: _Font) -> int:
+    """The height of a line in pixels."""
     return math.ceil(font.getbbox("Ag|")[3]) + 3
 
 
@@ -240,7 +243,7 @@ def _head_height() -> int:
 
 
 def _write_head(sheet: Image.Image, left: int, top: int, width: int, name: str, note: str) -> None:
-    """A name and a fainter note below it, above a column."""
+    """Write a name and a fainter note above a column."""
     name_font, note_font = fonts()
     pen = ImageDraw.Draw(sheet)
     pen.text((left, top), fit(name, name_font, width), fill=INK, font=name_font)
@@ -249,7 +252,7 @@ def _write_head(sheet: Image.Image, left: int, top: int, width: int, name: str, 
 
 
 def fit(text: str, font: _Font, width: int) -> str:
-    """The text, cut so that it is at most ``width`` pixels wide."""
+    """Shorten a text to at most ``width`` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

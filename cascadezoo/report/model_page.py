@@ -10,13 +10,14 @@ from cascadezoo.model_folder.reproduction import metric_texts
 from cascadezoo.report.charts import Bars, Chart, short
 from cascadezoo.report.charts_svg import draw_plots
 from cascadezoo.report.course_charts import axis_label, course_charts, recorded_charts
-from cascadezoo.report.inline_picture import InlinePicture, inline_picture
 from cascadezoo.report.model_view import ModelView, Shown
+from cascadezoo.report.page_pictures import InlinePicture, inline_picture
 from cascadezoo.report.page_templates import render_page
-from cascadezoo.report.page_text import number, spread
 from cascadezoo.report.projection import projection_chart
 from cascadezoo.report.recorded_metrics import Attribution
 from cascadezoo.report.tables import Column, PageTable, Row, TableCell
+from cascadezoo.util.numbers import page_number as number
+from cascadezoo.util.numbers import page_spread as spread
 
 __all__ = ["figure_value", "model_page"]
 
@@ -27,11 +28,11 @@ def model_page(views: Sequence[ModelView], notes: Sequence[tuple[str, object]] =
     """Render the page.
 
     Args:
-        views: the models, at least one, under names that differ.
+        views: the models, at least one, with different names.
         notes: how the page was made: names and values.
 
     Returns:
-        A whole HTML document.
+        A complete HTML document.
     """
     names = [view.name for view in views]
     alone = len(views) == 1
@@ -53,7 +54,7 @@ def model_page(views: Sequence[ModelView], notes: Sequence[tuple[str, object]] =
 
 
 def _model(view: ModelView, alone: bool) -> dict[str, Any]:
-    """What the template shows of one model."""
+    """The variables of the template for one model."""
     attribution = view.recorded.attribution if view.recorded else []
     facts = _overview(view)
     latent = [s.name for s in view.resolved.stages if s.output.latent]
@@ -72,7 +73,7 @@ def _model(view: ModelView, alone: bool) -> dict[str, Any]:
         "trajectories": {stage: _inline(shown) for stage, shown in view.trajectories.items()},
         "figures_missing": _figures_missing(view),
         "attribution": _attribution(view, attribution),
-        "attribution_plots": draw_plots([_lost_bars(attribution)] if attribution else []),
+        "attribution_plots": draw_plots([_attribution_bars(attribution)] if attribution else []),
         "worst": _worst(attribution),
         "course": draw_plots(_course(view)),
         "has_course": view.course is not None,
@@ -87,7 +88,7 @@ def _inline(shown: Shown) -> list[tuple[str, str, InlinePicture]]:
 
 
 def _reason(view: ModelView, topic: str) -> str:
-    return view.lacks.get(topic, "nothing was recorded")
+    return view.lacks.get(topic, "not recorded")
 
 
 def _overview(view: ModelView) -> list[tuple[str, object]]:
@@ -109,7 +110,7 @@ def _overview(view: ModelView) -> list[tuple[str, object]]:
 
 
 def figure_value(figure: Figure) -> str:
-    """A figure's number with its spread and unit, as a card shows it: KID times 1000."""
+    """A figure's value with spread and unit, scaled as on a card: KID times 1000."""
     return f"{spread(figure.value, figure.std, _scale(figure))} {_unit(figure)}".strip()
 
 
@@ -130,19 +131,21 @@ def _figures_missing(view: ModelView) -> str:
 
 
 def _figures(views: Sequence[ModelView]) -> PageTable | None:
-    """Of one model each figure with how it was measured; of several the figures side by side."""
-    found = {v.name: {f.name: f for f in (v.recorded.figures if v.recorded else ())} for v in views}
-    names = dict.fromkeys(name for figures in found.values() for name in figures)
+    """The figures of one model and how they were measured, or of several models side by side."""
+    by_model = {
+        v.name: {f.name: f for f in (v.recorded.figures if v.recorded else ())} for v in views
+    }
+    names = dict.fromkeys(name for figures in by_model.values() for name in figures)
     if not names:
         return None
     if len(views) == 1:
-        figures = found[views[0].name].values()
+        figures = by_model[views[0].name].values()
         columns = [Column("figure"), Column("value", numeric=True), Column("how it was measured")]
         rows: list[Row] = [[_code(f.name), _figure_cell(f), _how(f)] for f in figures]
         return PageTable(columns, rows, label="Figures")
     columns = [Column("figure"), *[Column(view.name, numeric=True) for view in views]]
     compared: list[Row] = [
-        [_code(name), *[_figure_cell(found[view.name].get(name)) for view in views]]
+        [_code(name), *[_figure_cell(by_model[view.name].get(name)) for view in views]]
         for name in names
     ]
     return PageTable(columns, compared, label="Figures of all models")
@@ -174,18 +177,18 @@ def _how(figure: Figure) -> str:
         parts.append(f"against {figure.n_real:,} real ones")
     if figure.split is not None:
         parts.append(f"of {figure.split}")
-    told = [" ".join(parts)]
+    texts = [" ".join(parts)]
     if figure.extractor is not None:
         version = f" {figure.extractor_version}" if figure.extractor_version else ""
-        told.append(f"extractor {figure.extractor}{version}, {figure.precision or 'fp32'}")
+        texts.append(f"extractor {figure.extractor}{version}, {figure.precision or 'fp32'}")
     if figure.subsets is not None and figure.subset_size is not None:
-        told.append(f"{figure.subsets} subsets of {figure.subset_size:,}")
+        texts.append(f"{figure.subsets} subsets of {figure.subset_size:,}")
     for name, value in (
         ("resolution", figure.resolution), ("seed", figure.seed), ("on", figure.device)
     ):  # fmt: skip
         if value is not None:
-            told.append(f"{name} {value}")
-    return "; ".join([*told, *([figure.note] if figure.note else [])])
+            texts.append(f"{name} {value}")
+    return "; ".join([*texts, *([figure.note] if figure.note else [])])
 
 
 def _stages(views: Sequence[ModelView]) -> PageTable:
@@ -242,10 +245,12 @@ def _attribution(view: ModelView, rows: Sequence[Attribution]) -> PageTable | No
         Column("mismatch", numeric=True),
         Column("share", numeric=True, note="of the whole figure"),
     ]
-    return PageTable(columns, map(_lost, rows), label=f"Attribution by stage of {view.name}")
+    return PageTable(
+        columns, map(_attribution_cells, rows), label=f"Attribution by stage of {view.name}"
+    )
 
 
-def _lost(row: Attribution) -> Row:
+def _attribution_cells(row: Attribution) -> Row:
     def cell(figure: Figure | None) -> TableCell | None:
         if figure is None:
             return None
@@ -263,7 +268,7 @@ def _mismatch(row: Attribution) -> TableCell | None:
     return TableCell(f"{value:+.3g}", value=value)
 
 
-def _lost_bars(rows: Sequence[Attribution]) -> Bars:
+def _attribution_bars(rows: Sequence[Attribution]) -> Bars:
     def value(figure: Figure | None) -> float | None:
         return None if figure is None else figure.value * _scale(figure)
 
@@ -277,7 +282,7 @@ def _lost_bars(rows: Sequence[Attribution]) -> Bars:
 
 
 def _worst(rows: Iterable[Attribution]) -> str:
-    """Which stage to work on: by the shares, since a mismatch may be the fault of those before."""
+    """Which stage to improve: by share, since earlier stages may cause a mismatch."""
     known = [(row.share, row.stage) for row in rows if row.share is not None and row.share > 0]
     if not known:
         return ""
@@ -292,7 +297,7 @@ def _course(view: ModelView) -> list[Chart]:
 
 
 def _losses(view: ModelView) -> PageTable | None:
-    """The last losses of a model without its run."""
+    """The last losses of a model without events."""
     if view.course is not None or view.recorded is None or not view.recorded.losses:
         return None
     rows: list[Row] = [
@@ -300,20 +305,20 @@ def _losses(view: ModelView) -> PageTable | None:
         for phase, losses in view.recorded.losses.items()
         for name, value in losses.items()
     ]
-    columns = [Column("phase"), Column("loss"), Column("at its end", numeric=True)]
+    columns = [Column("phase"), Column("loss"), Column("at the end", numeric=True)]
     return PageTable(columns, rows, label=f"Last losses of {view.name}")
 
 
 def _epochs(views: Sequence[ModelView]) -> PageTable | None:
-    taken = {v.name: v.recorded.seconds_per_epoch if v.recorded else {} for v in views}
-    phases = dict.fromkeys(phase for row in taken.values() for phase in row)
+    seconds = {v.name: v.recorded.seconds_per_epoch if v.recorded else {} for v in views}
+    phases = dict.fromkeys(phase for row in seconds.values() for phase in row)
     if not phases:
         return None
     alone = len(views) == 1
     heads = [
         Column("seconds" if alone else v.name, True, "" if alone else "seconds") for v in views
     ]
-    rows: list[Row] = [[phase, *[taken[v.name].get(phase) for v in views]] for phase in phases]
+    rows: list[Row] = [[phase, *[seconds[v.name].get(phase) for v in views]] for phase in phases]
     return PageTable([Column("phase"), *heads], rows, label="Seconds per epoch of each phase")
 
 

@@ -1,4 +1,4 @@
-"""What a report shows of one model: drawn from it, and read out of its folder."""
+"""The content of a report about one model: samples, and records from its folder."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from cascadezoo.evaluate.features.base import FeatureExtractor
 from cascadezoo.evaluate.real_features import real_features
 from cascadezoo.report.course import Course, read_course
 from cascadezoo.report.images import to_pil
+from cascadezoo.report.page_pictures import sheet
 from cascadezoo.report.projection import Method, Projection, project
 from cascadezoo.report.recorded_metrics import Recorded, read_recorded
-from cascadezoo.report.thumbnail_sheet import sheet
 from cascadezoo.report.trajectory import sample_trajectory
 from cascadezoo.spec import ResolvedSpec, resolve
 
@@ -34,14 +34,14 @@ STATES = 7
 _BATCH = 64
 
 Shown = Sequence[tuple[str, str, Image.Image]]
-"""Name, note and picture of columns that stand side by side."""
+"""Name, note and picture of each column."""
 
 
 class Request(Protocol):
-    """Makes the keywords of :meth:`Cascade.sample`."""
+    """Returns keywords of :meth:`Cascade.sample`."""
 
     def __call__(self, n: int, first: int = 0) -> Mapping[str, Any]:
-        """For ``n`` images from number ``first`` on, without ``n`` and ``first`` themselves."""
+        """Return the keywords for ``n`` images from number ``first`` on, except these two."""
 
 
 @dataclass(slots=True)
@@ -49,18 +49,18 @@ class ModelView:
     """One model of a report.
 
     Args:
-        name: what it is called on the page.
-        reference: as it was named.
+        name: its name on the page.
+        reference: the user's name of the model.
         resolved: its spec.
-        recorded: its metrics.json; None where there is none.
-        course: the events of its run; None of a model without its run folder.
-        plan: the stages of its plan, as ``StagePlan`` names them.
+        recorded: its metrics.json; None if missing.
+        course: the course of its training; None without a run folder.
+        plan: the stages of its plan, with the fields of ``StagePlan``.
         samples: a sheet of samples.
-        count: how many samples are on it.
+        count: number of samples on the sheet.
         strip: its stages side by side.
-        trajectories: of each stage that iterates.
-        projection: of features.
-        lacks: what is not shown and why, by topic: samples, strip, trajectories, course, features.
+        trajectories: states by stage, for stages that sample in steps.
+        projection: features in a plane.
+        lacks: reasons for missing parts, by topic: samples, strip, trajectories, course, features.
     """
 
     name: str
@@ -80,16 +80,16 @@ class ModelView:
 def view_run(
     name: str, reference: str, resolved: ResolvedSpec, run: Path, plan: Sequence[Mapping[str, Any]]
 ) -> ModelView:
-    """A run whose training is not finished: its course, and nothing of a model.
+    """Return the view of an unfinished run: its course, without a model.
 
     Raises:
         RunFolderError: its events cannot be read.
     """
-    made = ModelView(name, reference, resolved, plan=plan)
-    reason = "the training is not finished, so that there is no model yet"
-    made.lacks |= dict.fromkeys(("samples", "strip", "trajectories", "features"), reason)
-    _read_course(made, run)
-    return made
+    view = ModelView(name, reference, resolved, plan=plan)
+    reason = "the training is not finished, so the model does not exist yet"
+    view.lacks |= dict.fromkeys(("samples", "strip", "trajectories", "features"), reason)
+    _read_course(view, run)
+    return view
 
 
 def view_model(
@@ -101,38 +101,38 @@ def view_model(
     plan: Sequence[Mapping[str, Any]] = (),
     n: int | None = None,
     request: Request,
-    told: Callable[[str, int], None] = lambda task, total: None,
+    on_task: Callable[[str, int], None] = lambda task, total: None,
 ) -> ModelView:
-    """Draw samples, stages and trajectories of a model, and read what was recorded of it.
+    """Sample images, stages and trajectories of a model, and read its records.
 
     Args:
-        name: what it is called on the page.
-        reference: as it was named.
+        name: its name on the page.
+        reference: the user's name of the model.
         cascade: the loaded model.
-        folder: its model folder; where it lies in a run folder, the run's events are read.
+        folder: its model folder; if it is part of a run folder, the run's events are read.
         plan: the stages of its plan.
-        n: how many samples; None takes four rows.
-        request: how to sample.
-        told: called before what takes time, with what it is and how many images.
+        n: number of samples; None is four rows.
+        request: the sampling options.
+        on_task: called before each long task with its name and number of images.
 
     Raises:
-        SampleError: the request cannot be served.
-        ModelError: metrics.json is not what it should be.
+        SampleError: the model does not support the request.
+        ModelError: metrics.json is invalid.
         RunFolderError: the events cannot be read.
     """
-    made = ModelView(name, reference, cascade.resolved, read_recorded(folder), plan=plan)
+    view = ModelView(name, reference, cascade.resolved, read_recorded(folder), plan=plan)
     run = folder.parent
     if folder.name == "model" and (run / "run.json").is_file():
-        _read_course(made, run)
+        _read_course(view, run)
     else:
-        made.lacks["course"] = "this is a model without its run; the run's folder has the course"
+        view.lacks["course"] = "the model is not in a run folder, which records the training"
     n = n or ROWS * _columns(cascade.resolved)
-    told(f"{name}: {n} samples", n)
+    on_task(f"{name}: {n} samples", n)
     stages = cascade.sample(n, batch_size=min(n, _BATCH), return_stages=True, **request(n))
-    _samples(made, stages[cascade.names[-1]])
-    _strip(made, cascade, stages)
-    _trajectories(made, cascade, request, told)
-    return made
+    _samples(view, stages[cascade.names[-1]])
+    _strip(view, cascade, stages)
+    _trajectories(view, cascade, request, on_task)
+    return view
 
 
 def view_features(
@@ -142,24 +142,24 @@ def view_features(
     extractor: FeatureExtractor,
     method: Method,
     *,
-    insist: bool,
+    required: bool,
     request: Request,
     advance: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Add features of real and of sampled images to a view, or why they are not there.
+    """Add features of real and sampled images to a view, or the reason why they are missing.
 
     Args:
-        view: to add to.
+        view: the view to change.
         cascade: its model.
-        n: how many samples; at most as many real images are taken.
-        extractor: of the features.
-        method: how they are laid into a plane.
-        insist: raise what stands in the way of the real images.
+        n: number of samples, and largest number of real images.
+        extractor: the feature extractor.
+        method: the projection onto a plane.
+        required: raise errors of the real images instead of recording them in the view.
         request: see :func:`view_model`.
-        advance: called with the number of images done.
+        advance: called with the number of sampled images.
 
     Raises:
-        CascadezooError: the data cannot be had, where they are insisted on.
+        CascadezooError: the data are unavailable and ``required`` is true.
         InputError: the model's images are not finite or too few.
     """
     split = cascade.spec.evaluation.split
@@ -167,9 +167,9 @@ def view_features(
         resolved = resolve(cascade.spec.to_dict(), source=view.reference)
         real = load_split(resolved, split)
     except CascadezooError as error:
-        if insist:
+        if required:
             raise
-        view.lacks["features"] = f"the real images cannot be had: {error.what}"
+        view.lacks["features"] = f"the real images are unavailable: {error.what}"
         return
     rows: list[Tensor] = []
     for first in range(0, n, _BATCH):
@@ -202,7 +202,7 @@ def _samples(view: ModelView, images: Tensor) -> None:
 
 
 def _columns(resolved: ResolvedSpec) -> int:
-    """One for each label, where they fit: image i has the label i, modulo their number."""
+    """One column per label if they fit: image i has label i modulo their number."""
     classes = resolved.num_classes or 0
     return classes if 4 <= classes <= 12 else COLUMNS
 
@@ -224,13 +224,13 @@ def _trajectories(
     view: ModelView,
     cascade: Cascade,
     request: Request,
-    told: Callable[[str, int], None],
+    on_task: Callable[[str, int], None],
 ) -> None:
     named = [n for n, stage in cascade.named_stages() if "steps" in stage.sampling_options]
     if not named:
-        view.lacks["trajectories"] = "no stage iterates: each makes its image in one go"
+        view.lacks["trajectories"] = "no stage samples in steps"
     for name in named:
-        told(f"{view.name}: the course of {name}", COURSE)
+        on_task(f"{view.name}: trajectory of {name}", COURSE)
         states = sample_trajectory(
             cascade, COURSE, stage=name, columns=STATES, options=request(COURSE)
         )

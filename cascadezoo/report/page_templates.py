@@ -1,7 +1,7 @@
-"""Jinja2 templates of pages. A page is one file that fetches nothing.
+"""Jinja2 templates of pages. A page is one file that makes no requests.
 
-The templates lie in ``templates/`` of each package that makes pages. Every value is escaped.
-``page.html.j2`` is the layout of all pages, ``parts.html.j2`` holds what pages are made of.
+Each package that makes pages has a folder ``templates/``. Every value is escaped.
+``page.html.j2`` is the layout of all pages, ``parts.html.j2`` contains their parts.
 Free of torch and matplotlib.
 """
 
@@ -18,7 +18,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 from markupsafe import Markup
 
 from cascadezoo._version import __version__
-from cascadezoo.report.page_text import plain
+from cascadezoo.util.text import page_text
 
 __all__ = ["Outline", "environment", "render_page"]
 
@@ -26,7 +26,7 @@ _PACKAGE = "cascadezoo.report"
 
 
 class Outline:
-    """The sections of a page, in the order in which they are rendered."""
+    """The sections of a page, in the order of rendering."""
 
     def __init__(self) -> None:
         self.links: list[tuple[str, str]] = []
@@ -43,10 +43,10 @@ class Outline:
 
 @cache
 def environment(package: str = _PACKAGE) -> Environment:
-    """The templates of a package, and those of reports.
+    """Return the templates of a package and those of reports.
 
-    Every value is escaped unless it is :class:`markupsafe.Markup`, and characters that cannot be
-    seen are written out as :func:`~cascadezoo.report.page_text.plain` does.
+    Every value is escaped unless it is :class:`markupsafe.Markup`. Invisible characters are
+    written out by :func:`~cascadezoo.util.text.page_text`.
 
     Args:
         package: a package with a folder ``templates``.
@@ -65,16 +65,16 @@ def environment(package: str = _PACKAGE) -> Environment:
 def render_page(template: str | Template, *, package: str = _PACKAGE, **context: Any) -> str:
     """Render a page.
 
-    The page's policy allows its own style and script by their digests, pictures inside the page,
-    and nothing else.
+    The page's content policy allows only its own style and script, by their digests, and pictures
+    inside the page.
 
     Args:
         template: a template that extends ``page.html.j2``, or its name.
         package: the package that the template belongs to.
-        context: what the template asks for; ``title`` and ``lead`` are needed by the layout.
+        context: the variables of the template; the layout requires ``title`` and ``lead``.
 
     Returns:
-        A whole HTML document.
+        A complete HTML document.
     """
     style, script = _asset("page.css"), _asset("page.js")
     policy = (
@@ -96,12 +96,12 @@ def render_page(template: str | Template, *, package: str = _PACKAGE, **context:
 
 
 def _shown(value: object) -> object:
-    return value if isinstance(value, Markup) else plain(value)
+    return value if isinstance(value, Markup) else page_text(value)
 
 
 @cache
 def _asset(name: str) -> Markup:
-    """A file of this package, which needs no escaping."""
+    """A trusted file of this package, which needs no escaping."""
     text = files(_PACKAGE).joinpath("templates", name).read_text(encoding="utf-8")
     return Markup(text.strip())  # noqa: S704
 

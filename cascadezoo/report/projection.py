@@ -1,4 +1,4 @@
-"""Features of real and of generated images in a plane: by their principal components, or UMAP."""
+"""Features of real and generated images in a plane, by principal components or UMAP."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Projection:
         real: [M, 2].
         generated: [N, 2].
         method: ``pca`` or ``umap``.
-        extractor: what made the features.
-        explained: the share of the real features' variance along each axis; None of UMAP.
-        split: the part of the data that the real images are from.
+        extractor: name of the feature extractor.
+        explained: share of the real features' variance along each axis; None for UMAP.
+        split: split of the real images.
     """
 
     real: Tensor
@@ -40,10 +40,10 @@ class Projection:
 
 
 def check_method(method: Method) -> None:
-    """See that a projection can be had, before anything is sampled.
+    """Check before sampling that a projection method is available.
 
     Raises:
-        InputError: UMAP is asked for, and is not installed.
+        InputError: UMAP is requested but not installed.
     """
     if method == "umap":
         _umap()
@@ -52,34 +52,34 @@ def check_method(method: Method) -> None:
 def project(
     real: Tensor, generated: Tensor, method: Method, *, extractor: str, split: str
 ) -> Projection:
-    """Lay features into a plane that the real ones define.
+    """Project features onto a plane that the real features define.
 
     Args:
         real: float [M, D], M at least 3.
         generated: float [N, D].
-        method: ``pca``: the plane of the real features' greatest variance (Pearson 1901);
-            ``umap``: fitted to the real features, the others are put where they fit
+        method: ``pca``: the plane of the real features' largest variance (Pearson 1901);
+            ``umap``: fitted to the real features, applied to the generated ones
             (McInnes et al. 2018).
-        extractor: the name of what made them.
-        split: where the real images are from.
+        extractor: name of the feature extractor.
+        split: split of the real images.
 
     Raises:
         InputError: too few images, or UMAP is not installed.
     """
     if method == "pca":
-        plane, spots, explained = pca(real, generated)
-        return Projection(plane, spots, method, extractor, explained, split)
+        known, projected, explained = pca(real, generated)
+        return Projection(known, projected, method, extractor, explained, split)
     if len(real) < 3 or len(generated) < 1:
         raise InputError(
-            f"{len(real)} real images span no plane",
-            hint="--features 500",
+            f"{len(real)} real images do not span a plane",
+            hint="use more images: --features 500",
             code="input-too-few-images-plane",
             count=len(real),
         )
     reducer = _umap()(n_neighbors=min(15, len(real) - 1), random_state=0, n_jobs=1)
-    plane = torch.as_tensor(reducer.fit_transform(real.cpu().numpy()))
-    spots = torch.as_tensor(reducer.transform(generated.cpu().numpy()))
-    return Projection(plane, spots, method, extractor, None, split)
+    known = torch.as_tensor(reducer.fit_transform(real.cpu().numpy()))
+    projected = torch.as_tensor(reducer.transform(generated.cpu().numpy()))
+    return Projection(known, projected, method, extractor, None, split)
 
 
 def pca(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor, tuple[float, float]]:
@@ -90,17 +90,17 @@ def pca(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor, tuple[float, f
         generated: float [N, D].
 
     Returns:
-        Coordinates float64 [M, 2] and [N, 2] from the mean of the real features on, and the share
-        of the real features' variance along each axis. The signs are chosen so that the largest
-        entry of each axis is positive.
+        Coordinates float64 [M, 2] and [N, 2] relative to the mean of the real features, and the
+        share of the real features' variance along each axis. The largest entry of each axis is
+        positive.
 
     Raises:
         InputError: too few images or dimensions, or features of different lengths.
     """
     if len(real) < 3 or real.shape[1] < 2 or real.shape[1] != generated.shape[1]:
         raise InputError(
-            f"features {tuple(real.shape)} and {tuple(generated.shape)} span no common plane",
-            hint="--features 500",
+            f"features {tuple(real.shape)} and {tuple(generated.shape)} do not span a common plane",
+            hint="use more images: --features 500",
             code="input-features-plane",
         )
     known = real.double().cpu()
@@ -111,23 +111,24 @@ def pca(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor, tuple[float, f
     axes = axes * torch.where(largest < 0, -1.0, 1.0)
     total = float((sizes**2).sum())
     shares = [float(s) ** 2 / total if total > 0 else 0.0 for s in sizes[:2]]
-    made = generated.double().cpu() - mean
-    return (known - mean) @ axes.T, made @ axes.T, (shares[0], shares[1])
+    others = generated.double().cpu() - mean
+    return (known - mean) @ axes.T, others @ axes.T, (shares[0], shares[1])
 
 
-def projection_chart(found: Projection, title: str) -> Chart:
-    """Real and generated features as a scatter plot."""
-    names = ("component 1", "component 2") if found.method == "pca" else ("UMAP 1", "UMAP 2")
-    if found.explained is not None:
+def projection_chart(projection: Projection, title: str) -> Chart:
+    """Return a scatter plot of real and generated features."""
+    pca_used = projection.method == "pca"
+    names = ("component 1", "component 2") if pca_used else ("UMAP 1", "UMAP 2")
+    if projection.explained is not None:
         names = tuple(  # type: ignore[assignment]
             f"{name} ({share:.0%} of the variance)"
-            for name, share in zip(names, found.explained, strict=True)
+            for name, share in zip(names, projection.explained, strict=True)
         )
     series = [
-        Series(name, [Point(float(x), float(y)) for x, y in spots.tolist()])
-        for name, spots in (
-            (f"{len(found.real)} real ({found.split})", found.real),
-            (f"{len(found.generated)} generated", found.generated),
+        Series(name, [Point(float(x), float(y)) for x, y in points.tolist()])
+        for name, points in (
+            (f"{len(projection.real)} real ({projection.split})", projection.real),
+            (f"{len(projection.generated)} generated", projection.generated),
         )
     ]
     return Chart(title, Axis(names[0]), Axis(names[1]), series, cloud=True)
@@ -135,11 +136,11 @@ def projection_chart(found: Projection, title: str) -> Chart:
 
 def _umap() -> type:
     try:
-        found: type = importlib.import_module("umap").UMAP
+        umap: type = importlib.import_module("umap").UMAP
     except ImportError as error:
         raise InputError(
             f"--projection umap needs umap-learn, which is not installed ({error})",
-            hint=f"{_UMAP}, or leave --projection out for principal components",
+            hint=f"run {_UMAP}, or leave out --projection for principal components",
             code="input-umap-missing",
         ) from error
-    return found
+    return umap

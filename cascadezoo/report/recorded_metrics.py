@@ -1,4 +1,4 @@
-"""What a page shows of a model's metrics.json. Free of torch."""
+"""The values of metrics.json that a page shows. Free of torch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Attribution", "Recorded", "read_recorded"]
 
 @dataclass(slots=True)
 class Recorded:
-    """The content of metrics.json; what it does not hold is empty.
+    """The content of metrics.json; missing values are empty.
 
     Args:
-        figures: in their order.
-        seconds_per_epoch: by phase.
-        losses: the last of each phase, by ``stage.loss``; they may be nan.
-        training: device, processes, images, seconds, precision, as far as recorded.
-        course: figures measured during the training.
-        attribution: by stage.
+        figures: the figures in their order.
+        seconds_per_epoch: seconds by phase.
+        losses: the last losses of each phase, by ``stage.loss``; they may be nan.
+        training: the recorded values of device, processes, images, seconds and precision.
+        course: figures measured during training.
+        attribution: quality by stage.
         environment: versions by name.
     """
 
@@ -49,7 +49,7 @@ def read_recorded(folder: Path) -> Recorded | None:
         return None
     metrics = read_metrics(folder, strict=False)
     training = metrics.training
-    stated = training.model_fields_set
+    recorded = training.model_fields_set
     numbers = {key: getattr(training, key) for key in ("seconds", "images", "processes")}
     texts = {key: getattr(training, key) for key in ("device", "precision")}
     return Recorded(
@@ -57,8 +57,8 @@ def read_recorded(folder: Path) -> Recorded | None:
         seconds_per_epoch=training.seconds_per_epoch,
         losses=training.losses,
         training={
-            **{k: text for k, text in texts.items() if k in stated},
-            **{k: float(n) for k, n in numbers.items() if k in stated and n is not None},
+            **{k: text for k, text in texts.items() if k in recorded},
+            **{k: float(n) for k, n in numbers.items() if k in recorded and n is not None},
         },
         course=metrics.course,
         attribution=metrics.attribution or [],

@@ -1,4 +1,4 @@
-"""Tables of pages: their cells as text, with the values they are sorted by.
+"""Tables of pages: cells as text, with their sort values.
 
 Free of torch and matplotlib.
 """
@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cascadezoo.errors import InputError
-from cascadezoo.report.page_text import number
+from cascadezoo.util.numbers import page_number
 
 __all__ = ["Column", "PageTable", "Row", "ShownCell", "TableCell"]
 
 _LONG = 40
+"""A cell with more characters is long."""
 _WIDE = 6
-"""A table of more columns keeps its first one in sight while the others scroll."""
+"""A table with more columns keeps its first column in view while the others scroll."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,10 @@ class Column:
     """A column of a table.
 
     Args:
-        title: what stands above it.
-        numeric: numbers, set to the right and sorted as numbers.
+        title: the column's head.
+        numeric: whether cells are numbers: aligned to the right and sorted by value.
         note: a fainter line below the title, such as the unit.
-        places: digits after the point; None shows three significant ones.
+        places: number of decimal places; None shows three significant digits.
     """
 
     title: str
@@ -41,8 +42,8 @@ class TableCell:
     """A cell of a table.
 
     Args:
-        shown: its text or number; None if it is not known.
-        value: what it is sorted by; None takes what is shown, if that is text.
+        shown: its text or number; None if unknown.
+        value: its sort value; None uses the shown text or number.
         note: a fainter line below.
         code: show the text as code.
     """
@@ -59,34 +60,34 @@ Row = Sequence["TableCell | str | float | None"]
 
 @dataclass(frozen=True, slots=True)
 class ShownCell:
-    """A cell as the template writes it.
+    """A cell for the template.
 
     Args:
-        text: None if it is not known.
-        value: what it is sorted by; None if nothing.
+        text: its text; None if unknown.
+        value: its sort value; None if it has none.
         note: a fainter line below.
         code: show the text as code.
-        kinds: its CSS classes.
+        classes: its CSS classes.
     """
 
     text: str | None
     value: str | None
     note: str
     code: bool
-    kinds: str
+    classes: str
 
 
 class PageTable:
-    """A table that can be sorted by each column and scrolls in a box of its own.
+    """A sortable table that scrolls in its own box.
 
     Args:
-        columns: from left to right; the first one names its row.
-        rows: one cell a column; numbers are shown with three digits, None as not known.
-        label: what the table is, for screen readers.
-        sortable: put buttons into the head.
+        columns: the columns; the first one names the row.
+        rows: one cell per column; numbers are shown with three digits, None as unknown.
+        label: the table's name for screen readers.
+        sortable: whether the head has buttons that sort.
 
     Raises:
-        InputError: a row of another length.
+        InputError: a row has a different number of cells.
     """
 
     def __init__(
@@ -104,45 +105,45 @@ class PageTable:
         for row in self.rows:
             if len(row) != len(columns):
                 raise InputError(
-                    f"table {label!r}: {len(row)} cells under {len(columns)} columns",
+                    f"table {label!r}: a row has {len(row)} cells for {len(columns)} columns",
                     code="input-table-row",
                     name=label,
                 )
 
     @property
     def wide(self) -> bool:
-        """Whether the first column stays in sight while the others scroll."""
+        """Whether the first column stays in view while the others scroll."""
         return len(self.columns) > _WIDE
 
     @property
     def stacked(self) -> bool:
-        """Whether narrow screens show each row as a block: a table with long texts."""
-        return any("long" in cell.kinds for row in self.cells() for cell in row)
+        """Whether narrow screens show each row as a block, because the table has long texts."""
+        return any("long" in cell.classes for row in self.cells() for cell in row)
 
     def cells(self) -> Iterator[list[ShownCell]]:
-        """The rows as the template writes them."""
+        """Yield the rows for the template."""
         for row in self.rows:
             yield [_shown(i, cell, self.columns[i]) for i, cell in enumerate(row)]
 
 
-def _shown(place: int, given: TableCell | str | float | None, column: Column) -> ShownCell:
-    cell = given if isinstance(given, TableCell) else TableCell(given)
+def _shown(place: int, content: TableCell | str | float | None, column: Column) -> ShownCell:
+    cell = content if isinstance(content, TableCell) else TableCell(content)
     shown, value = cell.shown, cell.value
     if value is None and (isinstance(shown, (int, float)) or not column.numeric):
         value = shown
     if isinstance(value, float) and math.isnan(value):
         value = None
     text = _number(shown, column.places) if isinstance(shown, (int, float)) else shown
-    kinds = ["right"] if column.numeric else []
-    kinds += [] if text is not None else ["missing"]
-    kinds += ["long"] if place and text is not None and len(text) > _LONG else []
+    classes = ["right"] if column.numeric else []
+    classes += [] if text is not None else ["missing"]
+    classes += ["long"] if place and text is not None and len(text) > _LONG else []
     key = None if value is None else repr(value) if isinstance(value, float) else str(value)
-    return ShownCell(text, key, cell.note, cell.code, " ".join(kinds))
+    return ShownCell(text, key, cell.note, cell.code, " ".join(classes))
 
 
 def _number(value: float, places: int | None) -> str:
     if places is None or not math.isfinite(value) or abs(value) >= 1e12:
-        return number(value)
-    # What would be shown as 0 and is not keeps its digits.
+        return page_number(value)
+    # A number that rounds to 0 keeps two digits.
     small = value != 0 and abs(value) < 0.5 * 10**-places
-    return number(value, 2) if small else f"{value:,.{places}f}"
+    return page_number(value, 2) if small else f"{value:,.{places}f}"

@@ -1,4 +1,4 @@
-"""How a stage comes from noise to an image: its states, thinned out while they are made."""
+"""Trajectories from noise to image: evenly spaced states of one stage's sampling."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from cascadezoo.errors import SampleError
 __all__ = ["COLUMNS", "Thinned", "sample_trajectory", "watched_stage"]
 
 COLUMNS = 9
-"""How many states are shown unless told otherwise."""
+"""Default number of states."""
 
 
 class Thinned:
-    """Keeps some of the states that it is shown, evenly spaced, whatever their number.
+    """Collects states and keeps an evenly spaced subset of an unknown number.
 
-    It never holds more than four times as many as are wanted: when it is full, every other one
-    goes and from then on half as many are taken. The first and the last are always kept.
+    It holds at most four times the requested number. When it is full, it drops every other state
+    and then keeps half as many new ones. The first and the last state are always kept.
 
     Args:
-        wanted: how many to give back at most, at least 2.
+        count: largest number of states to return, at least 2.
     """
 
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
+    def __init__(self, count: int) -> None:
+        self.count = count
         self.seen = 0
         self._every = 1
         self._kept: list[tuple[int, Tensor]] = []
         self._last: tuple[int, Tensor] | None = None
 
     def add(self, state: Tensor) -> None:
-        """Take a state; it is copied if it is kept."""
+        """Add a state, which is copied."""
         row = (self.seen, state.detach().clone())
         self.seen += 1
         self._last = row
         if row[0] % self._every:
             return
         self._kept.append(row)
-        if len(self._kept) >= 4 * self.wanted:
+        if len(self._kept) >= 4 * self.count:
             self._kept = self._kept[::2]
             self._every *= 2
 
     def rows(self) -> list[tuple[int, Tensor]]:
-        """At most ``wanted`` states with their numbers from 0; the first and the last are there."""
+        """Return at most ``count`` states with their numbers, including the first and the last."""
         kept = list(self._kept)
         if self._last is not None and kept[-1][0] != self._last[0]:
             kept.append(self._last)
-        count = min(self.wanted, len(kept))
+        count = min(self.count, len(kept))
         if count < 2:
             return kept[:count]
-        # The states nearest to even places between the first and the last.
+        # The states nearest to evenly spaced positions between the first and the last.
         last = kept[-1][0]
         chosen: dict[int, Tensor] = {}
         for place in range(count):
@@ -65,14 +65,14 @@ class Thinned:
 
 
 def watched_stage(cascade: Cascade, stage: str | None) -> str:
-    """The stage whose course is shown.
+    """Return the name of the stage whose states are shown.
 
     Args:
         cascade: any cascade.
-        stage: its name; None takes the generator.
+        stage: its name; None is the generator.
 
     Raises:
-        SampleError: there is no such stage, or it makes its image in one go.
+        SampleError: the stage does not exist or does not sample in steps.
     """
     iterative = [n for n, s in cascade.named_stages() if "steps" in s.sampling_options]
     name = cascade.names[0] if stage is None else stage
@@ -85,10 +85,10 @@ def watched_stage(cascade: Cascade, stage: str | None) -> str:
         )
     if name not in iterative:
         raise SampleError(
-            f"stage {name!r} makes its image in one go, so that there is no course to show",
-            hint=f"choose one of {', '.join(iterative)} with --stage"
+            f"stage {name!r} does not sample in steps, so it has no trajectory",
+            hint=f"choose {' or '.join(iterative)} with --stage"
             if iterative
-            else "--stages shows what each stage makes",
+            else "show the output of each stage with --stages",
             code="sample-no-course",
             name=name,
         )
@@ -103,28 +103,28 @@ def sample_trajectory(
     columns: int = COLUMNS,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
-    """Draw images and keep evenly spaced states of one stage's sampling.
+    """Sample images and keep evenly spaced states of one stage.
 
-    Latents are decoded by the stages after it, so that all states are pictures.
+    The following stages decode latents, so all states are images.
 
     Args:
         cascade: any cascade.
-        n: how many images; they are sampled as one batch.
-        stage: whose states; None takes the generator's.
-        columns: how many states at most, at least 2.
-        options: further keywords of :meth:`Cascade.sample`.
+        n: number of images, sampled as one batch.
+        stage: the stage; None is the generator.
+        columns: largest number of states, at least 2.
+        options: other keywords of :meth:`Cascade.sample`.
 
     Returns:
-        The states by ``step K``, float [n, C, H, W], and the cascade's own images as ``image``.
-        Where ``image`` is what the last step made, it stands in the place of that step.
+        The states by ``step K``, float [n, C, H, W], and the cascade's images as ``image``. If
+        ``image`` is the result of the last step, it replaces that step.
 
     Raises:
         SampleError: see :func:`watched_stage` and :meth:`Cascade.sample`.
     """
     if columns < 2:
         raise SampleError(
-            f"a course of {columns} states shows nothing",
-            hint="ask for 2 or more",
+            f"a trajectory needs at least 2 states, not {columns}",
+            hint="use 2 or more",
             code="sample-course-too-short",
             count=columns,
         )
@@ -132,16 +132,16 @@ def sample_trajectory(
     request = {**(options or {}), "batch_size": n}
     states = Thinned(columns)
 
-    def watch(of: str, state: Tensor) -> None:
-        if of == name:
+    def watch(watched: str, state: Tensor) -> None:
+        if watched == name:
             states.add(state)
 
     image = cascade.sample(n, watch=watch, **request)
     rows = states.rows()
     if not rows:
         raise SampleError(
-            f"stage {name!r} does not show its steps",
-            hint="its implementation ignores watch",
+            f"stage {name!r} does not report its steps",
+            hint="let its implementation call watch",
             code="sample-no-watch",
             name=name,
         )
@@ -149,31 +149,30 @@ def sample_trajectory(
     latent = cascade.stage(name).geometry.output.latent
     if latent or place == len(cascade.names) - 1:
         rows = rows[:-1]
-    made = {f"step {number + 1}": state for number, state in rows}
+    images = {f"step {number + 1}": state for number, state in rows}
     if latent:
         after = cascade.names[place + 1]
-        made = {
-            step: cascade.sample_from(after, state, **_without(request, cascade, after))
-            for step, state in made.items()
+        images = {
+            step: cascade.sample_from(after, state, **_keywords_from(request, cascade, after))
+            for step, state in images.items()
         }
-    made = {step: state.float().clamp(-1.0, 1.0) for step, state in made.items()}
-    return {**made, "image": torch.as_tensor(image)}
+    images = {step: state.float().clamp(-1.0, 1.0) for step, state in images.items()}
+    return {**images, "image": torch.as_tensor(image)}
 
 
-def _without(request: Mapping[str, Any], cascade: Cascade, first: str) -> dict[str, Any]:
-    """The keywords for the stages from ``first`` on: without what only others heed."""
+def _keywords_from(request: Mapping[str, Any], cascade: Cascade, first: str) -> dict[str, Any]:
+    """The keywords that the stages from ``first`` on support."""
     names = cascade.names[cascade.names.index(first) :]
 
     def kept(key: str, value: Any) -> Any:
-        heeding = [n for n in names if key in cascade.stage(n).sampling_options]
+        supporting = [n for n in names if key in cascade.stage(n).sampling_options]
         if isinstance(value, Mapping):
-            return {n: one for n, one in value.items() if n in heeding} or None
-        return value if heeding else None
+            return {n: item for n, item in value.items() if n in supporting} or None
+        return value if supporting else None
 
     rest = dict(request)
     for key in ("steps", "guidance", "sampler"):
         rest[key] = kept(key, rest.get(key))
-    given = rest.get("options") or {}
-    options = {key: kept(key, value) for key, value in given.items()}
+    options = {key: kept(key, value) for key, value in (rest.get("options") or {}).items()}
     rest["options"] = {key: value for key, value in options.items() if value is not None}
     return rest

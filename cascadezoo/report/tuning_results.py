@@ -1,4 +1,4 @@
-"""What a search over sampling settings found: as a table, as CSV, as JSON and as a plot."""
+"""Results of a search over sampling settings, as Markdown, CSV, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cascadezoo.report.charts_png import draw_png
 from cascadezoo.util.numbers import spread
 
 __all__ = [
-    "Tried",
+    "TuneRow",
     "TuneTable",
     "draw_tuning",
     "tuning_charts",
@@ -23,18 +23,17 @@ __all__ = [
 ]
 
 _SCALE = 1000.0
-"""KIDs are shown times this."""
+"""Factor of the KIDs that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """One setting and what it gave.
+class TuneRow:
+    """One setting and its result.
 
     Args:
         setting: the value of each parameter.
         figure: its KID.
-        seconds: how long drawing its images takes from noise on, also where images of the first
-            stages were there already.
+        seconds: time to sample its images from noise, including cached images of the first stages.
     """
 
     setting: Mapping[str, Any]
@@ -47,7 +46,7 @@ class Tried:
         return self.figure.n / max(self.seconds, 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
-        """What tune.json holds."""
+        """The row in tune.json."""
         return {
             "setting": dict(self.setting),
             "figure": self.figure.to_dict(),
@@ -58,25 +57,25 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class TuneTable:
-    """A whole search.
+    """The results of a search.
 
     Args:
         model: the model's name.
-        upstream: ``generated``, or ``real`` where true images stood before a stage.
-        fed_to: the stage that got them.
-        before: the model's own settings while it was searched.
-        rows: every setting, in the order in which they were tried; at least one.
+        upstream: ``generated``, or ``real`` if a stage received true images.
+        fed_to: the stage that received true images.
+        before: the model's settings before the search.
+        rows: the result of every setting in the order of the search; at least one.
     """
 
     model: str
     upstream: str
     fed_to: str | None
     before: Mapping[str, Any]
-    rows: tuple[Tried, ...]
+    rows: tuple[TuneRow, ...]
 
     @property
-    def best(self) -> Tried:
-        """The setting of the lowest KID; of equals the one that draws fastest."""
+    def best(self) -> TuneRow:
+        """The setting with the lowest KID; of equal ones, the fastest."""
         return min(self.rows, key=lambda row: (row.figure.value, row.seconds))
 
     @property
@@ -84,13 +83,13 @@ class TuneTable:
         """The searched parameters."""
         return list(self.rows[0].setting)
 
-    def close(self, row: Tried) -> bool:
-        """Whether a row is no worse than the best one by more than that one's spread."""
+    def close(self, row: TuneRow) -> bool:
+        """Whether a row is within the spread of the best one."""
         best = self.best.figure
         return row.figure.value <= best.value + (best.std or 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """What tune.json holds."""
+        """The content of tune.json."""
         return {
             "format": 1,
             "model": self.model,
@@ -103,7 +102,7 @@ class TuneTable:
 
 
 def tuning_csv(table: TuneTable) -> str:
-    """The rows as CSV: parameters, KID and its spread, how it was got, seconds, images/s."""
+    """Return the rows as CSV: parameters, KID, spread, how it was measured, seconds, images/s."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     head = ["kid", "kid_std", "n", "extractor", "seed", "seconds", "images_per_second", "best"]
@@ -127,10 +126,10 @@ def tuning_csv(table: TuneTable) -> str:
 
 
 def tuning_markdown(table: TuneTable) -> str:
-    """The table for people: the best setting in bold, those within its spread marked."""
+    """Return the table as Markdown, with the best setting and those within its spread marked."""
     best, figure = table.best, table.best.figure
     fed = (
-        f" Stage `{table.fed_to}` was given true images, made small, and not generated ones."
+        f" Stage `{table.fed_to}` received downsampled true images instead of generated ones."
         if table.fed_to
         else ""
     )
@@ -139,8 +138,8 @@ def tuning_markdown(table: TuneTable) -> str:
         f"KID x 1000 (lower is better) of {figure.n} images, seed {figure.seed}, against "
         f"{figure.n_real} images of the {figure.split} split, with features of "
         f"`{figure.extractor}` ({figure.extractor_version}), {figure.subsets} subsets of "
-        f"{figure.subset_size}.{fed} Every setting drew from the same noise. Seconds are those "
-        "of drawing all the images from noise on."
+        f"{figure.subset_size}.{fed} All settings use the same noise. Seconds are the time to "
+        "sample all images from noise."
     )
     lines = [
         f"# Sampling settings of {table.model}",
@@ -159,12 +158,12 @@ def tuning_markdown(table: TuneTable) -> str:
         if row is best:
             cells = [f"**{cell}**" for cell in cells]
         lines.append(f"| {mark} | {' | '.join(cells)} |")
-    said = (
-        "`~`: within the spread (over subsets) of the best, so not told apart from it. "
-        "The lowest of many figures flatters itself: measure the best one again with another "
-        "seed before you quote it."
+    note = (
+        "`~`: within the spread (over subsets) of the best setting, so the difference is not "
+        "significant. The lowest of many figures is biased: measure the best setting again with "
+        "another seed before you quote it."
     )
-    lines += ["", said]
+    lines += ["", note]
     return "\n".join(lines) + "\n"
 
 
@@ -182,9 +181,9 @@ def draw_tuning(table: TuneTable) -> bytes:
 
 
 def tuning_charts(table: TuneTable) -> list[Chart]:
-    """KID against each parameter, on one scale.
+    """Return charts of KID against each parameter, on one scale.
 
-    Every setting is a pale point; the line goes through the best setting of each value, with the
+    Every setting is a pale point. The line joins the best setting of each value and shows its
     spread over subsets.
     """
     ends = [
@@ -195,8 +194,8 @@ def tuning_charts(table: TuneTable) -> list[Chart]:
             row.figure.value + (row.figure.std or 0.0),
         )
     ]
-    room = 0.06 * (max(ends) - min(ends))
-    up = Axis("KID x 1000", low=min(ends) - room, high=max(ends) + room)
+    margin = 0.06 * (max(ends) - min(ends))
+    up = Axis("KID x 1000", low=min(ends) - margin, high=max(ends) + margin)
     return [_chart(table, name, up) for name in table.names]
 
 
@@ -205,13 +204,12 @@ def _chart(table: TuneTable, name: str, up: Axis) -> Chart:
     numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     if numeric:
         values.sort()
-    if numeric:
-        beside = 0.06 * (values[-1] - values[0]) or 0.5
-        across = Axis(name, low=values[0] - beside, high=values[-1] + beside)
+        margin = 0.06 * (values[-1] - values[0]) or 0.5
+        across = Axis(name, low=values[0] - margin, high=values[-1] + margin)
     else:
         across = Axis(name, names=[_text(value) for value in values])
 
-    def point(row: Tried, *, spread: bool = False) -> Point:
+    def point(row: TuneRow, *, spread: bool = False) -> Point:
         value = row.setting[name]
         figure = row.figure
         std = figure.std * _SCALE if spread and figure.std is not None else None
@@ -237,11 +235,11 @@ def _head(names: list[str]) -> str:
     return f"| | {' | '.join([*names, 'KID x 1000', 'seconds', 'images/s'])} |"
 
 
-def _setting(row: Tried) -> str:
+def _setting(row: TuneRow) -> str:
     return ", ".join(f"{name} {_text(value)}" for name, value in row.setting.items())
 
 
-def _kid(row: Tried) -> str:
+def _kid(row: TuneRow) -> str:
     return spread(row.figure.value, row.figure.std, 1000, decimals=2)
 
 

@@ -11,14 +11,14 @@ from cascadezoo.errors import InputError
 from cascadezoo.model_folder.layout import SAMPLES
 from cascadezoo.report.charts import Chart
 from cascadezoo.report.charts_svg import draw_plots
-from cascadezoo.report.inline_picture import inline_picture
+from cascadezoo.report.page_pictures import inline_picture, sheet
 from cascadezoo.report.page_templates import render_page
-from cascadezoo.report.page_text import number, spread
 from cascadezoo.report.tables import Column, PageTable, Row, TableCell
-from cascadezoo.report.thumbnail_sheet import sheet
 from cascadezoo.sweep.result_charts import KID, sweep_charts
 from cascadezoo.sweep.results import CellResult, Correlation, GroupResult, SweepResults
 from cascadezoo.util.files import write_atomically
+from cascadezoo.util.numbers import page_number as number
+from cascadezoo.util.numbers import page_spread as spread
 
 __all__ = ["PAGE", "write_page"]
 

@@ -1,5 +1,5 @@
 """Search over the sampling settings of a trained model.
 
-A model enters; a table of figures by setting leaves, and the best setting as the new default where
-that is requested.
+A model enters; a table of figures by setting leaves. The best setting becomes the new default on
+request.
 """

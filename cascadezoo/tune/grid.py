@@ -1,4 +1,4 @@
-"""What is searched: parameters of stages, their values, and the order of the settings."""
+"""The search grid: parameters of stages, their values, and the order of the settings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ __all__ = ["PARAMETERS", "Parameter", "Setting", "SettingGrid", "Value", "make_g
 
 Value = bool | int | float | str
 Setting = Mapping[str, Value]
-"""A value for each searched parameter, by the name that was given."""
+"""A value for each searched parameter, by the requested name."""
 
 LARGEST = 10_000
+"""Largest number of settings in a grid."""
 FIELDS = ("steps", "guidance", "sampler")
+"""The parameters that are keywords of ``Cascade.sample``; the others are options."""
 
 
 def _whole(text: str) -> int:
@@ -45,26 +47,26 @@ def _switch(text: str) -> bool:
 
 _READ: dict[str, tuple[Callable[[str], Value], str]] = {
     "s": (_number, "a noise level from 0 to the stage's s_max"),
-    "steps": (_whole, "a whole number from 1 on"),
-    "guidance": (_number, "a number from 0 on"),
+    "steps": (_whole, "an integer of at least 1"),
+    "guidance": (_number, "a number of at least 0"),
     "sampler": (str, "the name of a sampler"),
     "eta": (_number, "a number from 0 to 1"),
     "truncated": (_switch, "true or false"),
 }
 
 PARAMETERS = tuple(_READ)
-"""What can be searched."""
+"""The parameters that can be searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One thing that is searched.
+    """One searched parameter.
 
     Args:
-        name: as it was given: ``s``, or ``up.s`` for one stage alone.
+        name: the requested name: ``s``, or ``up.s`` for only one stage.
         key: the option: ``s``.
-        stages: the stages that it is for, in the order of the cascade.
-        values: what is tried.
+        stages: the stages that it applies to, in the order of the cascade.
+        values: the values to try.
     """
 
     name: str
@@ -75,10 +77,12 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class SettingGrid:
-    """All settings to try, those of the first stages outermost, so that their images last longest.
+    """All settings to try.
+
+    The parameters of the first stages vary slowest, so that the images of these stages are reused.
 
     Args:
-        parameters: from the first stages on.
+        parameters: in the order of their stages.
         settings: the product of their values.
     """
 
@@ -86,7 +90,7 @@ class SettingGrid:
     settings: tuple[Setting, ...]
 
     def options(self, setting: Setting) -> dict[str, dict[str, Value]]:
-        """The options of a setting by stage."""
+        """Return the options of a setting by stage."""
         rows: dict[str, dict[str, Value]] = {}
         for parameter in self.parameters:
             for stage in parameter.stages:
@@ -101,41 +105,40 @@ def make_grid(
     *,
     skip: Sequence[str] = (),
 ) -> SettingGrid:
-    """The settings to try.
+    """Make the grid of settings to try.
 
     Args:
         cascade: the trained cascade.
-        over: names of parameters; ``STAGE.NAME`` for one stage alone.
-        values: their values as text; the others take those that fit the stage's config.
+        over: names of parameters; ``STAGE.NAME`` for only one stage.
+        values: their values as text; by default, values that suit the stage's config.
         skip: stages that are not run.
 
     Raises:
-        InputError: an unknown parameter, one that no stage heeds, or values that are none.
+        InputError: a parameter is unknown or no stage supports it, or a value is invalid.
     """
     names = list(dict.fromkeys(over))
     if not names:
         raise InputError(
-            "nothing to search over was named",
-            hint=f"--over {','.join(PARAMETERS)}",
+            "no parameter to search was named",
+            hint=f"name parameters: --over {','.join(PARAMETERS)}",
             code="input-tune-nothing",
         )
     texts = dict(values or {})
     for name in texts:
         if name not in names:
             raise InputError(
-                f"values were given for {name!r}, which is not searched",
-                hint=f"--over {','.join([*names, name])}",
+                f"{name!r} has values but is not searched",
+                hint=f"search it too: --over {','.join([*names, name])}",
                 code="input-tune-values-unsearched",
                 name=name,
             )
     parameters = [_parameter(cascade, name, texts.get(name), skip) for name in names]
-    _refuse_double(parameters)
-    order = {name: place for place, name in enumerate(cascade.names)}
-    parameters.sort(key=lambda p: order[p.stages[0]])
+    _refuse_duplicates(parameters)
+    parameters.sort(key=lambda p: cascade.names.index(p.stages[0]))
     count = math.prod(len(p.values) for p in parameters)
     if count > LARGEST:
         raise InputError(
-            f"{count} settings are too many to try",
+            f"a search of {count} settings is too large: at most {LARGEST} are possible",
             hint="give fewer values with --values",
             code="input-tune-too-many",
             count=count,
@@ -148,7 +151,7 @@ def make_grid(
 
 
 def show(value: Value) -> str:
-    """A value as it is written on the command line.
+    """Format a value as on the command line.
 
     >>> show(0.30000000000000004), show(True), show(25), show("ddim")
     ('0.3', 'true', '25', 'ddim')
@@ -164,8 +167,8 @@ def _parameter(
     stage, dot, key = name.rpartition(".")
     if key not in _READ:
         raise InputError(
-            f"{name!r} cannot be searched over",
-            hint=f"there are {', '.join(PARAMETERS)}",
+            f"unknown parameter {name!r}",
+            hint=f"use {', '.join(PARAMETERS)}",
             code="input-tune-unknown",
             name=name,
         )
@@ -177,90 +180,90 @@ def _parameter(
             name=stage,
         )
     run = [n for n in cascade.names if n not in skip]
-    heeding = [n for n in run if key in cascade.stage(n).sampling_options]
-    chosen = [n for n in heeding if not dot or n == stage]
+    supporting = [n for n in run if _supports(cascade, n, key)]
+    chosen = [n for n in supporting if not dot or n == stage]
     if not chosen:
-        raise _unheeded(cascade, key, stage if dot else None, heeding, run)
+        raise _unsupported(cascade, key, stage if dot else None, supporting, run)
     if key == "guidance" and cascade.resolved.num_classes is None:
         raise InputError(
-            f"guidance needs labels, and {cascade.spec.name} was trained without",
-            hint="leave guidance out of --over",
+            f"guidance needs labels, but {cascade.spec.name} was trained without labels",
+            hint="remove guidance from --over",
             code="input-tune-needs-labels",
             name="guidance",
         )
     if texts is None:
-        found = _usual(cascade.stage(chosen[0]), key, name)
+        values = _default_values(cascade.stage(chosen[0]), key, name)
     else:
-        found = [_read(name, key, text) for text in texts]
-    return Parameter(name, key, tuple(chosen), tuple(dict.fromkeys(found)))
+        values = [_read(name, key, text) for text in texts]
+    return Parameter(name, key, tuple(chosen), tuple(dict.fromkeys(values)))
 
 
-def _unheeded(
-    cascade: Cascade, key: str, stage: str | None, heeding: Sequence[str], run: Sequence[str]
+def _unsupported(
+    cascade: Cascade, key: str, stage: str | None, supporting: Sequence[str], run: Sequence[str]
 ) -> InputError:
-    """Says why nothing could be searched, and what could."""
+    """The error for a parameter that no stage supports; the hint lists those that can be used."""
     if stage is not None and stage not in run:
         return InputError(
-            f"stage {stage!r} is not run where real images stand in its place",
-            hint="leave --upstream real out",
+            f"stage {stage!r} is not run, because real images replace its output",
+            hint="leave out --upstream real",
             code="input-tune-stage-not-run",
             name=stage,
         )
     if stage is not None:
-        listed = ", ".join(f"{n}.{key}" for n in heeding)
+        listed = ", ".join(f"{n}.{key}" for n in supporting)
         return InputError(
-            f"stage {stage!r} of {cascade.spec.name} does not heed {key}",
-            hint=f"there is {listed}" if listed else f"leave {key} out of --over",
+            f"stage {stage!r} of {cascade.spec.name} does not support {key}",
+            hint=f"use {listed}" if listed else f"remove {key} from --over",
             code="input-tune-stage-unheeded",
             name=stage,
             option=key,
         )
-    listed = ", ".join(p for p in PARAMETERS if any(_heeds(cascade, n, p) for n in run))
+    listed = ", ".join(p for p in PARAMETERS if any(_supports(cascade, n, p) for n in run))
     return InputError(
-        f"no stage of {cascade.spec.name} that is run heeds {key}",
-        hint=f"they heed {listed}" if listed else "there is nothing to tune",
+        f"no stage of {cascade.spec.name} that is run supports {key}",
+        hint=f"use {listed}" if listed else "this model has nothing to tune",
         code="input-tune-unheeded",
         option=key,
     )
 
 
-def _heeds(cascade: Cascade, stage: str, key: str) -> bool:
+def _supports(cascade: Cascade, stage: str, key: str) -> bool:
     return key in cascade.stage(stage).sampling_options
 
 
 def _read(name: str, key: str, text: str) -> Value:
-    read, what = _READ[key]
+    read, description = _READ[key]
     try:
         return read(text.strip())
     except (ValueError, OverflowError):
         raise InputError(
-            f"{text!r} is not a value of {name}: it is {what}",
-            hint=f"--values {name}=A,B,...",
+            f"invalid value {text!r} of {name}: it must be {description}",
+            hint=f"give values such as --values {name}=A,B,...",
             code="input-tune-value",
             name=name,
             value=text,
         ) from None
 
 
-def _usual(stage: Stage, key: str, name: str) -> Iterable[Value]:
-    """Values worth trying, from the stage's config."""
+def _default_values(stage: Stage, key: str, name: str) -> Iterable[Value]:
+    """Values to try by default, from the stage's config."""
     config = stage.config
     if key == "s":
         if getattr(config, "augmentation", "gaussian") != "gaussian":
             raise InputError(
                 f"{name}: the stage was trained with augmentation {config.augmentation!r}, "
-                "which has no noise level to choose",
-                hint='train it with "augmentation": "gaussian", or leave s out of --over',
+                "which has no noise level",
+                hint='train the stage with "augmentation": "gaussian", or remove s from --over',
                 code="input-tune-no-level",
                 name=name,
             )
-        most = getattr(config, "s_max", None)
-        if most is not None:
-            return [round(most * i / 4, 6) for i in range(5)]
+        s_max = getattr(config, "s_max", None)
+        if s_max is not None:
+            return [round(s_max * i / 4, 6) for i in range(5)]
     elif key == "steps":
         steps = getattr(config, "steps", None) or getattr(config, "timesteps", None)
         if steps is not None:
-            return [max(1, steps // part) for part in (4, 2, 1)]
+            return [max(1, steps // divisor) for divisor in (4, 2, 1)]
     elif key == "guidance":
         return [1.0, 1.5, 2.0, 3.0]
     elif key == "eta":
@@ -272,21 +275,21 @@ def _usual(stage: Stage, key: str, name: str) -> Iterable[Value]:
         if field is not None and get_origin(field.annotation) is Literal:
             return list(get_args(field.annotation))
     raise InputError(
-        f"what values of {name} to try is not known",
-        hint=f"--values {name}=A,B,...",
+        f"{name} has no default values to try",
+        hint=f"give them with --values {name}=A,B,...",
         code="input-tune-no-values",
         name=name,
     )
 
 
-def _refuse_double(parameters: Sequence[Parameter]) -> None:
+def _refuse_duplicates(parameters: Sequence[Parameter]) -> None:
     seen: dict[tuple[str, str], str] = {}
     for parameter in parameters:
         for stage in parameter.stages:
             other = seen.setdefault((stage, parameter.key), parameter.name)
             if other != parameter.name:
                 raise InputError(
-                    f"{other!r} and {parameter.name!r} are both {parameter.key} of {stage!r}",
+                    f"{other!r} and {parameter.name!r} both set {parameter.key} of {stage!r}",
                     hint="name one of them",
                     code="input-tune-same",
                     names=(other, parameter.name),
@@ -294,10 +297,10 @@ def _refuse_double(parameters: Sequence[Parameter]) -> None:
 
 
 def request_of(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Options by stage as the keywords of ``Cascade.sample``."""
+    """Convert options by stage to keywords of ``Cascade.sample``."""
     rows: dict[str, dict[str, Any]] = {}
-    for stage, named in options.items():
-        for key, value in named.items():
+    for stage, values in options.items():
+        for key, value in values.items():
             rows.setdefault(key, {})[stage] = value
     request: dict[str, Any] = {key: rows.pop(key) for key in FIELDS if key in rows}
     return {**request, "options": rows}

@@ -1,4 +1,4 @@
-"""What a search leaves behind: its folder, and, where asked for, the model's new defaults."""
+"""Results of a search: its folder and, on request, the model's new sampling defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cascadezoo.model_folder.metrics_file import MetricsFile, read_metrics
 from cascadezoo.model_folder.reproduction import TUNED_BEFORE
 from cascadezoo.report.images import samples_picture
 from cascadezoo.report.tuning_results import (
-    Tried,
+    TuneRow,
     TuneTable,
     draw_tuning,
     tuning_csv,
@@ -36,14 +36,14 @@ SHOWN = 36
 
 
 class TuneFolder:
-    """The folder of the table and the plot; found to be writable before the search begins.
+    """The folder of the table and the plot; checked to be writable before the search.
 
     Args:
-        path: made if it is not there. An earlier search in it is replaced, nothing else.
+        path: the folder, created if missing. Only the files of an earlier search are replaced.
 
     Raises:
         InputError: it is inside a model that ships with cascadezoo.
-        RunFolderError: it cannot be written.
+        RunFolderError: it is not writable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,10 +55,10 @@ class TuneFolder:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise _not_writable(path, error) from error
 
     def write(self, table: TuneTable) -> None:
-        """Write tune.json, tune.csv, TUNE.md and tune.png, each whole."""
+        """Write tune.json, tune.csv, TUNE.md and tune.png atomically."""
         picture = draw_tuning(table)
         try:
             write_atomically(self.path / "tune.json", _json(table.to_dict()))
@@ -66,22 +66,22 @@ class TuneFolder:
             write_atomically(self.path / "TUNE.md", tuning_markdown(table).encode())
             write_atomically(self.path / "tune.png", picture)
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise _not_writable(self.path, error) from error
 
 
 def check_storable(cascade: Cascade, parameters: Sequence[Parameter]) -> None:
     """Check before the search that every setting can become a default of the model.
 
     Raises:
-        InputError: a stage's config has no such field, or does not take one of the values.
+        InputError: a stage's config has no such field or rejects a value.
     """
     for parameter in parameters:
         for name in parameter.stages:
             if parameter.key not in type(cascade.stage(name).config).model_fields:
                 raise InputError(
-                    f"{parameter.key} of stage {name!r} cannot be stored: its config has no such "
-                    "field",
-                    hint=f"leave --write out, or {parameter.name} out of --over",
+                    f"{parameter.key} of stage {name!r} cannot be stored: its config has no field "
+                    f"{parameter.key!r}",
+                    hint=f"leave out --write, or remove {parameter.name} from --over",
                     code="input-tune-no-field",
                     name=name,
                     option=parameter.key,
@@ -95,7 +95,7 @@ def check_storable(cascade: Cascade, parameters: Sequence[Parameter]) -> None:
                 raise InputError(
                     f"{parameter.name} {show(value)} cannot be stored: {problem.path} "
                     f"{problem.message}",
-                    hint="choose other values with --values, or leave --write out",
+                    hint="choose other values with --values, or leave out --write",
                     code="input-tune-value-invalid",
                     name=parameter.name,
                 ) from error
@@ -106,18 +106,18 @@ def write_defaults(
     config: ModelConfig,
     cascade: Cascade,
     grid: SettingGrid,
-    best: Tried,
+    best: TuneRow,
     info: DataInfo,
 ) -> ModelConfig:
-    """Store a setting as the sampling defaults of a model; the weights are not touched.
+    """Store a setting as the sampling defaults of a model; the weights do not change.
 
     Args:
         folder: the model folder.
-        config: its config, as ``require_writable`` returned it.
+        config: the result of ``require_writable``.
         cascade: the model.
-        grid: what was searched.
-        best: what is stored, with its figure.
-        info: what the dataset tells of itself, for the card.
+        grid: the searched grid.
+        best: the setting to store, with its figure.
+        info: the dataset's information for the card.
 
     Raises:
         InputError: the model ships with cascadezoo.
@@ -138,10 +138,10 @@ def write_defaults(
 
 
 def _with_defaults(cascade: Cascade, options: dict[str, dict[str, Any]]) -> CascadeSpec:
-    """The model's spec with other sampling settings.
+    """Return the model's spec with other sampling settings.
 
     Raises:
-        SpecError: a stage's config does not take a value.
+        SpecError: a stage's config rejects a value.
     """
     data = cascade.spec.to_dict()
     for stage in data["stages"]:
@@ -156,33 +156,34 @@ def _samples(cascade: Cascade, spec: CascadeSpec) -> bytes:
     try:
         for stage, row in zip(stages, resolved.stages, strict=True):
             stage.config = row.config
-        made = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
+        samples = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
     finally:
         for stage, config in zip(stages, configs, strict=True):
             stage.config = config
     file = io.BytesIO()
     pictures = {
         name: images
-        for name, images in made.items()
+        for name, images in samples.items()
         if not cascade.stage(name).geometry.output.latent
     }
-    samples_picture(made[cascade.names[-1]], pictures).save(file, format="PNG")
+    samples_picture(samples[cascade.names[-1]], pictures).save(file, format="PNG")
     return file.getvalue()
 
 
-def _with_best(metrics: MetricsFile, spec: CascadeSpec, best: Tried) -> MetricsFile:
+def _with_best(metrics: MetricsFile, spec: CascadeSpec, best: TuneRow) -> MetricsFile:
     tuned = best.figure.model_copy(
         update={
             "name": f"{best.figure.name}.tuned",
-            "note": f"the best of a search over sampling settings: {best.figure.note}",
+            "note": f"best of a search over sampling settings: {best.figure.note}",
             "sampling_seconds": round(best.seconds, 3),
         }
     )
-    kept = [_marked(figure) for figure in metrics.figures if figure.name != tuned.name]
-    return metrics.model_copy(update={"spec_digest": spec.digest(), "figures": [tuned, *kept]})
+    others = [_outdated(figure) for figure in metrics.figures if figure.name != tuned.name]
+    return metrics.model_copy(update={"spec_digest": spec.digest(), "figures": [tuned, *others]})
 
 
-def _marked(figure: Figure) -> Figure:
+def _outdated(figure: Figure) -> Figure:
+    """Note that a figure was measured with the former sampling settings."""
     notes = (figure.note or "").split("; ") if figure.note else []
     if TUNED_BEFORE in notes:
         return figure
@@ -193,10 +194,10 @@ def _json(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _unwritable(path: Path, error: OSError) -> RunFolderError:
+def _not_writable(path: Path, error: OSError) -> RunFolderError:
     return RunFolderError(
-        f"{path} cannot be written: {error.strerror or error}",
-        hint="choose another with -o DIR",
+        f"cannot write to {path}: {error.strerror or error}",
+        hint="choose another folder with -o DIR",
         code="run-folder-not-writable",
         path=path,
     )

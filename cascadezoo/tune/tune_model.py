@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +23,9 @@ from cascadezoo.evaluate.metrics.kid import SUBSETS, default_subset_size
 from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
 from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.hub.locate import locate
-from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.integrity import require_writable
 from cascadezoo.model_folder.trained_spec import trained_spec
-from cascadezoo.report.tuning_results import Tried, TuneTable
+from cascadezoo.report.tuning_results import TuneRow, TuneTable
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.tune.grid import Parameter, SettingGrid, make_grid, request_of, show
@@ -38,14 +37,14 @@ __all__ = ["TuneResult", "tune_model"]
 
 @dataclass(frozen=True, slots=True)
 class TuneResult:
-    """What a search found.
+    """The result of a search.
 
     Args:
         table: every setting with its figure.
-        folder: where the table and the plot are.
+        folder: the folder of the table and the plot.
         model: the model folder.
-        written: the best setting was stored as the model's defaults.
-        seconds: how long the search took.
+        written: whether the best setting was stored as the model's defaults.
+        seconds: duration of the search.
     """
 
     table: TuneTable
@@ -83,30 +82,30 @@ def tune_model(
 ) -> TuneResult:
     """Search the sampling settings of a trained model for the lowest KID.
 
-    All settings draw from the same noise. Images of the first stages are made once for all
-    settings that differ only after them, except where a truncated stage asks for others.
+    All settings sample from the same noise. Images of the first stages are sampled once for all
+    settings that differ only in later stages, unless a truncated stage requires other images.
 
     Args:
         model: a run folder of a finished build, or a model folder.
         over: the parameters: ``s``, ``steps``, ``guidance``, ``sampler``, ``eta``, ``truncated``;
-            ``STAGE.NAME`` is of one stage alone.
-        values: what to try of each, as text; None takes values that fit the stage's config.
-        n: how many images are drawn with each setting.
+            ``STAGE.NAME`` for only one stage.
+        values: the values of each parameter as text; None uses values that suit the stage's
+            config.
+        n: number of images for each setting.
         extractor: the registered feature extractor.
-        settings: ``data.*`` and ``evaluation.*`` changes to the spec, ``path=value``: where the
-            images are on this machine, which split to measure against.
-        seed: of the noise; None takes the spec's ``evaluation.seed``.
+        settings: ``data.*`` and ``evaluation.*`` changes to the spec, ``path=value``: the
+            location of the images, the split to compare with.
+        seed: seed of the noise; None uses the spec's ``evaluation.seed``.
         upstream: ``real`` gives the first tuned stage true downsampled images (tables 2b and 3 of
-            Ho et al. 2021) in the place of what the stages before it draw.
+            Ho et al. 2021) instead of the output of the stages before it.
         write: store the best setting as the model's sampling defaults.
         out: the folder of the table and the plot; None is ``runs/tune-NAME``.
-        batch_size: how many images are drawn at a time; None takes the spec's.
+        batch_size: number of images per batch; None uses the spec's.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        progress: what is shown.
+        progress: the progress display.
 
     Raises:
-        InputError: a parameter, value, dataset or folder that cannot be used; found before the
-            search begins.
+        InputError: a parameter, value, dataset or folder is invalid; raised before the search.
     """
     began = time.monotonic()
     home = locate(model)
@@ -124,14 +123,14 @@ def tune_model(
     if write:
         if real_upstream:
             raise InputError(
-                "settings for real images before a stage are not those for sampled ones",
-                hint="leave --write or --upstream real out",
+                "--write cannot store settings that were searched with real upstream images",
+                hint="leave out --write or --upstream real",
                 code="input-tune-upstream-real",
             )
         check_storable(cascade, grid.parameters)
     evaluation = resolved.spec.evaluation
     real = load_split(resolved, evaluation.split)
-    # The subsets and the precision are those of a search, whatever the spec's figures take.
+    # A search has its own subsets and precision, which differ from those of the spec's figures.
     options = evaluation_options(
         evaluation,
         extractor=extractor,
@@ -142,8 +141,10 @@ def tune_model(
         batch_size=batch_size,
         precision="fp32",
     )
-    n_real = min(n, len(real))
-    fed = _real_upstream(cascade, real, numbers[0], n, n_real) if real_upstream else None
+    upstream_images, labels = None, None
+    if real_upstream:
+        images, labels = _real_upstream(cascade, real, numbers[0], n)
+        upstream_images = (numbers[0], images)
     show_progress = progress or QuietProgress()
     search = _Search(
         cascade=cascade,
@@ -155,8 +156,8 @@ def tune_model(
             cascade,
             options,
             kept_to=numbers[-1],
-            real=None if fed is None else (numbers[0], fed[0]),
-            labels=None if fed is None else fed[1],
+            real=upstream_images,
+            labels=labels,
             sampled=show_progress.advance,
         ),
         note="upstream: real images" if real_upstream else None,
@@ -187,33 +188,31 @@ class _Search:
     note: str | None
     progress: Progress
 
-    def run(self) -> tuple[Tried, ...]:
+    def run(self) -> tuple[TuneRow, ...]:
         rows = []
         count = len(self.grid.settings)
         for number, setting in enumerate(self.grid.settings):
-            told = ", ".join(f"{name} {show(value)}" for name, value in setting.items())
-            self.progress.task(f"{number + 1}/{count}  {told}", self.options.n)
-            figure = self._measure(self.upstream.sample_fn(self.grid.options(setting)))
-            figure = figure.model_copy(update={"note": "; ".join(filter(None, (told, self.note)))})
-            rows.append(Tried(dict(setting), figure, self.upstream.seconds))
-            self.progress.say(f"{told}: KID x 1000 {figure.value * 1000:.2f}")
+            text = ", ".join(f"{name} {show(value)}" for name, value in setting.items())
+            self.progress.task(f"{number + 1}/{count}  {text}", self.options.n)
+            sample = self.upstream.sample_fn(self.grid.options(setting))
+            figure = evaluate_kid(sample, self.real, self.options, extractor=self.extractor)
+            figure = figure.model_copy(update={"note": "; ".join(filter(None, (text, self.note)))})
+            rows.append(TuneRow(dict(setting), figure, self.upstream.seconds))
+            self.progress.say(f"{text}: KID x 1000 {figure.value * 1000:.2f}")
         return tuple(rows)
-
-    def _measure(self, sample: Callable[[int, int], Tensor]) -> Figure:
-        return evaluate_kid(sample, self.real, self.options, extractor=self.extractor)
 
 
 def _real_upstream(
-    cascade: Cascade, real: ImageData, place: int, n: int, n_real: int
+    cascade: Cascade, real: ImageData, place: int, n: int
 ) -> tuple[Tensor, list[int] | None]:
     """True images as the stage at ``place`` receives them, and their labels.
 
-    Others than those that are measured against, as far as there are enough.
+    They differ from the images of the comparison if there are enough images.
     """
     if n > len(real):
         raise InputError(
-            f"{n} real images were asked for, and the {real.split} split has {len(real)}",
-            hint=f"-n {len(real)}, or --set evaluation.split=train",
+            f"{n} real images were requested, but the {real.split} split has {len(real)}",
+            hint=f"use -n {len(real)}, or --set evaluation.split=train",
             code="input-too-few-images",
             count=len(real),
             needed=n,
@@ -231,19 +230,19 @@ def _real_upstream(
 
 
 class _BegunError(Exception):
-    """A stage has taken its first step, so that what it was asked for can be served."""
+    """A stage has taken its first step, so it supports its options."""
 
 
 def _try_settings(cascade: Cascade, grid: SettingGrid, first: int) -> None:
-    """Let each stage look at what it will be asked for, one step each, before hours go into it.
+    """Run one step of each stage with each of its options before the long search.
 
     Args:
         cascade: the model.
-        grid: what will be searched.
+        grid: the search grid.
         first: the number of the first stage that is run.
 
     Raises:
-        SampleError: a stage cannot serve a setting.
+        SampleError: a stage rejects a setting.
     """
 
     def begun(_stage: str, _state: Tensor) -> None:
@@ -251,10 +250,10 @@ def _try_settings(cascade: Cascade, grid: SettingGrid, first: int) -> None:
 
     seen: list[dict[str, Any]] = []
     for setting in grid.settings:
-        for name, asked in grid.options(setting).items():
-            # What a truncated stage asks of the one before it shows when all of them are asked.
-            whole = bool(asked.get("truncated")) and cascade.names.index(name) > first
-            row = grid.options(setting) if whole else {name: asked}
+        for name, options in grid.options(setting).items():
+            # Only sampling the whole cascade shows what a truncated stage requests of earlier ones.
+            whole = bool(options.get("truncated")) and cascade.names.index(name) > first
+            row = grid.options(setting) if whole else {name: options}
             if row in seen:
                 continue
             seen.append(row)
@@ -268,7 +267,7 @@ def _try_settings(cascade: Cascade, grid: SettingGrid, first: int) -> None:
 
 
 def _defaults(cascade: Cascade, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """What the model samples with now, where its configs say it."""
+    """The model's present sampling settings, as far as they are fields of its configs."""
     return {
         p.name: getattr(cascade.stage(p.stages[0]).config, p.key)
         for p in parameters

@@ -1,4 +1,4 @@
-"""Images of the first stages, made once and kept for all settings that differ only after them."""
+"""Images of the first stages, cached for all settings that differ only in later stages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Options = Mapping[str, Mapping[str, Value]]
 
 @dataclass(slots=True)
 class _Level:
-    """What one stage made: for which options, the images on the CPU, and what they cost."""
+    """The output of one stage: its options, the images on the CPU, and their sampling time."""
 
     key: tuple[Any, ...]
     images: Tensor
@@ -31,21 +31,19 @@ class _Level:
 
 
 class Upstream:
-    """Draws a cascade's images under changing options, and each stage's only when it must.
+    """Samples a cascade under changing options and reuses the images of earlier stages.
 
-    A stage's images are kept for the next setting where the stage after it takes them whole. One
-    that is truncated asks for images that stop at its own noise level, so that those are drawn
-    anew for each setting.
+    A stage's images are reused for the next setting if its options are the same. A truncated stage
+    requires images that stop at its own noise level, so they are sampled again for each setting.
 
     Args:
         cascade: the trained cascade.
-        options: of the evaluation; their ``n``, ``seed`` and ``batch_size`` are those of the
-            images.
-        kept_to: the number of the last stage with a parameter that changes; images of the stages
-            from there on are not kept.
-        real: what a stage receives instead of sampled images, [n, C, H, W], by its number.
-        labels: one an image; None takes all in turn.
-        sampled: called with the number of images that the last stage has made.
+        options: the evaluation's options, with ``n``, ``seed`` and ``batch_size`` of the images.
+        kept_to: the number of the last stage with a changing parameter; images of this stage and
+            of later ones are not kept.
+        real: the number of a stage and the real images that it receives, [n, C, H, W].
+        labels: one label per image; None uses all labels in turn.
+        sampled: called with the number of images that the last stage has sampled.
     """
 
     def __init__(
@@ -66,15 +64,15 @@ class Upstream:
         self.real = real
         self.labels = labels
         self.sampled = sampled
-        self.made = 0
+        self.levels_sampled = 0
         self.seconds = 0.0
         self._levels: dict[int, _Level] = {}
 
     def sample_fn(self, options: Options) -> Callable[[int, int], Tensor]:
-        """What ``evaluate_kid`` asks for images: ``sample(first, count)`` under these options.
+        """Return ``sample(first, count)`` under these options, for ``evaluate_kid``.
 
-        Sets :attr:`seconds` to what drawing all images from noise takes, whether or not some of
-        it was done for another setting before.
+        Sets :attr:`seconds` to the time of sampling all images from noise, including the time of
+        cached images.
         """
         last = len(self.cascade.names) - 1
         start, base = self._base(last, options)
@@ -92,7 +90,7 @@ class Upstream:
         return sample
 
     def _base(self, place: int, options: Options) -> tuple[int, _Level | None]:
-        """The stage to begin with on the way to ``place``, and the images that it receives."""
+        """The first stage to run for the output of ``place``, and the images that it receives."""
         for start in range(place, 0, -1):
             if self.real is not None and start == self.real[0]:
                 return start, _Level((), self.real[1], 0.0)
@@ -106,7 +104,7 @@ class Upstream:
         known = self._levels.get(place)
         if known is not None and known.key == key:
             return known
-        self._levels.pop(place, None)  # before the next is made, so that memory holds one
+        self._levels.pop(place, None)  # before sampling, so that memory holds only one
         start, base = self._base(place, options)
         began = time.perf_counter()
         rows = []
@@ -115,7 +113,7 @@ class Upstream:
             rows.append(self._run(start, place, base, options, first, count).cpu())
         self._wait()
         seconds = time.perf_counter() - began + (0.0 if base is None else base.seconds)
-        self.made += 1
+        self.levels_sampled += 1
         level = _Level(key, torch.cat(rows), seconds)
         self._levels[place] = level
         return level
@@ -123,7 +121,7 @@ class Upstream:
     def _run(
         self, start: int, place: int, base: _Level | None, options: Options, first: int, count: int
     ) -> Tensor:
-        """Images ``first`` and on of the stage at ``place``, from the stage at ``start``."""
+        """Sample the stages from ``start`` to ``place`` for the images from ``first`` on."""
         names = self.cascade.names[start : place + 1]
         request = request_of({name: options[name] for name in names if name in options})
         request |= {"seed": self.seed, "first": first, "batch_size": count}
@@ -140,8 +138,8 @@ class Upstream:
 
     def _truncates(self, place: int, options: Options) -> bool:
         name = self.cascade.names[place]
-        asked = options.get(name, {}).get("truncated")
-        return truncates(self.cascade.stage(name), None if asked is None else bool(asked))
+        option = options.get(name, {}).get("truncated")
+        return truncates(self.cascade.stage(name), None if option is None else bool(option))
 
     def _wait(self) -> None:
         if self.cascade.device.type == "cuda":

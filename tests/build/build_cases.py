@@ -1,4 +1,4 @@
-"""What the tests of builds share."""
+"""Helpers of the tests of builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One whole build for all tests of builds."""
+"""One complete build for all tests of builds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cascadezoo.build.build import build_cascade
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole build, never changed by a test."""
+    """A complete build, which no test changes."""
     out = tmp_path_factory.mktemp("built") / "run"
     build_cascade(TINY, out, device="cpu")
     return out

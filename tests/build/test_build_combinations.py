@@ -1,4 +1,4 @@
-"""Every generator with every upsampler and every refiner of the study: built, trained, kept."""
+"""Every generator with every upsampler and refiner of the study: built, trained, saved."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ REST = [row for row in ALL if row not in PAIRS]
 
 
 def spec(generator: str, upsampler: str, refiner: str, *, named: bool = True) -> dict[str, Any]:
-    """The study's three phases of two steps each; ``named`` trains what has no parameters, too."""
+    """The study's three phases of two steps each; ``named`` also names stages without parameters."""
     later = [
         name for name, kind in (("up", upsampler), ("refine", refiner)) if named or kind not in BARE
     ]
@@ -84,7 +84,7 @@ def spec(generator: str, upsampler: str, refiner: str, *, named: bool = True) ->
 
 @pytest.fixture(autouse=True, scope="module")
 def _old_objects_are_kept() -> Iterator[None]:
-    """The trainer collects garbage after each phase: of what a training made, not of all tests."""
+    """Exclude the objects of other tests from the garbage collections of the trainer."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -119,7 +119,7 @@ def check(kinds: tuple[str, str, str], folder: Path, shapes: ImageData) -> None:
     assert list(after) == list(before) == learning
     for name in learning:
         assert torch.isfinite(after[name]).all(), name
-        assert not torch.equal(after[name], before[name]), f"{name} learned nothing"
+        assert not torch.equal(after[name], before[name]), f"{name} did not change"
     images = cascade.sample(3, seed=1, return_stages=True)
     assert [tuple(rows.shape) for rows in images.values()] == [
         (3, 3, 8, 8),
@@ -139,7 +139,7 @@ def test_every_pair_of_kinds_is_covered() -> None:
 
 
 @pytest.mark.parametrize("kinds", PAIRS, ids="-".join)
-def test_a_combination_trains_samples_and_is_kept(
+def test_a_combination_is_trained_sampled_and_saved(
     kinds: tuple[str, str, str], tmp_path: Path, shapes: ImageData
 ) -> None:
     check(kinds, tmp_path, shapes)
@@ -162,7 +162,7 @@ def test_the_other_combinations(
     ],
     ids="-".join,
 )
-def test_it_makes_no_difference_whether_what_cannot_learn_is_named(
+def test_naming_a_stage_without_parameters_makes_no_difference(
     kinds: tuple[str, str, str], shapes: ImageData
 ) -> None:
     named, unnamed = (trained(spec(*kinds, named=n), shapes) for n in (True, False))
@@ -170,7 +170,7 @@ def test_it_makes_no_difference_whether_what_cannot_learn_is_named(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_build_of_what_cannot_learn(tmp_path: Path) -> None:
+def test_a_build_with_stages_without_parameters(tmp_path: Path) -> None:
     data = spec("resnet.v1", "interpolate.v1", "identity.v1")
     build_cascade(data, tmp_path / "run", device="cpu")
     model = tmp_path / "run" / "model"
@@ -184,7 +184,7 @@ def test_a_build_of_what_cannot_learn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("refiner", ["vit.v1", "identity.v1"])
-def test_default_phases_leave_out_what_cannot_learn(refiner: str) -> None:
+def test_default_phases_omit_stages_without_parameters(refiner: str) -> None:
     data = spec("flow.v1", "interpolate.v1", refiner)
     del data["training"]["phases"]
     phases = load_spec(data).spec.training.phases or []

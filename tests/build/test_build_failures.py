@@ -1,4 +1,4 @@
-"""Builds that cannot be: each is refused with a clear error and loses nothing."""
+"""Builds that fail: each gives a clear error and loses nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_fresh_starts_over_and_touches_nothing_else(built: Path, tmp_path: Path)
     assert (run / "notes.txt").read_text() == "mine"
 
 
-def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     for resume in (None, False):
         with raises(RunFolderError, "run-folder-not-a-run"):
@@ -59,19 +59,19 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         build_cascade(TINY, tmp_path / "run", device="cpu", resume=True)
 
 
-def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with raises(RunFolderError, "run-folder-not-writable"):
         build_cascade(TINY, tmp_path / "run", device="cpu")
 
 
-def test_data_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_data(tmp_path: Path) -> None:
     settings = ['data={"source": "npz", "config": {"path": "nowhere.npz"}}']
     with raises(SpecError, "spec", problems={"data.config": "data-no-file"}):
         build_cascade(TINY, tmp_path / "run", device="cpu", settings=settings)
 
 
-def test_labels_that_the_spec_does_not_expect(tmp_path: Path) -> None:
+def test_labels_outside_the_range_of_the_spec(tmp_path: Path) -> None:
     with raises(DataError, "data-labels-out-of-range", low=0, high=7):
         build_cascade(TINY, tmp_path / "run", device="cpu", settings=["data.num_classes=3"])
 
@@ -85,7 +85,7 @@ def test_more_channels_than_memory(tmp_path: Path, width: int) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_that_cannot_be_had_stop_before_the_training(tmp_path: Path, monkeypatch) -> None:
+def test_missing_weights_are_reported_before_training(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     loss = 'training.losses=[{"stage": "refine", "kind": "lpips", "config": {"net": "alex"}}]'
     for setting in (loss, "evaluation.extractor=inception"):
@@ -105,11 +105,12 @@ def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_the_former_checkpoint(tmp_path: Path) -> None:
-    """The kernel refuses the write, as it does on a full disk."""
+    """The kernel rejects the write, as on a full disk."""
     run = tmp_path / "run"
     code = (
-        "import resource, sys\n"
+        "import json, resource, sys\n"
         "from cascadezoo.build.build import build_cascade\n"
+        "from cascadezoo.errors import CheckpointError\n"
         "from cascadezoo.train import checkpoint\n"
         "save, done = checkpoint.CheckpointStore.save, []\n"
         "def limited(self, state):\n"
@@ -117,21 +118,25 @@ def test_a_full_disk_keeps_the_former_checkpoint(tmp_path: Path) -> None:
         "    done.append(1)\n"
         "    return save(self, state)\n"
         "checkpoint.CheckpointStore.save = limited\n"
-        f"build_cascade({TINY!r}, sys.argv[1], device='cpu')\n"
+        "try:\n"
+        f"    build_cascade({TINY!r}, sys.argv[1], device='cpu')\n"
+        "except CheckpointError as error:\n"
+        "    print(json.dumps(error.to_dict()))\n"
     )
     process = subprocess.run(
         [sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False
     )
-    assert "CheckpointError" in process.stderr
-    assert "step 24" in process.stderr
-    assert "step 16" in process.stderr
+    error = json.loads(process.stdout)
+    assert error["code"] == "checkpoint-not-writable"
+    assert "step 24" in error["message"]
+    assert "step 16" in error["hint"]
     store = CheckpointStore(run / "checkpoints")
     assert store.newest().position.global_step == 16
     assert [p.name for p in store.folder.iterdir()] == ["step-000000016-phase-1"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 20_000
 
 
-def test_a_damaged_checkpoint_is_passed_over(built: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped(built: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(built, run)
     store = CheckpointStore(run / "checkpoints")
@@ -154,7 +159,7 @@ def test_publishing_to_a_folder(tmp_path: Path, built: Path) -> None:
     assert same(dest, built / "model")
 
 
-def test_a_destination_that_cannot_be_is_found_before_the_training(tmp_path: Path) -> None:
+def test_an_invalid_destination_is_reported_before_training(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "a.tex").write_text("mine")
     for place in (
@@ -191,9 +196,7 @@ def test_in_loop_figures_are_kept(tmp_path: Path) -> None:
     assert len(course) == 4
 
 
-def test_looking_at_figures_in_the_course_does_not_change_the_training(
-    built: Path, tmp_path: Path
-) -> None:
+def test_in_loop_figures_do_not_change_the_training(built: Path, tmp_path: Path) -> None:
     in_loop = '{"every_epochs": 1, "samples": 10, "subset_size": 5, "subsets": 2}'
     build_cascade(
         TINY, tmp_path / "run", device="cpu", settings=[f"evaluation.in_loop={in_loop}", *QUICK]
@@ -209,9 +212,7 @@ def test_in_loop_figures_against_the_test_split_alone(tmp_path: Path) -> None:
     assert {r["figure"]["split"] for r in rows} == {"test"}
 
 
-def test_a_training_whose_checkpoints_are_gone_is_not_done_again_unasked(
-    built: Path, tmp_path: Path
-) -> None:
+def test_a_training_with_missing_checkpoints_is_not_repeated(built: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(built, run)
     shutil.rmtree(run / "checkpoints")
@@ -219,7 +220,7 @@ def test_a_training_whose_checkpoints_are_gone_is_not_done_again_unasked(
         build_cascade(TINY, run, device="cpu", settings=["evaluation.samples=50"])
 
 
-def test_a_model_that_is_built_is_published_when_asked_again(built: Path, tmp_path: Path) -> None:
+def test_a_finished_build_publishes_again(built: Path, tmp_path: Path) -> None:
     run, dest = tmp_path / "run", tmp_path / "dest"
     shutil.copytree(built, run)
     settings = [f'publish={{"to": {json.dumps(str(dest))}}}']
@@ -244,7 +245,7 @@ def test_events_of_a_build_killed_before_its_first_checkpoint_are_dropped(
     assert {"event": "log", "step": 3} not in rows
 
 
-def test_the_display_is_closed_when_the_spec_is_wrong() -> None:
+def test_the_display_is_closed_if_the_spec_is_invalid() -> None:
     class Closes:
         closed = False
 

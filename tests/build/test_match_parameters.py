@@ -1,15 +1,14 @@
-"""Widths that make so many parameters: near, monotone, valid, or an error that tells the nearest."""
+"""Widths for a number of parameters: near, monotone, valid, or an error with the nearest number."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from errors_help import raises
+from errors_help import check_error, raises
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,41 +57,43 @@ def test_every_kind_that_learns_has_widths() -> None:
 @pytest.mark.parametrize("kind", WIDE)
 @settings(max_examples=4, deadline=None)
 @given(data=st.data())
-def test_the_match_is_near_and_valid_or_the_nearest_is_told(kind: str, data: st.DataObject) -> None:
+def test_the_match_is_near_and_valid_or_the_nearest_is_reported(
+    kind: str, data: st.DataObject
+) -> None:
     count = data.draw(st.integers(1, 60).map(lambda power: round(1.5**power)))
     before = spec(kind)
     try:
         after = match_parameters(before, {"it": count})
     except InputError as error:
-        nearest = re.search(r"the nearest is ([\d,]+) ", error.what)
-        assert nearest is not None, error.what
-        found = int(nearest[1].replace(",", ""))
-        assert abs(found - count) > 0.1 * count
-        # What it tells can be had.
-        assert counted(match_parameters(before, {"it": found})) == pytest.approx(found, rel=0.02)
+        check_error(error, InputError, "input-match-unreachable", count=count)
+        nearest = error.fields["nearest"]
+        assert f"{nearest:,}" in error.what
+        assert abs(nearest - count) > 0.1 * count
+        after = match_parameters(before, {"it": nearest})
+        assert counted(after) == pytest.approx(nearest, rel=0.02)
         return
     assert abs(counted(after) - count) <= 0.1 * count
     assert load_spec(after)
     changed = set(after["stages"][-1]["config"])
     assert changed == set(ENTRIES[kind].load_config().widths)
-    assert before == spec(kind), "the data that were given are changed"
+    assert before == spec(kind), "the argument was changed"
 
 
 @pytest.mark.parametrize("kind", WIDE)
 @settings(max_examples=2, deadline=None)
 @given(first=st.integers(30_000, 3_000_000), share=st.floats(1.0, 1.3))
-def test_more_is_never_fewer(kind: str, first: int, share: float) -> None:
+def test_counts_are_monotone(kind: str, first: int, share: float) -> None:
     data = spec(kind)
     counts = []
     for count in (first, round(share * first)):
         try:
             counts.append(counted(match_parameters(data, {"it": count})))
         except InputError:
-            return  # test_the_match_is_near_and_valid_or_the_nearest_is_told
+            return  # test_the_match_is_near_and_valid_or_the_nearest_is_reported
     assert counts[0] <= counts[1]
 
 
-def test_heads_and_other_constraints_are_kept() -> None:
+def test_heads_and_other_constraints_are_respected() -> None:
     data = spec("vit.v1", {"heads": 6, "features": 252})
     config = match_parameters(data, {"it": 400_000})["stages"][1]["config"]
     assert config["features"] % 6 == 0
@@ -102,13 +103,13 @@ def test_heads_and_other_constraints_are_kept() -> None:
     assert config["channels"] % 3 == 0
 
 
-def test_round_widths_are_taken_where_they_are_near() -> None:
+def test_round_widths_are_preferred_if_near() -> None:
     data = spec("resnet-refiner.v1")
     for hidden in (16, 40, 72, 128):
-        wanted = counted(spec("resnet-refiner.v1", {"hidden": hidden}))
-        for count in (wanted, round(1.01 * wanted), round(0.99 * wanted)):
-            found = match_parameters(data, {"it": count})["stages"][1]["config"]
-            assert found == {"hidden": hidden}
+        exact = counted(spec("resnet-refiner.v1", {"hidden": hidden}))
+        for count in (exact, round(1.01 * exact), round(0.99 * exact)):
+            config = match_parameters(data, {"it": count})["stages"][1]["config"]
+            assert config == {"hidden": hidden}
 
 
 def test_widths_of_a_kind_keep_their_ratio() -> None:
@@ -134,17 +135,17 @@ def test_widths_of_a_kind_keep_their_ratio() -> None:
         ("vit.v1", MOST_PARAMETERS + 1, {"code": "input-match-count-invalid"}),
     ],
 )
-def test_what_cannot_be_matched(kind: str, count: int, error: dict[str, object]) -> None:
+def test_counts_that_cannot_be_matched(kind: str, count: int, error: dict[str, object]) -> None:
     with raises(InputError, **error):
         match_parameters(spec(kind), {"it": count})
 
 
-def test_stages_that_are_not_there_and_kinds_without_widths(
+def test_unknown_stages_and_kinds_without_widths(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with raises(InputError, "input-match-stage-unknown", name="that"):
         match_parameters(spec("vit.v1"), {"that": 1000})
-    # As the kind of a plugin that learns and states no widths.
+    # Like a kind of a plugin that has parameters and states no widths.
     monkeypatch.setattr(ENTRIES["conv-refiner.v1"].load_config(), "widths", ())
     with raises(InputError, "input-match-stage-no-widths", name="it"):
         match_parameters(spec("conv-refiner.v1"), {"it": 1000})
@@ -155,13 +156,13 @@ def test_stages_that_are_not_there_and_kinds_without_widths(
 @pytest.mark.parametrize("count", [300_000, 4_256_153, 20_000_000])
 def test_a_cascade_is_scaled_by_one_factor(count: int) -> None:
     data = read_spec("paper-baseline")[0]
-    made = match_cascade(data, count)
+    matched = match_cascade(data, count)
     before, after = (
         {row.name: row.parameters for row in make_plan(load_spec(d), "cpu").stages}
-        for d in (data, made)
+        for d in (data, matched)
     )
     assert sum(after.values()) == pytest.approx(count, rel=0.03)
-    config = {stage["name"]: stage["config"] for stage in made["stages"]}
+    config = {stage["name"]: stage["config"] for stage in matched["stages"]}
     factor = config["coarse"]["latent"] / 256
     assert config["up"]["hidden"] / 256 == pytest.approx(factor, rel=0.02, abs=0.005)
     assert config["refine"]["features"] / 256 == pytest.approx(factor, rel=0.05, abs=0.02)
@@ -170,22 +171,22 @@ def test_a_cascade_is_scaled_by_one_factor(count: int) -> None:
 
 def test_a_cascade_with_nothing_to_scale() -> None:
     data = spec("interpolate.v1")
-    made = match_cascade(data, 100_000)
-    assert [s["config"] for s in made["stages"]][1] == {}
+    matched = match_cascade(data, 100_000)
+    assert [s["config"] for s in matched["stages"]][1] == {}
     with raises(InputError, "input-match-unreachable"):
         match_cascade(data, 20)
 
 
-def test_the_settings_make_what_was_matched() -> None:
+def test_the_settings_reproduce_the_match() -> None:
     data = read_spec("paper-baseline")[0]
-    made = match_parameters(data, {"coarse": 500_000, "up": 120_000})
-    rows = settings_between(data, made)
+    matched = match_parameters(data, {"coarse": 500_000, "up": 120_000})
+    rows = settings_between(data, matched)
     assert {row.split("=")[0] for row in rows} == {
         "stages.coarse.config.channels",
         "stages.coarse.config.latent",
         "stages.up.config.hidden",
     }
-    assert load_spec(apply_settings(data, rows)).spec == load_spec(made).spec
+    assert load_spec(apply_settings(data, rows)).spec == load_spec(matched).spec
 
 
 # --- the command
@@ -204,16 +205,16 @@ def plan(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run
 
 
-def test_plan_shows_what_was_matched_and_how(plan: Callable[..., tuple[int, str, str]]) -> None:
-    asked = ("--match-params", "coarse=500k", "--match-params", "up=0.25M")
-    code, out, _ = plan("paper-baseline", *asked)
+def test_plan_shows_the_match_and_its_settings(plan: Callable[..., tuple[int, str, str]]) -> None:
+    options = ("--match-params", "coarse=500k", "--match-params", "up=0.25M")
+    code, out, _ = plan("paper-baseline", *options)
     assert code == 0
     (line,) = (row for row in out.splitlines() if row.startswith("settings: "))
     again = line.removeprefix("settings: ").split()
     code, result, _ = plan("paper-baseline", *again)
     assert code == 0
     assert result == out.split("\nsettings: ")[0]
-    code, out, _ = plan("paper-baseline", *asked, "--json")
+    code, out, _ = plan("paper-baseline", *options, "--json")
     row = json.loads(out)
     assert [s["parameters"] for s in row["stages"][:2]] == pytest.approx([5e5, 2.5e5], rel=0.03)
     assert [f"--set {s}" for s in row["settings"]] == line.removeprefix("settings: ").replace(
@@ -228,21 +229,23 @@ def test_plan_scales_the_whole_cascade(plan: Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("counts", "code", "shown"),
     [
-        (["x=500k"], "'x' is not a stage of paper-baseline"),
-        (["coarse=many"], "'many' is not a number such as 500000"),
-        (["coarse=-5"], "-5 is no number of parameters"),
-        (["coarse=nank"], "'nank' is not a number"),
-        (["500k", "up=3"], "give one value for all stages, or STAGE=VALUE for each"),
-        (["refine=12"], "the nearest is"),
+        (["x=500k"], "input-match-stage-unknown", "'x'"),
+        (["coarse=many"], "usage", "'many'"),
+        (["coarse=-5"], "input-match-count-invalid", "-5"),
+        (["coarse=nank"], "usage", "'nank'"),
+        (["500k", "up=3"], "usage", "STAGE=VALUE"),
+        (["refine=12"], "input-match-unreachable", "4,035"),
     ],
 )
 def test_plan_refuses_with_a_hint(
-    plan: Callable[..., tuple[int, str, str]], asked: list[str], message: str
+    plan: Callable[..., tuple[int, str, str]], counts: list[str], code: str, shown: str
 ) -> None:
-    options = [part for text in asked for part in ("--match-params", text)]
-    code, out, err = plan("paper-baseline", *options)
-    assert (code, out) == (2, "")
-    assert message in err
-    assert "Hint: " in err
+    options = [part for text in counts for part in ("--match-params", text)]
+    status, out, err = plan("paper-baseline", *options, "--json")
+    assert (status, out) == (2, "")
+    error = json.loads(err)["error"]
+    assert error["code"] == code
+    assert shown in error["message"]
+    assert error["hint"]

@@ -1,4 +1,4 @@
-"""The one reader of metrics.json, strict and lenient."""
+"""The reader of metrics.json, strict and lenient."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def parse(data, **options) -> MetricsFile:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_what_is_valid_is_read_alike(strict):
+def test_valid_files_are_read_the_same_way(strict):
     folder = bundled_folder(find("shapes-tiny"))
     assert folder is not None
     assert read_metrics(folder, strict=strict).to_json() == (folder / "metrics.json").read_text()
@@ -38,23 +38,23 @@ def test_what_is_valid_is_read_alike(strict):
         ({"training": {"seconds_per_epoch": {"p": -1.0}}}, "training.seconds_per_epoch.p"),
     ],
 )
-def test_what_a_newer_version_writes_is_ignored_leniently(change, path):
+def test_keys_of_a_newer_version_are_ignored_leniently(change, path):
     code = "greater-than-equal" if path.startswith("training.seconds") else "extra-forbidden"
     with raises(ModelError, "model-metrics-invalid", problems={path: code}):
         parse({**WHOLE, **change})
-    found = parse({**WHOLE, **change}, strict=False)
-    assert found.name == "m"
-    assert found.figures[0].value == 1.0
+    metrics = parse({**WHOLE, **change}, strict=False)
+    assert metrics.name == "m"
+    assert metrics.figures[0].value == 1.0
 
 
-def test_losses_that_are_no_numbers_are_read_leniently():
+def test_losses_that_are_not_finite_are_read_leniently():
     data = {"training": {"losses": {"p": {"l": math.nan}}, "seconds_per_epoch": {"p": math.inf}}}
     with raises(ModelError, "model-metrics-not-json"):
         parse({**WHOLE, **data})
-    found = parse(data, strict=False)
-    assert math.isnan(found.training.losses["p"]["l"])
-    assert found.training.seconds_per_epoch == {"p": math.inf}
-    assert (found.name, found.figures) == ("", [])
+    metrics = parse(data, strict=False)
+    assert math.isnan(metrics.training.losses["p"]["l"])
+    assert metrics.training.seconds_per_epoch == {"p": math.inf}
+    assert (metrics.name, metrics.figures) == ("", [])
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -89,6 +89,6 @@ def test_attribution_may_lack_the_role_leniently():
     data = {**WHOLE, "attribution": [{"stage": "a", "generated": FIGURE, "real": FIGURE}]}
     with raises(ModelError, "model-metrics-invalid", problems={"attribution.0.role": "missing"}):
         parse(data)
-    found = parse(data, strict=False).attribution
-    assert found is not None
-    assert (found[0].stage, found[0].role) == ("a", "")
+    rows = parse(data, strict=False).attribution
+    assert rows is not None
+    assert (rows[0].stage, rows[0].role) == ("a", "")

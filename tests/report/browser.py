@@ -1,4 +1,4 @@
-"""Debian's chromium, driven by playwright, that reaches no network. Skips where there is none."""
+"""The system's chromium without network, driven by playwright. Skips if it is not installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOSTILE = [
     "]]><script>alert(8)</script>",
     "x" * 30_000,
 ]
-"""Texts that try to break out of a page."""
+"""Texts that try to inject code into a page."""
 
 
 @contextmanager
@@ -36,16 +36,16 @@ def chromium() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
-        pytest.skip("there is no chromium on the PATH")
+        pytest.skip("chromium is not on the PATH")
     with sync_api.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield found
-        found.close()
+        started = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @dataclass
 class Opened:
-    """A page that was opened, and all that went on while it was."""
+    """An opened page with its requests, messages and dialogs."""
 
     page: Any
     requests: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Opened:
     dialogs: list[str] = field(default_factory=list)
 
     def check(self) -> None:
-        """Nothing was fetched, nothing complained, every picture is there."""
+        """Check that the page made no requests and no errors, and that every picture is shown."""
         assert self.messages == []
         assert self.dialogs == []
         assert [url for url in self.requests if not url.startswith(("file:", "data:"))] == []
@@ -65,7 +65,7 @@ class Opened:
         assert self.page.evaluate("() => [...document.images].every(i => i.alt)")
 
     def sideways(self) -> float:
-        """How far the page itself could be scrolled sideways, in pixels."""
+        """How far the page can be scrolled sideways, in pixels."""
         wide: float = self.page.evaluate(
             "() => Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
             " - document.documentElement.clientWidth"
@@ -77,28 +77,28 @@ class Opened:
 def opened(
     browser: Any, path: Path, *, viewport: dict[str, int] | None = None, dark: bool = False
 ) -> Iterator[Opened]:
-    """Open a page from its file; whatever it asks of the network is refused and put down."""
+    """Open a page from its file; network requests are recorded and refused."""
     context = browser.new_context(
         viewport=viewport or DESK, color_scheme="dark" if dark else "light"
     )
     page = context.new_page()
     seen = Opened(page)
 
-    def route(way: Any) -> None:
-        if way.request.url.startswith(("file:", "data:")):
-            way.continue_()
+    def handle(route: Any) -> None:
+        if route.request.url.startswith(("file:", "data:")):
+            route.continue_()
         else:
-            way.abort()
+            route.abort()
 
-    def dialog(one: Any) -> None:
-        seen.dialogs.append(one.message)
-        one.dismiss()
+    def dismiss(dialog: Any) -> None:
+        seen.dialogs.append(dialog.message)
+        dialog.dismiss()
 
-    page.route("**/*", route)
+    page.route("**/*", handle)
     page.on("request", lambda request: seen.requests.append(request.url))
     page.on("console", lambda message: seen.messages.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: seen.messages.append(f"error: {error}"))
-    page.on("dialog", dialog)
+    page.on("dialog", dismiss)
     page.goto(path.as_uri(), wait_until="load")
     try:
         yield seen
@@ -112,8 +112,8 @@ CONTRAST = """() => {
   const light = ([r, g, b]) => 0.2126 * lin(r) + 0.7152 * lin(g) + 0.0722 * lin(b);
   const paper = node => {
     for (; node; node = node.parentElement) {
-      const found = of(getComputedStyle(node).backgroundColor);
-      if (found.length === 3 || found[3] > 0) return found;
+      const colour = of(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0) return colour;
     }
     return [255, 255, 255];
   };
@@ -134,6 +134,6 @@ CONTRAST = """() => {
 
 
 def least_contrast(seen: Opened) -> tuple[float, str]:
-    """The least contrast of any text with what it stands on (WCAG 2), and of which text."""
+    """The smallest contrast of a text with its background (WCAG 2), and the text."""
     ratio, text = seen.page.evaluate(CONTRAST)
     return float(ratio), str(text)

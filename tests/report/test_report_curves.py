@@ -9,9 +9,9 @@ from errors_help import raises
 from PIL import Image
 
 from cascadezoo.errors import RunFolderError
+from cascadezoo.report.charts_png import draw_curves
 from cascadezoo.report.course import PhaseSpan, read_course, read_events
 from cascadezoo.report.course_charts import course_charts
-from cascadezoo.report.training_curves import draw_curves
 
 PHASES = [
     ("warm-up", {"generator": ["mse"]}, None),
@@ -100,7 +100,7 @@ def test_torn_lines_unknown_events_and_odd_values(tmp_path):
     assert read_course(path).phases == course.phases
 
 
-def test_what_a_continued_run_tells_last_counts():
+def test_the_last_event_of_a_resumed_run_counts():
     rows = events()
     again = [
         {**row, "losses": dict.fromkeys(row["losses"], 9.0)}
@@ -112,7 +112,7 @@ def test_what_a_continued_run_tells_last_counts():
     assert [value == 9.0 for value in line.values] == [step > 150 for step in line.steps]
 
 
-def test_charts_of_a_training_smooth_what_was_logged_often():
+def test_charts_of_a_training_smooth_frequent_values():
     rows = events(steps=200, every=2)
     charts = {chart.title: chart for chart in course_charts(read_course(rows))}
     assert list(charts) == [
@@ -123,7 +123,7 @@ def test_charts_of_a_training_smooth_what_was_logged_often():
     assert [one.faint for one in losses] == [True] * 8 + [False] * 8
     assert {one.style for one in losses if one.name == "generator.mse"} == {0}
     assert [band.name for band in charts["Losses"].bands] == ["warm-up", "forced", "joint"]
-    # Stages of one course share a line, in the colour of the first one's loss.
+    # Stages with equal rates share a line, in the colour of the first one's loss.
     rates = charts["Learning rates"].series
     assert {(one.name, one.style) for one in rates} == {
         ("generator", 0),
@@ -133,7 +133,7 @@ def test_charts_of_a_training_smooth_what_was_logged_often():
     assert not any(one.faint for one in few)
 
 
-def test_no_such_file(tmp_path):
+def test_a_missing_file(tmp_path):
     with raises(RunFolderError, "run-folder-events-unreadable") as caught:
         draw_curves(tmp_path / "events.jsonl", tmp_path / "curves.png")
     assert "events.jsonl" in str(caught.value.hint)
@@ -144,7 +144,7 @@ def colours(path):
         return picture.size, {tuple(c) for c in np.asarray(picture.convert("RGB")).reshape(-1, 3)}
 
 
-def test_the_picture_holds_every_panel_and_line(tmp_path):
+def test_the_picture_contains_every_panel_and_line(tmp_path):
     path = write(tmp_path / "events.jsonl", events(), "{torn")
     size, seen = colours(draw_curves(path, tmp_path / "curves.png"))
     # generator, upsampler, refiner; the shade of a phase
@@ -181,6 +181,6 @@ def test_the_picture_holds_every_panel_and_line(tmp_path):
     ],
     ids=["nothing", "short", "begun", "not finite", "zeros", "figure only", "many"],
 )
-def test_odd_courses_are_drawn_all_the_same(tmp_path, rows):
+def test_unusual_courses_are_drawn(tmp_path, rows):
     size, _ = colours(draw_curves(rows, tmp_path / "curves.png"))
     assert size[0] == 1170

@@ -19,7 +19,7 @@ def noise(count, channels, size, seed=0):
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
-def test_pictures_hold_the_bytes(channels, mode):
+def test_pictures_keep_the_bytes(channels, mode):
     images = noise(3, channels, 5)
     for picture, image in zip(to_pil(images), images, strict=True):
         assert picture.mode == mode
@@ -35,7 +35,7 @@ def test_pictures_hold_the_bytes(channels, mode):
     pad=st.integers(0, 3),
     channels=st.sampled_from([1, 3]),
 )
-def test_every_pixel_of_a_grid_is_where_it_belongs(count, columns, scale, pad, channels):
+def test_every_pixel_of_a_grid_is_at_its_position(count, columns, scale, pad, channels):
     images = noise(count, channels, 4)
     picture = np.asarray(grid(images, columns, scale, pad))
     wide, cell = min(columns, count), 4 * scale
@@ -45,9 +45,9 @@ def test_every_pixel_of_a_grid_is_where_it_belongs(count, columns, scale, pad, c
     for number, image in enumerate(images):
         top = pad + number // wide * (cell + pad)
         left = pad + number % wide * (cell + pad)
-        want = image.permute(1, 2, 0).numpy().repeat(scale, 0).repeat(scale, 1)
+        expected = image.permute(1, 2, 0).numpy().repeat(scale, 0).repeat(scale, 1)
         place = (slice(top, top + cell), slice(left, left + cell))
-        assert np.array_equal(picture[place], np.broadcast_to(want, (cell, cell, 3)))
+        assert np.array_equal(picture[place], np.broadcast_to(expected, (cell, cell, 3)))
         paper[place] = False
     assert (picture[paper] == 236).all()
 
@@ -60,7 +60,7 @@ def test_a_grid_is_about_square_and_small_images_are_enlarged(count, size, shape
     assert grid(noise(count, 3, size)).size[::-1] == shape
 
 
-def test_a_strip_shows_each_stage_equally_large():
+def test_a_strip_shows_each_stage_at_one_size():
     coarse, fine = noise(3, 3, 8), noise(3, 1, 32, seed=1)
     whole = np.asarray(stage_strip({"generator": coarse, "refiner": fine}))
     picture = whole[12:-12, 12:-12]
@@ -80,7 +80,7 @@ def test_a_strip_shows_each_stage_equally_large():
     assert picture[:head, CELL + 10 :].min() < 100
 
 
-def test_names_that_are_too_long_stay_in_their_column():
+def test_long_names_stay_in_their_column():
     picture = np.asarray(stage_strip({"x" * 80: noise(1, 3, 16), "b": noise(1, 3, 16)}))
     picture = picture[12:-12, 12:-12]
     head = picture.shape[0] - CELL
@@ -93,7 +93,7 @@ def test_sizes_without_a_small_common_multiple(sizes):
     assert max(sizes) * 2 <= strip.width - 24 <= 2 * 512 + 10
 
 
-def test_samples_picture_lines_grid_and_strip_up():
+def test_samples_picture_aligns_grid_and_strip():
     images = noise(16, 3, 32)
     alone = samples_picture(images)
     both = samples_picture(images, {"generator": noise(16, 3, 16), "upsampler": images})
@@ -108,7 +108,7 @@ def test_samples_picture_lines_grid_and_strip_up():
     assert samples_picture(images, {"generator": images}).size == alone.size
 
 
-def test_what_cannot_be_drawn():
+def test_invalid_pictures_are_refused():
     with raises(InputError, "input-no-images"):
         grid(noise(0, 3, 8))
     with raises(InputError, "input-grid-invalid"):

@@ -1,4 +1,4 @@
-"""The page kit: escaping, tables, plots and pictures, and how they behave in a real browser."""
+"""Parts of pages: escaping, tables, plots and pictures, and their behaviour in a real browser."""
 
 from __future__ import annotations
 
@@ -35,17 +35,18 @@ from cascadezoo.report.charts import (
     thin,
 )
 from cascadezoo.report.charts_svg import draw_bars, draw_chart, draw_plots
-from cascadezoo.report.inline_picture import inline_picture
+from cascadezoo.report.page_pictures import inline_picture, sheet
 from cascadezoo.report.page_templates import environment, render_page
-from cascadezoo.report.page_text import number, plain, spread
 from cascadezoo.report.tables import Column, PageTable, TableCell
-from cascadezoo.report.thumbnail_sheet import sheet
+from cascadezoo.util.numbers import page_number as number
+from cascadezoo.util.numbers import page_spread as spread
+from cascadezoo.util.text import page_text as plain
 
 PARTS = "caption, charts, facts, folded, image, lacks, layers, picture, section, strip, table"
 
 
 def page_of(body: str, title: str, lead: str = "", **context: object) -> str:
-    """A page from the text of its body."""
+    """Render a page from the template of its body."""
     template = environment().from_string(
         '{% extends "page.html.j2" %}\n'
         f'{{% from "parts.html.j2" import {PARTS} with context %}}\n'
@@ -57,10 +58,10 @@ def page_of(body: str, title: str, lead: str = "", **context: object) -> str:
 class Texts(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found = ""
+        self.text = ""
 
     def handle_data(self, data: str) -> None:
-        self.found += data
+        self.text += data
 
     def handle_starttag(self, tag, attrs):
         assert tag == "p"
@@ -69,18 +70,18 @@ class Texts(HTMLParser):
 
 
 @given(st.text(max_size=60))
-def test_text_comes_back_as_it_was_and_makes_no_tags(text):
-    found = Texts()
+def test_text_is_unchanged_and_makes_no_tags(text):
+    parser = Texts()
     paragraph = environment().from_string('<p title="{{ text }}">{{ text }}</p>')
-    found.feed(paragraph.render(text=text))
-    found.close()
-    assert found.found == found.title == plain(text)
+    parser.feed(paragraph.render(text=text))
+    parser.close()
+    assert parser.text == parser.title == plain(text)
     assert plain(plain(text)) == plain(text)
     plain(text).encode()  # no halves of surrogate pairs
     assert not set(plain(text)) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\x00")
 
 
-def test_only_markup_is_taken_as_markup():
+def test_everything_but_markup_is_escaped():
     env = environment()
     shown = env.from_string("{{ text }}{% set b %}<b>{{ text }}</b>{% endset %}{{ b }}")
     assert shown.render(text="1 < 2") == "1 &lt; 2<b>1 &lt; 2</b>"
@@ -105,17 +106,17 @@ def test_only_markup_is_taken_as_markup():
         (None, None, 1, "\N{EN DASH}"),
     ],
 )
-def test_spread_has_the_places_that_mean_something(value, std, scale, shown):
+def test_spread_has_significant_digits(value, std, scale, shown):
     assert spread(value, std, scale) == shown
 
 
 @given(st.floats() | st.integers(), st.floats(min_value=0.0))
-def test_any_number_can_be_said(value, std):
+def test_any_number_can_be_shown(value, std):
     assert len(number(value)) < 40
     assert len(spread(float(value) if abs(value) < 1e300 else 1.0, std)) < 60
 
 
-def test_the_policy_lets_run_what_the_page_holds_and_nothing_else():
+def test_the_policy_allows_only_the_content_of_the_page():
     text = page_of("", "x")
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)[1]
     assert policy.startswith("default-src &#39;none&#39;")
@@ -134,17 +135,17 @@ def test_tables_refuse_rows_of_another_length():
         PageTable([Column("a"), Column("b")], [["x"]], label="t")
 
 
-def test_pictures_lose_nothing_and_the_smaller_coding_is_taken():
+def test_pictures_are_lossless_and_use_the_smaller_encoding():
     random = np.random.default_rng(0)
     noise = Image.fromarray(random.integers(0, 256, (40, 30, 3), dtype=np.uint8))
     flat = Image.new("RGBA", (300, 200), (1, 2, 3, 0))
     for image in (noise, flat):
-        made = inline_picture(image)
-        assert (made.width, made.height) == image.size
-        data = base64.b64decode(made.uri.partition(",")[2])
-        with Image.open(io.BytesIO(data)) as found:
+        picture = inline_picture(image)
+        assert (picture.width, picture.height) == image.size
+        data = base64.b64decode(picture.uri.partition(",")[2])
+        with Image.open(io.BytesIO(data)) as decoded:
             assert np.array_equal(
-                np.asarray(found.convert("RGBA")), np.asarray(image.convert("RGBA"))
+                np.asarray(decoded.convert("RGBA")), np.asarray(image.convert("RGBA"))
             )
         file = io.BytesIO()
         image.save(file, format="PNG", optimize=True)
@@ -153,7 +154,7 @@ def test_pictures_lose_nothing_and_the_smaller_coding_is_taken():
         inline_picture(b"<svg onload=alert(1)>")
 
 
-def test_sheets_enlarge_by_whole_factors_and_show_the_page_between():
+def test_sheets_enlarge_by_integer_factors_and_are_transparent_between_images():
     images = [Image.new("RGB", (5, 5), (i, 0, 0)) for i in range(7)]
     whole = np.asarray(sheet(images, 3, cell=12, gap=3))
     assert whole.shape == (3 * 13 - 3, 3 * 13 - 3, 4)
@@ -174,7 +175,7 @@ def test_sheets_enlarge_by_whole_factors_and_show_the_page_between():
     st.booleans(),
     st.booleans(),
 )
-def test_scales_hold_every_value_and_their_ticks(values, log, zero):
+def test_scales_contain_every_value_and_their_ticks(values, log, zero):
     values = [abs(v) + 1e-90 for v in values] if log else values
     scale = scale_for(values, Axis("x", log=log, zero=zero))
     assert scale.low < scale.high
@@ -192,10 +193,10 @@ def test_ticks_are_round():
 
 def test_thinned_lines_keep_their_means():
     points = [Point(float(i), float(i % 7)) for i in range(1001)]
-    made = thin(points, 100)
-    assert len(made) == 100
+    thinned = thin(points, 100)
+    assert len(thinned) == 100
     weights = [(i + 1) * 1001 // 100 - i * 1001 // 100 for i in range(100)]
-    mean = sum(p.y * w for p, w in zip(made, weights, strict=True)) / 1001
+    mean = sum(p.y * w for p, w in zip(thinned, weights, strict=True)) / 1001
     assert mean == pytest.approx(sum(p.y for p in points) / 1001)
     assert thin(points[:3]) == points[:3]
 
@@ -210,11 +211,11 @@ def chart(**changes) -> Chart:
 
 
 def svg_of(markup: str) -> ET.Element:
-    found = re.search(r"<svg .*?</svg>", markup, re.S)
-    return ET.fromstring(found[0])
+    match = re.search(r"<svg .*?</svg>", markup, re.S)
+    return ET.fromstring(match[0])
 
 
-def test_points_stand_where_their_numbers_say():
+def test_points_are_drawn_at_their_positions():
     root = svg_of(draw_chart(chart(labelled=True)))
     marks = [e for e in root.iter() if e.get("class") == "mark s0"]
     assert len(marks) == 2  # the third is not a number
@@ -230,15 +231,15 @@ def test_points_stand_where_their_numbers_say():
     assert root.find("desc").text == "KID against parameters; 4 points of a <b>, b"
 
 
-def test_what_cannot_be_drawn_is_said():
+def test_points_that_cannot_be_drawn_are_counted():
     assert chart().left_out == 2
     assert "2 points" in draw_chart(chart())
     empty = draw_chart(chart(series=[Series("a", [Point(-1, 1)])]))
-    assert "Nothing was recorded" in empty
+    assert '<p class="lacks">' in empty
     assert "<svg" not in empty
 
 
-def test_names_never_cover_each_other():
+def test_names_never_overlap():
     points = [Point(i % 7, i // 7, None, f"a long name {i}") for i in range(49)]
     root = svg_of(draw_chart(chart(series=[Series("a", points)], x=Axis("x"), labelled=True)))
     boxes = [
@@ -257,7 +258,7 @@ def test_names_never_cover_each_other():
             assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
 
 
-def test_bars_are_as_long_as_their_numbers():
+def test_bars_are_proportional_to_their_numbers():
     bars = Bars("t", "%", ["a", "b"], [("one", [10, 30]), ("two", [None, 20])])
     root = svg_of(draw_bars(bars))
     widths = [float(e.get("width")) for e in root.iter() if "bar" in (e.get("class") or "")]
@@ -298,7 +299,7 @@ def test_long_ticks_do_not_cover_the_label_of_their_axis():
         assert float(tick.get("x")) - 6.2 * len(tick.text) > float(label.get("x")) + 6
 
 
-def test_pale_series_stand_in_no_legend():
+def test_pale_series_are_not_in_the_legend():
     series = [
         Series("raw", [Point(0, 3), Point(1, 4)], joined=True, faint=True),
         Series("mean", [Point(0, 3.5), Point(1, 3.5)], joined=True),
@@ -309,7 +310,7 @@ def test_pale_series_stand_in_no_legend():
     assert "2 points of mean" in text
 
 
-def test_smoothing_keeps_what_is_constant_and_lessens_what_is_not():
+def test_smoothing_keeps_constants_and_reduces_noise():
     flat = [Point(float(i), 3.0) for i in range(90)]
     assert [p.y for p in smooth(flat)] == pytest.approx([3.0] * 90)
     rough = [Point(float(i), math.exp((-1) ** i)) for i in range(90)]
@@ -322,8 +323,8 @@ def test_smoothing_keeps_what_is_constant_and_lessens_what_is_not():
 
 @pytest.fixture(scope="module")
 def chromium():
-    with browser.chromium() as found:
-        yield found
+    with browser.chromium() as started:
+        yield started
 
 
 EVERY_PART = """
@@ -344,7 +345,7 @@ EVERY_PART = """
 
 
 def sample_page(more: str = "") -> str:
-    """Every part of a page with every hostile text in every place."""
+    """Every part of a page with every hostile text in every field."""
     texts = browser.HOSTILE
     rows = [[[text, TableCell(text, value=text, note=text, code=True)]] for text in texts]
     heads = [[Column(text), Column(text, numeric=True, note=text)] for text in texts]
@@ -390,7 +391,7 @@ def test_hostile_text_stays_text(chromium, tmp_path: Path):
         assert shown[6] == "abc\\u202edcba\\u2066x\\u200b"
         assert seen.page.locator("script").count() == 1
         assert seen.page.locator("img").count() == 3 * len(browser.HOSTILE)
-        # Even markup that got in could not run: the policy is in force.
+        # The policy stops even markup that is inserted.
         seen.page.evaluate(
             "() => { document.body.insertAdjacentHTML('beforeend',"
             " '<img src=x onerror=\"document.title = 1\">') }"
@@ -428,7 +429,7 @@ def test_tables_sort_both_ways_by_click_and_by_keyboard(chromium, tmp_path: Path
         assert [heads.nth(i).get_attribute("aria-sort") for i in (0, 1)] == ["none", "none"]
         heads.nth(1).locator("button").click()
         up = ["Item 2", "item 4", "item 1", "item 3", "item 10", "item 9", "<b>"]
-        assert column(seen, 1) == up  # equal ones as they were, missing ones last
+        assert column(seen, 1) == up  # equal values keep their order, missing values are last
         assert heads.nth(1).get_attribute("aria-sort") == "ascending"
         heads.nth(1).locator("button").click()
         assert column(seen, 1) == [
@@ -480,10 +481,10 @@ def test_tables_with_long_texts_are_stacked_on_a_phone(chromium, tmp_path: Path)
         assert len({box["x"] for box in boxes}) == 3
 
 
-def test_what_is_folded_is_open_on_paper(chromium, tmp_path: Path):
+def test_folded_parts_are_open_on_paper(chromium, tmp_path: Path):
     heads = [Column(f"a wide column {i}") for i in range(12)]
     page = page_of(
-        '{% call folded("more") %}<p>what is inside</p>{% endcall %}{{ table(t) }}',
+        '{% call folded("more") %}<p>inside</p>{% endcall %}{{ table(t) }}',
         "paper",
         t=PageTable(heads, [["x" * 20] * 12] * 80, label="wide"),
     )
@@ -508,7 +509,7 @@ def test_what_is_folded_is_open_on_paper(chromium, tmp_path: Path):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_everything_can_be_read_in_light_and_dark(dark: bool, chromium, tmp_path: Path):
+def test_everything_is_readable_in_light_and_dark(dark: bool, chromium, tmp_path: Path):
     path = tmp_path / "page.html"
     path.write_bytes(sample_page('<p class="bad">bad</p>').encode())
     with browser.opened(chromium, path, dark=dark) as seen:

@@ -1,4 +1,4 @@
-"""``cascadezoo report MODEL...``: the page of models, in a browser and number by number."""
+"""``cascadezoo report MODEL...``: the page of models in a browser, and its numbers."""
 
 from __future__ import annotations
 
@@ -55,19 +55,27 @@ def report(*args: object) -> Result:
 def result(*args: object) -> dict[str, Any]:
     done = report(*args, "--json")
     assert done.exit_code == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    data: dict[str, Any] = json.loads(done.stdout)
+    return data
+
+
+def error_of(*args: object) -> dict[str, Any]:
+    """The error that the command reports."""
+    done = report(*args, "--json")
+    assert done.exit_code == 2, done.output
+    error: dict[str, Any] = json.loads(done.stderr)["error"]
+    return error
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    with browser.chromium() as found:
-        yield found
+    with browser.chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with its events, its figures and an attribution."""
+    """A finished run with events, figures and an attribution."""
     out = tmp_path_factory.mktemp("runs") / "one"
     build_cascade(SPEC, out, device="cpu")
     change(out / "model", attribution=attribution(out / "model"))
@@ -85,12 +93,12 @@ def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def metrics_of(model: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((model / "metrics.json").read_text())
-    return found
+    data: dict[str, Any] = json.loads((model / "metrics.json").read_text())
+    return data
 
 
 def change(model: Path, **keys: Any) -> None:
-    """Write other metrics, as an evaluation that saves them does."""
+    """Change metrics.json, like an evaluation with --save."""
     (model / "metrics.json").write_text(json.dumps({**metrics_of(model), **keys}))
     seal(model, resolve(read_config(model).spec, for_training=False).spec, __version__)
 
@@ -98,23 +106,23 @@ def change(model: Path, **keys: Any) -> None:
 def attribution(model: Path) -> list[dict[str, Any]]:
     figure = metrics_of(model)["figures"][0]
 
-    def of(stage: str, value: float) -> dict[str, Any]:
+    def row(stage: str, value: float) -> dict[str, Any]:
         return {**figure, "name": f"{figure['name']}.{stage}", "value": value}
 
     return [
-        {"stage": "coarse", "real": None, "generated": of("coarse", 0.125)},
-        {"stage": "up", "real": of("up", 0.0625), "generated": of("up", 0.25),
+        {"stage": "coarse", "real": None, "generated": row("coarse", 0.125)},
+        {"stage": "up", "real": row("up", 0.0625), "generated": row("up", 0.25),
          "mismatch": 0.1875, "share": 0.75},
     ]  # fmt: skip
 
 
 def images_of(text: str) -> dict[str, np.ndarray]:
     """The pictures of a page by their alternative texts."""
-    found = {}
+    pictures = {}
     for uri, alt in re.findall(r'<img src="data:image/\w+;base64,([^"]+)" alt="([^"]*)"', text):
         with Image.open(io.BytesIO(base64.b64decode(uri))) as image:
-            found[alt] = np.asarray(image.convert("RGBA"))
-    return found
+            pictures[alt] = np.asarray(image.convert("RGBA"))
+    return pictures
 
 
 def cells(seen: browser.Opened, label: str) -> list[list[str]]:
@@ -122,7 +130,7 @@ def cells(seen: browser.Opened, label: str) -> list[list[str]]:
     return [rows.nth(i).locator("th, td").all_inner_texts() for i in range(rows.count())]
 
 
-def test_the_page_stands_on_its_own(page: Path, chromium: Any):
+def test_the_page_is_self_contained(page: Path, chromium: Any):
     with browser.opened(chromium, page) as seen:
         seen.check()
         assert seen.sideways() <= 0
@@ -152,7 +160,7 @@ def test_the_page_stands_on_its_own(page: Path, chromium: Any):
             assert browser.least_contrast(seen)[0] >= 4.5
 
 
-def test_figures_are_compared_by_name_alone(page: Path, run: Path, chromium: Any):
+def test_figures_are_compared_by_name(page: Path, run: Path, chromium: Any):
     zoo = Cascade.from_pretrained(SHAPES)
     assert zoo.spec.name == SHAPES
     with browser.opened(chromium, page) as seen:
@@ -166,7 +174,7 @@ def test_figures_are_compared_by_name_alone(page: Path, run: Path, chromium: Any
         assert set(ours) < set(rows)
 
 
-def test_stages_cost_what_the_plan_says(page: Path, chromium: Any):
+def test_costs_of_stages_equal_those_of_the_plan(page: Path, chromium: Any):
     done = CliRunner().invoke(main, ["plan", SHAPES, "--json"])
     plan = json.loads(done.stdout)
     with browser.opened(chromium, page) as seen:
@@ -183,12 +191,12 @@ def test_stages_cost_what_the_plan_says(page: Path, chromium: Any):
         )
         for order in (1, -1):
             button.click()
-            found = cells(seen, "Parameters and FLOPs of each stage")
-            counts = [int(row[4].replace(",", "")) for row in found]
+            rows = cells(seen, "Parameters and FLOPs of each stage")
+            counts = [int(row[4].replace(",", "")) for row in rows]
             assert counts == sorted(counts)[::order]
 
 
-def test_attribution_tells_which_stage_to_work_on(page: Path, chromium: Any):
+def test_attribution_names_the_stage_to_improve(page: Path, chromium: Any):
     with browser.opened(chromium, page) as seen:
         rows = cells(seen, "Attribution by stage of page")
         assert [row[0] for row in rows] == ["coarse", "up"]
@@ -203,13 +211,13 @@ def test_attribution_tells_which_stage_to_work_on(page: Path, chromium: Any):
         assert [row[0] for row in rows] == ["coarse", "up", "refine"]
 
 
-def test_what_a_model_lacks_is_said(page: Path):
+def test_missing_parts_are_explained(page: Path):
     text = page.read_text()
-    assert "this is a model without its run; the run&#39;s folder has the course" in text
+    assert text.count("No curves: ") == 1
     assert "Last losses of shapes-tiny" in text
 
 
-def test_the_pictures_are_what_the_model_makes(page: Path, run: Path):
+def test_the_pictures_are_samples_of_the_model(page: Path, run: Path):
     cascade = Cascade.from_pretrained(run)
     stages = cascade.sample(16, seed=0, steps=4, return_stages=True)
     pictures = images_of(page.read_text())
@@ -225,22 +233,22 @@ def test_the_pictures_are_what_the_model_makes(page: Path, run: Path):
             row, column = divmod(i, columns)
             top, left = row * (cell + 4), column * (cell + 4)
             factor = cell // len(image)
-            found = pictures[alt][top : top + cell : factor, left : left + cell : factor, :3]
-            # Other batches may round otherwise.
-            assert np.abs(found.astype(int) - image).max() <= 1
+            shown = pictures[alt][top : top + cell : factor, left : left + cell : factor, :3]
+            # Other batch sizes may round differently.
+            assert np.abs(shown.astype(int) - image).max() <= 1
     assert "Sampling by coarse of page: 1" in pictures
 
 
-def test_labels_are_drawn_in_turn(run: Path, tmp_path: Path):
+def test_labels_are_used_in_turn(run: Path, tmp_path: Path):
     out = tmp_path / "labels.html"
     result(run, "-n", 3, "--label", 5, "--label", 2, "--features", 0, "--seed", 3, "-o", out)
     expected = Cascade.from_pretrained(run).sample(3, seed=3, labels=[5, 2, 5])
-    found = images_of(out.read_text())["3 samples of page"][:96:6, :296:6, :3].astype(int)
-    assert np.abs(found[:, :16] - to_uint8(expected)[0].permute(1, 2, 0).numpy()).max() <= 1
+    shown = images_of(out.read_text())["3 samples of page"][:96:6, :296:6, :3].astype(int)
+    assert np.abs(shown[:, :16] - to_uint8(expected)[0].permute(1, 2, 0).numpy()).max() <= 1
     assert "--features 0" in out.read_text()
 
 
-def test_a_run_that_is_not_finished_shows_its_course(run: Path, tmp_path: Path, chromium: Any):
+def test_an_unfinished_run_shows_its_course(run: Path, tmp_path: Path, chromium: Any):
     shutil.copytree(run, tmp_path / "half", ignore=shutil.ignore_patterns("model", "checkpoints"))
     out = tmp_path / "half.html"
     data = result(tmp_path / "half", "-o", out)
@@ -248,11 +256,12 @@ def test_a_run_that_is_not_finished_shows_its_course(run: Path, tmp_path: Path, 
     with browser.opened(chromium, out) as seen:
         seen.check()
         text = seen.page.locator("main").inner_text()
-        assert text.count("the training is not finished") == 4
+        parts = ("No samples: ", "No strip: ", "No trajectories: ", "no features: ")
+        assert [text.count(part) for part in parts] == [1, 1, 1, 1]
         assert "Losses" in seen.page.locator("p.head").all_inner_texts()
 
 
-def test_a_strangers_model_cannot_steer_the_page(run: Path, tmp_path: Path, chromium: Any):
+def test_an_untrusted_model_cannot_control_the_page(run: Path, tmp_path: Path, chromium: Any):
     model = tmp_path / "model"
     shutil.copytree(run / "model", model)
     config = json.loads((model / "config.json").read_text())
@@ -284,59 +293,58 @@ def test_a_strangers_model_cannot_steer_the_page(run: Path, tmp_path: Path, chro
         assert "not a number" in seen.page.locator("#training").inner_text()
 
 
-def test_data_that_are_not_there_leave_features_out_unless_insisted_on(run: Path, tmp_path: Path):
+def test_missing_data_omit_features_unless_required(run: Path, tmp_path: Path):
     model = tmp_path / "model"
     shutil.copytree(run / "model", model)
-    data = copy.deepcopy(read_config(model).spec)
-    data["data"] |= {"source": "folder", "config": {"path": str(tmp_path / "gone")}}
-    seal(model, resolve(data, for_training=False).spec, __version__)
-    found = result(model, "-n", 2, "-o", tmp_path / "a.html")
-    assert "the real images cannot be had" in found["lacks"]["page"]["features"]
-    done = report(model, "-n", 2, "--features", 5, "-o", tmp_path / "b.html")
-    assert done.exit_code == 2
-    assert "gone" in done.stderr
+    spec = copy.deepcopy(read_config(model).spec)
+    spec["data"] |= {"source": "folder", "config": {"path": str(tmp_path / "gone")}}
+    seal(model, resolve(spec, for_training=False).spec, __version__)
+    data = result(model, "-n", 2, "-o", tmp_path / "a.html")
+    assert "gone" in data["lacks"]["page"]["features"]
+    error = error_of(model, "-n", 2, "--features", 5, "-o", tmp_path / "b.html")
+    assert error["code"] == "data-no-folder"
+    assert "gone" in error["message"]
     assert [p.name for p in tmp_path.iterdir() if p.name != "model"] == ["a.html"]
 
 
 @pytest.mark.parametrize(
-    ("args", "said", "hint"),
+    ("args", "code", "shown", "hint"),
     [
-        (["-o", "a.png"], "a.png", "report.html"),
-        (["-o", "/proc/x/a.html"], "cannot be written", "-o"),
-        (["--features", "-1"], "from 0 to", "--help"),
-        (["--extractor", "eyes", "--features", "5"], "eyes", ""),
-        (["--label", "99"], "label 99 is out of range", ""),
-        (["--sampler", "magic"], "magic", ""),
-        (["--projection", "magic"], "magic", "--help"),
-        ([SHAPES] * 12, "13", "12"),
-        (["no/such/model/at/all"], "no model", ""),
+        (["-o", "a.png"], "input-report-suffix", "a.png", "report.html"),
+        (["-o", "/proc/x/a.html"], "input-output-not-writable", "/proc/x/a.html", "-o"),
+        (["--features", "-1"], "usage", "'-1'", "--help"),
+        (["--extractor", "eyes", "--features", "5"], "lookup", "'eyes'", ""),
+        (["--label", "99"], "sample-label-out-of-range", "99", "7"),
+        (["--sampler", "magic"], "sample-sampler-unknown", "'magic'", "heun"),
+        (["--projection", "magic"], "usage", "'magic'", "--help"),
+        ([SHAPES] * 12, "input-report-too-many-models", "13", ""),
+        (["no/such/model/at/all"], "reference-not-found", "no/such/model/at/all", ""),
     ],
 )
 def test_reports_that_are_refused_leave_nothing(
-    args, said, hint, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    args, code, shown, hint, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    done = report(run, *args)
-    assert done.exit_code == 2, done.output
-    assert said in done.stderr
-    assert hint in done.stderr
+    error = error_of(run, *args)
+    assert error["code"] == code
+    assert shown in error["message"]
+    assert hint in error["hint"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_umap_without_umap_says_how_to_get_it(run: Path, tmp_path: Path):
+def test_missing_umap_gives_the_command_that_installs_it(run: Path, tmp_path: Path):
     if importlib.util.find_spec("umap") is not None:
         pytest.skip("umap-learn is installed")
-    done = report(run, "--projection", "umap", "-o", tmp_path / "a.html")
-    assert done.exit_code == 2
-    assert "pip install umap-learn" in done.stderr
+    error = error_of(run, "--projection", "umap", "-o", tmp_path / "a.html")
+    assert error["code"] == "input-umap-missing"
+    assert "pip install umap-learn" in error["hint"]
 
 
-def test_two_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path):
-    found = result(run, run / "model", run, "-n", 1, "--features", 0, "-o", tmp_path / "a.html")
-    assert found["models"] == [f"page ({run})", f"page ({run / 'model'})", f"page ({run}), again"]
+def test_runs_of_one_name_get_different_names(run: Path, tmp_path: Path):
+    data = result(run, run / "model", run, "-n", 1, "--features", 0, "-o", tmp_path / "a.html")
+    assert data["models"] == [f"page ({run})", f"page ({run / 'model'})", f"page ({run}), again"]
 
 
-def test_where_quality_is_lost_is_told_how_to_measure():
+def test_a_missing_attribution_gives_the_command_that_measures_it():
     view = ModelView("plain", "plain", load_spec("shapes-tiny"), recorded=Recorded())
-    assert "Not measured. Measure it with <code>" in model_page([view])
-    assert "cascadezoo evaluate MODEL --stages --save" in model_page([view])
+    assert "<code>cascadezoo evaluate MODEL --stages --save</code>" in model_page([view])

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from errors_help import raises
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -15,9 +15,10 @@ from cascadezoo.report.guidance_grid import guidance_grid, sample_guidance
 from cascadezoo.report.trajectory import Thinned, sample_trajectory
 
 
+@settings(deadline=None)
 @given(st.integers(1, 700), st.integers(2, 12))
-def test_thinning_keeps_both_ends_and_even_places(total: int, wanted: int) -> None:
-    states = Thinned(wanted)
+def test_thinning_keeps_both_ends_and_even_positions(total: int, count: int) -> None:
+    states = Thinned(count)
     most = 0
     for number in range(total):
         states.add(torch.tensor(float(number)))
@@ -25,14 +26,14 @@ def test_thinning_keeps_both_ends_and_even_places(total: int, wanted: int) -> No
     rows = states.rows()
     numbers = [number for number, _ in rows]
     assert [float(state) for _, state in rows] == numbers
-    assert most < 4 * wanted
-    assert len(numbers) <= wanted
+    assert most < 4 * count
+    assert len(numbers) <= count
     assert numbers == sorted(set(numbers))
     assert (numbers[0], numbers[-1]) == (0, total - 1)
-    if total <= wanted:
+    if total <= count:
         assert numbers == list(range(total))
-    elif wanted > 2:
-        even = (total - 1) / (wanted - 1)
+    elif count > 2:
+        even = (total - 1) / (count - 1)
         gaps = [b - a for a, b in itertools.pairwise(numbers)]
         assert max(gaps) <= 2 * even + 1
 
@@ -50,7 +51,7 @@ def test_states_are_copies() -> None:
 
 @pytest.fixture(scope="module")
 def cascade() -> Cascade:
-    made = Cascade.from_spec(
+    untrained = Cascade.from_spec(
         {
             "name": "two",
             "data": {"source": "shapes", "config": {"size": 16, "count": 64}},
@@ -67,21 +68,21 @@ def cascade() -> Cascade:
     )
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for weight in made.parameters():
+        for weight in untrained.parameters():
             weight.add_(0.1 * torch.randn(weight.shape, generator=random))
-    return made.eval()
+    return untrained.eval()
 
 
-def test_a_trajectory_ends_in_the_image_that_is_sampled(cascade: Cascade) -> None:
-    made = sample_trajectory(cascade, 3, columns=4, options={"seed": 2, "guidance": 2.0})
-    assert next(iter(made)) == "step 1"
-    assert list(made)[-2:] == ["step 12", "image"]
-    assert len(made) == 5
+def test_a_trajectory_ends_with_the_sampled_image(cascade: Cascade) -> None:
+    states = sample_trajectory(cascade, 3, columns=4, options={"seed": 2, "guidance": 2.0})
+    assert next(iter(states)) == "step 1"
+    assert list(states)[-2:] == ["step 12", "image"]
+    assert len(states) == 5
     whole = cascade.sample(3, seed=2, guidance=2.0, return_stages=True)
-    assert torch.equal(made["image"], whole["up"])
-    assert torch.equal(made["step 12"], whole["coarse"])
-    assert made["step 1"].shape == (3, 3, 8, 8)
-    distance = [float((made[k] - made["step 12"]).abs().mean()) for k in list(made)[:-1]]
+    assert torch.equal(states["image"], whole["up"])
+    assert torch.equal(states["step 12"], whole["coarse"])
+    assert states["step 1"].shape == (3, 3, 8, 8)
+    distance = [float((states[k] - states["step 12"]).abs().mean()) for k in list(states)[:-1]]
     assert distance == sorted(distance, reverse=True)
 
 
@@ -95,11 +96,11 @@ def test_the_last_step_of_a_lone_generator_is_its_image() -> None:
             ],
         }
     )
-    made = sample_trajectory(lone, 1, columns=3, options={"steps": 3})
-    assert list(made) == ["step 1", "step 2", "image"]
+    states = sample_trajectory(lone, 1, columns=3, options={"steps": 3})
+    assert list(states) == ["step 1", "step 2", "image"]
 
 
-def test_latents_are_decoded_so_that_one_sees_pictures() -> None:
+def test_latents_are_decoded() -> None:
     latent = Cascade.from_spec(
         {
             "name": "latent",
@@ -120,13 +121,13 @@ def test_latents_are_decoded_so_that_one_sees_pictures() -> None:
     with torch.no_grad():
         for weight in latent.parameters():
             weight.add_(0.1 * torch.randn(weight.shape, generator=random))
-    made = sample_trajectory(latent, 2, columns=3, options={"steps": 4, "guidance": 2.0})
-    assert {tuple(images.shape) for images in made.values()} == {(2, 3, 16, 16)}
-    assert len(made) == 3
-    assert not torch.equal(made["step 1"], made["image"])
+    states = sample_trajectory(latent, 2, columns=3, options={"steps": 4, "guidance": 2.0})
+    assert {tuple(images.shape) for images in states.values()} == {(2, 3, 16, 16)}
+    assert len(states) == 3
+    assert not torch.equal(states["step 1"], states["image"])
 
 
-def test_stages_without_a_course_are_refused(cascade: Cascade) -> None:
+def test_stages_without_steps_are_refused(cascade: Cascade) -> None:
     with raises(SampleError, "sample-no-course", name="up") as caught:
         sample_trajectory(cascade, 1, stage="up")
     assert "coarse" in str(caught.value.hint)
@@ -136,7 +137,7 @@ def test_stages_without_a_course_are_refused(cascade: Cascade) -> None:
         sample_trajectory(cascade, 1, columns=1)
 
 
-def test_a_guidance_grid_shows_each_image_in_its_place(cascade: Cascade) -> None:
+def test_a_guidance_grid_shows_each_image_at_its_position(cascade: Cascade) -> None:
     done: list[int] = []
     rows = sample_guidance(cascade, [0.0, 1.0, 4.0], 5, options={"seed": 3}, progress=done.append)
     assert done == [5, 10, 15]

@@ -8,7 +8,7 @@ import itertools
 from PIL import Image
 
 from cascadezoo.model_folder.figures import Figure
-from cascadezoo.report.tuning_results import Tried, TuneTable, draw_tuning, tuning_charts
+from cascadezoo.report.tuning_results import TuneRow, TuneTable, draw_tuning, tuning_charts
 
 
 def figure(value: float) -> Figure:
@@ -23,7 +23,7 @@ def figure(value: float) -> Figure:
 
 def tuned() -> TuneTable:
     rows = [
-        Tried(
+        TuneRow(
             {"guidance": g, "sampler": s},
             figure(0.02 + 0.003 * (g - 2) ** 2 + 0.005 * (s == "heun")),
             1.0,
@@ -33,7 +33,7 @@ def tuned() -> TuneTable:
     return TuneTable("shapes", "generated", None, {"guidance": 1.0}, tuple(rows))
 
 
-def test_charts_show_every_setting_the_best_of_each_value_and_the_best():
+def test_charts_show_every_setting_and_the_best_ones():
     guidance, sampler = tuning_charts(tuned())
     every, best, top = guidance.series
     assert every.faint

@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 import browser
 
 from cascadezoo.report.images import samples_picture
-from cascadezoo.report.page_text import spread
 from cascadezoo.sweep.correlation import Correlation
 from cascadezoo.sweep.page import correlation_text, write_page
 from cascadezoo.sweep.result_charts import PLOTS, sweep_charts
 from cascadezoo.sweep.results import CellResult, CoursePoint, StageResult, SweepResults, summarize
+from cascadezoo.util.numbers import page_spread as spread
 
 GENERATORS = {"diffusion": (40_000, 0.06), "dae": (30_500, 0.2), "resnet": (41_000, 0.4)}
 UPSAMPLERS = {"pixelshuffle": 3_000, "interpolate": 0}

@@ -22,7 +22,7 @@ def cdm() -> Cascade:
 
 @pytest.fixture(scope="session")
 def published(cdm: Cascade, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with card and figures, as a build writes it."""
+    """A model folder with card and figures, like that of a build."""
     folder = cdm.save_pretrained(tmp_path_factory.mktemp("cdm") / "model")
     figure = Figure(name="kid.small.n20", metric="kid", value=0.5, std=0.1, n=20, extractor="small")
     metrics: dict[str, Any] = {
@@ -52,6 +52,6 @@ def published(cdm: Cascade, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The test's own copy, in the folder that the test works in."""
+    """A copy of the model in the test's working directory."""
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(published, tmp_path / "model"))

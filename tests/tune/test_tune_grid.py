@@ -13,7 +13,7 @@ from cascadezoo.errors import InputError
 from cascadezoo.tune.grid import PARAMETERS, make_grid, request_of, show
 
 
-def test_usual_values_come_from_the_configs(cdm: Cascade) -> None:
+def test_default_values_come_from_the_configs(cdm: Cascade) -> None:
     grid = make_grid(cdm, ["s", "steps", "guidance", "truncated"])
     values = {p.name: p.values for p in grid.parameters}
     assert values == {
@@ -30,8 +30,8 @@ def test_usual_values_come_from_the_configs(cdm: Cascade) -> None:
 
 
 def test_settings_of_the_first_stages_are_outermost(cdm: Cascade) -> None:
-    given = {"s": ["0", "0.5"], "coarse.steps": ["2", "4"]}
-    grid = make_grid(cdm, ["s", "coarse.steps"], given)
+    values = {"s": ["0", "0.5"], "coarse.steps": ["2", "4"]}
+    grid = make_grid(cdm, ["s", "coarse.steps"], values)
     assert [tuple(row.values()) for row in grid.settings] == [
         (2, 0.0),
         (2, 0.5),
@@ -54,7 +54,7 @@ REFUSED = {
         {"code": "input-tune-stage-unknown", "name": "up"},
         "coarse, sr",
     ),
-    "unheeded by that stage": (
+    "unsupported by that stage": (
         ["coarse.s"],
         {},
         {"code": "input-tune-stage-unheeded", "name": "coarse", "option": "s"},
@@ -64,7 +64,7 @@ REFUSED = {
         ["s", "sr.s"],
         {},
         {"code": "input-tune-same", "names": ("s", "sr.s")},
-        "one of them",
+        None,
     ),
     "not searched": (
         ["s"],
@@ -118,17 +118,17 @@ def test_grids_that_are_refused(case: str, cdm: Cascade) -> None:
     over, values, error, hint = REFUSED[case]
     with raises(InputError, **error) as caught:
         make_grid(cdm, over, values)
-    assert hint in str(caught.value.hint)
+    assert hint is None or hint in str(caught.value.hint)
 
 
-def test_a_stage_that_is_not_run_has_nothing_to_search(cdm: Cascade) -> None:
+def test_a_stage_that_is_not_run_cannot_be_searched(cdm: Cascade) -> None:
     with raises(InputError, "input-tune-stage-not-run", name="coarse") as caught:
         make_grid(cdm, ["coarse.steps"], skip=["coarse"])
     assert "--upstream real" in str(caught.value.hint)
     assert make_grid(cdm, ["steps"], skip=["coarse"]).parameters[0].stages == ("sr",)
 
 
-def test_no_stage_heeds_it_and_no_labels() -> None:
+def test_no_stage_supports_it_and_no_labels() -> None:
     spec = copy.deepcopy(CDM)
     spec["stages"] = [
         {"name": "g", "kind": "flow.v1", "config": {"channels": 8, "multipliers": [1]}}
@@ -151,7 +151,7 @@ def test_no_level_to_choose_without_gaussian_augmentation() -> None:
 
 
 @given(st.sampled_from(["s", "steps", "guidance", "truncated"]), st.data())
-def test_what_is_shown_can_be_given(name: str, data: st.DataObject) -> None:
+def test_a_shown_value_can_be_read(name: str, data: st.DataObject) -> None:
     value = data.draw(
         {
             "steps": st.integers(1, 10**6),

@@ -33,32 +33,32 @@ def drawn(source: Upstream, options: Any) -> torch.Tensor:
     return torch.cat([sample(0, 2), sample(2, 2), sample(4, 1)])
 
 
-def test_low_resolution_is_drawn_once_and_the_images_are_those_of_sample(cdm: Cascade) -> None:
+def test_low_resolution_is_sampled_once_and_images_equal_those_of_sample(cdm: Cascade) -> None:
     source = upstream(cdm)
     for s in (0.0, 0.2, 0.5):
         images = drawn(source, {"sr": {"s": s}})
         assert torch.allclose(images, cdm.sample(5, seed=3, options={"s": s}), atol=1e-5)
-    assert source.made == 1
+    assert source.levels_sampled == 1
     drawn(source, {"coarse": {"steps": 2}, "sr": {"s": 0.2}})
-    assert source.made == 2
+    assert source.levels_sampled == 2
     drawn(source, {"coarse": {"steps": 2}, "sr": {"s": 0.3}})
-    assert source.made == 2
+    assert source.levels_sampled == 2
 
 
-def test_truncated_sampling_draws_its_own(cdm: Cascade) -> None:
+def test_truncated_sampling_is_not_cached(cdm: Cascade) -> None:
     source = upstream(cdm)
     options = {"s": 0.4, "truncated": True}
     images = drawn(source, {"sr": options})
-    assert source.made == 0
+    assert source.levels_sampled == 0
     assert torch.allclose(images, cdm.sample(5, seed=3, options=options), atol=1e-5)
     assert not torch.allclose(images, cdm.sample(5, seed=3, options={"s": 0.4}), atol=1e-3)
 
 
-def test_nothing_is_kept_for_parameters_of_the_first_stage_alone(cdm: Cascade) -> None:
+def test_nothing_is_cached_if_only_the_first_stage_changes(cdm: Cascade) -> None:
     source = upstream(cdm, kept_to=0)
     images = drawn(source, {"coarse": {"steps": 2}})
     assert torch.allclose(images, cdm.sample(5, seed=3, steps={"coarse": 2}), atol=1e-5)
-    assert source.made == 0
+    assert source.levels_sampled == 0
 
 
 def test_three_stages_with_a_truncated_one_in_between() -> None:
@@ -71,9 +71,11 @@ def test_three_stages_with_a_truncated_one_in_between() -> None:
     for s2 in (0.1, 0.3):
         options = {"sr": {"s": 0.4, "truncated": True}, "sr2": {"s": s2}}
         images = drawn(source, options)
-        asked = {"s": {"sr": 0.4, "sr2": s2}, "truncated": {"sr": True}}
-        assert torch.allclose(images, cascade.sample(5, seed=3, options=asked), atol=1e-5)
-    assert source.made == 1  # what "sr" made of a stopped "coarse"
+        expected = cascade.sample(
+            5, seed=3, options={"s": {"sr": 0.4, "sr2": s2}, "truncated": {"sr": True}}
+        )
+        assert torch.allclose(images, expected, atol=1e-5)
+    assert source.levels_sampled == 1  # the output of "sr" from a stopped "coarse"
 
 
 def test_a_search_writes_its_table_and_plot(model: Path) -> None:
@@ -108,7 +110,7 @@ def test_a_search_writes_its_table_and_plot(model: Path) -> None:
     assert (figure["n"], figure["extractor"], figure["seed"]) == (20, "small", 0)
 
 
-def test_the_figure_is_the_one_of_an_evaluation(model: Path) -> None:
+def test_the_figure_equals_that_of_an_evaluation(model: Path) -> None:
     result = tune_model(model, ["s"], values={"s": ["0.3"]}, n=20, batch_size=20)
     cascade = Cascade.from_pretrained(model)
     from cascadezoo.data.split import load_split
@@ -125,7 +127,7 @@ def test_the_figure_is_the_one_of_an_evaluation(model: Path) -> None:
     assert result.table.rows[0].figure.value == pytest.approx(expected.value, abs=1e-5)
 
 
-def test_the_best_becomes_what_the_model_samples_with(model: Path) -> None:
+def test_the_best_setting_becomes_the_default(model: Path) -> None:
     weights = (model / "stages/sr/model.safetensors").read_bytes()
     values = {"s": ["0.3"], "guidance": ["2"], "truncated": ["true"], "coarse.steps": ["3"]}
     old = Cascade.from_pretrained(model)
@@ -135,8 +137,8 @@ def test_the_best_becomes_what_the_model_samples_with(model: Path) -> None:
     configs = [stage.config for _, stage in new.named_stages()]
     assert [(c.guidance, c.steps) for c in configs] == [(2.0, 3), (2.0, 2)]
     assert (configs[1].s, configs[1].truncated) == (0.3, True)
-    asked = {"s": 0.3, "truncated": True}
-    expected = old.sample(3, steps={"coarse": 3}, guidance=2.0, options=asked)
+    options = {"s": 0.3, "truncated": True}
+    expected = old.sample(3, steps={"coarse": 3}, guidance=2.0, options=options)
     assert torch.equal(new.sample(3), expected)
     assert (model / "stages/sr/model.safetensors").read_bytes() == weights
     config = read_config(model)
@@ -152,7 +154,7 @@ def test_the_best_becomes_what_the_model_samples_with(model: Path) -> None:
     assert "kid.small.n20.tuned" in (model / "README.md").read_text()
     with Image.open(model / "samples.png") as picture:
         picture.load()
-    # Another search takes the place of the first one's figure, and marks nothing twice.
+    # Another search replaces the figure of the first one and adds no second note.
     tune_model(model, ["s"], values={"s": ["0.1"]}, n=20, write=True)
     figures = json.loads((model / "metrics.json").read_text())["figures"]
     assert [row["name"] for row in figures] == ["kid.small.n20.tuned", "kid.small.n20"]
@@ -160,7 +162,7 @@ def test_the_best_becomes_what_the_model_samples_with(model: Path) -> None:
     assert not list(model.parent.rglob("*.tmp"))
 
 
-def test_a_card_that_was_edited_stays(model: Path) -> None:
+def test_an_edited_card_is_unchanged(model: Path) -> None:
     (model / "README.md").write_text("mine\n")
     tune_model(model, ["s"], values={"s": ["0.1"]}, n=20, write=True)
     assert (model / "README.md").read_text() == "mine\n"
@@ -168,7 +170,7 @@ def test_a_card_that_was_edited_stays(model: Path) -> None:
 
 
 @pytest.mark.parametrize("after", ["samples.png", "metrics.json", "README.md"])
-def test_a_model_can_be_loaded_wherever_writing_stops(
+def test_a_model_can_be_loaded_after_writing_stops_anywhere(
     model: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cascadezoo.model_folder import integrity as write
@@ -203,7 +205,7 @@ def test_real_images_before_the_stage(model: Path) -> None:
     result = tune_model(model, ["s"], values={"s": ["0", "0.4"]}, n=16, upstream="real")
     data = result.to_dict()
     assert (data["upstream"], data["fed_to"]) == ("real", "sr")
-    assert "true images" in (result.folder / "TUNE.md").read_text()
+    assert "`sr`" in (result.folder / "TUNE.md").read_text()
     generated = tune_model(model, ["s"], values={"s": ["0", "0.4"]}, n=16)
     pairs = zip(result.table.rows, generated.table.rows, strict=True)
     assert all(a.figure.value != b.figure.value for a, b in pairs)
@@ -214,20 +216,20 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "steps above T": (["steps"], {"values": {"steps": ["9"]}}, "sample-steps-too-many"),
     "unknown sampler": (["sampler"], {"values": {"sampler": ["magic"]}}, "sample-sampler-unknown"),
     "truncated real images": (["truncated"], {"upstream": "real"}, "sample-truncated-given"),
-    "storing what real images gave": (
+    "storing a result of real images": (
         ["s"],
         {"upstream": "real", "write": True},
         "input-tune-upstream-real",
     ),
     "another training": (["s"], {"settings": ["training.batch_size=1"]}, "input-setting-trained"),
     "another size": (["s"], {"settings": ["data.size=32"]}, "input-setting-trained"),
-    "data that are not there": (
+    "missing data": (
         ["s"],
         {"settings": ["data.source=npz", 'data.config={"path": "nowhere.npz"}']},
         "data-no-file",
     ),
     "unknown extractor": (["s"], {"extractor": "magic"}, "lookup"),
-    "more real images than there are": (
+    "too many real images": (
         ["s"],
         {"upstream": "real", "n": 65},
         "input-too-few-images",
@@ -250,20 +252,20 @@ def test_searches_that_are_refused_before_they_begin(case: str, model: Path) -> 
     assert {p: p.read_bytes() for p in model.rglob("*") if p.is_file()} == before
 
 
-def test_a_combination_is_tried_as_a_whole(model: Path) -> None:
+def test_a_combination_is_tried_as_one(model: Path) -> None:
     values = {"sampler": ["ddim"], "eta": ["0", "1"]}
     assert len(tune_model(model, ["sampler", "eta"], values=values, n=20).table.rows) == 2
     with pytest.raises(SampleError):
         tune_model(model, ["eta"], values={"eta": ["0", "1"]}, n=20)
 
 
-def test_places_that_cannot_be_written(model: Path) -> None:
+def test_folders_that_are_not_writable(model: Path) -> None:
     Path("file").write_text("")
     with raises(RunFolderError, "run-folder-not-writable", path="file"):
         tune_model(model, ["s"], n=20, out="file")
 
 
-def test_a_damaged_model_is_not_written_over(model: Path) -> None:
+def test_a_damaged_model_is_not_overwritten(model: Path) -> None:
     (model / "metrics.json").write_text("{}")
     with raises(ModelError, "model-damaged", faults={"metrics.json": "size"}):
         tune_model(model, ["s"], values={"s": ["0"]}, n=20, write=True)

@@ -1,4 +1,4 @@
-"""A small cascade of diffusion stages that was never trained."""
+"""A small untrained cascade of diffusion stages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CDM: dict[str, Any] = {
 
 
 def untrained(spec: dict[str, Any]) -> Cascade:
-    """A cascade that heeds what it is asked, though it was never trained."""
+    """An untrained cascade whose output depends on all sampling options."""
     cascade = Cascade.from_spec(spec)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():

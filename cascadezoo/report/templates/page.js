@@ -2,13 +2,13 @@
 (() => {
   const words = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
-  // Numbers carry their value; a cell without one has nothing to be sorted by and stays last.
+  // Cells without a sort value stay last.
   const keyOf = (cell, numeric) => {
     const value = cell.dataset.value;
     if (value === undefined || value === "") return null;
     if (!numeric) return value;
-    const found = Number(value);
-    return Number.isNaN(found) ? null : found;
+    const number = Number(value);
+    return Number.isNaN(number) ? null : number;
   };
 
   const sort = (table, heads, column) => {
@@ -35,7 +35,7 @@
     });
   }
 
-  // Paper cannot be clicked: what is folded is opened for it, and folded again.
+  // Open all folded parts for printing and close them afterwards.
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = Array.from(document.querySelectorAll("details:not([open])"));

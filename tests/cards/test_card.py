@@ -1,10 +1,11 @@
-"""The metric card: its claims, untrusted texts on it, and the edits that are kept."""
+"""The metric card: its claims, its escaping of untrusted text, and its manual edits."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from cascadezoo.cards import card_file
 from cascadezoo.cards.card_file import (
     address_card,
     address_of,
     data_info,
+    inspect_card,
     merge_cards,
     new_card,
     renew_card,
 )
 from cascadezoo.cards.check_card import card_faults, claim_faults, read_front
 from cascadezoo.cards.render_card import BLOCKS, block_digest, render_card
-from cascadezoo.model_folder.reproduction import asked_name, command_of, metric_texts
+from cascadezoo.model_folder.layout import read_config
+from cascadezoo.model_folder.reproduction import command_of, metric_argument, metric_texts
+from cascadezoo.model_folder.trained_spec import published_spec
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.spec.configs import DataInfo
 from cascadezoo.util.numbers import number, power, times
 from cascadezoo.util.text import markdown_code as code
 from cascadezoo.util.text import markdown_fence as fenced
 from cascadezoo.util.text import markdown_text as plain
+from cascadezoo.zoo.list import bundled_folder, find
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 BLOCK = re.compile(
@@ -43,7 +49,7 @@ BLOCK = re.compile(
 # --- metadata
 
 
-def test_results_of_one_metric_on_one_dataset_are_distinct() -> None:
+def test_results_of_one_metric_on_one_dataset_stay_apart() -> None:
     """The Hub merges two results that differ only in their value."""
     stated = [
         figure(),
@@ -57,7 +63,7 @@ def test_results_of_one_metric_on_one_dataset_are_distinct() -> None:
     ]
     for place, row in enumerate(stated):
         row.pop("name_more", None)
-        row["name"] = "kid"  # only the arguments distinguish them
+        row["name"] = "kid"  # only the arguments differ
         row["value"] = float(place)
     text = render_card(SPEC, metrics(*stated), INFO)
     data = ModelCard(text).data
@@ -90,12 +96,12 @@ def test_metadata() -> None:
     assert data.pipeline_tag == "unconditional-image-generation"
     assert data.datasets == ["org/shapes"]
     assert {"cascadezoo", "image-generation", "demo"} <= set(data.tags)
-    (result,) = data.eval_results  # a speed is of a machine, not of a dataset
+    (result,) = data.eval_results  # a speed belongs to a machine, not to a dataset
     assert (result.dataset_type, result.dataset_split) == ("org/shapes", "train")
     assert card_faults(text) == []
 
 
-def test_data_recorded_at_training_take_precedence() -> None:
+def test_information_of_the_dataset_at_training_time_has_precedence() -> None:
     stated = {"source": "shapes", "title": "Forms", "license": "CC0", "hub_id": None}
     text = card(figure(), data=stated)
     assert "Trained on Forms. Licence of the data: CC0." in text
@@ -106,7 +112,7 @@ def test_data_recorded_at_training_take_precedence() -> None:
     assert "whose licence" not in render_card(gone, metrics(figure()), data_info(gone))
 
 
-# --- what people read
+# --- the body
 
 
 def test_sections_of_a_card() -> None:
@@ -165,22 +171,22 @@ def test_the_command_of_a_figure(row: dict[str, Any], command: str) -> None:
     assert f"cascadezoo evaluate path/to/shapes-tiny {command}" in card(row)
 
 
-def test_figures_without_a_command() -> None:
+def test_figures_that_are_not_reproducible() -> None:
     assert command_of(figure(seed=None), SPEC, "x") is None
     old = figure(note="x; measured before the sampling defaults were tuned")
     assert command_of(old, SPEC, "x") is None
-    assert "the model's sampling settings were changed" in card(old)
-    assert asked_name(figure(metric="gone")) == "gone"
+    assert "the model's sampling settings have changed" in card(old)
+    assert metric_argument(figure(metric="gone")) == "gone"
 
 
-def test_metric_of_a_missing_plugin() -> None:
+def test_a_metric_whose_plugin_is_missing() -> None:
     assert metric_texts("loudness").scale == 1.0
     assert metric_texts("kid").scale == 1000.0
     text = card(figure(metric="loudness", value=3.25, std=None))
     assert rows(text)[0][1:3] == ["loudness", "3.250"]
 
 
-# --- only values of metrics.json
+# --- only figures of metrics.json
 
 words = st.text(max_size=30) | st.sampled_from(
     ["a|b", "`", "``", "\n---\n", "<!-- cascadezoo:end figures -->", "<script>x</script>", "](javascript:x)",
@@ -210,7 +216,7 @@ figure_rows = st.fixed_dictionaries(
 
 
 def shown(text: str) -> list[tuple[float, float]]:
-    """Every unscaled number of a value's cell, with half a unit of its last digit."""
+    """Every number of a value's cell with half a unit of its last digit, not scaled."""
     scale = 10.0 ** int(match[1]) if (match := re.search(r" x 10\^(-?\d+)", text)) else 1.0
     head = text.partition(" x 10^")[0]
     parts = re.match(r"(-?[\d.]+(?:e[+-]\d+)?)(?: \+- ([\d.]+(?:e[+-]\d+)?))?", head)
@@ -224,7 +230,7 @@ def shown(text: str) -> list[tuple[float, float]]:
 
 
 def markup(body: str) -> tuple[list[str], list[str]]:
-    """The beginnings of all HTML in a text, and its links, as a Markdown parser finds them."""
+    """The beginnings of all HTML in a text, and its links, as a Markdown parser reads them."""
     tokens = [t for top in MARKDOWN.parse(body) for t in (top, *(top.children or ()))]
     html = [t.content.strip() for t in tokens if t.type in ("html_block", "html_inline")]
     parts = [re.match(r"<!-- cascadezoo:(begin|end)|.*", row, re.S) for row in html]
@@ -245,10 +251,10 @@ def test_every_number_on_the_card_is_in_metrics(
     for row, cells in zip(figures, table, strict=True):
         assert len(cells) == 4
         assert cells[0] == code(row["name"]).replace("\\\\|", "\\|")
-        stored = [row["value"], *([row["std"]] if "std" in row else [])]
-        for (value, slack), true in zip(shown(cells[2]), stored, strict=True):
+        numbers = [row["value"], *([row["std"]] if "std" in row else [])]
+        for (value, slack), true in zip(shown(cells[2]), numbers, strict=True):
             assert math.isclose(value, true, rel_tol=1e-9, abs_tol=slack)
-    # The Hub can read the metadata, every block is complete, and no text ends one early.
+    # The metadata are valid, every block is complete, and nothing ends a block early.
     assert card_faults(text) == []
     front = read_front(text)
     assert isinstance(front, dict)
@@ -260,12 +266,13 @@ def test_every_number_on_the_card_is_in_metrics(
     assert html == [f"<!-- cascadezoo:{part}" for _ in blocks for part in ("begin", "end")]
     assert links == []
     assert all(char.isprintable() or char == "\n" for char in text)
-    # The card agrees with its metrics, unless two figures have one name on it.
+    # The card agrees with metrics.json, unless two figures have one name on it.
     names = [code(row["name"]) for row in figures]
     if len(set(names)) == len(names):
         assert claim_faults(text, stated) == []
 
 
+@settings(deadline=None)
 @given(values, st.floats(0, 1e9), st.sampled_from([1.0, 100.0, 1000.0, 3.0]))
 def test_numbers_round_trip(value: float, std: float, scale: float) -> None:
     row = figure(value=value, std=std)
@@ -279,24 +286,24 @@ def test_numbers_round_trip(value: float, std: float, scale: float) -> None:
 
 
 @given(words)
-def test_texts_are_one_line(text: str) -> None:
-    for made in (plain(text), code(text)):
-        assert "\n" not in made
-        assert not re.search(r"(?<!\\)\|", made)
+def test_texts_stay_on_their_line(text: str) -> None:
+    for escaped in (plain(text), code(text)):
+        assert "\n" not in escaped
+        assert not re.search(r"(?<!\\)\|", escaped)
     assert fenced("bash", [text, text]).count("\n") == 3
     assert fenced("bash", [text]).splitlines()[-1] not in text
 
 
-# --- edits
+# --- manual edits
 
 
-def test_unedited_card_is_replaced() -> None:
+def test_an_unedited_card_is_renewed_completely() -> None:
     before, after = card(figure()), card(figure(value=0.5))
     renewed = renew_card(after, before)
     assert (renewed.text, renewed.kept, renewed.added, renewed.own) == (after, (), (), False)
 
 
-def test_edits_are_kept_and_reported() -> None:
+def test_manual_edits_are_kept_and_reported() -> None:
     mine = card(figure()).replace("# shapes-tiny\n", "# shapes-tiny\n\nMine.\n")
     mine = mine.replace("Licence of the data", "The licence")
     mine = mine.replace("- demo\n", "- demo\n- mine\n").replace(
@@ -312,16 +319,16 @@ def test_edits_are_kept_and_reported() -> None:
     assert order == list(BLOCKS)
     assert rows(renewed.text)[0][2] == "500.0 +- 2.0 x 10^-3"
     assert renew_card(ours, renewed.text).text == renewed.text
-    # Blocks that were deleted on the Hub are not added again.
+    # On the Hub, missing parts are not added.
     assert "attribution" not in [name for name, _, _ in BLOCK.findall(merge_cards(ours, mine))]
 
 
-def test_foreign_card_is_kept() -> None:
+def test_a_manual_card_is_unchanged() -> None:
     renewed = renew_card(card(figure()), "# mine\n")
     assert (renewed.text, renewed.own) == ("# mine\n", True)
 
 
-def test_commands_name_the_published_model() -> None:
+def test_commands_keep_the_address_of_a_published_model() -> None:
     published = address_card(card(figure()), SPEC.name, "org/shapes-tiny")
     assert address_of(published) == "org/shapes-tiny"
     assert "path/to" not in published
@@ -335,19 +342,62 @@ def test_commands_name_the_published_model() -> None:
     assert address_of('Cascade.from_pretrained("a\nb")') is None
 
 
-def test_card_of_the_bundled_model_agrees_with_its_metrics() -> None:
-    from cascadezoo.zoo.list import bundled_folder, find
+# --- cards of version 0.1: the bundled model has one
 
+
+@pytest.fixture
+def bundled() -> Path:
     folder = bundled_folder(find("shapes-tiny"))
     assert folder is not None
-    stated = json.loads((folder / "metrics.json").read_text())
-    text = (folder / "README.md").read_text()
+    return folder
+
+
+def test_claims_of_a_card_of_an_earlier_version_are_checked(bundled: Path) -> None:
+    stated = json.loads((bundled / "metrics.json").read_text())
+    text = (bundled / "README.md").read_text()
+    assert "| figure | what | value | how it was got |" in text
+    assert "| stage | role | fed real images | fed generated images | mismatch |" in text
     assert claim_faults(text, stated) == []
     stated["figures"][0]["value"] *= 2
-    assert len(claim_faults(text, stated)) == 2
+    stated["attribution"][1]["real"]["value"] *= 2
+    assert len(claim_faults(text, stated)) == 3
 
 
-def test_malformed_front_matter_is_safe(tmp_path: Path) -> None:
+def test_a_card_that_differs_only_in_its_wording_is_current(bundled: Path, tmp_path: Path) -> None:
+    stated = json.loads((bundled / "metrics.json").read_text())
+    spec = published_spec(bundled, read_config(bundled))
+    state = inspect_card(bundled, spec, stated)
+    assert (state.current, state.unchanged, state.faults) == (True, False, ())
+    assert claim_faults(state.renewed.text, stated) == []
+    folder = shutil.copytree(bundled, tmp_path / "model")
+    (folder / "README.md").write_text(state.renewed.text)
+    assert inspect_card(folder, spec, stated).unchanged
+    stated["figures"][0]["note"] = "new"
+    assert not inspect_card(bundled, spec, stated).current
+
+
+def test_every_text_of_an_earlier_version_has_a_present_one() -> None:
+    """The rows that the bundled model's card does not have."""
+    course = [
+        {"phase": "p", "epoch": e, "step": e, "figure": figure(n=500, seed=None)} for e in range(40)
+    ]
+    rows_of_stages = [{"stage": "coarse", "role": "generator", "generated": figure()}]
+    now = [
+        card(figure(), course=course, problems=[{"metric": "fid", "why": "no data"}]),
+        card(attribution=rows_of_stages, stages=[{"name": "a", "kind": "b", "output": "c",
+                                                  "parameters": 1}]),
+        card(figure(seed=None), figure(note="measured before the sampling defaults were tuned")),
+    ]  # fmt: skip
+    path = Path(card_file.__file__).parent / "earlier_wording.json"
+    for old, new in json.loads(path.read_text()):
+        assert any(new in text for text in now) or new.strip() in (
+            "Additional losses:",
+            "One image takes unknown",
+        ), new
+        assert not any(old in text for text in now), old
+
+
+def test_untrusted_front_matter_is_harmless() -> None:
     for index in (
         "7",
         "[7]",
@@ -359,7 +409,7 @@ def test_malformed_front_matter_is_safe(tmp_path: Path) -> None:
         assert all(isinstance(fault, str) for fault in claim_faults(text, metrics(figure())))
 
 
-def test_shell_text_in_a_spec_is_quoted() -> None:
+def test_commands_quote_untrusted_specs() -> None:
     data = SPEC.to_dict() | {"requires": ["cascadezoo'; rm -rf ~; '"]}
     spec = CascadeSpec.model_validate(data)
     text = render_card(spec, metrics(figure()), INFO)

@@ -51,7 +51,7 @@ def card(*figures: dict[str, Any], **more: Any) -> str:
 
 
 def rows(text: str, first: str = "figure") -> list[list[str]]:
-    """The cells of the table whose header starts with ``first``, split as GitHub does."""
+    """The cells of the table with this first column, split as GitHub does."""
     lines = iter(text.splitlines())
     for line in lines:
         if line.startswith(f"| {first} |"):
