@@ -6,7 +6,7 @@ import torch
 
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec
-from cascadezoo.spec.participants import taking_part
+from cascadezoo.spec.phases import taking_part
 from cascadezoo.train.step import ExtraLoss
 
 __all__ = ["load_losses"]

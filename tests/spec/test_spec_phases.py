@@ -261,7 +261,7 @@ def test_a_phase_that_trains_nothing_is_told() -> None:
     ],
 )
 def test_who_takes_part(trained, bare_ones, joint, want) -> None:
-    from cascadezoo.spec.participants import taking_part
+    from cascadezoo.spec.phases import taking_part
 
     def flags(text: str) -> list[bool]:
         return [letter == "1" for letter in text]
