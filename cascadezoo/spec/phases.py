@@ -69,9 +69,9 @@ def default_phases(stages: Sequence[Trainee], losses: Sequence[LossSpec] = ()) -
 
     Decoders are trained before, each in a separate phase and the last of the cascade first, because
     the latents of a decoder are the target of the stages before it. Frozen stages and stages
-    without parameters are left out, as are phases that would train nothing. If a stage cannot learn from
-    estimates that do not predict the targets, such as those of a GAN, it always receives the real
-    images, and there is no joint phase.
+    without parameters are left out, as are phases that would train nothing. If a stage cannot learn
+    from estimates that do not predict the targets, such as those of a GAN, it always receives the
+    real images, and there is no joint phase.
     """
     phases = []
     for number, stage in enumerate((s for s in reversed(stages) if s.decodes), start=1):
