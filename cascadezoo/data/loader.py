@@ -17,7 +17,7 @@ from cascadezoo.data.base import ImageData
 from cascadezoo.errors import DataError
 from cascadezoo.util.rng import derive_seed
 
-__all__ = ["DeviceLoader", "iterate", "to_bytes", "to_floats"]
+__all__ = ["DeviceLoader", "iterate", "to_floats"]
 
 _FREE_SHARE = 0.25
 """The share of a GPU's free memory that a dataset may take."""
@@ -186,15 +186,6 @@ def to_floats(
     """
     # GPUs round a division by a constant differently; this gives the same bits everywhere.
     return images.to(torch.float32, memory_format=memory_format).sub_(127.5).mul_(1 / 127.5)
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Convert floats in [-1, 1] to uint8, rounded and clipped.
-
-    Args:
-        images: of any shape.
-    """
-    return images.float().mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _tensor(images: NDArray[np.uint8]) -> Tensor:

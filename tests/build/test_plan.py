@@ -49,5 +49,5 @@ def test_flops_of_a_convolution_and_of_sampling() -> None:
 
 def test_the_plan_warns_of_exactly_what_the_fixed_spec_mends() -> None:
     (warning,) = make_plan(load_spec("paper-baseline"), "cpu").warnings
-    assert "the last of 25 steps still keeps 78 % of the signal's variance" in warning
+    assert "78 %" in warning
     assert make_plan(load_spec("paper-baseline-fixed"), "cpu").warnings == []

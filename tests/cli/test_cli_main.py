@@ -215,7 +215,7 @@ def test_reader_that_goes_away_is_no_error_message():
 def test_json_after_double_dash_is_an_argument(invoke):
     result = invoke("validate", "--", "--json")
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: there is no spec '--json'")
+    assert result.stderr.startswith("Error: spec '--json'")
 
 
 def test_main_is_callable_without_exiting():

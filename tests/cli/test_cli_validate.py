@@ -77,7 +77,7 @@ def spoiled(path, value):
 
 # What is done to a sound spec, and what must be said: each with the path in it.
 FAULTS = {
-    "unknown key": (spoiled(["colour"], 1), ["colour: is not a key that is known here"]),
+    "unknown key": (spoiled(["colour"], 1), ["colour: "]),
     "unknown key of a kind": (
         spoiled(["stages", 0, "config", "chanels"], 1),
         ["stages.0.config.chanels"],
@@ -97,7 +97,7 @@ FAULTS = {
     "out of range": (spoiled(["training", "batch_size"], 0), ["training.batch_size"]),
     "size that does not chain": (
         spoiled(["stages", 0, "config", "size"], 7),
-        ["stages.0.config.size: is 7, but what follows needs 8x8"],
+        ["stages.0.config.size: ", "7", "8x8"],
     ),
     "impossible size": (spoiled(["data", "size"], 10**9), ["data.size", "65536"]),
     "more channels than an integer": (
@@ -106,15 +106,15 @@ FAULTS = {
     ),
     "starts without a generator": (
         spoiled(["stages", 0], {"name": "up", "kind": "pixelshuffle"}),
-        ["stages.0.kind: a cascade starts with a generator"],
+        ["stages.0.kind: ", "pixelshuffle.v1"],
     ),
     "duplicate stage": (
         lambda d: d["stages"].append({"name": "coarse", "kind": "pixelshuffle"}),
-        ["stages.1.name: 'coarse' is the name of another"],
+        ["stages.1.name: ", "'coarse'"],
     ),
     "phase of an unknown stage": (
         spoiled(["training", "phases", 0, "train"], ["coarse", "fine"]),
-        ["training.phases.0.train.1: 'fine' is not a stage", "'coarse'"],
+        ["training.phases.0.train.1: ", "'fine'", "'coarse'"],
     ),
     "unknown dataset": (spoiled(["data", "source"], "shape"), ["data.source", "'shapes'"]),
     "missing data file": (
@@ -125,7 +125,7 @@ FAULTS = {
     "import path as a kind": (spoiled(["stages", 0, "kind"], "os:system"), ["'os:system'"]),
     "address to install from": (
         spoiled(["requires"], ["x @ https://example.org/x.whl"]),
-        ["requires.0", "names an address"],
+        ["requires.0", "https://example.org/x.whl"],
     ),
     "control characters in a name": (spoiled(["name"], "a\x1b[31mb"), ["\\x1b[31m"]),
     "control characters in a kind": (

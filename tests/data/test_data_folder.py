@@ -30,7 +30,7 @@ def write(path, size=(8, 8), seed=0, channels=3, **options):
     return image
 
 
-def refused(config, code, *words, split="train"):
+def rejected(config, code, *words, split="train"):
     with raises(DataError, f"data-{code}") as caught:
         load(config, split)
     for word in words:
@@ -74,7 +74,7 @@ def test_one_class_can_be_asked_for(tmp_path):
     config = FolderConfig(path=str(tmp_path), labels=True)
     assert load(config, "train").labels.tolist() == [0]
     write(tmp_path / "loose.png")
-    refused(config, "no-class", tmp_path / "loose.png", "data.config.labels")
+    rejected(config, "no-class", tmp_path / "loose.png", "data.config.labels")
 
 
 def test_grey(tmp_path):
@@ -140,7 +140,7 @@ def test_mixed_sizes_name_two_files(tmp_path):
     write(tmp_path / "a.png", size=(8, 8))
     write(tmp_path / "b.png", size=(10, 8))  # 8x8 after cropping
     write(tmp_path / "c.png", size=(10, 12))
-    error = refused(
+    error = rejected(
         FolderConfig(path=str(tmp_path)),
         "sizes-differ",
         tmp_path / "a.png",
@@ -174,15 +174,15 @@ def test_holdout_and_test_path(tmp_path):
     assert (len(train), len(test)) == (15, 5)
     both = np.concatenate([train.images, test.images]).reshape(20, -1)
     assert len(np.unique(both, axis=0)) == 20
-    refused(FolderConfig(path=str(tmp_path / "train")), "no-test-split", split="test")
+    rejected(FolderConfig(path=str(tmp_path / "train")), "no-test-split", split="test")
 
     write(tmp_path / "test" / "b" / "new.png", seed=99)
     config = FolderConfig(path=str(tmp_path / "train"), test_path=str(tmp_path / "test"))
     assert load(config, "test").labels.tolist() == [1]
     assert len(load(config, "train")) == 20
     write(tmp_path / "test" / "zebra" / "new.png", seed=98)
-    refused(config, "class-unknown", "'zebra'", split="test")
-    error = refused(FolderConfig(path=str(tmp_path)), "classes-are-splits")
+    rejected(config, "class-unknown", "'zebra'", split="test")
+    error = rejected(FolderConfig(path=str(tmp_path)), "classes-are-splits")
     assert "data.config.test_path" in error.hint
 
 
@@ -200,12 +200,12 @@ def test_relative_path(tmp_path, monkeypatch):
 
 
 def test_bad_folders(tmp_path):
-    refused(FolderConfig(path=str(tmp_path / "none")), "no-folder", tmp_path / "none")
+    rejected(FolderConfig(path=str(tmp_path / "none")), "no-folder", tmp_path / "none")
     (tmp_path / "file").touch()
-    refused(FolderConfig(path=str(tmp_path / "file")), "not-a-folder", tmp_path / "file")
+    rejected(FolderConfig(path=str(tmp_path / "file")), "not-a-folder", tmp_path / "file")
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
     (tmp_path / "empty" / "notes.md").touch()
-    refused(FolderConfig(path=str(tmp_path / "empty")), "no-images", ".png")
+    rejected(FolderConfig(path=str(tmp_path / "empty")), "no-images", ".png")
     with raises(DataError, "data-no-images", path="empty"):
         FolderConfig(path=str(tmp_path / "empty")).info()
 
@@ -214,7 +214,7 @@ def test_bad_folders(tmp_path):
 def test_files_of_unknown_kind_are_not_passed_over(tmp_path, name):
     write(tmp_path / "a.png")
     (tmp_path / name).write_bytes(b"1234")
-    refused(FolderConfig(path=str(tmp_path)), "file-strange", tmp_path / name)
+    rejected(FolderConfig(path=str(tmp_path)), "file-strange", tmp_path / name)
 
 
 def test_bad_images_are_named(tmp_path):
@@ -225,19 +225,19 @@ def test_bad_images_are_named(tmp_path):
     whole = bad.read_bytes()
     for content in (b"", b"text", whole[:40], whole[: len(whole) // 2], whole[:100] + b"?" * 90):
         bad.write_bytes(content)
-        refused(config, "image-unreadable", bad)
+        rejected(config, "image-unreadable", bad)
     write(tmp_path / "30.png", size=(9, 9))
-    refused(
+    rejected(
         config, "image-unreadable", bad
     )  # the first bad one in the order of names, whatever the threads do
     bad.unlink()
     bad.symlink_to(tmp_path / "gone.png")
-    refused(config, "file-missing", bad)
+    rejected(config, "file-missing", bad)
 
 
-def test_deep_pixels_are_refused(tmp_path):
+def test_deep_pixels_are_rejected(tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "a.png")
-    refused(FolderConfig(path=str(tmp_path)), "pixel-type", tmp_path / "a.png")
+    rejected(FolderConfig(path=str(tmp_path)), "pixel-type", tmp_path / "a.png")
 
 
 def bomb(side):
@@ -257,7 +257,7 @@ def test_decompression_bombs(tmp_path, side):
     (tmp_path / "a.png").write_bytes(bomb(side))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow only warns of the smaller one
-        refused(FolderConfig(path=str(tmp_path)), "image-too-large", tmp_path / "a.png")
+        rejected(FolderConfig(path=str(tmp_path)), "image-too-large", tmp_path / "a.png")
         with raises(DataError, "data-image-too-large", path="a.png"):
             FolderConfig(path=str(tmp_path)).info()
 

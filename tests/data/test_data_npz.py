@@ -1,4 +1,4 @@
-"""npz: what is read, what is refused and how it is said, and damaged bytes of every sort."""
+"""npz: loaded arrays, errors for invalid content, and damaged bytes."""
 
 import io
 import zipfile
@@ -61,7 +61,7 @@ def test_habits_with_a_test_part(save, names, compressed):
     assert train.images.flags.c_contiguous
 
 
-def test_guided_diffusion_habit(save):
+def test_the_names_of_guided_diffusion_are_read(save):
     images, labels = color(), np.arange(20) % 3
     config = NpzConfig(path=save(arr_0=images, arr_1=labels))
     assert (load(config, "train").images == images.transpose(0, 3, 1, 2)).all()
@@ -237,23 +237,23 @@ def test_bad_content(save, arrays, keys, error):
 
 
 def test_bad_files(tmp_path):
-    def refused(path, code, hint):
+    def rejected(path, code, hint=""):
         with raises(DataError, code, path=path.name) as caught:
             NpzConfig(path=str(path)).info()
         assert hint in caught.value.hint
 
-    refused(tmp_path / "missing.npz", "data-no-file", "current directory")
+    rejected(tmp_path / "missing.npz", "data-no-file")
     (tmp_path / "folder.npz").mkdir()
-    refused(tmp_path / "folder.npz", "data-npz-unreadable", "path of a file")
+    rejected(tmp_path / "folder.npz", "data-npz-unreadable")
     (tmp_path / "text.npz").write_text("hello")
-    refused(tmp_path / "text.npz", "data-npz-unreadable", "numpy.savez")
+    rejected(tmp_path / "text.npz", "data-npz-unreadable", "numpy.savez")
     (tmp_path / "empty.npz").touch()
-    refused(tmp_path / "empty.npz", "data-npz-unreadable", "numpy.savez")
+    rejected(tmp_path / "empty.npz", "data-npz-unreadable", "numpy.savez")
     np.save(tmp_path / "single.npy", grey())
-    refused(tmp_path / "single.npy", "data-npz-unreadable", "single .npy array")
+    rejected(tmp_path / "single.npy", "data-npz-unreadable", ".npy")
     with zipfile.ZipFile(tmp_path / "none.npz", "w") as file:
         file.writestr("readme.txt", "no arrays")
-    refused(tmp_path / "none.npz", "data-no-images-array", "data.config.images")
+    rejected(tmp_path / "none.npz", "data-no-images-array", "data.config.images")
 
 
 def test_truncated_file(save, tmp_path):
@@ -314,7 +314,7 @@ def test_more_than_memory_is_refused(tmp_path):
     entry = content.rindex(b"PK\x01\x02")
     with zipfile.ZipFile(path) as file:
         size = file.getinfo("images.npy").file_size
-    # Zip64: the size that the directory tells is made to agree with the header.
+    # Zip64: the size in the directory is changed to agree with the header.
     result = size - 4096 + 2**33 * 4096
     extra = b"\x01\x00\x08\x00" + result.to_bytes(8, "little")
     content[entry + 24 : entry + 28] = b"\xff\xff\xff\xff"

@@ -131,7 +131,7 @@ def test_color_to_grey_is_bt601():
         ),
     ],
 )
-def test_what_cannot_be(data, keys, error, hint):
+def test_impossible_conversions_are_rejected(data, keys, error, hint):
     with raises(DataError, **error) as caught:
         prepare(data, **keys)
     assert hint in caught.value.hint

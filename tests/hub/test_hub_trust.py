@@ -191,7 +191,7 @@ def test_a_missing_kind_gives_the_pip_line_and_installs_nothing(hub, files, conf
     requires = ["cascadezoo-blurry>=1.2,<2", "cascadezoo"]
     text = pulled_spec(hub, files, config, "blurry.v3", requires)
     assert "there is no stage kind 'blurry.v3'" in text
-    assert "it may come from: pip install 'cascadezoo-blurry>=1.2,<2'" in text
+    assert "pip install 'cascadezoo-blurry>=1.2,<2'" in text
     found = audit(hub, REPO)
     assert found["told"] == text
     assert {event for event, _ in found["events"]} <= {"open", "import"}

@@ -140,7 +140,7 @@ def test_an_entry_goes_through_json_unchanged() -> None:
         ({"requires": ["x'; rm -rf ~; '"]}, "models.0.requires.0"),
         ({"metrics": {"kid": {"value": float("nan")}}}, "models.0.metrics.kid.value"),
         ({"metrics": {"\x1b[2J": {"value": 1.0}}}, "models.0.metrics"),
-        ({"more": 1}, "models.0.more: is not a key that is known here"),
+        ({"more": 1}, "models.0.more: "),
     ],
 )
 def test_what_an_entry_may_not_say(fields: dict[str, Any], said: str) -> None:

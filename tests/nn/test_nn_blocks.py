@@ -52,7 +52,7 @@ def test_fourier_frequencies_are_saved_and_bounded() -> None:
     out = embedding(torch.tensor([0.0, 0.5]))
     assert torch.equal(out[0], torch.tensor([1.0, 1, 1, 0, 0, 0]))
     assert torch.allclose(out[:, :3] ** 2 + out[:, 3:] ** 2, torch.ones(2, 3))
-    with pytest.raises(ValueError, match="even width, not 5"):
+    with pytest.raises(ValueError, match="5"):
         FourierEmbedding(5)
 
 
@@ -82,7 +82,7 @@ def test_further_noise_levels_have_embeddings_of_their_own() -> None:
     )
     assert torch.allclose(embedding(times, level=level), F.silu(expected), rtol=0, atol=1e-6)
     assert not torch.allclose(embedding(times, level=level.flip(1)), F.silu(expected), atol=1e-3)
-    # bfloat16 cannot tell 1000 * 0.999 from 1000
+    # bfloat16 cannot distinguish 1000 * 0.999 from 1000
     coarse = embedding(times, level=level.bfloat16())
     assert torch.allclose(coarse, F.silu(expected), rtol=0, atol=1e-6)
 
@@ -91,9 +91,11 @@ def test_further_noise_levels_have_embeddings_of_their_own() -> None:
     ("levels", "level"),
     [(0, torch.zeros(2)), (1, None), (1, torch.zeros(2, 2)), (2, torch.zeros(2))],
 )
-def test_noise_levels_that_do_not_fit_are_refused(levels: int, level: torch.Tensor | None) -> None:
+def test_a_wrong_number_of_noise_levels_is_rejected(
+    levels: int, level: torch.Tensor | None
+) -> None:
     embedding = ConditionEmbedding(8, 16, levels=levels)
-    with pytest.raises(ValueError, match=f"noise levels for a network of {levels}"):
+    with pytest.raises(ValueError, match=f"with {levels}$"):
         embedding(torch.zeros(2), level=level)
 
 
@@ -177,9 +179,9 @@ def test_heads_divide_the_channels(channels: int, heads: int) -> None:
 
 
 @pytest.mark.parametrize("make", [SelfAttention, lambda c, **kw: CrossAttention(c, 4, **kw)])
-def test_heads_asked_for_are_had_or_refused(make: Callable[..., SelfAttention]) -> None:
+def test_heads_must_divide_the_channels(make: Callable[..., SelfAttention]) -> None:
     assert make(24, heads=6).heads == 6
-    with pytest.raises(ValueError, match="5 attention heads do not divide 24 channels"):
+    with pytest.raises(ValueError, match=r"5 .* 24"):
         make(24, heads=5)
 
 

@@ -191,9 +191,9 @@ def test_further_noise_levels_are_heard() -> None:
     other = net(x, times, labels, level=torch.tensor([0.0, 0.51]))
     assert torch.allclose(other[0], out[0], rtol=0, atol=1e-5)
     assert (other[1] - out[1]).abs().max() > 1e-3
-    with pytest.raises(ValueError, match="0 noise levels for a network of 1"):
+    with pytest.raises(ValueError, match=r"^0 .* 1$"):
         net(x, times, labels)
-    with pytest.raises(ValueError, match="1 noise levels for a network of 0"):
+    with pytest.raises(ValueError, match=r"^1 .* 0$"):
         small("embedding")(x, times, labels, level=torch.zeros(2))
 
 

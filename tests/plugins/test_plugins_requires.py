@@ -66,9 +66,8 @@ def test_too_old(tmp_path: Path, site: Path) -> None:
     data["stages"][1]["kind"] = "wave.v2"
     found = problems(tmp_path, data, site)
     line = "pip install --upgrade 'cascadezoo-wave>=2.0'"
-    assert found["requires.0"]["message"] == (
-        "asks for cascadezoo-wave>=2.0, but cascadezoo-wave 1.5 is installed"
-    )
+    for value in ("cascadezoo-wave>=2.0", "cascadezoo-wave 1.5"):
+        assert value in found["requires.0"]["message"]
     assert found["requires.0"]["hint"] == line
     assert "there is no stage kind 'wave.v2'" in found["stages.1.kind"]["message"]
     assert line in found["stages.1.kind"]["hint"]
@@ -82,7 +81,7 @@ def test_too_new(tmp_path: Path, site: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "path", "message"),
     [
-        ({"width": 3}, "stages.1.config.width", "is not a key that is known here"),
+        ({"width": 3}, "stages.1.config.width", "unknown key"),
         ({"strength": "strong"}, "stages.1.config.strength", "input should be a valid number"),
     ],
 )
@@ -91,10 +90,8 @@ def test_a_config_that_has_changed_since(
 ) -> None:
     found = problems(tmp_path, spec(["cascadezoo-wave>=1.2"], **config), site)
     assert message in found[path]["message"]
-    assert found[path]["hint"] == (
-        "wave.v1 may have changed since cascadezoo-wave 1.2, which this was written with; "
-        "1.5 is installed: pip install 'cascadezoo-wave==1.2'"
-    )
+    for value in ("wave.v1", "1.5", "pip install 'cascadezoo-wave==1.2'"):
+        assert value in found[path]["hint"]
     # Written with this very version, it is the spec that is at fault.
     same = problems(tmp_path, spec(["cascadezoo-wave>=1.5"], **config), site)
     assert same[path]["hint"] is None

@@ -79,9 +79,11 @@ def test_plans_on_the_meta_device(case: Case) -> None:
         output = stage(stage.preprocess(case.target(4, "meta"), upstream, context))
     assert (counter.get_total_flops() > 0) is not case.config().parameterless
     assert output.estimate.is_meta
-    asked = SampleRequest(4, ImageDraw(0, "s", 0, 4, "meta"), labels=case.labels(4, "meta"))
+    sample_request = SampleRequest(
+        4, ImageDraw(0, "s", 0, 4, "meta"), labels=case.labels(4, "meta")
+    )
     with torch.no_grad():
-        assert stage.sample(upstream, asked).shape == (4, 3, 12, 12)
+        assert stage.sample(upstream, sample_request).shape == (4, 3, 12, 12)
 
 
 @cases
@@ -183,6 +185,6 @@ def test_generators_do_without_labels(kind: str, settings: dict[str, object]) ->
 
 
 @pytest.mark.parametrize("kind", ["flow.v1", "diffusion.v1", "diffusion-sr.v1"])
-def test_forward_wants_what_preprocess_makes(kind: str) -> None:
-    with pytest.raises(TypeError, match="takes the inputs that its preprocess makes"):
+def test_forward_needs_the_inputs_from_preprocess(kind: str) -> None:
+    with pytest.raises(TypeError):
         SMALL[kind].stage()(StageInputs(target=SMALL[kind].target(2)))

@@ -53,9 +53,9 @@ class NoReading(TorchDispatchMode):
 @torch.no_grad()
 def test_samplers_read_nothing_from_the_device(case: Case, sampler: str) -> None:
     stage = case.stage().eval()
-    upstream, asked = case.upstream(2), request(case, 0, 2, guidance=2.0, sampler=sampler)
+    upstream, sample_request = case.upstream(2), request(case, 0, 2, guidance=2.0, sampler=sampler)
     with NoReading():
-        stage.sample(upstream, asked)
+        stage.sample(upstream, sample_request)
     with pytest.raises(AssertionError, match="was read"), NoReading():
         torch.ones(1).item()
 
@@ -87,9 +87,9 @@ def test_states_are_shown_and_not_kept(case: Case, sampler: str) -> None:
         alive.append(weakref.ref(state))
         most = max(most, sum(ref() is not None for ref in alive))
 
-    asked = request(case, 0, 2, sampler=sampler, steps=6)
-    asked.watch = watch
-    stage.sample(case.upstream(2), asked)
+    sample_request = request(case, 0, 2, sampler=sampler, steps=6)
+    sample_request.watch = watch
+    stage.sample(case.upstream(2), sample_request)
     assert len(alive) == 6
     assert most <= 2
 
@@ -116,9 +116,9 @@ def test_a_stopped_generator_leaves_the_noise_of_that_level(case: Case, s: float
     stage.network = torch.nn.Module()
     stage.network.forward = perfect  # type: ignore[method-assign]
     count = 60
-    asked = SampleRequest(count, ImageDraw(1, "s", 0, count), steps=100)
-    asked.options = {"stop": signal_of(s)}
-    made = stage.sample(None, asked)
+    sample_request = SampleRequest(count, ImageDraw(1, "s", 0, count), steps=100)
+    sample_request.options = {"stop": signal_of(s)}
+    made = stage.sample(None, sample_request)
     residue = made - signal_of(s) ** 0.5 * image
     sigma = (1 - signal_of(s)) ** 0.5
     assert residue.mean().abs() < 0.02
@@ -139,15 +139,15 @@ def test_truncated_sampling_asks_the_stage_before_to_stop(case: Case) -> None:
     stage = with_settings(case, s=0.3).stage().eval()
     plain = request(case, 0, 2)
     assert stage.upstream_request(plain) is plain
-    asked = request(case, 0, 2, options={"truncated": True})
-    assert stage.upstream_request(asked).options["stop"] == pytest.approx(signal_of(0.3))
+    sample_request = request(case, 0, 2, options={"truncated": True})
+    assert stage.upstream_request(sample_request).options["stop"] == pytest.approx(signal_of(0.3))
     none = request(case, 0, 2, options={"truncated": True, "s": 0.0})
     assert stage.upstream_request(none) is none
     # A noised image comes as it is; a clean one is noised here.
     upstream = case.upstream(2)
     assert upstream is not None
     level = torch.full((2,), 0.3)
-    (condition, result) = stage.sampling_conditions(upstream, asked)  # type: ignore[operator]
+    (condition, result) = stage.sampling_conditions(upstream, sample_request)  # type: ignore[operator]
     assert torch.equal(condition, stage.enlarged(upstream))  # type: ignore[operator]
     assert torch.allclose(result, level)
     (noised, result) = stage.sampling_conditions(upstream, plain)  # type: ignore[operator]
@@ -248,8 +248,8 @@ def test_the_estimate_of_a_trained_upsampler_beats_its_condition(case: Case) -> 
         losses.append(loss.item())
     assert sum(losses[-10:]) < 0.35 * sum(losses[:10])
     with torch.no_grad():
-        asked = SampleRequest(4, ImageDraw(0, "s", 0, 4), steps=6)
-        images = stage.eval().sample(stage.upstream_target(target[:4]), asked)
+        sample_request = SampleRequest(4, ImageDraw(0, "s", 0, 4), steps=6)
+        images = stage.eval().sample(stage.upstream_target(target[:4]), sample_request)
     assert (images - target[:4]).square().mean() < 0.25 * target[:4].square().mean()
 
 
@@ -263,8 +263,8 @@ def test_the_negative_label_is_the_branch_to_get_away_from(case: Case) -> None:
 
     def images(**options: Any) -> torch.Tensor:
         guidance = options.pop("guidance", 3.0)
-        asked = request(case, 0, 2, labels=labels, guidance=guidance, options=options)
-        return stage.sample(case.upstream(2), asked)
+        sample_request = request(case, 0, 2, labels=labels, guidance=guidance, options=options)
+        return stage.sample(case.upstream(2), sample_request)
 
     plain, conditional = images(), images(guidance=1.0)
     assert torch.allclose(images(negative_label=1), conditional, rtol=0, atol=1e-4)
@@ -281,8 +281,8 @@ def test_guidance_acts_inside_its_interval(case: Case) -> None:
 
     def images(guidance: float, interval: Any = None) -> torch.Tensor:
         options = {} if interval is None else {"guidance_interval": interval}
-        asked = request(case, 0, 2, guidance=guidance, options=options)
-        return stage.sample(case.upstream(2), asked)
+        sample_request = request(case, 0, 2, guidance=guidance, options=options)
+        return stage.sample(case.upstream(2), sample_request)
 
     assert torch.equal(images(4.0, (0.0, 1.0)), images(4.0))
     # The diffusions here keep most of the signal, so no step starts at a level above 0.9.
@@ -336,9 +336,9 @@ def test_learned_variances_widen_ddpm_alone() -> None:
             [torch.zeros_like(x), torch.full_like(x, value)], dim=1
         )
         states: list[torch.Tensor] = []
-        asked = request(case, 0, 8, sampler=sampler, steps=5)
-        asked.watch = lambda state: states.append(state.clone())
-        stage.sample(None, asked)
+        sample_request = request(case, 0, 8, sampler=sampler, steps=5)
+        sample_request.watch = lambda state: states.append(state.clone())
+        stage.sample(None, sample_request)
         return states[2].std()
 
     assert spread(1.0, "ddpm") > 1.02 * spread(-1.0, "ddpm")
@@ -395,7 +395,7 @@ def test_reflow_uses_the_noise_of_its_pairs() -> None:
         pairs = stage.eval().make_pairs(noise, request(FLOW, 0, 4))
         assert pairs.shape == noise.shape
         assert torch.equal(pairs, stage.make_pairs(noise, request(FLOW, 0, 4)))
-    with pytest.raises(NotImplementedError, match="no reflow"):
+    with pytest.raises(NotImplementedError):
         UNET.stage().make_pairs(noise, request(UNET, 0, 4))
 
 

@@ -77,8 +77,8 @@ def test_a_transposed_convolution_is_a_sum_of_shifted_kernels(factor: int, kerne
     assert torch.allclose(made, wanted, rtol=0, atol=1e-5)
 
 
-def test_a_transposed_kernel_leaves_no_gaps() -> None:
-    with pytest.raises(ValueError, match="a kernel of 2 leaves gaps at a stride of 3"):
+def test_a_transposed_kernel_with_gaps_is_rejected() -> None:
+    with pytest.raises(ValueError, match="3"):
         TransposedUp(1, 1, 3, 2)
     config = ENTRIES["transposed.v1"].load_config()
     with raises_config("kernel", "gaps"):
@@ -215,32 +215,32 @@ def test_plain_convolutions_keep_the_scale_of_the_signal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "path", "message"),
+    ("kind", "settings", "path", "kind_of_error"),
     [
-        ("dae.v1", {"sigma": 0.0}, "sigma", "greater than 0"),
-        ("dae.v1", {"levels": 0}, "levels", "greater than or equal to 1"),
-        ("dae.v1", {"renoise": 1.5}, "renoise", "less than or equal to 1"),
-        ("resnet.v1", {"candidates": 0}, "candidates", "greater than or equal to 1"),
-        ("resnet.v1", {"halvings": 9}, "halvings", "less than or equal to 8"),
-        ("resnet-upsampler.v1", {"factor": 65}, "factor", "less than or equal to 64"),
-        ("transposed.v1", {"kernel": 1}, "kernel", "greater than or equal to 2"),
-        ("transposed.v1", {"output": "image"}, "output", "'residual' or 'pixels'"),
-        ("interpolate.v1", {"factor": 1}, "factor", "greater than or equal to 2"),
-        ("interpolate.v1", {"interpolation": "area"}, "interpolation", "'bicubic'"),
-        ("conv-refiner.v1", {"layers": 1}, "layers", "greater than or equal to 2"),
-        ("conv-refiner.v1", {"kernel": 4}, "kernel", "is 4, but a kernel has a middle"),
-        ("resnet-refiner.v1", {"blocks": 0}, "blocks", "greater than or equal to 1"),
-        ("identity.v1", {"scale": 1}, "scale", "not permitted"),
+        ("dae.v1", {"sigma": 0.0}, "sigma", "greater_than"),
+        ("dae.v1", {"levels": 0}, "levels", "greater_than_equal"),
+        ("dae.v1", {"renoise": 1.5}, "renoise", "less_than_equal"),
+        ("resnet.v1", {"candidates": 0}, "candidates", "greater_than_equal"),
+        ("resnet.v1", {"halvings": 9}, "halvings", "less_than_equal"),
+        ("resnet-upsampler.v1", {"factor": 65}, "factor", "less_than_equal"),
+        ("transposed.v1", {"kernel": 1}, "kernel", "greater_than_equal"),
+        ("transposed.v1", {"output": "image"}, "output", "literal_error"),
+        ("interpolate.v1", {"factor": 1}, "factor", "greater_than_equal"),
+        ("interpolate.v1", {"interpolation": "area"}, "interpolation", "literal_error"),
+        ("conv-refiner.v1", {"layers": 1}, "layers", "greater_than_equal"),
+        ("conv-refiner.v1", {"kernel": 4}, "kernel", "value_error"),
+        ("resnet-refiner.v1", {"blocks": 0}, "blocks", "greater_than_equal"),
+        ("identity.v1", {"scale": 1}, "scale", "extra_forbidden"),
     ],
 )
-def test_bad_settings_are_refused_with_their_path(
-    kind: str, settings: dict[str, Any], path: str, message: str
+def test_invalid_settings_are_rejected_with_their_path(
+    kind: str, settings: dict[str, Any], path: str, kind_of_error: str
 ) -> None:
     with pytest.raises(ValidationError) as caught:
         ENTRIES[kind].load_config().model_validate(settings)
     (error,) = caught.value.errors()
     assert ".".join(map(str, error["loc"])) == path
-    assert message in error["msg"]
+    assert error["type"] == kind_of_error
 
 
 # --- stages without parameters
@@ -277,4 +277,4 @@ def test_the_checks_of_plugins_find_parameters_of_what_says_it_has_none() -> Non
     report = check_stage(entry, size=8, skip=left_out)
     (fault,) = report.failures
     assert fault.name == "gradients"
-    assert "the config is parameterless, and the stage has scale, which learns" in fault.message
+    assert "scale" in fault.message
