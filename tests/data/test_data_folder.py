@@ -1,4 +1,4 @@
-"""folder: order, classes, orientation, transparency, and every way a folder can be bad."""
+"""folder: order, classes, orientation, transparency, and errors."""
 
 import io
 import struct
@@ -63,13 +63,13 @@ def test_subfolders_are_classes(tmp_path):
 
 
 @pytest.mark.parametrize("names", [["a/1.png", "2.png"], ["only/1.png", "only/2.png"]])
-def test_no_classes_are_guessed(tmp_path, names):
+def test_loose_images_have_no_classes(tmp_path, names):
     for name in names:
         write(tmp_path / name)
     assert load(FolderConfig(path=str(tmp_path)), "train").labels is None
 
 
-def test_one_class_can_be_asked_for(tmp_path):
+def test_a_single_class_with_labels_is_read(tmp_path):
     write(tmp_path / "only" / "1.png")
     config = FolderConfig(path=str(tmp_path), labels=True)
     assert load(config, "train").labels.tolist() == [0]
@@ -136,7 +136,7 @@ def test_formats(tmp_path, kind):
     assert np.abs(data.images[0].astype(int) - np.array([200, 40, 90])[:, None, None]).max() <= 4
 
 
-def test_mixed_sizes_name_two_files(tmp_path):
+def test_different_sizes_are_an_error_with_two_files(tmp_path):
     write(tmp_path / "a.png", size=(8, 8))
     write(tmp_path / "b.png", size=(10, 8))  # 8x8 after cropping
     write(tmp_path / "c.png", size=(10, 12))
@@ -186,7 +186,7 @@ def test_holdout_and_test_path(tmp_path):
     assert "data.config.test_path" in error.hint
 
 
-def test_links_that_lead_back_end(tmp_path):
+def test_links_to_parent_folders_end(tmp_path):
     write(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "back").symlink_to(tmp_path)
     data = load(FolderConfig(path=str(tmp_path)), "train")
@@ -211,7 +211,7 @@ def test_bad_folders(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["movie.mp4", "photo.heic", "noname"])
-def test_files_of_unknown_kind_are_not_passed_over(tmp_path, name):
+def test_files_of_unknown_type_are_an_error(tmp_path, name):
     write(tmp_path / "a.png")
     (tmp_path / name).write_bytes(b"1234")
     rejected(FolderConfig(path=str(tmp_path)), "file-strange", tmp_path / name)
@@ -241,7 +241,7 @@ def test_deep_pixels_are_rejected(tmp_path):
 
 
 def bomb(side):
-    """A PNG that says it is side x side pixels, in a hundred bytes."""
+    """A PNG of a hundred bytes whose header states side x side pixels."""
 
     def chunk(name, body):
         return (
@@ -263,7 +263,7 @@ def test_decompression_bombs(tmp_path, side):
 
 
 def test_large_jpegs_lose_nothing_to_faster_decoding(tmp_path):
-    """What is resized from a JPEG is as sharp as from a PNG of the same pixels."""
+    """A resized JPEG is as sharp as a resized PNG of the same pixels."""
     x, y = np.meshgrid(np.arange(512), np.arange(512))
     stripes = (127 + 100 * np.sin(x / 7) * np.cos(y / 9)).astype(np.uint8)
     for kind in ("jpg", "png"):

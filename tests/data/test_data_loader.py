@@ -16,7 +16,7 @@ from cascadezoo.errors import DataError
 
 
 def numbered(count, channels=3, size=4, labels=True):
-    """Images that carry their number in their first two pixels and are no mirror images."""
+    """Images with their number in the first two pixels, which are not symmetric."""
     images = np.zeros((count, channels, size, size), np.uint8)
     images[:, 0, 0, 0] = np.arange(count) % 256
     images[:, 0, 0, 1] = np.arange(count) // 256
@@ -78,7 +78,7 @@ def test_processes_share_one_batch(world, share, count, flip):
 
 
 def test_any_batch_at_any_time():
-    """A resumed run gets the batches that the stopped one would have got."""
+    """A resumed run gets the same batches as an uninterrupted one."""
     data = numbered(100)
     keys = {"batch_size": 8, "seed": 1, "flip": True}
     whole = DeviceLoader(data, **keys)
@@ -135,7 +135,7 @@ def test_channels_last():
     assert torch.equal(plain, last)
 
 
-def test_the_data_are_left_as_they_are():
+def test_the_data_are_not_modified():
     data = numbered(16)
     before = data.images.copy()
     DeviceLoader(data, batch_size=4, seed=0, flip=True).batch(0, 0)[0].fill_(0)
@@ -145,7 +145,7 @@ def test_the_data_are_left_as_they_are():
 
 
 def test_arrays_that_are_views():
-    """Read-only and mirrored arrays, which torch cannot take as they are."""
+    """Read-only and mirrored arrays, which torch does not accept."""
     data = numbered(10)
     view = data.images[::-1, :, :, ::-1]
     view.flags.writeable = False
@@ -186,7 +186,7 @@ def test_missing_batches_and_ranks_are_rejected():
 
 
 def test_shapes_on_the_meta_device_stay_in_host_memory_when_over_budget():
-    """Off the CPU, the budget decides; the meta device stands in for one that is not there."""
+    """On other devices the budget decides; the meta device replaces a missing one."""
     data = numbered(20)
     near = DeviceLoader(data, batch_size=4, seed=0, device="meta")
     far = DeviceLoader(

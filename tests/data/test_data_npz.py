@@ -45,7 +45,7 @@ def save(tmp_path):
         ("images", "labels", "test_images", "test_labels"),
     ],
 )
-def test_habits_with_a_test_part(save, names, compressed):
+def test_usual_names_with_test_images_are_read(save, names, compressed):
     images, labels = color(20), np.arange(20) % 4
     other, other_labels = color(8, seed=1), np.arange(8) % 5
     arrays = dict(zip(names, (images, labels, other, other_labels), strict=True))
@@ -296,15 +296,15 @@ def archive(path, header, body=b"", name="images.npy"):
         "",
     ],
 )
-def test_lying_headers(tmp_path, header):
-    """A header is data from a stranger: nothing is allocated or run because of it."""
+def test_wrong_headers_are_an_error(tmp_path, header):
+    """A header is untrusted data: it does not cause allocations or run code."""
     path = tmp_path / "data.npz"
     archive(path, header, bytes(256))
     with raises(DataError, "data-array-damaged", name="images", path="data.npz"):
         NpzConfig(path=str(path)).info()
 
 
-def test_more_than_memory_is_refused(tmp_path):
+def test_arrays_larger_than_the_memory_are_rejected(tmp_path):
     """An honest header of a compressed file that would not fit."""
     path = tmp_path / "data.npz"
     shape = (2**33, 64, 64)

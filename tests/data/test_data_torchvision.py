@@ -1,4 +1,4 @@
-"""torchvision's datasets: genuine idx files where they lie, and clear words where they do not."""
+"""torchvision's datasets: existing idx files, and errors for missing files."""
 
 import hashlib
 import pickle
@@ -43,7 +43,7 @@ def place(root, config, counts=(30, 10), size=28, top=10):
 
 @pytest.mark.parametrize("config", list(FOLDERS))
 @pytest.mark.parametrize("download", [True, False])
-def test_reads_files_that_are_there(tmp_path, config, download):
+def test_existing_files_are_read(tmp_path, config, download):
     made = place(tmp_path, config)
     for split, part in (("train", "train"), ("test", "t10k")):
         data = load(config(root=str(tmp_path), download=download), split)
@@ -133,7 +133,7 @@ def test_offline(tmp_path, config, capfd):
 
 
 @pytest.mark.usefixtures("dead_network")
-def test_folder_that_cannot_be_made(tmp_path):
+def test_an_impossible_folder_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with raises(DataError, "data-torchvision-unavailable", name="MNIST", path="data"):
         load(MnistConfig(root=str(tmp_path / "file" / "data")), "train")

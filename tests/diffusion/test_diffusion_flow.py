@@ -95,7 +95,7 @@ def test_one_step_along_a_straight_path_arrives(solver: str) -> None:
 
 
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
-def test_solvers_call_the_field_as_often_as_they_say(solver: str) -> None:
+def test_solvers_call_the_field_as_often_as_stated(solver: str) -> None:
     calls = []
 
     def velocity(x: torch.Tensor, time: float) -> torch.Tensor:
@@ -145,7 +145,7 @@ def test_gaussian_data_can_be_left_at_a_noise_level(solver: str) -> None:
 
 
 @given(level=st.floats(0, 1))
-def test_time_and_level_undo_each_other(level: float) -> None:
+def test_time_and_level_are_inverse(level: float) -> None:
     time = time_of(level)
     assert 0 <= time <= 1
     assert level_at(time) == pytest.approx(level, abs=1e-7)

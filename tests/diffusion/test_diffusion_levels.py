@@ -1,4 +1,4 @@
-"""Noise levels with and without a schedule, and the paths that samplers walk."""
+"""Noise levels with and without a schedule, and the paths of samplers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_path_visits_the_timesteps_and_ends_clean() -> None:
     steps=st.integers(1, 60),
     stop=st.floats(1e-4, 1.0),
 )
-def test_a_truncated_path_stops_where_it_shall(schedule: str, steps: int, stop: float) -> None:
+def test_a_truncated_path_stops_at_the_level(schedule: str, steps: int, stop: float) -> None:
     signal = SCHEDULES[schedule]
     visited = spaced_timesteps(len(signal), steps)
     path = reverse_path(signal, visited, stop)

@@ -1,4 +1,4 @@
-"""Schedules against diffusers and against what their papers promise."""
+"""Schedules compared with diffusers and with their papers."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def _seeded() -> None:
 
 
 def shaken(module: torch.nn.Module) -> torch.nn.Module:
-    """The module with no weight left at zero."""
+    """The module without weights of zero."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -158,7 +158,7 @@ def test_fresh_blocks_pass_their_input_on(block: object) -> None:
 
 
 @pytest.mark.parametrize("scale_shift", [True, False])
-def test_residual_block_hears_the_time(scale_shift: bool) -> None:
+def test_the_time_changes_the_output_of_a_residual_block(scale_shift: bool) -> None:
     block = shaken(ResidualBlock(8, 12, time=4, scale_shift=scale_shift))
     x, time = Draw(0).randn(2, 8, 6, 6), Draw(1).randn(2, 4)
     out = block(x, time)
@@ -203,7 +203,7 @@ def test_cross_attention_is_that_of_torch(heads: int) -> None:
     assert torch.allclose(ours(x, tokens), expected, rtol=0, atol=1e-5)
 
 
-def test_attention_carries_news_across_the_image() -> None:
+def test_attention_connects_all_positions() -> None:
     attention = shaken(SelfAttention(8))
     x = Draw(0).randn(1, 8, 10, 10).requires_grad_()
     attention(x)[0, :, 0, 0].sum().backward()

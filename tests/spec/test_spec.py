@@ -1,4 +1,4 @@
-"""Specs: all faults at once with clean paths; resolving is idempotent; sizes chain."""
+"""Specs: all problems at once with their paths; resolving is idempotent; sizes follow."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_studys_phases_are_the_default(tiny) -> None:
     ]
 
 
-def test_every_fault_is_reported_at_once(tiny) -> None:
+def test_all_problems_are_reported_at_once(tiny) -> None:
     data = change(
         tiny,
         "name=Bad Name",
@@ -326,7 +326,7 @@ FULL = load_spec(TINY).spec.to_dict()
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(paths_of(FULL)[1:]), json_values)
-def test_whatever_stands_anywhere_in_a_spec_is_a_spec_error_or_resolves(path, value) -> None:
+def test_any_value_in_a_spec_resolves_or_raises_a_spec_error(path, value) -> None:
     data = deepcopy(FULL)
     node = data
     for part in path[:-1]:

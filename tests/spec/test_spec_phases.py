@@ -98,7 +98,7 @@ def test_a_decoder_needs_latents() -> None:
     assert "toy-decoder.v1" in rows_by_path["stages.1.kind"].message
 
 
-def test_a_stage_looks_at_the_one_before_it() -> None:
+def test_a_stage_checks_the_previous_stage() -> None:
     data = latent({"train": ["draw"]}, decoder="frozen")
     data["stages"][1]["config"] = {"most": 3}
     (problem,) = problems(data).values()
@@ -107,7 +107,7 @@ def test_a_stage_looks_at_the_one_before_it() -> None:
     assert resolve(data, registry=REGISTRY)
 
 
-def test_a_refiner_of_latents_is_not_held_against_lpips() -> None:
+def test_a_refiner_of_latents_has_no_lpips_loss() -> None:
     kinds = {"draw": "generator", "sharpen": "refiner", "decode": "decoder", "polish": "refiner"}
     data = toy_spec(kinds)
     del data["training"]["losses"]
@@ -150,7 +150,7 @@ def test_pairs_are_written_out() -> None:
         (reflowing({}, FIRST, train=["draw", "sharpen"]), "reflow", "reflow-others"),
     ],
 )
-def test_pairs_that_cannot_be(data: dict[str, Any], path: str, code: str) -> None:
+def test_impossible_pairs_are_rejected(data: dict[str, Any], path: str, code: str) -> None:
     index = len(data["training"]["phases"]) - 1
     assert codes(data) == {f"training.phases.{index}.{path}": code}
 
@@ -170,7 +170,7 @@ def test_guided_pairs_need_labels() -> None:
 
 
 def test_digests_do_not_change_with_defaults_of_later_keys() -> None:
-    """Runs that were begun before specs had these keys can go on."""
+    """Runs from before these keys existed can resume."""
     spec = load_spec("diffusion-pixelshuffle-vit-tiny").spec
     data = spec.to_dict()
     data["training"]["phases"][0]["stages"] = {"coarse": {}}
@@ -260,7 +260,7 @@ def test_a_phase_that_trains_nothing_is_rejected() -> None:
         ("000", "111", True, "000"),
     ],
 )
-def test_who_takes_part(trained, bare_ones, joint, want) -> None:
+def test_which_stages_take_part(trained, bare_ones, joint, want) -> None:
     from cascadezoo.spec.phases import taking_part
 
     def flags(text: str) -> list[bool]:

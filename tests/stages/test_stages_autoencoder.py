@@ -255,12 +255,12 @@ def test_training_samples_the_posterior_by_the_steps_draw() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     first = learn(stage, images, step=3).estimate
-    assert torch.equal(torch.get_rng_state(), state), "took from the global generator"
+    assert torch.equal(torch.get_rng_state(), state), "used the global generator"
     assert torch.equal(learn(stage, images, step=3).estimate, first)
     assert not torch.allclose(learn(stage, images, step=4).estimate, first)
 
 
-def test_what_is_upstream_plays_no_part_unless_it_learns_too() -> None:
+def test_upstream_latents_are_ignored_unless_they_need_gradients() -> None:
     stage, images = make().train(), pixels()
     alone = learn(stage, images)
     assert torch.equal(learn(stage, images, latents(stage)).estimate, alone.estimate)
@@ -284,7 +284,7 @@ def test_every_parameter_learns() -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_a_stage_that_does_not_learn_encodes_nothing_and_lets_gradients_through() -> None:
+def test_a_frozen_stage_only_decodes_and_passes_gradients() -> None:
     stage = make().eval().requires_grad_(False)
     stage.scale.fill_(2.0)
     upstream = latents(stage).requires_grad_()
@@ -332,7 +332,7 @@ def test_bfloat16_autocast_trains_and_samples_in_float32() -> None:
     torch.stack(list(output.losses.values())).sum().backward()
 
 
-def test_upstream_of_any_type_is_taken() -> None:
+def test_upstream_images_of_any_type_are_accepted() -> None:
     stage = make().eval()
     z = latents(stage)
     with torch.no_grad():
@@ -358,7 +358,7 @@ def test_plans_on_the_meta_device() -> None:
     assert stage.sample(stage.upstream_target(images), sample_request).shape == (2, 3, 12, 12)
 
 
-def test_saves_contiguous_weights_and_the_scale_alone() -> None:
+def test_only_contiguous_weights_and_the_scale_are_saved() -> None:
     state = make().state_dict()
     assert set(state) == {"scale", *(name for name, _ in make().named_parameters())}
     assert all(tensor.is_contiguous() for tensor in state.values())

@@ -1,4 +1,4 @@
-"""Configs: what they refuse, with the path, and what they fill in."""
+"""Configs: errors with their path, and filled-in values."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_configs_that_contradict_their_place_are_rejected(
         (ViTConfig(), 32, ImageShape(3, 32)),
     ],
 )
-def test_what_is_needed_upstream(
+def test_the_required_upstream_shape(
     config: FlowConfig, size: int, upstream: ImageShape | None
 ) -> None:
     assert config.fit(ImageShape(3, size)).upstream_shape(ImageShape(3, size)) == upstream

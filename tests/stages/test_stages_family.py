@@ -41,7 +41,7 @@ every = pytest.mark.parametrize(("case", "sampler"), EVERY, ids=str)
 
 
 class NoReading(TorchDispatchMode):
-    """Fails where a tensor's value is read by Python, which waits for the device."""
+    """Raises if Python reads the value of a tensor, which waits for the device."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert "_local_scalar_dense" not in str(func), "a value was read from the device"
@@ -62,7 +62,7 @@ def test_samplers_read_nothing_from_the_device(case: Case, sampler: str) -> None
 
 @every
 @torch.no_grad()
-def test_the_price_is_what_is_paid(case: Case, sampler: str) -> None:
+def test_evaluations_equals_the_number_of_calls(case: Case, sampler: str) -> None:
     stage = with_settings(case, sampler=sampler, guidance=2.0).stage().eval()
     rows = 0
 
@@ -101,7 +101,7 @@ def test_states_are_shown_and_not_kept(case: Case, sampler: str) -> None:
 @pytest.mark.parametrize("s", [0.2, 0.5])
 @torch.no_grad()
 def test_a_stopped_generator_leaves_the_noise_of_that_level(case: Case, s: float) -> None:
-    """With a network that knows the data (one image), the state at s is that image, noised."""
+    """If the network predicts the only image exactly, the state at s is that image with noise."""
     flow = case is FLOW
     case = case if flow else with_settings(case, timesteps=200, schedule="cosine")
     stage, image = case.stage().eval(), torch.linspace(-0.8, 0.8, 144).view(1, 1, 12, 12)
@@ -125,7 +125,7 @@ def test_a_stopped_generator_leaves_the_noise_of_that_level(case: Case, s: float
     assert residue.std().item() == pytest.approx(sigma, rel=0.03)
 
 
-def test_a_stop_that_nothing_is_noisier_than() -> None:
+def test_a_stop_above_the_noisiest_level_is_rejected() -> None:
     stage = with_settings(UNET, timesteps=25).stage()  # whose last timestep keeps 78 %
     with raises(SampleError, "sample-stop-at-start"):
         stage.sample(None, request(UNET, 0, 1, options={"stop": signal_of(0.9)}))
@@ -135,7 +135,7 @@ def test_a_stop_that_nothing_is_noisier_than() -> None:
 
 @upsamplers
 @torch.no_grad()
-def test_truncated_sampling_asks_the_stage_before_to_stop(case: Case) -> None:
+def test_truncated_sampling_stops_the_previous_stage(case: Case) -> None:
     stage = with_settings(case, s=0.3).stage().eval()
     plain = request(case, 0, 2)
     assert stage.upstream_request(plain) is plain
@@ -159,7 +159,7 @@ def test_truncated_sampling_asks_the_stage_before_to_stop(case: Case) -> None:
 
 
 @upsamplers
-def test_gaussian_augmentation_is_told_and_ranges_to_s_max(case: Case) -> None:
+def test_the_network_receives_the_gaussian_level_up_to_s_max(case: Case) -> None:
     stage = with_settings(case, s_max=0.4).stage()
     upstream = torch.zeros(4000, 3, 6, 6)
     context = TrainContext(Draw(0), labels=case.labels(4000))
@@ -258,7 +258,7 @@ def test_the_estimate_of_a_trained_upsampler_beats_its_condition(case: Case) -> 
 
 @family
 @torch.no_grad()
-def test_the_negative_label_is_the_branch_to_get_away_from(case: Case) -> None:
+def test_the_negative_label_replaces_the_null_label(case: Case) -> None:
     stage, labels = case.stage().eval(), torch.tensor([1, 1])
 
     def images(**options: Any) -> torch.Tensor:
@@ -295,7 +295,7 @@ def test_guidance_acts_inside_its_interval(case: Case) -> None:
 
 @pytest.mark.parametrize("how", ["embedding", "concat", "cross-attention"])
 @pytest.mark.parametrize("case", [UNET, FLOW, UPSAMPLERS[0]], ids=str)
-def test_every_way_to_tell_the_label(case: Case, how: str) -> None:
+def test_every_label_conditioning(case: Case, how: str) -> None:
     case = with_settings(case, label_conditioning=how, attention=[6], heads=2)
     stage = case.stage()
     sum(train(stage, case).losses.values()).backward()
@@ -385,7 +385,7 @@ def test_continuous_noise_lies_between_the_timesteps() -> None:
 # --- reflow
 
 
-def test_reflow_uses_the_noise_of_its_pairs() -> None:
+def test_reflow_uses_the_noise_of_the_pairs() -> None:
     stage: Stage = FLOW.stage()
     noise = torch.randn(4, 3, 12, 12)
     context = TrainContext(Draw(0), labels=FLOW.labels(4), noise=noise)

@@ -78,7 +78,7 @@ def test_the_untrained_loss_is_one_plus_the_variance_of_the_scaled_residual() ->
     assert loss.item() == pytest.approx(1 + residual.square().mean().item(), rel=0.03)
 
 
-def test_the_augmentations_noise_is_part_of_the_residual() -> None:
+def test_the_residual_includes_the_noise_of_the_augmentation() -> None:
     """What the condition has too much of is learned as well, so sampling can take it away."""
     stage, (target, upstream) = CASE.stage(), images()
     inputs = stage.preprocess(target, upstream, TrainContext(Draw(0), labels=CASE.labels(4)))

@@ -48,7 +48,7 @@ def test_the_default_flow_has_about_850_thousand_parameters() -> None:
 @generators
 @pytest.mark.parametrize("steps", [None, 1, 5])
 @pytest.mark.parametrize("guidance", [None, 0.0, 1.0, 2.5])
-def test_network_evaluations_are_what_sampling_costs(
+def test_network_evaluations_equals_the_calls_in_sampling(
     case: Case, steps: int | None, guidance: float | None
 ) -> None:
     stage = case.stage()
@@ -235,7 +235,7 @@ def test_flow_draws_its_times_as_configured(sampling: str, spread: float) -> Non
         ),
     ],
 )
-def test_a_generator_learns_two_images_by_heart(
+def test_a_generator_memorises_two_images(
     kind: str, settings: dict[str, Any], start: float, end: float
 ) -> None:
     """One image a class: the loss must fall far, and sampling a label must give its image."""
@@ -262,7 +262,7 @@ def test_a_generator_learns_two_images_by_heart(
     assert error < 0.3
 
 
-def test_the_study_is_warned_of_its_schedule() -> None:
+def test_the_schedule_of_the_study_gives_a_warning() -> None:
     shape = ImageShape(3, 16)
     (warning,) = DiffusionConfig().advice(shape, 10)
     for value in ("25", "78 %", "zero_terminal_snr", "paper-baseline-fixed"):
@@ -275,7 +275,7 @@ def test_the_study_is_warned_of_its_schedule() -> None:
     assert "1.7 %" in advice
 
 
-def test_guidance_without_dropped_labels_is_warned_of() -> None:
+def test_guidance_without_dropped_labels_gives_a_warning() -> None:
     shape = ImageShape(3, 16)
     (advice,) = FlowConfig(label_drop=0.0).advice(shape, 10)
     assert "guidance" in advice

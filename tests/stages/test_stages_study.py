@@ -1,4 +1,4 @@
-"""The study's other upsamplers and refiners: what each of them is for, in figures."""
+"""The study's other upsamplers and refiners: the property of each, measured."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_transposed_kernel_with_gaps_is_rejected() -> None:
 
 
 def checkerboard(images: torch.Tensor) -> float:
-    """Energy at half the sampling rate, over an even grey, as a share of the images' own."""
+    """Energy at half the sampling rate relative to the energy of the images."""
     inner = images[..., 8:-8, 8:-8]
     spectrum = torch.fft.fft2(inner).abs().square()
     size = inner.shape[-1]
@@ -195,7 +195,7 @@ def test_an_untrained_refiner_changes_nothing(kind: str) -> None:
 
 
 def test_plain_convolutions_keep_the_scale_of_the_signal() -> None:
-    """Without norms, eight layers of PyTorch's usual start would leave nothing of it."""
+    """With PyTorch's default initialisation, eight layers without norms lose the signal."""
     case = Case("conv-refiner.v1", {"hidden": 32, "layers": 8}, size=16)
 
     def left(usual: bool) -> float:
@@ -247,13 +247,13 @@ def test_invalid_settings_are_rejected_with_their_path(
 
 
 class LiarConfig(RefinerConfig):
-    """Says that it has no parameters."""
+    """A config that claims to have no parameters."""
 
     parameterless: ClassVar[bool] = True
 
 
 class Liar(MappingStage):
-    """Has one."""
+    """A stage with one parameter."""
 
     Config = LiarConfig
 
@@ -265,7 +265,7 @@ class Liar(MappingStage):
         return self.scale * upstream
 
 
-def test_the_checks_of_plugins_find_parameters_of_what_says_it_has_none() -> None:
+def test_the_check_finds_parameters_of_a_parameterless_kind() -> None:
     entry = StageEntry(
         name="liar.v1",
         role="refiner",

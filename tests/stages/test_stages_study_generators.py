@@ -61,7 +61,7 @@ def test_sampling_goes_down_the_levels(renoise: float) -> None:
     assert images.abs().max() == 0
 
 
-def test_the_noise_that_is_kept_is_the_images_own() -> None:
+def test_kept_noise_belongs_to_its_image() -> None:
     kept, fresh = [], []
     for renoise, seen in ((0.0, kept), (1.0, fresh)):
         case = with_settings(DAE, renoise=renoise)
@@ -73,7 +73,7 @@ def test_the_noise_that_is_kept_is_the_images_own() -> None:
     assert abs(float(correlation)) < 0.1
 
 
-def test_steps_and_prices_of_the_dae() -> None:
+def test_steps_and_evaluations_of_the_dae() -> None:
     stage = DAE.stage()
     assert [stage.network_evaluations(steps) for steps in (None, 1, 4)] == [6, 1, 4]
     assert stage.network_evaluations(4, guidance=3.0) == 8
@@ -124,14 +124,14 @@ def two_shades(candidates: int) -> torch.Tensor:
         return stage.eval().sample(None, request(case, 0, 64)).mean((1, 2, 3))
 
 
-def test_candidates_keep_it_from_learning_the_mean_image() -> None:
+def test_candidates_prevent_learning_the_mean_image() -> None:
     mean, both = two_shades(1), two_shades(8)
     assert mean.abs().max() < 0.2
     assert (both.abs() > 0.3).float().mean() > 0.8
     assert 0.1 < float((both > 0).float().mean()) < 0.9
 
 
-def test_resnet_pads_what_cannot_be_halved_and_refuses_what_has_no_pixels_left() -> None:
+def test_resnet_pads_odd_sizes_and_rejects_too_many_halvings() -> None:
     case = Case("resnet.v1", {"channels": 8, "candidates": 2, "halvings": 3}, size=9)
     assert case.stage().sample(None, request(case, 0, 2)).shape == (2, 3, 9, 9)
     with raises_config("halvings", "levels"):
