@@ -145,14 +145,14 @@ def test_a_stopped_build_goes_on_to_the_same_weights(
 
 def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    for setting, text in (
-        ("training.phases.straight.reflow.sampler=ddim", "'euler', 'midpoint' or 'heun'"),
-        ("training.phases.straight.reflow.steps=0", "greater than or equal to 1"),
-        ('training.phases.straight.train=["decode"]', "pairs are the generator's own"),
-        ('training.phases.0.train=["draw"]', "would learn the latents of 'decode'"),
-        ("stages.draw.kind=unet-diffusion.v1", "cannot be trained on pairs of its own"),
+    for setting, code in (
+        ("training.phases.straight.reflow.sampler=ddim", "literal-error"),
+        ("training.phases.straight.reflow.steps=0", "greater-than-equal"),
+        ('training.phases.straight.train=["decode"]', "reflow-others"),
+        ('training.phases.0.train=["draw"]', "latents-untrained"),
+        ("stages.draw.kind=unet-diffusion.v1", "reflow-kind"),
     ):
         with pytest.raises(SpecError) as caught:
             build_cascade(SPEC, run, device="cpu", settings=[setting])
-        assert text in str(caught.value)
+        assert code in {problem.code for problem in caught.value.problems}
     assert not run.exists()

@@ -163,7 +163,7 @@ def test_a_diverged_model_is_told_of_every_metric_and_drawn_once(subject, means)
         on_problem=lambda name, error: result.append((name, str(error))),
     )
     assert [name for name, _ in result] == ["kid", "fid", "recall"]
-    assert all("10 of 10 images hold NaN" in message for _, message in result)
+    assert all("10 of 10 images" in message for _, message in result)
     assert asked.sample.drawn == list(range(50))
     assert [figure.metric for figure in figures] == ["images-per-second"]
 

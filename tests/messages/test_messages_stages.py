@@ -64,7 +64,7 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "too many halvings": (
         lambda: ResNetConfig(halvings=8).fit(SHAPE),
-        "is 8, but 5 already reduce 32 pixels to one",
+        "is 8, but 5 halvings already reduce 32 pixels to one",
     ),
     "a kernel with gaps": (
         lambda: TransposedConfig(factor=3, kernel=2).fit(ImageShape(3, 33)),

@@ -63,7 +63,7 @@ def test_from_standard_input(invoke: Invoke):
         ((), "Missing argument 'SWEEP'"),
         (("nix",), "there is no sweep 'nix'"),
         (("mine.json", "--only", "a=b"), "Hint: the axes are upsampler, seed"),
-        (("mine.json", "--set", "nix"), "not of the form path=value"),
+        (("mine.json", "--set", "nix"), "path=value"),
         (("mine.json", "--set", "seed=-1"), "base.seed: input should be greater"),
         (("mine.json", "--jobs", "0"), "not a whole number from 1"),
         (("mine.json", "--ray-address", "auto"), "Hint: add --executor ray"),

@@ -54,7 +54,8 @@ class ResNetConfig(GeneratorConfig):
         if self.halvings > most:
             raise ConfigError(
                 "halvings",
-                f"is {self.halvings}, but {most} already reduce {output.size} pixels to one",
+                f"is {self.halvings}, but {most} halvings already reduce {output.size} pixels "
+                "to one",
                 code="levels",
             )
         return fitted
