@@ -88,7 +88,7 @@ def test_plans_on_the_meta_device(case: Case) -> None:
 
 @cases
 def test_the_stage_passes_the_check_of_plugins(case: Case) -> None:
-    """What strangers' stages are held to; what is left out, the tests here hold more strictly."""
+    """The check of external stages; the tests here replace the skipped parts by stricter ones."""
     left_out = ("config-without-torch", "import-cost", "bf16", "compile")
     assert_stage(ENTRIES[case.kind], case.settings, size=case.size, skip=left_out)
 

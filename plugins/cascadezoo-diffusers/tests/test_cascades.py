@@ -9,6 +9,7 @@ from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
+import cascadezoo_diffusers
 import diffusers
 import pytest
 import torch
@@ -169,12 +170,24 @@ def test_errors_have_the_path_in_the_spec(tmp_path: Path) -> None:
     assert any(p.path == "stages.0.config.source" for p in error.value.problems)
 
 
-def test_the_readme_agrees_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def readme() -> str:
     path = Path(__file__).parents[1] / "README.md"
     # The README is the description of a wheel.
-    text = (
+    return (
         path.read_text() if path.is_file() else str(metadata("cascadezoo-diffusers").get_payload())
     )
+
+
+def test_the_readme_lists_every_error_code() -> None:
+    codes = set()
+    for path in Path(cascadezoo_diffusers.__file__).parent.glob("*.py"):
+        codes |= set(re.findall(r'\bcode="([a-z-]+)"', path.read_text()))
+    table = readme().partition("## Error codes")[2].partition("\n## ")[0]
+    assert codes == set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", table))
+
+
+def test_the_readme_agrees_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = readme()
     stage, complete = (json.loads(b) for b in re.findall(r"```json\n(.*?)```", text, re.S))
     assert UNet2DConfig.model_validate(stage["config"]).sampler == "dpmpp-2m"
     complete["data"] |= {"channels": 1, "num_classes": 10}
