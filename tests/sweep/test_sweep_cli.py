@@ -58,7 +58,7 @@ def test_from_standard_input(invoke: Invoke):
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "result"),
     [
         ((), "Missing argument 'SWEEP'"),
         (("nix",), "there is no sweep 'nix'"),
