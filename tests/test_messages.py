@@ -55,16 +55,16 @@ def several_problems() -> None:
 
 # Calls in a folder with an empty folder, a file and a run; and their error messages.
 MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
-    "a spec that is not there": (
+    "an unknown spec": (
         lambda: load_spec("shapes-dmo"),
-        "there is no spec 'shapes-dmo': no such file, and no shipped spec of that name\n"
+        "spec 'shapes-dmo' not found: it is neither a file nor a shipped spec\n"
         f"Hint: give a .json file, or one of {', '.join(shipped_specs())}",
     ),
     "a spec with several problems": (
         lambda: several_problems(),
         "shapes-demo has 3 problems:\n"
         "  training.batch_size: input should be greater than or equal to 1, not 0\n"
-        "  colour: is not a key that is known here\n"
+        "  colour: unknown key\n"
         "  stages.0.kind: unknown stage kind 'flwo.v1' (did you mean 'flow.v1' or 'flow-sr.v1'? A plugin may provide it: pip install DISTRIBUTION; cascadezoo stages list shows the installed ones)",
     ),
     "broken JSON": (
@@ -76,21 +76,21 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: parse_json(b"[1]", "x.json"),
         "x.json has 1 problem:\n  is not a JSON object",
     ),
-    "a key that is there twice": (
+    "a duplicate key": (
         lambda: parse_json(b'{"a": 1, "a": 2}', "x.json"),
-        "x.json has 1 problem:\n  the key 'a' is there twice in one object",
+        "x.json has 1 problem:\n  duplicate key 'a' in an object",
     ),
     "a setting without a value": (
         lambda: apply_settings({"a": 1}, ["a"]),
-        "--set 'a' is not of the form path=value",
+        "--set 'a' does not have the form path=value",
     ),
     "a setting below a number": (
         lambda: apply_settings({"a": 1}, ["a.b=1"]),
-        "--set 'a.b=1': 'b' goes into something that has no parts",
+        "--set 'a.b=1': 'b' is inside a value without parts",
     ),
     "a setting of no item": (
         lambda: apply_settings({"a": [1]}, ["a.7=1"]),
-        "--set 'a.7=1': there is no item '7'\nHint: use 0 to 0",
+        "--set 'a.7=1': no item '7'\nHint: use 0 to 0",
     ),
     "a sweep that is not there": (
         lambda: read_sweep("nix"),
@@ -109,12 +109,12 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "no data file": (
         lambda: NpzConfig(path="no.npz").info(),
-        "there is no file no.npz\nHint: a relative path starts from the current directory",
+        "file no.npz not found\nHint: a relative path starts from the current directory",
     ),
     "a text for a data file": (
         lambda: NpzConfig(path="file").info(),
         "file is not a readable .npz file: File is not a zip file\n"
-        "Hint: make it with numpy.savez(path, images=..., labels=...), or fetch it again",
+        "Hint: create it with numpy.savez(path, images=..., labels=...), or download it again",
     ),
     "images of floats": (
         lambda: NpzConfig(path=npz(images=np.zeros((2, 4, 4), np.float32))).info(),
@@ -123,13 +123,13 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a folder without images": (
         lambda: FolderConfig(path="empty").info(),
-        "empty holds no images\n"
-        "Hint: images are files that end in .png, .jpg, .jpeg, .jpe, .jfif, .webp, .tif, .tiff, .bmp, .gif, .ppm, .pgm, .pbm, .pnm",
+        "empty contains no images\n"
+        "Hint: image files end in .png, .jpg, .jpeg, .jpe, .jfif, .webp, .tif, .tiff, .bmp, .gif, .ppm, .pgm, .pbm, .pnm",
     ),
     "nothing left to train on": (
         lambda: holdout_indices(1, 0.5, "train", source="data.npz"),
-        "data.npz: holdout 0.5 of 1 image leaves none to train on\n"
-        "Hint: lower data.config.holdout, or set it to 0 to train on all of them",
+        "data.npz: holdout 0.5 of 1 image leaves no training images\n"
+        "Hint: lower data.config.holdout, or set it to 0 to train on all images",
     ),
     "no model folder": (
         lambda: locate("./none"),
@@ -202,20 +202,20 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "no steps": (
         lambda: chosen_steps(0, 25),
-        "cannot sample in 0 steps\nHint: ask for 1 or more",
+        "cannot sample in 0 steps\nHint: use 1 or more",
     ),
     "more steps than timesteps": (
         lambda: chosen_steps(30, 25, 25),
-        "cannot sample in 30 steps: the model was trained with 25 timesteps\nHint: ask for 1 to 25",
+        "cannot sample in 30 steps: the model was trained with 25 timesteps\nHint: use 1 to 25",
     ),
     "an unknown sampler": (
         lambda: chosen_sampler("magic", "ddim", {"ddim", "ddpm"}),
-        "there is no sampler 'magic' for this stage\nHint: use one of ddim, ddpm",
+        "this stage has no sampler 'magic'\nHint: use one of ddim, ddpm",
     ),
     "no interval": (
         lambda: checked_interval((0.9, 0.1)),
-        "(0.9, 0.1) is no guidance interval\n"
-        "Hint: give two rising noise levels between 0 (clean) and 1 (pure noise)",
+        "invalid guidance interval (0.9, 0.1)\n"
+        "Hint: give two increasing noise levels between 0 (clean) and 1 (pure noise)",
     ),
     "an unknown device": (
         lambda: pick_device("abacus"),
@@ -279,6 +279,6 @@ def test_message_as_json() -> None:
     assert json.loads(json.dumps(caught.value.to_dict())) == {
         "code": "sample-steps-too-many",
         "message": "cannot sample in 30 steps: the model was trained with 25 timesteps",
-        "hint": "ask for 1 to 25",
+        "hint": "use 1 to 25",
         "fields": {"steps": 30, "most": 25},
     }

@@ -1,5 +1,5 @@
-"""Datasets, and the loader that serves their images to the training.
+"""Datasets, and the loader that provides their images to the training.
 
-A dataset config enters; uint8 images with labels leave, at the size and with the channels that a
-cascade needs. The loader gives batches by epoch and number. This file imports nothing.
+A dataset config enters; uint8 images with labels leave, with the size and channels of the cascade.
+The loader returns batches by epoch and number. This file imports nothing.
 """

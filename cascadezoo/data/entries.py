@@ -45,7 +45,7 @@ ENTRIES = (
     ),
     DataEntry(
         name="folder",
-        summary="image files in a folder, one subfolder a class if there are any",
+        summary="image files in a folder, optionally with one subfolder per class",
         config="cascadezoo.data.folder:FolderConfig",
         impl="cascadezoo.data.folder:load",
     ),

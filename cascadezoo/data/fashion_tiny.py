@@ -1,6 +1,6 @@
 """The dataset ``fashion-tiny``: 2,000 real images of Fashion-MNIST that ship with the package.
 
-Xiao, Rasul, Vollgraf: Fashion-MNIST, arXiv:1708.07747. MIT license; the notice lies beside the
+Xiao, Rasul, Vollgraf: Fashion-MNIST, arXiv:1708.07747. MIT license; the notice is next to the
 images in ``assets``.
 """
 
@@ -33,7 +33,7 @@ _PER_CLASS = {"train": 160, "test": 40}
 
 
 class FashionTinyConfig(DataConfig):
-    """1,600 images of Fashion-MNIST's training files and 400 of its test files; no settings."""
+    """1,600 training images and 400 test images of Fashion-MNIST; no settings."""
 
     def info(self) -> DataInfo:
         """28x28 grey images of 10 classes."""
@@ -49,7 +49,7 @@ class FashionTinyConfig(DataConfig):
 
 
 def load(config: FashionTinyConfig, split: Split) -> ImageData:
-    """Read the images of a split out of the package.
+    """Read the images of a split from the package.
 
     Args:
         config: has no settings.
@@ -76,16 +76,18 @@ def load(config: FashionTinyConfig, split: Split) -> ImageData:
             tiles = np.asarray(image).reshape(count // _COLUMNS, _SIDE, _COLUMNS, _SIDE)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
-            f"the images of fashion-tiny cannot be read from {asset}: {error}",
+            f"cannot read the images of fashion-tiny from {asset}: {error}",
             hint="pip install --force-reinstall --no-deps cascadezoo",
             code="data-asset-unreadable",
             path=asset,
         ) from error
     tiles = tiles.swapaxes(1, 2).reshape(count, 1, _SIDE, _SIDE)
     first = 0 if split == "train" else classes * _PER_CLASS["train"]
-    each = _PER_CLASS[split]
-    by_class = tiles[first : first + classes * each].reshape(classes, each, 1, _SIDE, _SIDE)
-    # The sheet goes class by class, which packs better; the data go round the classes.
-    images = by_class.swapaxes(0, 1).reshape(classes * each, 1, _SIDE, _SIDE)
+    per_class = _PER_CLASS[split]
+    by_class = tiles[first : first + classes * per_class].reshape(
+        classes, per_class, 1, _SIDE, _SIDE
+    )
+    # The sheet is ordered by class, which compresses better; the data alternate between classes.
+    images = by_class.swapaxes(0, 1).reshape(classes * per_class, 1, _SIDE, _SIDE)
     labels = np.arange(len(images), dtype=np.int64) % classes
     return ImageData(images, labels, split)

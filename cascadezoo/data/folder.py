@@ -1,4 +1,4 @@
-"""The dataset ``folder``: image files in a folder, one subfolder a class if there are any."""
+"""The dataset ``folder``: image files in a folder, optionally with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class FolderConfig(DataConfig):
     @model_validator(mode="after")
     def _check_test(self) -> Self:
         if self.test_path is not None and self.holdout:
-            raise ValueError("test_path and holdout both make a test split; give one of them")
+            raise ValueError("test_path and holdout both define a test split; give only one")
         return self
 
     def info(self) -> DataInfo:
         """Size from the header of the first image, classes from the subfolders.
 
         Raises:
-            DataError: the folder is missing, has no images, or its first one is not readable.
+            DataError: the folder is missing or has no images, or its first image is not readable.
         """
         from cascadezoo.data.folder_reader import square_size
 
@@ -68,16 +68,16 @@ def load(config: FolderConfig, split: Split) -> ImageData:
     """Read the images of a split.
 
     Args:
-        config: the folder, and how to read it.
+        config: the folder and its options.
         split: ``train`` or ``test``.
 
     Returns:
         uint8 [N, C, size, size], in the order of the files' names.
 
     Raises:
-        DataError: the folder is missing or has no images or no such split; a file is not an image,
-            damaged, too large, or of another size than the first.
-        ResourceError: the images are larger than the memory of the machine.
+        DataError: the folder is missing, has no images or no such split; a file is not an image,
+            is damaged, too large, or has another size than the first.
+        ResourceError: the images are larger than the machine's memory.
     """
     import numpy as np
 
@@ -111,7 +111,7 @@ def _list(config: FolderConfig) -> Listing:
 
 
 def _list_test(config: FolderConfig, classes: tuple[str, ...] | None) -> Listing:
-    """The test images, whose classes must be among those of the training images."""
+    """The test images; their classes must be classes of the training images."""
     from pathlib import Path
 
     from cascadezoo.data.folder_listing import list_images
@@ -121,7 +121,7 @@ def _list_test(config: FolderConfig, classes: tuple[str, ...] | None) -> Listing
     extra = sorted(set(listing.classes or ()) - set(classes or ()))
     if extra:
         raise DataError(
-            f"{root} has the class {extra[0]!r}, which {config.path} has not",
+            f"{root} has the class {extra[0]!r}, but {config.path} does not",
             hint="give both folders the same subfolders, or set data.config.labels to false",
             code="data-class-unknown",
             path=root,

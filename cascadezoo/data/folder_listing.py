@@ -1,4 +1,4 @@
-"""Finds the image files of a folder and what their subfolders say. Opens no file."""
+"""Lists the image files of a folder and their classes. Opens no file."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Listing:
 
     Args:
         root: the folder.
-        files: its images, relative to it, in the order of their names.
-        classes: the subfolders that are classes, sorted; None where there are none.
+        files: its images, relative to the folder, in the order of their names.
+        classes: the subfolders that are classes, sorted; None without classes.
     """
 
     root: Path
@@ -39,17 +39,17 @@ def list_images(root: Path, *, labels: bool | None) -> Listing:
 
     Args:
         root: the folder.
-        labels: whether the first subfolder is the class; None decides it by where the images are.
+        labels: whether the first subfolder is the class; None decides by their locations.
 
     Raises:
-        DataError: the folder is not there, not readable or has no images, holds a file that may or
-            may not be an image, or has images outside the subfolders where labels are asked for.
+        DataError: the folder is missing, not readable or has no images, contains a file of unknown
+            type, or has images outside the subfolders although ``labels`` is set.
     """
     try:
         files = sorted(_walk(root, PurePath(), set()), key=lambda file: file.parts)
     except FileNotFoundError as error:
         raise DataError(
-            f"there is no folder {error.filename}",
+            f"folder {error.filename} not found",
             hint="a relative path starts from the current directory",
             code="data-no-folder",
             path=error.filename,
@@ -57,18 +57,18 @@ def list_images(root: Path, *, labels: bool | None) -> Listing:
     except NotADirectoryError as error:
         raise DataError(
             f"{root} is not a folder",
-            hint="for an .npz file use the source npz",
+            hint="use the source npz for an .npz file",
             code="data-not-a-folder",
             path=root,
         ) from error
     except OSError as error:
         raise DataError(
-            f"{root} cannot be read: {error}", code="data-folder-unreadable", path=root
+            f"cannot read {root}: {error}", code="data-folder-unreadable", path=root
         ) from error
     if not files:
         raise DataError(
-            f"{root} holds no images",
-            hint=f"images are files that end in {', '.join(_IMAGES.split())}",
+            f"{root} contains no images",
+            hint=f"image files end in {', '.join(_IMAGES.split())}",
             code="data-no-images",
             path=root,
         )
@@ -76,8 +76,8 @@ def list_images(root: Path, *, labels: bool | None) -> Listing:
     classes = tuple(sorted({file.parts[0] for file in files if len(file.parts) > 1}))
     if labels and loose is not None:
         raise DataError(
-            f"{root / loose} is in no subfolder, so it has no class",
-            hint="move it into one, or set data.config.labels to false",
+            f"{root / loose} is not in a subfolder, so it has no class",
+            hint="move it into a subfolder, or set data.config.labels to false",
             code="data-no-class",
             path=root / loose,
         )
@@ -86,7 +86,7 @@ def list_images(root: Path, *, labels: bool | None) -> Listing:
         if labels and {name.lower() for name in classes} <= set(_SPLITS.split()):
             raise DataError(
                 f"the subfolders of {root} look like splits, not classes: {', '.join(classes)}",
-                hint="name them by data.config.path and data.config.test_path; or set "
+                hint="set data.config.path and data.config.test_path to them; or set "
                 "data.config.labels to true if they are classes",
                 code="data-classes-are-splits",
                 path=root,
@@ -98,7 +98,7 @@ def list_images(root: Path, *, labels: bool | None) -> Listing:
 def _walk(root: Path, inside: PurePath, seen: set[tuple[int, int]]) -> Iterator[PurePath]:
     folder = root / inside
     state = folder.stat()
-    if (state.st_dev, state.st_ino) in seen:  # a link that leads back to where it is
+    if (state.st_dev, state.st_ino) in seen:  # a link to a folder above
         return
     seen = seen | {(state.st_dev, state.st_ino)}
     for path in folder.iterdir():
@@ -117,7 +117,7 @@ def _is_image(path: Path) -> bool:
     if suffix in _NOT_IMAGES.split() or name in _NOT_IMAGE_NAMES.split():
         return False
     raise DataError(
-        f"{path} is neither an image that can be read nor a file known to be none",
+        f"{path} is neither an image nor a file type to ignore",
         hint=f"convert, rename or remove it; images end in {', '.join(_IMAGES.split())}",
         code="data-file-strange",
         path=path,

@@ -23,7 +23,7 @@ __all__ = ["read_images", "square_size"]
 _FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM"]
 _MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr"
 _DAMAGE = (
-    # What Pillow's decoders raise for damaged bytes.
+    # Exceptions of Pillow's decoders for damaged bytes.
     OSError,
     EOFError,
     SyntaxError,
@@ -45,7 +45,7 @@ def square_size(path: Path) -> int:
     """The side of an image's centre square in pixels, from its header.
 
     Raises:
-        DataError: it is not an image that can be read.
+        DataError: the file is not a readable image.
     """
     with _bombs_are_errors(), _opened(path) as image:
         return min(image.size)
@@ -57,17 +57,17 @@ def read_images(
     """Decode images.
 
     Args:
-        root: the folder that they are in.
-        files: their paths relative to it; at least one.
+        root: the folder of the images.
+        files: their paths relative to the folder; at least one.
         channels: 1 for grey, 3 for RGB.
-        resize: the side that each is brought to; None wants them all as large as the first.
+        resize: the side of the results; None requires that all have the size of the first.
 
     Returns:
         uint8 [N, channels, side, side].
 
     Raises:
-        DataError: a file is damaged, no image, too large, or of another size than the first.
-        ResourceError: together they are larger than the memory of the machine.
+        DataError: a file is damaged, not an image, too large, or has another size than the first.
+        ResourceError: the images are larger than the machine's memory.
     """
     with _bombs_are_errors():
         first = _decode(root / files[0], channels, resize)
@@ -85,7 +85,7 @@ def read_images(
             image = _decode(path, channels, resize)
             if image.shape != first.shape:
                 raise DataError(
-                    f"images are of several sizes: {path} is {_side(image)} after cropping, "
+                    f"images have different sizes: {path} is {_side(image)} after cropping, "
                     f"{root / files[0]} is {_side(first)}",
                     hint=f"set data.config.resize, e.g. to {min(side, image.shape[-1])}",
                     code="data-sizes-differ",
@@ -95,7 +95,7 @@ def read_images(
 
         with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
             for start in range(1, len(files), _BLOCK):
-                # Reports the first failure in the order of the files, and cancels what follows.
+                # Raises the first failure in the order of the files and cancels the rest.
                 for _ in pool.map(read, range(start, min(start + _BLOCK, len(files)))):
                     pass
     return images
@@ -110,7 +110,7 @@ def _decode(path: Path, channels: int, resize: int | None) -> NDArray[np.uint8]:
     mode = "L" if channels == 1 else "RGB"
     with _opened(path) as image:
         if resize is not None:
-            # JPEG can be decoded at 1/2, 1/4, 1/8; twice the wanted size loses nothing visible.
+            # JPEG can be decoded at 1/2, 1/4, 1/8; twice the final size loses nothing visible.
             image.draft(mode, (2 * resize, 2 * resize))
         upright = ImageOps.exif_transpose(image)
         side = min(upright.size)
@@ -128,7 +128,7 @@ def _decode(path: Path, channels: int, resize: int | None) -> NDArray[np.uint8]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image, its header read and its kind checked; damage that shows later is told too."""
+    """Open an image and check its mode; errors of later decoding become a DataError, too."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if image.mode not in _MODES.split():
@@ -142,13 +142,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError as error:
         raise DataError(
-            f"there is no file {path}: it is a broken link, or was removed",
+            f"{path} not found: it is a broken link, or was removed",
             code="data-file-missing",
             path=path,
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"{path} is too large to be trusted: {error}",
+            f"{path} is too large: {error}",
             hint="make it smaller, or remove it",
             code="data-image-too-large",
             path=path,
@@ -156,7 +156,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except _DAMAGE as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise DataError(
-            f"{path} is not an image that can be read: {reason}",
+            f"{path} is not a readable image: {reason}",
             hint="replace or remove it",
             code="data-image-unreadable",
             path=path,
@@ -165,9 +165,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def _bombs_are_errors() -> Iterator[None]:
-    """Threads share these filters, so they are set once around all of them."""
+    """Set the warning filters, which threads share, once around all threads."""
     with warnings.catch_warnings():
-        # Odd metadata warns; what counts is whether the pixels can be read.
+        # Unusual metadata causes warnings, but only the pixels matter.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield

@@ -1,4 +1,4 @@
-"""Sets a part of a dataset aside as its test split, always the same part."""
+"""Reserves a fixed part of a dataset as its test split."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _KEY = 0x63617363616465
 
 
 def holdout_indices(count: int, fraction: float, split: Split, *, source: str) -> NDArray[np.int64]:
-    """The numbers of the images that belong to a split, in rising order.
+    """The indices of the images of a split, in ascending order.
 
     Args:
-        count: how many images there are in all.
-        fraction: the share of them that is the test split, in [0, 1).
+        count: number of all images.
+        fraction: the share of the test split, in [0, 1).
         split: ``train`` or ``test``.
         source: the file or folder, for messages.
 
     Returns:
-        int64; the two splits together hold each of ``range(count)`` once.
+        int64; the two splits together contain each of ``range(count)`` once.
 
     Raises:
-        DataError: there is no test split, or one of the two would be empty.
+        DataError: there is no test split, or the training split would be empty.
     """
     if fraction == 0.0:
         if split == "test":
             raise DataError(
                 f"{source} has no test split",
-                hint="set data.config.holdout to the share to set aside for it, e.g. 0.1",
+                hint="set data.config.holdout to its share of the images, e.g. 0.1",
                 code="data-no-test-split",
                 name=source,
             )
@@ -44,9 +44,9 @@ def holdout_indices(count: int, fraction: float, split: Split, *, source: str) -
     held = max(1, round(count * fraction))
     if held >= count:
         raise DataError(
-            f"{source}: holdout {fraction} of {count} image{'s' * (count != 1)} leaves none to "
-            "train on",
-            hint="lower data.config.holdout, or set it to 0 to train on all of them",
+            f"{source}: holdout {fraction} of {count} image{'s' * (count != 1)} leaves no "
+            "training images",
+            hint="lower data.config.holdout, or set it to 0 to train on all images",
             code="data-holdout-all",
             name=source,
             holdout=fraction,

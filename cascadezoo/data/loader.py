@@ -1,7 +1,7 @@
-"""Serves batches of a dataset that lives on the device, by epoch and number.
+"""Provides batches of a dataset on the device, by epoch and number.
 
-A batch follows from (seed, epoch, index) alone, so a training goes on in the middle of an epoch
-as if it had never stopped, and each of several processes takes its share of the same batch.
+A batch depends on (seed, epoch, index) alone, so a training can resume in the middle of an epoch,
+and each of several processes takes its share of the same batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cascadezoo.data.base import ImageData
 from cascadezoo.errors import DataError
 from cascadezoo.util.rng import derive_seed
 
-__all__ = ["DeviceLoader", "iterate", "to_bytes", "to_floats"]
+__all__ = ["DeviceLoader", "iterate", "to_floats"]
 
 _FREE_SHARE = 0.25
 """The share of a GPU's free memory that a dataset may take."""
@@ -26,27 +26,27 @@ _FREE_SHARE = 0.25
 class DeviceLoader:
     """Training batches: shuffled, mirrored and scaled on the device.
 
-    The images stay uint8: on the device where they fit, else in host memory, from where only the
+    The images stay uint8: on the device if they fit, otherwise in host memory, from where only the
     batch is moved. Nothing here waits for the device.
 
-    An epoch drops the images that do not fill a batch; which ones changes with every epoch. A
-    dataset smaller than a batch gives one batch an epoch, in which its shuffled images go round
-    until the batch is full, so that batches are always of one size.
+    An epoch drops the images that do not fill a batch; these change with every epoch. A dataset
+    smaller than a batch gives one batch per epoch and repeats its shuffled images until the batch
+    is full, so all batches have the same size.
 
     Args:
         data: the images, of the cascade's size.
-        batch_size: images of a step, of all processes together.
-        seed: what order and mirroring follow from.
+        batch_size: images per step, over all processes.
+        seed: determines order and mirroring.
         flip: mirror each image left to right with probability 1/2.
-        device: where the batches are wanted.
+        device: device of the batches.
         rank: this process's number.
-        world: how many processes share a batch.
-        budget_bytes: how large the images may be to live on the device; None is a quarter of a
-            GPU's free memory, and no limit elsewhere.
-        channels_last: give images in the memory format ``torch.channels_last``.
+        world: number of processes that share a batch.
+        budget_bytes: maximum size of the images on the device; None is a quarter of a GPU's free
+            memory, and no limit elsewhere.
+        channels_last: return images in the memory format ``torch.channels_last``.
 
     Raises:
-        DataError: ``batch_size`` is not positive or cannot be shared evenly.
+        DataError: ``batch_size`` is not positive or cannot be split evenly.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class DeviceLoader:
     ) -> None:
         if batch_size < 1 or world < 1 or batch_size % world:
             raise DataError(
-                f"a batch of {batch_size} images cannot be shared by {world} processes evenly",
+                f"{world} processes cannot split a batch of {batch_size} images evenly",
                 hint=f"set training.batch_size to a multiple of {world}",
                 code="data-batch-uneven",
                 batch_size=batch_size,
@@ -93,14 +93,14 @@ class DeviceLoader:
         """This process's share of a batch.
 
         Args:
-            epoch: from 0. Going to and fro between epochs costs a new permutation each time.
+            epoch: from 0. Each change of the epoch costs a new permutation.
             index: the batch's number in the epoch, below ``steps_per_epoch``.
 
         Returns:
             Images, float32 [batch_size / world, C, H, W] in [-1, 1], and labels, int64, or None.
 
         Raises:
-            IndexError: there is no such batch.
+            IndexError: the epoch has no such batch.
         """
         if epoch < 0 or not 0 <= index < self.steps_per_epoch:
             raise IndexError(
@@ -116,23 +116,23 @@ class DeviceLoader:
         else:
             images = _gather(self._images, self._host_rows[share], self.device)
         if self._flip:
-            # Several times faster than torch.where with a mask, and waits for nothing either.
+            # Several times faster than torch.where with a mask, and also without synchronisation.
             images = torch.cat([images, images.flip(3)]).index_select(0, self._picks[share])
         labels = None if self._labels is None else self._labels.index_select(0, rows)
         return to_floats(images, memory_format=self._format), labels
 
     def _shuffle(self, epoch: int) -> None:
-        """Lay down an epoch: drawn on the CPU, so that every device goes through the same one."""
+        """Draw the order of an epoch on the CPU, so that it is the same for every device."""
         total = self.steps_per_epoch * self.batch_size
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", epoch))
         order = torch.randperm(self._count, generator=generator)
-        # More places than images only where the dataset is smaller than a batch.
+        # There are more places than images only if the dataset is smaller than a batch.
         self._host_rows = order[torch.arange(total) % self._count]
         self._rows = _to(self._host_rows, self.device)
         if self._flip:
             generator.manual_seed(derive_seed(self._seed, "flip", epoch))
             mirrored = torch.rand(total, generator=generator) < 0.5
-            # Where an image is to be found in its share of a batch followed by its mirror images.
+            # The index of an image in its share of a batch followed by the mirror images.
             picks = torch.arange(total) % self.local_batch_size + self.local_batch_size * mirrored
             self._picks = _to(picks, self.device)
         self._epoch = epoch
@@ -146,18 +146,18 @@ def iterate(
     scaled: bool = True,
     channels_last: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """All images once, in order; only a batch at a time is on the device.
+    """All images once, in order; only one batch at a time is on the device.
 
     Args:
         data: the images.
-        batch_size: images at a time; the last batch may be smaller.
-        device: where the batches are wanted.
-        scaled: give float32 in [-1, 1]; False gives the bytes as they are.
-        channels_last: give images in the memory format ``torch.channels_last``.
+        batch_size: images per batch; the last batch may be smaller.
+        device: device of the batches.
+        scaled: return float32 in [-1, 1]; False returns the unchanged bytes.
+        channels_last: return images in the memory format ``torch.channels_last``.
 
     Yields:
         Images, [B, C, H, W], and labels, int64 [B], or None. Bytes on the CPU share the memory of
-        the data: do not change them.
+        the data: do not modify them.
 
     Raises:
         ValueError: ``batch_size`` is not positive.
@@ -178,39 +178,30 @@ def iterate(
 def to_floats(
     images: Tensor, *, memory_format: torch.memory_format = torch.contiguous_format
 ) -> Tensor:
-    """Bytes to float32 in [-1, 1]: x / 127.5 - 1, with 0 and 255 at the very ends.
+    """Convert bytes to float32 in [-1, 1]: x / 127.5 - 1, exactly -1 for 0 and 1 for 255.
 
     Args:
-        images: uint8, of any shape (four sizes for ``torch.channels_last``).
+        images: uint8, of any shape (four dimensions for ``torch.channels_last``).
         memory_format: the format of the result.
     """
-    # Division by a constant is rounded differently on GPUs; this gives the same bits everywhere.
+    # GPUs round a division by a constant differently; this gives the same bits everywhere.
     return images.to(torch.float32, memory_format=memory_format).sub_(127.5).mul_(1 / 127.5)
 
 
-def to_bytes(images: Tensor) -> Tensor:
-    """Floats in [-1, 1] to uint8: rounded, and clipped where they lie outside.
-
-    Args:
-        images: of any shape.
-    """
-    return images.float().mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
 def _tensor(images: NDArray[np.uint8]) -> Tensor:
-    # Torch warns of arrays that cannot be written to, and cannot take negative strides.
+    # Torch warns about read-only arrays and does not support negative strides.
     return torch.from_numpy(np.require(images, requirements=["C", "W"]))
 
 
 def _to(values: Tensor, device: torch.device) -> Tensor:
-    """Values on the device, without waiting for it."""
+    """Move values to the device without waiting."""
     if device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
 
 
 def _gather(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """Rows of images in host memory, on the device."""
+    """Copy rows of images in host memory to the device."""
     pinned = device.type == "cuda"
     batch = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
     torch.index_select(images, 0, rows, out=batch)

@@ -1,4 +1,4 @@
-"""Refuses data that no memory of this machine can hold, before they are allocated."""
+"""Rejects data that are larger than the machine's memory, before their allocation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["physical_memory", "require_memory"]
 
 
 def physical_memory() -> int | None:
-    """The machine's memory in bytes; None where the system does not tell."""
+    """The machine's memory in bytes; None if the system does not report it."""
     names = getattr(os, "sysconf_names", {})
     if "SC_PAGE_SIZE" not in names or "SC_PHYS_PAGES" not in names:
         return None
@@ -19,24 +19,24 @@ def physical_memory() -> int | None:
 
 
 def require_memory(size: int, what: str, *, hint: str | None = None) -> None:
-    """Check that ``size`` bytes can be held.
+    """Check that ``size`` bytes fit into memory.
 
     Args:
-        size: bytes to be allocated.
-        what: whose they are, for the message.
-        hint: how to need fewer; None suggests a smaller part of the data.
+        size: bytes to allocate.
+        what: their content, for the message.
+        hint: a way to need fewer bytes; None suggests fewer or smaller images.
 
     Raises:
         ResourceError: the machine has less memory.
     """
-    have = physical_memory()
-    if have is not None and size > have:
+    available = physical_memory()
+    if available is not None and size > available:
         raise ResourceError(
             f"{what} need {size / 2**30:,.1f} GiB of memory; this machine has "
-            f"{have / 2**30:,.1f} GiB",
-            hint=hint or "ask for fewer or smaller images",
+            f"{available / 2**30:,.1f} GiB",
+            hint=hint or "use fewer or smaller images",
             code="resources-memory",
             name=what,
             needed=size,
-            available=have,
+            available=available,
         )

@@ -1,4 +1,4 @@
-"""The dataset ``npz``: uint8 images, and labels if there are any, in one ``.npz`` file."""
+"""The dataset ``npz``: uint8 images, optionally with labels, in one ``.npz`` file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["NpzConfig", "load"]
 
 Key = Annotated[str, Field(min_length=1, max_length=200)]
 
-_HABITS = (
+_USUAL_NAMES = (
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
     ("images", "labels", "test_images", "test_labels"),
@@ -62,7 +62,7 @@ class NpzConfig(DataConfig):
         """Size and channels from the header of the images; classes from names or labels.
 
         Raises:
-            DataError: the file is missing or damaged, or holds what this dataset cannot use.
+            DataError: the file is missing or damaged, or has unsupported content.
         """
         with _open(self) as file:
             keys = _keys(self, file)
@@ -80,16 +80,15 @@ def load(config: NpzConfig, split: Split) -> ImageData:
     """Read a split.
 
     Args:
-        config: the file, and what to take from it.
+        config: the file and its arrays.
         split: ``train`` or ``test``.
 
     Returns:
         The images as uint8 [N, C, H, W], in the order of the file.
 
     Raises:
-        DataError: the file is missing or damaged, holds what this dataset cannot use, or has no
-            such split.
-        ResourceError: the images are larger than the memory of the machine.
+        DataError: the file is missing or damaged, has unsupported content, or no such split.
+        ResourceError: the images are larger than the machine's memory.
     """
     import numpy as np
 
@@ -102,8 +101,8 @@ def load(config: NpzConfig, split: Split) -> ImageData:
         own_test = keys.test_images is not None
         if own_test and config.holdout:
             raise DataError(
-                f"{config.path} has test images of its own ({keys.test_images!r}), so nothing "
-                "can be held out",
+                f"{config.path} already has test images ({keys.test_images!r}), so holdout is "
+                "not possible",
                 hint="remove data.config.holdout",
                 code="data-holdout-with-test",
                 path=config.path,
@@ -112,7 +111,7 @@ def load(config: NpzConfig, split: Split) -> ImageData:
         if split == "test" and keys.test_images is not None:
             images_key, labels_key = keys.test_images, keys.test_labels
         shape = _image_shape(config, file, images_key)
-        # What is held out is drawn from all images; without that the first ones will do.
+        # The holdout is drawn from all images; without it the first images are enough.
         count = shape.count if config.holdout else min(shape.count, config.limit or shape.count)
         require_memory(
             count * shape.channels * shape.size**2,
@@ -160,9 +159,9 @@ def _open(config: NpzConfig) -> NpzReader:
 
 
 def _keys(config: NpzConfig, file: NpzReader) -> _Keys:
-    """Which arrays are used: those that the config names, or the first habit that fits."""
-    given = (config.images, config.labels, config.test_images, config.test_labels)
-    for key in given:
+    """The arrays to use: those of the config, or the first usual names that exist."""
+    configured = (config.images, config.labels, config.test_images, config.test_labels)
+    for key in configured:
         if key is not None and key not in file:
             raise DataError(
                 f"{config.path} has no array {key!r}",
@@ -171,27 +170,27 @@ def _keys(config: NpzConfig, file: NpzReader) -> _Keys:
                 path=config.path,
                 name=key,
             )
-    found: tuple[str | None, ...] = given
+    selected: tuple[str | None, ...] = configured
     if config.images is None:
-        for habit in _HABITS:
-            if habit[0] in file:
-                usual = (key if key is not None and key in file else None for key in habit)
-                found = tuple(key or other for key, other in zip(given, usual, strict=True))
+        for names in _USUAL_NAMES:
+            if names[0] in file:
+                usual = (key if key is not None and key in file else None for key in names)
+                selected = tuple(key or other for key, other in zip(configured, usual, strict=True))
                 break
-    images, labels, test_images, test_labels = found
+    images, labels, test_images, test_labels = selected
     if images is None:
         raise DataError(
-            f"{config.path} has no array of a usual name for images; it has "
+            f"{config.path} has no array with a usual name for images; it has "
             f"{', '.join(file.keys) or 'no arrays'}",
-            hint="name it by data.config.images, and the labels by data.config.labels",
+            hint="set data.config.images and data.config.labels to the names of the arrays",
             code="data-no-images-array",
             names=tuple(file.keys),
             path=config.path,
         )
     if test_images is None and test_labels is not None:
         raise DataError(
-            f"{config.path} has test labels {test_labels!r}, and no test images",
-            hint="name them by data.config.test_images",
+            f"{config.path} has test labels {test_labels!r} but no test images",
+            hint="set data.config.test_images to the name of the array",
             code="data-labels-without-images",
             path=config.path,
             name=test_labels,
@@ -222,15 +221,15 @@ def _image_shape(config: NpzConfig, file: NpzReader, key: str) -> _Shape:
             name=key,
         )
     if len(shape) == 3:
-        channels_last, channels, (count, high, wide) = True, 1, shape
+        channels_last, channels, (count, height, width) = True, 1, shape
     else:
         channels_last = _channels_last(config, shape, where)
         count, *rest = shape
-        high, wide, channels = rest if channels_last else (*rest[1:], rest[0])
+        height, width, channels = rest if channels_last else (*rest[1:], rest[0])
     if channels not in (1, 3):
         raise DataError(
             f"{where} have shape {list(shape)}: {channels} channels, not 1 or 3",
-            hint="drop an alpha channel; set data.config.layout if these are not the channels",
+            hint="remove an alpha channel; set data.config.layout if these are not the channels",
             code="data-array-channels",
             shape=shape,
             path=config.path,
@@ -238,22 +237,22 @@ def _image_shape(config: NpzConfig, file: NpzReader, key: str) -> _Shape:
         )
     if 0 in shape:
         raise DataError(
-            f"{where} have shape {list(shape)}: there are none",
+            f"{where} have shape {list(shape)}: they are empty",
             code="data-array-empty",
             shape=shape,
             path=config.path,
             name=key,
         )
-    if high != wide:
+    if height != width:
         raise DataError(
-            f"{where} are {high}x{wide}, not square",
+            f"{where} are {height}x{width}, not square",
             hint="crop them before saving",
             code="data-array-not-square",
             shape=shape,
             path=config.path,
             name=key,
         )
-    return _Shape(count, high, channels, channels_last)
+    return _Shape(count, height, channels, channels_last)
 
 
 def _channels_last(config: NpzConfig, shape: tuple[int, ...], where: str) -> bool:
@@ -262,7 +261,7 @@ def _channels_last(config: NpzConfig, shape: tuple[int, ...], where: str) -> boo
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
     if first == last:
         raise DataError(
-            f"{where} have shape {list(shape)}, which does not tell where the channels are",
+            f"{where} have the ambiguous shape {list(shape)}",
             hint="set data.config.layout to NHWC or NCHW (1 or 3 channels)",
             code="data-array-layout",
             shape=shape,
@@ -272,12 +271,12 @@ def _channels_last(config: NpzConfig, shape: tuple[int, ...], where: str) -> boo
 
 
 def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
-    """Labels of a whole array of images, int64 [N]."""
+    """The labels of an array of images, int64 [N]."""
     header, count = file.header(key), file.header(images_key).shape[0]
     where = f"{file.path}: labels {key!r}"
     if header.dtype.kind not in "iu":
         raise DataError(
-            f"{where} are {header.dtype}, not whole numbers",
+            f"{where} are {header.dtype}, not integers",
             hint="save the number of each image's class, from 0",
             code="data-labels-not-whole",
             dtype=str(header.dtype),
@@ -286,7 +285,7 @@ def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
         )
     if header.shape != (count,):
         raise DataError(
-            f"{where} have shape {list(header.shape)}, and {images_key!r} holds {count} images",
+            f"{where} have shape {list(header.shape)}, but {images_key!r} has {count} images",
             hint="save one label for each image, as [N]",
             code="data-labels-shape",
             shape=header.shape,
@@ -297,7 +296,7 @@ def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > 2**31 - 1:
         raise DataError(
-            f"{where} lie in [{low}, {high}]",
+            f"{where} are in [{low}, {high}]",
             hint="number the classes 0, 1, 2, and so on",
             code="data-labels-negative",
             high=high,
@@ -314,8 +313,8 @@ def _class_names(file: NpzReader) -> tuple[str, ...] | None:
     header = file.header(_CLASS_NAMES)
     if header.dtype.kind != "U" or len(header.shape) != 1:
         raise DataError(
-            f"{file.path}: {_CLASS_NAMES!r} is {header.dtype} {list(header.shape)}, not a row of "
-            "text",
+            f"{file.path}: {_CLASS_NAMES!r} is {header.dtype} {list(header.shape)}, not a list of "
+            "strings",
             hint="save it as numpy.array(['first', 'second', ...])",
             code="data-names-form",
             dtype=str(header.dtype),
@@ -324,9 +323,9 @@ def _class_names(file: NpzReader) -> tuple[str, ...] | None:
     try:
         names = tuple(str(name) for name in file.read(_CLASS_NAMES))
         "".join(names).encode()
-    except ValueError as error:  # damaged bytes need not be letters
+    except ValueError as error:  # damaged bytes may not be text
         raise DataError(
-            f"{file.path}: {_CLASS_NAMES!r} holds what is not text",
+            f"{file.path}: {_CLASS_NAMES!r} contains invalid text",
             code="data-names-not-text",
             path=file.path,
         ) from error
@@ -334,7 +333,7 @@ def _class_names(file: NpzReader) -> tuple[str, ...] | None:
 
 
 def _num_classes(file: NpzReader, keys: _Keys, names: tuple[str, ...] | None) -> int | None:
-    """How many classes the labels of both splits speak of; None without labels."""
+    """Number of classes of the labels of both splits; None without labels."""
     highest = -1
     for labels, images in ((keys.labels, keys.images), (keys.test_labels, keys.test_images)):
         if labels is not None and images is not None:
@@ -343,8 +342,8 @@ def _num_classes(file: NpzReader, keys: _Keys, names: tuple[str, ...] | None) ->
         return None
     if names is not None and highest >= len(names):
         raise DataError(
-            f"{file.path}: a label is {highest}, and {_CLASS_NAMES!r} names {len(names)} classes",
-            hint="give every class a name, or leave class_names out",
+            f"{file.path}: a label is {highest}, but {_CLASS_NAMES!r} has {len(names)} names",
+            hint="give every class a name, or remove class_names",
             code="data-names-too-few",
             highest=highest,
             path=file.path,

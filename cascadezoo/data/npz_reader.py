@@ -1,4 +1,4 @@
-"""Reads single arrays, or their first rows, out of an ``.npz`` file. Never unpickles anything."""
+"""Reads arrays, or their first rows, from an ``.npz`` file. Never unpickles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cascadezoo.errors import DataError
 __all__ = ["ArrayHeader", "NpzReader"]
 
 _DAMAGE = (
-    # What zipfile, its decompressors and numpy's header parser raise for damaged bytes.
+    # Exceptions of zipfile, its decompressors and numpy's header parser for damaged bytes.
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -50,7 +50,7 @@ _CHUNK_BYTES = 2**22
 
 @dataclass(frozen=True, slots=True)
 class ArrayHeader:
-    """Shape, type and order of an array, from its first bytes."""
+    """Shape, type and memory order of an array, from its first bytes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -69,7 +69,7 @@ class NpzReader:
         path: the file.
 
     Raises:
-        DataError: it is not there, not readable, or not a zip archive.
+        DataError: the file is missing, not readable, or not a zip archive.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +78,7 @@ class NpzReader:
             self._zip = zipfile.ZipFile(path)
         except FileNotFoundError as error:
             raise DataError(
-                f"there is no file {path}",
+                f"file {path} not found",
                 hint="a relative path starts from the current directory",
                 code="data-no-file",
                 path=path,
@@ -109,10 +109,10 @@ class NpzReader:
         return key in self.keys
 
     def header(self, key: str) -> ArrayHeader:
-        """Shape and type of an array; reads a hundred bytes or so.
+        """Shape and type of an array; reads about a hundred bytes.
 
         Raises:
-            DataError: there is no such array, its header is damaged, or it holds Python objects.
+            DataError: the array is missing, its header is damaged, or it contains Python objects.
         """
         with self._open(key) as (_, header):
             return header
@@ -122,28 +122,28 @@ class NpzReader:
 
         Args:
             key: the name of the array in the file.
-            rows: how many rows to read; None reads all of them.
+            rows: number of rows; None reads all.
 
         Returns:
             A new array, C-contiguous and writable.
 
         Raises:
-            DataError: there is no such array, or its bytes are damaged.
-            ResourceError: it is larger than the memory of the machine.
+            DataError: the array is missing or damaged.
+            ResourceError: the array is larger than the machine's memory.
         """
         with self._open(key) as (file, header):
             shape = header.shape
             partial = rows is not None and bool(shape) and rows < shape[0]
-            # The first rows of an array in Fortran order lie all over it.
+            # In Fortran order the first rows are spread over the whole array.
             if partial and not header.fortran_order:
                 shape = (rows or 0, *shape[1:])
-            wanted = math.prod(shape) * header.dtype.itemsize
+            size = math.prod(shape) * header.dtype.itemsize
             require_memory(
-                wanted, f"{self.path}: array {key!r}", hint="set data.config.limit to use fewer"
+                size, f"{self.path}: array {key!r}", hint="set data.config.limit to use fewer"
             )
-            flat = np.empty(wanted, dtype=np.uint8)
+            flat = np.empty(size, dtype=np.uint8)
             self._fill(file, flat.data)
-            file.read(1)  # at the end of the data zipfile compares checksums
+            file.read(1)  # at the end of the data zipfile checks the checksum
             array = flat.view(header.dtype)
             if header.fortran_order:
                 array = np.ascontiguousarray(array.reshape(shape[::-1]).T)
@@ -166,14 +166,14 @@ class NpzReader:
                 header = self._header(file, key)
                 if header.nbytes != entry.file_size - file.tell():
                     raise ValueError(
-                        f"its header tells of {header.nbytes:,} bytes of data, and there are "
+                        f"its header states {header.nbytes:,} bytes of data, but there are "
                         f"{entry.file_size - file.tell():,}"
                     )
                 yield file, header
         except _DAMAGE as error:
             raise DataError(
                 f"{self.path}: array {key!r} is damaged: {_reason(error)}",
-                hint="make or fetch the file again",
+                hint="create or download the file again",
                 code="data-array-damaged",
                 path=self.path,
                 name=key,
@@ -182,15 +182,15 @@ class NpzReader:
     def _header(self, file: IO[bytes], key: str) -> ArrayHeader:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"version {version} of the .npy format holds no images")
+            raise ValueError(f"version {version} of the .npy format is not supported")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         with warnings.catch_warnings():
-            # Odd headers warn before they fail; what matters is whether they can be read.
+            # Unusual headers cause warnings, but only errors matter.
             warnings.simplefilter("ignore")
             shape, fortran_order, dtype = read(file)
         if dtype.hasobject:
             raise DataError(
-                f"{self.path}: array {key!r} holds Python objects, which are never unpickled",
+                f"{self.path}: array {key!r} contains Python objects, which are never unpickled",
                 hint="save it as numbers (uint8 images, integer labels) or as text (dtype 'U')",
                 code="data-array-objects",
                 path=self.path,
@@ -221,7 +221,7 @@ def _hint(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(6)
     except OSError:
-        return "give the path of a file that can be read"
+        return "give the path of a readable file"
     if start == b"\x93NUMPY":
         return "it is a single .npy array; save it with numpy.savez(path, images=..., labels=...)"
-    return "make it with numpy.savez(path, images=..., labels=...), or fetch it again"
+    return "create it with numpy.savez(path, images=..., labels=...), or download it again"

@@ -1,4 +1,4 @@
-"""Brings the images of a dataset to the size and channels that a cascade makes."""
+"""Converts the images of a dataset to the size and channels of a cascade."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ Fit = Literal["resize", "pad", "crop"]
 
 
 def prepare(data: ImageData, *, size: int, channels: int, fit: Fit = "resize") -> ImageData:
-    """Bring images to ``size`` and ``channels``.
+    """Convert images to ``size`` and ``channels``.
 
     Args:
-        data: uint8 [N, C, H, W] with C of 1 or 3. Not changed.
-        size: the height and width to reach, in pixels.
-        channels: 3 repeats a grey image; 1 weighs red, green and blue as ITU-R BT.601 does.
-        fit: ``resize`` scales square images with Pillow's anti-aliased Lanczos filter, in whole
-            numbers, so that all machines get the same bytes; ``pad`` puts zeros around smaller
-            images, evenly; ``crop`` takes the middle of larger ones. Where an odd number of
-            pixels is to be added or removed, the right and lower side get the greater part.
+        data: uint8 [N, C, H, W] with C of 1 or 3. Not modified.
+        size: the height and width of the result, in pixels.
+        channels: 3 repeats a grey image; 1 weights red, green and blue by ITU-R BT.601.
+        fit: ``resize`` scales square images with Pillow's anti-aliased Lanczos filter, in
+            integers, so that all machines get the same bytes; ``pad`` adds zeros on all sides of
+            smaller images; ``crop`` takes the middle of larger images. If the number of added or
+            removed pixels is odd, the right and lower side get the larger part.
 
     Returns:
-        uint8 [N, channels, size, size]. The very same object where nothing is to be done.
+        uint8 [N, channels, size, size]. The same object if nothing changes.
 
     Raises:
-        DataError: the images do not fit that way, or have other than 1 or 3 channels.
-        ResourceError: the result is larger than the memory of the machine.
+        DataError: ``fit`` cannot convert the images, or their channels are not 1 or 3.
+        ResourceError: the result is larger than the machine's memory.
     """
     images = data.images
-    count, have, high, wide = images.shape
-    if have == channels and high == wide == size:
+    count, present, height, width = images.shape
+    if present == channels and height == width == size:
         return data
-    if have not in (1, 3) or channels not in (1, 3):
+    if present not in (1, 3) or channels not in (1, 3):
         raise DataError(
-            f"{data.split} images have {have} channels, and {channels} are wanted; both must be "
+            f"{data.split} images have {present} channels, the cascade {channels}; both must be "
             "1 or 3",
             hint="set data.channels to 1 or 3",
             code="data-channels",
             split=data.split,
-            channels=have,
+            channels=present,
         )
     if fit not in get_args(Fit):
         raise DataError(
-            f"there is no fit {fit!r}",
-            hint=f"one of {', '.join(get_args(Fit))}",
+            f"unknown fit {fit!r}",
+            hint=f"use one of {', '.join(get_args(Fit))}",
             code="data-fit-unknown",
             name=fit,
         )
@@ -62,9 +62,9 @@ def prepare(data: ImageData, *, size: int, channels: int, fit: Fit = "resize") -
         f"{count:,} images of {channels}x{size}x{size}",
         hint="lower data.size, or use fewer images",
     )
-    if have > channels:
+    if present > channels:
         images = _grey(images)
-    if not high == wide == size:
+    if not height == width == size:
         images = {"resize": _resize, "pad": _pad, "crop": _crop}[fit](images, size)
     if images.shape[1] < channels:
         images = np.repeat(images, channels, axis=1)
@@ -75,11 +75,11 @@ def require_labels(data: ImageData, num_classes: int) -> None:
     """Check that every image has a label below ``num_classes``.
 
     Raises:
-        DataError: the data have no labels, or some that are out of range.
+        DataError: the data have no labels, or a label is out of range.
     """
     if data.labels is None:
         raise DataError(
-            f"the {data.split} images have no labels, and {num_classes} classes are to be learnt",
+            f"the {data.split} images have no labels, but the cascade has {num_classes} classes",
             hint="set data.num_classes to 0 to train without labels",
             code="data-no-labels",
             split=data.split,
@@ -87,7 +87,7 @@ def require_labels(data: ImageData, num_classes: int) -> None:
     low, high = int(data.labels.min()), int(data.labels.max())
     if low < 0 or high >= num_classes:
         raise DataError(
-            f"the {data.split} labels lie in [{low}, {high}], outside of {num_classes} classes",
+            f"the {data.split} labels are in [{low}, {high}], but there are {num_classes} classes",
             hint=f"set data.num_classes to {high + 1}"
             if low >= 0
             else "number the classes 0, 1, 2, and so on",
@@ -99,22 +99,22 @@ def require_labels(data: ImageData, num_classes: int) -> None:
 
 
 def _check_fit(data: ImageData, size: int, fit: Fit) -> None:
-    high, wide = data.images.shape[2:]
-    have = f"{data.split} images are {high}x{wide}"
-    if fit == "resize" and high != wide:
+    height, width = data.images.shape[2:]
+    actual = f"{data.split} images are {height}x{width}"
+    if fit == "resize" and height != width:
         raise DataError(
-            f"{have}, not square", hint="set data.fit to crop or pad", code="data-not-square"
+            f"{actual}, not square", hint="set data.fit to crop or pad", code="data-not-square"
         )
-    if fit == "pad" and max(high, wide) > size:
+    if fit == "pad" and max(height, width) > size:
         raise DataError(
-            f"{have}, too large to be padded to {size}x{size}",
+            f"{actual}, too large to pad to {size}x{size}",
             hint="set data.fit to crop or resize",
             code="data-too-large-to-pad",
             size=size,
         )
-    if fit == "crop" and min(high, wide) < size:
+    if fit == "crop" and min(height, width) < size:
         raise DataError(
-            f"{have}, too small to be cropped to {size}x{size}",
+            f"{actual}, too small to crop to {size}x{size}",
             hint="set data.fit to pad or resize",
             code="data-too-small-to-crop",
             size=size,
@@ -124,7 +124,7 @@ def _check_fit(data: ImageData, size: int, fit: Fit) -> None:
 def _grey(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     weights = np.array([299, 587, 114], dtype=np.uint32)
     grey = np.empty((len(images), 1, *images.shape[2:]), dtype=np.uint8)
-    for start in range(0, len(images), 256):  # keeps the wide numbers few
+    for start in range(0, len(images), 256):  # limits the memory of the 32-bit numbers
         part = images[start : start + 256]
         grey[start : start + 256, 0] = (np.einsum("nchw,c->nhw", part, weights) + 500) // 1000
     return grey
@@ -141,14 +141,14 @@ def _resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _pad(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    count, channels, high, wide = images.shape
+    count, channels, height, width = images.shape
     out = np.zeros((count, channels, size, size), dtype=np.uint8)
-    top, left = (size - high) // 2, (size - wide) // 2
-    out[:, :, top : top + high, left : left + wide] = images
+    top, left = (size - height) // 2, (size - width) // 2
+    out[:, :, top : top + height, left : left + width] = images
     return out
 
 
 def _crop(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    high, wide = images.shape[2:]
-    top, left = (high - size) // 2, (wide - size) // 2
+    height, width = images.shape[2:]
+    top, left = (height - size) // 2, (width - size) // 2
     return images[:, :, top : top + size, left : left + size]

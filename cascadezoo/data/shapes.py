@@ -64,13 +64,13 @@ class ShapesConfig(DataConfig):
     def _check_widths(self) -> Self:
         if self.min_width > self.max_width:
             raise ValueError(
-                f"min_width is {self.min_width}, more than max_width, which is {self.max_width}"
+                f"min_width ({self.min_width}) is more than max_width ({self.max_width})"
             )
         return self
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The shapes that are drawn, in the order of their labels."""
+        """The drawn shapes, in the order of their labels."""
         return CLASSES[: self.classes]
 
     def info(self) -> DataInfo:
@@ -89,14 +89,14 @@ def load(config: ShapesConfig, split: Split) -> ImageData:
     """Draw the images of a split.
 
     Args:
-        config: how many images, and what they look like.
+        config: number and appearance of the images.
         split: ``train`` or ``test``.
 
     Returns:
         RGB images, uint8 [N, 3, size, size]; image ``i`` has label ``i % classes``.
 
     Raises:
-        ResourceError: the images are larger than the memory of the machine.
+        ResourceError: the images are larger than the machine's memory.
     """
     from cascadezoo.data.base import ImageData
     from cascadezoo.data.memory import require_memory

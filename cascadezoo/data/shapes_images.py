@@ -1,7 +1,7 @@
 """Draws the images of ``shapes``: signed distances, analytic anti-aliasing, vectorised numpy.
 
-Everything is computed in double precision, so that machines whose sine differs in the last bit
-still round to the same bytes, and a data digest means the same everywhere.
+Everything is computed in double precision. Machines whose sine differs in the last bit still round
+to the same bytes, so a data digest is the same everywhere.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ PALETTE: Floats = np.array(
 """RGB of the 8 colours, in [0, 255]."""
 
 _DRAWS = 16
-"""Random numbers of an image; a multiple of 4, which is what one Philox counter yields."""
+"""Random numbers per image; a multiple of 4, the numbers of one Philox counter."""
 _COLOR, _WIDTH, _ANGLE, _X, _Y, _HUE, _SATURATION, _VALUE, _TINT, _TINT2, _SLOPE = range(11)
 _PALE = 0.2
-"""How much of a colour is left in a background tint."""
+"""The share of a colour in a background tint."""
 _MARGIN = 1 / 32
-"""The share of an image's width that no shape reaches into, half of it at either edge."""
+"""The share of an image's width that stays free, half of it at either edge."""
 _CHUNK_PIXELS = 2**19
-"""Pixels of the images drawn at once: few enough for the processor's cache."""
+"""Number of pixels drawn at once: small enough for the processor's cache."""
 
 
 def draw_shapes(
@@ -54,9 +54,9 @@ def draw_shapes(
     """Draw the first ``count`` images of a split.
 
     Args:
-        config: what the images look like.
+        config: appearance of the images.
         split: images of the two splits are drawn independently.
-        count: how many images.
+        count: number of images.
 
     Returns:
         Images, uint8 [count, 3, size, size], and labels, int64 [count], ``i % classes``.
@@ -80,8 +80,8 @@ def _key(seed: int, split: str) -> int:
 
 
 def _uniform(key: int, start: int, stop: int) -> Floats:
-    """Numbers in [0, 1) of the images ``start`` to ``stop``, [stop - start, _DRAWS]."""
-    # Raw Philox output is fixed by its definition; what numpy's Generator makes of it is not.
+    """The numbers in [0, 1) of images ``start`` to ``stop``, [stop - start, _DRAWS]."""
+    # Raw Philox output is fixed by its definition; the output of numpy's Generator is not.
     source = np.random.Philox(key=key, counter=start * _DRAWS // 4)
     bits = source.random_raw((stop - start) * _DRAWS) >> np.uint64(11)
     return bits.astype(np.float64).reshape(-1, _DRAWS) * 2.0**-53
@@ -96,7 +96,7 @@ def _draw(config: ShapesConfig, name: str, draws: Floats) -> NDArray[np.uint8]:
         return draws[:, number, None, None]
 
     width = config.min_width + (config.max_width - config.min_width) * column(_WIDTH)
-    # No shape is cut off by the image's edge, however it is turned.
+    # The image's edge cuts off no shape at any rotation.
     room = size * (1 - _MARGIN)
     radius = np.minimum(0.5 * size * width, room / (2 * reach))
     slack = room - 2 * reach * radius
@@ -109,7 +109,7 @@ def _draw(config: ShapesConfig, name: str, draws: Floats) -> NDArray[np.uint8]:
     y = (pixels[None, :, None] - center_y) / radius
     sine, cosine = np.sin(turn), np.cos(turn)
     outside = distance(x * cosine + y * sine, y * cosine - x * sine)
-    # A pixel's centre at distance d from a straight edge leaves 1/2 - d of the pixel inside.
+    # If a pixel's centre is at distance d outside a straight edge, 1/2 - d of it is inside.
     cover = np.clip(0.5 - outside * radius, 0.0, 1.0)[:, None]
 
     color = _colors(config, draws)[:, :, None, None]
@@ -128,7 +128,7 @@ def _background(config: ShapesConfig, draws: Floats) -> Floats:
     """The backgrounds' RGB in [0, 255], broadcasting to [N, 3, size, size]."""
     if config.background == "white":
         return np.full((1, 1, 1, 1), 255.0)
-    # Another colour than the shape's, so that a shape never stands on its own tint.
+    # Never a tint of the shape's own colour.
     other = _palette_index(draws) + 1 + (draws[:, _TINT] * (len(PALETTE) - 1)).astype(np.int64)
     first = _pale(PALETTE[other % len(PALETTE)])
     if config.background == "palette":
@@ -137,7 +137,7 @@ def _background(config: ShapesConfig, draws: Floats) -> Floats:
     angle = 2 * math.pi * draws[:, _SLOPE, None, None, None]
     axis = (np.arange(config.size) + 0.5) / config.size - 0.5
     along = axis[None, None, None, :] * np.cos(angle) + axis[None, None, :, None] * np.sin(angle)
-    # The corners lie at most 1/sqrt(2) from the middle.
+    # The corners are at most 1/sqrt(2) from the middle.
     return first + (second - first) * (0.5 + along / math.sqrt(2))
 
 
@@ -157,8 +157,8 @@ def _hsv(hue: Floats, saturation: Floats, value: Floats) -> Floats:
     return 255 * value[:, None] * (1 - saturation[:, None] * ramp)
 
 
-# Signed distances, negative inside, of shapes about the origin; y points down. Corners are those
-# of half-planes, so that they come out sharp.
+# Signed distances, negative inside, of shapes around the origin; y points down. Corners are
+# intersections of half-planes, so they are sharp.
 
 
 def _circle(x: Floats, y: Floats) -> Floats:
@@ -244,4 +244,4 @@ _SHAPES: dict[str, tuple[Callable[[Floats, Floats], Floats], float]] = {
     "bar": (_bar, 0.96),
     "half-disc": (_half_disc, 1.05),
 }
-"""Each shape's distance, and how far from the origin it reaches."""
+"""The distance function of each shape, and its largest distance from the origin."""

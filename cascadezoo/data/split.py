@@ -1,4 +1,4 @@
-"""The images of a spec's dataset, as its cascade makes them."""
+"""The images of a spec's dataset in the format of its cascade."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["load_split"]
 
 
 def load_split(resolved: ResolvedSpec, split: Split) -> ImageData:
-    """Read one split and bring it to the size and channels of the cascade.
+    """Read one split and convert it to the size and channels of the cascade.
 
     Args:
-        resolved: a spec that was resolved for training, so that its dataset is known.
-        split: which part of the dataset.
+        resolved: a spec resolved for training, so that its dataset is known.
+        split: the part of the dataset.
 
     Raises:
-        DataError: the data are not there, cannot be read, or do not fit the cascade.
-        ResourceError: they are larger than the memory of the machine.
+        DataError: the data are missing, not readable, or do not fit the cascade.
+        ResourceError: the data are larger than the machine's memory.
     """
     spec, image = resolved.spec.data, resolved.image
     entry = get_registry().datasets.get(spec.source).entry

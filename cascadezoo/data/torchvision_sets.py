@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 30.0
 
 
 class TorchvisionConfig(DataConfig):
-    """Where torchvision finds or downloads a dataset."""
+    """The location of a torchvision dataset."""
 
     torchvision_name: ClassVar[str]
     files: ClassVar[str]
@@ -39,7 +39,7 @@ class TorchvisionConfig(DataConfig):
     """Use only the first `limit` images of each split."""
 
     def info(self) -> DataInfo:
-        """Size, channels and classes, which are known without the files."""
+        """Size, channels and classes, known without the files."""
         return self.facts
 
 
@@ -112,7 +112,7 @@ class FashionMnistConfig(TorchvisionConfig):
 
 
 def load(config: TorchvisionConfig, split: Split) -> ImageData:
-    """Read a split, after downloading the dataset if it is not there.
+    """Read a split; download the dataset first if it is missing.
 
     Args:
         config: one of the three configs of this module.
@@ -122,7 +122,7 @@ def load(config: TorchvisionConfig, split: Split) -> ImageData:
         uint8 [N, C, H, W] and labels.
 
     Raises:
-        DataError: the files are neither there nor to be downloaded, or they are damaged.
+        DataError: the files are missing and cannot be downloaded, or they are damaged.
     """
     import numpy as np
 
@@ -134,12 +134,12 @@ def load(config: TorchvisionConfig, split: Split) -> ImageData:
     labels = np.asarray(dataset.targets, dtype=np.int64)
     facts = config.facts
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    wanted = (facts.channels, facts.size, facts.size)
-    if images.shape[1:] != wanted or not np.isin(labels, range(facts.num_classes or 0)).all():
+    expected = (facts.channels, facts.size, facts.size)
+    if images.shape[1:] != expected or not np.isin(labels, range(facts.num_classes or 0)).all():
         raise DataError(
-            f"the files of {facts.title} in {root} hold images of {images.shape[1:]} with labels "
-            f"up to {labels.max(initial=-1)}, which is not {facts.title}",
-            hint=f"delete {root / config.torchvision_name} and let it be downloaded again",
+            f"the files of {facts.title} in {root} contain images of {images.shape[1:]} with "
+            f"labels up to {labels.max(initial=-1)}, which is another dataset",
+            hint=f"delete {root / config.torchvision_name} to download it again",
             code="data-other-dataset",
             name=facts.title,
             path=root,
@@ -167,8 +167,8 @@ def _open(config: TorchvisionConfig, root: Path, *, train: bool) -> Any:
     from torchvision import datasets
 
     make = getattr(datasets, config.torchvision_name)
-    # What torchvision raises for files that are missing or damaged, and without a network.
-    trouble = (
+    # Exceptions of torchvision for missing or damaged files, and without a network.
+    failures = (
         OSError,
         EOFError,
         RuntimeError,
@@ -182,33 +182,33 @@ def _open(config: TorchvisionConfig, root: Path, *, train: bool) -> Any:
     with _quiet_numpy():
         try:
             return make(str(root), train=train, download=False)
-        except trouble as error:
+        except failures as error:
             if not config.download:
                 raise _unavailable(config, root, error) from error
         try:
             root.mkdir(parents=True, exist_ok=True)
-            # One process downloads while the others of the training wait.
+            # One process downloads while the other processes of the training wait.
             lock = FileLock(root / f".{config.torchvision_name}.lock")
-            with lock, _patience():
+            with lock, _time_limit():
                 return make(str(root), train=train, download=True)
-        except trouble as error:
+        except failures as error:
             raise _unavailable(config, root, error) from error
 
 
 def _unavailable(config: TorchvisionConfig, root: Path, error: BaseException) -> DataError:
     reason = " ".join(str(error).split()) or type(error).__name__
     title = config.facts.title
-    tried = "cannot be read from or downloaded to" if config.download else "cannot be read from"
-    ways = [
-        f"put into {root} {config.files}; replace damaged files",
-        f"name another folder by data.config.root or ${ROOT_VARIABLE}",
-        "use the source npz with a file of your own, or shapes or fashion-tiny, which need none",
+    failure = "cannot be read from or downloaded to" if config.download else "cannot be read from"
+    options = [
+        f"put {config.files} into {root} and replace damaged files",
+        f"set another folder in data.config.root or ${ROOT_VARIABLE}",
+        "use the source npz with your own file, or shapes or fashion-tiny, which need no files",
     ]
     if not config.download:
-        ways.insert(0, "set data.config.download to true")
+        options.insert(0, "set data.config.download to true")
     return DataError(
-        f"{title} {tried} {root}: {reason}",
-        hint="; or ".join(ways),
+        f"{title} {failure} {root}: {reason}",
+        hint="; or ".join(options),
         code="data-torchvision-unavailable",
         name=title,
         path=root,
@@ -217,7 +217,7 @@ def _unavailable(config: TorchvisionConfig, root: Path, error: BaseException) ->
 
 @contextmanager
 def _quiet_numpy() -> Iterator[None]:
-    """CIFAR-10's files were pickled by a numpy so old that today's warns of them."""
+    """Silence warnings about CIFAR-10's files, which an old numpy pickled."""
     import warnings
 
     import numpy as np
@@ -229,8 +229,8 @@ def _quiet_numpy() -> Iterator[None]:
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
-    """Torchvision opens connections without a time limit, and would wait for a dead one."""
+def _time_limit() -> Iterator[None]:
+    """Set a time limit for connections; torchvision sets none."""
     import socket
 
     before = socket.getdefaulttimeout()

@@ -1,5 +1,5 @@
 """Diffusion and flow as pure functions that cite their papers.
 
 Tensors and schedules enter; noisy images, targets, losses and sampler steps leave. Nothing here
-knows stages or specs, and this file imports nothing, so schedules stay free of torch.
+depends on stages or specs, and this file imports nothing, so schedules stay free of torch.
 """

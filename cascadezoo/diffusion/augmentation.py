@@ -1,8 +1,8 @@
-"""Conditioning augmentation: spoiling the upstream image so that a stage forgives its faults.
+"""Conditioning augmentation: degrade the upstream image so that a stage tolerates its errors.
 
 Ho et al. 2021, "Cascaded Diffusion Models for High Fidelity Image Generation", section 4. An
-upsampler trained on true small images meets generated ones in sampling; trained on spoiled ones it
-no longer trusts their details.
+upsampler trained on real small images receives generated ones in sampling. Trained on degraded
+images, it no longer relies on their details.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def gaussian_augmentation(z: Tensor, noise: Tensor, level: Tensor) -> Tensor:
     Args:
         z: upstream images, [N, C, H, W].
         noise: standard normal, of the same shape.
-        level: how noisy, [N], from 0 (left as it is) to 1 (pure noise).
+        level: noise levels, [N], from 0 (unchanged) to 1 (pure noise).
     """
     return add_noise(z, noise, *level_rates(level))
 
@@ -34,24 +34,24 @@ def blur_augmentation(
     probability: float = 0.5,
     sigmas: tuple[float, float] = (0.4, 0.6),
 ) -> Tensor:
-    """Some of the upstream images blurred by a 3x3 Gaussian kernel (section 4.3).
+    """Blur some of the upstream images by a 3x3 Gaussian kernel (section 4.3).
 
-    The border is mirrored. The paper blurs in training only, half of the examples, with a standard
+    The border is mirrored. The paper blurs half of the examples, in training only, with a standard
     deviation of 0.4 to 0.6 pixels.
 
     Args:
         z: upstream images, [N, C, H, W], at least 2x2.
-        uniform: two numbers in [0, 1) an image, [N, 2]: whether it is blurred, and how much.
-        probability: how many are blurred.
-        sigmas: the least and the largest standard deviation, in pixels.
+        uniform: two numbers in [0, 1) per image, [N, 2]: whether it is blurred, and how much.
+        probability: the share of blurred images.
+        sigmas: the smallest and the largest standard deviation, in pixels.
     """
-    chosen, where = uniform.view(-1, 2, 1, 1, 1).unbind(1)
+    selection, position = uniform.view(-1, 2, 1, 1, 1).unbind(1)
     low, high = sigmas
-    sigma = low + (high - low) * where
-    # A Gaussian at a distance of one pixel, against 1 in the centre.
+    sigma = low + (high - low) * position
+    # The Gaussian at a distance of one pixel; it is 1 in the centre.
     beside = torch.exp(-0.5 / sigma**2)
     side, centre = beside / (1 + 2 * beside), 1 / (1 + 2 * beside)
     wide = F.pad(z, (1, 1, 1, 1), mode="reflect")
     rows = centre * wide[:, :, 1:-1] + side * (wide[:, :, :-2] + wide[:, :, 2:])
     blurred = centre * rows[..., 1:-1] + side * (rows[..., :-2] + rows[..., 2:])
-    return torch.where(chosen < probability, blurred, z)
+    return torch.where(selection < probability, blurred, z)

@@ -2,7 +2,7 @@
 
 Time runs from 0 (data) to 1 (noise): ``x_t = (1 - t) * x0 + t * noise``, along which the velocity
 ``dx/dt = noise - x0`` is constant. Sampling integrates the predicted velocity from 1 to 0. To add a
-solver, write the generator function and name it in ``SOLVERS``.
+solver, write the generator function and add it to ``SOLVERS``.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 Velocity = Callable[[Tensor, float], Tensor]
-"""From x_t [N, C, H, W] and the time t to the velocity there."""
+"""Maps x_t [N, C, H, W] and the time t to the velocity."""
 
 
 class Draws(Protocol):
-    """Where random times come from, e.g. a :class:`~cascadezoo.util.rng.Draw`."""
+    """A source of random numbers, e.g. a :class:`~cascadezoo.util.rng.Draw`."""
 
     def rand(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1)."""
@@ -68,7 +68,7 @@ def velocity_target(x0: Tensor, noise: Tensor) -> Tensor:
 
 
 def data_from_velocity(x_t: Tensor, velocity: Tensor, times: Tensor) -> Tensor:
-    """Where the straight path through x_t [N, C, H, W] at ``times`` [N] starts: x0."""
+    """The start x0 of the straight path through x_t [N, C, H, W] at ``times`` [N]."""
     return x_t - times.view(-1, 1, 1, 1) * velocity
 
 
@@ -86,21 +86,21 @@ def logit_normal_times(
         draw: the random numbers.
         count: N.
         mean: of the logit; above 0 favours noise, below 0 data.
-        deviation: of the logit; larger spreads the times to both ends.
+        deviation: standard deviation of the logit; a larger value moves times to both ends.
     """
     return torch.sigmoid(mean + deviation * draw.randn(count))
 
 
 def even_times(steps: int, end: float = 0.0) -> list[float]:
-    """The ``steps + 1`` times of a sampling, evenly from 1 to ``end``.
+    """The ``steps + 1`` times of sampling, evenly spaced from 1 to ``end``.
 
     Raises:
-        ValueError: fewer than one step, or an end that does not lie in [0, 1).
+        ValueError: fewer than one step, or an end outside [0, 1).
     """
     if steps < 1:
-        raise ValueError(f"a sampling has at least one step, not {steps}")
+        raise ValueError(f"sampling needs at least one step, not {steps}")
     if not 0 <= end < 1:
-        raise ValueError(f"a sampling ends at a time in [0, 1), not {end:g}")
+        raise ValueError(f"sampling must end at a time in [0, 1), not {end:g}")
     return [1 - (1 - end) * step / steps for step in range(steps)] + [end]
 
 
@@ -108,7 +108,7 @@ def time_of(level: float) -> float:
     """The time with the signal-to-noise ratio of a level, ``sigma / (alpha + sigma)``; 0..1.
 
     Raises:
-        ValueError: ``level`` does not lie in 0..1.
+        ValueError: ``level`` is not in 0..1.
     """
     signal = signal_of(level)
     alpha, sigma = math.sqrt(signal), math.sqrt(1 - signal)
@@ -116,20 +116,20 @@ def time_of(level: float) -> float:
 
 
 def level_at(time: float) -> float:
-    """The noise level, 0..1, with the signal-to-noise ratio of a time; undoes :func:`time_of`.
+    """The noise level, 0..1, with the signal-to-noise ratio of a time; inverse of :func:`time_of`.
 
     Raises:
-        ValueError: ``time`` does not lie in 0..1.
+        ValueError: ``time`` is not in 0..1.
     """
     if not 0 <= time <= 1:
-        raise ValueError(f"a flow's time lies in 0..1, not {time:g}")
+        raise ValueError(f"the time of a flow must be in 0..1, not {time:g}")
     return math.atan2(time, 1 - time) * 2 / math.pi
 
 
 def preserved(x_t: Tensor, time: float) -> Tensor:
     """x_t [N, C, H, W], scaled to ``alpha * x0 + sigma * noise`` with squares that add up to 1.
 
-    alpha and sigma are those of the level :func:`level_at` that time.
+    alpha and sigma are those of the level at that time (:func:`level_at`).
     """
     return x_t / math.hypot(1 - time, time)
 
@@ -142,7 +142,7 @@ def euler(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[Ten
 
 
 def midpoint(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[Tensor]:
-    """The explicit midpoint method, second order at two evaluations a step. See :class:`Solver`."""
+    """The explicit midpoint method, second order, two evaluations per step. See :class:`Solver`."""
     for time, end in pairwise(times):
         half = (end - time) / 2
         x = x + 2 * half * velocity(x + half * velocity(x, time), time + half)
@@ -150,10 +150,10 @@ def midpoint(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[
 
 
 def heun(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[Tensor]:
-    """Heun's method, second order at two evaluations a step. See :class:`Solver`.
+    """Heun's method, second order, two evaluations per step. See :class:`Solver`.
 
-    A step to time 0 is Euler's: there a velocity has no noise left to tell (as Karras et al. 2022,
-    algorithm 1, for the step to the clean image).
+    A step to time 0 is an Euler step: at time 0 no noise is left to predict a velocity from (as in
+    Karras et al. 2022, algorithm 1, for the step to the clean image).
     """
     for time, end in pairwise(times):
         slope = velocity(x, time)
@@ -178,15 +178,15 @@ def _twice_but_last(steps: int) -> int:
 
 
 class Solver(NamedTuple):
-    """A solver and its price.
+    """A solver and its cost.
 
     ``run(velocity, x, times)`` takes the velocity field, x at the first time [N, C, H, W] and the
-    times to visit, falling, and yields the image at each time but the first.
+    times in descending order, and yields the image at each time but the first.
     """
 
     run: Callable[[Velocity, Tensor, Sequence[float]], Iterator[Tensor]]
     evaluations: Callable[[int], int] = _once
-    """How often the velocity is asked for in that many steps that end at time 0."""
+    """Number of velocity evaluations for a number of steps that end at time 0."""
 
 
 SOLVERS: Mapping[str, Solver] = {

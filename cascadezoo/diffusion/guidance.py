@@ -1,13 +1,13 @@
 """Classifier-free guidance (Ho & Salimans 2022).
 
-A network learns both the conditional and the unconditional prediction by having some labels
-replaced by a null label in training. In sampling the two are combined::
+Training replaces some labels by a null label, so a network learns both the conditional and the
+unconditional prediction. Sampling combines the two::
 
     guided = unconditional + scale * (conditional - unconditional)
 
 so a scale of 1 is the plain conditional prediction, 0 the unconditional one, and above 1 pushes
-towards the label. (The paper's w is ``scale - 1``.) Another label in the place of the null label, a
-negative one, is what the image is pushed away from.
+towards the label. (The paper's w is ``scale - 1``.) A negative label can replace the null label;
+the image is then pushed away from it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor
 __all__ = ["drop_labels", "evaluations", "guided", "scale_within"]
 
 Network = Callable[..., Tensor]
-"""From images [N, C, H, W], times [N], labels int64 [N] and further conditions [N, ...] to the
+"""Maps images [N, C, H, W], times [N], labels int64 [N] and further conditions [N, ...] to the
 prediction [N, C', H, W]."""
 
 
 class Uniform(Protocol):
-    """Where random numbers come from, e.g. a :class:`~cascadezoo.util.rng.Draw`."""
+    """A source of random numbers, e.g. a :class:`~cascadezoo.util.rng.Draw`."""
 
     def rand(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1)."""
@@ -41,7 +41,7 @@ def drop_labels(labels: Tensor, null: int, probability: float, draw: Uniform) ->
 
 
 def evaluations(scale: float) -> int:
-    """How many forwards of an image :func:`guided` makes at a scale: 2, or 1 at 0 and 1."""
+    """Number of forward passes per image in :func:`guided`: 1 at scales 0 and 1, otherwise 2."""
     return 1 if scale in (0.0, 1.0) else 2
 
 
@@ -49,12 +49,12 @@ def scale_within(scale: float, level: float, interval: tuple[float, float]) -> f
     """The scale inside an interval of noise levels, ends included, and 1 outside.
 
     Kynkäänniemi et al. 2024, "Applying Guidance in a Limited Interval": guidance at the noisiest
-    levels costs variety, at the cleanest it does nothing; without it a step costs half.
+    levels reduces variety, and at the cleanest levels has no effect. Without it a step costs half.
 
     Args:
         scale: of guidance.
-        level: where the image is, in 0..1.
-        interval: the lowest and the highest level that is guided.
+        level: the noise level of the image, in 0..1.
+        interval: the lowest and the highest level with guidance.
     """
     low, high = interval
     return scale if low <= level <= high else 1.0
@@ -65,34 +65,34 @@ def guided(
     x: Tensor,
     times: Tensor,
     labels: Tensor,
-    against: Tensor,
+    negative: Tensor,
     scale: float,
     *conditions: Tensor,
     channels: int | None = None,
 ) -> Tensor:
-    """The guided prediction, from one forward over both halves.
+    """The guided prediction, from one forward pass over both halves.
 
     Args:
         network: called as ``network(x, times, labels, *conditions)``.
         x: [N, C, H, W].
         times: [N].
         labels: int64 [N].
-        against: what the other half is told, int64 [N]: the null label, or a negative one.
-        scale: see above; 0 and 1 cost a single half.
-        conditions: whatever else the network takes, each [N, ...]; the same for both halves.
-        channels: only so many of the prediction's first channels are guided; the others, as a
-            learned variance, are the conditional half's (at scale 0 the other half's, which is
-            then the only one). None guides all.
+        negative: the labels of the other half, int64 [N]: the null label, or a negative label.
+        scale: see above; 0 and 1 need only one half.
+        conditions: further inputs of the network, each [N, ...]; the same for both halves.
+        channels: number of guided channels, the first of the prediction. The others, such as a
+            learned variance, come from the conditional half (at scale 0 from the other half, which
+            is then the only one). None guides all.
 
     Returns:
-        What the network gives, [N, C', H, W], float32.
+        The prediction, [N, C', H, W], float32.
     """
     if scale in (0.0, 1.0):
-        return network(x, times, labels if scale else against, *conditions).float()
+        return network(x, times, labels if scale else negative, *conditions).float()
     both = network(
         torch.cat([x, x]),
         torch.cat([times, times]),
-        torch.cat([labels, against]),
+        torch.cat([labels, negative]),
         *(torch.cat([condition, condition]) for condition in conditions),
     )
     conditional, unconditional = both.float().chunk(2)

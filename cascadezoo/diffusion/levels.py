@@ -1,4 +1,4 @@
-"""Noise levels, and the path of levels that a sampler walks. Free of torch."""
+"""Noise levels, and the path of levels that a sampler visits. Free of torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["CLEAN", "Level", "reverse_path"]
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How noisy an image is: ``x = alpha * x0 + sigma * eps``.
+    """The noise level of an image: ``x = alpha * x0 + sigma * eps``.
 
     Args:
-        time: what the network is told; a timestep, whole or between two.
+        time: the time input of the network; a timestep, or between two.
         signal: the variance that the clean image keeps (``alphas_cumprod``), from 1 (clean) to 0.
     """
 
@@ -35,12 +35,12 @@ class Level:
 
     @property
     def level(self) -> float:
-        """The same without a schedule: 0 is clean, 1 pure noise."""
+        """The level independent of a schedule: 0 is clean, 1 pure noise."""
         return level_of(self.signal)
 
 
 CLEAN = Level(time=0.0, signal=1.0)
-"""No noise at all."""
+"""The level without noise."""
 
 
 def reverse_path(
@@ -53,22 +53,21 @@ def reverse_path(
 
     Args:
         signal: ``alphas_cumprod`` of all timesteps.
-        timesteps: those to visit, falling.
-        stop: the signal variance to end at; 1 for the clean image. Timesteps that are not noisier
-            are left out. It need not be that of a timestep: the end is then told as a time between
-            two.
+        timesteps: the timesteps to visit, in descending order.
+        stop: the signal variance at the end; 1 for the clean image. Timesteps that are not noisier
+            are left out. If it is between two timesteps, the time of the end is, too.
 
     Returns:
-        At least two levels, ever less noisy; the last is the end, and each but that one starts a
-        step.
+        At least two levels in order of decreasing noise; the last is the end, and each of the
+        others starts a step.
 
     Raises:
-        ValueError: ``stop`` does not lie in 0..1, or no timestep is noisier than it.
+        ValueError: ``stop`` is not in 0..1, or no timestep is noisier.
     """
     if not 0 <= stop <= 1:
-        raise ValueError(f"the signal to stop at lies in 0..1, not {stop:g}")
+        raise ValueError(f"the final signal must be in 0..1, not {stop:g}")
     visited = [Level(float(t), signal[t]) for t in timesteps if signal[t] < stop]
     if not visited:
-        raise ValueError(f"no timestep to visit is noisier than a signal of {stop:g}")
+        raise ValueError(f"no timestep is noisier than a signal of {stop:g}")
     end = CLEAN if stop == 1 else Level(timestep_of(signal, stop), stop)
     return [*visited, end]

@@ -1,4 +1,4 @@
-"""Losses of diffusion beyond the plain squared error."""
+"""Losses of diffusion besides the plain squared error."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch import Tensor
 __all__ = ["VLB_WEIGHT", "min_snr_weights", "posterior_table", "vlb_term"]
 
 VLB_WEIGHT = 0.001
-"""Lambda of the hybrid loss (Nichol & Dhariwal 2021, eq. 16): how much of the bound, which is the
-sum of its T terms, is added to the squared error."""
+"""Lambda of the hybrid loss (Nichol & Dhariwal 2021, eq. 16): the weight of the bound, which is the
+sum of its T terms, relative to the squared error."""
 
-# Half of the distance between two of the 256 values that a pixel has in [-1, 1].
+# Half of the distance between two of the 256 values of a pixel in [-1, 1].
 HALF_STEP = 1 / 255
 
 
 def min_snr_weights(
     alpha: Tensor, sigma: Tensor, prediction: Literal["eps", "x0", "v"], gamma: float = 5.0
 ) -> Tensor:
-    """Weights of the squared error that keep easy timesteps from drowning the others.
+    """Weights of the squared error that prevent easy timesteps from dominating.
 
     Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting", section 3.4: the error
-    of x0 counts ``min(snr, gamma)``, which for eps is ``min(1, gamma / snr)`` and for v
+    of x0 has weight ``min(snr, gamma)``, which for eps is ``min(1, gamma / snr)`` and for v
     ``min(snr, gamma) / (snr + 1)``. Finite also without noise and without signal.
 
     Args:
         alpha: the rates of the signal, of any shape.
         sigma: the rates of the noise, of the same shape; squares add up to 1.
-        prediction: what the squared error is of.
-        gamma: the signal-to-noise ratio above which x0 counts no more.
+        prediction: the predicted quantity.
+        gamma: the maximum weight of x0, as a signal-to-noise ratio.
 
     Returns:
         The weights, of the same shape.
@@ -48,17 +48,17 @@ def min_snr_weights(
 
 
 def posterior_table(signal: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
-    """What :func:`vlb_term` needs to know of every timestep, computed in float64.
+    """The coefficients of :func:`vlb_term` at every timestep, computed in float64.
 
     Args:
         signal: ``alphas_cumprod`` of all timesteps.
-        dtype: what the table is rounded to.
+        dtype: type of the table.
 
     Returns:
         [T, 4] on the CPU: the coefficients of x0 and of x_t in the mean of
         ``q(x_{t-1} | x_t, x0)`` (Ho et al. 2020, eq. 7), and the logarithms of its variance and of
-        beta. The first variance, which is 0, is replaced by the second one's, or by beta's where
-        there is no second.
+        beta. The logarithm of the first variance, which is 0, is replaced by that of the second,
+        or of beta if there is no second.
     """
     rows: list[tuple[float, float, float, float]] = []
     for now, before in zip(signal, (1.0, *signal), strict=False):
@@ -81,20 +81,20 @@ def posterior_table(signal: Sequence[float], dtype: torch.dtype = torch.float32)
 def vlb_term(
     x0: Tensor, x_t: Tensor, estimate: Tensor, spread: Tensor, table: Tensor, timesteps: Tensor
 ) -> Tensor:
-    """One term of the variational bound, which trains a learned variance and nothing else.
+    """One term of the variational bound, which only trains a learned variance.
 
     Nichol & Dhariwal 2021, section 3.1 (eqs. 4-6 and 15): at timestep 0 the negative
     log-likelihood of the 256-valued pixels of x0, elsewhere the divergence of the model's step from
-    the posterior. No gradient flows through the estimate of x0, hence through the mean. Of latents,
-    which are no bytes, the term at timestep 0 still bounds the variance and measures nothing.
+    the posterior. No gradient flows through the estimate of x0, and so through the mean. For
+    latents, which are not bytes, the term at timestep 0 only bounds the variance.
 
     Args:
         x0: clean images in [-1, 1], [N, C, H, W].
-        x_t: the noised ones.
+        x_t: the noised images.
         estimate: of x0.
-        spread: where the logarithm of the variance lies between that of the posterior's (-1) and
-            that of beta (1), [N, C, H, W]; as the network gives it, not bounded.
-        table: what :func:`posterior_table` gave, [T, 4].
+        spread: the position of the logarithm of the variance between those of the posterior (-1)
+            and of beta (1), [N, C, H, W]; the network's output, not bounded.
+        table: the result of :func:`posterior_table`, [T, 4].
         timesteps: int64 [N].
 
     Returns:
@@ -120,9 +120,9 @@ def vlb_term(
 def _pixel_log_likelihood(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """Log-likelihood of 256-valued pixels in [-1, 1] under a Gaussian (Ho et al. 2020, eq. 13).
 
-    The first and the last value stand for everything beyond them.
+    The first and the last value include everything beyond them.
     """
-    # Written with lower tails only, which keep their digits far from the mean.
+    # Only lower tails, which stay precise far from the mean.
     away = x - mean
     below = torch.special.ndtr((HALF_STEP + away) / deviation)
     above = torch.special.ndtr((HALF_STEP - away) / deviation)

@@ -1,4 +1,4 @@
-"""The forward process, and what a network may predict of it.
+"""The forward process and its predictions.
 
 A noised image is ``x_t = alpha * x0 + sigma * eps`` with ``alpha**2 + sigma**2 == 1`` (Ho et al.
 2020, eq. 4). ``alpha`` and ``sigma`` are floats, or tensors that broadcast against the image. The
@@ -41,10 +41,10 @@ def noise_table(signal: Sequence[float], dtype: torch.dtype = torch.float32) -> 
 
     Args:
         signal: ``alphas_cumprod``, the variance that the signal keeps at each timestep.
-        dtype: what the table is rounded to.
+        dtype: type of the table.
 
     Returns:
-        [T, 2] on the CPU, also where the default device is another one.
+        [T, 2] on the CPU, independent of the default device.
     """
     rows = [(math.sqrt(s), math.sqrt(1 - s)) for s in signal]
     return torch.tensor(rows, dtype=dtype, device="cpu")
@@ -54,7 +54,7 @@ def rates_at(table: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
     """The rates alpha and sigma of a batch of images.
 
     Args:
-        table: what :func:`noise_table` gave.
+        table: the result of :func:`noise_table`.
         timesteps: int64 [N].
 
     Returns:
@@ -65,15 +65,14 @@ def rates_at(table: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def continuous_rates(signal: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The rates between timesteps, for a network that is told the level and not the timestep.
+    """The rates between timesteps, for a network that receives the level, not the timestep.
 
     Chen et al. 2021 (WaveGrad, section 3.2) and Saharia et al. 2021 (SR3, algorithm 1):
-    ``alphas_cumprod`` is taken to fall linearly from each timestep to the next, and from 1 to the
-    first.
+    ``alphas_cumprod`` is interpolated linearly between timesteps, and from 1 to the first.
 
     Args:
         signal: ``alphas_cumprod`` of all timesteps, [T].
-        position: [N], in [0, T); timestep t is reached at t + 1.
+        position: [N], in [0, T); timestep t is at position t + 1.
 
     Returns:
         alpha and sigma, [N, 1, 1, 1], and the noise level, [N], in 0..1.
@@ -98,12 +97,12 @@ def add_noise(x0: Tensor, eps: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
 
 
 def x0_from_eps(x_t: Tensor, eps: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
-    """The clean image that a noise implies. Infinite where alpha is 0 (zero terminal SNR)."""
+    """The clean image from the noise. Infinite where alpha is 0 (zero terminal SNR)."""
     return (x_t - sigma * eps) / alpha
 
 
 def eps_from_x0(x_t: Tensor, x0: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
-    """The noise that a clean image implies. Infinite where sigma is 0 (no noise)."""
+    """The noise from the clean image. Infinite where sigma is 0 (no noise)."""
     return (x_t - alpha * x0) / sigma
 
 
@@ -113,19 +112,19 @@ def v_from_x0_eps(x0: Tensor, eps: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
 
 
 def x0_from_v(x_t: Tensor, v: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
-    """The clean image that a velocity implies; finite at every timestep."""
+    """The clean image from the velocity; finite at every timestep."""
     return alpha * x_t - sigma * v
 
 
 def eps_from_v(x_t: Tensor, v: Tensor, alpha: Rate, sigma: Rate) -> Tensor:
-    """The noise that a velocity implies; finite at every timestep."""
+    """The noise from the velocity; finite at every timestep."""
     return alpha * v + sigma * x_t
 
 
 def prediction_target(
     prediction: Prediction, x0: Tensor, eps: Tensor, alpha: Rate, sigma: Rate
 ) -> Tensor:
-    """What a network of that prediction shall output."""
+    """The training target of a network with this prediction."""
     if prediction == "eps":
         return eps
     if prediction == "x0":
@@ -138,7 +137,7 @@ def prediction_target(
 def x0_from_prediction(
     prediction: Prediction, x_t: Tensor, output: Tensor, alpha: Rate, sigma: Rate
 ) -> Tensor:
-    """The clean image that a network's output implies."""
+    """The clean image from the output of a network."""
     if prediction == "eps":
         return x0_from_eps(x_t, output, alpha, sigma)
     if prediction == "x0":

@@ -1,10 +1,10 @@
 """Samplers of the reverse diffusion process.
 
 A sampler is a generator function: it yields the image after each step and keeps none, so a
-caller takes the last one, every one (a trajectory), or stops early. Its coefficients are Python
-floats computed in float64 from the levels; nothing in the loop waits for the device. All take paths
-that start at pure noise (zero terminal SNR) and that end before the clean image (truncation). To
-add one, write the function and name it in ``SAMPLERS``.
+caller can use the last image, every image (a trajectory), or stop early. Its coefficients are
+Python floats computed in float64 from the levels; nothing in the loop waits for the device. All
+samplers accept paths that start at pure noise (zero terminal SNR) or end before the clean image
+(truncation). To add one, write the function and add it to ``SAMPLERS``.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ __all__ = [
 
 Variance = Literal["small", "large", "learned"]
 
-# Heun's correction grows with how much a step lowers sigma/alpha, and without bound where it starts
-# at pure noise. Steps of any accuracy lie far below this.
+# Heun's correction grows with the ratio by which a step lowers sigma/alpha, which is infinite at
+# pure noise. Accurate steps are far below this limit.
 STEEPEST = 32.0
 
-# With fewer steps than these, the last step of DPM-Solver++ is steadier at first order.
+# With fewer steps, the last step of DPM-Solver++ is more stable at first order.
 FEW_STEPS = 15
 
 
@@ -59,12 +59,12 @@ class Noise(Protocol):
 
 
 class Denoised(NamedTuple):
-    """What a network makes of a noised image.
+    """The estimate of a network for a noised image.
 
     Args:
         x0: the estimate of the clean image, [N, C, H, W].
-        spread: where a learned variance lies between its bounds, from -1 (the posterior's) to 1
-            (beta), [N, C, H, W]; None where the network learns none.
+        spread: the position of a learned variance between its bounds, from -1 (the posterior's) to
+            1 (beta), [N, C, H, W]; None if the network learns no variance.
     """
 
     x0: Tensor
@@ -72,17 +72,17 @@ class Denoised(NamedTuple):
 
 
 Denoiser = Callable[[Tensor, Level], Denoised]
-"""From x_t [N, C, H, W] and its level to the estimate of x0."""
+"""Maps x_t [N, C, H, W] and its level to the estimate of x0."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerOptions:
-    """What a sampler may be told; each heeds what concerns it.
+    """Options of samplers; each sampler uses those that apply to it.
 
     Args:
-        eta: how much of DDPM's noise DDIM adds in each step, from 0 (none) to 1.
-        variance: DDPM's variance: the posterior's (small), beta (large), or between them as the
-            network says (learned).
+        eta: share of DDPM's noise that DDIM adds in each step, from 0 (none) to 1.
+        variance: DDPM's variance: the posterior's (small), beta (large), or between them as
+            predicted by the network (learned).
     """
 
     eta: float = 0.0
@@ -100,9 +100,9 @@ class Coefficients(NamedTuple):
 def ddpm_coefficients(start: Level, end: Level, variance: Variance = "small") -> Coefficients:
     """Ancestral sampling (Ho et al. 2020, eq. 7 and section 3.2) over any strided subset.
 
-    Between timesteps that are not neighbours, beta is what the signal loses between them (Nichol &
-    Dhariwal 2021, eq. 19). The step to the clean image adds no noise. ``noise`` of a learned
-    variance is its lower bound, the posterior's.
+    Between timesteps that are not neighbours, beta is the loss of signal between them (Nichol &
+    Dhariwal 2021, eq. 19). The step to the clean image adds no noise. For a learned variance,
+    ``noise`` is that of its lower bound, the posterior's.
     """
     kept = start.signal / end.signal
     beta = 1 - kept
@@ -120,7 +120,7 @@ def ddpm_coefficients(start: Level, end: Level, variance: Variance = "small") ->
 def ddim_coefficients(start: Level, end: Level, eta: float = 0.0) -> Coefficients:
     """Implicit sampling (Song et al. 2021, eqs. 12 and 16).
 
-    The noise is taken from x_t and the estimate of x0, so a clipped estimate stays consistent.
+    The noise is derived from x_t and the estimate of x0, so a clipped estimate stays consistent.
     """
     noise, next_noise = 1 - start.signal, 1 - end.signal
     spread = eta**2 * (next_noise / noise) * (1 - start.signal / end.signal)
@@ -137,11 +137,11 @@ def ddpm(
 ) -> Iterator[Tensor]:
     """Ancestral sampling of Ho et al. 2020. See :class:`Sampler`.
 
-    A learned variance lies between the posterior's and beta, geometrically (Nichol & Dhariwal
+    A learned variance is a geometric interpolation of the posterior's and beta (Nichol & Dhariwal
     2021, eq. 15).
 
     Raises:
-        ValueError: the variance is to be a learned one, and the denoiser gives no spread.
+        ValueError: the variance is learned, but the denoiser returns no spread.
     """
     for start, end in pairwise(path):
         factor = ddpm_coefficients(start, end, options.variance)
@@ -151,7 +151,7 @@ def ddpm(
             fresh = noise.randn(*x.shape)
             if options.variance == "learned":
                 if spread is None:
-                    raise ValueError("a learned variance needs a denoiser that gives its spread")
+                    raise ValueError("a learned variance needs a denoiser that returns its spread")
                 rise = math.log(ddpm_coefficients(start, end, "large").noise / factor.noise)
                 fresh = fresh * ((spread + 1) * (rise / 2)).exp()
             x = x + factor.noise * fresh
@@ -162,7 +162,7 @@ def ddpm(
 def ddim(
     denoise: Denoiser, x: Tensor, path: Sequence[Level], noise: Noise, options: SamplerOptions
 ) -> Iterator[Tensor]:
-    """Implicit sampling of Song et al. 2021; deterministic where eta is 0. See :class:`Sampler`."""
+    """Implicit sampling of Song et al. 2021; deterministic if eta is 0. See :class:`Sampler`."""
     for start, end in pairwise(path):
         factor = ddim_coefficients(start, end, options.eta)
         x = factor.x0 * denoise(x, start).x0 + factor.x * x
@@ -174,16 +174,16 @@ def ddim(
 def dpmpp_2m(
     denoise: Denoiser, x: Tensor, path: Sequence[Level], noise: Noise, options: SamplerOptions
 ) -> Iterator[Tensor]:
-    """DPM-Solver++(2M) of Lu et al. 2022 (algorithm 2): second order at one evaluation a step.
+    """DPM-Solver++(2M) of Lu et al. 2022 (algorithm 2): second order, one evaluation per step.
 
-    Each step extrapolates the estimates of x0 at its start and at the start of the one before, in
-    half the log-SNR. First order (as ddim) are: the first step; the one after, where the first
-    started at pure noise, whose log-SNR is infinite; and the last, where it ends at the clean image
-    or there are fewer than 15 steps. Draws no noise. See :class:`Sampler`.
+    Each step extrapolates the estimates of x0 at its start and at the start of the previous step,
+    in half the log-SNR. These steps are first order, as in ddim: the first step; the second, if
+    the first started at pure noise, with an infinite log-SNR; and the last, if it ends at the clean
+    image or there are fewer than 15 steps. Draws no noise. See :class:`Sampler`.
     """
     steps = len(path) - 1
     before: Tensor | None = None
-    past = 0.0  # how far the step before went, in half the log-SNR
+    past = 0.0  # length of the previous step in half the log-SNR
     for step, (start, end) in enumerate(pairwise(path), start=1):
         factor = ddim_coefficients(start, end)
         x0 = denoise(x, start).x0
@@ -239,16 +239,16 @@ def _twice(steps: int) -> int:
 
 
 class Sampler(NamedTuple):
-    """A sampler and its price.
+    """A sampler and its cost.
 
     ``run(denoise, x, path, noise, options)`` takes the denoiser, x [N, C, H, W] at the path's first
     level, the levels to visit (see :func:`reverse_path`), the source of further noise and the
-    options, and yields the image at each level but the first.
+    options. It yields the image at each level but the first.
     """
 
     run: Callable[[Denoiser, Tensor, Sequence[Level], Noise, SamplerOptions], Iterator[Tensor]]
     evaluations: Callable[[int], int] = _once
-    """How often, at most, that many steps to the clean image call the denoiser."""
+    """Maximum number of calls of the denoiser for a number of steps to the clean image."""
 
 
 SAMPLERS: Mapping[str, Sampler] = {
@@ -263,16 +263,16 @@ def final(states: Iterator[Tensor], watch: Callable[[Tensor], None] | None = Non
     """The last image that a sampler yields.
 
     Args:
-        states: what a sampler or solver yields.
-        watch: called with each image; keep a copy of what is to be kept.
+        states: the images of a sampler or solver.
+        watch: called with each image; copy an image to keep it.
 
     Raises:
-        ValueError: it yields none.
+        ValueError: there are no images.
     """
     last: Tensor | None = None
     for last in states:
         if watch is not None:
             watch(last)
     if last is None:
-        raise ValueError("the sampler was given no steps")
+        raise ValueError("the sampler has no steps")
     return last

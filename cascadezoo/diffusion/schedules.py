@@ -1,10 +1,10 @@
-"""Noise schedules as lists of float64 numbers. Free of torch, so that a config can look at one.
+"""Noise schedules as lists of float64 numbers. Free of torch, so that configs can use them.
 
 A schedule is the list of ``betas`` of T timesteps: the share of the variance that each step of
 the forward process replaces by noise (Ho et al. 2020). ``alphas_cumprod[t]`` is the variance that
-the clean image keeps at timestep t, the noise has ``1 - alphas_cumprod[t]``.
+the clean image keeps at timestep t; the noise has ``1 - alphas_cumprod[t]``.
 
-A *level* names the same amount of noise without a schedule: from 0 (clean) to 1 (pure noise), with
+A *level* is the amount of noise independent of a schedule: from 0 (clean) to 1 (pure noise), with
 ``alpha = cos(pi/2 * level)`` and ``sigma = sin(pi/2 * level)``, so ``alphas_cumprod`` is
 ``alpha**2``.
 """
@@ -45,26 +45,26 @@ of 20,000.
 def linear_betas(timesteps: int, start: float = 1e-4, end: float = 0.02) -> list[float]:
     """Betas that rise linearly from ``start`` to ``end`` (Ho et al. 2020, section 4).
 
-    The published end points are meant for 1000 timesteps; with fewer, the last step keeps most of
+    The published end points are for 1000 timesteps; with fewer, the last step keeps most of
     the signal (see :func:`terminal_signal_variance`).
 
     Raises:
-        ValueError: fewer than one timestep, or betas that do not lie in (0, 1).
+        ValueError: fewer than one timestep, or betas outside (0, 1).
     """
     _check_timesteps(timesteps)
     if not 0 < start < 1 or not 0 < end < 1:
-        raise ValueError(f"betas lie in (0, 1), not {start} .. {end}")
+        raise ValueError(f"betas must be in (0, 1), not {start} .. {end}")
     if timesteps == 1:
         return [start]
     return [start + (end - start) * t / (timesteps - 1) for t in range(timesteps)]
 
 
 def cosine_betas(timesteps: int, offset: float = 0.008, limit: float = 0.999) -> list[float]:
-    """Betas under which the signal falls like a squared cosine (Nichol & Dhariwal 2021, eq. 17).
+    """Betas for which the signal follows a squared cosine (Nichol & Dhariwal 2021, eq. 17).
 
     Args:
         timesteps: T.
-        offset: the paper's s, which keeps the first betas from being too small.
+        offset: the paper's s, which prevents too small first betas.
         limit: the largest beta.
 
     Raises:
@@ -82,11 +82,11 @@ def cosine_betas(timesteps: int, offset: float = 0.008, limit: float = 0.999) ->
 
 
 def rescale_zero_terminal_snr(betas: Sequence[float]) -> list[float]:
-    """The schedule, shifted and scaled so that its last timestep is pure noise.
+    """Shift and scale a schedule so that its last timestep is pure noise.
 
     Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1.
-    The last beta becomes exactly 1. There, noise tells nothing of the image, so a network must
-    predict v or x0 and not eps.
+    The last beta becomes exactly 1. There, eps has no information about the image, so a network
+    must predict v or x0.
 
     Raises:
         ValueError: fewer than two timesteps.
@@ -101,49 +101,48 @@ def rescale_zero_terminal_snr(betas: Sequence[float]) -> list[float]:
 
 
 def alphas_cumprod(betas: Sequence[float]) -> list[float]:
-    """The variance that the signal keeps at each timestep: running product of ``1 - beta``."""
+    """The variance of the signal at each timestep: the cumulative product of ``1 - beta``."""
     return list(accumulate((1 - beta for beta in betas), mul))
 
 
 def terminal_signal_variance(betas: Sequence[float]) -> float:
-    """The variance that the signal keeps at the last timestep; 0 where it is pure noise."""
+    """The variance of the signal at the last timestep; 0 for pure noise."""
     return alphas_cumprod(betas)[-1]
 
 
 def level_of(signal: float) -> float:
-    """The level, 0..1, at which the signal keeps that variance.
+    """The level, 0..1, at which the signal has this variance.
 
     Raises:
-        ValueError: ``signal`` does not lie in 0..1.
+        ValueError: ``signal`` is not in 0..1.
     """
     if not 0 <= signal <= 1:
-        raise ValueError(f"a signal's variance lies in 0..1, not {signal:g}")
+        raise ValueError(f"the variance of a signal must be in 0..1, not {signal:g}")
     return math.atan2(math.sqrt(1 - signal), math.sqrt(signal)) * 2 / math.pi
 
 
 def signal_of(level: float) -> float:
-    """The variance, 0..1, that the signal keeps at a level; exactly 0 at 1 and 1 at 0.
+    """The variance of the signal, 0..1, at a level; exactly 0 at level 1 and 1 at level 0.
 
     Raises:
-        ValueError: ``level`` does not lie in 0..1.
+        ValueError: ``level`` is not in 0..1.
     """
     if not 0 <= level <= 1:
-        raise ValueError(f"a noise level lies in 0..1, not {level:g}")
+        raise ValueError(f"a noise level must be in 0..1, not {level:g}")
     return math.sin((1 - level) * math.pi / 2) ** 2
 
 
 def timestep_of(signal: Sequence[float], kept: float) -> float:
-    """The time, whole or between two timesteps, at which the signal keeps a variance.
+    """The time at or between timesteps at which the signal has a given variance.
 
-    The variance is taken to fall linearly from each timestep to the next, as in continuous noise
-    conditioning.
+    The variance is interpolated linearly between timesteps, as in continuous noise conditioning.
 
     Args:
         signal: ``alphas_cumprod`` of all timesteps.
-        kept: the variance to look for.
+        kept: the variance.
 
     Returns:
-        A time in [0, T - 1]; its ends stand for whatever lies beyond them.
+        A time, clipped to [0, T - 1].
     """
     if kept >= signal[0]:
         return 0.0
@@ -154,16 +153,16 @@ def timestep_of(signal: Sequence[float], kept: float) -> float:
 
 
 def spaced_timesteps(timesteps: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
-    """The timesteps that a sampler of ``steps`` steps visits, falling (Lin et al. 2024, table 2).
+    """The timesteps of a sampler with ``steps`` steps, descending (Lin et al. 2024, table 2).
 
     Args:
-        timesteps: T, how many the network was trained with.
-        steps: how many to take of them.
-        spacing: ``trailing`` starts at T-1, where training ended, and is what the paper
-            recommends; ``leading`` ends at 0; ``linspace`` has both ends.
+        timesteps: T, the number of timesteps in training.
+        steps: the number of timesteps to visit.
+        spacing: ``trailing`` starts at T-1, the last trained timestep, as the paper recommends;
+            ``leading`` ends at 0; ``linspace`` has both ends.
 
     Raises:
-        ValueError: ``steps`` does not lie in 1..T.
+        ValueError: ``steps`` is not in 1..T.
     """
     _check_timesteps(timesteps)
     if not 1 <= steps <= timesteps:
@@ -181,7 +180,7 @@ def spaced_timesteps(timesteps: int, steps: int, spacing: Spacing = "trailing") 
 
 def _check_timesteps(timesteps: int) -> None:
     if timesteps < 1:
-        raise ValueError(f"a schedule has at least one timestep, not {timesteps}")
+        raise ValueError(f"a schedule needs at least one timestep, not {timesteps}")
 
 
 def determined_timesteps(signal: Sequence[float], faintest: float = FAINTEST_DETERMINED) -> int:

@@ -1,5 +1,5 @@
-"""Blocks of networks that stages share.
+"""Network blocks that stages share.
 
-Tensors enter and leave. Blocks know nothing of stages, specs or training; this file imports
+Tensors enter and leave. Blocks do not depend on stages, specs or training. This file imports
 nothing, so ``sizes`` stays free of torch.
 """

@@ -1,4 +1,4 @@
-"""Attention over the positions of an image, and from them to tokens that condition it."""
+"""Self-attention over the positions of an image, and cross-attention to conditioning tokens."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cascadezoo.nn.sizes import divisor_near
 __all__ = ["FEW_TOKENS", "CrossAttention", "SelfAttention", "attend"]
 
 FEW_TOKENS = 64
-"""Up to here, attention is done by plain matrix products.
+"""Up to this number of tokens, CPUs compute attention by plain matrix products.
 
-On CPUs PyTorch's fused kernel is no faster at so few tokens, and in bfloat16 its backward takes six
-times as long (measured with 64 tokens, 8 heads of width 32). GPUs always use it.
+PyTorch's fused kernel is not faster for so few tokens, and its backward pass in bfloat16 takes six
+times as long (measured with 64 tokens, 8 heads of width 32). GPUs always use the fused kernel.
 """
 
 
@@ -37,15 +37,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _heads(channels: int, heads: int | None, head: int) -> int:
-    """How many heads attention over ``channels`` has.
+    """The number of attention heads.
 
     Args:
-        channels: that the heads share.
-        heads: how many; None for as many as are at least ``head`` wide.
-        head: the width that a head has at least, where the channels allow it.
+        channels: of all heads together.
+        heads: the number; None for the largest with heads of at least width ``head``.
+        head: the minimum width of a head, if the channels allow it.
 
     Raises:
-        ValueError: heads that do not divide the channels.
+        ValueError: ``heads`` does not divide the channels.
     """
     if heads is None:
         return divisor_near(channels, max(1, channels // head))
@@ -57,15 +57,15 @@ def _heads(channels: int, heads: int | None, head: int) -> int:
 class SelfAttention(nn.Module):
     """Multi-head self-attention over all positions, added to the input.
 
-    The output layer starts at zero, so a fresh one passes its input on.
+    The output layer starts at zero, so a new layer is the identity.
 
     Args:
         channels: of input and output.
-        head: the width that a head has at least, where the channels allow it.
-        heads: how many heads there are; None for as many as ``head`` allows.
+        head: the minimum width of a head, if the channels allow it.
+        heads: number of heads; None for as many as ``head`` allows.
 
     Raises:
-        ValueError: heads that do not divide the channels.
+        ValueError: ``heads`` does not divide the channels.
     """
 
     def __init__(self, channels: int, head: int = 32, heads: int | None = None) -> None:
@@ -76,7 +76,7 @@ class SelfAttention(nn.Module):
         self.out = zero(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, C, H, W] to the same."""
+        """Map [N, C, H, W] to the same shape."""
         n, c, h, w = x.shape
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         qkv = self.qkv(tokens).view(n, h * w, 3, self.heads, c // self.heads)
@@ -89,16 +89,16 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Multi-head attention from all positions to tokens, added to the input (Rombach et al. 2022).
 
-    The output layer starts at zero, so a fresh one passes its input on.
+    The output layer starts at zero, so a new layer is the identity.
 
     Args:
         channels: of input and output.
         context: width of a token.
-        head: the width that a head has at least, where the channels allow it.
-        heads: how many heads there are; None for as many as ``head`` allows.
+        head: the minimum width of a head, if the channels allow it.
+        heads: number of heads; None for as many as ``head`` allows.
 
     Raises:
-        ValueError: heads that do not divide the channels.
+        ValueError: ``heads`` does not divide the channels.
     """
 
     def __init__(
@@ -112,12 +112,12 @@ class CrossAttention(nn.Module):
         self.out = zero(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """From [N, C, H, W] and tokens [N, S, context] to [N, C, H, W]."""
+        """Map [N, C, H, W] and tokens [N, S, context] to [N, C, H, W]."""
         n, c, h, w = x.shape
-        each = c // self.heads
+        width = c // self.heads
         positions = self.norm(x).flatten(2).transpose(1, 2)
-        query = self.query(positions).view(n, h * w, self.heads, each).transpose(1, 2)
-        pair = self.key_value(tokens).view(n, tokens.shape[1], 2, self.heads, each)
+        query = self.query(positions).view(n, h * w, self.heads, width).transpose(1, 2)
+        pair = self.key_value(tokens).view(n, tokens.shape[1], 2, self.heads, width)
         key, value = pair.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = attend(query, key, value).transpose(1, 2).reshape(n, h * w, c)
         out: Tensor = x + self.out(mixed).transpose(1, 2).reshape(n, c, h, w)

@@ -15,10 +15,10 @@ from cascadezoo.nn.unet import pad_to_multiple
 __all__ = ["Posterior", "VariationalAutoencoder", "channels_last", "crop_middle", "posterior_of"]
 
 FRESH_LOG_VARIANCE = -6.0
-"""Log variance of a fresh encoder's posterior.
+"""Log variance of the posterior of an untrained encoder.
 
-It starts close to an autoencoder without noise: with a variance of 1, which a fresh encoder's
-latents are far below, the decoder learns at first to ignore them.
+Training starts close to an autoencoder without noise. With a variance of 1, far above the latents
+of an untrained encoder, the decoder would first learn to ignore the latents.
 """
 
 
@@ -26,8 +26,8 @@ class Posterior(NamedTuple):
     """A normal distribution over the latents of each image, with independent dimensions.
 
     Args:
-        mean: which is the mode as well, [N, C, H, W], float32.
-        log_variance: natural logarithm, the same shape, in [-30, 20].
+        mean: also the mode, [N, C, H, W], float32.
+        log_variance: natural logarithm, of the same shape, in [-30, 20].
     """
 
     mean: Tensor
@@ -47,16 +47,16 @@ class Posterior(NamedTuple):
 
 
 def posterior_of(moments: Tensor) -> Posterior:
-    """The posterior that an encoder's output [N, 2 C, H, W] stands for: means, log variances.
+    """The posterior of an encoder's output [N, 2 C, H, W]: means, then log variances.
 
-    The log variance is limited to [-30, 20], as Rombach et al. have it.
+    The log variance is limited to [-30, 20] as in Rombach et al.
     """
     mean, log_variance = moments.float().chunk(2, dim=1)
     return Posterior(mean, log_variance.clamp(-30.0, 20.0))
 
 
 def crop_middle(images: Tensor, size: int) -> Tensor:
-    """Images [N, C, H, W] without what :func:`~cascadezoo.nn.unet.pad_to_multiple` put around.
+    """Remove the padding of :func:`~cascadezoo.nn.unet.pad_to_multiple` from [N, C, H, W].
 
     Args:
         images: at least as large as ``size``.
@@ -72,18 +72,18 @@ def crop_middle(images: Tensor, size: int) -> Tensor:
 def channels_last(x: Tensor) -> Tensor:
     """The tensor [N, C, H, W] in channels_last, the faster layout on CPUs and tensor cores.
 
-    To be asked for after the first convolution once more: an image of one channel is in both
-    layouts at once, and a convolution then answers in the other.
+    Use it on the output of the first convolution, too: an image of one channel is in both layouts,
+    and the convolution may return the other one.
     """
     return x.contiguous(memory_format=torch.channels_last)
 
 
 class _Encoder(nn.Module):
-    """Residual blocks at falling resolution, attention at the lowest.
+    """Residual blocks at decreasing resolution, attention at the lowest.
 
     Args:
         inputs: channels of the image.
-        outputs: channels made.
+        outputs: channels of the output.
         widths: of each level; each but the first halves the resolution.
         blocks: residual blocks per level.
         attention: self-attention between the last two blocks.
@@ -117,7 +117,7 @@ class _Encoder(nn.Module):
         self.head = nn.Conv2d(width, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, inputs, H, W] to [N, outputs, H / factor, W / factor]."""
+        """Map [N, inputs, H, W] to [N, outputs, H / factor, W / factor]."""
         h = channels_last(self.stem(channels_last(x)))
         for level in self.levels:
             h = level(h)
@@ -126,12 +126,12 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Attention at the lowest resolution, residual blocks at rising resolution.
+    """Attention at the lowest resolution, residual blocks at increasing resolution.
 
     Args:
         inputs: channels of the latents.
         outputs: channels of the image.
-        widths: of each level, from the highest resolution on.
+        widths: of each level, from the highest resolution.
         blocks: residual blocks per level.
         attention: self-attention between the first two blocks.
         dropout: in every residual block.
@@ -166,7 +166,7 @@ class _Decoder(nn.Module):
         self.head = zero(nn.Conv2d(width, outputs, 3, padding=1))
 
     def forward(self, z: Tensor) -> Tensor:
-        """From [N, inputs, H, W] to [N, outputs, H * factor, W * factor]."""
+        """Map [N, inputs, H, W] to [N, outputs, H * factor, W * factor]."""
         h = self.middle(channels_last(self.stem(channels_last(z))))
         for level in self.levels:
             h = level(h)
@@ -177,8 +177,8 @@ class _Decoder(nn.Module):
 class VariationalAutoencoder(nn.Module):
     """An encoder to a posterior over latents and a decoder of latents.
 
-    It works in channels_last, whatever it is given. The decoder's last layer starts at zero, so a
-    fresh one makes grey.
+    It works in channels_last for any input. The decoder's last layer starts at zero, so an
+    untrained decoder returns grey images.
 
     Args:
         image: channels of the image.
@@ -219,16 +219,16 @@ class VariationalAutoencoder(nn.Module):
                 bias[latent:].fill_(FRESH_LOG_VARIANCE)
 
     def encode(self, images: Tensor) -> Posterior:
-        """The posterior of images [N, C, H, W], which are padded to a multiple of ``factor``.
+        """The posterior of images [N, C, H, W], padded to a multiple of ``factor``.
 
         Returns:
-            Over latents [N, latent, ceil(H / factor), ceil(W / factor)], float32.
+            The posterior over latents [N, latent, ceil(H / factor), ceil(W / factor)], float32.
         """
         padded, _, _ = pad_to_multiple(images, self.factor)
         return posterior_of(self.encoder(padded))
 
     def decode(self, latents: Tensor, size: int) -> Tensor:
-        """Images [N, C, size, size] of latents [N, latent, h, w], float32, not limited."""
+        """Decode latents [N, latent, h, w] to images [N, C, size, size], float32, not limited."""
         image: Tensor = self.decoder(latents)
         return crop_middle(image.float(), size)
 

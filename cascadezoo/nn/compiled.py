@@ -23,7 +23,7 @@ COMPILED_BLOCKS: tuple[type[nn.Module], ...] = (
     SelfAttention,
     CrossAttention,
 )
-"""The modules that the scope ``blocks`` compiles. Equal ones of a network share their code."""
+"""The modules that the scope ``blocks`` compiles. Equal modules of a network share code."""
 
 
 def compile_network(
@@ -31,21 +31,21 @@ def compile_network(
 ) -> int:
     """Compile a network in place; parameters keep their names, so saved weights do not change.
 
-    Compilation happens at the first call, and once more for training, for another data type and
-    for a second batch size, from which on the batch size is a variable of the compiled code.
-    A block that cannot be compiled runs as it is, after one warning.
+    Compilation happens at the first call, and again for training, for another data type and for a
+    second batch size, after which the batch size is a variable of the compiled code. A block that
+    cannot be compiled runs uncompiled, after one warning.
 
     Args:
         network: its modules get a compiled forward.
         name: of the network, unique in the process; separates its compiled code from that of other
-            networks, so that sizes which differ between networks are no variables.
-        scope: ``blocks`` compiles every module of :data:`COMPILED_BLOCKS`, or the network where it
-            has none. Blocks of one level and shape share their code, so this compiles faster.
+            networks, so that sizes that differ between networks do not become variables.
+        scope: ``blocks`` compiles every module of :data:`COMPILED_BLOCKS`, or the network if it has
+            none. Blocks of one level and shape share their code, so this compiles faster.
             ``network`` compiles the network as one, which runs faster.
         options: of ``torch.compile``, such as ``mode``.
 
     Returns:
-        How many different functions will be compiled.
+        The number of different functions to compile.
     """
     compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
     for path, module in list(_regions(network, scope)):
@@ -63,7 +63,7 @@ def is_compiled(network: nn.Module) -> bool:
 
 
 def compiler_problem(device: torch.device) -> str | None:
-    """Why ``torch.compile`` cannot generate code for a device here; None where it can."""
+    """The reason why ``torch.compile`` cannot generate code for a device; None if it can."""
     if device.type == "cuda":
         from torch.utils._triton import has_triton
 
@@ -75,7 +75,7 @@ def compiler_problem(device: torch.device) -> str | None:
         try:
             get_cpp_compiler()
         except (InvalidCxxCompiler, OSError) as error:
-            return f"no C++ compiler was found ({type(error).__name__})"
+            return f"no C++ compiler ({type(error).__name__})"
         return None
     return f"torch.compile does not generate code for {device.type}"
 
@@ -90,7 +90,7 @@ def _regions(network: nn.Module, scope: CompileScope) -> Iterator[tuple[str, nn.
 
 
 def _level(path: str) -> str:
-    """The path without the block's own number: blocks of one level see images of one size."""
+    """The path without the block's number: blocks of one level process images of one size."""
     return path.rstrip("0123456789")
 
 
@@ -100,10 +100,10 @@ def _shapes(module: nn.Module) -> tuple[Any, ...]:
 
 
 def _renamed(function: Callable[..., Any], label: str) -> Callable[..., Any]:
-    """A copy of a function with code of its own.
+    """A copy of a function with a separate code object.
 
     Compiled variants are counted and looked up by code object. Blocks of different shapes would
-    share the one of their class, exceed the limit of variants, and be compiled for variable sizes.
+    share that of their class, exceed the limit of variants, and be compiled for variable sizes.
     """
     if not isinstance(function, FunctionType):
         return function

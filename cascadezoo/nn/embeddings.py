@@ -11,17 +11,17 @@ from torch import Tensor, nn
 __all__ = ["ConditionEmbedding", "FourierEmbedding", "LabelTable", "sinusoidal_embedding"]
 
 LEVEL_SCALE = 1000.0
-"""Noise levels in [0, 1] are brought to the scale of DDPM's 1,000 times."""
+"""The factor from noise levels in [0, 1] to the scale of DDPM's 1,000 timesteps."""
 
 
 def sinusoidal_embedding(times: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
-    """Cosines and sines of falling frequency (Vaswani et al. 2017, section 3.5).
+    """Cosines and sines of decreasing frequency (Vaswani et al. 2017, section 3.5).
 
-    The frequencies are made on the spot: a stored buffer would have to be as wide as a spec asks.
+    The frequencies are computed on each call: a stored buffer would be as wide as the spec says.
 
     Args:
         times: [N], on a scale where neighbours are about 1 apart.
-        width: of the embedding; an odd one gets a zero at its end.
+        width: of the embedding; an odd width is filled up with a zero.
         longest: the longest wave length is 2 pi times this.
 
     Returns:
@@ -41,7 +41,7 @@ class FourierEmbedding(nn.Module):
 
     Args:
         width: of the embedding, even.
-        deviation: of the normal distribution that the frequencies come from.
+        deviation: standard deviation of the normal distribution of the frequencies.
 
     Raises:
         ValueError: an odd width.
@@ -52,11 +52,11 @@ class FourierEmbedding(nn.Module):
     def __init__(self, width: int, deviation: float = 16.0) -> None:
         super().__init__()
         if width % 2:
-            raise ValueError(f"a Fourier embedding has an even width, not {width}")
+            raise ValueError(f"the width of a Fourier embedding must be even, not {width}")
         self.register_buffer("frequencies", deviation * torch.randn(width // 2))
 
     def forward(self, times: Tensor) -> Tensor:
-        """From times [N], of order 1, to [N, width]."""
+        """Map times [N], of order 1, to [N, width]."""
         angles = 2 * math.pi * times.float()[:, None] * self.frequencies.float()
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -65,7 +65,7 @@ class LabelTable(nn.Module):
     """A learned array of numbers for each label, of order 1.
 
     Args:
-        num_classes: how many labels there are; label ``num_classes`` stands for none.
+        num_classes: number of labels; the label ``num_classes`` means no label.
         shape: of a label's array.
     """
 
@@ -75,10 +75,10 @@ class LabelTable(nn.Module):
         self.table = nn.Embedding(num_classes + 1, math.prod(shape))
 
     def forward(self, labels: Tensor | None, count: int) -> Tensor:
-        """The labels' arrays.
+        """The arrays of labels.
 
         Args:
-            labels: int64 [N] in 0..num_classes; None for images that have no labels.
+            labels: int64 [N] in 0..num_classes; None for images without labels.
             count: N.
 
         Returns:
@@ -90,18 +90,18 @@ class LabelTable(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """Time, further noise levels and label as one vector that residual blocks are told.
+    """Time, further noise levels and label as one vector, the input of residual blocks.
 
-    The sinusoidal embedding of the time passes through a two-layer perceptron (Ho et al. 2020,
-    appendix B); to it are added those of further noise levels, each through its own (Ho et al.
-    2021, section 4: conditioning augmentation), and the label's (Dhariwal & Nichol 2021).
+    The vector is the sum of the sinusoidal embedding of the time after a two-layer perceptron (Ho
+    et al. 2020, appendix B), those of further noise levels, each after its own perceptron (Ho et
+    al. 2021, section 4: conditioning augmentation), and that of the label (Dhariwal & Nichol 2021).
 
     Args:
         width: of the sinusoidal embedding.
         hidden: of the perceptron and of the result.
-        num_classes: how many labels there are; label ``num_classes`` stands for none. None for a
-            network that knows no labels.
-        levels: how many further noise levels there are.
+        num_classes: number of labels; the label ``num_classes`` means no label. None for a
+            network without labels.
+        levels: number of further noise levels.
     """
 
     def __init__(
@@ -116,32 +116,32 @@ class ConditionEmbedding(nn.Module):
     def forward(
         self, times: Tensor, labels: Tensor | None = None, level: Tensor | None = None
     ) -> Tensor:
-        """The activated embedding, so that no block has to.
+        """The embedding after its activation.
 
         Args:
             times: [N], on a scale where neighbours are about 1 apart.
-            labels: int64 [N] in 0..num_classes; None for images that have no labels.
-            level: the further noise levels, [N, levels] (or [N] where there is one), each from 0
+            labels: int64 [N] in 0..num_classes; None for images without labels.
+            level: the further noise levels, [N, levels] (or [N] for one level), each from 0
                 (clean) to 1 (pure noise).
 
         Returns:
             [N, hidden].
 
         Raises:
-            ValueError: no level for a network that wants one, or the other way round.
+            ValueError: the number of levels is not that of the network.
         """
         embedding: Tensor = self.time(sinusoidal_embedding(times, self.width))
         if self.labels is not None:
             embedding = embedding + (
                 self.labels.weight[-1] if labels is None else self.labels(labels)
             )
-        given = 0 if level is None else 1 if level.ndim == 1 else level.shape[1]
-        if given != len(self.levels):
-            raise ValueError(f"{given} noise levels for a network of {len(self.levels)}")
+        count = 0 if level is None else 1 if level.ndim == 1 else level.shape[1]
+        if count != len(self.levels):
+            raise ValueError(f"{count} noise levels for a network with {len(self.levels)}")
         if level is not None:
             for index, perceptron in enumerate(self.levels):
                 one = level if level.ndim == 1 else level[:, index]
-                # float() first: bfloat16 cannot tell 1000 times apart
+                # float() first: bfloat16 cannot represent 1000 different times
                 waves = sinusoidal_embedding(LEVEL_SCALE * one.float(), self.width)
                 embedding = embedding + perceptron(waves)
         return F.silu(embedding)

@@ -1,9 +1,8 @@
-"""Group norm, scale, shift and SiLU in one kernel each way, for GPUs.
+"""Group norm, scale, shift and SiLU in one kernel for each direction, for GPUs.
 
-PyTorch's group norm on CUDA takes and gives images in NCHW, so that between convolutions in
-channels_last every norm costs two copies besides its own passes, and the activation two more. The
-kernels here read the input once and write the output once, in the layout that convolutions want.
-Statistics are in float32 whatever the input is.
+PyTorch's group norm on CUDA works in NCHW. Between convolutions in channels_last, every norm
+therefore costs two extra copies, and the activation two more passes. The kernels here read the
+input once and write the output once, in channels_last. Statistics are in float32 for any input.
 """
 
 from __future__ import annotations
@@ -170,16 +169,17 @@ def fused_norm_silu(
     """``silu(group_norm(x) * (1 + scale) + shift)`` on a GPU.
 
     Args:
-        x: [N, C, H, W], floating; a group of one image has to fit in registers.
+        x: [N, C, H, W], floating; a group of one image must fit in registers.
         weight: of the norm, [C].
         bias: of the norm, [C].
-        modulation: scale, then shift, [N, 2 C]; None for neither.
+        modulation: scale, then shift, [N, 2 C]; None for no modulation.
         groups: divides C.
         eps: added to the variance.
 
     Returns:
-        [N, C, H, W] in channels_last; of the autocast's type under autocast, else of ``x``'s.
+        [N, C, H, W] in channels_last, of the autocast type under autocast, else of the type of
+        ``x``.
     """
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    made: Tensor = _NormSilu.apply(x, weight, bias, modulation, groups, eps, dtype)
-    return made
+    output: Tensor = _NormSilu.apply(x, weight, bias, modulation, groups, eps, dtype)
+    return output

@@ -1,4 +1,4 @@
-"""LPIPS through the ``lpips`` package, never with random weights: for training and for figures."""
+"""LPIPS by the ``lpips`` package, for training and metrics. It never uses random weights."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ VERSION = "0.1"
 class Perceptual(nn.Module):
     """Learned Perceptual Image Patch Similarity (Zhang et al. 2018, arXiv:1801.03924).
 
-    Its weights do not learn; gradients reach the images.
+    Its weights are frozen; gradients reach the images.
 
     Args:
         net: the backbone: ``vgg``, ``alex`` or ``squeeze``.
-        hint: what else one can do where the backbone's weights are not to be had.
+        hint: alternatives if the backbone's weights are unavailable.
 
     Raises:
-        WeightsUnavailableError: the backbone's weights are neither in TORCH_HOME nor to be
-            downloaded, or are damaged.
+        WeightsUnavailableError: the backbone's weights are not in TORCH_HOME and cannot be
+            downloaded, or they are damaged.
     """
 
     def __init__(self, net: str, *, hint: str) -> None:
@@ -50,7 +50,7 @@ class Perceptual(nn.Module):
         return distances.float().flatten()
 
     def takes(self, size: int) -> bool:
-        """Whether images of so many pixels in height and width are large enough for it."""
+        """Whether images of this height and width in pixels are large enough."""
         device = next(self.network.parameters()).device
         probe = torch.zeros(1, 3, size, size, device=device)
         try:
@@ -69,20 +69,20 @@ def _load(net: str, hint: str) -> nn.Module:
 
     try:
         with warnings.catch_warnings():
-            # lpips asks torchvision in a way that it deprecates.
+            # lpips uses a deprecated argument of torchvision.
             warnings.simplefilter("ignore", UserWarning)
             network: nn.Module = lpips.LPIPS(net=net, verbose=False)
     except (URLError, OSError, RuntimeError) as error:
         raise WeightsUnavailableError(
-            f"the weights of LPIPS's {net} backbone cannot be had: {error}",
+            f"the weights of the {net} backbone of LPIPS are unavailable: {error}",
             hint=hint,
             code="weights-unavailable",
             name=net,
         ) from error
     if not all(bool(p.isfinite().all()) for p in network.parameters()):
         raise WeightsUnavailableError(
-            f"the weights file of LPIPS's {net} backbone holds NaN or infinity",
-            hint="remove it from $TORCH_HOME/hub/checkpoints and let it be downloaded again",
+            f"the weights file of the {net} backbone of LPIPS contains NaN or infinity",
+            hint="remove it from $TORCH_HOME/hub/checkpoints to download it again",
             code="weights-not-finite",
             name=net,
         )

@@ -16,7 +16,7 @@ __all__ = ["BottleneckBlock", "Norm", "ResidualBlock", "zero"]
 L = TypeVar("L", nn.Conv2d, nn.Linear)
 
 LARGEST_GROUP = 32_768
-"""Elements of one group of one image that the fused kernel holds in registers, at most."""
+"""Maximum number of elements of a group of one image for the fused kernel's registers."""
 
 
 @cache
@@ -27,10 +27,10 @@ def _has_triton() -> bool:
 
 
 class Norm(nn.GroupNorm):
-    """Group normalisation whose groups always divide the channels, in float32.
+    """Group normalisation in float32 with a number of groups that divides the channels.
 
-    At most 32 groups (Wu & He 2018) of at least 4 channels where the width allows it. Under
-    autocast the input is raised to float32: the statistics need it, and PyTorch's bfloat16 kernel
+    At most 32 groups (Wu & He 2018) of at least 4 channels if the width allows it. Under autocast
+    the input is converted to float32: the statistics need it, and PyTorch's bfloat16 kernel
     for channels_last is several times slower on CPUs.
 
     Args:
@@ -41,18 +41,18 @@ class Norm(nn.GroupNorm):
         super().__init__(divisor_near(channels, max(1, min(32, channels // 4))), channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, C, H, W] to the same in float32."""
+        """Map [N, C, H, W] to the same shape in float32."""
         return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps)
 
     def activated(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """``silu(norm(x) * (1 + scale) + shift)``, by one kernel on GPUs that have Triton.
+        """``silu(norm(x) * (1 + scale) + shift)``, in one kernel on GPUs with Triton.
 
         Args:
             x: [N, C, H, W].
-            modulation: scale, then shift, [N, 2 C]; None for neither.
+            modulation: scale, then shift, [N, 2 C]; None for no modulation.
 
         Returns:
-            [N, C, H, W]; float32, or of the autocast's type from the one kernel.
+            [N, C, H, W]; float32, or of the autocast type from the fused kernel.
         """
         if self._fuses(x):
             from cascadezoo.nn.fused_norm import fused_norm_silu
@@ -72,14 +72,14 @@ class Norm(nn.GroupNorm):
 
 
 class ResidualBlock(nn.Module):
-    """Two times norm, SiLU, 3x3 convolution, added to the input (He et al. 2016; Ho et al. 2020).
+    """Twice norm, SiLU, 3x3 convolution, added to the input (He et al. 2016; Ho et al. 2020).
 
-    The last convolution starts at zero, so a fresh block passes its input on.
+    The last convolution starts at zero, so a new block is the identity (or its skip layer).
 
     Args:
         inputs: channels of the input.
         outputs: channels of the output.
-        time: width of the time embedding; None for a block that knows no time.
+        time: width of the time embedding; None for a block without time.
         scale_shift: the time embedding scales and shifts the second norm (Dhariwal & Nichol 2021),
             which learns faster; otherwise it is added before that norm (Ho et al. 2020).
         dropout: before the last convolution.
@@ -98,15 +98,15 @@ class ResidualBlock(nn.Module):
         self.scale_shift = scale_shift
         self.norm1 = Norm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        told = 2 * outputs if scale_shift else outputs
-        self.time = nn.Linear(time, told) if time is not None else None
+        modulation = 2 * outputs if scale_shift else outputs
+        self.time = nn.Linear(time, modulation) if time is not None else None
         self.norm2 = Norm(outputs)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv2 = zero(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """From [N, inputs, H, W] and an activated embedding [N, time] to [N, outputs, H, W]."""
+        """Map [N, inputs, H, W] and an activated embedding [N, time] to [N, outputs, H, W]."""
         h = self.conv1(self.norm1.activated(x))
         if self.time is None or time is None:
             h = self.norm2.activated(h)
@@ -119,10 +119,10 @@ class ResidualBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """Narrow, look around with a 3x3 convolution, widen, add to the input (He et al. 2016).
+    """A narrow 3x3 convolution between two 1x1 convolutions, added to the input (He et al. 2016).
 
-    A tenth of the work of two 3x3 convolutions at full width, and in enlarging CIFAR-10 from 16 to
-    32 pixels the better of the two for the same training time. The last layer starts at zero.
+    It has a tenth of the cost of two 3x3 convolutions at full width. For CIFAR-10 from 16 to 32
+    pixels it is better in the same training time. The last layer starts at zero.
 
     Args:
         channels: of input and output.
@@ -138,7 +138,7 @@ class BottleneckBlock(nn.Module):
         self.widen = zero(nn.Conv2d(inner, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, channels, H, W] to the same."""
+        """Map [N, channels, H, W] to the same shape."""
         h = self.narrow(self.norm1.activated(x))
         h = self.conv(self.norm2.activated(h))
         out: Tensor = x + self.widen(F.silu(h))
@@ -146,7 +146,7 @@ class BottleneckBlock(nn.Module):
 
 
 def zero(layer: L) -> L:
-    """The layer, its weights and bias set to zero."""
+    """Set the weights and bias of a layer to zero and return it."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Arithmetic of sizes and widths, free of torch, so that a config can look ahead."""
+"""Arithmetic of sizes and widths for configs. Free of torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def multiple_of(size: int, factor: int) -> int:
 
 
 def unet_resolutions(size: int, levels: int) -> list[int]:
-    """Height and width of each level of a U-Net, from the first; sizes are padded where needed.
+    """Height and width of each level of a U-Net, from the first; sizes are padded if needed.
 
     Args:
         size: of the image in pixels; 28 with three levels gives 28 -> 28, 14, 7.
@@ -22,12 +22,12 @@ def unet_resolutions(size: int, levels: int) -> list[int]:
 
 
 def divisor_near(number: int, most: int) -> int:
-    """The largest divisor of ``number`` that is at most ``most``; 1 where there is no other."""
+    """The largest divisor of ``number`` that is at most ``most``; 1 if there is no other."""
     return next((d for d in range(min(number, most), 1, -1) if number % d == 0), 1)
 
 
 def factor_steps(factor: int) -> list[int]:
-    """The prime factors of an enlargement, rising: 8 is done as 2, 2, 2."""
+    """The prime factors of an enlargement in ascending order: 2, 2, 2 for 8."""
     steps, rest, prime = [], factor, 2
     while rest > 1:
         while rest % prime == 0:

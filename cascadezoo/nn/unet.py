@@ -20,22 +20,22 @@ __all__ = ["LABEL_CHANNELS", "LABEL_TOKENS", "LabelConditioning", "UNet", "pad_t
 LabelConditioning: TypeAlias = Literal["embedding", "concat", "cross-attention"]
 
 LABEL_CHANNELS = 8
-"""Input channels that a label becomes where it is concatenated."""
+"""Number of input channels of a concatenated label."""
 
 LABEL_TOKENS = 4
-"""Tokens that a label becomes for cross-attention; one alone would leave nothing to attend to."""
+"""Number of tokens of a label in cross-attention; attention to a single token is constant."""
 
 
 class _Level(nn.Module):
-    """Residual blocks of one resolution, each followed by attention where asked for.
+    """Residual blocks of one resolution, each optionally followed by attention.
 
     Args:
-        widths: channels that each block receives.
-        outputs: channels that each block makes.
-        block: makes a block from the channels that it receives and makes.
-        attention: makes self-attention from its channels; None for none.
-        cross: makes cross-attention from its channels; None for none.
-        resample: what leads to the next resolution; None at the last.
+        widths: input channels of each block.
+        outputs: output channels of each block.
+        block: builds a block from its input and output channels.
+        attention: builds self-attention from its channels; None for no attention.
+        cross: builds cross-attention from its channels; None for no attention.
+        resample: the layer to the next resolution; None at the last.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class _Down(_Level):
     def forward(
         self, h: Tensor, embedding: Tensor, tokens: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
-        """The image for the next level, and what each block made."""
-        made = []
+        """The image for the next level, and the output of each block."""
+        outputs = []
         for index in range(len(self.blocks)):
             h = self.step(index, h, embedding, tokens)
-            made.append(h)
-        return (h if self.resample is None else self.resample(h)), made
+            outputs.append(h)
+        return (h if self.resample is None else self.resample(h)), outputs
 
 
 class _Up(_Level):
@@ -88,41 +88,42 @@ class _Up(_Level):
 
 
 class UNet(nn.Module):
-    """Residual blocks at falling and again at rising resolution, joined by skip connections.
+    """Residual blocks at decreasing and increasing resolution, joined by skip connections.
 
-    It works in channels_last, whatever it is given: the faster layout on CPUs and tensor cores.
+    It works in channels_last for any input: the faster layout on CPUs and tensor cores.
 
     Args:
         inputs: channels of the noised image.
         outputs: channels of the prediction.
-        size: height and width of the image; any, as it is padded inside.
+        size: height and width of the image; other sizes are padded inside.
         channels: width of the first level.
         multipliers: width of each level as a multiple of ``channels``; each but the first level
             halves the resolution.
         blocks: residual blocks per level, on the way down and on the way up.
-        dense_skips: pass every image of the way down across, the stem's and the shrunk ones too, to
-            one more block per level on the way up, as Ho et al. have it. Without, only what the
-            blocks made is passed: for the same training time on CIFAR-10 at 16x16 that learns more.
+        dense_skips: add skip connections from the outputs of the stem and of the downsampling
+            layers, to one more block per level on the way up (Ho et al. 2020). Without them, only
+            the outputs of blocks are passed, which learns more in the same training time on
+            CIFAR-10 at 16x16.
         attention: resolutions (of :func:`~cascadezoo.nn.sizes.unet_resolutions`) with
             self-attention after each block.
         middle_attention: self-attention between the two blocks of the lowest resolution.
-        scale_shift: how the blocks are told time and label, see :class:`ResidualBlock`.
+        scale_shift: how time and label enter the blocks, see :class:`ResidualBlock`.
         dropout: in every residual block.
-        num_classes: labels that it is conditioned on; label ``num_classes`` stands for none. None
-            for a network that knows no labels.
-        condition: channels of a further image that it is conditioned on.
-        label_conditioning: how it is told the label; nothing where there are no classes.
-            ``embedding``: a learned vector, added to that of the time, in every residual block.
-            ``concat``: :data:`LABEL_CHANNELS` learned numbers, each a further input channel of
-            one value. ``cross-attention``: :data:`LABEL_TOKENS` learned tokens of width
-            ``channels``, attended to after each block of the ``attention`` resolutions and
-            between the two blocks of the lowest, whatever ``middle_attention`` says.
-        levels: how many further noise levels it is told, each by a time embedding of its own
-            (Ho et al. 2021: the level of conditioning augmentation).
+        num_classes: number of labels; the label ``num_classes`` means no label. None for a
+            network without labels.
+        condition: channels of a further image as condition.
+        label_conditioning: how the label enters the network; without effect if there are no
+            classes. ``embedding``: a learned vector, added to the time embedding, in every residual
+            block. ``concat``: :data:`LABEL_CHANNELS` learned numbers, each a further constant input
+            channel. ``cross-attention``: :data:`LABEL_TOKENS` learned tokens of width ``channels``,
+            attended to after each block of the ``attention`` resolutions and between the two blocks
+            of the lowest resolution, regardless of ``middle_attention``.
+        levels: number of further noise levels, each with its own time embedding (Ho et al. 2021:
+            the level of conditioning augmentation).
         heads: of every attention; None for as many as are at least 32 wide.
 
     Raises:
-        ValueError: heads that do not divide the channels of an attention.
+        ValueError: ``heads`` does not divide the channels of an attention.
     """
 
     def __init__(
@@ -152,17 +153,17 @@ class UNet(nn.Module):
         widths = [channels * multiplier for multiplier in multipliers]
         attends = [level in attention for level in unet_resolutions(size, len(widths))]
 
-        told = num_classes if label_conditioning == "embedding" else None
-        self.embedding = ConditionEmbedding(channels, time, told, levels)
+        embedded = num_classes if label_conditioning == "embedding" else None
+        self.embedding = ConditionEmbedding(channels, time, embedded, levels)
         self.label_channels: LabelTable | None = None
         self.label_tokens: LabelTable | None = None
-        received = inputs + condition
+        stem_inputs = inputs + condition
         if num_classes is not None and label_conditioning == "concat":
             self.label_channels = LabelTable(num_classes, LABEL_CHANNELS, 1, 1)
-            received += LABEL_CHANNELS
+            stem_inputs += LABEL_CHANNELS
         if num_classes is not None and label_conditioning == "cross-attention":
             self.label_tokens = LabelTable(num_classes, LABEL_TOKENS, channels)
-        self.stem = nn.Conv2d(received, channels, 3, padding=1)
+        self.stem = nn.Conv2d(stem_inputs, channels, 3, padding=1)
 
         block = partial(ResidualBlock, time=time, scale_shift=scale_shift, dropout=dropout)
         self_attention = partial(SelfAttention, heads=heads)
@@ -197,10 +198,10 @@ class UNet(nn.Module):
 
         self.up = nn.ModuleList()
         for level, out in reversed(list(enumerate(widths))):
-            carried = [width, *[out] * (blocks - 1 + dense_skips)]
+            entering = [width, *[out] * (blocks - 1 + dense_skips)]
             self.up.append(
                 _Up(
-                    [inner + skips.pop() for inner in carried],
+                    [inner + skips.pop() for inner in entering],
                     out,
                     block=block,
                     attention=self_attention if attends[level] else None,
@@ -226,17 +227,17 @@ class UNet(nn.Module):
         Args:
             x: noised images, [N, inputs, H, W].
             times: [N], on a scale where neighbours are about 1 apart.
-            labels: int64 [N] in 0..num_classes, the last of which stands for none; None for
-                images that have no labels.
+            labels: int64 [N] in 0..num_classes, the last of which means no label; None for
+                images without labels.
             condition: [N, condition, H, W].
-            level: the further noise levels, [N, levels] (or [N] where there is one), each from 0
+            level: the further noise levels, [N, levels] (or [N] for one level), each from 0
                 (clean) to 1 (pure noise).
 
         Returns:
             [N, outputs, H, W].
 
         Raises:
-            ValueError: no level for a network that is told one, or the other way round.
+            ValueError: the number of levels is not that of the network.
         """
         count, height, width = x.shape[0], x.shape[-2], x.shape[-1]
         further = [] if condition is None else [condition]
@@ -249,12 +250,12 @@ class UNet(nn.Module):
         embedding = self.embedding(times, labels, level)
         tokens = None if self.label_tokens is None else self.label_tokens(labels, count)
 
-        # A single channel has no layout, so the stem may answer in the other one.
+        # The stem may return the other layout: a single channel is in both.
         h = self.stem(x).contiguous(memory_format=torch.channels_last)
         skips = [h] if self.dense_skips else []
         for down in self.down:
-            h, made = down(h, embedding, tokens)
-            skips += [*made, h] if self.dense_skips and down.resample is not None else made
+            h, outputs = down(h, embedding, tokens)
+            skips += [*outputs, h] if self.dense_skips and down.resample is not None else outputs
         h = self.middle_attention(self.middle1(h, embedding))
         if self.middle_cross is not None:
             h = self.middle_cross(h, tokens)
@@ -266,12 +267,12 @@ class UNet(nn.Module):
 
 
 def pad_to_multiple(images: Tensor, factor: int) -> tuple[Tensor, int, int]:
-    """Images [N, C, H, W], padded so that ``factor`` divides their height and width.
+    """Pad images [N, C, H, W] so that ``factor`` divides their height and width.
 
-    The border is reflected; where the image is too small for that, its edge is repeated.
+    The border is reflected; if the image is too small for that, its edge is repeated.
 
     Returns:
-        The padded images, and how many rows and columns were put before the first.
+        The padded images, and the number of rows and columns added before the first.
     """
     height, width = images.shape[-2:]
     rows, columns = multiple_of(height, factor) - height, multiple_of(width, factor) - width

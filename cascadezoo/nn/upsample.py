@@ -1,4 +1,4 @@
-"""Enlargement: by interpolation, sub-pixel, resize and transposed convolutions."""
+"""Enlargement by interpolation, sub-pixel, resize and transposed convolutions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["PixelShuffleUp", "ResizeUp", "TransposedUp", "enlarge", "icnr"]
 
 
 def enlarge(images: Tensor, size: int, mode: str) -> Tensor:
-    """Images [N, C, H, W] interpolated to [N, C, size, size].
+    """Interpolate images [N, C, H, W] to [N, C, size, size].
 
     Args:
-        images: of any values; bicubic interpolation may leave their range.
+        images: any values; bicubic interpolation may exceed their range.
         size: height and width of the result in pixels.
         mode: ``bicubic``, ``bilinear`` or ``nearest``.
     """
@@ -21,7 +21,7 @@ def enlarge(images: Tensor, size: int, mode: str) -> Tensor:
 
 
 def icnr(layer: nn.Conv2d, factor: int) -> nn.Conv2d:
-    """The layer, started so that a pixel shuffle by ``factor`` enlarges to the nearest pixel.
+    """Initialise a layer so that a pixel shuffle by ``factor`` is nearest-neighbour enlargement.
 
     Otherwise the pixels of a block start with unrelated kernels, which shows as a checkerboard
     (Aitken et al. 2017).
@@ -34,12 +34,12 @@ def icnr(layer: nn.Conv2d, factor: int) -> nn.Conv2d:
 
 
 class PixelShuffleUp(nn.Module):
-    """A convolution whose output channels are laid out as pixels (Shi et al. 2016).
+    """A convolution whose output channels become pixels (Shi et al. 2016).
 
     Args:
         inputs: channels of the input.
         outputs: channels of the output.
-        factor: how many times larger.
+        factor: the enlargement in each direction.
         kernel: size of the convolution, odd.
     """
 
@@ -50,20 +50,20 @@ class PixelShuffleUp(nn.Module):
         self.conv = icnr(conv, factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, inputs, H, W] to [N, outputs, factor * H, factor * W]."""
+        """Map [N, inputs, H, W] to [N, outputs, factor * H, factor * W]."""
         return F.pixel_shuffle(self.conv(x), self.factor)
 
 
 class ResizeUp(nn.Module):
-    """Nearest neighbours, then a 3x3 convolution (Odena et al. 2016).
+    """Nearest-neighbour interpolation, then a 3x3 convolution (Odena et al. 2016).
 
-    Every pixel of the result is computed by the same number of products, so that no checkerboard
-    is built in, as one is in a transposed convolution.
+    Every pixel of the result is a sum of the same number of products, so unlike a transposed
+    convolution it has no built-in checkerboard.
 
     Args:
         inputs: channels of the input.
         outputs: channels of the output.
-        factor: how many times larger.
+        factor: the enlargement in each direction.
     """
 
     def __init__(self, inputs: int, outputs: int, factor: int) -> None:
@@ -72,7 +72,7 @@ class ResizeUp(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, inputs, H, W] to [N, outputs, factor * H, factor * W]."""
+        """Map [N, inputs, H, W] to [N, outputs, factor * H, factor * W]."""
         grown: Tensor = self.conv(F.interpolate(x, scale_factor=float(self.factor), mode="nearest"))
         return grown
 
@@ -80,18 +80,18 @@ class ResizeUp(nn.Module):
 class TransposedUp(nn.ConvTranspose2d):
     """A transposed convolution with the factor as its stride (Zeiler et al. 2010).
 
-    Where the factor does not divide the kernel, the copies of the kernel overlap unevenly, and
+    If the factor does not divide the kernel, the copies of the kernel overlap unevenly, and
     neighbouring pixels are sums of different numbers of products: a checkerboard (Odena et al.
-    2016). From [N, inputs, H, W] to [N, outputs, factor * H, factor * W].
+    2016). It maps [N, inputs, H, W] to [N, outputs, factor * H, factor * W].
 
     Args:
         inputs: channels of the input.
         outputs: channels of the output.
-        factor: how many times larger.
+        factor: the enlargement in each direction.
         kernel: height and width of the kernel, at least ``factor``.
 
     Raises:
-        ValueError: a kernel that leaves gaps between its copies.
+        ValueError: the kernel leaves gaps between its copies.
     """
 
     def __init__(self, inputs: int, outputs: int, factor: int, kernel: int) -> None:

@@ -1,7 +1,7 @@
 """Specs: models, reading, late validation, JSON Schema. Free of torch.
 
-A file or a dict enters; a resolved spec leaves, with every default written out, or all of its
-problems at once. ``presets/`` holds the specs that ship with the package.
+A file or a dict enters; a resolved spec with all defaults leaves, or an error with all of its
+problems. ``presets/`` contains the specs that ship with the package.
 """
 
 from cascadezoo.spec.files import apply_settings, parse_json, read_spec, shipped_specs

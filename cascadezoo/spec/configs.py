@@ -28,7 +28,7 @@ __all__ = [
     "Width",
 ]
 
-# Wide enough for any network; what a machine can hold is for ``plan`` to say, from the meta device.
+# Large enough for any network; ``plan`` compares the network with the machine's memory.
 Width = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -37,7 +37,7 @@ class Model(BaseModel):
     """A pydantic model that forbids unknown keys, coercion between types, inf and nan."""
 
     model_config = ConfigDict(
-        # Most models are parts of others, whose validators hold theirs: half the time of an import.
+        # Validators of a model include those of its parts; building both doubles the import time.
         defer_build=True,
         extra="forbid",
         strict=True,
@@ -62,8 +62,8 @@ class Model(BaseModel):
 def _field_docs(model: type[BaseModel]) -> dict[str, str]:
     """The docstrings under the fields of a model and its bases.
 
-    Read from the source when a schema is asked for: pydantic's ``use_attribute_docstrings`` reads
-    it whenever a model is imported, which costs a third of the start of ``cascadezoo validate``.
+    They are read from the source for a schema only: pydantic's ``use_attribute_docstrings`` reads
+    them at every import, which takes a third of the start of ``cascadezoo validate``.
     """
     import ast
     import inspect
@@ -77,7 +77,7 @@ def _field_docs(model: type[BaseModel]) -> dict[str, str]:
         try:
             (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         except (OSError, TypeError, SyntaxError):
-            continue  # a class without source, made at run time
+            continue  # a class without source, created at run time
         body = tree.body if isinstance(tree, ast.ClassDef) else []
         for field, text in itertools.pairwise(body):
             if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
@@ -122,8 +122,8 @@ class ImageShape:
 class StageConfig(Model):
     """Base class of all stage configs.
 
-    Sizes chain from the end of the cascade: the last stage makes images of the data's size, and
-    :meth:`upstream_shape` of each stage defines what it needs from the stage before it.
+    Sizes follow from the end of the cascade: the last stage makes images of the data's size, and
+    :meth:`upstream_shape` of each stage defines the image that the previous stage must make.
     """
 
     frozen: ClassVar[bool] = False
@@ -159,7 +159,7 @@ class StageConfig(Model):
         """Return this config with the values that follow from its place filled in.
 
         Args:
-            output: the image that the stage must make.
+            output: the shape of the stage's image.
 
         Raises:
             ConfigError: the config contradicts its place.
@@ -197,7 +197,7 @@ class GeneratorConfig(StageConfig):
         if self.size is None:
             return self.model_copy(update={"size": output.size})
         if self.size != output.size:
-            message = f"is {self.size}, but what follows needs {output.size}x{output.size}"
+            message = f"is {self.size}, but the next stage needs {output.size}x{output.size}"
             raise ConfigError("size", message, code="size")
         return self
 
@@ -219,7 +219,7 @@ class UpsamplerConfig(StageConfig):
             ConfigError: the output's size is not a multiple of ``factor``.
         """
         if output.size % self.factor:
-            message = f"is {self.factor}, which does not divide the {output.size} pixels to make"
+            message = f"is {self.factor}, which does not divide {output.size} pixels"
             raise ConfigError("factor", message, code="factor")
         return ImageShape(output.channels, output.size // self.factor, output.latent)
 

@@ -1,4 +1,4 @@
-"""What is wrong, in words: pydantic's errors with the path that the user wrote, and roles."""
+"""Problems in words: pydantic's errors with the paths of the JSON data, and wrong roles."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from cascadezoo.errors import Problem
 from cascadezoo.spec.configs import ImageShape
 
-__all__ = ["against_role", "problems_of"]
+__all__ = ["problems_of", "role_problem"]
 
 
 def problems_of(error: ValidationError, raw: Any, path: str) -> Iterator[Problem]:
-    """A pydantic error as problems with clean paths."""
+    """Convert a pydantic error to problems with paths of the JSON data."""
     for row in error.errors(include_url=False, include_context=False):
         steps = [path] if path else []
         node = raw
@@ -28,20 +28,20 @@ def problems_of(error: ValidationError, raw: Any, path: str) -> Iterator[Problem
             node = _step(node, part)
         message = row["msg"].removeprefix("Value error, ")
         if row["type"] == "extra_forbidden":
-            message = "is not a key that is known here"
+            message = "unknown key"
         elif row["type"] == "missing":
             message = "is missing"
         else:
-            message = message[:1].lower() + message[1:] + _given(row["input"])
+            message = message[:1].lower() + message[1:] + _value(row["input"])
         yield Problem(".".join(steps), message, code=row["type"].replace("_", "-"))
 
 
-def against_role(role: str, upstream: ImageShape | None) -> str | None:
-    """What a stage of that role cannot ask of the one before it; None where all is well."""
+def role_problem(role: str, upstream: ImageShape | None) -> str | None:
+    """The reason why a stage of this role cannot need this upstream; None if it can."""
     if (upstream is None) != (role == "generator"):
-        return "it asks for no upstream" if upstream is None else f"it asks for {upstream}"
+        return "it needs no upstream image" if upstream is None else f"it needs {upstream}"
     if role == "decoder" and upstream is not None and not upstream.latent:
-        return f"it asks for images, {upstream}, and not for latents"
+        return f"it needs images ({upstream}), not latents"
     return None
 
 
@@ -51,7 +51,7 @@ def _step(node: Any, part: Any) -> Any:
     return node[part] if isinstance(part, int) and part < len(node) else None
 
 
-def _given(value: Any) -> str:
+def _value(value: Any) -> str:
     if isinstance(value, (Mapping, list, tuple)):
         return ""
     text = repr(value)

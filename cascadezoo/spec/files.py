@@ -1,4 +1,4 @@
-"""Reading specs: files, standard input, those that ship with the package, and ``--set``."""
+"""Reading specs from files, standard input and the shipped specs, and ``--set``."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
             current folder of the same name as a shipped spec must be written as ``./name``.
 
     Returns:
-        The data, and how error messages name the source.
+        The data, and the name of the source in error messages.
 
     Raises:
         SpecError: the text is not a JSON object.
-        UnknownNameError: there is neither such a file nor such a shipped spec.
-        PluginError: two plugins ship a spec of that name, or its file cannot be read.
+        UnknownNameError: the source is neither a file nor a shipped spec.
+        PluginError: two plugins ship a spec of this name, or its file cannot be read.
     """
     name = str(source)
     if name == "-":
@@ -55,14 +55,14 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
     except FileNotFoundError:
         listed = ", ".join(shipped_specs())
         raise UnknownNameError(
-            f"there is no spec {name!r}: no such file, and no shipped spec of that name",
+            f"spec {name!r} not found: it is neither a file nor a shipped spec",
             hint=f"give a .json file, or one of {listed}",
             code="lookup-spec",
             name=name,
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(
-            f"the spec {name!r} cannot be read: {error}", code="input-spec-unreadable", name=name
+            f"cannot read the spec {name!r}: {error}", code="input-spec-unreadable", name=name
         ) from error
     return parse_json(text, name), name
 
@@ -70,13 +70,13 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
 def parse_json(
     text: bytes | str, source: str, *, max_bytes: int = LARGEST_JSON, finite: bool = True
 ) -> dict[str, Any]:
-    """Parse a JSON object strictly: UTF-8, no double keys, bounded size and depth.
+    """Parse a JSON object strictly: UTF-8, unique keys, bounded size and depth.
 
     Args:
         text: the content of a file.
-        source: how error messages name it.
-        max_bytes: the most bytes that are parsed.
-        finite: refuse NaN and Infinity, which are not JSON.
+        source: its name in error messages.
+        max_bytes: maximum size of the text.
+        finite: reject NaN and Infinity, which are not JSON.
 
     Raises:
         SpecError: with line and column if known.
@@ -116,18 +116,18 @@ def parse_json(
 def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """A copy of the data with ``path=value`` settings applied.
 
-    A path has dots; items of a list go by number or by their ``name``
-    (``stages.up.config.hidden=64``). A value is JSON, or else a string.
+    Dots separate the parts of a path; items of a list have their index or their ``name``
+    (``stages.up.config.hidden=64``). A value that is not JSON is a string.
 
     Raises:
-        InputError: a setting without ``=``, or a path that leads nowhere.
+        InputError: a setting without ``=``, or with a path that does not exist.
     """
     result: dict[str, Any] = json.loads(json.dumps(data))
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
             raise InputError(
-                f"--set {setting!r} is not of the form path=value",
+                f"--set {setting!r} does not have the form path=value",
                 code="input-setting-form",
                 setting=setting,
             )
@@ -140,8 +140,8 @@ def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str
 
 
 def _put(node: Any, parts: list[str], value: Any, setting: str) -> None:
-    *way, last = parts
-    for part in way:
+    *parents, last = parts
+    for part in parents:
         if isinstance(node, dict):
             if node.get(part) is None:
                 node[part] = {}
@@ -157,7 +157,7 @@ def _put(node: Any, parts: list[str], value: Any, setting: str) -> None:
 def _index(node: Any, part: str, setting: str) -> int:
     if not isinstance(node, list):
         raise InputError(
-            f"--set {setting!r}: {part!r} goes into something that has no parts",
+            f"--set {setting!r}: {part!r} is inside a value without parts",
             code="input-setting-no-parts",
             setting=setting,
         )
@@ -169,7 +169,7 @@ def _index(node: Any, part: str, setting: str) -> int:
     known = [repr(n) for n in names if n is not None]
     hint = f"use 0 to {len(node) - 1}" + (f", or {', '.join(known)}" if known else "")
     raise InputError(
-        f"--set {setting!r}: there is no item {part!r}",
+        f"--set {setting!r}: no item {part!r}",
         hint=hint if node else None,
         code="input-setting-no-item",
         setting=setting,
@@ -180,8 +180,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         seen: set[str] = set()
-        twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice!r} is there twice in one object")
+        repeated = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {repeated!r} in an object")
     return result
 
 

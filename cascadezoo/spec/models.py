@@ -100,7 +100,7 @@ class GroupTraining(Model):
     betas: Betas | None = None
     weight_decay: WeightDecay | None = None
     every: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """The group is updated once every so many steps."""
+    """The group is updated once in this number of steps."""
 
 
 class StageTraining(Model):
@@ -138,9 +138,9 @@ class ReflowSpec(Model):
     sampler: Annotated[str, Field(min_length=1, max_length=80)] | None = None
 
     def settings(self) -> dict[str, Any]:
-        """The sampling settings that are set, by name."""
-        asked = {name: getattr(self, name) for name in ("steps", "guidance", "sampler")}
-        return {name: value for name, value in asked.items() if value is not None}
+        """The sampling settings that are not None, by name."""
+        settings = {name: getattr(self, name) for name in ("steps", "guidance", "sampler")}
+        return {name: value for name, value in settings.items() if value is not None}
 
 
 class PhaseSpec(Model):
@@ -227,7 +227,7 @@ class TrainingSpec(Model):
     callbacks: Annotated[list[CallbackSpec], Field(max_length=16)] = []
     """Receivers of phases, steps, epochs and figures, in addition to the run folder."""
     log_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
-    """Losses are read from the device and logged every so many steps."""
+    """Number of steps between logged losses."""
     checkpoint_seconds: Annotated[float, Field(ge=0.0, le=1e6)] = 300.0
     """Seconds between checkpoints; each phase also ends with one."""
 
@@ -338,8 +338,8 @@ class CascadeSpec(Model):
 
 
 def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
-    """Drop keys that specs did not always have where they say nothing, so that digests last."""
-    # The training's digest looks at the evaluation in the course of it alone.
+    """Drop keys of later versions at their defaults, so that digests do not change."""
+    # The training digest only includes the evaluation during training.
     if (data["evaluation"] or {}).get("precision") == "fp32":
         del data["evaluation"]["precision"]
     if not data["training"].get("callbacks", True):

@@ -1,4 +1,4 @@
-"""Which distributions a spec's kinds come from, and whether those that are asked for are there."""
+"""The distributions that a spec requires, and whether they are installed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = [
     "changed_since",
     "check_requires",
     "derive_requires",
+    "install_hint",
     "install_line",
     "missing",
-    "where_from",
 ]
 
-# What a spec or a pulled model may say of a distribution ends in a line that people paste into a
-# shell: letters and comparisons, no quotes, no markers, no options.
+# People paste the requirements of a spec or a pulled model into a shell. So only names and version
+# comparisons are allowed: no quotes, no markers, no options.
 _PLAIN = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]*\])?[ ]*\(?[A-Za-z0-9.,<>=!~*+ -]*\)?"
 )
@@ -35,11 +35,11 @@ _PLAIN = re.compile(
 def derive_requires(origins: Iterable[Origin], stated: Iterable[str] = ()) -> list[str]:
     """One requirement for each distribution, ``name>=version``.
 
-    A kind's behaviour is fixed by its own version, so a newer distribution that still registers
-    the kind is as good; hence no upper bound. What ``stated`` says of a distribution is kept.
+    The version of a kind fixes its behaviour, so a newer distribution that still registers the kind
+    is equivalent, and there is no upper bound. Requirements in ``stated`` are kept.
     """
     parsed = ((_parse(text), text) for text in stated)
-    rows = {canonical_name(found.name): text for found, text in parsed if found is not None}
+    rows = {canonical_name(row.name): text for row, text in parsed if row is not None}
     for origin in origins:
         version = Version(origin.version).public if _is_version(origin.version) else None
         text = f"{origin.distribution}>={version}" if version else origin.distribution
@@ -48,25 +48,23 @@ def derive_requires(origins: Iterable[Origin], stated: Iterable[str] = ()) -> li
 
 
 def check_requires(stated: Iterable[str], only: frozenset[str] | None = None) -> Iterator[Problem]:
-    """What is wrong with the stated requirements on this machine.
+    """The problems of the stated requirements on this machine.
 
     Args:
         stated: the spec's ``requires``.
-        only: look at these distributions alone; None looks at all.
+        only: the distributions to check; None checks all.
     """
     for index, text in enumerate(stated):
         path = f"requires.{index}"
         requirement = _parse(text)
         if requirement is None:
-            yield Problem(
-                path, f"{text!r} is not a requirement as pip writes them", code="requirement-form"
-            )
+            yield Problem(path, f"{text!r} is not a pip requirement", code="requirement-form")
             continue
         if requirement.url is not None:
-            # A spec or a pulled model is data: it may name a package, never a place to fetch from.
+            # A spec or a pulled model is data: it may name a package, but not an address.
             yield Problem(
                 path,
-                f"{text!r} names an address; give a name and a version range",
+                f"{text!r} contains an address; give a name and a version range",
                 code="requirement-address",
             )
             continue
@@ -77,18 +75,18 @@ def check_requires(stated: Iterable[str], only: frozenset[str] | None = None) ->
             continue
         if only is not None and canonical_name(requirement.name) not in only:
             continue
-        have = _installed(requirement.name)
-        if have is None:
+        installed = _installed(requirement.name)
+        if installed is None:
             yield Problem(
                 path,
                 f"{requirement.name} is not installed",
                 install_line([text]),
                 code="not-installed",
             )
-        elif not requirement.specifier.contains(have, prereleases=True):
+        elif not requirement.specifier.contains(installed, prereleases=True):
             yield Problem(
                 path,
-                f"asks for {text}, but {requirement.name} {have} is installed",
+                f"requires {text}, but {requirement.name} {installed} is installed",
                 install_line([text], upgrade=True),
                 code="other-version",
             )
@@ -106,38 +104,38 @@ def missing(stated: Iterable[str]) -> list[str]:
     return rows
 
 
-def where_from(stated: Iterable[str]) -> str | None:
-    """A hint at what may bring a name that nothing answers to; None where nothing is known.
+def install_hint(stated: Iterable[str]) -> str | None:
+    """A hint which distribution may provide an unknown name; None without a candidate.
 
-    Only what the spec itself requires is named: a guess at a package is a risk.
+    Only requirements of the spec are candidates: a guessed package is a risk.
     """
     stated = list(stated)
     absent = missing(stated)
     if absent:
-        return f"it may come from: {install_line(absent)}"
+        return f"a missing distribution may provide it: {install_line(absent)}"
     unmet = next((p.hint for p in check_requires(stated) if p.hint), None)
-    return unmet and f"it may come with another version of what is installed: {unmet}"
+    return unmet and f"another version of a distribution may provide it: {unmet}"
 
 
 def changed_since(stated: Iterable[str], name: str, origin: Origin) -> str | None:
-    """A hint where another version of a distribution wrote a config that is refused now.
+    """A hint if another version of a distribution wrote a config that is invalid now.
 
     Args:
         stated: the spec's ``requires``.
-        name: of the kind that the config is of.
-        origin: who registers it here.
+        name: the kind of the config.
+        origin: the distribution that registers the kind.
     """
-    then = _written_with(stated, origin)
-    if then is None:
+    version = _written_with(stated, origin)
+    if version is None:
         return None
     return (
-        f"{name} may have changed since {origin.distribution} {then}, which this was written with; "
-        f"{origin.version} is installed: {install_line([f'{origin.distribution}=={then}'])}"
+        f"{name} may have changed: this was written with {origin.distribution} {version}, and "
+        f"{origin.version} is installed: {install_line([f'{origin.distribution}=={version}'])}"
     )
 
 
 def _written_with(stated: Iterable[str], origin: Origin) -> str | None:
-    """The version that :func:`derive_requires` stated; None where that one is installed."""
+    """The version that :func:`derive_requires` stated; None if it is the installed one."""
     for text in stated:
         requirement = _parse(text) if _PLAIN.fullmatch(text) else None
         if requirement is None or canonical_name(requirement.name) != canonical_name(
@@ -156,7 +154,7 @@ def install_line(requirements: Iterable[str], *, upgrade: bool = False) -> str:
     """The pip command that installs them, quoted for a shell.
 
     Args:
-        requirements: names and version ranges that :func:`check_requires` finds nothing wrong with.
+        requirements: names and version ranges without problems in :func:`check_requires`.
         upgrade: add ``--upgrade``.
     """
     quoted = " ".join(f"'{text}'" for text in requirements)

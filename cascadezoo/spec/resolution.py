@@ -1,10 +1,11 @@
-"""Late validation: kinds, their configs, sizes, phases. Finds every fault before it raises."""
+"""Late validation: kinds, their configs, sizes, phases. Collects all problems before it raises."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from cascadezoo.spec.configs import (
     Model,
     StageConfig,
 )
-from cascadezoo.spec.faults import against_role, problems_of
+from cascadezoo.spec.faults import problems_of, role_problem
 from cascadezoo.spec.files import apply_settings, read_spec
 from cascadezoo.spec.models import (
     CallbackSpec,
@@ -37,15 +38,54 @@ from cascadezoo.spec.requires import (
     changed_since,
     check_requires,
     derive_requires,
-    where_from,
+    install_hint,
 )
-from cascadezoo.spec.resolved import ResolvedSpec, ResolvedStage
 
 __all__ = ["ResolvedSpec", "ResolvedStage", "load_spec", "resolve"]
 
 M = TypeVar("M", bound=BaseModel)
 E = TypeVar("E", bound=Entry)
 P = TypeVar("P", LossSpec, CallbackSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedStage:
+    """A stage with its validated config and its place in the chain of sizes."""
+
+    name: str
+    kind: str
+    entry: StageEntry
+    origin: Origin
+    config: StageConfig
+    output: ImageShape
+    input: ImageShape | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSpec:
+    """A validated spec, with the kinds that are installed here.
+
+    Args:
+        spec: the spec with all defaults, and with the versions of kinds.
+        stages: its stages, from the generator.
+        data_config: the dataset's config; None when resolved for sampling only.
+        data_info: information about the dataset.
+    """
+
+    spec: CascadeSpec
+    stages: tuple[ResolvedStage, ...]
+    data_config: DataConfig | None
+    data_info: DataInfo
+
+    @property
+    def image(self) -> ImageShape:
+        """The shape of the cascade's images."""
+        return self.stages[-1].output
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of labels; None without labels."""
+        return self.spec.data.num_classes or None
 
 
 def resolve(
@@ -55,19 +95,19 @@ def resolve(
     for_training: bool = True,
     registry: Registry | None = None,
 ) -> ResolvedSpec:
-    """Validate a spec wholly and write out its defaults.
+    """Validate a complete spec and fill in its defaults.
 
     A resolved spec resolves to itself.
 
     Args:
         spec: a spec or its JSON data.
-        source: how error messages name it.
-        for_training: False asks only for what sampling needs: the stages, not the dataset, the
-            losses or the metrics, which may come from plugins that are not installed here.
-        registry: what the names are looked up in; None is what is installed.
+        source: its name in error messages.
+        for_training: False only validates the parts that sampling needs: the stages, but not the
+            dataset, losses and metrics, whose plugins may not be installed.
+        registry: the registered names; None uses the installed ones.
 
     Raises:
-        SpecError: with every fault that was found.
+        SpecError: with all problems.
     """
     raw: Any = spec.to_dict() if isinstance(spec, CascadeSpec) else spec
     return _Resolver(registry or get_registry(), for_training).run(raw, source)
@@ -114,18 +154,18 @@ class _Resolver:
         self.requires = (
             [t for t in stated if isinstance(t, str)] if isinstance(stated, list) else []
         )
-        # Parts are looked at one by one, so that a fault in one does not hide those of the others.
+        # Parts are validated one by one, so that a problem in one does not hide those of others.
         rows = raw.get("stages")
         stages = self.parts(StageSpec, rows) if isinstance(rows, list) else []
-        found = [self.stage_config(i, s) if s else None for i, s in enumerate(stages)]
+        kinds = [self.stage_config(i, s) if s else None for i, s in enumerate(stages)]
         data_spec = self.quiet(DataSpec, raw.get("data"))
         data, data_config, info = self.data(data_spec) if data_spec else (None, None, DataInfo())
-        self.names(stages, found)
-        placed = self.chain(stages, found, data)
+        self.names(stages, kinds)
+        placed = self.chain(stages, kinds, data)
         training = self.quiet(TrainingSpec, raw.get("training", {}))
         if training:
             latents = {p.name for p in placed or () if p.output.latent}
-            training = self.training(training, stages, found, data, latents)
+            training = self.training(training, stages, kinds, data, latents)
         if envelope and self.for_training:
             self.evaluation(envelope)
         used = None
@@ -157,19 +197,19 @@ class _Resolver:
         return None
 
     def quiet(self, model: type[M], raw: Any) -> M | None:
-        """Validate a part whose faults the envelope has reported already.
+        """Validate a part whose problems the envelope has already reported.
 
-        Keys at fault are left out, so that what stands beside them is looked at all the same.
+        Invalid keys are left out, so that the others are still checked.
         """
         try:
             return model.model_validate(raw)
         except RecursionError:
             return None
         except ValidationError as error:
-            faulty = {row["loc"][0] for row in error.errors() if row["loc"]}
-        if not faulty or not isinstance(raw, Mapping):
+            invalid = {row["loc"][0] for row in error.errors() if row["loc"]}
+        if not invalid or not isinstance(raw, Mapping):
             return None
-        rest = {key: value for key, value in raw.items() if key not in faulty}
+        rest = {key: value for key, value in raw.items() if key not in invalid}
         return self.quiet(model, rest) if len(rest) < len(raw) else None
 
     def parts(self, model: type[M], rows: Iterable[Any]) -> list[M | None]:
@@ -177,37 +217,37 @@ class _Resolver:
 
     def look_up(self, table: Table[E], name: str, path: str) -> Registered[E] | None:
         try:
-            found = table.get(name)
+            registered = table.get(name)
         except UnknownNameError as error:
-            hint = where_from(self.requires) or error.hint
+            hint = install_hint(self.requires) or error.hint
             self.problems.append(Problem(path, error.what, hint, code=error.code))
             return None
         except PluginError as error:
             self.problems.append(Problem(path, error.what, error.hint, code=error.code))
             return None
-        self.origins.append(found.origin)
-        return found
+        self.origins.append(registered.origin)
+        return registered
 
     def config_of(
-        self, found: Registered[E], raw: dict[str, Any], path: str, base: type[M]
+        self, registered: Registered[E], raw: dict[str, Any], path: str, base: type[M]
     ) -> M | None:
         try:
-            model = found.entry.load_config()
+            model = registered.entry.load_config()
         except PluginError as error:
             self.problems.append(Problem(path, error.what, error.hint, code=error.code))
             return None
         if not (isinstance(model, type) and issubclass(model, base)):
-            message = f"{found.entry.config} is not a {base.__name__}; {found.origin} is at fault"
+            message = f"{registered.entry.config} of {registered.origin} is not a {base.__name__}"
             self.problems.append(Problem(path, message, code="not-a-config"))
             return None
         before = len(self.problems)
         config = self.validate(model, raw, path)
-        self.changed(found, before)
+        self.changed(registered, before)
         return config
 
-    def changed(self, found: Registered[E], before: int) -> None:
-        """Where a config does not validate, say whether another version of its plugin wrote it."""
-        hint = changed_since(self.requires, found.entry.name, found.origin)
+    def changed(self, registered: Registered[E], before: int) -> None:
+        """Add a hint to the problems of a config if another version of its plugin wrote it."""
+        hint = changed_since(self.requires, registered.entry.name, registered.origin)
         rows = self.problems[before:]
         self.problems[before:] = [
             Problem(p.path, p.message, p.hint or hint, code=p.code) for p in rows
@@ -216,18 +256,20 @@ class _Resolver:
     def stage_config(
         self, index: int, stage: StageSpec
     ) -> tuple[Registered[StageEntry], StageConfig | None] | None:
-        found = self.look_up(self.registry.stages, stage.kind, f"stages.{index}.kind")
-        if found is None:
+        registered = self.look_up(self.registry.stages, stage.kind, f"stages.{index}.kind")
+        if registered is None:
             return None
-        config = self.config_of(found, stage.config, f"stages.{index}.config", StageConfig)
-        return found, config
+        config = self.config_of(registered, stage.config, f"stages.{index}.config", StageConfig)
+        return registered, config
 
     def data(self, spec: DataSpec) -> tuple[DataSpec | None, DataConfig | None, DataInfo]:
         known = None not in (spec.size, spec.channels, spec.num_classes)
         if not self.for_training and known:
             return spec, None, DataInfo()
-        found = self.look_up(self.registry.datasets, spec.source, "data.source")
-        config = self.config_of(found, spec.config, "data.config", DataConfig) if found else None
+        registered = self.look_up(self.registry.datasets, spec.source, "data.source")
+        config = None
+        if registered is not None:
+            config = self.config_of(registered, spec.config, "data.config", DataConfig)
         if config is None:
             return (spec if known else None), None, DataInfo()
         try:
@@ -246,24 +288,24 @@ class _Resolver:
             if name == "num_classes" and value is None:
                 value = 0
             if value is None:
-                message = "the dataset does not tell it; write it into the spec"
+                message = "the dataset does not define it; set it in the spec"
                 self.problems.append(Problem(f"data.{name}", message, code="not-given"))
                 return None, config, info
             update[name] = value
         return spec.model_copy(update=update), config, info
 
-    # --- how parts go together
+    # --- the parts together
 
-    def names(self, stages: list[StageSpec | None], found: list[Any]) -> None:
+    def names(self, stages: list[StageSpec | None], kinds: list[Any]) -> None:
         self.duplicates("stages", [s.name if s else None for s in stages])
-        for index, row in enumerate(found):
+        for index, row in enumerate(kinds):
             if row is None:
                 continue
             role = row[0].entry.role
             if index == 0 and role != "generator":
-                message = f"a cascade starts with a generator; {row[0].entry.name} is a {role}"
+                message = f"the first stage must be a generator; {row[0].entry.name} is a {role}"
             elif index > 0 and role == "generator":
-                message = f"only the first stage is a generator; {row[0].entry.name} is one too"
+                message = f"only the first stage can be a generator, such as {row[0].entry.name}"
             else:
                 continue
             self.problems.append(Problem(f"stages.{index}.kind", message, code="role-order"))
@@ -274,14 +316,14 @@ class _Resolver:
             if name is None:
                 continue
             if seen[name]:
-                message = f"{name!r} is the name of another of the {path} already"
+                message = f"another of the {path} already has the name {name!r}"
                 self.problems.append(Problem(f"{path}.{index}.name", message, code="name-taken"))
             seen[name] += 1
 
     def chain(
         self,
         stages: list[StageSpec | None],
-        found: list[tuple[Registered[StageEntry], StageConfig | None] | None],
+        kinds: list[tuple[Registered[StageEntry], StageConfig | None] | None],
         data: DataSpec | None,
     ) -> list[ResolvedStage] | None:
         if data is None or data.size is None or data.channels is None or not stages:
@@ -289,7 +331,7 @@ class _Resolver:
         output = ImageShape(data.channels, data.size)
         placed: list[ResolvedStage] = []
         for index in reversed(range(len(stages))):
-            stage, row = stages[index], found[index]
+            stage, row = stages[index], kinds[index]
             if stage is None or row is None:
                 return None
             registered, config = row
@@ -311,9 +353,9 @@ class _Resolver:
                     stage.name, entry.name, entry, registered.origin, config, output, upstream
                 ),
             )
-            fault = against_role(entry.role, upstream)
-            if fault is not None:
-                message = f"the config of {entry.name} contradicts its role, {entry.role}: {fault}"
+            reason = role_problem(entry.role, upstream)
+            if reason is not None:
+                message = f"the config of {entry.name} contradicts its role, {entry.role}: {reason}"
                 problem = Problem(f"stages.{index}.kind", message, code="role-contradicted")
                 self.problems.append(problem)
                 return None
@@ -338,13 +380,13 @@ class _Resolver:
         self,
         training: TrainingSpec,
         stages: list[StageSpec | None],
-        found: list[Any],
+        kinds: list[Any],
         data: DataSpec | None,
         latents: set[str],
     ) -> TrainingSpec:
         trainees = [
             Trainee(s.name, *((row[0].entry.role, row[1]) if row else ()))
-            for s, row in zip(stages, found, strict=True)
+            for s, row in zip(stages, kinds, strict=True)
             if s is not None
         ]
         losses = training.losses
@@ -383,9 +425,11 @@ class _Resolver:
         return training
 
     def part(self, table: Table[Any], part: P, path: str) -> P:
-        """A loss or a callback with its config written out."""
-        found = self.look_up(table, part.kind, f"{path}.kind")
-        config = self.config_of(found, part.config, f"{path}.config", Model) if found else None
+        """A loss or a callback with its complete config."""
+        registered = self.look_up(table, part.kind, f"{path}.kind")
+        config = None
+        if registered is not None:
+            config = self.config_of(registered, part.config, f"{path}.config", Model)
         if config is None:
             return part
         return part.model_copy(update={"config": config.model_dump(mode="json")})
@@ -400,9 +444,8 @@ class _Resolver:
             self.named(self.registry.features, evaluation.in_loop.extractor, path)
 
     def named(self, table: Table[E], text: str, path: str) -> None:
-        """A name with an argument, of something that is loaded only where it is measured."""
-        found = self.look_up(table, text.partition(":")[0], path)
-        if found is None:
+        """Check a name with an argument, without loading its implementation."""
+        if self.look_up(table, text.partition(":")[0], path) is None:
             return
         try:
             named.look_up(table, text)
@@ -411,6 +454,4 @@ class _Resolver:
 
 
 def _unique(problems: list[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(problems)) or [
-        Problem("", "does not hold together", code="inconsistent")
-    ]
+    return list(dict.fromkeys(problems)) or [Problem("", "is inconsistent", code="inconsistent")]

@@ -18,7 +18,7 @@ def kind_schema(kind: str, registry: Registry | None = None) -> dict[str, Any]:
     """The JSON Schema of one stage kind's config.
 
     Raises:
-        UnknownNameError: no such kind is registered.
+        UnknownNameError: the kind is not registered.
         PluginError: its config cannot be imported.
     """
     entry = (registry or get_registry()).stages.get(kind).entry
@@ -27,9 +27,9 @@ def kind_schema(kind: str, registry: Registry | None = None) -> dict[str, Any]:
 
 
 def spec_schema(registry: Registry | None = None) -> dict[str, Any]:
-    """The JSON Schema of a spec in which each kind brings its own config's schema.
+    """The JSON Schema of a spec, including the schema of each kind's config.
 
-    Kinds whose plugin is broken are left out.
+    Kinds of broken plugins are left out.
     """
     registry = registry or get_registry()
     schema = CascadeSpec.model_json_schema(by_alias=True)

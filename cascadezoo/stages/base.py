@@ -33,7 +33,7 @@ GROUP = "generator"
 """The default parameter group of losses and parameters."""
 
 COMPILED = "_orig_mod."
-"""What ``torch.compile(module)`` puts before the names of the module's parameters."""
+"""The prefix that ``torch.compile(module)`` adds to the names of the module's parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class StageGeometry:
     """The place of a stage in its cascade.
 
     Args:
-        output: the shape of the image that the stage makes.
-        input: the shape of the image that it receives; None for a generator.
+        output: the shape of the stage's image.
+        input: the shape of the upstream image; None for a generator.
         num_classes: number of labels; None for data without labels.
     """
 
@@ -63,8 +63,8 @@ class TrainContext:
         phase: the phase's name.
         noise: the noise that belongs to the target, with the target's shape; use it instead of
             drawing noise. None outside of reflow.
-        paired: bool [N], True for upstream images that belong to their targets; None means all
-            do. Only stages whose config sets ``heeds_paired`` receive other images.
+        paired: bool [N], True for upstream images that belong to their targets; None means that
+            all do. Only stages whose config sets ``heeds_paired`` receive other images.
     """
 
     draw: Draw
@@ -122,7 +122,7 @@ class GroupOptions:
         lr_factor: the factor of the stage's learning rate.
         betas: the betas of Adam; None uses the phase's.
         weight_decay: None uses the phase's.
-        every: the group is updated once every so many steps, at the last of them.
+        every: the group is updated once in this number of steps, at the last of them.
         averaged: whether ``training.ema`` averages the group. Set it to False for parameters that
             only training needs.
     """
@@ -204,7 +204,7 @@ class Stage(nn.Module, ABC):
 
     @property
     def out_size(self) -> int:
-        """Height and width of the image that the stage makes."""
+        """Height and width of the stage's image."""
         return self.geometry.output.size
 
     def upstream_target(self, images: Tensor) -> Tensor:
@@ -267,7 +267,7 @@ class Stage(nn.Module, ABC):
             noise: standard normal, with the images' shape.
             request: labels, steps and other options.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no reflow")
+        raise NotImplementedError(f"{type(self).__name__} does not support reflow")
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
         """Number of network evaluations per image in :meth:`sample`. Used for FLOP counts."""
@@ -276,7 +276,7 @@ class Stage(nn.Module, ABC):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters by group; each group has its own optimizer.
 
-        A :class:`Loss` only updates the parameters of its group, whatever it is computed through.
+        A :class:`Loss` only updates the parameters of its group, even if others contribute to it.
         Each trainable parameter belongs to exactly one group.
         """
         return {GROUP: list(self.parameters())}

@@ -1,4 +1,4 @@
-"""What stages conditioned on labels have in common, and on more than labels."""
+"""Base of stages conditioned on labels, images and noise levels."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from cascadezoo.stages.shared_config import ConditionalConfig
 __all__ = ["CONDITIONS", "ConditionalStage", "Predictor"]
 
 Predictor = Callable[[Tensor, float, float], Tensor]
-"""From images [N, C, H, W], what the network is told of their time and their noise level, which
-all of them are at, to the prediction, float32."""
+"""Maps images [N, C, H, W], the time input of the network and the noise level to the prediction,
+float32. All images have the same time and level."""
 
 CONDITIONS = ("condition", "level")
-"""What besides labels a network may be conditioned on, in the order in which it takes them: an
-image [N, C, H, W] and its noise level [N]. Kept under these names in ``StageInputs.extra``."""
+"""Further conditions of a network, in the order of its arguments: an image [N, C, H, W] and its
+noise level [N]. ``StageInputs.extra`` stores them under these names."""
 
 
 class ConditionalStage(Stage):
     """Base of stages whose network takes ``(images, times [N], labels [N] or None, *conditions)``.
 
-    Label ``num_classes`` stands for none. A subclass sets ``network``.
+    The label ``num_classes`` means no label. A subclass sets ``network``.
     """
 
     sampling_options: ClassVar[frozenset[str]] = frozenset(
@@ -40,13 +40,13 @@ class ConditionalStage(Stage):
 
     @property
     def num_classes(self) -> int | None:
-        """How many labels the network knows; None where it knows none."""
+        """Number of labels of the network; None for a network without labels."""
         return self.geometry.num_classes if self.config.conditional else None
 
-    # --- what the network is conditioned on
+    # --- conditions
 
     def training_labels(self, context: TrainContext) -> Tensor | None:
-        """The batch's labels [N], some replaced by the null label; None where there are none."""
+        """The batch's labels [N], some replaced by the null label; None without labels."""
         if self.num_classes is None or context.labels is None:
             return None
         return drop_labels(context.labels, self.num_classes, self.config.label_drop, context.draw)
@@ -54,19 +54,19 @@ class ConditionalStage(Stage):
     def training_conditions(
         self, upstream: Tensor | None, context: TrainContext
     ) -> dict[str, Tensor]:
-        """Those of :data:`CONDITIONS` that the stage has, for a training batch."""
+        """The stage's :data:`CONDITIONS` for a training batch."""
         return {}
 
     def sampling_conditions(
         self, upstream: Tensor | None, request: SampleRequest
     ) -> tuple[Tensor, ...]:
-        """Those of :data:`CONDITIONS` that the stage has, in their order."""
+        """The stage's :data:`CONDITIONS` for sampling, in their order."""
         return ()
 
     def predict(self, inputs: StageInputs, times: Tensor) -> Tensor:
         """The network's output for a training batch, float32."""
         if inputs.noisy is None:
-            raise TypeError(f"{type(self).__name__} takes the inputs that its preprocess makes")
+            raise TypeError(f"{type(self).__name__} needs the inputs from its preprocess")
         conditions = [inputs.extra[name] for name in CONDITIONS if name in inputs.extra]
         output: Tensor = self.network(inputs.noisy, times, inputs.labels, *conditions)
         return output.float()
@@ -74,10 +74,10 @@ class ConditionalStage(Stage):
     # --- sampling
 
     def predictor(self, request: SampleRequest, conditions: Sequence[Tensor] = ()) -> Predictor:
-        """The network, told the labels, the guidance and the conditions of a request.
+        """The network with the labels, the guidance and the conditions of a request.
 
         Raises:
-            SampleError: labels or guidance were asked for and the model was trained without.
+            SampleError: the request has labels or guidance that the model does not support.
         """
         labels, null = request.labels, self.num_classes
         if labels is not None and self.geometry.num_classes is None:
@@ -87,7 +87,7 @@ class ConditionalStage(Stage):
                 code="sample-no-labels",
             )
         if labels is None or null is None:
-            _refuse(request, "no labels were given" if null else "the model knows no labels")
+            _reject_guidance(request, "no labels were given" if null else "the model has no labels")
 
             def plain(x: Tensor, time: float, level: float) -> Tensor:
                 output: Tensor = self.network(x, _times(x, time), None, *conditions)
@@ -96,7 +96,7 @@ class ConditionalStage(Stage):
             return plain
         scale = self._scale(request.guidance)
         interval = self._interval(request.options)
-        against = torch.full_like(labels, self._negative(request.options, null))
+        negative = torch.full_like(labels, self._negative(request.options, null))
         channels = self.geometry.output.channels
 
         def predict(x: Tensor, time: float, level: float) -> Tensor:
@@ -105,7 +105,7 @@ class ConditionalStage(Stage):
                 x,
                 _times(x, time),
                 labels,
-                against,
+                negative,
                 scale_within(scale, level, interval),
                 *conditions,
                 channels=channels,
@@ -114,12 +114,12 @@ class ConditionalStage(Stage):
         return predict
 
     def forwards(self, levels: Sequence[float], evaluated: int, guidance: float | None) -> int:
-        """How many forwards a sampling costs for a labelled image, where there are labels.
+        """Number of forward passes to sample an image, with a label if the stage has labels.
 
         Args:
             levels: the noise level at the start of each step.
-            evaluated: how many predictions the sampler asks for.
-            guidance: the scale; None is the config's.
+            evaluated: number of predictions of the sampler.
+            guidance: the scale; None uses the config's.
         """
         if self.num_classes is None or evaluations(self._scale(guidance)) == 1:
             return evaluated
@@ -127,38 +127,38 @@ class ConditionalStage(Stage):
         inside = sum(low <= level <= high for level in levels)
         return evaluated + math.ceil(evaluated * inside / len(levels))
 
-    def _scale(self, asked: float | None) -> float:
-        return self.config.guidance if asked is None else checked_guidance(asked)
+    def _scale(self, requested: float | None) -> float:
+        return self.config.guidance if requested is None else checked_guidance(requested)
 
     def _interval(self, options: Mapping[str, Any]) -> tuple[float, float]:
-        asked = options.get("guidance_interval")
-        return checked_interval(self.config.guidance_interval if asked is None else asked)
+        requested = options.get("guidance_interval")
+        return checked_interval(self.config.guidance_interval if requested is None else requested)
 
     def _negative(self, options: Mapping[str, Any], null: int) -> int:
-        asked = options.get("negative_label")
-        if asked is None:
+        label = options.get("negative_label")
+        if label is None:
             return null
-        if isinstance(asked, bool) or not isinstance(asked, int) or not 0 <= asked < null:
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < null:
             raise SampleError(
-                f"negative label {asked!r} is out of range",
+                f"negative label {label!r} is out of range",
                 hint=f"labels go from 0 to {null - 1}",
                 code="sample-negative-label-out-of-range",
-                label=asked,
+                label=label,
             )
-        return asked
+        return label
 
 
-def _refuse(request: SampleRequest, why: str) -> None:
-    asked = {
-        "a guidance": request.guidance,
-        "a guidance interval": request.options.get("guidance_interval"),
-        "a negative label": request.options.get("negative_label"),
+def _reject_guidance(request: SampleRequest, reason: str) -> None:
+    requested = {
+        "guidance": request.guidance,
+        "guidance_interval": request.options.get("guidance_interval"),
+        "negative_label": request.options.get("negative_label"),
     }
-    for what, value in asked.items():
+    for name, value in requested.items():
         if value is not None:
             raise SampleError(
-                f"{what} of {value} was asked for, but {why}",
-                hint="give labels to be guided to, or sample without guidance",
+                f"{name} {value} was requested, but {reason}",
+                hint="give labels, or sample without guidance",
                 code="sample-guidance-without-labels",
             )
 

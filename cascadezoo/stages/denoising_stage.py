@@ -1,4 +1,4 @@
-"""What stages have in common that remove noise step by step."""
+"""Base of stages that remove noise step by step."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from cascadezoo.stages.request_options import bounded, chosen_sampler, chosen_st
 
 __all__ = ["DenoisingStage"]
 
-# A time embedding wants neighbours about 1 apart; noise levels lie in [0, 1].
+# A time embedding expects neighbours about 1 apart; noise levels are in [0, 1].
 LEVEL_SCALE = 1000.0
 
 
@@ -60,15 +60,15 @@ class DenoisingStage(ConditionalStage):
     kept: Tensor
     """The signal's variance at each timestep, [T]."""
     posterior: Tensor
-    """What the bound needs to know of each timestep, [T, 4]."""
+    """Coefficients of the variational bound at each timestep, [T, 4]."""
 
     def __init__(self, config: ProcessConfig, geometry: StageGeometry) -> None:
         super().__init__(config, geometry)
         self.signal = config.signal()
-        more = config if isinstance(config, DiffusionProcessConfig) else None
-        self.loss = "simple" if more is None else more.loss
-        self.snr_gamma = 5.0 if more is None else more.snr_gamma
-        self.continuous = more is not None and more.noise_conditioning == "continuous"
+        extended = config if isinstance(config, DiffusionProcessConfig) else None
+        self.loss = "simple" if extended is None else extended.loss
+        self.snr_gamma = 5.0 if extended is None else extended.snr_gamma
+        self.continuous = extended is not None and extended.noise_conditioning == "continuous"
         self.register_buffer("rates", noise_table(self.signal), persistent=False)
         kept = torch.tensor(self.signal, dtype=torch.float32, device="cpu")
         self.register_buffer("kept", kept, persistent=False)
@@ -103,11 +103,11 @@ class DenoisingStage(ConditionalStage):
         """The squared error of the prediction, and the clean image that it implies."""
         noise, times, noisy = inputs.noise, inputs.times, inputs.noisy
         if noise is None or times is None or noisy is None:
-            raise TypeError(f"{type(self).__name__} takes the inputs that its preprocess makes")
+            raise TypeError(f"{type(self).__name__} needs the inputs from its preprocess")
         alpha, sigma = inputs.extra["alpha"], inputs.extra["sigma"]
         output, spread = self._split(self.predict(inputs, times))
-        wanted = prediction_target(self.config.prediction, inputs.target, noise, alpha, sigma)
-        errors = (output - wanted).square().flatten(1).mean(1)
+        expected = prediction_target(self.config.prediction, inputs.target, noise, alpha, sigma)
+        errors = (output - expected).square().flatten(1).mean(1)
         if self.loss == "min-snr":
             weights = min_snr_weights(alpha, sigma, self.config.prediction, self.snr_gamma)
             losses = {"mse": (weights.flatten() * errors).mean()}
@@ -126,13 +126,14 @@ class DenoisingStage(ConditionalStage):
     # --- sampling
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """Remove noise from noise until images are left, [N, C, out_size, out_size].
+        """Denoise pure noise to images [N, C, out_size, out_size].
 
-        Heeds the options ``eta`` (of the ddim sampler), ``guidance_interval``, ``negative_label``
-        and ``stop``: the signal's variance at which to stop, with an image that has noise left.
+        Supports the options ``eta`` (of the ddim sampler), ``guidance_interval``,
+        ``negative_label`` and ``stop``: the signal's variance at which sampling stops and returns
+        a noisy image.
 
         Raises:
-            SampleError: steps, sampler, eta, labels or guidance that this model cannot serve.
+            SampleError: the model does not support the steps, sampler, eta, labels or guidance.
         """
         config, shape = self.config, self.geometry.output
         name = chosen_sampler(request.sampler, config.sampler, SAMPLERS)
@@ -152,7 +153,7 @@ class DenoisingStage(ConditionalStage):
         return image if stop < 1 else bounded(image, shape)
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
-        """The forwards of all steps, for a labelled image where there are any."""
+        """The forward passes of all steps, for a labelled image if the stage has labels."""
         levels = [level.level for level in self._path(steps, 1.0)[:-1]]
         evaluated = SAMPLERS[self.config.sampler].evaluations(len(levels))
         return self.forwards(levels, evaluated, guidance)
@@ -175,14 +176,14 @@ class DenoisingStage(ConditionalStage):
             path = reverse_path(signal, range(steps - 1, -1, -1), stop)
         except ValueError:
             raise SampleError(
-                "sampling cannot stop where it starts: that much noise is asked for",
-                hint="take a smaller s, or more steps",
+                "sampling cannot stop before its first step: the requested noise level is too high",
+                hint="use a smaller s, or more steps",
                 code="sample-stop-at-start",
             ) from None
         return [dataclasses.replace(at, time=at.level * LEVEL_SCALE) for at in path]
 
     def _split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The prediction, and what the network puts out for the variances."""
+        """The prediction, and the network's output for the variances."""
         if self.loss != "hybrid":
             return output, None
         prediction, spread = output.chunk(2, dim=1)
@@ -198,7 +199,7 @@ class DenoisingStage(ConditionalStage):
         if sampler != "ddim":
             raise SampleError(
                 f"eta was given, but the sampler is {sampler}",
-                hint="add sampler ddim, or leave eta out",
+                hint="use the sampler ddim, or omit eta",
                 code="sample-eta-without-ddim",
                 name=sampler,
             )
@@ -206,7 +207,7 @@ class DenoisingStage(ConditionalStage):
 
 
 def _interpolated(signal: Sequence[float], steps: int) -> list[float]:
-    """The signal's variance at ``steps`` even places, the last timestep among them."""
+    """The signal's variance at ``steps`` evenly spaced places, including the last timestep."""
     before = [1.0, *signal]
     rows = []
     for step in range(1, steps + 1):

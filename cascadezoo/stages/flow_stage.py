@@ -1,4 +1,4 @@
-"""What stages have in common that follow a learned velocity from noise to an image."""
+"""Base of stages that follow a learned velocity from noise to an image."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from cascadezoo.stages.request_options import bounded, chosen_sampler, chosen_st
 
 __all__ = ["FlowStage"]
 
-# The U-Net's time embedding wants neighbours about 1 apart; times lie in [0, 1].
+# The U-Net's time embedding expects neighbours about 1 apart; times are in [0, 1].
 TIME_SCALE = 1000.0
 
 
 class FlowStage(ConditionalStage):
     """Base of stages of rectified flow (Liu et al. 2023). A subclass sets ``network``.
 
-    Time 0 is data, 1 is noise, the network predicts dx/dt.
+    Time 0 is data, time 1 is noise. The network predicts dx/dt.
     """
 
     config: FlowFields
@@ -53,7 +53,7 @@ class FlowStage(ConditionalStage):
         return dataclasses.replace(inputs, extra=conditions)
 
     def noised(self, target: Tensor, upstream: Tensor | None, context: TrainContext) -> StageInputs:
-        """The inputs without further conditions, for clean data [N, C, H, W] of the flow."""
+        """The inputs without further conditions, for clean data [N, C, H, W]."""
         count = target.shape[0]
         uniform = self.config.time_sampling == "uniform"
         times = (uniform_times if uniform else logit_normal_times)(context.draw, count)
@@ -71,14 +71,14 @@ class FlowStage(ConditionalStage):
         """The squared error of the velocity, and the image where the straight path starts."""
         noise, times, noisy = inputs.noise, inputs.times, inputs.noisy
         if noise is None or times is None or noisy is None:
-            raise TypeError(f"{type(self).__name__} takes the inputs that its preprocess makes")
+            raise TypeError(f"{type(self).__name__} needs the inputs from its preprocess")
         velocity = self.predict(inputs, times * TIME_SCALE)
         loss = F.mse_loss(velocity, velocity_target(inputs.target, noise))
         estimate = self.limited(data_from_velocity(noisy, velocity, times))
         return StageOutput(estimate, {"velocity": loss})
 
     def limited(self, data: Tensor) -> Tensor:
-        """What the flow ends on, limited to the values that its data can have."""
+        """The end of the flow, limited to the range of its data."""
         return bounded(data, self.geometry.output)
 
     # --- sampling
@@ -86,18 +86,18 @@ class FlowStage(ConditionalStage):
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
         """Integrate the velocity from noise to images, [N, C, out_size, out_size].
 
-        Heeds the options ``guidance_interval``, ``negative_label`` and ``stop``: the signal's
-        variance at which to stop, with an image that has noise left, of variance-preserving rates.
+        Supports the options ``guidance_interval``, ``negative_label`` and ``stop``: the signal's
+        variance at which sampling stops and returns a noisy image with variance-preserving rates.
 
         Raises:
-            SampleError: steps, sampler, labels or guidance that this model cannot serve.
+            SampleError: the model does not support the steps, sampler, labels or guidance.
         """
         shape = self.geometry.output
         start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
         return self.integrate(start, self.sampling_conditions(upstream, request), request)
 
     def make_pairs(self, noise: Tensor, request: SampleRequest) -> Tensor:
-        """The images that sampling makes of given noise [N, C, out_size, out_size]."""
+        """Sample images from given noise [N, C, out_size, out_size]."""
         return self.integrate(noise, self.sampling_conditions(None, request), request)
 
     def integrate(
@@ -116,21 +116,21 @@ class FlowStage(ConditionalStage):
         return preserved(image, end) if end > 0 else self.limited(image)
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
-        """The forwards of all steps, for a labelled image where there are any."""
+        """The forward passes of all steps, for a labelled image if the stage has labels."""
         levels = [level_at(time) for time in self._times(steps)[:-1]]
         evaluated = SOLVERS[self.config.sampler].evaluations(len(levels))
         return self.forwards(levels, evaluated, guidance)
 
-    def _times(self, asked: int | None, end: float = 0.0) -> Sequence[float]:
-        return even_times(chosen_steps(asked, self.config.steps), end)
+    def _times(self, requested: int | None, end: float = 0.0) -> Sequence[float]:
+        return even_times(chosen_steps(requested, self.config.steps), end)
 
     def _end(self, request: SampleRequest) -> float:
         stop = request.options.get("stop", 1.0)
         end = 0.0 if stop >= 1 else time_of(level_of(stop))
         if end >= 1:
             raise SampleError(
-                "sampling cannot stop where it starts: that much noise is asked for",
-                hint="take a smaller s",
+                "sampling cannot stop before its first step: the requested noise level is too high",
+                hint="use a smaller s",
                 code="sample-stop-at-start",
             )
         return end

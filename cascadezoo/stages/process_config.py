@@ -24,10 +24,10 @@ __all__ = ["DiffusionProcessConfig", "ProcessConfig"]
 Variance = Literal["small", "large", "learned"]
 Beta = Annotated[float, Field(gt=0.0, lt=1.0)]
 
-# Below this, alpha and what is divided by it leave the range of float32.
+# Below this, alpha and quotients by alpha leave the range of float32.
 FAINTEST_SIGNAL = 1e-20
 
-# Above this, a last step is far enough from pure noise that samples show it.
+# Above this, the last step is far enough from pure noise to degrade samples.
 PURE_NOISE = 0.01
 
 
@@ -75,35 +75,35 @@ class ProcessConfig(StageConfig):
 
     @field_validator("beta_end")
     @classmethod
-    def _rises_and_lasts(cls, end: float, info: ValidationInfo) -> float:
+    def _check_betas(cls, end: float, info: ValidationInfo) -> float:
         start, timesteps = info.data.get("beta_start"), info.data.get("timesteps")
         if start is not None and start >= end:
-            raise ValueError(f"is {end:g}, which is not above beta_start, {start:g}")
+            raise ValueError(f"is {end:g}, not above beta_start ({start:g})")
         if start is None or timesteps is None or info.data.get("schedule") != "linear":
             return end
         if terminal_signal_variance(linear_betas(timesteps, start, end)) < FAINTEST_SIGNAL:
             raise ValueError(
-                f"is {end:g}, under which nothing of the image is left long before the last of "
-                f"{timesteps} timesteps; lower it, or take fewer timesteps"
+                f"is {end:g}, which removes the image long before the last of {timesteps} "
+                "timesteps; lower it, or use fewer timesteps"
             )
         return end
 
     @field_validator("prediction")
     @classmethod
-    def _can_be_converted(cls, prediction: str, info: ValidationInfo) -> str:
+    def _check_prediction(cls, prediction: str, info: ValidationInfo) -> str:
         if prediction == "eps" and info.data.get("zero_terminal_snr"):
             raise ValueError(
-                "is eps, which tells nothing of the image where the signal is zero, as it is at "
-                "the last timestep under zero_terminal_snr; predict v or x0"
+                "is eps, which has no information about the image at the last timestep under "
+                "zero_terminal_snr; use v or x0"
             )
         return prediction
 
     @field_validator("steps")
     @classmethod
-    def _are_there(cls, steps: int | None, info: ValidationInfo) -> int | None:
+    def _check_steps(cls, steps: int | None, info: ValidationInfo) -> int | None:
         timesteps = info.data.get("timesteps")
         if steps is not None and timesteps is not None and steps > timesteps:
-            raise ValueError(f"is {steps}, but there are only {timesteps} timesteps")
+            raise ValueError(f"is {steps}, more than the {timesteps} timesteps")
         return steps
 
     def step_variance(self) -> Variance:
@@ -111,7 +111,7 @@ class ProcessConfig(StageConfig):
         return "small"
 
     def betas(self) -> list[float]:
-        """The noise schedule, one beta a timestep, float64."""
+        """The noise schedule, one beta per timestep, float64."""
         if self.schedule == "linear":
             betas = linear_betas(self.timesteps, self.beta_start, self.beta_end)
         else:
@@ -119,7 +119,7 @@ class ProcessConfig(StageConfig):
         return rescale_zero_terminal_snr(betas) if self.zero_terminal_snr else betas
 
     def signal(self) -> list[float]:
-        """The variance that the image keeps at each timestep, float64."""
+        """The signal's variance at each timestep, float64."""
         return alphas_cumprod(self.betas())
 
     def usable_timesteps(self, output: ImageShape) -> int:
@@ -151,7 +151,7 @@ class ProcessConfig(StageConfig):
             )
         if left > PURE_NOISE:
             yield (
-                f"the last of {self.timesteps} steps still keeps {100 * left:.2g} % of the "
+                f"the last of {self.timesteps} timesteps still keeps {100 * left:.2g} % of the "
                 "signal's variance, so sampling from pure noise does not match training; set "
                 "zero_terminal_snr with prediction v (see paper-baseline-fixed)"
             )
@@ -182,24 +182,23 @@ class DiffusionProcessConfig(ProcessConfig):
 
     @field_validator("steps")
     @classmethod
-    def _are_there(cls, steps: int | None, info: ValidationInfo) -> int | None:
-        return steps  # continuous noise takes any; fit() looks at it
+    def _check_steps(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        return steps  # Continuous noise levels allow any number; fit() checks the others.
 
     @field_validator("noise_conditioning")
     @classmethod
-    def _goes_with_the_loss(cls, conditioning: str, info: ValidationInfo) -> str:
+    def _check_conditioning(cls, conditioning: str, info: ValidationInfo) -> str:
         if conditioning == "continuous" and info.data.get("loss") == "hybrid":
             raise ValueError(
-                "is continuous, but the hybrid loss needs numbered timesteps; "
-                "take the simple or min-snr loss"
+                "is continuous, but the hybrid loss needs timesteps; use the simple or min-snr loss"
             )
         return conditioning
 
     @field_validator("variance")
     @classmethod
-    def _is_learned(cls, variance: str | None, info: ValidationInfo) -> str | None:
+    def _check_variance(cls, variance: str | None, info: ValidationInfo) -> str | None:
         if variance == "learned" and info.data.get("loss", "hybrid") != "hybrid":
-            raise ValueError("is learned, which only the hybrid loss teaches; set loss to hybrid")
+            raise ValueError("is learned, which only the hybrid loss trains; set loss to hybrid")
         return variance
 
     def step_variance(self) -> Variance:
@@ -213,7 +212,7 @@ class DiffusionProcessConfig(ProcessConfig):
         return super().first_signal(output)
 
     def fit(self, output: ImageShape) -> Self:
-        """Fill ``variance`` in, and check that there are as many timesteps as steps.
+        """Fill in ``variance`` and check the number of steps.
 
         Raises:
             ConfigError: more steps than timesteps; a hybrid loss on latents.
@@ -221,13 +220,13 @@ class DiffusionProcessConfig(ProcessConfig):
         if self.loss == "hybrid" and output.latent:
             raise ConfigError(
                 "loss",
-                "is hybrid, whose bound is of pixels with 256 values; latents have none",
+                "is hybrid, whose bound needs pixels with 256 values; this stage makes latents",
                 code="latents",
             )
         if self.noise_conditioning == "timestep" and (self.steps or 1) > self.timesteps:
             raise ConfigError(
                 "steps",
-                f"is {self.steps}, but there are only {self.timesteps} timesteps",
+                f"is {self.steps}, more than the {self.timesteps} timesteps",
                 code="too-many",
             )
         return super().fit(output).model_copy(update={"variance": self.step_variance()})

@@ -1,4 +1,4 @@
-"""What stages do with a sampling request."""
+"""Checks of the options of a sampling request."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ __all__ = [
 
 
 def bounded(images: Tensor, shape: ImageShape) -> Tensor:
-    """Pixels limited to [-1, 1]; latents as they are."""
+    """Limit pixels to [-1, 1]; return latents unchanged."""
     return images if shape.latent else images.clamp(-1.0, 1.0)
 
 
-def chosen_steps(asked: int | None, default: int, most: int | None = None) -> int:
-    """How many steps to take.
+def chosen_steps(requested: int | None, default: int, most: int | None = None) -> int:
+    """The number of sampling steps.
 
     Args:
-        asked: what the request says; None takes the default.
+        requested: the number in the request; None uses the default.
         default: the config's number.
-        most: the largest number that the stage can take, if there is one.
+        most: the stage's maximum, if any.
 
     Raises:
         SampleError: fewer than one, or more than ``most``.
     """
-    steps = default if asked is None else asked
+    steps = default if requested is None else requested
     if steps < 1:
         raise SampleError(
             f"cannot sample in {steps} steps",
-            hint="ask for 1 or more",
+            hint="use 1 or more",
             code="sample-steps-invalid",
             steps=steps,
         )
     if most is not None and steps > most:
         raise SampleError(
             f"cannot sample in {steps} steps: the model was trained with {most} timesteps",
-            hint=f"ask for 1 to {most}",
+            hint=f"use 1 to {most}",
             code="sample-steps-too-many",
             steps=steps,
             most=most,
@@ -56,16 +56,16 @@ def chosen_steps(asked: int | None, default: int, most: int | None = None) -> in
     return steps
 
 
-def chosen_sampler(asked: str | None, default: str, known: Collection[str]) -> str:
+def chosen_sampler(requested: str | None, default: str, known: Collection[str]) -> str:
     """The name of the sampler to use.
 
     Raises:
-        SampleError: there is none of that name.
+        SampleError: the stage has no sampler of this name.
     """
-    name = default if asked is None else asked
+    name = default if requested is None else requested
     if name not in known:
         raise SampleError(
-            f"there is no sampler {name!r} for this stage",
+            f"this stage has no sampler {name!r}",
             hint=f"use one of {', '.join(sorted(known))}",
             code="sample-sampler-unknown",
             name=name,
@@ -74,14 +74,14 @@ def chosen_sampler(asked: str | None, default: str, known: Collection[str]) -> s
 
 
 def checked_guidance(scale: float) -> float:
-    """The scale of guidance that was asked for.
+    """Check the scale of guidance.
 
     Raises:
         SampleError: negative, infinite or nan.
     """
     if not math.isfinite(scale) or scale < 0:
         raise SampleError(
-            f"cannot sample with a guidance of {scale:g}",
+            f"cannot sample with guidance {scale:g}",
             hint="use 0 or more: 1 is none, 2 to 4 follow the label more closely",
             code="sample-guidance-invalid",
             value=scale,
@@ -90,10 +90,10 @@ def checked_guidance(scale: float) -> float:
 
 
 def checked_interval(interval: Any) -> tuple[float, float]:
-    """The lowest and highest noise level at which guidance acts.
+    """Check the lowest and highest noise level with guidance.
 
     Raises:
-        SampleError: not two rising numbers in [0, 1].
+        SampleError: not two increasing numbers in [0, 1].
     """
     try:
         low, high = (float(end) for end in interval)
@@ -101,8 +101,8 @@ def checked_interval(interval: Any) -> tuple[float, float]:
         low = high = math.nan
     if not 0 <= low < high <= 1:
         raise SampleError(
-            f"{interval!r} is no guidance interval",
-            hint="give two rising noise levels between 0 (clean) and 1 (pure noise)",
+            f"invalid guidance interval {interval!r}",
+            hint="give two increasing noise levels between 0 (clean) and 1 (pure noise)",
             code="sample-interval-invalid",
             value=interval,
         )
@@ -110,7 +110,7 @@ def checked_interval(interval: Any) -> tuple[float, float]:
 
 
 def share(options: Mapping[str, Any], name: str, hint: str) -> float | None:
-    """An option that is a number in [0, 1]; None where it is not given.
+    """An option that is a number in [0, 1]; None if it is not set.
 
     Raises:
         SampleError: anything else.
@@ -120,7 +120,7 @@ def share(options: Mapping[str, Any], name: str, hint: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise SampleError(
-            f"{name} lies in 0..1, not {value!r}",
+            f"{name} must be between 0 and 1, not {value!r}",
             hint=hint,
             code="sample-fraction-invalid",
             name=name,

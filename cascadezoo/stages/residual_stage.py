@@ -1,4 +1,4 @@
-"""What upsamplers and refiners have in common that follow from their upstream image alone."""
+"""Bases of upsamplers and refiners that depend on their upstream image alone."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class MappingStage(Stage):
 
     @abstractmethod
     def predict(self, upstream: Tensor) -> Tensor:
-        """The image of an upstream image, float32 [N, C, out_size, out_size], not limited."""
+        """Map an upstream image to an image, float32 [N, C, out_size, out_size], not limited."""
 
     def preprocess(
         self, target: Tensor, upstream: Tensor | None, context: TrainContext
     ) -> StageInputs:
-        """Nothing is drawn: the image follows from the upstream image alone."""
+        """Pass the images on; nothing is drawn."""
         return StageInputs(target=target, upstream=upstream)
 
     def forward(self, inputs: StageInputs) -> StageOutput:
@@ -34,7 +34,7 @@ class MappingStage(Stage):
         return StageOutput(estimate, {"mse": loss})
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """The stage's image, [N, C, out_size, out_size], in [-1, 1] unless it is of latents."""
+        """The stage's image, [N, C, out_size, out_size], in [-1, 1] unless it is a latent."""
         return bounded(self._predict(upstream), self.geometry.output)
 
     def _predict(self, upstream: Tensor | None) -> Tensor:
@@ -46,9 +46,9 @@ class MappingStage(Stage):
 class ResidualStage(MappingStage):
     """Base of stages that add a network's residual to a fixed part.
 
-    An upsampler that predicts pixels has to learn the interpolation first; one that predicts what
-    the interpolation lacks starts from it. The network's last layer starts at zero, so an untrained
-    stage is its fixed part exactly.
+    An upsampler that predicts pixels must learn the interpolation first; one that predicts the
+    residual starts from it. The network's last layer starts at zero, so an untrained stage equals
+    its fixed part.
     """
 
     config: Any  # has residual_scale
@@ -65,12 +65,12 @@ class ResidualStage(MappingStage):
         return scale * residual
 
     def predict(self, upstream: Tensor) -> Tensor:
-        """Base and residual."""
+        """The sum of base and residual."""
         return self.base(upstream.float()) + self.residual(upstream).float()
 
 
 class ResidualUpsampler(ResidualStage):
-    """Base of upsamplers over an interpolation. A subclass sets ``network``.
+    """Base of upsamplers that correct an interpolation. A subclass sets ``network``.
 
     Its config has the fields ``residual_scale`` and ``interpolation``. The network maps
     [N, C, in_size, in_size] to [N, C, out_size, out_size].
@@ -88,5 +88,5 @@ class ResidualRefiner(ResidualStage):
     """
 
     def base(self, upstream: Tensor) -> Tensor:
-        """The upstream image as it is."""
+        """The unchanged upstream image."""
         return upstream

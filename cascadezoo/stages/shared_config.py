@@ -55,9 +55,9 @@ class ConditionalConfig(StageConfig):
 
     @field_validator("guidance_interval")
     @classmethod
-    def _rises(cls, interval: list[float]) -> list[float]:
+    def _check_interval(cls, interval: list[float]) -> list[float]:
         if interval[0] >= interval[1]:
-            raise ValueError(f"is {interval}, whose first level is not below its second")
+            raise ValueError(f"is {interval}; the first level must be below the second")
         return interval
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
@@ -66,8 +66,9 @@ class ConditionalConfig(StageConfig):
         labelled = self.conditional and num_classes is not None
         if labelled and self.guidance != 1 and self.label_drop == 0:
             yield (
-                f"guidance is {self.guidance:g} but label_drop is 0: the unconditional prediction "
-                "that guidance starts from is never trained; set label_drop to 0.1 or guidance to 1"
+                f"guidance is {self.guidance:g} but label_drop is 0, so the unconditional "
+                "prediction that guidance needs is never trained; set label_drop to 0.1 or "
+                "guidance to 1"
             )
 
 
@@ -119,8 +120,8 @@ class UNetConfig(StageConfig):
         """Check that the resolutions with attention exist.
 
         Raises:
-            ConfigError: ``attention`` names a resolution that no level has; ``heads`` do not
-                divide the channels of one that has attention.
+            ConfigError: no level has a resolution of ``attention``, or ``heads`` does not divide
+                the channels of a level with attention.
         """
         fitted = super().fit(output)
         known = unet_resolutions(output.size, len(self.multipliers))
@@ -129,7 +130,7 @@ class UNetConfig(StageConfig):
                 levels = ", ".join(map(str, known))
                 raise ConfigError(
                     "attention",
-                    f"names {resolution}, but the levels of the U-Net are at {levels}",
+                    f"has {resolution}, but the levels of the U-Net are at {levels}",
                     code="no-level",
                 )
         self._check_heads(known)
@@ -150,7 +151,7 @@ class UNetConfig(StageConfig):
             if width % self.heads:
                 raise ConfigError(
                     "heads",
-                    f"is {self.heads}, which does not divide the {width} channels there",
+                    f"is {self.heads}, which does not divide the {width} channels of the attention",
                     code="not-divisible",
                 )
 
@@ -177,28 +178,28 @@ class SuperResolutionConfig(ConditionalConfig, UpsamplerConfig):
 
     @field_validator("s")
     @classmethod
-    def _was_trained(cls, s: float, info: ValidationInfo) -> float:
+    def _check_s(cls, s: float, info: ValidationInfo) -> float:
         if info.data.get("augmentation") != "gaussian" and s > 0:
             raise ValueError(
                 f"is {s:g}, but only the gaussian augmentation trains noise levels above 0"
             )
         most = info.data.get("s_max", 1.0)
         if s > most:
-            raise ValueError(f"is {s:g}, which is outside of the trained range, 0 to {most:g}")
+            raise ValueError(f"is {s:g}, outside the trained range of 0 to {most:g}")
         return s
 
     @field_validator("truncated")
     @classmethod
-    def _has_levels(cls, truncated: bool, info: ValidationInfo) -> bool:
+    def _check_truncated(cls, truncated: bool, info: ValidationInfo) -> bool:
         if truncated and info.data.get("augmentation") != "gaussian":
-            raise ValueError("is set, but there is no gaussian augmentation to stop for")
+            raise ValueError("is set, but needs the gaussian augmentation")
         return truncated
 
     def fit(self, output: ImageShape) -> Self:
-        """Check that the upstream image can be blurred where that is asked for.
+        """Check that the blur augmentation can blur the upstream image.
 
         Raises:
-            ConfigError: it has a single pixel.
+            ConfigError: the upstream image is a single pixel.
         """
         if self.augmentation == "blur" and output.size < 2 * self.factor:
             raise ConfigError(
@@ -209,7 +210,7 @@ class SuperResolutionConfig(ConditionalConfig, UpsamplerConfig):
         return super().fit(output)
 
     def check_upstream(self, upstream: StageConfig) -> None:
-        """See that the stage before can stop where truncated sampling asks it to.
+        """Check that the stage before this one can stop early for truncated sampling.
 
         Raises:
             ConfigError: it cannot.
@@ -218,7 +219,7 @@ class SuperResolutionConfig(ConditionalConfig, UpsamplerConfig):
         if self.truncated and not upstream.stops:
             raise ConfigError(
                 "truncated",
-                "is set, but the stage before cannot stop at a noise level; it must be a diffusion "
-                "or flow, or leave truncated out",
+                "is set, but the previous stage cannot stop at a noise level; use a diffusion or "
+                "flow there, or omit truncated",
                 code="no-stop",
             )

@@ -1,4 +1,4 @@
-"""What upsamplers have in common that are conditioned on the enlarged upstream image."""
+"""Base of upsamplers conditioned on the enlarged upstream image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["SuperResolution"]
 class SuperResolution(ConditionalStage):
     """Conditioning on the upstream image, with the augmentations of CDM (Ho et al. 2021).
 
-    To be named before the class that trains and samples, in a subclass's bases.
+    In the bases of a subclass, list it before the class that trains and samples.
     """
 
     sampling_options: ClassVar[frozenset[str]] = frozenset({"s", "truncated"})
@@ -31,14 +31,14 @@ class SuperResolution(ConditionalStage):
 
     @property
     def levels(self) -> int:
-        """How many noise levels of conditions the network is told."""
+        """Number of noise levels of conditions that the network receives."""
         return int(self.config.augmentation == "gaussian")
 
     def training_conditions(
         self, upstream: Tensor | None, context: TrainContext
     ) -> dict[str, Tensor]:
         """The augmented and enlarged upstream image, and its noise level (CDM, section 4)."""
-        image, draw = _given(self, upstream), context.draw
+        image, draw = _required(self, upstream), context.draw
         if self.config.augmentation == "gaussian":
             level = draw.rand(len(image)) * self.config.s_max
             image = gaussian_augmentation(image, draw.randn(*image.shape), level)
@@ -50,12 +50,12 @@ class SuperResolution(ConditionalStage):
     def sampling_conditions(
         self, upstream: Tensor | None, request: SampleRequest
     ) -> tuple[Tensor, ...]:
-        """The enlarged upstream image; noised to ``s`` unless it came so.
+        """The enlarged upstream image, noised to level ``s`` unless sampling is truncated.
 
         Raises:
-            SampleError: ``s`` or ``truncated`` cannot be served.
+            SampleError: the model does not support ``s`` or ``truncated``.
         """
-        image = _given(self, upstream).float()
+        image = _required(self, upstream).float()
         s, truncated = self._s(request), self._truncated(request)
         if not self.levels:
             return (self.enlarged(image),)
@@ -66,7 +66,7 @@ class SuperResolution(ConditionalStage):
         return self.enlarged(image), level
 
     def upstream_request(self, request: SampleRequest) -> SampleRequest:
-        """Where sampling is truncated, the stage before shall stop at ``s``."""
+        """In truncated sampling, let the previous stage stop at ``s``."""
         s = self._s(request)
         if not self._truncated(request) or s == 0:
             return request
@@ -85,39 +85,39 @@ class SuperResolution(ConditionalStage):
             raise SampleError(
                 f"s was given, but the model was trained with {self.config.augmentation!r} as its "
                 "conditioning augmentation",
-                hint="leave s out; only the gaussian augmentation has noise levels",
+                hint="omit s; only the gaussian augmentation has noise levels",
                 code="sample-s-without-augmentation",
             )
         if s > self.config.s_max:
             raise SampleError(
-                f"s is {s:g}, which is outside of the trained range",
-                hint=f"give 0 to {self.config.s_max:g}",
+                f"s is {s:g}, outside the trained range",
+                hint=f"use 0 to {self.config.s_max:g}",
                 code="sample-s-out-of-range",
                 value=s,
             )
         return s
 
     def _truncated(self, request: SampleRequest) -> bool:
-        asked: Any = request.options.get("truncated")
-        if asked is None:
+        truncated: Any = request.options.get("truncated")
+        if truncated is None:
             return self.config.truncated
-        if not isinstance(asked, bool):
+        if not isinstance(truncated, bool):
             raise SampleError(
-                f"truncated is true or false, not {asked!r}",
+                f"truncated must be true or false, not {truncated!r}",
                 code="sample-truncated-form",
-                value=asked,
+                value=truncated,
             )
-        if asked and not self.levels:
+        if truncated and not self.levels:
             raise SampleError(
-                "truncated sampling was asked for, but the model was trained without the gaussian "
+                "truncated sampling was requested, but the model was trained without the gaussian "
                 "conditioning augmentation",
-                hint="leave truncated out",
+                hint="omit truncated",
                 code="sample-truncated-untrained",
             )
-        return asked
+        return truncated
 
 
-def _given(stage: ConditionalStage, upstream: Tensor | None) -> Tensor:
+def _required(stage: ConditionalStage, upstream: Tensor | None) -> Tensor:
     if upstream is None:
         raise TypeError(f"{type(stage).__name__} needs an upstream image")
     return upstream

@@ -1,4 +1,4 @@
-"""The U-Net that a config describes."""
+"""Builds the U-Net of a config."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def make_unet(
     """Build the network of a stage.
 
     Args:
-        config: its fields.
+        config: the fields of the U-Net.
         geometry: the place of the stage.
-        num_classes: labels that the network is told; None for none.
-        learned: whether it puts out a variance for each value, too.
-        condition: channels of a further image that it is conditioned on.
-        levels: how many further noise levels it is told.
+        num_classes: number of labels; None for a network without labels.
+        learned: whether the network also outputs a variance for each value.
+        condition: channels of a further image as condition.
+        levels: number of further noise levels as conditions.
     """
     image = geometry.output.channels
     return UNet(

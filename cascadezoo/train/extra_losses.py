@@ -9,7 +9,7 @@ from torch import nn
 
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec
-from cascadezoo.spec.participants import taking_part
+from cascadezoo.spec.phases import taking_part
 
 __all__ = ["ExtraLoss", "load_losses"]
 

@@ -12,7 +12,7 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import PluginError
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.spec.configs import DecoderConfig
-from cascadezoo.spec.participants import taking_part
+from cascadezoo.spec.phases import taking_part
 from cascadezoo.stages.base import GROUP, Loss, StageOutput, TrainContext
 from cascadezoo.train.extra_losses import ExtraLoss
 from cascadezoo.train.teacher_forcing import Choice, choose, mix, probability

@@ -1,4 +1,4 @@
-"""folder: order, classes, orientation, transparency, and every way a folder can be bad."""
+"""folder: order, classes, orientation, transparency, and errors."""
 
 import io
 import struct
@@ -30,7 +30,7 @@ def write(path, size=(8, 8), seed=0, channels=3, **options):
     return image
 
 
-def refused(config, code, *words, split="train"):
+def rejected(config, code, *words, split="train"):
     with raises(DataError, f"data-{code}") as caught:
         load(config, split)
     for word in words:
@@ -63,18 +63,18 @@ def test_subfolders_are_classes(tmp_path):
 
 
 @pytest.mark.parametrize("names", [["a/1.png", "2.png"], ["only/1.png", "only/2.png"]])
-def test_no_classes_are_guessed(tmp_path, names):
+def test_loose_images_have_no_classes(tmp_path, names):
     for name in names:
         write(tmp_path / name)
     assert load(FolderConfig(path=str(tmp_path)), "train").labels is None
 
 
-def test_one_class_can_be_asked_for(tmp_path):
+def test_a_single_class_with_labels_is_read(tmp_path):
     write(tmp_path / "only" / "1.png")
     config = FolderConfig(path=str(tmp_path), labels=True)
     assert load(config, "train").labels.tolist() == [0]
     write(tmp_path / "loose.png")
-    refused(config, "no-class", tmp_path / "loose.png", "data.config.labels")
+    rejected(config, "no-class", tmp_path / "loose.png", "data.config.labels")
 
 
 def test_grey(tmp_path):
@@ -136,11 +136,11 @@ def test_formats(tmp_path, kind):
     assert np.abs(data.images[0].astype(int) - np.array([200, 40, 90])[:, None, None]).max() <= 4
 
 
-def test_mixed_sizes_name_two_files(tmp_path):
+def test_different_sizes_are_an_error_with_two_files(tmp_path):
     write(tmp_path / "a.png", size=(8, 8))
     write(tmp_path / "b.png", size=(10, 8))  # 8x8 after cropping
     write(tmp_path / "c.png", size=(10, 12))
-    error = refused(
+    error = rejected(
         FolderConfig(path=str(tmp_path)),
         "sizes-differ",
         tmp_path / "a.png",
@@ -174,19 +174,19 @@ def test_holdout_and_test_path(tmp_path):
     assert (len(train), len(test)) == (15, 5)
     both = np.concatenate([train.images, test.images]).reshape(20, -1)
     assert len(np.unique(both, axis=0)) == 20
-    refused(FolderConfig(path=str(tmp_path / "train")), "no-test-split", split="test")
+    rejected(FolderConfig(path=str(tmp_path / "train")), "no-test-split", split="test")
 
     write(tmp_path / "test" / "b" / "new.png", seed=99)
     config = FolderConfig(path=str(tmp_path / "train"), test_path=str(tmp_path / "test"))
     assert load(config, "test").labels.tolist() == [1]
     assert len(load(config, "train")) == 20
     write(tmp_path / "test" / "zebra" / "new.png", seed=98)
-    refused(config, "class-unknown", "'zebra'", split="test")
-    error = refused(FolderConfig(path=str(tmp_path)), "classes-are-splits")
+    rejected(config, "class-unknown", "'zebra'", split="test")
+    error = rejected(FolderConfig(path=str(tmp_path)), "classes-are-splits")
     assert "data.config.test_path" in error.hint
 
 
-def test_links_that_lead_back_end(tmp_path):
+def test_links_to_parent_folders_end(tmp_path):
     write(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "back").symlink_to(tmp_path)
     data = load(FolderConfig(path=str(tmp_path)), "train")
@@ -200,21 +200,21 @@ def test_relative_path(tmp_path, monkeypatch):
 
 
 def test_bad_folders(tmp_path):
-    refused(FolderConfig(path=str(tmp_path / "none")), "no-folder", tmp_path / "none")
+    rejected(FolderConfig(path=str(tmp_path / "none")), "no-folder", tmp_path / "none")
     (tmp_path / "file").touch()
-    refused(FolderConfig(path=str(tmp_path / "file")), "not-a-folder", tmp_path / "file")
+    rejected(FolderConfig(path=str(tmp_path / "file")), "not-a-folder", tmp_path / "file")
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
     (tmp_path / "empty" / "notes.md").touch()
-    refused(FolderConfig(path=str(tmp_path / "empty")), "no-images", ".png")
+    rejected(FolderConfig(path=str(tmp_path / "empty")), "no-images", ".png")
     with raises(DataError, "data-no-images", path="empty"):
         FolderConfig(path=str(tmp_path / "empty")).info()
 
 
 @pytest.mark.parametrize("name", ["movie.mp4", "photo.heic", "noname"])
-def test_files_of_unknown_kind_are_not_passed_over(tmp_path, name):
+def test_files_of_unknown_type_are_an_error(tmp_path, name):
     write(tmp_path / "a.png")
     (tmp_path / name).write_bytes(b"1234")
-    refused(FolderConfig(path=str(tmp_path)), "file-strange", tmp_path / name)
+    rejected(FolderConfig(path=str(tmp_path)), "file-strange", tmp_path / name)
 
 
 def test_bad_images_are_named(tmp_path):
@@ -225,23 +225,23 @@ def test_bad_images_are_named(tmp_path):
     whole = bad.read_bytes()
     for content in (b"", b"text", whole[:40], whole[: len(whole) // 2], whole[:100] + b"?" * 90):
         bad.write_bytes(content)
-        refused(config, "image-unreadable", bad)
+        rejected(config, "image-unreadable", bad)
     write(tmp_path / "30.png", size=(9, 9))
-    refused(
+    rejected(
         config, "image-unreadable", bad
     )  # the first bad one in the order of names, whatever the threads do
     bad.unlink()
     bad.symlink_to(tmp_path / "gone.png")
-    refused(config, "file-missing", bad)
+    rejected(config, "file-missing", bad)
 
 
-def test_deep_pixels_are_refused(tmp_path):
+def test_deep_pixels_are_rejected(tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "a.png")
-    refused(FolderConfig(path=str(tmp_path)), "pixel-type", tmp_path / "a.png")
+    rejected(FolderConfig(path=str(tmp_path)), "pixel-type", tmp_path / "a.png")
 
 
 def bomb(side):
-    """A PNG that says it is side x side pixels, in a hundred bytes."""
+    """A PNG of a hundred bytes whose header states side x side pixels."""
 
     def chunk(name, body):
         return (
@@ -257,13 +257,13 @@ def test_decompression_bombs(tmp_path, side):
     (tmp_path / "a.png").write_bytes(bomb(side))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow only warns of the smaller one
-        refused(FolderConfig(path=str(tmp_path)), "image-too-large", tmp_path / "a.png")
+        rejected(FolderConfig(path=str(tmp_path)), "image-too-large", tmp_path / "a.png")
         with raises(DataError, "data-image-too-large", path="a.png"):
             FolderConfig(path=str(tmp_path)).info()
 
 
 def test_large_jpegs_lose_nothing_to_faster_decoding(tmp_path):
-    """What is resized from a JPEG is as sharp as from a PNG of the same pixels."""
+    """A resized JPEG is as sharp as a resized PNG of the same pixels."""
     x, y = np.meshgrid(np.arange(512), np.arange(512))
     stripes = (127 + 100 * np.sin(x / 7) * np.cos(y / 9)).astype(np.uint8)
     for kind in ("jpg", "png"):

@@ -1,4 +1,4 @@
-"""Config modules of the datasets stay light; entries lead to what they name."""
+"""Config modules of datasets import nothing heavy; entries load."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""npz: what is read, what is refused and how it is said, and damaged bytes of every sort."""
+"""npz: loaded arrays, errors for invalid content, and damaged bytes."""
 
 import io
 import zipfile
@@ -45,7 +45,7 @@ def save(tmp_path):
         ("images", "labels", "test_images", "test_labels"),
     ],
 )
-def test_habits_with_a_test_part(save, names, compressed):
+def test_usual_names_with_test_images_are_read(save, names, compressed):
     images, labels = color(20), np.arange(20) % 4
     other, other_labels = color(8, seed=1), np.arange(8) % 5
     arrays = dict(zip(names, (images, labels, other, other_labels), strict=True))
@@ -61,7 +61,7 @@ def test_habits_with_a_test_part(save, names, compressed):
     assert train.images.flags.c_contiguous
 
 
-def test_guided_diffusion_habit(save):
+def test_the_names_of_guided_diffusion_are_read(save):
     images, labels = color(), np.arange(20) % 3
     config = NpzConfig(path=save(arr_0=images, arr_1=labels))
     assert (load(config, "train").images == images.transpose(0, 3, 1, 2)).all()
@@ -237,23 +237,23 @@ def test_bad_content(save, arrays, keys, error):
 
 
 def test_bad_files(tmp_path):
-    def refused(path, code, hint):
+    def rejected(path, code, hint=""):
         with raises(DataError, code, path=path.name) as caught:
             NpzConfig(path=str(path)).info()
         assert hint in caught.value.hint
 
-    refused(tmp_path / "missing.npz", "data-no-file", "current directory")
+    rejected(tmp_path / "missing.npz", "data-no-file")
     (tmp_path / "folder.npz").mkdir()
-    refused(tmp_path / "folder.npz", "data-npz-unreadable", "path of a file")
+    rejected(tmp_path / "folder.npz", "data-npz-unreadable")
     (tmp_path / "text.npz").write_text("hello")
-    refused(tmp_path / "text.npz", "data-npz-unreadable", "numpy.savez")
+    rejected(tmp_path / "text.npz", "data-npz-unreadable", "numpy.savez")
     (tmp_path / "empty.npz").touch()
-    refused(tmp_path / "empty.npz", "data-npz-unreadable", "numpy.savez")
+    rejected(tmp_path / "empty.npz", "data-npz-unreadable", "numpy.savez")
     np.save(tmp_path / "single.npy", grey())
-    refused(tmp_path / "single.npy", "data-npz-unreadable", "single .npy array")
+    rejected(tmp_path / "single.npy", "data-npz-unreadable", ".npy")
     with zipfile.ZipFile(tmp_path / "none.npz", "w") as file:
         file.writestr("readme.txt", "no arrays")
-    refused(tmp_path / "none.npz", "data-no-images-array", "data.config.images")
+    rejected(tmp_path / "none.npz", "data-no-images-array", "data.config.images")
 
 
 def test_truncated_file(save, tmp_path):
@@ -296,15 +296,15 @@ def archive(path, header, body=b"", name="images.npy"):
         "",
     ],
 )
-def test_lying_headers(tmp_path, header):
-    """A header is data from a stranger: nothing is allocated or run because of it."""
+def test_wrong_headers_are_an_error(tmp_path, header):
+    """A header is untrusted data: it does not cause allocations or run code."""
     path = tmp_path / "data.npz"
     archive(path, header, bytes(256))
     with raises(DataError, "data-array-damaged", name="images", path="data.npz"):
         NpzConfig(path=str(path)).info()
 
 
-def test_more_than_memory_is_refused(tmp_path):
+def test_arrays_larger_than_the_memory_are_rejected(tmp_path):
     """An honest header of a compressed file that would not fit."""
     path = tmp_path / "data.npz"
     shape = (2**33, 64, 64)
@@ -314,7 +314,7 @@ def test_more_than_memory_is_refused(tmp_path):
     entry = content.rindex(b"PK\x01\x02")
     with zipfile.ZipFile(path) as file:
         size = file.getinfo("images.npy").file_size
-    # Zip64: the size that the directory tells is made to agree with the header.
+    # Zip64: the size in the directory is changed to agree with the header.
     result = size - 4096 + 2**33 * 4096
     extra = b"\x01\x00\x08\x00" + result.to_bytes(8, "little")
     content[entry + 24 : entry + 28] = b"\xff\xff\xff\xff"

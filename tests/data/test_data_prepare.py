@@ -1,4 +1,4 @@
-"""prepare: exact where nothing is lost, anti-aliased where something is, clear where it cannot."""
+"""prepare: exact and anti-aliased conversions, and errors."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def make(count=3, channels=3, high=8, wide=None, seed=0, labels=None):
 
 
 @pytest.mark.parametrize("fit", ["resize", "pad", "crop"])
-def test_nothing_to_do_is_nothing_done(fit):
+def test_matching_images_are_returned_unchanged(fit):
     data = make()
     assert prepare(data, size=8, channels=3, fit=fit) is data
 
@@ -29,7 +29,7 @@ def test_nothing_to_do_is_nothing_done(fit):
     more=st.integers(0, 9),
     channels=st.sampled_from([1, 3]),
 )
-def test_pad_and_crop_undo_each_other(high, wide, more, channels):
+def test_pad_and_crop_are_inverse(high, wide, more, channels):
     size = max(high, wide) + more
     data = make(2, channels, high, wide)
     padded = prepare(data, size=size, channels=channels, fit="pad").images
@@ -131,7 +131,7 @@ def test_color_to_grey_is_bt601():
         ),
     ],
 )
-def test_what_cannot_be(data, keys, error, hint):
+def test_impossible_conversions_are_rejected(data, keys, error, hint):
     with raises(DataError, **error) as caught:
         prepare(data, **keys)
     assert hint in caught.value.hint
@@ -167,12 +167,12 @@ def test_what_cannot_be(data, keys, error, hint):
         ),
     ],
 )
-def test_image_data_refuses_other_arrays(images, labels, error):
+def test_image_data_rejects_other_arrays(images, labels, error):
     with raises(DataError, **error):
         ImageData(images, labels, "train")
 
 
-def test_digest_tells_data_apart():
+def test_digests_distinguish_data():
     one, same = make(labels=np.arange(3)), make(labels=np.arange(3))
     assert one.digest == same.digest
     assert (

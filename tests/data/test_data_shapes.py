@@ -1,4 +1,4 @@
-"""shapes: deterministic by index, whole, anti-aliased, of the asked colours and classes."""
+"""shapes: deterministic by index, complete, anti-aliased, with the configured colours and classes."""
 
 import time
 
@@ -61,8 +61,8 @@ def test_an_image_depends_on_its_index_alone(look, size, seed, few, more, split)
     assert (large.labels[:few] == small.labels).all()
 
 
-def test_chunks_do_not_show():
-    """More images than are drawn at once: those across the seam are those of a small dataset."""
+def test_chunks_have_no_effect():
+    """More images than are drawn at once equal those of a smaller dataset."""
     config = ShapesConfig(size=256, count=67)  # 64 images a chunk
     whole = load(config, "train").images
     assert len({image.tobytes() for image in whole}) == 67
@@ -153,7 +153,7 @@ def test_backgrounds():
     assert tint.min(1).max((1, 2)).min() > 150  # backgrounds stay pale
 
 
-def test_classes_are_told_apart_at_16_pixels():
+def test_classes_are_distinguishable_at_16_pixels():
     """A linear classifier of the cover of 16x16 test images gets most of them right."""
     config = ShapesConfig(size=16, count=4000, test_count=800, rotation=20.0)
 
@@ -183,7 +183,7 @@ def test_speed():
     assert time.process_time() - start < 3.0
 
 
-def test_refuses_what_no_memory_holds():
+def test_data_larger_than_the_memory_are_rejected():
     with raises(ResourceError, "resources-memory", name="10,000,000 shapes of 4096x4096"):
         load(ShapesConfig(size=4096, count=10_000_000), "train")
 

@@ -1,4 +1,4 @@
-"""torchvision's datasets: genuine idx files where they lie, and clear words where they do not."""
+"""torchvision's datasets: existing idx files, and errors for missing files."""
 
 import hashlib
 import pickle
@@ -43,7 +43,7 @@ def place(root, config, counts=(30, 10), size=28, top=10):
 
 @pytest.mark.parametrize("config", list(FOLDERS))
 @pytest.mark.parametrize("download", [True, False])
-def test_reads_files_that_are_there(tmp_path, config, download):
+def test_existing_files_are_read(tmp_path, config, download):
     made = place(tmp_path, config)
     for split, part in (("train", "train"), ("test", "t10k")):
         data = load(config(root=str(tmp_path), download=download), split)
@@ -101,10 +101,9 @@ def test_root_in_the_home_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("config", [Cifar10Config, *FOLDERS])
 def test_without_download(tmp_path, config):
-    with pytest.raises(DataError) as caught:
+    fields = {"name": config.facts.title, "path": tmp_path / "none"}
+    with raises(DataError, "data-torchvision-unavailable", **fields) as caught:
         load(config(root=str(tmp_path / "none"), download=False), "train")
-    assert config.facts.title in caught.value.what
-    assert str(tmp_path / "none") in caught.value.what
     for word in ("data.config.download", "CASCADEZOO_DATA", "npz", "fashion-tiny"):
         assert word in caught.value.hint
     assert not (tmp_path / "none").exists()
@@ -112,7 +111,7 @@ def test_without_download(tmp_path, config):
 
 @pytest.fixture
 def dead_network(monkeypatch):
-    """A proxy that refuses every connection: what offline is, wherever the test runs."""
+    """A proxy that refuses every connection, as without a network."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
@@ -123,10 +122,10 @@ def dead_network(monkeypatch):
 @pytest.mark.parametrize("config", [Cifar10Config, *FOLDERS])
 def test_offline(tmp_path, config, capfd):
     start = time.monotonic()
-    with pytest.raises(DataError) as caught:
+    fields = {"name": config.facts.title, "path": tmp_path}
+    with raises(DataError, "data-torchvision-unavailable", **fields) as caught:
         load(config(root=str(tmp_path)), "train")
     assert time.monotonic() - start < 20
-    assert config.facts.title in caught.value.what
     assert re.search("urlopen error|Connection refused", caught.value.what)
     assert "\n" not in caught.value.what
     assert "fashion-tiny" in caught.value.hint
@@ -134,7 +133,7 @@ def test_offline(tmp_path, config, capfd):
 
 
 @pytest.mark.usefixtures("dead_network")
-def test_folder_that_cannot_be_made(tmp_path):
+def test_an_impossible_folder_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with raises(DataError, "data-torchvision-unavailable", name="MNIST", path="data"):
         load(MnistConfig(root=str(tmp_path / "file" / "data")), "train")

@@ -1,4 +1,4 @@
-"""What the tests of samplers share: schedules, predictions, and runs of ours and of diffusers."""
+"""Shared by tests of samplers: schedules, predictions, and runs of ours and of diffusers."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Seeded:
 
 
 class Refuses:
-    """Noise that nobody may draw."""
+    """Noise that raises when it is drawn."""
 
     def randn(self, *shape: int) -> torch.Tensor:
         raise RuntimeError("drew noise")
 
 
 def start() -> torch.Tensor:
-    """The same pure noise for everybody."""
+    """The same pure noise for all tests."""
     return Seeded(4).randn(*SHAPE)
 
 
@@ -76,7 +76,7 @@ def ours(
     stop: float = 1.0,
     outputs: Sequence[torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
-    """Our trajectory; on the given predictions where there are any, else on the network's."""
+    """Our trajectory, from the given predictions if any, otherwise from the network."""
     given = None if outputs is None else iter(outputs)
 
     def denoise(x: torch.Tensor, level: Level) -> Denoised:
@@ -120,7 +120,7 @@ def gaussian(x: torch.Tensor, level: Level) -> Denoised:
 
 
 def gaussian_solution(x: torch.Tensor, begin: Level, end: Level) -> torch.Tensor:
-    """Where the probability flow of that data takes x: it keeps its place in the distribution."""
+    """The result of the probability flow of that data from x, which keeps its quantile."""
     before = (begin.signal * SPREAD**2 + 1 - begin.signal) ** 0.5
     after = (end.signal * SPREAD**2 + 1 - end.signal) ** 0.5
     return end.alpha * MEAN + after / before * (x - begin.alpha * MEAN)

@@ -95,7 +95,7 @@ def test_one_step_along_a_straight_path_arrives(solver: str) -> None:
 
 
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
-def test_solvers_call_the_field_as_often_as_they_say(solver: str) -> None:
+def test_solvers_call_the_field_as_often_as_stated(solver: str) -> None:
     calls = []
 
     def velocity(x: torch.Tensor, time: float) -> torch.Tensor:
@@ -145,7 +145,7 @@ def test_gaussian_data_can_be_left_at_a_noise_level(solver: str) -> None:
 
 
 @given(level=st.floats(0, 1))
-def test_time_and_level_undo_each_other(level: float) -> None:
+def test_time_and_level_are_inverse(level: float) -> None:
     time = time_of(level)
     assert 0 <= time <= 1
     assert level_at(time) == pytest.approx(level, abs=1e-7)
@@ -160,15 +160,15 @@ def test_a_rescaled_path_is_that_of_the_level() -> None:
         assert torch.allclose(preserved(x_t, time), wanted, rtol=0, atol=1e-9)
 
 
-def test_times_and_levels_beyond_their_ends_are_refused() -> None:
+def test_times_and_levels_out_of_range_are_rejected() -> None:
     assert (time_of(0.0), time_of(0.5), time_of(1.0)) == pytest.approx((0.0, 0.5, 1.0))
-    with pytest.raises(ValueError, match="noise level lies"):
+    with pytest.raises(ValueError, match="1.5"):
         time_of(1.5)
-    with pytest.raises(ValueError, match=r"time lies in 0\.\.1, not -0.5"):
+    with pytest.raises(ValueError, match="-0.5"):
         level_at(-0.5)
-    with pytest.raises(ValueError, match="at least one step, not 0"):
+    with pytest.raises(ValueError, match="0$"):
         even_times(0)
-    with pytest.raises(ValueError, match=r"ends at a time in \[0, 1\), not 1"):
+    with pytest.raises(ValueError, match="not 1$"):
         even_times(5, 1.0)
 
 

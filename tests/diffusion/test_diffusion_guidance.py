@@ -1,4 +1,4 @@
-"""Classifier-free guidance: its arithmetic, its price, and dropped labels."""
+"""Classifier-free guidance: its arithmetic, its cost, and dropped labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NULL = 5
 
 
 class Network:
-    """A prediction that differs by image, time and label, and counts its forwards."""
+    """A prediction that depends on image, time and label, and counts its forward passes."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -28,7 +28,7 @@ def predictions(scale: float, network: Network) -> torch.Tensor:
     return guided(network, x, times, labels, torch.full_like(labels, NULL), scale)
 
 
-def test_the_scale_says_how_far_to_go_from_unconditional_to_conditional() -> None:
+def test_the_scale_extrapolates_from_unconditional_to_conditional() -> None:
     conditional = predictions(1.0, Network())
     unconditional = predictions(0.0, Network())
     for scale in (0.5, 2.0, 7.5):
@@ -37,7 +37,7 @@ def test_the_scale_says_how_far_to_go_from_unconditional_to_conditional() -> Non
 
 
 @pytest.mark.parametrize(("scale", "batches"), [(1.0, [4]), (0.0, [4]), (3.0, [8])])
-def test_one_forward_whatever_the_scale(scale: float, batches: list[int]) -> None:
+def test_any_scale_needs_one_forward_pass(scale: float, batches: list[int]) -> None:
     network = Network()
     predictions(scale, network)
     assert network.batches == batches
@@ -46,7 +46,7 @@ def test_one_forward_whatever_the_scale(scale: float, batches: list[int]) -> Non
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
 def test_each_image_has_its_own_label_to_go_from(scale: float) -> None:
-    """A negative label, or for some the null label."""
+    """Negative labels, some of them the null label."""
     x, times = Draw(0).randn(3, 2, 2, 2), Draw(1).rand(3)
     labels, against = torch.tensor([0, 1, 2]), torch.tensor([4, NULL, 2])
     got = guided(Network(), x, times, labels, against, scale)
@@ -57,7 +57,7 @@ def test_each_image_has_its_own_label_to_go_from(scale: float) -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
-def test_both_halves_are_told_the_conditions(scale: float) -> None:
+def test_both_halves_receive_the_conditions(scale: float) -> None:
     seen = []
 
     def network(
@@ -124,7 +124,7 @@ def test_the_result_is_float32() -> None:
     assert result.dtype == torch.float32
 
 
-def test_labels_are_dropped_as_often_as_asked() -> None:
+def test_labels_are_dropped_with_the_given_probability() -> None:
     labels = torch.zeros(20_000, dtype=torch.int64)
     dropped = drop_labels(labels, NULL, 0.1, Draw(0))
     assert set(dropped.unique().tolist()) == {0, NULL}

@@ -1,4 +1,4 @@
-"""Noise levels with and without a schedule, and the paths that samplers walk."""
+"""Noise levels with and without a schedule, and the paths of samplers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LINEAR = SCHEDULES["linear"]
 
 
 @given(st.floats(0, 1))
-def test_level_and_signal_undo_each_other(level: float) -> None:
+def test_level_and_signal_are_inverse(level: float) -> None:
     signal = signal_of(level)
     assert 0 <= signal <= 1
-    # near the ends, the variance of what is almost gone rounds off
+    # near the ends, the smaller variance is rounded
     assert level_of(signal) == pytest.approx(level, abs=1e-7)
     assert Level(0.0, signal).alpha == pytest.approx(math.cos(math.pi / 2 * level), abs=1e-12)
     assert Level(0.0, signal).sigma == pytest.approx(math.sin(math.pi / 2 * level), abs=1e-7)
@@ -36,9 +36,9 @@ def test_the_ends_of_the_scale_are_exact() -> None:
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, math.nan])
 def test_levels_and_signals_lie_in_0_to_1(wrong: float) -> None:
-    with pytest.raises(ValueError, match=r"noise level lies in 0\.\.1"):
+    with pytest.raises(ValueError, match=f"{wrong:g}"):
         signal_of(wrong)
-    with pytest.raises(ValueError, match=r"variance lies in 0\.\.1"):
+    with pytest.raises(ValueError, match=f"{wrong:g}"):
         level_of(wrong)
 
 
@@ -57,7 +57,7 @@ def test_a_path_visits_the_timesteps_and_ends_clean() -> None:
     steps=st.integers(1, 60),
     stop=st.floats(1e-4, 1.0),
 )
-def test_a_truncated_path_stops_where_it_shall(schedule: str, steps: int, stop: float) -> None:
+def test_a_truncated_path_stops_at_the_level(schedule: str, steps: int, stop: float) -> None:
     signal = SCHEDULES[schedule]
     visited = spaced_timesteps(len(signal), steps)
     path = reverse_path(signal, visited, stop)
@@ -69,23 +69,23 @@ def test_a_truncated_path_stops_where_it_shall(schedule: str, steps: int, stop: 
     assert all(signal[t] >= stop for t in left_out)
 
 
-def test_a_stop_at_a_timestep_is_told_as_that_timestep() -> None:
+def test_a_stop_at_a_timestep_has_that_time() -> None:
     path = reverse_path(LINEAR, [999, 500, 200, 100], stop=LINEAR[200])
     assert [level.time for level in path] == [999.0, 500.0, 200.0]
 
 
 def test_there_is_always_a_step_or_an_error() -> None:
     assert len(reverse_path(LINEAR, [999], stop=1e-4)) == 2
-    with pytest.raises(ValueError, match="no timestep to visit is noisier than a signal of 1e-05"):
+    with pytest.raises(ValueError, match="1e-05"):
         reverse_path(LINEAR, [999], stop=1e-5)
-    with pytest.raises(ValueError, match="no timestep"):
+    with pytest.raises(ValueError, match="1$"):
         reverse_path(LINEAR, [])
-    with pytest.raises(ValueError, match=r"lies in 0\.\.1, not 1.5"):
+    with pytest.raises(ValueError, match="1.5"):
         reverse_path(LINEAR, [999], stop=1.5)
 
 
 @given(time=st.floats(0, 999))
-def test_a_time_between_two_timesteps_is_found_again(time: float) -> None:
+def test_a_time_between_two_timesteps_is_recovered(time: float) -> None:
     before, share = int(time), time - int(time)
     after = min(before + 1, 999)
     kept = LINEAR[before] + share * (LINEAR[after] - LINEAR[before])

@@ -1,4 +1,4 @@
-"""What loops must not do: wait for the device, keep tensors, need memory on the meta device."""
+"""Loops do not wait for the device, keep tensors, or need memory on the meta device."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHAPE = (4, 3, 8, 8)
 
 
 class NoSynchronisation(TorchDispatchMode):
-    """Refuses what makes the host wait for a device."""
+    """Raises for operations that make the host wait for a device."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -146,7 +146,7 @@ def test_no_state_is_kept(run: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_no_estimate_is_kept(name: str) -> None:
-    """But for the one that DPM-Solver++ extrapolates from."""
+    """Except for the estimate from which DPM-Solver++ extrapolates."""
     outputs: list[weakref.ref[torch.Tensor]] = []
     alive = []
 

@@ -30,7 +30,7 @@ def test_min_snr_weights_are_the_papers(prediction: str, gamma: float) -> None:
     assert torch.allclose(got, wanted, rtol=1e-9, atol=0)
 
 
-def test_min_snr_weights_are_one_loss_in_three_guises() -> None:
+def test_min_snr_weights_give_one_loss_for_all_predictions() -> None:
     """At the same error of x0, the three weighted squared errors are equal."""
     alpha, sigma = rates_at(
         noise_table(SCHEDULES["linear"], torch.float64), torch.tensor([3, 300, 800])
@@ -146,7 +146,7 @@ def test_pixels_have_a_probability_that_adds_up_to_one() -> None:
         posterior_table(signal, torch.float64),
         torch.zeros(256, dtype=torch.int64),
     )
-    likely = term < 30  # the least that is told apart from nothing is 1e-12
+    likely = term < 30  # the smallest distinguishable likelihood is 1e-12
     assert (2 ** -term[likely]).sum().item() == pytest.approx(1.0, abs=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""The forward process against diffusers, and conversions that undo each other."""
+"""The forward process compared with diffusers, and inverse conversions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_noising_and_velocity_are_those_of_diffusers(zero_terminal: bool) -> Non
 
 
 @given(angle=st.floats(0.01, math.pi / 2 - 0.01), seed=st.integers(0, 1000))
-def test_conversions_undo_each_other(angle: float, seed: int) -> None:
+def test_conversions_are_inverse(angle: float, seed: int) -> None:
     alpha, sigma = math.cos(angle), math.sin(angle)
     x0, eps = images(seed), images(seed + 1)
     x_t = add_noise(x0, eps, alpha, sigma)

@@ -125,7 +125,7 @@ def test_heun_trajectories_are_those_of_diffusers(
 
 
 def error(sampler: str, steps: int) -> float:
-    """How far from the exact probability flow a sampler ends on Gaussian data."""
+    """The distance of a sampler's result from the exact probability flow for Gaussian data."""
     path = even_path(steps, 0.95, 0.05)
     got = final(SAMPLERS[sampler].run(gaussian, start(), path, Refuses(), SamplerOptions()))
     return (got - gaussian_solution(start(), path[0], path[-1])).abs().max().item()
@@ -139,7 +139,7 @@ def test_samplers_converge_with_their_order(sampler: str, order: int) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp-2m", "heun"])
-def test_second_order_is_worth_its_price(sampler: str) -> None:
+def test_second_order_is_more_accurate_for_the_same_cost(sampler: str) -> None:
     """With as many calls of the denoiser, half as far from the solution as DDIM."""
     steps = 20 if sampler == "dpmpp-2m" else 10
     assert error(sampler, steps) < error("ddim", 20) / 2
@@ -179,7 +179,7 @@ def test_few_steps_of_any_schedule_stay_in_bounds(sampler: str, schedule: str, s
         assert state.abs().max() < 6
 
 
-def test_heun_leaves_out_the_correction_of_a_step_that_is_too_steep() -> None:
+def test_heun_omits_the_correction_of_too_steep_steps() -> None:
     """From nearly pure noise: sigma / alpha falls a thousandfold."""
     path: list[Any] = [Level(1.0, 1e-8), Level(0.5, 1e-2), Level(0.0, 1.0)]
     calls = []

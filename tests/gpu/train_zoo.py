@@ -25,7 +25,7 @@ import torch
 
 from cascadezoo import Cascade, build_cascade
 from cascadezoo.build.run_folder import RunFolder
-from cascadezoo.data.loader import to_bytes
+from cascadezoo.data.pixels import to_uint8
 from cascadezoo.data.split import load_split
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.features.moments import Statistics
@@ -110,7 +110,7 @@ def draw(cascade: Cascade, n: int, batch: int, precision: str, **options: Any) -
         images = cascade.sample(
             count, first=first, batch_size=batch, precision=precision, **options
         )
-        batches.append(to_bytes(images).cpu())
+        batches.append(to_uint8(images).cpu())
     return torch.cat(batches)
 
 

@@ -82,14 +82,14 @@ def test_any_size_goes_there_and_back(size: int, latents: int) -> None:
     assert network.decode(posterior.mean, size).shape == (2, 3, size, size)
 
 
-def test_a_fresh_one_makes_grey_of_nearly_certain_latents() -> None:
+def test_an_untrained_autoencoder_decodes_grey_from_narrow_posteriors() -> None:
     network = VariationalAutoencoder(3, 2, channels=8)
     posterior = network.encode(torch.randn(2, 3, 8, 8))
     assert network.decode(posterior.mean, 8).abs().max() == 0
     assert posterior.log_variance.mean().item() == pytest.approx(-6.0, abs=1.0)
 
 
-def test_neighbours_in_a_batch_do_not_touch_each_other() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     network = small()
     images = torch.randn(3, 3, 12, 12)
     whole = network.encode(images).mean

@@ -30,7 +30,7 @@ def _seeded() -> None:
 
 
 def shaken(module: torch.nn.Module) -> torch.nn.Module:
-    """The module with no weight left at zero."""
+    """The module without weights of zero."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -52,7 +52,7 @@ def test_fourier_frequencies_are_saved_and_bounded() -> None:
     out = embedding(torch.tensor([0.0, 0.5]))
     assert torch.equal(out[0], torch.tensor([1.0, 1, 1, 0, 0, 0]))
     assert torch.allclose(out[:, :3] ** 2 + out[:, 3:] ** 2, torch.ones(2, 3))
-    with pytest.raises(ValueError, match="even width, not 5"):
+    with pytest.raises(ValueError, match="5"):
         FourierEmbedding(5)
 
 
@@ -82,7 +82,7 @@ def test_further_noise_levels_have_embeddings_of_their_own() -> None:
     )
     assert torch.allclose(embedding(times, level=level), F.silu(expected), rtol=0, atol=1e-6)
     assert not torch.allclose(embedding(times, level=level.flip(1)), F.silu(expected), atol=1e-3)
-    # bfloat16 cannot tell 1000 * 0.999 from 1000
+    # bfloat16 cannot distinguish 1000 * 0.999 from 1000
     coarse = embedding(times, level=level.bfloat16())
     assert torch.allclose(coarse, F.silu(expected), rtol=0, atol=1e-6)
 
@@ -91,9 +91,11 @@ def test_further_noise_levels_have_embeddings_of_their_own() -> None:
     ("levels", "level"),
     [(0, torch.zeros(2)), (1, None), (1, torch.zeros(2, 2)), (2, torch.zeros(2))],
 )
-def test_noise_levels_that_do_not_fit_are_refused(levels: int, level: torch.Tensor | None) -> None:
+def test_a_wrong_number_of_noise_levels_is_rejected(
+    levels: int, level: torch.Tensor | None
+) -> None:
     embedding = ConditionEmbedding(8, 16, levels=levels)
-    with pytest.raises(ValueError, match=f"noise levels for a network of {levels}"):
+    with pytest.raises(ValueError, match=f"with {levels}$"):
         embedding(torch.zeros(2), level=level)
 
 
@@ -156,7 +158,7 @@ def test_fresh_blocks_pass_their_input_on(block: object) -> None:
 
 
 @pytest.mark.parametrize("scale_shift", [True, False])
-def test_residual_block_hears_the_time(scale_shift: bool) -> None:
+def test_the_time_changes_the_output_of_a_residual_block(scale_shift: bool) -> None:
     block = shaken(ResidualBlock(8, 12, time=4, scale_shift=scale_shift))
     x, time = Draw(0).randn(2, 8, 6, 6), Draw(1).randn(2, 4)
     out = block(x, time)
@@ -177,9 +179,9 @@ def test_heads_divide_the_channels(channels: int, heads: int) -> None:
 
 
 @pytest.mark.parametrize("make", [SelfAttention, lambda c, **kw: CrossAttention(c, 4, **kw)])
-def test_heads_asked_for_are_had_or_refused(make: Callable[..., SelfAttention]) -> None:
+def test_heads_must_divide_the_channels(make: Callable[..., SelfAttention]) -> None:
     assert make(24, heads=6).heads == 6
-    with pytest.raises(ValueError, match="5 attention heads do not divide 24 channels"):
+    with pytest.raises(ValueError, match=r"5 .* 24"):
         make(24, heads=5)
 
 
@@ -201,7 +203,7 @@ def test_cross_attention_is_that_of_torch(heads: int) -> None:
     assert torch.allclose(ours(x, tokens), expected, rtol=0, atol=1e-5)
 
 
-def test_attention_carries_news_across_the_image() -> None:
+def test_attention_connects_all_positions() -> None:
     attention = shaken(SelfAttention(8))
     x = Draw(0).randn(1, 8, 10, 10).requires_grad_()
     attention(x)[0, :, 0, 0].sum().backward()

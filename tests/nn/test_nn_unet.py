@@ -14,7 +14,7 @@ from cascadezoo.util.rng import Draw
 
 
 def small(size: int = 16, **options: object) -> UNet:
-    """A U-Net with no weight left at zero."""
+    """A U-Net without weights of zero."""
     torch.manual_seed(0)
     settings = {"channels": 8, "multipliers": (1, 2, 2), "num_classes": 4, **options}
     net = UNet(3, 3, size=size, **settings)  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ def test_padding_reflects_where_it_can() -> None:
     assert torch.equal(tiny, torch.ones(1, 1, 4, 4))
 
 
-def test_every_condition_is_heard() -> None:
+def test_every_condition_changes_the_output() -> None:
     net = small(condition=2)
     x, times, labels = inputs()
     condition = Draw(9).randn(2, 2, 16, 16)
@@ -90,7 +90,7 @@ def test_a_fresh_network_predicts_zero() -> None:
     assert torch.equal(net(x, times), torch.zeros_like(x))
 
 
-def test_attention_stands_at_the_resolutions_asked_for() -> None:
+def test_attention_is_at_the_configured_resolutions() -> None:
     def attentions(net: UNet) -> list[str]:
         return [n for n, m in net.named_modules() if type(m).__name__ == "SelfAttention"]
 
@@ -170,7 +170,7 @@ def test_compiles_into_one_graph() -> None:
 
 
 def test_the_meaning_of_labels_is_learned() -> None:
-    """From pure noise, only the label tells which of two constant images to predict."""
+    """From pure noise, only the label determines which of two constant images to predict."""
     torch.manual_seed(0)
     net = UNet(1, 1, size=8, channels=8, multipliers=(1, 2), num_classes=2)
     optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)

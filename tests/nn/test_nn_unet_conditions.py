@@ -17,7 +17,7 @@ every_way = pytest.mark.parametrize("way", WAYS)
 
 
 def small(way: str, size: int = 16, **options: object) -> UNet:
-    """A U-Net with no weight left at zero."""
+    """A U-Net without weights of zero."""
     torch.manual_seed(0)
     chosen = {
         "channels": 8,
@@ -39,7 +39,7 @@ def inputs(size: int = 16, count: int = 2) -> tuple[torch.Tensor, torch.Tensor, 
 
 
 @every_way
-def test_labels_are_heard_each_by_its_own_image(way: str) -> None:
+def test_each_label_changes_only_its_image(way: str) -> None:
     net = small(way)
     x, times, labels = inputs()
     out = net(x, times, labels)
@@ -86,7 +86,7 @@ def test_the_gradient_reaches_every_parameter(way: str) -> None:
 
 @every_way
 def test_the_meaning_of_labels_is_learned(way: str) -> None:
-    """From pure noise, only the label tells which of two constant images to predict."""
+    """From pure noise, only the label determines which of two constant images to predict."""
     torch.manual_seed(0)
     net = UNet(1, 1, size=8, channels=8, multipliers=(1, 2), num_classes=2, label_conditioning=way)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
@@ -183,7 +183,7 @@ def test_28_pixels_with_four_levels_become_32() -> None:
     assert names == ["down.1.attention.0", "up.2.attention.0"]
 
 
-def test_further_noise_levels_are_heard() -> None:
+def test_further_noise_levels_change_the_output() -> None:
     net = small("embedding", levels=1)
     x, times, labels = inputs()
     out = net(x, times, labels, level=torch.tensor([0.0, 0.5]))
@@ -191,13 +191,13 @@ def test_further_noise_levels_are_heard() -> None:
     other = net(x, times, labels, level=torch.tensor([0.0, 0.51]))
     assert torch.allclose(other[0], out[0], rtol=0, atol=1e-5)
     assert (other[1] - out[1]).abs().max() > 1e-3
-    with pytest.raises(ValueError, match="0 noise levels for a network of 1"):
+    with pytest.raises(ValueError, match=r"^0 .* 1$"):
         net(x, times, labels)
-    with pytest.raises(ValueError, match="1 noise levels for a network of 0"):
+    with pytest.raises(ValueError, match=r"^1 .* 0$"):
         small("embedding")(x, times, labels, level=torch.zeros(2))
 
 
-def test_cross_attention_stands_where_attention_does_and_in_the_middle() -> None:
+def test_cross_attention_is_at_levels_with_attention_and_in_the_middle() -> None:
     def crosses(net: UNet) -> list[str]:
         return [n for n, m in net.named_modules() if type(m).__name__ == "CrossAttention"]
 
@@ -226,8 +226,8 @@ def test_the_parameters_of_each_way() -> None:
     assert count("cross-attention") - none == 11 * LABEL_TOKENS * 16 + attention
 
 
-def test_what_published_networks_are_called_stays() -> None:
-    """Published models find their weights by these keys."""
+def test_parameter_names_of_published_networks_do_not_change() -> None:
+    """Published models use these keys for their weights."""
     net = UNet(3, 3, size=8, channels=4, multipliers=(1, 2), num_classes=2, attention=[4])
     keys = list(net.state_dict())
     assert keys[:5] == [

@@ -1,4 +1,4 @@
-"""Specs: all faults at once with clean paths; resolving is idempotent; sizes chain."""
+"""Specs: all problems at once with their paths; resolving is idempotent; sizes follow."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_studys_phases_are_the_default(tiny) -> None:
     ]
 
 
-def test_every_fault_is_reported_at_once(tiny) -> None:
+def test_all_problems_are_reported_at_once(tiny) -> None:
     data = change(
         tiny,
         "name=Bad Name",
@@ -114,8 +114,8 @@ def test_every_fault_is_reported_at_once(tiny) -> None:
         "data.source=npzz",
         "evaluation.extractor=inceptoin",
     )
-    found = problems(data)
-    assert set(found) == {
+    rows = problems(data)
+    assert set(rows) == {
         "name",
         "colour",
         "training.batch_size",
@@ -125,13 +125,13 @@ def test_every_fault_is_reported_at_once(tiny) -> None:
         "training.phases.0.train.0",
         "data.source",
     }
-    assert {path: found[path].code for path in ("stages.0.kind", "colour", "name")} == {
+    assert {path: rows[path].code for path in ("stages.0.kind", "colour", "name")} == {
         "stages.0.kind": "lookup",
         "colour": "extra-forbidden",
         "name": "string-pattern-mismatch",
     }
-    assert "'diffusion.v1'" in (found["stages.0.kind"].hint or "")
-    assert "pip install" in (found["stages.0.kind"].hint or "")
+    assert "'diffusion.v1'" in (rows["stages.0.kind"].hint or "")
+    assert "pip install" in (rows["stages.0.kind"].hint or "")
 
 
 @pytest.mark.parametrize(
@@ -198,17 +198,17 @@ def test_every_fault_is_reported_at_once(tiny) -> None:
         ),
     ],
 )
-def test_one_fault(tiny, changes, path, code, shown) -> None:
-    found = problems(change(tiny, *changes))
-    assert path in found, found
-    assert found[path].code == code
-    assert shown in str(found[path])
+def test_a_single_problem_has_its_path_code_and_value(tiny, changes, path, code, shown) -> None:
+    rows = problems(change(tiny, *changes))
+    assert path in rows, rows
+    assert rows[path].code == code
+    assert shown in str(rows[path])
 
 
 def test_a_missing_kind_names_the_distribution_that_the_spec_requires(tiny) -> None:
     data = change(tiny, "stages.1.kind=gan-up.v1", 'requires=["cascadezoo-gan>=0.2,<1"]')
-    found = problems(data)
-    assert "pip install 'cascadezoo-gan>=0.2,<1'" in (found["stages.1.kind"].hint or "")
+    rows = problems(data)
+    assert "pip install 'cascadezoo-gan>=0.2,<1'" in (rows["stages.1.kind"].hint or "")
 
 
 def test_a_model_needs_its_stages_only(tiny) -> None:
@@ -326,7 +326,7 @@ FULL = load_spec(TINY).spec.to_dict()
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(paths_of(FULL)[1:]), json_values)
-def test_whatever_stands_anywhere_in_a_spec_is_a_spec_error_or_resolves(path, value) -> None:
+def test_any_value_in_a_spec_resolves_or_raises_a_spec_error(path, value) -> None:
     data = deepcopy(FULL)
     node = data
     for part in path[:-1]:

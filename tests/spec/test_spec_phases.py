@@ -1,4 +1,4 @@
-"""Phases: decoders first, frozen stages never, pairs only where there are any."""
+"""Phases: the order of decoders, frozen stages, and pairs of estimates and targets."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_frozen_stage_is_not_trained() -> None:
     assert "'decode'" in problem.message
 
 
-def test_latents_do_not_move_under_what_learns_them() -> None:
+def test_a_decoder_is_trained_before_the_stages_that_learn_its_latents() -> None:
     assert codes(latent({"train": ["decode", "draw"]})) == {
         "training.phases.0.train": "decoder-with-latents"
     }
@@ -88,17 +88,17 @@ def test_latents_do_not_move_under_what_learns_them() -> None:
     assert resolve(latent({"train": ["decode"]}, {"train": ["draw"]}), registry=REGISTRY)
 
 
-def test_a_decoder_asks_for_latents() -> None:
+def test_a_decoder_needs_latents() -> None:
     data = latent({"train": ["decode"]})
     data["stages"][1]["config"] = {"pixels": True}
-    found = problems(data)
-    assert {path: problem.code for path, problem in found.items()} == {
+    rows_by_path = problems(data)
+    assert {path: problem.code for path, problem in rows_by_path.items()} == {
         "stages.1.kind": "role-contradicted"
     }
-    assert "toy-decoder.v1" in found["stages.1.kind"].message
+    assert "toy-decoder.v1" in rows_by_path["stages.1.kind"].message
 
 
-def test_a_stage_looks_at_the_one_before_it() -> None:
+def test_a_stage_checks_the_previous_stage() -> None:
     data = latent({"train": ["draw"]}, decoder="frozen")
     data["stages"][1]["config"] = {"most": 3}
     (problem,) = problems(data).values()
@@ -107,7 +107,7 @@ def test_a_stage_looks_at_the_one_before_it() -> None:
     assert resolve(data, registry=REGISTRY)
 
 
-def test_a_refiner_of_latents_is_not_held_against_lpips() -> None:
+def test_a_refiner_of_latents_has_no_lpips_loss() -> None:
     kinds = {"draw": "generator", "sharpen": "refiner", "decode": "decoder", "polish": "refiner"}
     data = toy_spec(kinds)
     del data["training"]["losses"]
@@ -150,7 +150,7 @@ def test_pairs_are_written_out() -> None:
         (reflowing({}, FIRST, train=["draw", "sharpen"]), "reflow", "reflow-others"),
     ],
 )
-def test_pairs_that_cannot_be(data: dict[str, Any], path: str, code: str) -> None:
+def test_impossible_pairs_are_rejected(data: dict[str, Any], path: str, code: str) -> None:
     index = len(data["training"]["phases"]) - 1
     assert codes(data) == {f"training.phases.{index}.{path}": code}
 
@@ -169,16 +169,16 @@ def test_guided_pairs_need_labels() -> None:
     assert codes(data)["training.phases.1.reflow.guidance"] == "guidance-needs-labels"
 
 
-def test_digests_do_not_change_by_what_is_not_asked_for() -> None:
-    """Runs that were begun before specs had these keys can go on."""
+def test_digests_do_not_change_with_defaults_of_later_keys() -> None:
+    """Runs from before these keys existed can resume."""
     spec = load_spec("diffusion-pixelshuffle-vit-tiny").spec
     data = spec.to_dict()
     data["training"]["phases"][0]["stages"] = {"coarse": {}}
     named = resolve(data).spec
-    asked = named.to_dict()
-    assert asked["training"]["phases"][0]["stages"]["coarse"]["ema_decay"] is None
-    asked["training"]["phases"][0]["stages"]["coarse"]["ema_decay"] = 0.5
-    other = CascadeSpec.model_validate(asked)
+    explicit = named.to_dict()
+    assert explicit["training"]["phases"][0]["stages"]["coarse"]["ema_decay"] is None
+    explicit["training"]["phases"][0]["stages"]["coarse"]["ema_decay"] = 0.5
+    other = CascadeSpec.model_validate(explicit)
     assert len({s.training_digest() for s in (spec, named, other)}) == 3
     assert len({s.digest() for s in (spec, named, other)}) == 3
     import hashlib
@@ -226,11 +226,11 @@ def bare(up: str, refine: str, phases: list[dict[str, Any]] | None) -> dict[str,
         ),
     ],
 )
-def test_default_phases_leave_out_what_has_no_parameters(up, refine, want) -> None:
+def test_default_phases_omit_stages_without_parameters(up, refine, want) -> None:
     assert [p.train for p in load_spec(bare(up, refine, None)).spec.training.phases or []] == want
 
 
-def test_a_phase_that_trains_nothing_is_told() -> None:
+def test_a_phase_that_trains_nothing_is_rejected() -> None:
     first = {"name": "coarse", "train": ["coarse"]}
     rows = [first, {"name": "cascade", "train": ["up", "refine"]}]
     with pytest.raises(SpecError) as caught:
@@ -240,7 +240,7 @@ def test_a_phase_that_trains_nothing_is_told() -> None:
     assert problem.code == "trains-nothing"
     assert "'up' and 'refine'" in problem.message
     assert problem.hint
-    # Beside a stage that learns they do no harm, and may have settings.
+    # With a stage that learns they have no effect, and may have settings.
     rows[1] = {"name": "cascade", "train": ["up", "refine"], "stages": {"up": {"lr": 1e-4}}}
     assert load_spec(bare("interpolate.v1", "vit.v1", rows))
 
@@ -260,8 +260,8 @@ def test_a_phase_that_trains_nothing_is_told() -> None:
         ("000", "111", True, "000"),
     ],
 )
-def test_who_takes_part(trained, bare_ones, joint, want) -> None:
-    from cascadezoo.spec.participants import taking_part
+def test_which_stages_take_part(trained, bare_ones, joint, want) -> None:
+    from cascadezoo.spec.phases import taking_part
 
     def flags(text: str) -> list[bool]:
         return [letter == "1" for letter in text]

@@ -1,4 +1,4 @@
-"""One small cascade place for each built-in kind, and what tests do with it."""
+"""A small case for each built-in kind, and helpers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = 5
 
 @dataclass(frozen=True)
 class Case:
-    """A kind with a small config, and the sizes around it."""
+    """A kind with a small config and its sizes."""
 
     kind: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Case:
         return StageGeometry(output, self.config().upstream_shape(output), self.num_classes)
 
     def stage(self, *, fresh: bool = False) -> Stage:
-        """The stage; unless ``fresh``, with no weight left at zero."""
+        """The stage; unless ``fresh``, without weights of zero."""
         torch.manual_seed(0)
         stage: Stage = ENTRIES[self.kind].load()(self.config(), self.geometry())
         if not fresh:
@@ -95,7 +95,7 @@ SMALL = {
 def train(
     stage: Stage, case: Case, *, count: int = 4, step: int = 0, upstream: Tensor | None = None
 ) -> StageOutput:
-    """One forward of training on the case's images."""
+    """One training forward pass on the case's images."""
     if upstream is None:
         upstream = case.upstream(count)
     context = TrainContext(Draw(0, "train", step), labels=case.labels(count))
@@ -104,7 +104,7 @@ def train(
 
 
 def request(case: Case, first: int, count: int, **options: Any) -> SampleRequest:
-    """A request for images ``first`` to ``first + count`` of one seed."""
+    """A request for the images ``first`` to ``first + count`` of a seed."""
     labels = case.labels(first + count)
     labels = None if labels is None else labels[first:]
     draw = ImageDraw(7, case.kind, first, count)

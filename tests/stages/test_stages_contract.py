@@ -26,7 +26,7 @@ def test_every_built_in_kind_is_here() -> None:
 
 
 @cases
-def test_images_have_the_size_and_type_of_the_place(case: Case) -> None:
+def test_images_have_the_size_and_type_of_the_geometry(case: Case) -> None:
     stage = case.stage()
     output = train(stage, case)
     assert output.estimate.shape == (4, 3, 12, 12)
@@ -79,20 +79,22 @@ def test_plans_on_the_meta_device(case: Case) -> None:
         output = stage(stage.preprocess(case.target(4, "meta"), upstream, context))
     assert (counter.get_total_flops() > 0) is not case.config().parameterless
     assert output.estimate.is_meta
-    asked = SampleRequest(4, ImageDraw(0, "s", 0, 4, "meta"), labels=case.labels(4, "meta"))
+    sample_request = SampleRequest(
+        4, ImageDraw(0, "s", 0, 4, "meta"), labels=case.labels(4, "meta")
+    )
     with torch.no_grad():
-        assert stage.sample(upstream, asked).shape == (4, 3, 12, 12)
+        assert stage.sample(upstream, sample_request).shape == (4, 3, 12, 12)
 
 
 @cases
-def test_passes_the_checks_of_plugins(case: Case) -> None:
-    """What strangers' stages are held to; what is left out, the tests here hold more strictly."""
+def test_the_stage_passes_the_check_of_plugins(case: Case) -> None:
+    """The check of external stages; the tests here replace the skipped parts by stricter ones."""
     left_out = ("config-without-torch", "import-cost", "bf16", "compile")
     assert_stage(ENTRIES[case.kind], case.settings, size=case.size, skip=left_out)
 
 
 @cases
-def test_only_weights_are_saved_and_contiguous(case: Case) -> None:
+def test_only_weights_are_saved_and_they_are_contiguous(case: Case) -> None:
     stage = case.stage()
     state = stage.state_dict()
     measured = {"scale"} if case.kind == "autoencoder.v1" else set()
@@ -118,13 +120,13 @@ def test_bfloat16_autocast_trains_and_samples_in_float32(case: Case) -> None:
 
 
 @cases
-def test_a_step_follows_from_its_draw_alone(case: Case) -> None:
+def test_a_step_depends_only_on_its_draw(case: Case) -> None:
     stage = case.stage()
     torch.manual_seed(1)
     state = torch.get_rng_state()
     first = train(stage, case, step=3)
     images = stage.sample(case.upstream(2), request(case, 0, 2))
-    assert torch.equal(torch.get_rng_state(), state), "took from the global generator"
+    assert torch.equal(torch.get_rng_state(), state), "used the global generator"
     torch.manual_seed(2)
     again = train(stage, case, step=3)
     assert torch.equal(first.estimate, again.estimate)
@@ -183,6 +185,6 @@ def test_generators_do_without_labels(kind: str, settings: dict[str, object]) ->
 
 
 @pytest.mark.parametrize("kind", ["flow.v1", "diffusion.v1", "diffusion-sr.v1"])
-def test_forward_wants_what_preprocess_makes(kind: str) -> None:
-    with pytest.raises(TypeError, match="takes the inputs that its preprocess makes"):
+def test_forward_needs_the_inputs_from_preprocess(kind: str) -> None:
+    with pytest.raises(TypeError):
         SMALL[kind].stage()(StageInputs(target=SMALL[kind].target(2)))

@@ -78,7 +78,7 @@ def test_the_untrained_loss_is_one_plus_the_variance_of_the_scaled_residual() ->
     assert loss.item() == pytest.approx(1 + residual.square().mean().item(), rel=0.03)
 
 
-def test_the_augmentations_noise_is_part_of_the_residual() -> None:
+def test_the_residual_includes_the_noise_of_the_augmentation() -> None:
     """What the condition has too much of is learned as well, so sampling can take it away."""
     stage, (target, upstream) = CASE.stage(), images()
     inputs = stage.preprocess(target, upstream, TrainContext(Draw(0), labels=CASE.labels(4)))
@@ -90,10 +90,10 @@ def test_the_augmentations_noise_is_part_of_the_residual() -> None:
 @torch.no_grad()
 def test_images_are_bounded_and_latents_are_not() -> None:
     _, upstream = images()
-    asked = request(CASE, 0, 4)
-    assert CASE.stage(fresh=True).eval().sample(4 * upstream, asked).abs().max() == 1
+    sample_request = request(CASE, 0, 4)
+    assert CASE.stage(fresh=True).eval().sample(4 * upstream, sample_request).abs().max() == 1
     latent = dataclasses.replace(CASE, latent=True).stage(fresh=True).eval()
-    assert latent.sample(4 * upstream, asked).abs().max() > 2
+    assert latent.sample(4 * upstream, sample_request).abs().max() > 2
 
 
 @torch.no_grad()
@@ -101,9 +101,9 @@ def test_watchers_see_images_that_end_on_the_result() -> None:
     stage, (target, upstream) = CASE.stage().eval(), images()
     oracle(stage, CASE, target, upstream)
     seen: list[torch.Tensor] = []
-    asked = request(CASE, 0, 4, guidance=1.0, steps=5)
-    asked.watch = lambda image: seen.append(image.clone())
-    sampled = stage.sample(upstream, asked)
+    sample_request = request(CASE, 0, 4, guidance=1.0, steps=5)
+    sample_request.watch = lambda image: seen.append(image.clone())
+    sampled = stage.sample(upstream, sample_request)
     errors = [(image - target).square().mean().item() for image in seen]
     assert len(seen) == 5
     assert errors == sorted(errors, reverse=True)
@@ -139,12 +139,12 @@ def test_a_stage_after_it_cannot_be_truncated() -> None:
     assert cascade.sample(1, options={"truncated": {"up": True}, "s": {"up": 0.2}}).shape[-1] == 32
 
 
-def test_stopping_is_refused() -> None:
+def test_stopping_is_rejected() -> None:
     stage, (_, upstream) = CASE.stage().eval(), images(1)
     assert "stop" not in stage.sampling_options
-    asked = SampleRequest(1, ImageDraw(0, "s", 0, 1), options={"stop": 0.5})
-    with pytest.raises(SampleError, match="cannot stop at a noise level"):
-        stage.sample(upstream, asked)
+    sample_request = SampleRequest(1, ImageDraw(0, "s", 0, 1), options={"stop": 0.5})
+    with raises(SampleError, "sample-stop-residual"):
+        stage.sample(upstream, sample_request)
 
 
 def test_v1_is_unchanged() -> None:

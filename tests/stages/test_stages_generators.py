@@ -48,7 +48,7 @@ def test_the_default_flow_has_about_850_thousand_parameters() -> None:
 @generators
 @pytest.mark.parametrize("steps", [None, 1, 5])
 @pytest.mark.parametrize("guidance", [None, 0.0, 1.0, 2.5])
-def test_network_evaluations_are_what_sampling_costs(
+def test_network_evaluations_equals_the_calls_in_sampling(
     case: Case, steps: int | None, guidance: float | None
 ) -> None:
     stage = case.stage()
@@ -107,7 +107,7 @@ def test_labels_and_guidance_change_the_images(case: Case) -> None:
         ({"labels": None, "guidance": 2.0}, {"code": "sample-guidance-without-labels"}),
     ],
 )
-def test_requests_that_cannot_be_served(
+def test_unsupported_requests_are_rejected(
     case: Case, options: dict[str, Any], error: dict[str, object]
 ) -> None:
     with raises(SampleError, **error) as caught:
@@ -134,9 +134,8 @@ def test_an_unconditional_model_ignores_labels_but_not_guidance() -> None:
 
 
 def test_diffusion_takes_no_more_steps_than_it_was_trained_with() -> None:
-    with raises(SampleError, "sample-steps-too-many", most=6) as caught:
+    with raises(SampleError, "sample-steps-too-many", steps=7, most=6):
         DIFFUSION.stage().sample(None, request(DIFFUSION, 0, 2, steps=7))
-    assert caught.value.hint == "ask for 1 to 6"
 
 
 def test_eta_belongs_to_ddim() -> None:
@@ -236,7 +235,7 @@ def test_flow_draws_its_times_as_configured(sampling: str, spread: float) -> Non
         ),
     ],
 )
-def test_a_generator_learns_two_images_by_heart(
+def test_a_generator_memorises_two_images(
     kind: str, settings: dict[str, Any], start: float, end: float
 ) -> None:
     """One image a class: the loss must fall far, and sampling a label must give its image."""
@@ -263,24 +262,23 @@ def test_a_generator_learns_two_images_by_heart(
     assert error < 0.3
 
 
-def test_the_study_is_warned_of_its_schedule() -> None:
+def test_the_schedule_of_the_study_gives_a_warning() -> None:
     shape = ImageShape(3, 16)
-    assert list(DiffusionConfig().advice(shape, 10)) == [
-        "the last of 25 steps still keeps 78 % of the signal's variance, so sampling from pure "
-        "noise does not match training; set zero_terminal_snr with prediction v (see "
-        "paper-baseline-fixed)"
-    ]
+    (warning,) = DiffusionConfig().advice(shape, 10)
+    for value in ("25", "78 %", "zero_terminal_snr", "paper-baseline-fixed"):
+        assert value in warning
     mended = DiffusionConfig(zero_terminal_snr=True, prediction="v")
     assert list(mended.advice(shape, 10)) == []
     assert list(DiffusionConfig(schedule="cosine").advice(shape, 10)) == []
     assert list(DiffusionConfig(timesteps=1000).advice(shape, 10)) == []
     (advice,) = DiffusionConfig(timesteps=400).advice(shape, 10)
-    assert "keeps 1.7 %" in advice
+    assert "1.7 %" in advice
 
 
-def test_guidance_without_dropped_labels_is_warned_of() -> None:
+def test_guidance_without_dropped_labels_gives_a_warning() -> None:
     shape = ImageShape(3, 16)
     (advice,) = FlowConfig(label_drop=0.0).advice(shape, 10)
-    assert "guidance is 2 but label_drop is 0" in advice
+    assert "guidance" in advice
+    assert "label_drop" in advice
     assert list(FlowConfig(label_drop=0.0).advice(shape, None)) == []
     assert list(FlowConfig().advice(shape, 10)) == []

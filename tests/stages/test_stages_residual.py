@@ -64,7 +64,7 @@ def test_latents_are_never_clamped(case: Case) -> None:
 @pytest.mark.parametrize("case", [UPSAMPLER, REFINER], ids=str)
 def test_an_upstream_image_is_needed(case: Case) -> None:
     stage = case.stage()
-    with pytest.raises(TypeError, match=f"{type(stage).__name__} needs an upstream image"):
+    with pytest.raises(TypeError, match=type(stage).__name__):
         stage(StageInputs(case.target(2)))
 
 

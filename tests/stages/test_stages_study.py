@@ -1,4 +1,4 @@
-"""The study's other upsamplers and refiners: what each of them is for, in figures."""
+"""The study's other upsamplers and refiners: the property of each, measured."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_a_transposed_convolution_is_a_sum_of_shifted_kernels(factor: int, kerne
     assert torch.allclose(made, wanted, rtol=0, atol=1e-5)
 
 
-def test_a_transposed_kernel_leaves_no_gaps() -> None:
-    with pytest.raises(ValueError, match="a kernel of 2 leaves gaps at a stride of 3"):
+def test_a_transposed_kernel_with_gaps_is_rejected() -> None:
+    with pytest.raises(ValueError, match="3"):
         TransposedUp(1, 1, 3, 2)
     config = ENTRIES["transposed.v1"].load_config()
     with raises_config("kernel", "gaps"):
@@ -88,7 +88,7 @@ def test_a_transposed_kernel_leaves_no_gaps() -> None:
 
 
 def checkerboard(images: torch.Tensor) -> float:
-    """Energy at half the sampling rate, over an even grey, as a share of the images' own."""
+    """Energy at half the sampling rate relative to the energy of the images."""
     inner = images[..., 8:-8, 8:-8]
     spectrum = torch.fft.fft2(inner).abs().square()
     size = inner.shape[-1]
@@ -195,7 +195,7 @@ def test_an_untrained_refiner_changes_nothing(kind: str) -> None:
 
 
 def test_plain_convolutions_keep_the_scale_of_the_signal() -> None:
-    """Without norms, eight layers of PyTorch's usual start would leave nothing of it."""
+    """With PyTorch's default initialisation, eight layers without norms lose the signal."""
     case = Case("conv-refiner.v1", {"hidden": 32, "layers": 8}, size=16)
 
     def left(usual: bool) -> float:
@@ -215,45 +215,45 @@ def test_plain_convolutions_keep_the_scale_of_the_signal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "path", "message"),
+    ("kind", "settings", "path", "kind_of_error"),
     [
-        ("dae.v1", {"sigma": 0.0}, "sigma", "greater than 0"),
-        ("dae.v1", {"levels": 0}, "levels", "greater than or equal to 1"),
-        ("dae.v1", {"renoise": 1.5}, "renoise", "less than or equal to 1"),
-        ("resnet.v1", {"candidates": 0}, "candidates", "greater than or equal to 1"),
-        ("resnet.v1", {"halvings": 9}, "halvings", "less than or equal to 8"),
-        ("resnet-upsampler.v1", {"factor": 65}, "factor", "less than or equal to 64"),
-        ("transposed.v1", {"kernel": 1}, "kernel", "greater than or equal to 2"),
-        ("transposed.v1", {"output": "image"}, "output", "'residual' or 'pixels'"),
-        ("interpolate.v1", {"factor": 1}, "factor", "greater than or equal to 2"),
-        ("interpolate.v1", {"interpolation": "area"}, "interpolation", "'bicubic'"),
-        ("conv-refiner.v1", {"layers": 1}, "layers", "greater than or equal to 2"),
-        ("conv-refiner.v1", {"kernel": 4}, "kernel", "is 4, but a kernel has a middle"),
-        ("resnet-refiner.v1", {"blocks": 0}, "blocks", "greater than or equal to 1"),
-        ("identity.v1", {"scale": 1}, "scale", "not permitted"),
+        ("dae.v1", {"sigma": 0.0}, "sigma", "greater_than"),
+        ("dae.v1", {"levels": 0}, "levels", "greater_than_equal"),
+        ("dae.v1", {"renoise": 1.5}, "renoise", "less_than_equal"),
+        ("resnet.v1", {"candidates": 0}, "candidates", "greater_than_equal"),
+        ("resnet.v1", {"halvings": 9}, "halvings", "less_than_equal"),
+        ("resnet-upsampler.v1", {"factor": 65}, "factor", "less_than_equal"),
+        ("transposed.v1", {"kernel": 1}, "kernel", "greater_than_equal"),
+        ("transposed.v1", {"output": "image"}, "output", "literal_error"),
+        ("interpolate.v1", {"factor": 1}, "factor", "greater_than_equal"),
+        ("interpolate.v1", {"interpolation": "area"}, "interpolation", "literal_error"),
+        ("conv-refiner.v1", {"layers": 1}, "layers", "greater_than_equal"),
+        ("conv-refiner.v1", {"kernel": 4}, "kernel", "value_error"),
+        ("resnet-refiner.v1", {"blocks": 0}, "blocks", "greater_than_equal"),
+        ("identity.v1", {"scale": 1}, "scale", "extra_forbidden"),
     ],
 )
-def test_bad_settings_are_refused_with_their_path(
-    kind: str, settings: dict[str, Any], path: str, message: str
+def test_invalid_settings_are_rejected_with_their_path(
+    kind: str, settings: dict[str, Any], path: str, kind_of_error: str
 ) -> None:
     with pytest.raises(ValidationError) as caught:
         ENTRIES[kind].load_config().model_validate(settings)
     (error,) = caught.value.errors()
     assert ".".join(map(str, error["loc"])) == path
-    assert message in error["msg"]
+    assert error["type"] == kind_of_error
 
 
 # --- stages without parameters
 
 
 class LiarConfig(RefinerConfig):
-    """Says that it has no parameters."""
+    """A config that claims to have no parameters."""
 
     parameterless: ClassVar[bool] = True
 
 
 class Liar(MappingStage):
-    """Has one."""
+    """A stage with one parameter."""
 
     Config = LiarConfig
 
@@ -265,7 +265,7 @@ class Liar(MappingStage):
         return self.scale * upstream
 
 
-def test_the_checks_of_plugins_find_parameters_of_what_says_it_has_none() -> None:
+def test_the_check_finds_parameters_of_a_parameterless_kind() -> None:
     entry = StageEntry(
         name="liar.v1",
         role="refiner",
@@ -277,4 +277,4 @@ def test_the_checks_of_plugins_find_parameters_of_what_says_it_has_none() -> Non
     report = check_stage(entry, size=8, skip=left_out)
     (fault,) = report.failures
     assert fault.name == "gradients"
-    assert "the config is parameterless, and the stage has scale, which learns" in fault.message
+    assert "scale" in fault.message

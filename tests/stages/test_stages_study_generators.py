@@ -53,15 +53,15 @@ def test_sampling_goes_down_the_levels(renoise: float) -> None:
     case = with_settings(DAE, levels=16, renoise=renoise)
     stage = case.stage(fresh=True)
     seen: list[float] = []
-    asked = request(case, 0, 64, watch=lambda x: seen.append(float(x.std())), steps=5)
+    sample_request = request(case, 0, 64, watch=lambda x: seen.append(float(x.std())), steps=5)
     with torch.no_grad():
-        images = stage.sample(None, asked)
+        images = stage.sample(None, sample_request)
     # Levels 16, 12, 9, 5, 1 are visited; after each reconstruction comes the noise of the next.
     assert seen == pytest.approx([0.5 * math.sqrt(k) for k in (12, 9, 5, 1)] + [0.0], rel=0.03)
     assert images.abs().max() == 0
 
 
-def test_the_noise_that_is_kept_is_the_images_own() -> None:
+def test_kept_noise_belongs_to_its_image() -> None:
     kept, fresh = [], []
     for renoise, seen in ((0.0, kept), (1.0, fresh)):
         case = with_settings(DAE, renoise=renoise)
@@ -73,17 +73,18 @@ def test_the_noise_that_is_kept_is_the_images_own() -> None:
     assert abs(float(correlation)) < 0.1
 
 
-def test_steps_and_prices_of_the_dae() -> None:
+def test_steps_and_evaluations_of_the_dae() -> None:
     stage = DAE.stage()
     assert [stage.network_evaluations(steps) for steps in (None, 1, 4)] == [6, 1, 4]
     assert stage.network_evaluations(4, guidance=3.0) == 8
     with raises(SampleError, "sample-steps-too-many", steps=7):
         stage.sample(None, request(DAE, 0, 1, steps=7))
     config = ENTRIES["dae.v1"].load_config()
-    with pytest.raises(ValidationError, match="only 25 levels"):
+    with pytest.raises(ValidationError) as caught:
         config(steps=26)
+    assert [row["loc"] for row in caught.value.errors()] == [("steps",)]
     assert list(config().advice(ImageShape(3, 16), 10)) == []
-    assert "through which images show" in next(iter(config(levels=4).advice(DAE_SHAPE, 10)))
+    assert len(list(config(levels=4).advice(DAE_SHAPE, 10))) == 1
 
 
 # --- resnet.v1
@@ -123,14 +124,14 @@ def two_shades(candidates: int) -> torch.Tensor:
         return stage.eval().sample(None, request(case, 0, 64)).mean((1, 2, 3))
 
 
-def test_candidates_keep_it_from_learning_the_mean_image() -> None:
+def test_candidates_prevent_learning_the_mean_image() -> None:
     mean, both = two_shades(1), two_shades(8)
     assert mean.abs().max() < 0.2
     assert (both.abs() > 0.3).float().mean() > 0.8
     assert 0.1 < float((both > 0).float().mean()) < 0.9
 
 
-def test_resnet_pads_what_cannot_be_halved_and_refuses_what_has_no_pixels_left() -> None:
+def test_resnet_pads_odd_sizes_and_rejects_too_many_halvings() -> None:
     case = Case("resnet.v1", {"channels": 8, "candidates": 2, "halvings": 3}, size=9)
     assert case.stage().sample(None, request(case, 0, 2)).shape == (2, 3, 9, 9)
     with raises_config("halvings", "levels"):
@@ -146,11 +147,11 @@ def test_resnet_labels() -> None:
     bare = dataclasses.replace(RESNET, num_classes=None)
     with raises(SampleError, "sample-no-labels"):
         bare.stage().sample(None, request(bare, 0, 2, labels=torch.tensor([0, 1])))
-    with pytest.raises(TypeError, match="was made for data with labels"):
+    with pytest.raises(TypeError):
         stage.preprocess(RESNET.target(2), None, TrainContext(Draw(0)))
 
 
 @pytest.mark.parametrize("case", [DAE, RESNET], ids=str)
-def test_forward_wants_what_preprocess_makes(case: Case) -> None:
-    with pytest.raises(TypeError, match="takes the inputs that its preprocess makes"):
+def test_forward_needs_the_inputs_from_preprocess(case: Case) -> None:
+    with pytest.raises(TypeError):
         case.stage()(StageInputs(target=case.target(2)))

@@ -1,4 +1,4 @@
-"""autoencoder.v1: a variational autoencoder whose latents other stages learn to make."""
+"""autoencoder.v1: a variational autoencoder whose latents other stages learn to generate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ENTRIES = (
     StageEntry(
         name="autoencoder.v1",
         role="decoder",
-        summary="variational autoencoder: its latents are what the generator draws",
+        summary="variational autoencoder; the generator draws its latents",
         config="cascadezoo.stages.autoencoder.config:AutoencoderConfig",
         impl="cascadezoo.stages.autoencoder.stage:Autoencoder",
     ),

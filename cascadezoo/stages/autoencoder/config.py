@@ -59,17 +59,17 @@ class AutoencoderConfig(DecoderConfig):
         return int(2 ** (len(self.multipliers) - 1))
 
     def fit(self, output: ImageShape) -> Self:
-        """Check that the last level has something left to halve.
+        """Check the number of levels.
 
         Raises:
-            ConfigError: more levels than the image can be halved.
+            ConfigError: the image cannot be halved that often.
         """
         most = (2 * output.size - 1).bit_length()
         if len(self.multipliers) > most:
             raise ConfigError(
                 "multipliers",
-                f"has {len(self.multipliers)} levels, but {most} bring {output.size} pixels down "
-                "to one already",
+                f"has {len(self.multipliers)} levels, but {most} levels already reduce "
+                f"{output.size} pixels to one",
                 code="levels",
             )
         return self
@@ -87,13 +87,13 @@ class AutoencoderConfig(DecoderConfig):
         pixels = output.channels * output.size**2
         if values >= pixels:
             yield (
-                f"its latents ({latents.channels}x{latents.size}x{latents.size}) hold as many "
-                f"numbers as the image ({output}): lower latent_channels or add a multiplier"
+                f"the latents ({latents.channels}x{latents.size}x{latents.size}) hold as many "
+                f"numbers as the image ({output}); lower latent_channels or add a multiplier"
             )
         if self.kl_weight == 0:
             yield (
-                "kl_weight is 0: nothing keeps the latents of similar images together, so that "
-                "a generator's small errors may decode to anything; 1e-5 is usual"
+                "kl_weight is 0: nothing keeps the latents of similar images together, so small "
+                "errors of a generator may decode to unrelated images; 1e-5 is usual"
             )
             if self.kl_warmup > 0:
-                yield "kl_warmup has no effect, as kl_weight is 0"
+                yield "kl_warmup has no effect because kl_weight is 0"

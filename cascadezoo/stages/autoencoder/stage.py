@@ -26,15 +26,15 @@ from cascadezoo.stages.request_options import bounded
 __all__ = ["Autoencoder"]
 
 COLLAPSED = 1e-6
-"""Latents with a standard deviation below this carry nothing."""
+"""Latents with a smaller standard deviation carry no information."""
 
 
 class Autoencoder(Stage):
     """Variational autoencoder whose scaled latents are the target of the stage before it.
 
-    While it learns it encodes its target itself, and what is upstream plays no part; in a joint
-    phase the upstream latents are decoded as well, and the error of that reaches the stages
-    before. While it does not learn it is a decoder alone.
+    A trained stage encodes its target and ignores the upstream latents. In a joint phase it also
+    decodes the upstream latents, and the gradient of that error reaches the stages before it. A
+    frozen stage only decodes.
 
     The scale is 1 / std of the latents over the training set (Rombach et al. 2022, appendix G),
     measured at the end of each phase that trains the stage, and saved with the weights.
@@ -64,8 +64,8 @@ class Autoencoder(Stage):
             images: [N, C, out_size, out_size] in [-1, 1].
 
         Returns:
-            [N, latent_channels, in_size, in_size] float32, of standard deviation 1 over the
-            training set once the scale is measured.
+            [N, latent_channels, in_size, in_size] float32, with a standard deviation of 1 over
+            the training set once the scale is measured.
         """
         with self._without_dropout():
             return self.network.encode(images).mean * self.scale
@@ -75,7 +75,7 @@ class Autoencoder(Stage):
     ) -> StageInputs:
         """Noise for the posterior and the weight of the divergence, or the upstream latents.
 
-        A stage that learns gets ``noise``; ``upstream`` is set where it is to be decoded.
+        A trained stage gets ``noise``. ``upstream`` is set if it must be decoded.
         """
         inputs = StageInputs(target=target)
         if self.training:
@@ -91,18 +91,18 @@ class Autoencoder(Stage):
     def forward(self, inputs: StageInputs) -> StageOutput:
         """The reconstruction, its error, and the weighted divergence of the posterior.
 
-        The error of a pixel (``mse`` or ``l1``) is a mean over all; the divergence ``kl`` is a sum
-        over an image's latents in nats, a mean over the batch. Together they are the negative
-        evidence bound of Kingma & Welling 2014 up to a factor: the weight w stands for a decoder
-        whose pixels have a variance of w * C * H * W / 2 (mse).
+        The reconstruction error (``mse`` or ``l1``) is a mean over all pixels. The divergence
+        ``kl`` in nats is summed over an image's latents and averaged over the batch. Together they
+        are the negative evidence bound of Kingma & Welling 2014 up to a factor: the weight w
+        corresponds to a decoder with pixels of variance w * C * H * W / 2 (mse).
 
         Returns:
-            The estimate [N, C, out_size, out_size], not limited to [-1, 1]: of the upstream
-            latents where they are decoded, with their error as ``upstream``; else of the target's
-            own.
+            The estimate [N, C, out_size, out_size], not limited to [-1, 1]. It is decoded from the
+            upstream latents if they are given, with their error as the loss ``upstream``;
+            otherwise from the target's own latents.
 
         Raises:
-            TypeError: the inputs are not of :meth:`preprocess`.
+            TypeError: the inputs do not come from :meth:`preprocess`.
         """
         losses: dict[str, Tensor | Loss] = {}
         estimate: Tensor | None = None
@@ -116,11 +116,11 @@ class Autoencoder(Stage):
             if losses:
                 losses["upstream"] = self._error(estimate, inputs.target)
         if estimate is None:
-            raise TypeError("autoencoder.v1 takes the inputs that its preprocess makes")
+            raise TypeError("autoencoder.v1 needs the inputs from its preprocess")
         return StageOutput(estimate, losses)
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """The images of the upstream latents, [N, C, out_size, out_size], in [-1, 1]."""
+        """Decode the upstream latents to images [N, C, out_size, out_size] in [-1, 1]."""
         if upstream is None:
             raise TypeError("autoencoder.v1 needs upstream latents")
         return bounded(self._decode(upstream), self.geometry.output)
@@ -129,22 +129,22 @@ class Autoencoder(Stage):
         """Measure the scale, in one pass that keeps no latents.
 
         Args:
-            images: of the training set, in batches [N, C, out_size, out_size].
+            images: the training set, in batches [N, C, out_size, out_size].
 
         Raises:
-            TrainingError: the latents are all alike or not finite.
+            TrainingError: the latents are constant or not finite, or the training set is empty.
         """
         count, total, squares = 0, 0.0, 0.0
         with torch.no_grad(), self._without_dropout():
             for batch in images:
-                # The sums are in float64, which not every accelerator has; latents are small.
+                # The sums need float64, which some accelerators lack; latents are small.
                 latents = self.network.encode(batch).mean.to("cpu").double()
                 count += latents.numel()
                 total += float(latents.sum())
                 squares += float(latents.square().sum())
         if count == 0:
             raise TrainingError(
-                "autoencoder.v1: there are no images to measure latents on",
+                "autoencoder.v1: no images to measure the latents on",
                 code="training-latents-no-images",
             )
         mean = total / count
@@ -152,7 +152,7 @@ class Autoencoder(Stage):
         if not COLLAPSED < deviation < math.inf:
             raise TrainingError(
                 f"autoencoder.v1: the latents of the training set have a standard deviation of "
-                f"{deviation:g}, so they carry nothing for a generator to learn",
+                f"{deviation:g}, so a generator has nothing to learn",
                 hint=f"lower kl_weight (it is {self.config.kl_weight:g}) or the learning rate, "
                 "or train longer",
                 code="training-latents-flat",
@@ -175,7 +175,7 @@ class Autoencoder(Stage):
 
     @contextmanager
     def _without_dropout(self) -> Iterator[None]:
-        """Targets and what is measured do not depend on chance."""
+        """Make targets and measurements deterministic."""
         if not (self.training and self.config.dropout):
             yield
             return

@@ -33,5 +33,5 @@ class ConvRefinerConfig(RefinerConfig):
     @classmethod
     def _is_odd(cls, kernel: int) -> int:
         if kernel % 2 == 0:
-            raise ValueError(f"is {kernel}, but a kernel has a middle: take an odd one")
+            raise ValueError(f"is {kernel}, but must be odd")
         return kernel

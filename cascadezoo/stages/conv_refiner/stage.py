@@ -17,33 +17,33 @@ __all__ = ["ConvRefiner"]
 
 
 class PlainConvolutions(nn.Module):
-    """Convolutions with SiLU between them, and neither norms nor skip connections.
+    """Convolutions with SiLU between them, without norms and skip connections.
 
     It works in channels_last. The last convolution starts at zero.
 
     Args:
         image: channels of the image.
         hidden: width between the convolutions.
-        layers: how many there are, at least two.
-        kernel: their height and width, odd.
+        layers: number of convolutions, at least two.
+        kernel: height and width of the kernels, odd.
     """
 
     def __init__(self, image: int, *, hidden: int = 64, layers: int = 4, kernel: int = 3) -> None:
         super().__init__()
         widths = [image, *[hidden] * (layers - 1), image]
-        made = [
+        convolutions = [
             nn.Conv2d(before, after, kernel, padding=kernel // 2)
             for before, after in itertools.pairwise(widths)
         ]
-        for layer in made:
-            # Without norms, the usual start would let the signal fade (He et al. 2015).
+        for layer in convolutions:
+            # Without norms, the default initialisation would let the signal fade (He et al. 2015).
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        self.layers = nn.ModuleList([*made[:-1], zero(made[-1])])
+        self.layers = nn.ModuleList([*convolutions[:-1], zero(convolutions[-1])])
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, C, H, W] to the correction, of the same shape."""
+        """Map [N, C, H, W] to the correction, of the same shape."""
         first, *further = self.layers
-        # Again after the first: a single channel has no layout.
+        # The first layer may return the other layout: a single channel is in both.
         h: Tensor = first(x.contiguous(memory_format=torch.channels_last))
         h = h.contiguous(memory_format=torch.channels_last)
         for layer in further:

@@ -10,7 +10,7 @@ ENTRIES = (
     StageEntry(
         name="dae.v1",
         role="generator",
-        summary="denoising autoencoder, sampled by reconstructing and corrupting in turn",
+        summary="denoising autoencoder, sampled by alternate reconstruction and corruption",
         config="cascadezoo.stages.dae.config:DAEConfig",
         impl="cascadezoo.stages.dae.stage:DenoisingAutoencoder",
     ),

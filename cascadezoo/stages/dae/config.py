@@ -20,31 +20,32 @@ FAR_FROM_IMAGES = 1.5
 class DAEConfig(UNetConfig, ConditionalGeneratorConfig):
     """A denoising autoencoder (Vincent et al. 2008) as a generator (Bengio et al. 2013).
 
-    Each image is corrupted repeatedly by noise of standard deviation `sigma`. The network, a U-Net
-    without knowledge of the number of corruptions, learns to reconstruct the clean image from
-    any of these progressively noisier images.
+    Each image is corrupted repeatedly by noise of standard deviation `sigma`. The network is a
+    U-Net that does not receive the number of corruptions. It learns to reconstruct the clean image
+    from any of these progressively noisier images.
     """
 
     sigma: Annotated[float, Field(gt=0.0, le=100.0)] = 0.5
     """Standard deviation of the noise of each corruption, for pixels in [-1, 1]."""
 
     levels: Annotated[int, Field(ge=1, le=10_000)] = 25
-    """Number of corruptions: after k of them the noise has deviation sigma * sqrt(k)."""
+    """Number of corruptions: after k corruptions the noise has standard deviation
+    sigma * sqrt(k)."""
 
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Number of reconstructions in sampling, from the last level on; None visits every level."""
+    """Number of reconstructions in sampling, from the last level; None visits every level."""
 
     renoise: Probability = 0.5
-    """Share of the noise, by variance, that is drawn anew after each reconstruction. 1 corrupts
+    """Share of the noise, by variance, that is redrawn after each reconstruction. 1 corrupts
     each image with new noise, as in the Markov chain of Bengio et al. 0 keeps the noise of the
     image and only scales it down."""
 
     @field_validator("steps")
     @classmethod
-    def _are_there(cls, steps: int | None, info: ValidationInfo) -> int | None:
+    def _check_steps(cls, steps: int | None, info: ValidationInfo) -> int | None:
         levels = info.data.get("levels")
         if steps is not None and levels is not None and steps > levels:
-            raise ValueError(f"is {steps}, but there are only {levels} levels")
+            raise ValueError(f"is {steps}, more than the {levels} levels")
         return steps
 
     def deviation(self, level: float) -> float:
@@ -57,7 +58,7 @@ class DAEConfig(UNetConfig, ConditionalGeneratorConfig):
         most = self.deviation(self.levels)
         if most < FAR_FROM_IMAGES:
             yield (
-                f"the last of {self.levels} levels has noise of deviation {most:.2g}, through "
-                "which images show, so sampling from pure noise does not match training; raise "
-                "levels or sigma"
+                f"the noise of the last of {self.levels} levels has a standard deviation of "
+                f"{most:.2g}, so images remain visible and sampling from pure noise does not match "
+                "training; raise levels or sigma"
             )

@@ -1,4 +1,4 @@
-"""``dae.v1``: a generator that reconstructs images from noise, again and again."""
+"""``dae.v1``: a generator that reconstructs images from noise repeatedly."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ from cascadezoo.stages.unet_factory import make_unet
 
 __all__ = ["DenoisingAutoencoder"]
 
-# What images in [-1, 1] deviate by; noised ones are divided by what both deviate by together.
+# Standard deviation of images in [-1, 1]. Noised images are divided by the total deviation.
 IMAGE_DEVIATION = 0.5
 
 
 class DenoisingAutoencoder(ConditionalStage):
     """A denoising autoencoder (Vincent et al. 2008) that generates (Bengio et al. 2013).
 
-    Training corrupts an image x level by level, x_k = x_(k-1) + sigma * e_k, draws the level k
-    of each image evenly from 1 to ``levels`` (x_k is then x + sigma * sqrt(k) * e) and lets the
-    network reconstruct x under the squared error. It is told the label and not the level, which it
-    can see: what is left wrong in sampling it sees as well. In a small trial on CIFAR-10 at 16x16
-    (1,000 steps, one seed) a network that was told the level made images of too little contrast
-    (pixels deviated by 0.35; 0.47 in real ones), one that was not of a little too much (0.54).
+    Training corrupts an image x level by level, x_k = x_(k-1) + sigma * e_k. It draws the level k
+    of each image uniformly from 1 to ``levels``, so x_k is x + sigma * sqrt(k) * e, and the network
+    reconstructs x under the squared error. The network receives the label but not the level, which
+    it can estimate from the image; so it also detects errors that remain in sampling. In a small
+    trial on CIFAR-10 at 16x16 (1,000 steps, one seed) a network with the level as input generated
+    images of too little contrast (standard deviation of pixels 0.35; real images 0.47), and a
+    network without it images of slightly too much contrast (0.54).
 
-    Sampling is the chain of Bengio et al. (2013, algorithm 1) with falling noise: from pure noise
-    of the last level, reconstruct, corrupt to the level below, and so on; the last reconstruction
-    is the image. As the reconstruction is a mean over all images that fit (Alain & Bengio 2014),
-    and noise below ``sigma`` is never trained, the images are softer than a diffusion's.
+    Sampling is the chain of Bengio et al. (2013, algorithm 1) with decreasing noise: it starts at
+    pure noise of the last level, reconstructs, corrupts to the level below, and repeats. The last
+    reconstruction is the image. The reconstruction is a mean over all matching images (Alain &
+    Bengio 2014), and noise below ``sigma`` is never trained, so the images are softer than those
+    of a diffusion.
     """
 
     Config = DAEConfig
@@ -78,7 +80,7 @@ class DenoisingAutoencoder(ConditionalStage):
         """The squared error of the reconstruction, and the reconstruction."""
         times = inputs.times
         if times is None or inputs.noisy is None:
-            raise TypeError(f"{type(self).__name__} takes the inputs that its preprocess makes")
+            raise TypeError(f"{type(self).__name__} needs the inputs from its preprocess")
         image = self.predict(inputs, times)
         loss = (image - inputs.target).square().mean()
         return StageOutput(bounded(image, self.geometry.output), {"mse": loss})
@@ -86,22 +88,22 @@ class DenoisingAutoencoder(ConditionalStage):
     # --- sampling
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """Reconstruct and corrupt in turn, [N, C, out_size, out_size].
+        """Reconstruct and corrupt alternately, [N, C, out_size, out_size].
 
-        Heeds the options ``guidance_interval`` and ``negative_label``.
+        Supports the options ``guidance_interval`` and ``negative_label``.
 
         Raises:
-            SampleError: steps, labels or guidance that this model cannot serve.
+            SampleError: the model does not support the steps, labels or guidance.
         """
         return final(self._states(request, self._path(request.steps)), request.watch)
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
-        """One forward a step, for a labelled image two where guidance asks for them."""
+        """One forward pass per step, or two for a labelled image with guidance."""
         path = self._path(steps)
         return self.forwards([self._level(k) for k in path], len(path), guidance)
 
     def _states(self, request: SampleRequest, path: list[int]) -> Iterator[Tensor]:
-        """The image after each step: noised ones, then the last reconstruction."""
+        """The image after each step: noised images, then the last reconstruction."""
         config, shape = self.config, self.geometry.output
         predict = self.predictor(request)
         draw, size = request.draw, (request.count, shape.channels, shape.size, shape.size)
@@ -120,17 +122,17 @@ class DenoisingAutoencoder(ConditionalStage):
             x = image + config.deviation(below) * noise
             yield x
 
-    def _path(self, asked: int | None) -> list[int]:
-        """The levels to visit, falling, the first among them."""
+    def _path(self, requested: int | None) -> list[int]:
+        """The levels to visit in descending order, including the first."""
         levels = self.config.levels
-        steps = chosen_steps(asked, self.config.steps or levels, levels)
+        steps = chosen_steps(requested, self.config.steps or levels, levels)
         return [t + 1 for t in spaced_timesteps(levels, steps, "linspace")]
 
     def _level(self, k: float) -> float:
-        """The noise level, from 0 (clean) to 1 (pure noise), of so many corruptions."""
+        """The noise level, from 0 (clean) to 1 (pure noise), after ``k`` corruptions."""
         return level_of(1 / (1 + self.config.deviation(k) ** 2))
 
 
 def _spread(deviation: Tensor) -> Tensor:
-    """What a noised image deviates by, which it is divided by (Karras et al. 2022, table 1)."""
+    """Standard deviation of a noised image, which normalises it (Karras et al. 2022, table 1)."""
     return (deviation.square() + IMAGE_DEVIATION**2).sqrt()

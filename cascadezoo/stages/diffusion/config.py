@@ -16,7 +16,7 @@ __all__ = ["DiffusionConfig"]
 class DiffusionConfig(ProcessConfig, ConditionalGeneratorConfig):
     """The cascade study's generator: a shallow wide network that removes noise in T timesteps.
 
-    The defaults are the study's. With them the last timestep is far from pure noise (see
+    The defaults are those of the study. With them the last timestep is far from pure noise (see
     ``zero_terminal_snr``).
     """
 
@@ -54,7 +54,7 @@ class DiffusionConfig(ProcessConfig, ConditionalGeneratorConfig):
     def _spans_layers(cls, skip_every: int, info: ValidationInfo) -> int:
         layers = info.data.get("layers", skip_every)
         if skip_every > layers:
-            raise ValueError(f"is {skip_every}, but there are only {layers} layers to span")
+            raise ValueError(f"is {skip_every}, more than the {layers} layers")
         return skip_every
 
     def step_variance(self) -> Variance:

@@ -47,23 +47,23 @@ class _Group(nn.Module):
 class ShallowWide(nn.Module):
     """A few wide convolutional layers at the image's own resolution, in channels_last.
 
-    The study gives widths, the number of layers and "skip every 2 layers", and no more. This is
-    one reading of it: each layer looks around on its way from ``channels`` to ``latent`` and mixes
-    on its way back, and what enters a group of ``skip_every`` layers is added to what leaves it, as
-    in a residual network (He et al. 2016). The last layer of a group starts at zero, so a fresh
-    group passes its input on.
+    The study only gives widths, the number of layers and "skip every 2 layers". This is one
+    interpretation: each layer has a 3x3 convolution from ``channels`` to ``latent`` and a 1x1
+    convolution back, and the input of a group of ``skip_every`` layers is added to its output, as
+    in a residual network (He et al. 2016). The last layer of a group starts at zero, so a new group
+    is the identity.
 
     Args:
         image: channels of the image.
         channels: width between the layers.
         latent: width inside a layer.
-        layers: how many.
-        skip_every: how many of them a skip connection spans; the last group may have fewer.
+        layers: number of layers.
+        skip_every: number of layers that a skip connection spans; the last group may have fewer.
         embedding: width of the sinusoidal timestep embedding.
-        embedding_hidden: width of the perceptron it passes through.
+        embedding_hidden: width of the perceptron that it passes through.
         dropout: in every layer.
-        num_classes: labels that it is conditioned on; label ``num_classes`` stands for none. None
-            for a network that knows no labels.
+        num_classes: number of labels; the label ``num_classes`` means no label. None for a
+            network without labels.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class ShallowWide(nn.Module):
         Args:
             x: noised images, [N, C, H, W].
             times: timesteps [N].
-            labels: int64 [N]; None for images that have no labels.
+            labels: int64 [N]; None for images without labels.
         """
         embedding = self.embedding(times, labels)
-        # Again after the stem: a single channel has no layout.
+        # The stem may return the other layout: a single channel is in both.
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
         h = h.contiguous(memory_format=torch.channels_last)
         for group in self.groups:

@@ -1,4 +1,4 @@
-"""``diffusion-sr.v1``: an upsampler that draws the fine image by diffusion."""
+"""``diffusion-sr.v1``: an upsampler that samples the fine image by diffusion."""
 
 from __future__ import annotations
 

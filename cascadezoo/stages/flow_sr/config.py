@@ -28,15 +28,15 @@ class FlowSRConfig(FlowFields, UNetConfig, SuperResolutionConfig):
 
 
 class FlowResidualSRConfig(FlowSRConfig):
-    """Super-resolution by rectified flow (Liu et al. 2023) of what the enlarged image lacks.
+    """Super-resolution by rectified flow (Liu et al. 2023) of the residual to the enlarged image.
 
     The flow leads from noise to the difference between the image and the enlarged upstream image,
     divided by `residual_scale` so that its standard deviation is about 1. A flow of the image
-    itself spends most of its times where the details, a tenth of the noise, cannot be seen.
+    itself spends most of its times where noise hides the details, which are ten times smaller.
     """
 
     stops: ClassVar[bool] = False
 
     residual_scale: ResidualScale = 0.1
-    """What the residual is divided by: about its standard deviation, which for photographs
-    enlarged by 2 is 0.1 (values in [-1, 1])."""
+    """The divisor of the residual: about its standard deviation, which is 0.1 for photographs
+    enlarged by 2 (values in [-1, 1])."""

@@ -48,7 +48,7 @@ class FlowResidualUpsampler(FlowUpsampler):
     """Rectified flow of the scaled residual to the enlarged, augmented upstream image.
 
     ``z = (image - enlarged) / residual_scale`` is the data of the flow. The network is conditioned
-    on ``enlarged``, so it can undo the noise of the augmentation, too.
+    on ``enlarged``, so it can also undo the noise of the augmentation.
     """
 
     Config = FlowResidualSRConfig
@@ -58,7 +58,7 @@ class FlowResidualUpsampler(FlowUpsampler):
     def preprocess(
         self, target: Tensor, upstream: Tensor | None, context: TrainContext
     ) -> StageInputs:
-        """As the base class, of the residual."""
+        """The inputs of the base class, for the residual."""
         conditions = self.training_conditions(upstream, context)
         residual = (target - conditions["condition"]) / self.config.residual_scale
         inputs = self.noised(residual, upstream, context)
@@ -73,13 +73,13 @@ class FlowResidualUpsampler(FlowUpsampler):
         """The enlarged image plus a residual integrated from noise, [N, C, out_size, out_size].
 
         Raises:
-            SampleError: the request asks to stop early, or for what the model was not trained for.
+            SampleError: the request stops early, or the model does not support it.
         """
         if request.options.get("stop", 1.0) < 1:
             raise SampleError(
-                "a flow of the residual cannot stop at a noise level: its states are no noised "
+                "a flow of the residual cannot stop at a noise level: its states are not noisy "
                 "images",
-                hint="leave stop out",
+                hint="omit stop",
                 code="sample-stop-residual",
             )
         conditions = self.sampling_conditions(upstream, request)
@@ -92,7 +92,7 @@ class FlowResidualUpsampler(FlowUpsampler):
         return self._image(conditions[0], self.integrate(start, conditions, request))
 
     def limited(self, data: Tensor) -> Tensor:
-        """Residuals have no limits; the image that they are added to has."""
+        """Residuals are not limited; only the resulting image is."""
         return data
 
     def _image(self, enlarged: Tensor, residual: Tensor) -> Tensor:

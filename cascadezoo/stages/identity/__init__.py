@@ -1,4 +1,4 @@
-"""identity.v1: the upstream image as it is."""
+"""identity.v1: the unchanged upstream image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ENTRIES = (
     StageEntry(
         name="identity.v1",
         role="refiner",
-        summary="the upstream image as it is, no parameters",
+        summary="the unchanged upstream image, no parameters",
         config="cascadezoo.stages.identity.config:IdentityConfig",
         impl="cascadezoo.stages.identity.stage:Identity",
     ),

@@ -11,7 +11,7 @@ __all__ = ["Identity"]
 
 
 class Identity(MappingStage):
-    """The upstream image, limited to [-1, 1] in sampling as every stage's."""
+    """The upstream image, limited to [-1, 1] in sampling."""
 
     Config = IdentityConfig
     config: IdentityConfig

@@ -1,4 +1,4 @@
-"""interpolate.v1: an interpolation and nothing else."""
+"""interpolate.v1: an interpolation without parameters."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class PixelShuffleConfig(UpsamplerConfig):
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
 
     factor: Literal[2, 3, 4, 8] = 2
-    """The enlargement in each direction; 4 and 8 are done in steps of 2."""
+    """The enlargement in each direction; 4 and 8 use steps of 2."""
 
     hidden: Width = 256
     """Width of the residual blocks, which work at the upstream resolution."""

@@ -1,4 +1,4 @@
-"""``pixelshuffle.v1``: an upsampler that predicts what an interpolation lacks."""
+"""``pixelshuffle.v1``: an upsampler that predicts the residual to an interpolation."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class PixelShuffleNetwork(nn.Module):
 
     Args:
         image: channels of the image.
-        factor: how many times larger the output is.
-        hidden: width at low resolution; an eighth of it after the first enlargement.
+        factor: the enlargement in each direction.
+        hidden: width at low resolution; one eighth of it after the first enlargement.
         blocks: residual blocks at low resolution.
     """
 
@@ -41,8 +41,8 @@ class PixelShuffleNetwork(nn.Module):
         self.head = zero(nn.Conv2d(fine, image, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, C, H, W] to the residual, [N, C, factor * H, factor * W]."""
-        # Again after the stem: a single channel has no layout.
+        """Map [N, C, H, W] to the residual, [N, C, factor * H, factor * W]."""
+        # The stem may return the other layout: a single channel is in both.
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
         h = h.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:

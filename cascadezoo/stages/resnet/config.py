@@ -30,7 +30,7 @@ class ResNetConfig(GeneratorConfig):
 
     halvings: Annotated[int, Field(ge=0, le=8)] = 2
     """Number of times the noise image is halved before the residual blocks; at 4x4 a block sees
-    all of it. Sizes that cannot be halved so often are padded."""
+    all of it. Other sizes are padded."""
 
     candidates: Annotated[int, Field(ge=1, le=1024)] = 10
     """Number of images from fresh noise for each training image; only the nearest one learns.
@@ -54,7 +54,8 @@ class ResNetConfig(GeneratorConfig):
         if self.halvings > most:
             raise ConfigError(
                 "halvings",
-                f"is {self.halvings}, but {most} bring {output.size} pixels down to one already",
+                f"is {self.halvings}, but {most} halvings already reduce {output.size} pixels "
+                "to one",
                 code="levels",
             )
         return fitted

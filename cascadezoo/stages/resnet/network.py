@@ -14,7 +14,7 @@ __all__ = ["NoiseToImage"]
 
 
 class NoiseToImage(nn.Module):
-    """Strided convolutions gather the noise, residual blocks make an image of it.
+    """Strided convolutions reduce the noise, residual blocks turn it into an image.
 
     It works in channels_last.
 
@@ -22,9 +22,9 @@ class NoiseToImage(nn.Module):
         image: channels of the noise and of the image.
         channels: width of the residual blocks; half of it at full resolution.
         blocks: residual blocks at the lowest resolution.
-        halvings: how often the noise is halved, and the image doubled again.
+        halvings: number of times the noise is halved and the image doubled.
         dropout: in every residual block.
-        num_classes: labels that it is conditioned on; None for a network that knows no labels.
+        num_classes: number of labels; None for a network without labels.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class NoiseToImage(nn.Module):
     ) -> None:
         super().__init__()
         fine = max(channels // 2, 1)
-        told = None if num_classes is None else channels
+        embedding = None if num_classes is None else channels
         self.labels = None if num_classes is None else nn.Embedding(num_classes, channels)
         widths = [fine, *[channels] * halvings]
         self.stem = nn.Conv2d(image, fine, 3, padding=1)
@@ -48,10 +48,11 @@ class NoiseToImage(nn.Module):
             for before, after in itertools.pairwise(widths)
         )
         self.low = nn.ModuleList(
-            ResidualBlock(widths[-1], widths[-1], time=told, dropout=dropout) for _ in range(blocks)
+            ResidualBlock(widths[-1], widths[-1], time=embedding, dropout=dropout)
+            for _ in range(blocks)
         )
         self.up = nn.ModuleList(
-            ResidualBlock(after, before, time=told, dropout=dropout)
+            ResidualBlock(after, before, time=embedding, dropout=dropout)
             for before, after in reversed(list(itertools.pairwise(widths)))
         )
         self.norm = Norm(fine)
@@ -62,19 +63,19 @@ class NoiseToImage(nn.Module):
 
         Args:
             noise: standard normal, [N, C, H, W]; the halvings divide H and W.
-            labels: int64 [N]; None for a network that knows none.
+            labels: int64 [N]; None for a network without labels.
         """
-        told = None
+        embedding = None
         if self.labels is not None and labels is not None:
-            told = F.silu(self.labels(labels))
-        # Again after the stem: a single channel has no layout.
+            embedding = F.silu(self.labels(labels))
+        # The stem may return the other layout: a single channel is in both.
         h = self.stem(noise.contiguous(memory_format=torch.channels_last))
         h = h.contiguous(memory_format=torch.channels_last)
         for down in self.down:
             h = down(F.silu(h))
         for block in self.low:
-            h = block(h, told)
+            h = block(h, embedding)
         for block in self.up:
-            h = block(F.interpolate(h, scale_factor=2.0, mode="nearest"), told)
+            h = block(F.interpolate(h, scale_factor=2.0, mode="nearest"), embedding)
         out: Tensor = self.head(F.silu(self.norm(h)))
         return out

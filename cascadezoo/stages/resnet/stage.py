@@ -1,4 +1,4 @@
-"""``resnet.v1``: a generator that makes an image of a noise image in one pass."""
+"""``resnet.v1``: a generator that turns a noise image into an image in one pass."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = ["ResNetGenerator"]
 class ResNetGenerator(Stage):
     """A residual network from noise to an image, by implicit maximum likelihood estimation.
 
-    The study names the network, "from a 16x16 noise image", and not its objective. Regression from
-    noise onto images that have nothing to do with it would learn the mean image; this is one of
-    the objectives that lead to more without an adversary (Li & Malik 2018, arXiv:1809.09087): for
-    each training image the network makes ``candidates`` images of fresh noise, and the squared
-    error of the nearest one alone is learned, so that every training image comes to have an image
-    near it. With labels the candidates have the training image's (Li, Zhang & Malik 2019). The
-    candidates of an image are its own, so that the split of a batch changes nothing.
+    The study describes the network, "from a 16x16 noise image", but not its objective. Regression
+    from noise to unrelated images would learn the mean image. This objective needs no adversary
+    and learns more than the mean (Li & Malik 2018, arXiv:1809.09087): for each training image the
+    network generates ``candidates`` images from fresh noise, and only the squared error of the
+    nearest one is minimised, so every training image obtains a generated image near it. With
+    labels, the candidates have the label of the training image (Li, Zhang & Malik 2019). Each image
+    has its own candidates, so the result does not depend on how a batch is split.
 
-    The nearest candidate is the stage's estimate: a rough version of its target, which is what the
-    stages after it learn from.
+    The nearest candidate is the stage's estimate: a rough version of its target, from which the
+    stages after it learn.
     """
 
     Config = ResNetConfig
@@ -54,16 +54,16 @@ class ResNetGenerator(Stage):
 
     @property
     def num_classes(self) -> int | None:
-        """How many labels the network knows; None where it knows none."""
+        """Number of labels of the network; None for a network without labels."""
         return self.geometry.num_classes if self.config.conditional else None
 
     def preprocess(
         self, target: Tensor, upstream: Tensor | None, context: TrainContext
     ) -> StageInputs:
-        """Draw the candidates' noise, and keep that of the image nearest to each target."""
+        """Draw noise for the candidates and keep the noise of the one nearest to each target."""
         labels = None if self.num_classes is None else context.labels
         if labels is None and self.num_classes is not None:
-            raise TypeError(f"{type(self).__name__} was made for data with labels")
+            raise TypeError(f"{type(self).__name__} needs labels")
         shape = (len(target), target.shape[1], self.noise_size, self.noise_size)
         noise = context.draw.randn(*shape)
         if self.config.candidates > 1:
@@ -79,18 +79,18 @@ class ResNetGenerator(Stage):
     def forward(self, inputs: StageInputs) -> StageOutput:
         """The squared error of the nearest candidate, and that candidate."""
         if inputs.noise is None:
-            raise TypeError(f"{type(self).__name__} takes the inputs that its preprocess makes")
+            raise TypeError(f"{type(self).__name__} needs the inputs from its preprocess")
         image = self._make(inputs.noise, inputs.labels)
         loss = (image - inputs.target).square().mean()
         return StageOutput(image, {"mse": loss})
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """Images of fresh noise, [N, C, out_size, out_size].
+        """Images from fresh noise, [N, C, out_size, out_size].
 
-        Where the model knows labels and none are asked for, each image gets one at random.
+        A model with labels draws a random label for each image if the request has none.
 
         Raises:
-            SampleError: labels are given, and the model was trained on data without.
+            SampleError: labels are given, but the model was trained on data without labels.
         """
         labels, classes = request.labels, self.num_classes
         if labels is not None and self.geometry.num_classes is None:

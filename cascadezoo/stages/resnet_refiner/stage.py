@@ -21,7 +21,7 @@ class ResidualBlocks(nn.Module):
     Args:
         image: channels of the image.
         hidden: width of the blocks.
-        blocks: how many.
+        blocks: number of blocks.
         dropout: in every block.
     """
 
@@ -37,8 +37,8 @@ class ResidualBlocks(nn.Module):
         self.head = zero(nn.Conv2d(hidden, image, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, C, H, W] to the correction, of the same shape."""
-        # Again after the stem: a single channel has no layout.
+        """Map [N, C, H, W] to the correction, of the same shape."""
+        # The stem may return the other layout: a single channel is in both.
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
         h = h.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:

@@ -15,8 +15,8 @@ __all__ = ["ResNetUpsamplerConfig"]
 class ResNetUpsamplerConfig(UpsamplerConfig):
     """Residual blocks (He et al. 2016) at low and at high resolution, on top of an interpolation.
 
-    Between them are resize convolutions, one for each prime factor of `factor`: nearest
-    neighbours, then a 3x3 convolution, which causes no checkerboards (Odena et al. 2016).
+    Between them are resize convolutions, one for each prime factor of `factor`: nearest-neighbour
+    interpolation, then a 3x3 convolution, which causes no checkerboards (Odena et al. 2016).
     """
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)

@@ -23,7 +23,7 @@ class ResNetUpsamplerNetwork(nn.Module):
 
     Args:
         image: channels of the image.
-        factor: how many times larger the output is.
+        factor: the enlargement in each direction.
         hidden: width at low resolution; half of it after the first enlargement.
         blocks: residual blocks at low resolution.
         fine_blocks: residual blocks at high resolution.
@@ -56,8 +56,8 @@ class ResNetUpsamplerNetwork(nn.Module):
         self.head = zero(nn.Conv2d(fine, image, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, C, H, W] to the residual, [N, C, factor * H, factor * W]."""
-        # Again after the stem: a single channel has no layout.
+        """Map [N, C, H, W] to the residual, [N, C, factor * H, factor * W]."""
+        # The stem may return the other layout: a single channel is in both.
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
         h = h.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:

@@ -19,7 +19,7 @@ class TransposedConfig(UpsamplerConfig):
 
     The study includes it for its checkerboards: if the stride does not divide the kernel, some
     pixels are sums of more products than their neighbours (Odena et al. 2016). The last layer is
-    a transposed convolution, so nothing smooths them.
+    a transposed convolution, so no later layer smooths them.
     """
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
@@ -46,7 +46,7 @@ class TransposedConfig(UpsamplerConfig):
     """Dropout in every residual block."""
 
     def fit(self, output: ImageShape) -> Self:
-        """Check that the kernels leave no gaps.
+        """Check that the kernels overlap without gaps.
 
         Raises:
             ConfigError: ``kernel`` is less than a stride.
@@ -55,7 +55,7 @@ class TransposedConfig(UpsamplerConfig):
         if self.kernel < stride:
             raise ConfigError(
                 "kernel",
-                f"is {self.kernel}, which leaves gaps at the stride of {stride}",
+                f"is {self.kernel}, which leaves gaps at a stride of {stride}",
                 code="gaps",
             )
         return super().fit(output)
@@ -67,6 +67,6 @@ class TransposedConfig(UpsamplerConfig):
         if uneven:
             yield (
                 f"kernels of {self.kernel} overlap unevenly at a stride of {uneven[0]}, which "
-                "shows as a checkerboard: that is what this baseline is for; otherwise take a "
-                f"kernel of {2 * uneven[0]}, or resnet-upsampler.v1"
+                "causes the checkerboard of this baseline; to avoid it, use a kernel of "
+                f"{2 * uneven[0]}, or resnet-upsampler.v1"
             )

@@ -25,7 +25,7 @@ class TransposedNetwork(nn.Module):
 
     Args:
         image: channels of the image.
-        factor: how many times larger the output is.
+        factor: the enlargement in each direction.
         hidden: width at low resolution; half of it after the first of several enlargements.
         blocks: residual blocks.
         kernel: height and width of the transposed convolutions' kernels.
@@ -57,8 +57,8 @@ class TransposedNetwork(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, C, H, W] to [N, C, factor * H, factor * W]."""
-        # Again after the stem: a single channel has no layout.
+        """Map [N, C, H, W] to [N, C, factor * H, factor * W]."""
+        # The stem may return the other layout: a single channel is in both.
         h: Tensor = self.stem(x.contiguous(memory_format=torch.channels_last))
         h = h.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
@@ -70,7 +70,7 @@ class TransposedNetwork(nn.Module):
 
 
 class TransposedUpsampler(MappingStage):
-    """Strided transposed convolutions (Zeiler et al. 2010), over an interpolation or alone."""
+    """Strided transposed convolutions (Zeiler et al. 2010), with or without an interpolation."""
 
     Config = TransposedConfig
     config: TransposedConfig

@@ -47,7 +47,7 @@ class ViTConfig(RefinerConfig):
         return heads
 
     def width_step(self, field: str) -> int:
-        """Features are a multiple of the heads."""
+        """The number of heads, which must divide the features."""
         return self.heads
 
     def fit(self, output: ImageShape) -> Self:

@@ -1,4 +1,4 @@
-"""``vit.v1``: a refiner that corrects an image patch by patch, each patch seeing all others."""
+"""``vit.v1``: a refiner that corrects patches with attention over all patches."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["ViTRefiner"]
 class PatchTransformer(nn.Module):
     """Patches to tokens with learned positions, transformer blocks, tokens to pixels.
 
-    The tokens become a few feature maps at full resolution, and a 3x3 convolution over these makes
-    the output: it crosses the seams between patches, which a linear layer per patch cannot. That
+    The tokens become a few feature maps at full resolution, and a 3x3 convolution maps these to the
+    output. It crosses the borders of patches, which a linear layer per patch cannot. The
     convolution starts at zero.
 
     Args:
         image: channels of the image.
-        size: its height and width in pixels.
+        size: height and width of the image in pixels.
         patch: height and width of a patch; divides ``size``.
         features: width of a token.
-        blocks: how many transformer blocks.
+        blocks: number of transformer blocks.
         heads: attention heads; divide ``features``.
         mlp_ratio: width of the blocks' perceptrons as a multiple of ``features``.
         dropout: of attention and perceptron outputs.
@@ -66,7 +66,7 @@ class PatchTransformer(nn.Module):
         self.head = zero(nn.Conv2d(maps, image, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """From [N, C, size, size] to the correction, of the same shape."""
+        """Map [N, C, size, size] to the correction, of the same shape."""
         patches = self.embed(x)
         rows, columns = patches.shape[-2:]
         tokens = patches.flatten(2).transpose(1, 2) + self.positions

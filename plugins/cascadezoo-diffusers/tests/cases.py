@@ -1,4 +1,4 @@
-"""Small stages of each kind, and folders as diffusers saves them."""
+"""Small stages of each kind, and folders that diffusers saved."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VAE: dict[str, Any] = {"block_out_channels": [8, 16], "norm_num_groups": 4, "lat
 
 @dataclass(frozen=True)
 class Case:
-    """A kind with a small config, and the sizes around it."""
+    """A kind with a small config and its sizes."""
 
     kind: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -71,9 +71,9 @@ class Case:
         return stage
 
     def stage(self) -> Stage:
-        """The stage, with no weight left at zero."""
+        """The stage, without weights of zero."""
         torch.manual_seed(0)
-        return shaken(self.make())
+        return perturbed(self.make())
 
     def upstream(self, count: int, device: str = "cpu") -> Tensor | None:
         shape = self.geometry().input
@@ -90,7 +90,7 @@ class Case:
         return torch.arange(count, device=device) % self.num_classes
 
 
-def shaken(module: Any, by: float = 0.03) -> Any:
+def perturbed(module: Any, by: float = 0.03) -> Any:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(by * torch.randn_like(parameter))
@@ -109,7 +109,7 @@ SMALL = {
 def train(
     stage: Stage, case: Case, *, count: int = 4, step: int = 0, upstream: Tensor | None = None
 ) -> StageOutput:
-    """One forward of training on the case's images."""
+    """One training forward pass on the case's images."""
     if upstream is None:
         upstream = case.upstream(count)
     context = TrainContext(Draw(0, "train", step), labels=case.labels(count))
@@ -118,7 +118,7 @@ def train(
 
 
 def request(case: Case, first: int, count: int, **options: Any) -> SampleRequest:
-    """A request for images ``first`` to ``first + count`` of one seed."""
+    """A request for the images ``first`` to ``first + count`` of a seed."""
     labels = case.labels(first + count)
     labels = None if labels is None else labels[first:]
     return SampleRequest(
@@ -130,11 +130,11 @@ def small_unet(**changes: Any) -> Any:
     """A random ``UNet2DModel``."""
     torch.manual_seed(0)
     settings = {**UNET, **BLOCKS, "sample_size": 8, **changes}
-    return shaken(diffusers.UNet2DModel(**settings).eval(), 0.1)
+    return perturbed(diffusers.UNet2DModel(**settings).eval(), 0.1)
 
 
 def save_pipeline(folder: Path, scheduler: Any = None, **unet: Any) -> Any:
-    """A DDPM or DDIM pipeline as diffusers saves it; returns diffusers' own."""
+    """Save a DDPM or DDIM pipeline and return it."""
     scheduler = scheduler or diffusers.DDPMScheduler(
         num_train_timesteps=20, beta_start=0.01, beta_end=0.3
     )

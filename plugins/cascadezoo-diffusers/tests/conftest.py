@@ -1,4 +1,4 @@
-"""Puts the plugin on the path, as pip would, where it is not installed."""
+"""Makes the plugin importable if it is not installed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _install()
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
-    """Tests neither use nor fill the user's cache."""
+    """Use a temporary cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CASCADEZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("CASCADEZOO_LOAD_PLUGINS", raising=False)

@@ -1,4 +1,4 @@
-"""Errors as tests ask for them: by class, code and fields."""
+"""Assertions on errors by class, code and fields."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ E = TypeVar("E", bound=CascadezooError)
 def raises(
     cls: type[E], code: str, *, problems: Mapping[str, str] | None = None, **fields: object
 ) -> Iterator[pytest.ExceptionInfo[E]]:
-    """Like ``pytest.raises``, for one code of a class.
+    """Like ``pytest.raises``, with the code of the error.
 
     Args:
-        cls: the class, exactly.
+        cls: the exact class.
         code: the error's code.
         problems: the code of each path of a SpecError.
-        fields: values of the error's fields; ``path`` is given by its last part.
+        fields: values of the error's fields; of ``path`` only the last part.
     """
     with pytest.raises(cls) as caught:
         yield caught
     error = caught.value
     assert (type(error), error.code) == (cls, code), error
     for name, value in fields.items():
-        found = error.fields[name]
-        assert (Path(found).name if name == "path" else found) == value, error.fields
+        actual = error.fields[name]
+        assert (Path(actual).name if name == "path" else actual) == value, error.fields
     if problems is not None:
         assert isinstance(error, SpecError)
         assert dict(problems) == {p.path: p.code for p in error.problems}

@@ -27,7 +27,7 @@ NETWORK = {
 
 
 def save(folder: Path, **changes: Any) -> Any:
-    """A folder as diffusers writes it; returns diffusers' model."""
+    """Save a model of diffusers and return it."""
     torch.manual_seed(0)
     model = diffusers.AutoencoderKL(**{**NETWORK, **changes}).eval()
     with torch.no_grad():
@@ -40,7 +40,7 @@ def save(folder: Path, **changes: Any) -> Any:
 def build(
     source: str | Path | None, output: ImageShape = IMAGE, **fields: Any
 ) -> PretrainedAutoencoderKL:
-    """A stage without its weights."""
+    """A stage without loaded weights."""
     text = None if source is None else str(source)
     config = PretrainedAutoencoderKLConfig.model_validate({"source": text, **fields}).fit(output)
     return PretrainedAutoencoderKL(

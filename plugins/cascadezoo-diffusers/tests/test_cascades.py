@@ -1,4 +1,4 @@
-"""Whole cascades: built from a spec, trained jointly, saved, loaded without their sources."""
+"""Complete cascades: built from a spec, trained jointly, saved, loaded without their sources."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
+import cascadezoo_diffusers
 import diffusers
 import pytest
 import torch
@@ -16,6 +17,7 @@ from cascadezoo_diffusers import register_stages
 from cascadezoo_diffusers.config import UNet2DConfig
 from cascadezoo_diffusers.samplers import SAMPLERS
 from cases import UNET, VAE, save_pipeline
+from error_codes import raises
 
 from cascadezoo import Cascade, build_cascade, load_spec
 from cascadezoo.errors import ModelError, SampleError, SpecError
@@ -51,7 +53,7 @@ def test_a_wrapped_pipeline_is_finetuned_jointly_and_published(tmp_path: Path) -
     source = tmp_path / "source"
     save_pipeline(source)
     upsampler = {"unet": UNET, "scheduler": PROCESS, "sampler": "dpmpp-2m", "steps": 5}
-    asked = spec(
+    data = spec(
         [
             {"name": "coarse", "kind": "diffusers-unet2d", "config": {"source": str(source)}},
             {"name": "up", "kind": "diffusers-unet2d-sr.v1", "config": upsampler},
@@ -67,17 +69,17 @@ def test_a_wrapped_pipeline_is_finetuned_jointly_and_published(tmp_path: Path) -
             },
         ],
     )
-    start = Cascade.from_spec(asked)
+    start = Cascade.from_spec(data)
     theirs = diffusers.DDPMPipeline.from_pretrained(source).unet.state_dict()
     for name, tensor in start.stage("coarse").network.state_dict().items():
         assert torch.equal(tensor, theirs[name]), name
-    result = build_cascade(asked, tmp_path / "run", device="cpu")
+    result = build_cascade(data, tmp_path / "run", device="cpu")
     shutil.rmtree(source)
     cascade = Cascade.from_pretrained(result.model)
     assert cascade.spec.stages[0].kind == "diffusers-unet2d.v1"
     assert any(text.startswith("cascadezoo-diffusers>=") for text in cascade.spec.requires)
     changed = cascade.stage("coarse").network.state_dict()["conv_in.weight"]
-    assert not torch.equal(changed, theirs["conv_in.weight"]), "the joint phase left it alone"
+    assert not torch.equal(changed, theirs["conv_in.weight"]), "the joint phase did not train it"
     files = {path.name for path in (result.model / "stages" / "coarse").iterdir()}
     assert files == {"model.safetensors"}
     assert "diffusers-unet2d.v1" in (result.model / "README.md").read_text()
@@ -87,17 +89,17 @@ def test_a_wrapped_pipeline_is_finetuned_jointly_and_published(tmp_path: Path) -
     assert (images - split).abs().max() < 1e-4
     other = cascade.sample(3, sampler={"coarse": "unipc", "up": "euler-ancestral"}, steps=4)
     assert (images - other).abs().max() > 1e-3
-    with pytest.raises(SampleError, match="no sampler 'nonsense'"):
+    with raises(SampleError, "sample-sampler-unknown", name="nonsense"):
         cascade.sample(1, sampler="nonsense")
     assert images.isfinite().all()
-    with pytest.raises(SpecError, match="is not a folder|neither a folder"):
-        Cascade.from_spec(asked)
-    found = losses(result.run, "up")
-    assert sum(found[-2:]) < sum(found[:2])
+    with raises(SpecError, "spec", problems={"stages.0.config.source": "source"}):
+        Cascade.from_spec(data)
+    rows = losses(result.run, "up")
+    assert sum(rows[-2:]) < sum(rows[:2])
 
 
 def test_latent_diffusion_of_diffusers_alone(tmp_path: Path) -> None:
-    asked = spec(
+    data = spec(
         [
             {
                 "name": "latents",
@@ -112,9 +114,9 @@ def test_latent_diffusion_of_diffusers_alone(tmp_path: Path) -> None:
             {"name": "joint", "train": ["latents", "decode"], "steps": 2, "joint": True},
         ],
     )
-    result = build_cascade(asked, tmp_path / "run", device="cpu")
-    found = losses(result.run, "autoencoder")
-    assert found[-1] < 0.8 * found[0]
+    result = build_cascade(data, tmp_path / "run", device="cpu")
+    rows = losses(result.run, "autoencoder")
+    assert rows[-1] < 0.8 * rows[0]
     cascade = Cascade.from_pretrained(result.model)
     decoder = cascade.stage("decode")
     assert decoder.scale != 1
@@ -129,7 +131,7 @@ def test_latent_diffusion_of_diffusers_alone(tmp_path: Path) -> None:
         Cascade.from_pretrained(tmp_path / "saved")
 
 
-def test_an_autoencoder_of_a_source_is_not_trained_unless_asked(tmp_path: Path) -> None:
+def test_an_autoencoder_of_a_source_is_only_trained_if_trainable(tmp_path: Path) -> None:
     blocks = {
         "down_block_types": ["DownEncoderBlock2D"] * 2,
         "up_block_types": ["UpDecoderBlock2D"] * 2,
@@ -149,11 +151,11 @@ def test_an_autoencoder_of_a_source_is_not_trained_unless_asked(tmp_path: Path) 
     resolved = load_spec(raw)
     assert [p.train for p in resolved.spec.training.phases] == [["decode"], ["latents"]]
     decoder["config"] = {"vae": VAE, "trainable": False}
-    with pytest.raises(SpecError, match="there is no source of weights"):
+    with raises(SpecError, "spec", problems={"stages.1.config.trainable": "no-weights"}):
         load_spec(raw)
 
 
-def test_errors_carry_the_path_of_the_spec(tmp_path: Path) -> None:
+def test_errors_have_the_path_in_the_spec(tmp_path: Path) -> None:
     stage = {"name": "coarse", "kind": "diffusers-unet2d.v1", "config": {"unet": {"dropout": 2.0}}}
     with pytest.raises(SpecError) as error:
         load_spec(spec([stage], []))
@@ -168,20 +170,32 @@ def test_errors_carry_the_path_of_the_spec(tmp_path: Path) -> None:
     assert any(p.path == "stages.0.config.source" for p in error.value.problems)
 
 
-def test_the_readme_is_what_the_code_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def readme() -> str:
     path = Path(__file__).parents[1] / "README.md"
-    # A wheel has it as its description.
-    text = (
+    # The README is the description of a wheel.
+    return (
         path.read_text() if path.is_file() else str(metadata("cascadezoo-diffusers").get_payload())
     )
-    stage, whole = (json.loads(b) for b in re.findall(r"```json\n(.*?)```", text, re.S))
+
+
+def test_the_readme_lists_every_error_code() -> None:
+    codes = set()
+    for path in Path(cascadezoo_diffusers.__file__).parent.glob("*.py"):
+        codes |= set(re.findall(r'\bcode="([a-z-]+)"', path.read_text()))
+    table = readme().partition("## Error codes")[2].partition("\n## ")[0]
+    assert codes == set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", table))
+
+
+def test_the_readme_agrees_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = readme()
+    stage, complete = (json.loads(b) for b in re.findall(r"```json\n(.*?)```", text, re.S))
     assert UNet2DConfig.model_validate(stage["config"]).sampler == "dpmpp-2m"
-    whole["data"] |= {"channels": 1, "num_classes": 10}
-    resolved = load_spec(whole)
+    complete["data"] |= {"channels": 1, "num_classes": 10}
+    resolved = load_spec(complete)
     assert [str(s.output) for s in resolved.stages] == ["1x14x14", "1x28x28"]
     for name in SAMPLERS:
         assert f"`{name}`" in text
-    # The last block of Python: a wrapped pipeline against diffusers' own.
+    # The last block of Python compares a wrapped pipeline with that of diffusers.
     save_pipeline(tmp_path / "ddpm", sample_size=16)
     block = re.findall(r"```python\n(.*?)```", text, re.S)[-1].replace("steps=1000", "steps=20")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What every kind keeps of the stage contract."""
+"""Every kind follows the stage contract."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ learned = pytest.mark.parametrize(
 )
 
 
-def test_every_kind_is_here() -> None:
+def test_every_kind_has_a_case() -> None:
     assert set(SMALL) == set(ENTRIES)
 
 
 @cases
-def test_images_have_the_size_and_type_of_the_place(case: Case) -> None:
+def test_images_have_the_size_and_type_of_the_geometry(case: Case) -> None:
     stage = case.stage()
     output = train(stage, case)
     assert output.estimate.shape == (4, 3, 12, 12)
@@ -110,12 +110,12 @@ def test_weights_loaded_over_meta_give_the_same_images(case: Case) -> None:
     copy.load_state_dict(original.state_dict(), assign=True)
     copy.eval()
     with torch.no_grad():
-        wanted = original.sample(case.upstream(3), request(case, 0, 3))
-        assert torch.equal(copy.sample(case.upstream(3), request(case, 0, 3)), wanted)
+        expected = original.sample(case.upstream(3), request(case, 0, 3))
+        assert torch.equal(copy.sample(case.upstream(3), request(case, 0, 3)), expected)
 
 
 @cases
-def test_only_weights_are_saved_and_contiguous(case: Case) -> None:
+def test_only_weights_are_saved_and_they_are_contiguous(case: Case) -> None:
     stage = case.stage()
     state = stage.state_dict()
     measured = {"scale"} if case.kind == "diffusers-autoencoder-kl.v1" else set()
@@ -141,17 +141,17 @@ def test_bfloat16_autocast_trains_and_samples_in_float32(case: Case) -> None:
 
 
 @cases
-def test_a_step_follows_from_its_draw_alone(case: Case) -> None:
+def test_a_step_depends_on_its_draw_alone(case: Case) -> None:
     stage = case.stage()
     torch.manual_seed(1)
     state = torch.get_rng_state()
     first = train(stage, case, step=3)
     images = stage.sample(case.upstream(2), request(case, 0, 2))
-    assert torch.equal(torch.get_rng_state(), state), "took from the global generator"
+    assert torch.equal(torch.get_rng_state(), state), "used the global generator"
     torch.manual_seed(2)
     assert torch.equal(first.estimate, train(stage, case, step=3).estimate)
     assert torch.equal(stage.sample(case.upstream(2), request(case, 0, 2)), images)
-    # A stage that is never trained draws nothing for a step.
+    # A frozen stage draws nothing in a step.
     drawn = not torch.allclose(first.estimate, train(stage, case, step=4).estimate)
     assert drawn != case.config().frozen
 
@@ -160,23 +160,23 @@ def _split(case: Case, **options: Any) -> None:
     stage = case.stage().eval()
     upstream = case.upstream(5)
 
-    def part(first: int, count: int) -> torch.Tensor:
-        given = None if upstream is None else upstream[first : first + count]
+    def sample(first: int, count: int) -> torch.Tensor:
+        part = None if upstream is None else upstream[first : first + count]
         with torch.no_grad():
-            return stage.sample(given, request(case, first, count, **options))
+            return stage.sample(part, request(case, first, count, **options))
 
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    whole = part(0, 5)
-    assert torch.equal(torch.get_rng_state(), state), "took from the global generator"
-    split = torch.cat([part(0, 1), part(1, 3), part(4, 1)])
-    assert (whole - split).abs().max() < 1e-5
-    assert (whole[0] - whole[1]).abs().max() > 1e-3
+    together = sample(0, 5)
+    assert torch.equal(torch.get_rng_state(), state), "used the global generator"
+    split = torch.cat([sample(0, 1), sample(1, 3), sample(4, 1)])
+    assert (together - split).abs().max() < 1e-5
+    assert (together[0] - together[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_images_do_not_depend_on_how_a_batch_is_split(sampler: str) -> None:
-    # The tables of labels are apart: by label, images differ however they are drawn.
+    # Without labels, because images of different labels differ anyway.
     case = SMALL["diffusers-unet2d.v1"]
     _split(Case(case.kind, case.settings, num_classes=None), sampler=sampler)
 
@@ -190,7 +190,9 @@ def test_images_do_not_depend_on_how_a_batch_is_split(sampler: str) -> None:
         ("autoencoder-kl.v1", {}),
     ],
 )
-def test_nor_with_options(kind: str, options: dict[str, Any]) -> None:
+def test_images_with_options_do_not_depend_on_how_a_batch_is_split(
+    kind: str, options: dict[str, Any]
+) -> None:
     _split(SMALL[kind], **options)
 
 
@@ -203,13 +205,13 @@ def test_the_network_compiles_into_one_graph(case: Case) -> None:
     def run(inputs: StageInputs) -> torch.Tensor:
         return stage(inputs).estimate
 
-    torch.compiler.reset()  # each kind is a new code path of the same function
+    torch.compiler.reset()  # each kind is a new variant of the same function
     compiled = torch.compile(run, backend="eager", fullgraph=True)
     assert torch.allclose(compiled(inputs), run(inputs), rtol=0, atol=1e-5)
 
 
 @cases
-def test_passes_the_check_of_cascadezoo(case: Case) -> None:
+def test_the_stage_passes_the_check_of_cascadezoo(case: Case) -> None:
     testing = pytest.importorskip("cascadezoo.testing", reason="an older cascadezoo")
     testing.assert_stage(
         ENTRIES[case.kind],
@@ -230,12 +232,14 @@ def test_configs_are_imported_without_torch_and_diffusers() -> None:
         "heavy = {'torch', 'numpy', 'diffusers', 'safetensors', 'huggingface_hub'}\n"
         "print(json.dumps(sorted(heavy & set(sys.modules))))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == []
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert json.loads(result.stdout) == []
 
 
 def test_only_the_public_api_is_used() -> None:
-    found = 0
+    count = 0
     sources = Path(cascadezoo_diffusers.__file__).parent
     for path in [*sources.rglob("*.py"), *Path(__file__).parent.glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -245,12 +249,12 @@ def test_only_the_public_api_is_used() -> None:
                     module,
                 )
                 assert module != "cascadezoo" or name in cascadezoo.__all__, (path, name)
-                found += 1
-    assert found > 50
+                count += 1
+    assert count > 50
 
 
 def _uses(node: ast.AST) -> list[tuple[str, str]]:
-    """What a statement takes from cascadezoo: module and name."""
+    """The names that a statement imports from cascadezoo, with their modules."""
     if isinstance(node, ast.ImportFrom):
         module = node.module or ""
         if module.split(".")[0] == "cascadezoo":
@@ -259,8 +263,8 @@ def _uses(node: ast.AST) -> list[tuple[str, str]]:
         names = [a.name for a in node.names if a.name.split(".")[0] == "cascadezoo"]
         return [(name, "__all__") for name in names if name != "cascadezoo"]
     if isinstance(node, ast.Attribute) and node.attr != "__all__":
-        whole = isinstance(node.value, ast.Name) and node.value.id == "cascadezoo"
-        return [("cascadezoo", node.attr)] if whole else []
+        package = isinstance(node.value, ast.Name) and node.value.id == "cascadezoo"
+        return [("cascadezoo", node.attr)] if package else []
     return []
 
 

@@ -1,4 +1,4 @@
-"""Images and latents are those of diffusers itself, from the same noise."""
+"""Images and latents from the same noise equal those of diffusers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from cascadezoo_diffusers.arguments import SchedulerArguments
 from cascadezoo_diffusers.reading import KL_DEFAULTS, UNET_DEFAULTS
 from cascadezoo_diffusers.samplers import SAMPLERS, sampler_of
-from cases import VAE, Case, request, save_pipeline, shaken, small_unet, stage_from
+from cases import VAE, Case, perturbed, request, save_pipeline, small_unet, stage_from
 
 from cascadezoo import Draw, ImageDraw, SampleRequest, TrainContext
 
 BETAS = {"beta_start": 0.01, "beta_end": 0.3}
 
 
-def asked(count: int = 3, first: int = 0, **more: Any) -> SampleRequest:
+def request_of(count: int = 3, first: int = 0, **more: Any) -> SampleRequest:
     return SampleRequest(count, ImageDraw(5, "s", first, count), **more)
 
 
 def noise(count: int = 3) -> list[torch.Generator]:
-    """The very generators that a request draws from: one for each image.
+    """The generators of a request, one for each image.
 
-    diffusers takes a list of generators as cascadezoo keeps it, and draws the first noise and
-    that of each step image by image, in the same order.
+    diffusers accepts such a list, and draws the initial noise and the noise of each step image by
+    image, in the same order.
     """
     return ImageDraw(5, "s", 0, count).generators
 
@@ -72,27 +72,27 @@ SOURCES = [
 
 
 @pytest.mark.parametrize(("scheduler", "steps", "options"), SOURCES)
-def test_a_folder_gives_the_images_of_its_own_pipeline(
+def test_a_folder_gives_the_same_images_as_its_pipeline(
     tmp_path: Path, scheduler: Any, steps: int, options: dict[str, float]
 ) -> None:
     theirs = save_pipeline(tmp_path, scheduler)
     stage = stage_from(tmp_path)
     with torch.no_grad():
-        mine = stage.sample(None, asked(steps=steps, options=options))
-    wanted = theirs(
+        mine = stage.sample(None, request_of(steps=steps, options=options))
+    expected = theirs(
         batch_size=3, generator=noise(), num_inference_steps=steps, output_type="np", **options
     ).images
-    wanted = torch.from_numpy(wanted).permute(0, 3, 1, 2)
-    assert torch.equal(pixels(mine), wanted)
-    assert wanted.std() > 0.1
+    expected = torch.from_numpy(expected).permute(0, 3, 1, 2)
+    assert torch.equal(pixels(mine), expected)
+    assert expected.std() > 0.1
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_is_that_of_diffusers(tmp_path: Path, name: str) -> None:
+def test_every_sampler_equals_that_of_diffusers(tmp_path: Path, name: str) -> None:
     theirs = save_pipeline(tmp_path)
     stage = stage_from(tmp_path)
     with torch.no_grad():
-        mine = stage.sample(None, asked(sampler=name, steps=6))
+        mine = stage.sample(None, request_of(sampler=name, steps=6))
     sampler = SAMPLERS[name]
     cls = getattr(diffusers, sampler.scheduler)
     saved = diffusers.DDPMScheduler.load_config(tmp_path / "scheduler")
@@ -114,7 +114,7 @@ def takes(function: Any, name: str) -> bool:
     return name in inspect.signature(function).parameters
 
 
-def test_the_source_decides_the_sampler_and_may_be_overruled(tmp_path: Path) -> None:
+def test_the_source_sets_the_sampler_and_the_config_overrides_it(tmp_path: Path) -> None:
     scheduler = diffusers.EulerDiscreteScheduler(
         num_train_timesteps=20, **BETAS, use_karras_sigmas=True
     )
@@ -128,7 +128,7 @@ def test_the_source_decides_the_sampler_and_may_be_overruled(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_a_perfect_network_has_no_loss_and_the_true_estimate(prediction: str) -> None:
+def test_a_perfect_network_has_no_loss_and_an_exact_estimate(prediction: str) -> None:
     settings = {"unet": {"block_out_channels": [8], "norm_num_groups": 4}}
     case = Case(
         "diffusers-unet2d.v1",
@@ -158,7 +158,7 @@ def test_a_perfect_network_has_no_loss_and_the_true_estimate(prediction: str) ->
     assert (output.estimate - target).abs().max() < 1e-3
 
 
-def test_labels_and_guidance_are_those_of_the_network(tmp_path: Path) -> None:
+def test_labels_and_guidance_reach_the_network(tmp_path: Path) -> None:
     unet = small_unet(num_class_embeds=6)
     diffusers.DDPMPipeline(
         unet, diffusers.DDIMScheduler(num_train_timesteps=20, **BETAS)
@@ -166,9 +166,9 @@ def test_labels_and_guidance_are_those_of_the_network(tmp_path: Path) -> None:
     stage = stage_from(tmp_path, num_classes=5)
     labels = torch.tensor([0, 3, 4])
     with torch.no_grad():
-        mine = stage.sample(None, asked(steps=5, guidance=3.0, labels=labels))
-        plain = stage.sample(None, asked(steps=5, labels=labels))
-        none = stage.sample(None, asked(steps=5, guidance=0.0, labels=labels))
+        mine = stage.sample(None, request_of(steps=5, guidance=3.0, labels=labels))
+        plain = stage.sample(None, request_of(steps=5, labels=labels))
+        none = stage.sample(None, request_of(steps=5, guidance=0.0, labels=labels))
     scheduler = diffusers.DDIMScheduler.from_pretrained(tmp_path, subfolder="scheduler")
     scheduler.set_timesteps(5)
     image = torch.cat([torch.randn(1, 3, 8, 8, generator=g) for g in noise()])
@@ -181,7 +181,7 @@ def test_labels_and_guidance_are_those_of_the_network(tmp_path: Path) -> None:
     assert (none - plain).abs().max() > 1e-3
 
 
-def test_an_upsampler_sees_the_upstream_image_behind_the_noisy_one(tmp_path: Path) -> None:
+def test_the_upstream_image_follows_the_noisy_image_in_the_input(tmp_path: Path) -> None:
     unet = small_unet(in_channels=6)
     unet.save_pretrained(tmp_path / "unet")
     scheduler = diffusers.DDPMScheduler(num_train_timesteps=20, **BETAS)
@@ -189,7 +189,7 @@ def test_an_upsampler_sees_the_upstream_image_behind_the_noisy_one(tmp_path: Pat
     stage = stage_from(tmp_path, "diffusers-unet2d-sr.v1")
     upstream = Draw("up").rand(3, 3, 4, 4) * 2 - 1
     with torch.no_grad():
-        mine = stage.sample(upstream, asked())
+        mine = stage.sample(upstream, request_of())
     generators = noise()
     image = torch.cat([torch.randn(1, 3, 8, 8, generator=g) for g in generators])
     large = torch.nn.functional.interpolate(upstream, size=(8, 8), mode="bilinear")
@@ -200,7 +200,7 @@ def test_an_upsampler_sees_the_upstream_image_behind_the_noisy_one(tmp_path: Pat
             image = scheduler.step(output, t, image, generator=generators).prev_sample
     assert torch.equal(mine, image.clamp(-1, 1))
     with torch.no_grad():
-        assert (mine - stage.sample(-upstream, asked())).abs().max() > 0.01
+        assert (mine - stage.sample(-upstream, request_of())).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("pipeline", [False, True])
@@ -213,7 +213,7 @@ def test_an_autoencoder_encodes_and_decodes_as_diffusers_does(
         "up_block_types": ["UpDecoderBlock2D"] * 2,
     }
     more = {"scaling_factor": 0.4, "shift_factor": 0.05}
-    theirs = shaken(diffusers.AutoencoderKL(**VAE, **blocks, **more).eval(), 0.1)
+    theirs = perturbed(diffusers.AutoencoderKL(**VAE, **blocks, **more).eval(), 0.1)
     theirs.save_pretrained(tmp_path / "vae" if pipeline else tmp_path)
     stage = stage_from(tmp_path, "diffusers-autoencoder-kl.v1", size=16)
     assert stage.config.frozen
@@ -221,15 +221,15 @@ def test_an_autoencoder_encodes_and_decodes_as_diffusers_does(
     images = Draw("pixels").rand(3, 3, 16, 16) * 2 - 1
     with torch.no_grad():
         latents = stage.upstream_target(images)
-        wanted = (theirs.encode(images).latent_dist.mode() - 0.05) * 0.4
-        assert (latents - wanted).abs().max() < 1e-5
+        expected = (theirs.encode(images).latent_dist.mode() - 0.05) * 0.4
+        assert (latents - expected).abs().max() < 1e-5
         mine = stage.sample(latents, request(Case("d", num_classes=None), 0, 3))
-        decoded = theirs.decode(wanted / 0.4 + 0.05).sample.clamp(-1, 1)
+        decoded = theirs.decode(expected / 0.4 + 0.05).sample.clamp(-1, 1)
         assert (mine - decoded).abs().max() < 1e-5
         assert decoded.std() > 0.05
 
 
-def test_an_autoencoder_measures_what_its_config_leaves_open() -> None:
+def test_an_autoencoder_measures_a_missing_scale() -> None:
     case = Case("diffusers-autoencoder-kl.v1", {"vae": VAE})
     stage = case.stage()
     batches = [case.target(16), case.target(8)]
@@ -239,7 +239,7 @@ def test_an_autoencoder_measures_what_its_config_leaves_open() -> None:
     assert latents.std(correction=0).item() == pytest.approx(1, abs=1e-4)
 
 
-def test_what_silence_means_is_what_diffusers_takes_it_for() -> None:
+def test_defaults_equal_those_of_diffusers() -> None:
     for cls, table in (
         (diffusers.UNet2DModel, UNET_DEFAULTS),
         (diffusers.AutoencoderKL, KL_DEFAULTS),
@@ -262,7 +262,7 @@ def test_what_silence_means_is_what_diffusers_takes_it_for() -> None:
                 assert known[field].default == getattr(mine, field), (name, field)
 
 
-def test_the_signal_that_is_left_is_that_of_diffusers() -> None:
+def test_the_terminal_signal_equals_that_of_diffusers() -> None:
     for schedule in ("linear", "scaled_linear", "squaredcos_cap_v2"):
         for steps in (20, 1000):
             mine = SchedulerArguments(num_train_timesteps=steps, beta_schedule=schedule)

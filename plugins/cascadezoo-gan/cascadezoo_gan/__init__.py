@@ -1,4 +1,4 @@
-"""GAN stages for cascadezoo: ``gan.v1`` draws images, ``srgan.v1`` enlarges them."""
+"""GAN stages for cascadezoo: ``gan.v1`` generates images, ``srgan.v1`` enlarges them."""
 
 from __future__ import annotations
 

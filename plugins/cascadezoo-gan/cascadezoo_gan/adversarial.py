@@ -1,4 +1,4 @@
-"""What both stages share: a discriminator, its parameter group and its losses."""
+"""Base of both stages: a discriminator, its parameter group and its losses."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
 
 class AdversarialStage(Stage):
-    """Base of stages that learn against a discriminator of their own.
+    """Base of stages with their own discriminator.
 
     Args:
         config: of the stage.
-        geometry: where it stands.
-        labels: how many labels the discriminator knows; None for none.
-        spread: whether it sees how much images differ from each other.
+        geometry: the place of the stage.
+        labels: number of labels of the discriminator; None without labels.
+        spread: whether the discriminator sees the variation within sets of images.
     """
 
     config: GanConfig | SrGanConfig
@@ -44,60 +44,61 @@ class AdversarialStage(Stage):
         self.discriminator = Discriminator(shape.channels, shape.size, width, labels, spread=spread)
 
     def penalised(self, target: Tensor, context: TrainContext) -> dict[str, Tensor]:
-        """The real images to penalise, by the name that :meth:`judge` looks for; lazily.
+        """The extra input of steps with a penalty: the real images, as ``penalised``.
 
-        Karras et al. (2020), appendix B: a penalty in one of k steps, k times as heavy.
+        Karras et al. (2020), appendix B: a penalty once in k steps, with a weight of k.
         """
         settings = self.config.discriminator
         due = settings.r1 > 0 and context.step % settings.r1_every == 0
         return {"penalised": target} if due else {}
 
     def judge(
-        self, made: Tensor, real: Tensor, labels: Tensor | None, *, penalise: bool
+        self, generated: Tensor, real: Tensor, labels: Tensor | None, *, penalise: bool
     ) -> dict[str, Tensor | Loss]:
-        """The adversarial losses; none where the discriminator does not learn.
+        """The adversarial losses; empty if the discriminator is not trained.
 
-        The made images are judged once for both sides: a loss reaches its own group alone, so the
-        generator's goes through the discriminator and the discriminator's not into the generator.
+        The discriminator evaluates the generated images once for both losses. A loss only updates
+        its own group: the generator's loss passes through the discriminator, and the
+        discriminator's loss does not reach the generator.
 
         Args:
-            made: the stage's images [N, C, H, W], with their graph.
-            real: as many real ones.
+            generated: the stage's images [N, C, H, W], with their graph.
+            real: real images of the same shape.
             labels: int64 [N] of both, or None.
             penalise: compute R1 in this step.
         """
-        judge = self.discriminator
-        if judge is None or not judge.verdict.weight.requires_grad:
+        discriminator = self.discriminator
+        if discriminator is None or not discriminator.verdict.weight.requires_grad:
             return {}
         settings = self.config.discriminator
-        verdict = judge(made, labels)
-        # A plan's counter of FLOPs cannot look into a gradient that is taken within a forward pass.
+        generated_logits = discriminator(generated, labels)
+        # The FLOP counter of ``plan`` does not support gradients inside a forward pass.
         penalise = penalise and torch.is_grad_enabled() and not real.is_meta
         if penalise:
-            # Squares of gradients are beyond half precision.
+            # Squares of gradients exceed half precision.
             with torch.autocast(real.device.type, enabled=False):
                 real = real.detach().float().requires_grad_()
-                truth = judge(real, labels)
-                penalty = gradient_penalty(truth, real)
+                real_logits = discriminator(real, labels)
+                penalty = gradient_penalty(real_logits, real)
         else:
-            truth = judge(real, labels)
-            penalty = truth.new_zeros(())
+            real_logits = discriminator(real, labels)
+            penalty = real_logits.new_zeros(())
         scale = 0.5 * settings.r1 * settings.r1_every
         return {
-            "adversarial": generator_loss(verdict),
-            "discriminator": Loss(discriminator_loss(truth, verdict), DISCRIMINATOR),
+            "adversarial": generator_loss(generated_logits),
+            "discriminator": Loss(discriminator_loss(real_logits, generated_logits), DISCRIMINATOR),
             "r1": Loss(scale * penalty, DISCRIMINATOR),
         }
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The discriminator apart from all else."""
-        judge = [] if self.discriminator is None else list(self.discriminator.parameters())
-        apart = {id(parameter) for parameter in judge}
-        rest = [p for p in self.parameters() if id(p) not in apart]
-        return {GENERATOR: rest, DISCRIMINATOR: judge}
+        """The discriminator, and all other parameters."""
+        own = [] if self.discriminator is None else list(self.discriminator.parameters())
+        ids = {id(parameter) for parameter in own}
+        rest = [p for p in self.parameters() if id(p) not in ids]
+        return {GENERATOR: rest, DISCRIMINATOR: own}
 
     def group_options(self) -> Mapping[str, GroupOptions]:
-        """Little momentum for both; no average of a discriminator, which nobody samples from."""
+        """Low momentum for both groups; the discriminator is not averaged."""
         settings = self.config.discriminator
         betas = (self.config.betas[0], self.config.betas[1])
         return {
@@ -105,7 +106,7 @@ class AdversarialStage(Stage):
             DISCRIMINATOR: GroupOptions(
                 lr_factor=settings.lr_factor,
                 betas=betas,
-                # A critic whose weights decay forgets what it has told apart.
+                # With weight decay, a discriminator forgets earlier differences.
                 weight_decay=0.0,
                 every=settings.every,
                 averaged=False,

@@ -15,7 +15,7 @@ __all__ = ["GanGenerator"]
 class GanGenerator(AdversarialStage):
     """A generative adversarial network (Goodfellow et al. 2014), with R1 (Mescheder et al. 2018).
 
-    Its estimate is an image of the target's label, and not a guess of the target.
+    Its estimate is an image with the target's label, not a prediction of the target.
     """
 
     Config = GanConfig
@@ -24,7 +24,7 @@ class GanGenerator(AdversarialStage):
     def __init__(self, config: GanConfig, geometry: StageGeometry) -> None:
         labels = geometry.num_classes if config.conditional else None
         super().__init__(config, geometry, labels, spread=True)
-        self.knows = labels
+        self.num_labels = labels
         shape = geometry.output
         self.painter = Painter(
             shape.channels,
@@ -37,27 +37,28 @@ class GanGenerator(AdversarialStage):
     def preprocess(
         self, target: Tensor, upstream: Tensor | None, context: TrainContext
     ) -> StageInputs:
-        """Draws the noise vectors."""
+        """Draw the noise vectors."""
         return StageInputs(
             target,
-            labels=None if self.knows is None else context.labels,
+            labels=None if self.num_labels is None else context.labels,
             noise=context.draw.randn(len(target), self.config.noise),
             extra=self.penalised(target, context),
         )
 
     def forward(self, inputs: StageInputs) -> StageOutput:
-        """Made images, and the losses of both sides."""
+        """Generated images, and the losses of both networks."""
         if inputs.noise is None:
-            raise TypeError("GanGenerator takes the inputs that its preprocess makes")
-        made: Tensor = self.painter(inputs.noise, inputs.labels)
+            raise TypeError("GanGenerator needs the inputs from its preprocess")
+        images: Tensor = self.painter(inputs.noise, inputs.labels)
         penalise = "penalised" in inputs.extra
-        return StageOutput(made, self.judge(made, inputs.target, inputs.labels, penalise=penalise))
+        losses = self.judge(images, inputs.target, inputs.labels, penalise=penalise)
+        return StageOutput(images, losses)
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """Images of the labels asked for; without any, of labels that are drawn."""
-        labels = request.labels if self.knows is not None else None
-        if self.knows is not None and labels is None:
-            labels = request.draw.randint(0, self.knows, request.count)
+        """Images of the requested labels, or of random labels if the request has none."""
+        labels = request.labels if self.num_labels is not None else None
+        if self.num_labels is not None and labels is None:
+            labels = request.draw.randint(0, self.num_labels, request.count)
         noise = request.draw.randn(request.count, self.config.noise)
-        made: Tensor = self.painter(noise, labels)
-        return made if self.geometry.output.latent else made.clamp(-1.0, 1.0)
+        images: Tensor = self.painter(noise, labels)
+        return images if self.geometry.output.latent else images.clamp(-1.0, 1.0)

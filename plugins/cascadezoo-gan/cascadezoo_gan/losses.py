@@ -9,36 +9,36 @@ from torch import Tensor
 __all__ = ["discriminator_loss", "generator_loss", "gradient_penalty"]
 
 
-def generator_loss(made: Tensor) -> Tensor:
+def generator_loss(generated: Tensor) -> Tensor:
     """The non-saturating loss (Goodfellow et al. 2014, section 3), a scalar.
 
     Args:
-        made: the discriminator's logits [N] of made images.
+        generated: the discriminator's logits [N] of generated images.
     """
-    return F.softplus(-made).mean()
+    return F.softplus(-generated).mean()
 
 
-def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
-    """The logistic loss of telling apart: log 4 where the logits tell nothing.
+def discriminator_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """The logistic loss of the discriminator; log 4 if all logits are 0.
 
     Args:
         real: logits [N] of real images.
-        made: logits [N] of made ones.
+        generated: logits [N] of generated images.
     """
-    return F.softplus(-real).mean() + F.softplus(made).mean()
+    return F.softplus(-real).mean() + F.softplus(generated).mean()
 
 
 def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
-    """The squared norm of the logits' gradient by the images, mean over the batch.
+    """The squared norm of the gradient of the logits with respect to the images, batch mean.
 
-    On real images, times gamma / 2, it is R1 of Mescheder et al. (2018), equation 9.
+    For real images and times gamma / 2, it is R1 of Mescheder et al. (2018), equation 9.
 
     Args:
         logits: [N].
         images: [N, C, H, W], with a gradient.
 
     Returns:
-        A scalar that can be differentiated by the discriminator's weights.
+        A scalar, differentiable with respect to the discriminator's weights.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.float().square().sum(dim=(1, 2, 3)).mean()

@@ -1,4 +1,4 @@
-"""``srgan.v1``: larger images that look sharp."""
+"""``srgan.v1``: an upsampler with an adversarial loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SrGanUpsampler"]
 class SrGanUpsampler(AdversarialStage):
     """A residual network under a pixel and an adversarial loss (SRGAN, Ledig et al. 2017).
 
-    Without the perceptual loss of that paper, which ``training.losses`` can add (``lpips``).
+    The perceptual loss of the paper is not included; ``training.losses`` can add it (``lpips``).
     """
 
     Config = SrGanConfig
@@ -30,27 +30,27 @@ class SrGanUpsampler(AdversarialStage):
     def preprocess(
         self, target: Tensor, upstream: Tensor | None, context: TrainContext
     ) -> StageInputs:
-        """Target and upstream image as they are."""
+        """Pass on the target and the upstream image."""
         extra = self.penalised(target, context)
         if context.paired is not None:
             extra["paired"] = context.paired
         return StageInputs(target, upstream, extra=extra)
 
     def forward(self, inputs: StageInputs) -> StageOutput:
-        """The enlarged image, and its losses against its target and its discriminator."""
+        """The enlarged image, its reconstruction loss and its adversarial losses."""
         estimate = self.enlarge(inputs.upstream)
         errors = self._errors(estimate, inputs.target)
         paired = inputs.extra.get("paired")
         if paired is not None and inputs.upstream is not None:
-            # An image that is not of the target is held against itself, made small again.
+            # Compare an image that does not belong to the target with its upstream image.
             upstream = inputs.upstream.detach().float()
             small = F.avg_pool2d(estimate, self.config.factor)
             errors = errors.where(paired, self._errors(small, upstream))
         penalise = "penalised" in inputs.extra
         losses = self.judge(estimate, inputs.target, None, penalise=penalise)
-        fooled = losses.get("adversarial")
-        if isinstance(fooled, Tensor):
-            losses["adversarial"] = self.config.adversarial * fooled
+        adversarial = losses.get("adversarial")
+        if isinstance(adversarial, Tensor):
+            losses["adversarial"] = self.config.adversarial * adversarial
         return StageOutput(estimate, {self.config.pixel: errors.mean(), **losses})
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
@@ -59,7 +59,7 @@ class SrGanUpsampler(AdversarialStage):
         return images if self.geometry.output.latent else images.clamp(-1.0, 1.0)
 
     def enlarge(self, upstream: Tensor | None) -> Tensor:
-        """From [N, C, H, W] to [N, C, factor H, factor W], not limited to [-1, 1]."""
+        """Map [N, C, H, W] to [N, C, factor H, factor W], not limited to [-1, 1]."""
         if upstream is None:
             raise TypeError("SrGanUpsampler needs an upstream image")
         size = (self.out_size, self.out_size)
@@ -69,5 +69,7 @@ class SrGanUpsampler(AdversarialStage):
 
     def _errors(self, images: Tensor, target: Tensor) -> Tensor:
         """The mean error of each image, [N]."""
-        off = (images - target).flatten(1)
-        return off.abs().mean(1) if self.config.pixel == "l1" else off.square().mean(1)
+        difference = (images - target).flatten(1)
+        return (
+            difference.abs().mean(1) if self.config.pixel == "l1" else difference.square().mean(1)
+        )

@@ -1,4 +1,4 @@
-"""One thread, and a plain word where the plugin is not installed."""
+"""Sets one thread, and checks that the plugin is installed."""
 
 from __future__ import annotations
 

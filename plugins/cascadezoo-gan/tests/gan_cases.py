@@ -35,7 +35,7 @@ def settings(kind: str, **changes: Any) -> dict[str, Any]:
 
 
 def make(kind: str, num_classes: int | None = CLASSES, **changes: Any) -> AdversarialStage:
-    """A small stage for images of 12 pixels, with no weight left at zero."""
+    """A small stage for images of 12 pixels, without weights of zero."""
     config_class = GanConfig if kind == "gan.v1" else SrGanConfig
     stage_class = GanGenerator if kind == "gan.v1" else SrGanUpsampler
     shape = ImageShape(3, 12)
@@ -63,7 +63,7 @@ def labels(count: int = COUNT, device: str = "cpu") -> torch.Tensor:
 
 
 def train(stage: AdversarialStage, step: int = 0, fed: Any = None, **context: Any) -> StageOutput:
-    """A forward of training."""
+    """A training forward pass."""
     fed = upstream(stage) if fed is None else fed
     known = TrainContext(Draw(0, step), labels=labels(), step=step, **context)
     output: StageOutput = stage(stage.preprocess(images(), fed, known))
@@ -75,9 +75,9 @@ def values(output: StageOutput) -> dict[str, torch.Tensor]:
     return {k: getattr(v, "value", v) for k, v in output.losses.items()}
 
 
-def request(first: int, count: int, **asked: Any) -> SampleRequest:
-    asked.setdefault("labels", labels(first + count)[first:])
-    return SampleRequest(count, ImageDraw(7, "s", first, count), **asked)
+def request(first: int, count: int, **options: Any) -> SampleRequest:
+    options.setdefault("labels", labels(first + count)[first:])
+    return SampleRequest(count, ImageDraw(7, "s", first, count), **options)
 
 
 def spec(phases: list[dict[str, Any]], **training: Any) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def spec(phases: list[dict[str, Any]], **training: Any) -> dict[str, Any]:
 
 
 class StopAt:
-    """Shows nothing; sends the process what Ctrl-C sends when a phase has done so many steps."""
+    """A progress display that sends SIGINT at a step of a phase."""
 
     def __init__(self, phase: str, step: int) -> None:
         self.at = (phase, step)

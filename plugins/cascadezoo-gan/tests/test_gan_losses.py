@@ -1,4 +1,4 @@
-"""The losses: against naive formulas, and each in its own group."""
+"""The losses: compared with naive formulas, and each in its own group."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_losses_are_those_of_the_paper() -> None:
     fooled = -torch.sigmoid(made).log().mean()
     assert generator_loss(made).item() == pytest.approx(fooled.item(), rel=1e-5)
     assert discriminator_loss(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(math.log(4))
-    # Where the other side has won, a saturating loss has no gradient left; this one has.
+    # A saturating loss would have no gradient here.
     lost = torch.tensor([-20.0], requires_grad=True)
     generator_loss(lost).backward()
     assert lost.grad.item() == pytest.approx(-1.0, abs=1e-6)
@@ -56,7 +56,7 @@ def test_the_penalty_is_the_naive_one() -> None:
 
 
 @kinds
-def test_the_lazy_penalty_comes_seldom_and_heavier(kind: str) -> None:
+def test_the_lazy_penalty_is_rare_with_a_larger_weight(kind: str) -> None:
     every = make(kind, discriminator={"r1": 2.0, "r1_every": 1})
     lazy = make(kind, discriminator={"r1": 2.0, "r1_every": 3})
     strong = make(kind, discriminator={"r1": 4.0, "r1_every": 1})
@@ -72,7 +72,7 @@ def test_the_lazy_penalty_comes_seldom_and_heavier(kind: str) -> None:
 
 
 @kinds
-def test_groups_are_whole_and_apart(kind: str) -> None:
+def test_groups_are_complete_and_disjoint(kind: str) -> None:
     stage = make(kind)
     groups = stage.parameter_groups()
     ids = [id(p) for parameters in groups.values() for p in parameters]
@@ -92,8 +92,8 @@ def test_groups_are_whole_and_apart(kind: str) -> None:
 
 
 @kinds
-def test_gradients_are_those_of_graphs_of_their_own(kind: str) -> None:
-    """Judging once for both sides gives what judging twice, once detached, gives."""
+def test_gradients_equal_those_of_separate_graphs(kind: str) -> None:
+    """One evaluation for both losses equals two evaluations, one of them detached."""
     stage = make(kind)
     groups = stage.parameter_groups()
     output = train(stage)
@@ -130,7 +130,7 @@ def test_every_parameter_learns_by_its_group(kind: str) -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_images_that_are_not_of_their_target_are_held_against_themselves() -> None:
+def test_unpaired_images_are_compared_with_their_upstream_image() -> None:
     stage = make("srgan.v1", pixel="mse")
     fed = images(4, 6)
     with torch.no_grad():
@@ -138,19 +138,19 @@ def test_images_that_are_not_of_their_target_are_held_against_themselves() -> No
     off = (made - images()).square().mean((1, 2, 3))
     small = (F.avg_pool2d(made, 2) - fed).square().mean((1, 2, 3))
     mask = torch.tensor([True, False, False, True])
-    found = values(train(stage, fed=fed, paired=mask))["mse"].item()
-    assert found == pytest.approx(off.where(mask, small).mean().item(), rel=1e-5)
+    loss = values(train(stage, fed=fed, paired=mask))["mse"].item()
+    assert loss == pytest.approx(off.where(mask, small).mean().item(), rel=1e-5)
     assert values(train(stage, fed=fed))["mse"].item() == pytest.approx(off.mean().item(), rel=1e-5)
 
 
-def test_a_discriminator_sees_images_that_do_not_differ() -> None:
+def test_a_discriminator_detects_equal_images() -> None:
     torch.manual_seed(0)
     judge = Discriminator(3, 8, 4, None, spread=True)
     image = images(1, 8).expand(4, -1, -1, -1)
     together, alone = judge(image), judge(torch.cat([image[:1], images(3, 8)]))
     assert (together - together[0]).abs().max() < 1e-6
     assert (together[0] - alone[0]).abs() > 1e-6
-    # Sets of four are neighbours: a batch's halves are judged as the whole.
+    # Sets of four are neighbours: the halves of a batch give the same logits.
     batch = images(8, 8)
     halves = torch.cat([judge(batch[:4]), judge(batch[4:])])
     assert torch.allclose(judge(batch), halves, atol=1e-5)

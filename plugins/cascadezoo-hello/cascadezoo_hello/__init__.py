@@ -1,11 +1,11 @@
-"""What the plugin registers. No torch here: every command of cascadezoo loads this file."""
+"""The hooks of the plugin. Do not import torch: every command of cascadezoo imports this file."""
 
 from cascadezoo import StageEntry, hookimpl
 
 
 @hookimpl
 def register_stages():
-    """The kinds that specs may name."""
+    """The stage kinds of the plugin."""
     yield StageEntry(
         name="linear-sr.v1",
         role="upsampler",

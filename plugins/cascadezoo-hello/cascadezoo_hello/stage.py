@@ -1,4 +1,4 @@
-"""The stage. This file is loaded when a cascade is built."""
+"""The stage. cascadezoo imports this file when it builds a cascade."""
 
 import torch
 
@@ -16,16 +16,16 @@ class LinearUpsampler(Stage):
         self.filter = torch.nn.Parameter(torch.zeros(colours * config.factor**2, colours, 5, 5))
 
     def preprocess(self, target, upstream, context):
-        """What forward gets in training: here the two images as they are."""
+        """The inputs of forward: here the unchanged images."""
         return StageInputs(target, upstream)
 
     def forward(self, inputs):
-        """The estimate, which flows to the next stage, and what training makes small."""
+        """The estimate, which flows to the next stage, and the losses to minimise."""
         estimate = self._enlarge(inputs.upstream)
         return StageOutput(estimate, {"mse": (estimate - inputs.target).square().mean()})
 
     def sample(self, upstream, request):
-        """The image to show; latents, which a decoder turns into one, have no bounds."""
+        """The sampled image. Pixels are limited to [-1, 1]; latents are not."""
         image = self._enlarge(upstream)
         return image if self.geometry.output.latent else image.clamp(-1, 1)
 

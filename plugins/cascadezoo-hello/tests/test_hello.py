@@ -1,4 +1,4 @@
-"""That the stage learns what it is for."""
+"""Tests of the stage."""
 
 import torch
 from cascadezoo_hello import register_stages

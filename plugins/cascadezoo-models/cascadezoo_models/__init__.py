@@ -1,4 +1,4 @@
-"""Pretrained cascades that ship as a distribution: they work offline, without the Hub."""
+"""Pretrained cascades in a distribution, which work offline and without the Hub."""
 
 import json
 from collections.abc import Iterable

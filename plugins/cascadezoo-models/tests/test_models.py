@@ -35,7 +35,7 @@ def test_a_model_is_small_and_measured(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_draws_what_it_drew(name):
+def test_a_model_samples_the_same_images_as_when_it_was_made(name):
     model = Cascade.from_pretrained(name)
     images = model.sample(4, seed=0)
     assert images.shape == (4, 3, 32, 32)
@@ -45,15 +45,15 @@ def test_a_model_draws_what_it_drew(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_is_what_the_manifest_says(name, tmp_path):
-    done = cascadezoo("zoo", "verify", name, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_model_agrees_with_the_manifest(name, tmp_path):
+    result = cascadezoo("zoo", "verify", name, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
-def test_nothing_writes_into_the_distribution(tmp_path):
+def test_commands_do_not_write_into_the_distribution(tmp_path):
     name = min(MODELS)
     before = {p: p.read_bytes() for p in sorted((FOLDER / name).rglob("*")) if p.is_file()}
-    done = cascadezoo("card", name, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
+    result = cascadezoo("card", name, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
     after = {p: p.read_bytes() for p in sorted((FOLDER / name).rglob("*")) if p.is_file()}
     assert after == before

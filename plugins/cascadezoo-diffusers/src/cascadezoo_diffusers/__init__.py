@@ -24,14 +24,14 @@ def register_stages() -> list[StageEntry]:
         StageEntry(
             name="diffusers-unet2d-sr.v1",
             role="upsampler",
-            summary="a UNet2DModel of diffusers that sees the enlarged upstream image",
+            summary="a UNet2DModel of diffusers, conditioned on the enlarged upstream image",
             config="cascadezoo_diffusers.config:UNet2DSRConfig",
             impl="cascadezoo_diffusers.unet:UNet2DUpsampler",
         ),
         StageEntry(
             name="diffusers-autoencoder-kl.v1",
             role="decoder",
-            summary="an AutoencoderKL of diffusers, trained here or taken as it is",
+            summary="an AutoencoderKL of diffusers, trained or pretrained",
             config="cascadezoo_diffusers.config_kl:AutoencoderKLConfig",
             impl="cascadezoo_diffusers.autoencoder:AutoencoderKLDecoder",
         ),
@@ -47,7 +47,7 @@ def register_stages() -> list[StageEntry]:
 
 @hookimpl
 def register_specs() -> list[SpecEntry]:
-    """Latent cascades for images of ImageNet's classes and size."""
+    """Latent cascades for ImageNet."""
     return [
         SpecEntry(
             name="imagenet256-latent-flow",

@@ -1,4 +1,4 @@
-"""What diffusers' models and schedulers are made of, under its own names. Free of torch."""
+"""The arguments of diffusers' models and schedulers, under its names. Free of torch."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ DEFAULT_WIDTHS = [64, 128, 128]
 
 
 class UNet2DArguments(Model):
-    """The arguments of a `UNet2DModel`, under the names that diffusers gives them."""
+    """The arguments of a `UNet2DModel`, with the names of diffusers."""
 
     sample_size: Annotated[int, Field(ge=1, le=65536)] | None = None
-    """Height and width of the images that it was trained on. Tells; the network takes any."""
+    """Height and width of the training images; without effect, as the network accepts any size."""
 
     in_channels: Channels | None = None
-    """Channels of its input; None takes what its place in the cascade asks for."""
+    """Channels of the input; None uses those of the place in the cascade."""
 
     out_channels: Channels | None = None
-    """Channels of its output; None takes what its place in the cascade asks for."""
+    """Channels of the output; None uses those of the place in the cascade."""
 
     center_input_sample: bool = False
-    """Whether inputs are taken to lie in [0, 1] and stretched to [-1, 1]."""
+    """Scale inputs from [0, 1] to [-1, 1]."""
 
     time_embedding_type: Literal["positional"] = "positional"
     """How the timestep is embedded."""
 
     time_embedding_dim: Channels | None = None
-    """Width of the embedding; None takes four times the first of `block_out_channels`."""
+    """Width of the embedding; None uses four times the first of `block_out_channels`."""
 
     freq_shift: Annotated[int, Field(ge=0, le=1)] = 0
     """Shift of the embedding's frequencies."""
@@ -56,28 +56,28 @@ class UNet2DArguments(Model):
     """Width of each level; each but the last halves the resolution."""
 
     down_block_types: Annotated[list[Down], Field(min_length=1, max_length=8)] | None = None
-    """The block of each level on the way down; None has attention in the lowest level alone."""
+    """The block of each level on the way down; None has attention only in the lowest level."""
 
     mid_block_type: Literal["UNetMidBlock2D"] | None = "UNetMidBlock2D"
-    """The block at the lowest resolution; None has none."""
+    """The block at the lowest resolution; None omits it."""
 
     up_block_types: Annotated[list[Up], Field(min_length=1, max_length=8)] | None = None
     """The block of each level on the way up, the lowest first; None mirrors the way down."""
 
     layers_per_block: Layers = 2
-    """Residual blocks of each level on the way down; there is one more on the way up."""
+    """Residual blocks of each level on the way down; one more on the way up."""
 
     mid_block_scale_factor: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
-    """What the residual blocks at the lowest resolution are divided by."""
+    """Divisor of the outputs of the residual blocks at the lowest resolution."""
 
     downsample_padding: Annotated[int, Field(ge=0, le=1)] = 1
-    """Padding of the convolutions that halve; 0 pads on two sides alone."""
+    """Padding of the downsampling convolutions; 0 pads two sides only."""
 
     downsample_type: Literal["conv", "resnet"] = "conv"
-    """What halves the resolution after a level with attention."""
+    """The downsampling layer after a level with attention."""
 
     upsample_type: Literal["conv", "resnet"] = "conv"
-    """What doubles the resolution after a level with attention."""
+    """The upsampling layer after a level with attention."""
 
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Dropout in every residual block."""
@@ -86,17 +86,17 @@ class UNet2DArguments(Model):
     """The activation in residual blocks."""
 
     attention_head_dim: Channels | None = 8
-    """Channels of an attention head; None makes one head of all."""
+    """Channels of an attention head; None uses a single head."""
 
     norm_num_groups: Groups = 32
-    """Groups of every normalisation; divides each width."""
+    """Groups of every normalisation; must divide each width."""
 
     attn_norm_num_groups: Groups | None = None
-    """Groups of the normalisation of the attention at the lowest resolution; None takes
+    """Groups of the normalisation of the attention at the lowest resolution; None uses
     `norm_num_groups`."""
 
     norm_eps: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-5
-    """What is added to the variance in every normalisation."""
+    """The number added to the variance in every normalisation."""
 
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     """Whether the timestep is added inside a residual block, or scales and shifts its norm."""
@@ -105,11 +105,11 @@ class UNet2DArguments(Model):
     """Self-attention at the lowest resolution."""
 
     class_embed_type: None = None
-    """How labels are embedded: by a table, the only way that is supported."""
+    """How labels are embedded; only a table is supported."""
 
     num_class_embeds: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Rows of the table of labels. None has none where the weights come from a source; from
-    scratch it has one for each label of the data and one for no label."""
+    """Rows of the label table. None: no table for weights of a source; otherwise one row for each
+    label of the data and one for no label."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -133,7 +133,7 @@ class UNet2DArguments(Model):
                 f"{lowest}, the last of block_out_channels"
             )
         if self.block_out_channels[0] < 4:
-            raise ValueError("block_out_channels must begin with 4 or more, to embed the timestep")
+            raise ValueError("the first of block_out_channels must be 4 or more, for the timestep")
         self._check_heads()
         return self
 
@@ -148,17 +148,17 @@ class UNet2DArguments(Model):
             widths.append(self.block_out_channels[-1])
         if widths and head > min(widths):
             raise ValueError(
-                f"attention_head_dim is {head}, more than the {min(widths)} channels that there "
-                "are where there is attention"
+                f"attention_head_dim is {head}, more than the {min(widths)} channels of a level "
+                "with attention"
             )
 
     @property
     def factor(self) -> int:
-        """What the size of an image must be a multiple of."""
+        """The size of an image must be a multiple of this."""
         return int(2 ** (len(self.block_out_channels) - 1))
 
     def blocks(self) -> tuple[list[str], list[str]]:
-        """The blocks on the way down, and those on the way up from the lowest."""
+        """The blocks on the way down, and those on the way up from the lowest level."""
         plain = len(self.block_out_channels) - 1
         down: list[Any] = self.down_block_types or [*["DownBlock2D"] * plain, "AttnDownBlock2D"]
         mirrored = [name.replace("Downsample", "Upsample").replace("Down", "Up") for name in down]
@@ -166,9 +166,9 @@ class UNet2DArguments(Model):
 
 
 class SchedulerArguments(Model):
-    """The arguments of diffusers' schedulers, under the names that diffusers gives them.
+    """The arguments of diffusers' schedulers, with the names of diffusers.
 
-    Each sampler takes those that its scheduler knows.
+    Each sampler uses those that its scheduler supports.
     """
 
     num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
@@ -181,11 +181,11 @@ class SchedulerArguments(Model):
     """The last beta. 0.02 is meant for 1000 timesteps."""
 
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
-    """How the betas grow: in a straight line (Ho et al. 2020), as the square of one (Rombach et
-    al. 2022), or after a squared cosine (Nichol & Dhariwal 2021), which needs no end points."""
+    """The betas: linear (Ho et al. 2020), squared linear (Rombach et al. 2022), or from a squared
+    cosine (Nichol & Dhariwal 2021), which ignores the end points."""
 
     trained_betas: Annotated[list[Beta], Field(min_length=2, max_length=10_000)] | None = None
-    """The betas one by one, in place of a schedule."""
+    """The individual betas; replaces the schedule."""
 
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     """What the network predicts: the noise, the velocity (Salimans & Ho 2022), or the image."""
@@ -197,26 +197,27 @@ class SchedulerArguments(Model):
     """Limit each estimate of the clean image in ddpm, ddim and heun; never for latents."""
 
     clip_sample_range: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
-    """Where `clip_sample` limits it."""
+    """The limit of `clip_sample`."""
 
     thresholding: bool = False
     """Dynamic thresholding of each estimate (Saharia et al. 2022); never for latents."""
 
     dynamic_thresholding_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.995
-    """`thresholding`: the quantile that is taken for the threshold."""
+    """`thresholding`: the quantile that defines the threshold."""
 
     sample_max_value: Annotated[float, Field(ge=1.0, le=1e6)] = 1.0
     """`thresholding`: the largest threshold."""
 
     timestep_spacing: Literal["leading", "trailing", "linspace"] = "trailing"
-    """Which timesteps are visited: to the first, from the last, or both ends."""
+    """Which timesteps sampling visits: including the last (trailing), the first (leading), or both
+    (linspace)."""
 
     steps_offset: Annotated[int, Field(ge=0, le=1000)] = 0
-    """What is added to each timestep of the leading spacing."""
+    """Offset of each timestep of the leading spacing."""
 
     set_alpha_to_one: bool | None = None
-    """Whether the last step of ddim and pndm ends without any noise; None takes the sampler's
-    own way."""
+    """Whether the last step of ddim and pndm ends without noise; None uses the sampler's
+    default."""
 
     variance_type: Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"] = (
         "fixed_small"
@@ -224,42 +225,41 @@ class SchedulerArguments(Model):
     """Variance of ddpm's steps: the posterior's or beta."""
 
     use_karras_sigmas: bool = False
-    """Space the noise levels as Karras et al. 2022 do, in the samplers that can."""
+    """Use the noise levels of Karras et al. 2022, in samplers that support them."""
 
     final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
-    """The noise level at which the solvers end."""
+    """The final noise level of the solvers."""
 
     skip_prk_steps: bool = False
-    """Begin pndm without Runge-Kutta steps, which take more than one evaluation each."""
+    """Start pndm without Runge-Kutta steps, which need several evaluations each."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         betas = self.trained_betas
         if betas is not None and len(betas) != self.num_train_timesteps:
             raise ValueError(
-                f"trained_betas has {len(betas)} numbers for the {self.num_train_timesteps} of "
+                f"trained_betas has {len(betas)} numbers for {self.num_train_timesteps} "
                 "num_train_timesteps"
             )
         straight = betas is None and self.beta_schedule != "squaredcos_cap_v2"
         if straight and self.beta_start >= self.beta_end:
             raise ValueError(
-                f"beta_end is {self.beta_end:g}, which is not above beta_start, {self.beta_start:g}"
+                f"beta_end is {self.beta_end:g}, not above beta_start ({self.beta_start:g})"
             )
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError(
-                "prediction_type is epsilon, which tells nothing of the image where there is no "
-                "signal, as at the last timestep under rescale_betas_zero_snr; predict "
-                "v_prediction or sample"
+                "prediction_type is epsilon, which has no information about the image at the last "
+                "timestep under rescale_betas_zero_snr; use v_prediction or sample"
             )
         if self.signal() < 1e-20 and not self.rescale_betas_zero_snr:
             raise ValueError(
-                f"nothing of the image is left long before the last of {self.num_train_timesteps} "
-                "timesteps; lower beta_end, or take fewer timesteps"
+                "the betas remove the image long before the last of "
+                f"{self.num_train_timesteps} timesteps; lower beta_end, or use fewer timesteps"
             )
         return self
 
     def signal(self) -> float:
-        """The variance that an image keeps at the last timestep."""
+        """The variance of the signal at the last timestep."""
         if self.rescale_betas_zero_snr:
             return 0.0
         steps = self.num_train_timesteps
@@ -277,13 +277,13 @@ class SchedulerArguments(Model):
 
 
 class AutoencoderKLArguments(Model):
-    """The arguments of an `AutoencoderKL`, under the names that diffusers gives them."""
+    """The arguments of an `AutoencoderKL`, with the names of diffusers."""
 
     in_channels: Channels | None = None
-    """Channels of the image that is encoded; None takes those of the data."""
+    """Channels of the encoded image; None uses those of the data."""
 
     out_channels: Channels | None = None
-    """Channels of the image that is decoded; None takes those of the data."""
+    """Channels of the decoded image; None uses those of the data."""
 
     block_out_channels: Widths = [32, 64, 128]
     """Width of each level; each but the last halves the resolution."""
@@ -295,23 +295,23 @@ class AutoencoderKLArguments(Model):
     """Channels of the latents."""
 
     norm_num_groups: Groups = 32
-    """Groups of every normalisation; divides each width."""
+    """Groups of every normalisation; must divide each width."""
 
     act_fn: Literal["silu"] = "silu"
     """The activation in residual blocks."""
 
     scaling_factor: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
-    """What latents are multiplied by, so that they have a standard deviation of about 1. None
-    measures it at the end of each phase that trains the stage."""
+    """Factor of the latents, so that their standard deviation is about 1. None measures it at the
+    end of each phase that trains the stage."""
 
     shift_factor: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
-    """What is taken from latents before they are multiplied."""
+    """Shift that is subtracted from the latents before scaling."""
 
     latents_mean: Statistics | None = None
-    """Mean of each latent channel, taken from it before it is multiplied."""
+    """Mean of each latent channel, subtracted before scaling."""
 
     latents_std: Statistics | None = None
-    """Standard deviation of each latent channel, which it is divided by."""
+    """Standard deviation of each latent channel, the divisor of the channel."""
 
     use_quant_conv: bool = True
     """Whether a 1x1 convolution follows the encoder."""
@@ -331,7 +331,7 @@ class AutoencoderKLArguments(Model):
                     f"{width} of block_out_channels"
                 )
         if (self.latents_mean is None) != (self.latents_std is None):
-            raise ValueError("latents_mean and latents_std go together: give both or neither")
+            raise ValueError("give both or neither of latents_mean and latents_std")
         for name in ("latents_mean", "latents_std"):
             rows = getattr(self, name)
             if rows is not None and len(rows) != self.latent_channels:
@@ -344,5 +344,5 @@ class AutoencoderKLArguments(Model):
 
     @property
     def factor(self) -> int:
-        """How many times smaller than the image the latents are in each direction."""
+        """The factor between the size of the image and of the latents."""
         return int(2 ** (len(self.block_out_channels) - 1))

@@ -31,14 +31,15 @@ __all__ = ["AutoencoderKLDecoder"]
 KIND = "diffusers-autoencoder-kl.v1"
 
 COLLAPSED = 1e-6
-"""Latents with a standard deviation below this carry nothing."""
+"""Latents with a smaller standard deviation carry no information."""
 
 
 class AutoencoderKLDecoder(Stage):
-    """An autoencoder whose scaled latents are what the stage before it learns to make.
+    """An autoencoder whose scaled latents are the target of the stage before it.
 
-    The latents are the posterior's mode, less their shift, times their scale. While it learns it
-    encodes its target itself; in a joint phase the upstream latents are decoded as well.
+    The latents are the posterior's mode minus their shift, times their scale. A trained stage
+    encodes its target; in a joint phase it also decodes the upstream latents. The layout of images
+    stays contiguous: channels_last is slower for diffusers' networks on CPUs.
     """
 
     Config = AutoencoderKLConfig
@@ -52,7 +53,7 @@ class AutoencoderKLDecoder(Stage):
         vae = config.network
         levels = len(vae.block_out_channels)
         names = set(AutoencoderKLArguments.model_fields) - {"scaling_factor", "shift_factor"}
-        # diffusers has no types; what it makes is a module.
+        # diffusers has no type annotations.
         self.network: Any = AutoencoderKL(  # type: ignore[no-untyped-call]
             **vae.model_dump(include=names - {"latents_mean", "latents_std"}),
             down_block_types=("DownEncoderBlock2D",) * levels,
@@ -65,7 +66,7 @@ class AutoencoderKLDecoder(Stage):
         shift = (mean + (vae.shift_factor or 0.0)).view(1, channels, 1, 1)
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("factors", 1.0 / std.view(1, channels, 1, 1), persistent=False)
-        # What is measured is saved with the weights; what the config says is not.
+        # A measured scale is saved with the weights; one of the config is not.
         self.measured = vae.scaling_factor is None
         scale = torch.full((), vae.scaling_factor or 1.0, device="cpu")
         self.register_buffer("scale", scale, persistent=self.measured)
@@ -74,27 +75,27 @@ class AutoencoderKLDecoder(Stage):
             self.train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Stay as in sampling, whatever is asked, where the stage is never trained."""
+        """Set training mode; a frozen stage stays in evaluation mode."""
         return super().train(mode and not self.config.frozen)
 
     def load_initial_weights(self) -> None:
-        """Take the weights of the config's source, if it has one.
+        """Load the weights of the config's source, if any.
 
         Raises:
-            SpecError: the config says otherwise than the source.
-            ModelReferenceError: the source is not there.
-            ModelError: a file is missing, damaged, of another network or a pickle.
+            SpecError: the config contradicts the source.
+            ModelReferenceError: the source does not exist.
+            ModelError: a file is missing, damaged, a pickle, or of another network.
             WeightsUnavailableError: the source is on the Hub, which cannot be reached.
         """
         place = self.config.place
         if place is None:
             return
-        path, found = read_autoencoder(place, self.config.subfolder)
-        # A stage that is trained on may measure its latents anew.
+        path, stated = read_autoencoder(place, self.config.subfolder)
+        # A stage that is trained further can measure its latents again.
         free = {"scaling_factor"} if self.measured else set()
         names = [name for name in AutoencoderKLArguments.model_fields if name not in free]
         where = f"{place}/{path}"
-        check_same(list(differences(self.config.network, found, "vae", where, names)), KIND)
+        check_same(list(differences(self.config.network, stated, "vae", where, names)), KIND)
         load_weights(self.network, weights_of(place, path))
 
     def upstream_target(self, images: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ class AutoencoderKLDecoder(Stage):
     def preprocess(
         self, target: Tensor, upstream: Tensor | None, context: TrainContext
     ) -> StageInputs:
-        """Noise for the posterior of a stage that learns; the upstream latents to be decoded."""
+        """Noise for the posterior of a trained stage; the upstream latents to decode."""
         inputs = StageInputs(target=target)
         if self.training:
             shape = self.config.upstream_shape(self.geometry.output)
@@ -126,9 +127,9 @@ class AutoencoderKLDecoder(Stage):
     def forward(self, inputs: StageInputs) -> StageOutput:
         """The reconstruction, its error, and the weighted divergence of the posterior.
 
-        The error of a pixel (``mse`` or ``l1``) is a mean over all; the divergence ``kl`` is a sum
-        over an image's latents in nats, a mean over the batch (Kingma & Welling 2014). The error
-        of the decoded upstream latents is ``upstream``.
+        The reconstruction error (``mse`` or ``l1``) is a mean over all pixels. The divergence
+        ``kl`` in nats is summed over an image's latents and averaged over the batch (Kingma &
+        Welling 2014). ``upstream`` is the error of the decoded upstream latents.
         """
         losses: dict[str, Tensor | Loss] = {}
         estimate: Tensor | None = None
@@ -143,24 +144,24 @@ class AutoencoderKLDecoder(Stage):
             if losses:
                 losses["upstream"] = self._error(estimate, inputs.target)
         if estimate is None:
-            raise TypeError(f"{KIND} takes the inputs that its preprocess makes")
+            raise TypeError(f"{KIND} needs the inputs from its preprocess")
         return StageOutput(estimate, losses)
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """The images of the upstream latents, [N, C, out_size, out_size], in [-1, 1]."""
+        """Decode the upstream latents to images [N, C, out_size, out_size] in [-1, 1]."""
         if upstream is None:
             raise TypeError(f"{KIND} needs upstream latents")
         images = self._image(upstream)
         return images if self.geometry.output.latent else images.clamp(-1.0, 1.0)
 
     def finish_phase(self, images: Iterable[Tensor]) -> None:
-        """Measure the scale, where the config leaves it open: 1 / std of the latents.
+        """Measure the scale, 1 / std of the latents, if the config does not set it.
 
         Args:
-            images: of the training set, in batches [N, C, out_size, out_size].
+            images: the training set, in batches [N, C, out_size, out_size].
 
         Raises:
-            TrainingError: the latents are all alike or not finite.
+            TrainingError: the latents are constant or not finite, or the training set is empty.
         """
         if not self.measured:
             return
@@ -168,26 +169,30 @@ class AutoencoderKLDecoder(Stage):
         with torch.no_grad():
             for batch in images:
                 mean, _ = self._encode(batch)
-                # The sums are in float64, which not every accelerator has; latents are small.
+                # The sums need float64, which some accelerators lack; latents are small.
                 latents = ((mean - self.shift) * self.factors).to("cpu").double()
                 count += latents.numel()
                 total += float(latents.sum())
                 squares += float(latents.square().sum())
         if count == 0:
-            raise TrainingError(f"{KIND}: there are no images to measure latents on")
+            raise TrainingError(
+                f"{KIND}: no images to measure the latents on", code="training-latents-no-images"
+            )
         average = total / count
         deviation = math.sqrt(max(squares / count - average * average, 0.0))
         if not COLLAPSED < deviation < math.inf:
             raise TrainingError(
                 f"{KIND}: the latents of the training set have a standard deviation of "
-                f"{deviation:g}, so they carry nothing for a generator to learn",
+                f"{deviation:g}, so a generator has nothing to learn",
                 hint=f"lower kl_weight (it is {self.config.kl_weight:g}) or the learning rate, "
                 "or train longer",
+                code="training-latents-flat",
+                deviation=deviation,
             )
         self.scale.fill_(1.0 / deviation)
 
     def _encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the variance of the posterior, float32."""
+        """The mean and log variance of the posterior, float32."""
         posterior = self.network.encode(images, return_dict=False)[0]
         return posterior.mean.float(), posterior.logvar.float()
 

@@ -35,33 +35,33 @@ ARCHITECTURE = (
     "use_post_quant_conv",
     "mid_block_add_attention",
 )
-"""The fields that a diffusers ``config.json`` has as well, under the same names."""
+"""The fields with the names of diffusers' ``config.json``."""
 
 
 class PretrainedAutoencoderKLConfig(DecoderConfig):
     """A pretrained AutoencoderKL of diffusers (Rombach et al. 2022), never trained further.
 
-    Fields of the architecture that are not given are taken from the source's `config.json` where
-    the source is a local folder, and are those of Stable Diffusion 1 where it is on the Hub.
+    If the source is a local folder, missing fields of the architecture come from its
+    `config.json`. If it is on the Hub, they are those of Stable Diffusion 1.
     """
 
     frozen: ClassVar[bool] = True
 
     source: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """What the weights are loaded from when a cascade is built: a folder that diffusers saved, or
-    `org/name` or `org/name@revision` on the Hub. A trained model has them itself and needs none."""
+    """The source of the weights of a new cascade: a folder that diffusers saved, or `org/name` or
+    `org/name@revision` on the Hub. A trained model contains its weights and needs no source."""
 
     revision: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    """Branch, tag or commit on the Hub; may stand in `source` instead."""
+    """Branch, tag or commit on the Hub; `source` can contain it instead."""
 
     subfolder: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    """The folder inside `source`; that of a whole pipeline, `vae`, is found by itself."""
+    """The folder of the model inside `source`; None also tries `vae`, as in a pipeline."""
 
     in_channels: _Channels = 3
-    """Channels of the image that is encoded."""
+    """Channels of the encoded image."""
 
     out_channels: _Channels = 3
-    """Channels of the image that is decoded."""
+    """Channels of the decoded image."""
 
     block_out_channels: Annotated[list[_Width], Field(min_length=1, max_length=8)] = [
         128,
@@ -78,19 +78,19 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
     """Channels of the latents."""
 
     norm_num_groups: _Width = 32
-    """Groups of every normalisation; divides each width."""
+    """Groups of every normalisation; must divide each width."""
 
     scaling_factor: Annotated[float, Field(gt=0.0, le=1e6)] = 0.18215
-    """What latents are multiplied by, so that they have a standard deviation of about 1."""
+    """Factor of the latents, so that their standard deviation is about 1."""
 
     shift_factor: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
-    """What is taken from latents before they are multiplied."""
+    """Shift that is subtracted from the latents before scaling."""
 
     latents_mean: _Statistics | None = None
-    """Mean of each latent channel, taken from it before it is multiplied."""
+    """Mean of each latent channel, subtracted before scaling."""
 
     latents_std: _Statistics | None = None
-    """Standard deviation of each latent channel, which it is divided by."""
+    """Standard deviation of each latent channel, the divisor of the channel."""
 
     use_quant_conv: bool = True
     """Whether a 1x1 convolution follows the encoder."""
@@ -110,7 +110,7 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
                 f"{wrong[0]} of block_out_channels"
             )
         if (self.latents_mean is None) != (self.latents_std is None):
-            raise ValueError("latents_mean and latents_std go together: give both or neither")
+            raise ValueError("give both or neither of latents_mean and latents_std")
         for name in ("latents_mean", "latents_std"):
             rows = getattr(self, name)
             if rows is not None and len(rows) != self.latent_channels:
@@ -120,7 +120,7 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
         if self.latents_std is not None and min(self.latents_std) <= 0:
             raise ValueError("latents_std must be above 0")
         if self.revision is not None and self.source is not None and "@" in self.source:
-            raise ValueError("the revision is given twice: in source and in revision")
+            raise ValueError("source and revision both give the revision")
         return self
 
     @property
@@ -130,33 +130,33 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
 
     @property
     def place(self) -> Source | None:
-        """Where the weights are loaded from."""
+        """The source of the weights."""
         if self.source is None:
             return None
         return Source(self.source, self.revision)
 
     def fit(self, output: ImageShape) -> Self:
-        """Fill the architecture in from a local source, and hold it against the images.
+        """Fill in the architecture from a local source, and compare it with the images.
 
         Raises:
-            ConfigError: the source is a path that leads nowhere or to something else; the images
-                have other channels or are too small.
+            ConfigError: the source is a path that does not exist or is not an AutoencoderKL; the
+                images have other channels or are too small.
         """
         fitted = self._filled_in()
         for field in ("in_channels", "out_channels"):
             if getattr(fitted, field) != output.channels:
                 raise ConfigError(
                     field,
-                    f"is {getattr(fitted, field)}, but the images have {output.channels}: choose "
-                    "an autoencoder of such images, or set data.channels",
+                    f"is {getattr(fitted, field)}, but the images have {output.channels} channels; "
+                    "use another autoencoder, or set data.channels",
                     code="channels",
                 )
         most = (2 * output.size - 1).bit_length()
         if len(fitted.block_out_channels) > most:
             raise ConfigError(
                 "block_out_channels",
-                f"has {len(fitted.block_out_channels)} levels, but {most} bring {output.size} "
-                "pixels down to one already",
+                f"has {len(fitted.block_out_channels)} levels, but {most} already reduce "
+                f"{output.size} pixels to one",
                 code="levels",
             )
         return fitted
@@ -167,37 +167,36 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
         return ImageShape(self.latent_channels, size, latent=True)
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
-        """Warn of weights that come from nowhere and of images far from what it was trained on."""
+        """Warn about a missing source and about images that are smaller than the trained ones."""
         yield from super().advice(output, num_classes)
         if self.source is None:
             yield (
-                "source is not given: a cascade that is built from this spec has no weights for "
-                "it; set source to a folder or to org/name on the Hub"
+                "source is missing, so a cascade of this spec has no weights for the stage; set "
+                "source to a folder or to org/name on the Hub"
             )
         latents = self.upstream_shape(output)
         if latents.size < 8 and self.factor >= 8:
             yield (
-                f"its latents are {latents.size}x{latents.size}: published autoencoders were "
-                "trained on images of 256x256 and more, and reconstruct small ones badly"
+                f"the latents are {latents.size}x{latents.size}, but published autoencoders were "
+                "trained on images of 256x256 and more, and reconstruct small images poorly"
             )
 
     def _filled_in(self) -> Self:
         place = self.place
         open_fields = [name for name in ARCHITECTURE if name not in self.model_fields_set]
-        # A resolved spec has every field, and its source may be on another machine.
+        # A resolved spec is complete, and its source may be on another machine.
         if place is None or not open_fields or (place.folder is None and not place.is_path):
             return self
         try:
-            _, found = read_autoencoder(place, self.subfolder)
+            _, stated = read_autoencoder(place, self.subfolder)
         except CascadezooError as error:
             hint = f"; {error.hint}" if error.hint else ""
             raise ConfigError("source", f"{error.what}{hint}", code="source") from error
-        given: dict[str, Any] = self.model_dump(exclude_unset=True)
+        fields: dict[str, Any] = {name: getattr(stated, name) for name in open_fields}
         try:
-            taken = {name: getattr(found, name) for name in open_fields}
-            return type(self).model_validate({**taken, **given})
+            return type(self).model_validate({**fields, **self.model_dump(exclude_unset=True)})
         except ValidationError as error:
             row = error.errors()[0]
             field = ".".join(str(part) for part in row["loc"]) or "config"
-            message = f"its {CONFIG} cannot be used: {field}: {row['msg']}"
+            message = f"has an unsupported {CONFIG}: {field}: {row['msg']}"
             raise ConfigError("source", message, code="source") from error

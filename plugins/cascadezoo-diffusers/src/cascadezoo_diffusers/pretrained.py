@@ -27,15 +27,16 @@ __all__ = ["PretrainedAutoencoderKL"]
 
 KIND = "autoencoder-kl.v1"
 
-# Of the architecture, what only says how latents are shifted and scaled.
+# Fields of the architecture that only shift and scale latents.
 _OF_LATENTS = {"scaling_factor", "shift_factor", "latents_mean", "latents_std"}
 
 
 class PretrainedAutoencoderKL(Stage):
     """A diffusers AutoencoderKL as a decoder that is never trained.
 
-    Its scaled latents are what the stage before it learns to make: the posterior's mode, less
-    ``shift_factor``, times ``scaling_factor``.
+    The target of the stage before it are its scaled latents: the posterior's mode minus
+    ``shift_factor``, times ``scaling_factor``. The layout of images stays contiguous: channels_last
+    is slower for diffusers' networks on CPUs.
     """
 
     Config = PretrainedAutoencoderKLConfig
@@ -46,7 +47,7 @@ class PretrainedAutoencoderKL(Stage):
     def __init__(self, config: PretrainedAutoencoderKLConfig, geometry: StageGeometry) -> None:
         super().__init__(config, geometry)
         levels = len(config.block_out_channels)
-        # diffusers has no types; what it makes is a module.
+        # diffusers has no type annotations.
         self.network: Any = AutoencoderKL(  # type: ignore[no-untyped-call]
             **config.model_dump(include=set(ARCHITECTURE) - _OF_LATENTS),
             down_block_types=("DownEncoderBlock2D",) * levels,
@@ -64,15 +65,15 @@ class PretrainedAutoencoderKL(Stage):
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Stay as in sampling, whatever is asked."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     def load_initial_weights(self) -> None:
         """Load the pretrained weights from the config's source.
 
         Raises:
-            SpecError: there is no source, or its architecture is another than the config's.
-            ModelReferenceError: the source is not there.
+            SpecError: there is no source, or its architecture differs from the config.
+            ModelReferenceError: the source does not exist.
             ModelError: a file is missing, damaged or of another network.
             WeightsUnavailableError: the source is on the Hub, which cannot be reached.
         """
@@ -80,14 +81,14 @@ class PretrainedAutoencoderKL(Stage):
         if place is None:
             problem = Problem(
                 "source",
-                "is not given, and the stage is never trained",
+                "is missing, but the stage is never trained",
                 "set it to a folder that diffusers saved, or to org/name on the Hub",
                 code="source-missing",
             )
             raise SpecError([problem], source=f"the config of {KIND}")
-        path, found = read_autoencoder(place, self.config.subfolder)
-        faults = differences(self.config, found, "", f"{place}/{path}", ARCHITECTURE)
-        check_same(list(faults), KIND)
+        path, stated = read_autoencoder(place, self.config.subfolder)
+        problems = differences(self.config, stated, "", f"{place}/{path}", ARCHITECTURE)
+        check_same(list(problems), KIND)
         load_weights(self.network, weights_of(place, path))
 
     @torch.no_grad()
@@ -107,15 +108,15 @@ class PretrainedAutoencoderKL(Stage):
     def preprocess(
         self, target: Tensor, upstream: Tensor | None, context: TrainContext
     ) -> StageInputs:
-        """Target and upstream latents as they are."""
+        """Pass on target and upstream latents."""
         return StageInputs(target=target, upstream=upstream)
 
     def forward(self, inputs: StageInputs) -> StageOutput:
-        """The images of the upstream latents, not limited to [-1, 1]; there is no loss."""
+        """Decode the upstream latents to images, not limited to [-1, 1]; without losses."""
         return StageOutput(self._decode(inputs.upstream))
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """The images of the upstream latents, [N, C, out_size, out_size], in [-1, 1]."""
+        """Decode the upstream latents to images [N, C, out_size, out_size] in [-1, 1]."""
         images = self._decode(upstream)
         return images if self.geometry.output.latent else images.clamp(-1.0, 1.0)
 
@@ -128,9 +129,9 @@ class PretrainedAutoencoderKL(Stage):
 
 
 def _padded(images: Tensor, factor: int) -> Tensor:
-    """Images [N, C, H, W] with a border, so that ``factor`` divides their height and width.
+    """Pad images [N, C, H, W] so that ``factor`` divides their height and width.
 
-    The border is reflected; where the image is too small for that, its edge is repeated.
+    The border is reflected; if the image is too small for that, its edge is repeated.
     """
     height, width = images.shape[-2:]
     rows, columns = -height % factor, -width % factor
@@ -143,6 +144,6 @@ def _padded(images: Tensor, factor: int) -> Tensor:
 
 
 def _cropped(images: Tensor, size: int) -> Tensor:
-    """Images [N, C, H, W] without the border of :func:`_padded`, [N, C, size, size]."""
+    """Remove the border of :func:`_padded` from [N, C, H, W]; returns [N, C, size, size]."""
     top, left = ((side - size) // 2 for side in images.shape[-2:])
     return images[..., top : top + size, left : left + size]

@@ -1,4 +1,4 @@
-"""From the JSON files of a source to the arguments they state. Free of torch and diffusers."""
+"""Reads the arguments in the JSON files of a source. Free of torch and diffusers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cascadezoo_diffusers.source import CONFIG, SCHEDULER, Source, find, read_js
 
 __all__ = [
     "TRAINED",
-    "FoundScheduler",
+    "SourceScheduler",
     "check_same",
     "differences",
     "read_autoencoder",
@@ -30,7 +30,7 @@ __all__ = [
 
 A = TypeVar("A", UNet2DArguments, AutoencoderKLArguments)
 
-# What diffusers takes where a config.json is silent, and these models take something else.
+# The defaults of diffusers that differ from those of the models here.
 UNET_DEFAULTS: dict[str, Any] = {
     "in_channels": 3,
     "out_channels": 3,
@@ -45,11 +45,11 @@ KL_DEFAULTS: dict[str, Any] = {
     "scaling_factor": 0.18215,
 }
 
-# What does not change what a network of these classes computes in one pass.
+# Fields without effect on the output of the networks.
 _SILENT = {"num_train_timesteps", "sample_size", "force_upcast"}
 _KL_BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
 
-# By what a model was trained; everything else of a scheduler can be chosen anew.
+# Fields of a scheduler that must agree with the training; the others can change.
 TRAINED = (
     "num_train_timesteps",
     "beta_start",
@@ -62,33 +62,33 @@ TRAINED = (
 
 
 def read_unet(source: Source, subfolder: str | None) -> tuple[str, UNet2DArguments]:
-    """The U-Net of a source: of a model's folder, or of a pipeline's.
+    """The U-Net of a source, the folder of a model or of a pipeline.
 
     Returns:
-        The path of its ``config.json`` inside the source, and what it states.
+        The path of its ``config.json`` inside the source, and its arguments.
 
     Raises:
-        ModelError: there is none, of another class, or of a variant that is not supported.
-        ModelReferenceError: the source is not there.
+        ModelError: the model is missing, of another class, or of an unsupported variant.
+        ModelReferenceError: the source does not exist.
         WeightsUnavailableError: the Hub cannot be reached.
     """
     return _read(source, subfolder, "UNet2DModel", "unet", UNet2DArguments, UNET_DEFAULTS)
 
 
 def read_autoencoder(source: Source, subfolder: str | None) -> tuple[str, AutoencoderKLArguments]:
-    """The AutoencoderKL of a source; as :func:`read_unet`."""
+    """The AutoencoderKL of a source; see :func:`read_unet`."""
     return _read(source, subfolder, "AutoencoderKL", "vae", AutoencoderKLArguments, KL_DEFAULTS)
 
 
 @dataclass(frozen=True, slots=True)
-class FoundScheduler:
+class SourceScheduler:
     """The scheduler of a source.
 
     Args:
-        arguments: what its file states, as far as it is known here.
-        sampler: the sampler that it is; None where there is none.
+        arguments: the supported arguments in its file.
+        sampler: the corresponding sampler; None if it is not supported.
         name: the name of its class.
-        raw: the file.
+        raw: the content of the file.
         where: the path of the file.
     """
 
@@ -99,69 +99,72 @@ class FoundScheduler:
     where: str
 
 
-def read_scheduler(source: Source, config: str) -> FoundScheduler | None:
-    """The scheduler that a source has beside a model, or as a pipeline's.
+def read_scheduler(source: Source, config: str) -> SourceScheduler | None:
+    """The scheduler of a source, in the folder of the model or of the pipeline.
 
     Args:
-        source: where to look.
+        source: the folder or repository.
         config: the path of the model's ``config.json`` inside the source.
 
     Raises:
-        ModelError: it cannot be read, or is not of a diffusion by betas.
-        ModelReferenceError: the source is not there.
+        ModelError: the file cannot be read, or the scheduler has no betas.
+        ModelReferenceError: the source does not exist.
         WeightsUnavailableError: the Hub cannot be reached.
     """
-    beside = config.removesuffix(CONFIG) + SCHEDULER
-    found = find(source, list(dict.fromkeys([beside, f"scheduler/{SCHEDULER}", SCHEDULER])))
-    if found is None:
+    own = config.removesuffix(CONFIG) + SCHEDULER
+    match = find(source, list(dict.fromkeys([own, f"scheduler/{SCHEDULER}", SCHEDULER])))
+    if match is None:
         return None
-    where = f"{source}/{found[0]}"
-    raw = read_json(found[1])
+    where = f"{source}/{match[0]}"
+    raw = read_json(match[1])
     name = str(raw.get("_class_name"))
     classes = {s.scheduler: s for s in SAMPLERS.values()}
     if name not in classes and not {"beta_schedule", "trained_betas"} & set(raw):
         known = ", ".join(sorted(classes))
         raise ModelError(
-            f"{where} is of {name!r}, whose models are not trained by betas",
+            f"{where} is a {name!r}, whose models are not trained with betas",
             hint=f"use a model of one of {known}",
+            code="model-source-scheduler",
+            path=where,
+            name=name,
         )
     sampler = sampler_of(raw)
     spacing = classes[name].spacing if name in classes else "linspace"
-    # Heun and KDPM2 have betas of their own where their file does not tell.
+    # Heun and KDPM2 have other default betas.
     betas = name.startswith(("Heun", "KDPM2"))
     start: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012} if betas else {}
     known_keys = {k: raw[k] for k in SchedulerArguments.model_fields if k in raw}
     if known_keys.get("variance_type", "") is None:
         del known_keys["variance_type"]
     stated = {"timestep_spacing": spacing, **start, **known_keys}
-    return FoundScheduler(_model(SchedulerArguments, stated, where), sampler, name, raw, where)
+    return SourceScheduler(_model(SchedulerArguments, stated, where), sampler, name, raw, where)
 
 
 def differences(
-    asked: BaseModel, found: BaseModel, path: str, where: str, names: Iterable[str]
+    config: BaseModel, stated: BaseModel, path: str, where: str, names: Iterable[str]
 ) -> Iterator[Problem]:
-    """What a config says otherwise than the source of its weights, field by field.
+    """The differences between a config and the source of its weights, field by field.
 
     Args:
-        asked: what the config says.
-        found: what the source says.
-        path: the field of the config that ``asked`` is; empty for the config itself.
+        config: the values of the config.
+        stated: the values of the source.
+        path: the path of ``config`` in the stage's config; empty for the config itself.
         where: the source's file.
-        names: the fields to look at.
+        names: the fields to compare.
     """
     for name in names:
-        mine, theirs = getattr(asked, name), getattr(found, name)
+        mine, theirs = getattr(config, name), getattr(stated, name)
         if mine != theirs:
             yield Problem(
                 f"{path}.{name}".removeprefix("."),
                 f"is {json.dumps(mine)}, but {where} has {json.dumps(theirs)}",
-                f'write "{name}": {json.dumps(theirs)}',
+                f'set "{name}": {json.dumps(theirs)}',
                 code="source-differs",
             )
 
 
 def check_same(problems: list[Problem], kind: str) -> None:
-    """See that a config says nothing otherwise than its source.
+    """Check that a config agrees with its source.
 
     Raises:
         SpecError: with all of ``problems``.
@@ -170,7 +173,7 @@ def check_same(problems: list[Problem], kind: str) -> None:
         raise SpecError(
             problems,
             source=f"the config of {kind}",
-            hint="what is left out of the spec is taken from the source",
+            hint="the source provides the fields that the spec omits",
         )
 
 
@@ -183,23 +186,23 @@ def _read(
     defaults: Mapping[str, Any],
 ) -> tuple[str, A]:
     names = [f"{subfolder.strip('/')}/{CONFIG}"] if subfolder else [CONFIG, f"{part}/{CONFIG}"]
-    found = find(source, names)
-    if found is None:
+    match = find(source, names)
+    if match is None:
         inner = f"the folder {subfolder!r} of {source}" if subfolder else str(source)
         raise ModelError(
-            f"there is no {CONFIG} in {inner}",
-            hint=f"give the folder of a {name} or of a pipeline that has one as its {part!r}",
+            f"{inner} has no {CONFIG}",
+            hint=f"give the folder of a {name}, or of a pipeline with a {name} as its {part!r}",
             code="model-source-file-missing",
             path=str(source),
             name=CONFIG,
         )
-    where = f"{source}/{found[0]}"
-    raw = read_json(found[1])
+    where = f"{source}/{match[0]}"
+    raw = read_json(match[1])
     if raw.get("_class_name") != name:
-        what = f"of {raw['_class_name']!r}" if "_class_name" in raw else "of no model of diffusers"
+        actual = f"of a {raw['_class_name']!r}" if "_class_name" in raw else "not of diffusers"
         raise ModelError(
-            f"{where} is {what}, not of {name}",
-            hint=f'give a {name}, or its folder in the source as "subfolder"',
+            f"{where} is {actual}, but must be of a {name}",
+            hint=f'give a {name}, or set "subfolder" to its folder in the source',
             code="model-source-foreign",
             path=where,
         )
@@ -208,7 +211,7 @@ def _read(
         for key, block in _KL_BLOCKS.items():
             if any(other != block for other in stated.pop(key, [])):
                 raise ModelError(
-                    f"{where} has other {key} than {block}",
+                    f"{where} has {key} other than {block}",
                     hint="use an AutoencoderKL with plain down and up blocks",
                     code="model-source-variant",
                     name=key,
@@ -222,13 +225,13 @@ def _read(
     if unknown:
         listed = ", ".join(f"{k} = {v!r}" for k, v in unknown.items())
         raise ModelError(
-            f"{where} has {listed}, which is not supported here",
+            f"{where} has {listed}, which is not supported",
             hint="use a model without it, or a newer cascadezoo-diffusers",
             code="model-source-variant",
             path=where,
             names=list(unknown),
         )
-    return found[0], _model(model, {k: stated[k] for k in model.model_fields if k in stated}, where)
+    return match[0], _model(model, {k: stated[k] for k in model.model_fields if k in stated}, where)
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -241,8 +244,8 @@ def _model(model: type[M], raw: Mapping[str, Any], where: str) -> M:
         row = error.errors()[0]
         field = ".".join(str(part) for part in row["loc"])
         raise ModelError(
-            f"{where} cannot be used: {field + ': ' if field else ''}{row['msg']}",
-            hint="it is of a variant that cascadezoo-diffusers does not support",
+            f"{where} is not supported: {field + ': ' if field else ''}{row['msg']}",
+            hint="use a model of another variant, or a newer cascadezoo-diffusers",
             code="model-source-variant",
             path=where,
             name=field,

@@ -1,4 +1,4 @@
-"""The samplers by name: which scheduler of diffusers each one is. Free of torch and diffusers."""
+"""The samplers by name and their schedulers of diffusers. Free of torch and diffusers."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _NOT_SAMPLE = _ALL - {"sample"}
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """A scheduler of diffusers, and what it can do.
+    """A scheduler of diffusers and its capabilities.
 
     Args:
         scheduler: the name of its class.
-        settings: arguments that make it this sampler.
-        predictions: the prediction types that it takes.
-        zero_snr: whether it can start from a schedule with zero terminal SNR.
-        least: the fewest steps it can take.
-        spare: how many steps fewer than there are timesteps it must take; some divide by the
-            difference of two noise levels that are the same otherwise.
-        default_steps: steps where nobody says how many; None takes all timesteps.
-        spacing: the spacing of timesteps of a ``scheduler_config.json`` that does not tell.
+        settings: the arguments of this sampler.
+        predictions: the supported prediction types.
+        zero_snr: whether it supports schedules with zero terminal SNR.
+        least: the minimum number of steps.
+        spare: the maximum number of steps is this much lower than the number of timesteps. Some
+            samplers otherwise divide by the difference of two equal noise levels.
+        default_steps: the default number of steps; None uses all timesteps.
+        spacing: the spacing of timesteps if ``scheduler_config.json`` does not define it.
     """
 
     scheduler: str
@@ -55,21 +55,21 @@ class Sampler:
     spacing: str = "linspace"
 
     def most(self, timesteps: int) -> int:
-        """The most steps that it can take of a schedule with so many timesteps."""
+        """The maximum number of steps for this number of timesteps."""
         return max(timesteps - self.spare, self.least)
 
     def steps(self, timesteps: int) -> int:
-        """How many steps it takes where nobody says."""
-        wanted = self.default_steps or timesteps
-        return max(min(wanted, self.most(timesteps)), self.least)
+        """The default number of steps for this number of timesteps."""
+        steps = self.default_steps or timesteps
+        return max(min(steps, self.most(timesteps)), self.least)
 
-    def refusal(self, prediction: str, zero_snr: bool) -> str | None:
-        """Why it cannot sample from such a model; None where it can."""
+    def unsupported(self, prediction: str, zero_snr: bool) -> str | None:
+        """The reason why it cannot sample from a model; None if it can."""
         if prediction not in self.predictions:
-            known = " or ".join(sorted(self.predictions))
-            return f"takes models that predict {known}, and this one predicts {prediction}"
+            supported = " or ".join(sorted(self.predictions))
+            return f"needs models that predict {supported}, but this model predicts {prediction}"
         if zero_snr and not self.zero_snr:
-            return "cannot start from zero terminal SNR, which this model was trained with"
+            return "does not support zero terminal SNR, with which this model was trained"
         return None
 
 
@@ -104,17 +104,17 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def sampler_of(raw: Mapping[str, Any]) -> str | None:
-    """The sampler that a ``scheduler_config.json`` describes; None where there is none.
+    """The sampler of a ``scheduler_config.json``; None if it is not supported.
 
-    What the file does not tell is taken to be what makes the sampler.
+    Settings that are missing in the file are assumed to be those of the sampler.
     """
     for name in get_args(SamplerName):
         sampler = SAMPLERS[name]
         if raw.get("_class_name") != sampler.scheduler:
             continue
-        # What a scheduler corrects by itself makes no other sampler of it.
-        asked = {key: value for key, value in sampler.settings.items() if key in raw}
-        asked.pop("lower_order_final", None)
-        if all(raw[key] == value for key, value in asked.items()):
+        settings = {key: value for key, value in sampler.settings.items() if key in raw}
+        # The scheduler corrects this setting itself.
+        settings.pop("lower_order_final", None)
+        if all(raw[key] == value for key, value in settings.items()):
             return str(name)
     return None

@@ -1,4 +1,4 @@
-"""diffusers' schedulers: made from a config, and stepped through."""
+"""Builds diffusers' schedulers from a config and runs their steps."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from torch import Tensor
 from cascadezoo import SampleRequest
 from cascadezoo.errors import ModelError
 from cascadezoo_diffusers.arguments import SchedulerArguments
-from cascadezoo_diffusers.reading import FoundScheduler
+from cascadezoo_diffusers.reading import SourceScheduler
 from cascadezoo_diffusers.samplers import SAMPLERS
 
-__all__ = ["check_known", "make_scheduler", "rates", "reverse"]
+__all__ = ["check_supported", "make_scheduler", "rates", "reverse"]
 
 Predict = Callable[[Tensor, Tensor], Tensor]
-"""From images [N, C, H, W], scaled as the network wants them, and a timestep (a scalar, on the
-CPU) to what the network predicts, float32."""
+"""Maps images [N, C, H, W] at the scale of the network and a timestep (a scalar on the CPU) to the
+prediction of the network, float32."""
 
 
 def make_scheduler(arguments: SchedulerArguments, name: str, steps: int | None = None) -> Any:
-    """The scheduler of diffusers that is a sampler, on the CPU.
+    """Build the scheduler of a sampler on the CPU.
 
     Args:
-        arguments: those that its class knows are taken.
+        arguments: its class uses the arguments that it supports.
         name: the sampler.
-        steps: how many steps it shall take; None leaves that open.
+        steps: the number of steps; None does not set it.
     """
     sampler = SAMPLERS[name]
     cls = getattr(diffusers, sampler.scheduler)
     known = inspect.signature(cls.__init__).parameters
-    given = {k: v for k, v in arguments.model_dump().items() if k in known and v is not None}
-    # A cascade may be in the making on the meta device, where tables have no numbers. On the CPU
-    # they cost no synchronisation either: a scalar there goes with tensors of any device.
+    settings = {k: v for k, v in arguments.model_dump().items() if k in known and v is not None}
+    # The default device may be meta, whose tables have no numbers. On the CPU they also need no
+    # synchronisation: scalars there work with tensors of any device.
     with torch.device("cpu"):
-        scheduler = cls(**{**given, **sampler.settings})
+        scheduler = cls(**{**settings, **sampler.settings})
         if steps is not None:
             scheduler.set_timesteps(steps)
     return scheduler
@@ -61,14 +61,14 @@ def reverse(
 ) -> Tensor:
     """Remove noise step by step.
 
-    Noise of stochastic schedulers comes from the generators of ``request.draw``, one an image:
-    diffusers draws from them image by image, so that the split of a batch changes nothing.
+    The noise of stochastic schedulers comes from the generators of ``request.draw``, one per image:
+    diffusers draws from them image by image, so the images do not depend on how a batch is split.
 
     Args:
-        scheduler: of :func:`make_scheduler`, with its steps set.
+        scheduler: from :func:`make_scheduler`, with its steps set.
         predict: the network.
         start: standard normal noise [N, C, H, W].
-        request: whose draw and watch are used.
+        request: provides ``draw`` and ``watch``.
         eta: of ddim.
 
     Returns:
@@ -90,22 +90,25 @@ def reverse(
     return image
 
 
-def check_known(found: FoundScheduler) -> None:
-    """See that a source's scheduler says nothing that would be lost here.
+def check_supported(source: SourceScheduler) -> None:
+    """Check that no setting of a source's scheduler is lost.
 
     Raises:
-        ModelError: it is set in a way that its sampler here has no field for.
+        ModelError: ``SchedulerArguments`` has no field for a setting.
     """
-    if found.sampler is None:
+    if source.sampler is None:
         return
-    sampler = SAMPLERS[found.sampler]
+    sampler = SAMPLERS[source.sampler]
     known = inspect.signature(getattr(diffusers, sampler.scheduler).__init__).parameters
-    lost = dict(_lost(found.raw, known, sampler.settings))
+    lost = dict(_lost(source.raw, known, sampler.settings))
     if lost:
         listed = ", ".join(f"{name} = {value!r}" for name, value in lost.items())
         raise ModelError(
-            f"{found.where} has {listed}, which cascadezoo-diffusers has no field for",
-            hint='name another "sampler" in the spec',
+            f"{source.where} has {listed}, which cascadezoo-diffusers does not support",
+            hint='set another "sampler" in the spec',
+            code="model-source-scheduler-setting",
+            path=source.where,
+            names=list(lost),
         )
 
 
@@ -116,13 +119,13 @@ def _lost(
         if name in SchedulerArguments.model_fields or name in settings or name not in known:
             continue
         default = known[name].default
-        # JSON has no infinity of its own; diffusers writes it as a number or as text.
+        # JSON has no infinity; diffusers writes it as a number or as text.
         if value != default and str(value).lower() not in ("-inf", "-infinity"):
             yield name, value
 
 
 def _exact(image: Tensor) -> AbstractContextManager[Any]:
-    """No autocast: the solvers' small matrix products are of the image itself."""
+    """Disable autocast: the small matrix products of the solvers use the image itself."""
     kind = image.device.type
     if not torch.amp.is_autocast_available(kind):
         return nullcontext()
@@ -130,7 +133,7 @@ def _exact(image: Tensor) -> AbstractContextManager[Any]:
 
 
 def _shown(scheduler: Any, image: Tensor) -> Tensor:
-    """A state of sampling at the scale of images, where the scheduler keeps it at another."""
+    """Convert a state of sampling from the scale of the scheduler to that of images."""
     if float(scheduler.init_noise_sigma) == 1.0:
         return image
     sigma = float(scheduler.sigmas[scheduler.step_index])

@@ -1,4 +1,4 @@
-"""Where a model of diffusers lies: a folder, or a repository on the Hub. Free of torch."""
+"""The source of a model of diffusers: a folder, or a repository on the Hub. Free of torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PICKLES = ("diffusion_pytorch_model.bin", "pytorch_model.bin")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model lies.
+    """The location of a model.
 
     Args:
         text: a folder that diffusers saved, or ``org/name[@revision]`` on the Hub.
-        revision: branch, tag or commit on the Hub; None takes that of the text, or ``main``.
+        revision: branch, tag or commit on the Hub; None uses that of the text, or ``main``.
     """
 
     text: str
@@ -34,22 +34,22 @@ class Source:
 
     @property
     def folder(self) -> Path | None:
-        """The folder, where the source is a local one; None for one on the Hub."""
+        """The folder of a local source; None for a source on the Hub."""
         try:
             root = Path(self.text).expanduser()
-        except RuntimeError:  # ~somebody who is not there
+        except RuntimeError:  # ~ with an unknown user
             return None
         return root if root.is_dir() else None
 
     @property
     def is_path(self) -> bool:
-        """Whether the text cannot be anything but a path."""
+        """Whether the text can only be a path."""
         name = self.repository
         return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") != 1
 
     @property
     def repository(self) -> str:
-        """What the text names on the Hub, without the revision."""
+        """The repository on the Hub, without the revision."""
         return self.text.removeprefix("hf://").partition("@")[0]
 
     def __str__(self) -> str:
@@ -57,23 +57,23 @@ class Source:
 
 
 def find(source: Source, names: Sequence[str]) -> tuple[str, Path] | None:
-    """The first of some files that a source has; downloaded into the Hub's cache if it is there.
+    """The first of some files that exists in a source; a file on the Hub is downloaded.
 
     Args:
-        source: where to look.
-        names: paths inside the source, in the order in which they are tried.
+        source: the folder or repository.
+        names: paths inside the source, in the order of preference.
 
     Returns:
-        The name and the file; None where the source has none of them.
+        The name and the file; None if the source has none of them.
 
     Raises:
-        ModelReferenceError: there is no such folder, repository or revision, or no right to it.
+        ModelReferenceError: the folder, repository or revision does not exist, or access is denied.
         WeightsUnavailableError: the Hub cannot be reached, and none of the files is in its cache.
     """
     folder = source.folder
     if folder is not None:
-        found = [name for name in names if (folder / name).is_file()]
-        return (found[0], folder / found[0]) if found else None
+        present = [name for name in names if (folder / name).is_file()]
+        return (present[0], folder / present[0]) if present else None
     if source.is_path:
         raise ModelReferenceError(
             f"source {source.text!r} is not a folder",
@@ -81,59 +81,59 @@ def find(source: Source, names: Sequence[str]) -> tuple[str, Path] | None:
             code="reference-source-not-a-folder",
             name=source.text,
         )
-    away: WeightsUnavailableError | None = None
+    unavailable: WeightsUnavailableError | None = None
     for name in names:
         try:
             path = _download(source, name)
         except WeightsUnavailableError as error:
-            away = error
+            unavailable = error
             continue
         if path is not None:
             return name, path
-    if away is not None:
-        raise away
+    if unavailable is not None:
+        raise unavailable
     return None
 
 
 def weights_of(source: Source, config: str) -> Path:
-    """The weights that lie beside a config.
+    """The weights in the folder of a config.
 
     Args:
-        source: where they are.
+        source: the folder or repository.
         config: the path of the ``config.json`` inside the source.
 
     Raises:
-        ModelError: they are not there, only as a pickle, or in parts.
-        ModelReferenceError: the source has gone meanwhile.
+        ModelError: the weights are missing, a pickle, or in parts.
+        ModelReferenceError: the source no longer exists.
         WeightsUnavailableError: the Hub cannot be reached.
     """
     inner = config.removesuffix(CONFIG)
-    found = find(source, [inner + WEIGHTS])
-    if found is not None:
-        return found[1]
+    match = find(source, [inner + WEIGHTS])
+    if match is not None:
+        return match[1]
     place = f"{source}/{inner}".rstrip("/")
     folder = source.folder
     if folder is not None and (folder / f"{inner}{_INDEX}").is_file():
         raise ModelError(
-            f"the weights of {place} are in parts",
-            hint=_save_again(source, inner, 'max_shard_size="100GB"'),
+            f"the weights of {place} are split into parts",
+            hint=_save_again(source, inner, "max_shard_size='100GB'"),
             code="model-source-in-parts",
             path=place,
         )
     pickles = [n for n in _PICKLES if folder is not None and (folder / f"{inner}{n}").is_file()]
     if pickles:
         raise ModelError(
-            f"{place} has its weights as a pickle alone ({pickles[0]}); reading one can run any "
-            "code, so it is refused",
+            f"the weights of {place} are a pickle ({pickles[0]}), which is rejected because "
+            "reading it can run any code",
             hint=_save_again(source, inner),
             code="model-source-pickle",
             path=place,
         )
-    hint = f"the folder must hold {CONFIG} and {WEIGHTS}"
+    hint = f"the folder must contain {CONFIG} and {WEIGHTS}"
     if folder is None:
-        hint = "it may have them as a pickle alone, which is refused; " + _save_again(source, inner)
+        hint = "its weights may be a pickle, which is rejected; " + _save_again(source, inner)
     raise ModelError(
-        f"there is no {WEIGHTS} in {place}",
+        f"{place} has no {WEIGHTS}",
         hint=hint,
         code="model-source-file-missing",
         path=place,
@@ -142,10 +142,10 @@ def weights_of(source: Source, config: str) -> Path:
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
-        ModelError: the file cannot be read, or is something else.
+        ModelError: the file cannot be read or is not a JSON object.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -158,14 +158,14 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return raw
 
 
-def _unreadable(path: Path, fault: str) -> ModelError:
+def _unreadable(path: Path, reason: str) -> ModelError:
     return ModelError(
-        f"{path} {fault}", hint="copy it again", code="model-source-unreadable", path=path
+        f"{path} {reason}", hint="copy it again", code="model-source-unreadable", path=path
     )
 
 
 def _download(source: Source, name: str) -> Path | None:
-    """A file of a repository; None where the repository has none of that name."""
+    """Download a file of a repository; None if the repository does not have it."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -185,14 +185,14 @@ def _download(source: Source, name: str) -> Path | None:
         raise _unreachable(source, name, error) from error
     except GatedRepoError as error:
         raise ModelReferenceError(
-            f"{repo} is open only to those who have accepted its terms",
+            f"access to {repo} requires accepting its terms",
             hint=f"accept them at https://huggingface.co/{repo}, then: hf auth login",
             code="reference-source-gated",
             name=repo,
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelReferenceError(
-            f"there is neither a folder nor a repository {repo!r} on the Hub",
+            f"{repo!r} is neither a folder nor a repository on the Hub",
             hint="check the name; for a private repository: hf auth login",
             code="reference-source-not-found",
             name=repo,
@@ -220,20 +220,21 @@ def _download(source: Source, name: str) -> Path | None:
 def _unreachable(source: Source, name: str, error: BaseException) -> WeightsUnavailableError:
     first = (str(error).splitlines() or [type(error).__name__])[0]
     return WeightsUnavailableError(
-        f"{name} of {source} is not in the Hub's cache, and cannot be fetched: {first}",
-        hint="one of two: connect to the Hub, or to a mirror by HF_ENDPOINT, with HF_HUB_OFFLINE "
-        "not set; or, on a machine that is connected, hf download "
-        f'{source.repository} --local-dir DIR, copy DIR here and set "source": "DIR"',
+        f"{name} of {source} is not in the Hub's cache and cannot be downloaded: {first}",
+        hint="connect to the Hub, or to a mirror in HF_ENDPOINT, without HF_HUB_OFFLINE; or run "
+        f"hf download {source.repository} --local-dir DIR on a connected machine, copy DIR here "
+        'and set "source": "DIR"',
         code="weights-unavailable",
         name=source.text,
     )
 
 
-def _save_again(source: Source, inner: str, more: str = "") -> str:
+def _save_again(source: Source, inner: str, options: str = "") -> str:
     model = "AutoencoderKL" if "vae" in inner else "UNet2DModel"
     subfolder = f", subfolder='{inner.rstrip('/')}'" if inner else ""
+    extra = f", {options}" if options else ""
     return (
-        f'save it anew where you trust it: python -c "from diffusers import {model}; {model}'
-        f".from_pretrained('{source}'{subfolder}).save_pretrained('saved'"
-        f'{", " + more.replace(chr(34), chr(39)) if more else ""})", then set "source": "./saved"'
+        f'if you trust it, save it again: python -c "from diffusers import {model}; {model}'
+        f".from_pretrained('{source}'{subfolder}).save_pretrained('saved'{extra})\", "
+        'then set "source": "./saved"'
     )

@@ -29,7 +29,7 @@ from cascadezoo_diffusers.reading import (
     read_unet,
 )
 from cascadezoo_diffusers.samplers import SAMPLERS
-from cascadezoo_diffusers.scheduling import check_known, make_scheduler, rates, reverse
+from cascadezoo_diffusers.scheduling import check_supported, make_scheduler, rates, reverse
 from cascadezoo_diffusers.source import weights_of
 from cascadezoo_diffusers.weights import load_weights
 
@@ -54,19 +54,19 @@ class _UNet2D(Stage):
         self.process: SchedulerArguments = config.scheduler  # type: ignore[assignment]
         self.labels, rows = self._table()
         self.null = self.labels if self.labels is not None and rows > self.labels else None
-        """The label that stands for none; None where there is no such label."""
+        """The label that means no label; None if the network has no such row."""
         network = {**self.arguments.model_dump(), "num_class_embeds": rows or None}
-        # diffusers has no types; what it makes is a module.
+        # diffusers has no type annotations.
         self.network: Any = UNet2DModel(**network)  # type: ignore[no-untyped-call]
         self.register_buffer("rates", rates(self.process), persistent=False)
 
     def load_initial_weights(self) -> None:
-        """Take the weights of the config's source, if it has one.
+        """Load the weights of the config's source, if any.
 
         Raises:
-            SpecError: the config says otherwise than the source.
-            ModelReferenceError: the source is not there.
-            ModelError: a file is missing, damaged, of another network or a pickle.
+            SpecError: the config contradicts the source.
+            ModelReferenceError: the source does not exist.
+            ModelError: a file is missing, damaged, a pickle, or of another network.
             WeightsUnavailableError: the source is on the Hub, which cannot be reached.
         """
         place = self.config.place
@@ -75,14 +75,14 @@ class _UNet2D(Stage):
         path, unet = read_unet(place, self.config.subfolder)
         names = [name for name in UNet2DArguments.model_fields if name != "sample_size"]
         problems = list(differences(self.arguments, unet, "unet", f"{place}/{path}", names))
-        found = read_scheduler(place, path)
-        if found is not None:
+        scheduler = read_scheduler(place, path)
+        if scheduler is not None:
             problems += differences(
-                self.process, found.arguments, "scheduler", found.where, TRAINED
+                self.process, scheduler.arguments, "scheduler", scheduler.where, TRAINED
             )
         check_same(problems, self.kind)
-        if found is not None and found.sampler == self.config.sampler:
-            check_known(found)
+        if scheduler is not None and scheduler.sampler == self.config.sampler:
+            check_supported(scheduler)
         load_weights(self.network, weights_of(place, path))
 
     # --- training
@@ -112,52 +112,53 @@ class _UNet2D(Stage):
     def forward(self, inputs: StageInputs) -> StageOutput:
         """The squared error of the prediction, and the clean image that it implies.
 
-        What is predicted is what the scheduler's config says; the image is limited to [-1, 1]
-        unless it is of latents.
+        The scheduler's config defines the prediction. The image is limited to [-1, 1] unless it
+        is a latent.
         """
         noise, times, noisy = inputs.noise, inputs.times, inputs.noisy
         if noise is None or times is None or noisy is None:
-            raise TypeError(f"{self.kind} takes the inputs that its preprocess makes")
+            raise TypeError(f"{self.kind} needs the inputs from its preprocess")
         alpha, sigma = inputs.extra["alpha"], inputs.extra["sigma"]
         output = self._predict(noisy, times, inputs.labels, inputs.extra.get("condition"))
         if self.process.prediction_type == "epsilon":
-            wanted, image = noise, (noisy - sigma * output) / alpha
+            expected, image = noise, (noisy - sigma * output) / alpha
         elif self.process.prediction_type == "v_prediction":
-            wanted, image = alpha * noise - sigma * inputs.target, alpha * noisy - sigma * output
+            expected = alpha * noise - sigma * inputs.target
+            image = alpha * noisy - sigma * output
         else:
-            wanted, image = inputs.target, output
-        error = (output - wanted.float()).square().mean()
+            expected, image = inputs.target, output
+        error = (output - expected.float()).square().mean()
         return StageOutput(self._bounded(image.float()), {"mse": error})
 
     # --- sampling
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """Images by a scheduler of diffusers, [N, C, out_size, out_size].
+        """Sample images by a scheduler of diffusers, [N, C, out_size, out_size].
 
-        Heeds the option ``eta`` of the ddim sampler.
+        Supports the option ``eta`` of the ddim sampler.
 
         Raises:
-            SampleError: a sampler, steps, labels, guidance or eta that this model cannot serve.
+            SampleError: the model does not support the sampler, steps, labels, guidance or eta.
         """
         name = self._sampler(request.sampler)
         scheduler = make_scheduler(self.process, name, self._steps(request.steps, name))
         eta = self._eta(request, name)
         condition = self.condition(upstream)
-        labels, against, scale = self._guidance(request)
+        labels, null, scale = self._guidance(request)
 
         def predict(image: Tensor, time: Tensor) -> Tensor:
             output = self._predict(image, time, labels, condition)
-            if against is None:
+            if null is None:
                 return output
-            plain = self._predict(image, time, against, condition)
-            return plain + scale * (output - plain)
+            unconditional = self._predict(image, time, null, condition)
+            return unconditional + scale * (output - unconditional)
 
         shape = self.geometry.output
         start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
         return self._bounded(reverse(scheduler, predict, start, request, eta))
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
-        """The forwards of all steps, for a labelled image where there are labels."""
+        """The forward passes of all steps, for a labelled image if the stage has labels."""
         name = self._sampler(None)
         scheduler = make_scheduler(self.process, name, self._steps(steps, name))
         scale = self.config.guidance if guidance is None else guidance
@@ -165,33 +166,38 @@ class _UNet2D(Stage):
         return len(scheduler.timesteps) * (2 if guided else 1)
 
     def condition(self, upstream: Tensor | None) -> Tensor | None:
-        """What the network is given behind the noisy image, at ``out_size``."""
+        """The further input channels of the network, at ``out_size``."""
         return None
 
-    # --- within
+    # --- helpers
 
     def _table(self) -> tuple[int | None, int]:
-        """How many labels there are, and the rows of the table that embeds them.
+        """The number of labels, and the number of rows of the table that embeds them.
 
         Raises:
-            SpecError: the network has fewer rows than the data have labels, or needs labels that
-                are not there.
+            SpecError: the network has fewer rows than the data have labels, or the data lack the
+                labels that it needs.
         """
         config, rows = self.config, self.arguments.num_class_embeds
         classes = self.geometry.num_classes if config.conditional else None
         path, problem = "unet.num_class_embeds", None
         if classes is None:
             if rows is not None:
-                problem = Problem(path, f"is {rows}, but the data have no labels")
+                problem = Problem(
+                    path, f"is {rows}, but the data have no labels", code="data-without-labels"
+                )
         elif rows is None:
             rows = classes if config.label_drop == 0 else classes + 1
         elif rows < classes:
-            problem = Problem(path, f"is {rows}, but the data have {classes} labels")
+            problem = Problem(
+                path, f"is {rows}, but the data have {classes} labels", code="too-few-rows"
+            )
         if classes is not None and rows == classes and config.label_drop:
             problem = Problem(
                 "label_drop",
-                f"is {config.label_drop:g}, but the network has no label that stands for none",
+                f"is {config.label_drop:g}, but the label table has no row for no label",
                 f"set it to 0, or unet.num_class_embeds to {classes + 1}",
+                code="no-null-label",
             )
         if problem is not None:
             raise SpecError([problem], source=f"the config of {self.kind}")
@@ -202,7 +208,7 @@ class _UNet2D(Stage):
             return None
         labels = context.labels
         if labels is None:
-            raise TypeError(f"{self.kind} was made for data with labels")
+            raise TypeError(f"{self.kind} needs labels")
         if self.null is None:
             return labels
         drop = 0.1 if self.config.label_drop is None else self.config.label_drop
@@ -220,33 +226,41 @@ class _UNet2D(Stage):
     def _bounded(self, images: Tensor) -> Tensor:
         return images if self.geometry.output.latent else images.clamp(-1.0, 1.0)
 
-    def _sampler(self, asked: str | None) -> str:
-        name = asked or self.config.sampler or "ddpm"
-        process = self.process
-        said = (process.prediction_type, process.rescale_betas_zero_snr)
-        known = [other for other in SAMPLERS if SAMPLERS[other].refusal(*said) is None]
+    def _sampler(self, requested: str | None) -> str:
+        name = requested or self.config.sampler or "ddpm"
+        model = (self.process.prediction_type, self.process.rescale_betas_zero_snr)
+        supported = [other for other in SAMPLERS if SAMPLERS[other].unsupported(*model) is None]
+        hint = f"use one of {', '.join(supported)}"
         if name not in SAMPLERS:
             raise SampleError(
-                f"there is no sampler {name!r} for this stage",
-                hint=f"use one of {', '.join(known)}",
+                f"this stage has no sampler {name!r}",
+                hint=hint,
+                code="sample-sampler-unknown",
+                name=name,
             )
-        refusal = SAMPLERS[name].refusal(*said)
-        if refusal is not None:
-            raise SampleError(f"{name} {refusal}", hint=f"use one of {', '.join(known)}")
+        reason = SAMPLERS[name].unsupported(*model)
+        if reason is not None:
+            raise SampleError(
+                f"{name} {reason}", hint=hint, code="sample-sampler-unsupported", name=name
+            )
         return name
 
-    def _steps(self, asked: int | None, name: str) -> int:
+    def _steps(self, requested: int | None, name: str) -> int:
         sampler, timesteps = SAMPLERS[name], self.process.num_train_timesteps
         least, most = sampler.least, sampler.most(timesteps)
-        if asked is None:
+        if requested is None:
             return min(max(self.config.steps or sampler.steps(timesteps), least), most)
-        if not least <= asked <= most:
+        if not least <= requested <= most:
             raise SampleError(
-                f"{name} cannot sample in {asked} steps: the model was trained with {timesteps} "
-                "timesteps",
-                hint=f"ask for {least} to {most}",
+                f"{name} cannot sample in {requested} steps: the model was trained with "
+                f"{timesteps} timesteps",
+                hint=f"use {least} to {most}",
+                code="sample-steps-out-of-range",
+                steps=requested,
+                least=least,
+                most=most,
             )
-        return asked
+        return requested
 
     def _eta(self, request: SampleRequest, name: str) -> float:
         eta: Any = request.options.get("eta")
@@ -254,45 +268,57 @@ class _UNet2D(Stage):
             return self.config.eta
         if isinstance(eta, bool) or not isinstance(eta, int | float) or not 0 <= eta <= 1:
             raise SampleError(
-                f"eta lies in 0..1, not {eta!r}", hint="0 adds no noise, 1 as much as ddpm"
+                f"eta must be between 0 and 1, not {eta!r}",
+                hint="0 adds no noise, 1 as much as ddpm",
+                code="sample-fraction-invalid",
+                name="eta",
+                value=eta,
             )
         if name != "ddim":
             raise SampleError(
                 f"eta was given, but the sampler is {name}",
-                hint="add sampler ddim, or leave eta out",
+                hint="use the sampler ddim, or omit eta",
+                code="sample-eta-without-ddim",
+                name=name,
             )
         return float(eta)
 
     def _guidance(self, request: SampleRequest) -> tuple[Tensor | None, Tensor | None, float]:
-        """The labels to sample, those to be guided away from, and the scale."""
-        asked, labels = request.guidance, request.labels
-        if asked is not None and (not math.isfinite(asked) or asked < 0):
+        """The labels to sample, the null labels of guidance, and the scale."""
+        requested, labels = request.guidance, request.labels
+        if requested is not None and (not math.isfinite(requested) or requested < 0):
             raise SampleError(
-                f"cannot sample with a guidance of {asked:g}", hint="use 0 or more: 1 is none"
+                f"cannot sample with guidance {requested:g}",
+                hint="use 0 or more: 1 is none",
+                code="sample-guidance-invalid",
+                value=requested,
             )
         if self.labels is None:
-            if asked is not None:
+            if requested is not None:
                 raise SampleError(
-                    f"a guidance of {asked:g} was asked for, but the model knows no labels",
-                    hint="leave it out",
+                    f"guidance {requested:g} was requested, but the model has no labels",
+                    hint="omit guidance",
+                    code="sample-guidance-without-labels",
                 )
             return None, None, 1.0
         if labels is None and self.null is None:
-            raise SampleError("the model needs labels, and none were given", hint="give labels")
+            raise SampleError(
+                "the model needs labels", hint="give labels", code="sample-labels-missing"
+            )
         if labels is None:
             null = torch.full((request.count,), self.null or 0, device=request.draw.device)
             return null, None, 1.0
-        scale = self.config.guidance if asked is None else asked
+        scale = self.config.guidance if requested is None else requested
         if scale == 1:
             return labels, None, scale
         if self.null is None:
             raise SampleError(
-                f"a guidance of {scale:g} was asked for, but the model was trained without hidden "
-                "labels",
-                hint="leave guidance out, or set it to 1",
+                f"guidance {scale:g} was requested, but the training dropped no labels",
+                hint="omit guidance, or set it to 1",
+                code="sample-guidance-untrained",
             )
-        against = torch.full_like(labels, self.null)
-        return (against, None, 1.0) if scale == 0 else (labels, against, scale)
+        null = torch.full_like(labels, self.null)
+        return (null, None, 1.0) if scale == 0 else (labels, null, scale)
 
 
 class UNet2DGenerator(_UNet2D):
@@ -304,7 +330,7 @@ class UNet2DGenerator(_UNet2D):
 
 
 class UNet2DUpsampler(_UNet2D):
-    """An upsampler that is a `UNet2DModel` given the noisy image and the enlarged upstream one."""
+    """An upsampler that is a `UNet2DModel` on the noisy and the enlarged upstream image."""
 
     Config = UNet2DSRConfig
     kind = "diffusers-unet2d-sr.v1"

@@ -1,4 +1,4 @@
-"""Weights of diffusers' models, compared with the network before they are read."""
+"""Weights of diffusers' models, compared with the network before loading."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cascadezoo.errors import ModelError
 
 __all__ = ["load_weights", "modern_name"]
 
-# What diffusers called the layers of attention before version 0.17.
+# Names of attention layers in diffusers before version 0.17.
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def modern_name(name: str) -> str:
-    """A parameter's name as diffusers writes it today."""
+    """A parameter's name in current versions of diffusers."""
     parts = name.split(".")
     if "attentions" not in parts:
         return name
@@ -29,50 +29,50 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """Copy a safetensors file into a network; other floating types become float32.
 
     Raises:
-        ModelError: the file cannot be read, holds other tensors than the network has, or numbers
-            that are not finite.
+        ModelError: the file cannot be read, its tensors are not those of the network, or a number
+            is not finite.
     """
-    wanted = network.state_dict()
+    state = network.state_dict()
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             names = {modern_name(name): name for name in file.keys()}  # noqa: SIM118
             shapes = {new: tuple(file.get_slice(old).get_shape()) for new, old in names.items()}
-            _compare(path, {name: tuple(t.shape) for name, t in wanted.items()}, shapes)
+            _compare(path, {name: tuple(t.shape) for name, t in state.items()}, shapes)
             with torch.no_grad():
                 for new, old in names.items():
                     tensor = file.get_tensor(old)
                     if not (tensor.is_floating_point() and bool(tensor.isfinite().all())):
                         raise ModelError(
-                            f"{old} in {path} is not made of finite numbers",
-                            hint="the file is damaged; fetch it again",
+                            f"{old} in {path} has NaN, infinite or integer values",
+                            hint="the file is damaged; download it again",
                             code="model-source-not-finite",
                             path=path,
                         )
-                    wanted[new].copy_(tensor)
+                    state[new].copy_(tensor)
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path} is not a readable safetensors file: {error}",
-            hint="fetch it again",
+            hint="download it again",
             code="model-source-unreadable",
             path=path,
         ) from error
 
 
 def _compare(
-    path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+    path: Path, expected: Mapping[str, tuple[int, ...]], actual: Mapping[str, tuple[int, ...]]
 ) -> None:
-    faults = [f"{name} is missing" for name in wanted if name not in found]
-    faults += [f"{name} is not part of the network" for name in found if name not in wanted]
-    faults += [
-        f"{name} has shape {list(found[name])}, not {list(shape)}"
-        for name, shape in wanted.items()
-        if name in found and found[name] != shape
+    problems = [f"{name} is missing" for name in expected if name not in actual]
+    problems += [f"{name} is not part of the network" for name in actual if name not in expected]
+    problems += [
+        f"{name} has shape {list(actual[name])}, not {list(shape)}"
+        for name, shape in expected.items()
+        if name in actual and actual[name] != shape
     ]
-    if faults:
-        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise ModelError(
-            f"{path} does not fit its config.json: {'; '.join(faults[:5])}{more}",
-            hint="the two files are not of one model; fetch both again",
+            f"{path} does not fit its config.json: {'; '.join(problems[:5])}{more}",
+            hint="the two files are of different models; download both again",
             code="model-source-mismatch",
             path=path,
         )

@@ -1,1 +1,1 @@
-"""The specs that the plugin ships, one JSON file each."""
+"""The specs of the plugin, one JSON file each."""
