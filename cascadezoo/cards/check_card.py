@@ -92,7 +92,7 @@ def card_faults(card: str) -> list[str]:
         return [data]
     faults = []
     if data.get("library_name") != "cascadezoo":
-        faults.append("library_name is not cascadezoo, which tells the Hub how to load the model")
+        faults.append("library_name is not cascadezoo; the Hub needs it to load the model")
     for key in ("license", "license_name", "license_link", "pipeline_tag", "model_name"):
         if key in data and not _is_text(data[key]):
             faults.append(f"{key} is not a string")

@@ -69,7 +69,7 @@ def render_plain_card(spec: CascadeSpec) -> str:
 
 
 def block(name: str, text: str) -> str:
-    """Return a part of the body that a new version of the model replaces unless somebody edits it.
+    """Return a part of the body that a new version of the model replaces unless it was edited.
 
     The first comment holds the beginning of the text's sha256. It distinguishes edited parts from
     generated ones; see :mod:`cascadezoo.cards.card_file`. Text outside the blocks is free.
