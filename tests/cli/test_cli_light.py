@@ -104,7 +104,6 @@ def test_help_imports_neither_pydantic_nor_any_command():
         "cascadezoo.cli.output",
         "cascadezoo.errors",
         "cascadezoo.util",
-        "cascadezoo.util.numbers",
         "cascadezoo.util.text",
     }
 

@@ -11,15 +11,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadezoo.cli.output import (
-    clean,
-    echo,
-    echo_json,
-    human_bytes,
-    human_count,
-    human_seconds,
-    table,
-)
+from cascadezoo.cli.output import clean, echo, echo_json, table
+from cascadezoo.util.numbers import human_bytes, human_count, human_seconds
 
 texts = st.text(st.characters())  # with surrogates, which file names may contain
 

@@ -88,8 +88,8 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a project in a bundled model": (
         lambda: write_project("wave", "refiner", bundled_folder(find("shapes-tiny")) / "plugin"),
-        f"{bundled_folder(find('shapes-tiny')) / 'plugin'} is inside the models that ship with "
-        "cascadezoo",
+        f"{bundled_folder(find('shapes-tiny')) / 'plugin'} is inside a model that ships with "
+        "cascadezoo, which is read-only",
     ),
     "a kind of a missing plugin": (
         lambda: get_host().registry.stages.get("autoencoder-kl.v3"),
