@@ -31,6 +31,7 @@ from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.layout import METRICS
+from cascadezoo.nn.recompute import recompute_blocks
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
 from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
 from cascadezoo.train.checkpoint import CheckpointStore
@@ -333,6 +334,9 @@ class _Build:
             if choice.scope == "blocks" or choice.scope == "network":
                 self.progress.say(f"compiling each {choice.scope}: {choice.reason}")
                 cascade.compile(choice.scope)
+            if spec.training.recompute:
+                blocks = sum(recompute_blocks(stage) for _, stage in cascade.named_stages())
+                events.write("recompute", blocks=blocks)
         try:
             trainer = Trainer(
                 cascade,

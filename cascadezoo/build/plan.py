@@ -154,7 +154,7 @@ def _phase_bytes(
             averaged = ema_decay(training.ema, phase, row.name) is not None
             trained += row.parameters * FLOAT * (COPIES if averaged else COPIES - 1)
             activations += row.activation_bytes or 0
-    return weights + trained + activations * training.batch_size
+    return weights + trained + activations * (training.batch_size // training.accumulate)
 
 
 def _pair_bytes(phase: PhaseSpec, resolved: ResolvedSpec) -> int:

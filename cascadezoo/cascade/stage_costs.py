@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.model_folder.metrics_file import StageRow
+from cascadezoo.nn.recompute import recomputed_blocks
 from cascadezoo.spec import ResolvedSpec, ResolvedStage
 from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
@@ -66,17 +68,20 @@ def plan_stages(resolved: ResolvedSpec, cascade: Cascade) -> Iterator[StagePlan]
         resolved: the spec of the cascade.
         cascade: its cascade on the meta device; see :func:`meta_cascade`.
     """
+    recompute = resolved.spec.training.recompute
     for place in resolved.stages:
-        yield _plan_stage(place, cascade.stage(place.name), resolved.num_classes)
+        yield _plan_stage(place, cascade.stage(place.name), resolved.num_classes, recompute)
 
 
-def _plan_stage(place: ResolvedStage, stage: Stage, num_classes: int | None) -> StagePlan:
+def _plan_stage(
+    place: ResolvedStage, stage: Stage, num_classes: int | None, recompute: bool
+) -> StagePlan:
     stage = stage.to("meta")
     evaluations = stage.network_evaluations()
     labels = None
     if num_classes is not None:
         labels = torch.zeros(1, dtype=torch.int64, device="meta")
-    forward, kept = _trace(place, stage, labels)
+    forward, kept = _trace(place, stage, labels, recompute)
     # A stage that draws candidates, encodes or has an adversary does more in training.
     differs = evaluations == 1
     each = _trace_sample(place, stage, labels) if differs else forward
@@ -111,19 +116,39 @@ def _trace_sample(place: ResolvedStage, stage: Stage, labels: Tensor | None) -> 
 
 
 def _trace(
-    place: ResolvedStage, stage: Stage, labels: Tensor | None
+    place: ResolvedStage, stage: Stage, labels: Tensor | None, recompute: bool
 ) -> tuple[int | None, int | None]:
-    """FLOPs of a forward pass and bytes kept for the backward pass, for one image."""
+    """FLOPs of a forward pass and bytes kept for the backward pass, for one image.
+
+    With ``recompute``, blocks keep their inputs, and the largest block the rest while the backward
+    pass is in it.
+    """
     upstream = None if place.input is None else _image(place.input)
     context = TrainContext(Draw(0, device="meta"), labels)
     kept: dict[int, int] = {}
+    inside: dict[nn.Module, dict[int, int]] = {}
+    current: list[nn.Module] = []
     own = {t.untyped_storage()._cdata for t in (*stage.parameters(), *stage.buffers())}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
+            where = inside[current[-1]] if current else kept
+            where[storage._cdata] = storage.nbytes()
         return tensor
+
+    def enter(block: nn.Module, args: tuple[Any, ...]) -> None:
+        for tensor in (arg for arg in args if isinstance(arg, Tensor)):
+            pack(tensor)
+        inside.setdefault(block, {})
+        current.append(block)
+
+    def leave(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        current.pop()
+
+    hooks = []
+    for block in recomputed_blocks(stage) if recompute else ():
+        hooks += [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
 
     counter = FlopCounterMode(display=False)
     try:
@@ -132,7 +157,11 @@ def _trace(
     except (RuntimeError, NotImplementedError):
         # A plugin's stage may use operations that meta tensors do not support.
         return None, None
-    return counter.get_total_flops(), sum(kept.values())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    largest = max((sum(rows.values()) for rows in inside.values()), default=0)
+    return counter.get_total_flops(), sum(kept.values()) + largest
 
 
 def stage_rows(cascade: Cascade) -> list[StageRow]:

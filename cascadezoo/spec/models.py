@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cascadezoo.spec.configs import Model, Probability
 
@@ -206,6 +206,12 @@ class TrainingSpec(Model):
 
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 128
     """Images per step, over all processes."""
+    accumulate: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Number of equal parts of each batch. The gradients of the parts are added before the
+    optimizer's step, so only one part must fit in memory. `batch_size` must be a multiple of it."""
+    recompute: bool = False
+    """Recompute the activations of residual and attention blocks in the backward pass, which
+    needs less memory and about a third more time (Chen et al. 2016)."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` uses bf16 if the hardware supports it, and fp32 otherwise."""
     compile: Literal["auto", "blocks", "network", "graphs"] | bool = "auto"
@@ -230,6 +236,14 @@ class TrainingSpec(Model):
     """Number of steps between logged losses."""
     checkpoint_seconds: Annotated[float, Field(ge=0.0, le=1e6)] = 300.0
     """Seconds between checkpoints; each phase also ends with one."""
+
+    @field_validator("accumulate")
+    @classmethod
+    def _splits_evenly(cls, accumulate: int, info: ValidationInfo) -> int:
+        batch_size = info.data.get("batch_size")
+        if batch_size is not None and batch_size % accumulate:
+            raise ValueError(f"is {accumulate}, which does not divide batch_size, {batch_size}")
+        return accumulate
 
 
 def _check_subset(subset_size: int, samples: int) -> None:
@@ -344,8 +358,9 @@ def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
         del data["evaluation"]["precision"]
     if not data["training"].get("callbacks", True):
         del data["training"]["callbacks"]
-    if data["training"]["compile"] == "auto":
-        del data["training"]["compile"]
+    for key, default in (("compile", "auto"), ("accumulate", 1), ("recompute", False)):
+        if data["training"][key] == default:
+            del data["training"][key]
     for phase in data["training"]["phases"] or []:
         if phase["reflow"] is None:
             del phase["reflow"]

@@ -51,6 +51,14 @@ def choose_compilation(
         InputError: the requested compilation is not possible here.
     """
     requested = training.compile
+    if training.recompute and requested not in (False, "auto"):
+        raise InputError(
+            f"training.compile is {requested!r}, which does not work with training.recompute",
+            hint="set training.compile to false or auto, or training.recompute to false",
+            code="input-compile-recompute",
+        )
+    if training.recompute:
+        return CompileChoice(None, "training.recompute is true")
     if requested is False:
         return CompileChoice(None, "training.compile is false")
     if requested == "graphs" or (requested == "auto" and device.type == "cuda"):

@@ -78,7 +78,14 @@ class PhaseWalk:
         self.forced = any(self.parts[1:])
 
     def losses_of(
-        self, images: Tensor, labels: Tensor | None, step: int, noise: Tensor | None = None
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        step: int,
+        noise: Tensor | None = None,
+        *,
+        part: int = 0,
+        parts: int = 1,
     ) -> dict[str, dict[str, Tensor]]:
         """The weighted losses of a batch by parameter group, then by ``stage.loss``.
 
@@ -88,9 +95,13 @@ class PhaseWalk:
             step: the step within the phase, from 0.
             noise: the noise of the generator's own pairs; ``images`` are then its targets, and
                 the phase trains only the generator.
+            part: which part of this process's batch the images are.
+            parts: number of equal parts of the batch. Random numbers are drawn for the whole batch
+                and sliced, so the parts together get the numbers of the whole.
         """
+        share = (self.rank * parts + part, self.world * parts)
         names = self.cascade.names
-        choices = self._choices(len(images), step, images.device)
+        choices = self._choices(len(images), step, images.device, share)
         needed = self._needed(choices)
         targets = self._targets(images, needed, choices) if noise is None else {0: images}
         results: dict[str, dict[str, Tensor]] = {}
@@ -114,8 +125,8 @@ class PhaseWalk:
                     step,
                     name,
                     device=images.device,
-                    rank=self.rank,
-                    world=self.world,
+                    rank=share[0],
+                    world=share[1],
                 ),
                 labels=labels,
                 progress=step / self.total,
@@ -163,7 +174,9 @@ class PhaseWalk:
             return None
         return probability(self.phase.teacher_forcing, step, self.total)
 
-    def _choices(self, n: int, step: int, device: torch.device) -> list[Choice]:
+    def _choices(
+        self, n: int, step: int, device: torch.device, share: tuple[int, int]
+    ) -> list[Choice]:
         spec = self.phase.teacher_forcing
         p = probability(spec, step, self.total)
         rows = []
@@ -173,7 +186,7 @@ class PhaseWalk:
                 rows.append(Choice(all_truth=False, all_estimate=True))
                 continue
             key = (self.seed, self.phase.name, step, name, "forcing")
-            draw = Draw(*key, device=device, rank=self.rank, world=self.world)
+            draw = Draw(*key, device=device, rank=share[0], world=share[1])
             rows.append(choose(spec, p, key, draw, n))
         return rows
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from cascadezoo.cascade.cascade import Cascade, channels_last
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.errors import StoppedError, TrainingError
+from cascadezoo.errors import DataError, StoppedError, TrainingError
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.train.callbacks import Callbacks
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
@@ -110,6 +110,17 @@ class Trainer:
             for name, stage in cascade.named_stages()
         }
         check_groups(self.phases, dict(cascade.named_stages()))
+        if loader.local_batch_size % self.training.accumulate:
+            world, parts = accelerator.num_processes, self.training.accumulate
+            raise DataError(
+                f"{world} processes cannot split a batch of {loader.batch_size} images into "
+                f"{parts} equal parts each",
+                hint=f"set training.batch_size to a multiple of {world * parts}",
+                code="data-batch-uneven",
+                batch_size=loader.batch_size,
+                world=world,
+                accumulate=parts,
+            )
         finish = [name for phase in self.phases for name in stages_to_finish(cascade, phase.train)]
         if finish and data is None:
             raise ValueError(f"{finish[0]} needs training images for finish_phase; pass data")
@@ -334,9 +345,8 @@ class Trainer:
     def _step(self, phase: PhaseRun, step: int) -> Mapping[str, Tensor]:
         """One training step; returns the losses by name, on the device."""
         self._seed(phase, step)
-        images, labels, noise = phase.batches.batch(*divmod(step, phase.per_epoch))
-        losses = phase.walk.losses_of(images, labels, step, noise)
-        self._backward(phase, losses, step)
+        batch = phase.batches.batch(*divmod(step, phase.per_epoch))
+        losses = self._gradients(phase, batch, step)
         schedule = phase.spec.schedule or self.training.schedule
         factor = schedule_factor(schedule, step, phase.total, phase.per_epoch)
         for group in phase.optimizers:
@@ -344,7 +354,26 @@ class Trainer:
         apply_gradients(self.accelerator, phase.optimizers, self.training.clip_norm)
         if phase.ema is not None:
             phase.ema.update(step)
-        return {k: v.detach() for rows in losses.values() for k, v in rows.items()}
+        return losses
+
+    def _gradients(
+        self, phase: PhaseRun, batch: tuple[Tensor, Tensor | None, Tensor | None], step: int
+    ) -> Mapping[str, Tensor]:
+        """Add up the gradients of all parts of a batch; return the mean losses by name."""
+        parts = self.training.accumulate
+        if parts == 1:
+            losses = phase.walk.losses_of(*batch[:2], step, batch[2])
+            self._backward(phase, losses, step)
+            return {k: v.detach() for rows in losses.values() for k, v in rows.items()}
+        sums: dict[str, Tensor] = {}
+        for part in range(parts):
+            images, labels, noise = (None if b is None else b.chunk(parts)[part] for b in batch)
+            assert images is not None  # noqa: S101 - for mypy: a batch has images
+            losses = phase.walk.losses_of(images, labels, step, noise, part=part, parts=parts)
+            self._backward(phase, losses, step)
+            for name, loss in ((k, v) for rows in losses.values() for k, v in rows.items()):
+                sums[name] = loss.detach() / parts + sums.get(name, 0.0)
+        return sums
 
     def _seed(self, phase: PhaseRun, step: int) -> None:
         """Seed the global generators, which dropout uses, by the step."""
@@ -357,9 +386,11 @@ class Trainer:
     ) -> None:
         """Propagate the losses of each group only to the parameters of that group."""
         totals = {name: torch.stack(list(rows.values())).sum() for name, rows in losses.items()}
-        parts = [(totals[g.group], g.due(step)) for g in phase.optimizers if g.group in totals]
-        parts = [(total, due) for total, due in parts if total.requires_grad and due]
-        for left, (total, due) in zip(reversed(range(len(parts))), parts, strict=True):
+        if self.training.accumulate > 1:
+            totals = {name: total / self.training.accumulate for name, total in totals.items()}
+        rows = [(totals[g.group], g.due(step)) for g in phase.optimizers if g.group in totals]
+        rows = [(total, due) for total, due in rows if total.requires_grad and due]
+        for left, (total, due) in zip(reversed(range(len(rows))), rows, strict=True):
             # A single group needs no list of parameters, which costs time.
             lone = len(phase.optimizers) == 1 and due is phase.optimizers[0].parameters
             inputs = None if lone else due
