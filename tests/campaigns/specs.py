@@ -1,0 +1,94 @@
+"""The campaign ``specs``: shipped specs, spoilt, given to ``validate`` and ``plan``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from campaigns.engine import Campaign
+from campaigns.mutate import change, hostile, to_json, words
+from campaigns.outcome import ROOT
+from campaigns.trial import Trial
+
+__all__ = ["Specs"]
+
+PRESETS = ROOT / "cascadezoo" / "spec" / "presets"
+
+
+class Specs(Campaign):
+    """``validate`` and ``plan`` answer any spec, the second within 10 seconds and 2 GiB."""
+
+    name = "specs"
+    cpu_seconds = 10.0
+
+    def run(self, trial: Trial) -> None:
+        random = trial.random
+        preset = random.choice(sorted(PRESETS.glob("*.json")))
+        text, title = _spoilt(trial, json.loads(preset.read_text()))
+        trial.say(f"{preset.stem}: {title}")
+        path = Path("spec.json")
+        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        checked = trial.command("validate", path)
+        planned = trial.command("plan", path, *random.choice([(), ("--json",)]))
+        if planned.ok:
+            trial.require(checked.ok, "plan accepts what validate refuses", checked.text)
+        if checked.ok and random.random() < 0.3:
+            resolved = trial.command("validate", path, "--resolved")
+            again = Path("again.json")
+            again.write_text(resolved.text.split("\nWarning")[0], encoding="utf-8")
+            trial.require(
+                trial.command("validate", again).ok, "a resolved spec does not validate"
+            )
+
+
+def _spoilt(trial: Trial, spec: dict[str, Any]) -> tuple[str, str]:
+    random = trial.random
+    how = random.random()
+    if how < 0.12:
+        return words(random, json.dumps(spec)), "the text itself"
+    if how < 0.3:
+        return _larger(trial, spec)
+    if how < 0.4:
+        spec["data"] = _data(trial)
+        return to_json(random, spec), f"data = {spec['data']}"
+    done = [change(random, spec) for _ in range(random.choice([1, 1, 1, 2, 4]))]
+    return to_json(random, spec), "; ".join(done)
+
+
+def _larger(trial: Trial, spec: dict[str, Any]) -> tuple[str, str]:
+    """Numbers of a stage's config that are valid by themselves and large."""
+    random = trial.random
+    stage = random.choice(spec["stages"])
+    config = stage.setdefault("config", {})
+    done = []
+    for _ in range(random.choice([1, 1, 2, 3])):
+        names = [k for k, v in config.items() if isinstance(v, int)] or ["size"]
+        name = random.choice([*names, "channels", "hidden", "blocks", "layers", "depth", "width"])
+        config[name] = random.choice([16, 64, 256, 1000, 1024, 2048, 4096, 8192, 16384, 65536])
+        done.append(f"{name}={config[name]}")
+    if random.random() < 0.3:
+        kinds = ["imle.v1", "autoencoder-kl.v1", "flow.v1", "interpolate.v1", "vit-refiner.v1"]
+        stage["kind"] = random.choice(kinds)
+        done.append(stage["kind"])
+    return json.dumps(spec), f"stages.{stage.get('name')}: {', '.join(done)}"
+
+
+def _data(trial: Trial) -> dict[str, Any]:
+    random = trial.random
+    source = random.choice(["npz", "folder", "shapes", "mnist", "cifar10", "nowhere"])
+    places = ["\0", "~nobody", "~nobody/x", "x" * 5000, "/" * 5000, "nowhere.npz", "", ".", "a\0b"]
+    config: dict[str, Any] = {}
+    if source in ("npz", "folder"):
+        config["path"] = random.choice(places)
+    if random.random() < 0.5:
+        config[random.choice(["path", "test_path", "limit", "root", "resize"])] = hostile(random, "x")
+    data: dict[str, Any] = {"source": source, "config": config}
+    if random.random() < 0.5:
+        data["size"] = hostile(random, 16)
+    return data
+
+
+def presets() -> list[Path]:
+    """The specs that cases start from."""
+    return sorted(PRESETS.glob("*.json"))
