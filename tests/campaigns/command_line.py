@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from campaigns.data import Data
 from campaigns.engine import Campaign, Case, in_child, run_cases, warm_up
 from campaigns.folders import Folders
 from campaigns.outcome import KINDS, Outcome
@@ -23,7 +24,7 @@ from campaigns.summary import Summary
 __all__ = ["CAMPAIGNS", "main"]
 
 CAMPAIGNS: dict[str, Campaign] = {
-    campaign.name: campaign for campaign in (Folders(), Specs())
+    campaign.name: campaign for campaign in (Folders(), Specs(), Data())
 }
 HIDDEN: dict[str, Campaign] = {"planted": Planted()}
 """Run only when named: faults that test the harness itself."""

@@ -23,8 +23,10 @@ from campaigns.trial import Trial, tail
 
 __all__ = ["Campaign", "Case", "in_child", "run_cases", "warm_up"]
 
-GRACE = 5.0
-"""Seconds between a case's own watchdog and the kill from outside."""
+GRACE = 1.0
+"""Seconds in which a case that is about to be killed writes where it is."""
+_PROGRESS = 0.02
+"""Seconds of CPU time that a process which does not hang has used in the meantime."""
 _SLACK = 1 << 30
 """Address space that is reserved but not used: stacks of threads, arenas of malloc."""
 
@@ -50,10 +52,10 @@ class Campaign:
     """A kind of cases; subclasses say how one is made and judged."""
 
     name = ""
-    seconds = 60.0
-    """Wall time after which a case counts as hanging."""
+    seconds = 12.0
+    """Wall time without any use of the CPU after which a case counts as hanging."""
     cpu_seconds = 20.0
-    """CPU time that a command may take."""
+    """CPU time that a command may take; a case may take three times as much."""
     memory = 2 << 30
     """Bytes that a case may need above those of the process it was forked from."""
 
@@ -121,6 +123,9 @@ class _Child:
         self.done = False
         self.base = 0
         self._rest = b""
+        self._cpu, self._moved = 0.0, time.monotonic()
+        self._hung = ""
+        self._killed = 0.0
         folder = place
         folder.mkdir(parents=True)
         self.pipe, write = os.pipe()
@@ -133,9 +138,23 @@ class _Child:
         os.close(write)
         os.set_blocking(self.pipe, False)
 
-    @property
-    def late(self) -> bool:
-        return time.monotonic() - self.started > self.campaign.seconds + GRACE
+    def look(self) -> None:
+        """Kill the case if it hangs or takes too long; first it writes where it is."""
+        now = time.monotonic()
+        if self._hung:
+            if now - self._killed > GRACE:
+                self.kill()
+            return
+        cpu = _cpu_seconds(self.pid)
+        if cpu - self._cpu > _PROGRESS:
+            self._cpu, self._moved = cpu, now
+        if cpu > 3 * self.campaign.cpu_seconds:
+            self._hung = f"uses {cpu:.0f} s of CPU time"
+        elif now - self._moved > self.campaign.seconds:
+            self._hung = "waits"
+        if self._hung:
+            self._killed = now
+            os.kill(self.pid, signal.SIGUSR1)
 
     def kill(self) -> None:
         """End the case and what it started."""
@@ -173,18 +192,18 @@ class _Child:
     def finish(self) -> Outcome:
         """Reap the process, look at how it died and what it used."""
         os.close(self.pipe)
-        was_late = self.late
         self.kill_group_only()
         _, status, usage = os.wait4(self.pid, 0)
         out = self.outcome
         out.seconds = time.monotonic() - self.started
         out.peak = max(0, usage.ru_maxrss * 1024 - self.base)
         text = _text(self.folder / "output.txt")
-        timed_out = was_late or "\nTimeout (" in text or text.startswith("Timeout (")
-        if not self.done and (timed_out or out.seconds >= self.campaign.seconds):
-            where = text.rpartition("Timeout (")[2]
-            cause = f"{_word(self.running)} hangs in {_hung_in(where)}"
-            out.findings.append(Finding("time", cause, self.running, tail(where, 14)))
+        if not self.done and self._hung:
+            where = text.rpartition("(most recent call first):")[2]
+            verb = "takes too long" if "CPU" in self._hung else "hangs"
+            cause = f"{_word(self.running)} {verb} in {_hung_in(where)}"
+            lines = f"{self._hung}\n{tail(where, 14)}"
+            out.findings.append(Finding("time", cause, self.running, lines))
         elif not self.done:
             cause = f"{_word(self.running)} dies: status {status}"
             if os.WIFSIGNALED(status):
@@ -202,9 +221,6 @@ class _Child:
 
     def kill_group_only(self) -> None:
         """End what the case started and left behind."""
-        if self.late:
-            self.kill()
-            return
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
@@ -244,8 +260,8 @@ def run_cases(
                         selector.unregister(child.pipe)
                         del running[child.pipe]
                         yield child.finish()
-                for child in [c for c in running.values() if c.late]:
-                    child.kill()
+                for child in running.values():
+                    child.look()
         finally:
             for child in running.values():
                 child.kill()
@@ -268,7 +284,7 @@ def _case_process(
             os.dup2(source, target)
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", write_through=True)
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", write_through=True)
-        faulthandler.dump_traceback_later(campaign.seconds, exit=True, file=2)
+        faulthandler.register(signal.SIGUSR1, file=2, all_threads=False)
         size, resident = _memory()
         send({"base": resident})
         room = size + campaign.memory + _SLACK
@@ -282,6 +298,7 @@ def _case_process(
             material=material,
             send=send,
             cpu_seconds=campaign.cpu_seconds,
+            memory=campaign.memory,
         )
         trial.enter()
         try:
@@ -299,6 +316,16 @@ def _memory() -> tuple[int, int]:
     size, resident = Path("/proc/self/statm").read_text().split()[:2]
     page = os.sysconf("SC_PAGE_SIZE")
     return int(size) * page, int(resident) * page
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a process and of the children that it has reaped."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    fields = text.rpartition(")")[2].split()
+    return sum(int(n) for n in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def _text(path: Path) -> str:

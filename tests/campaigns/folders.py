@@ -26,7 +26,6 @@ class Folders(Campaign):
     """Whatever a model folder holds: it is used or refused, and nothing else is opened."""
 
     name = "folders"
-    seconds = 60.0
     cpu_seconds = 20.0
 
     def prepare(self, material: Path) -> None:

@@ -134,7 +134,7 @@ class Planted(Campaign):
     """Case N has the fault N of :data:`FAULTS`."""
 
     name = "planted"
-    seconds = 10.0
+    seconds = 2.0
     cpu_seconds = 1.0
     memory = 64 << 20
 

@@ -69,13 +69,14 @@ class Trial:
         material: Path,
         send: Callable[[dict[str, Any]], None],
         cpu_seconds: float,
+        memory: int,
     ) -> None:
         self.random = random.Random(f"{name}:{seed}:{index}")
         self.name, self.seed, self.index = name, seed, index
         self.folder, self.material = folder, material
         self.work, self.home, self.outside = folder / "work", folder / "home", folder / "outside"
         self.output = folder / "output.txt"
-        self.cpu_seconds = cpu_seconds
+        self.cpu_seconds, self.memory = cpu_seconds, memory
         self.running = ""
         self._send = send
         self._known: set[tuple[str, str]] = set()
@@ -106,6 +107,7 @@ class Trial:
         import tempfile
 
         tempfile.tempdir = None
+        _be_small(self.memory)
         self.watch.install()
 
     def say(self, title: str) -> None:
@@ -127,7 +129,12 @@ class Trial:
     def command(self, *args: object) -> Ran:
         """Run a command line in this process, watched, and judge how it ended."""
         argv = tuple(str(a) for a in args)
-        return self.watched("cascadezoo " + shlex.join(argv), lambda: _run(argv, self.output))
+        title = "cascadezoo " + shlex.join(argv)
+        return self.watched(title, lambda: _run(argv, self.output, None))
+
+    def call(self, name: str, function: Callable[[], object]) -> Ran:
+        """Run what no command does alone, as if a command of that name did it."""
+        return self.watched(name, lambda: _run((name,), self.output, function))
 
     def watched(self, title: str, action: Callable[[], Ran]) -> Ran:
         """Do what gives a :class:`Ran`, watched, and judge it as a command."""
@@ -174,10 +181,25 @@ class Trial:
         self.find("opened", f"{event} at {_caller()}", what)
 
 
+def _be_small(memory: int) -> None:
+    """Let the machine say that it has no more memory than a case may take.
+
+    A limit that follows from the memory of the machine then means the same on each machine.
+    """
+    sysconf = os.sysconf
+    pages = memory // sysconf("SC_PAGE_SIZE")
+    few = {"SC_PHYS_PAGES", "SC_AVPHYS_PAGES"}
+
+    def small(name: Any) -> int:
+        return min(sysconf(name), pages) if name in few else sysconf(name)
+
+    os.sysconf = small
+
+
 _MARK = "\n--- traceback of the reported error\n"
 
 
-def _run(argv: tuple[str, ...], output: Path) -> Ran:
+def _run(argv: tuple[str, ...], output: Path, function: Callable[[], object] | None) -> Ran:
     from cascadezoo.cli import errors, lazy
     from cascadezoo.cli.main import main
 
@@ -200,7 +222,10 @@ def _run(argv: tuple[str, ...], output: Path) -> Ran:
     exit_code: int | None = None
     trace = ""
     try:
-        main(list(argv), prog_name="cascadezoo")
+        if function is None:
+            main(list(argv), prog_name="cascadezoo")
+        else:
+            exit_code = _call(function, report)
     except SystemExit as end:
         exit_code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:  # noqa: BLE001 - a finding, whatever it is
@@ -216,6 +241,14 @@ def _run(argv: tuple[str, ...], output: Path) -> Ran:
     if trace and (exit_code is None or code in ("internal", "memory")):
         text += _MARK + trace
     return Ran(argv, exit_code, code, text)
+
+
+def _call(function: Callable[[], object], report: Callable[..., int]) -> int:
+    try:
+        function()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - as the command line does
+        return report(error, as_json=False)
+    return 0
 
 
 def _size(path: Path) -> int:
