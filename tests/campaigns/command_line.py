@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ HIDDEN: dict[str, Campaign] = {"planted": Planted()}
 def main(args: Sequence[str]) -> int:
     """Run the campaigns; 1 if a case failed."""
     options = _parse(args)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = {name: {**CAMPAIGNS, **HIDDEN}[name] for name in options.campaigns}
     place = Path(tempfile.mkdtemp(prefix="campaigns-", dir=_fast_place()))
     os.environ["MPLCONFIGDIR"] = str(place / "matplotlib")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import gc
 import io
@@ -202,7 +203,7 @@ class _Child:
             where = text.rpartition("(most recent call first):")[2]
             verb = "takes too long" if "CPU" in self._hung else "hangs"
             cause = f"{_word(self.running)} {verb} in {_hung_in(where)}"
-            lines = f"{self._hung}\n{tail(where, 14)}"
+            lines = "\n".join([self._hung, *where.strip().splitlines()[:8]])
             out.findings.append(Finding("time", cause, self.running, lines))
         elif not self.done:
             cause = f"{_word(self.running)} dies: status {status}"
@@ -278,6 +279,7 @@ def _case_process(
 
     try:
         os.setsid()
+        _die_with_parent()
         output = os.open(folder / "output.txt", os.O_RDWR | os.O_CREAT | os.O_APPEND)
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (output, 1), (output, 2)):
@@ -309,6 +311,12 @@ def _case_process(
         send({"done": True})
     finally:
         os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it ends, however that ends."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _memory() -> tuple[int, int]:

@@ -27,6 +27,7 @@ class Specs(Campaign):
         preset = random.choice(sorted(PRESETS.glob("*.json")))
         text, title = _spoilt(trial, json.loads(preset.read_text()))
         trial.say(f"{preset.stem}: {title}")
+        trial.watch.read += ("/",)  # data that the user's own spec names may be looked at
         path = Path("spec.json")
         path.write_text(text, encoding="utf-8", errors="surrogatepass")
         checked = trial.command("validate", path)
