@@ -15,17 +15,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from campaigns.data import Data
+from campaigns.disk import Disk
 from campaigns.engine import Campaign, Case, in_child, run_cases, warm_up
 from campaigns.folders import Folders
+from campaigns.hub import Hub
+from campaigns.kill import Kill
 from campaigns.outcome import KINDS, Outcome
 from campaigns.planted import Planted
+from campaigns.server import Server
 from campaigns.specs import Specs
 from campaigns.summary import Summary
 
 __all__ = ["CAMPAIGNS", "main"]
 
 CAMPAIGNS: dict[str, Campaign] = {
-    campaign.name: campaign for campaign in (Folders(), Specs(), Data())
+    campaign.name: campaign for campaign in (Kill(), Folders(), Specs(), Hub(), Server(), Data(), Disk())
 }
 HIDDEN: dict[str, Campaign] = {"planted": Planted()}
 """Run only when named: faults that test the harness itself."""

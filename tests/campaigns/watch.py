@@ -45,6 +45,8 @@ _PATH_EVENTS = {
     "os.link": (0, 1),
     "os.symlink": (1,),
 }
+_COMPILERS = ("g++", "c++", "clang++")
+"""Programs that torch asks for their version before it compiles."""
 _CHANGES = frozenset(_PATH_EVENTS) - {"open", "os.listdir", "os.scandir"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _IN_OPEN, _IN_ACCESS, _IN_MODIFY, _IN_CREATE = 0x20, 0x1, 0x2, 0x100
@@ -101,7 +103,8 @@ class Watch:
                 if host not in ("127.0.0.1", "::1", "localhost"):
                     self._tell(f"connects to {host!r}")
             elif event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
-                self._tell(f"runs {args[0]!r}")
+                if args[0] not in _COMPILERS:
+                    self._tell(f"runs {args[0]!r}")
         finally:
             self._inside.now = False
 
