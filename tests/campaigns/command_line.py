@@ -24,12 +24,13 @@ from campaigns.outcome import KINDS, Outcome
 from campaigns.planted import Planted
 from campaigns.server import Server
 from campaigns.specs import Specs
-from campaigns.summary import Summary
+from campaigns.summary import Summary, docs_table
 
 __all__ = ["CAMPAIGNS", "main"]
 
 CAMPAIGNS: dict[str, Campaign] = {
-    campaign.name: campaign for campaign in (Kill(), Folders(), Specs(), Hub(), Server(), Data(), Disk())
+    campaign.name: campaign
+    for campaign in (Kill(), Folders(), Specs(), Hub(), Server(), Data(), Disk())
 }
 HIDDEN: dict[str, Campaign] = {"planted": Planted()}
 """Run only when named: faults that test the harness itself."""
@@ -38,6 +39,9 @@ HIDDEN: dict[str, Campaign] = {"planted": Planted()}
 def main(args: Sequence[str]) -> int:
     """Run the campaigns; 1 if a case failed."""
     options = _parse(args)
+    if options.table:
+        print(docs_table(json.loads(Path(options.table).read_text(encoding="utf-8"))))
+        return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = {name: {**CAMPAIGNS, **HIDDEN}[name] for name in options.campaigns}
     place = Path(tempfile.mkdtemp(prefix="campaigns-", dir=_fast_place()))
@@ -97,6 +101,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="index of the first case")
     parser.add_argument("--only", action="append", metavar="CAMPAIGN:SEED:INDEX")
     parser.add_argument("--json", metavar="FILE", help="write the figures and failures as JSON")
+    parser.add_argument("--table", metavar="FILE", help="print the table of docs/reliability.md")
     parser.add_argument("--verbose", action="store_true", help="print a line for each case")
     options = parser.parse_args(args)
     try:

@@ -36,7 +36,11 @@ class Data(Campaign):
         frames = [Image.new("P", (2000, 2000), n) for n in range(40)]
         frames[0].save(material / "frames.gif", save_all=True, append_images=frames[1:])
         _write_bomb(material / "bomb.npz", 3 << 30)
-        np.savez(material / "sound.npz", images=np.zeros((64, 8, 8, 3), np.uint8), labels=np.arange(64) % 4)
+        np.savez(
+            material / "sound.npz",
+            images=np.zeros((64, 8, 8, 3), np.uint8),
+            labels=np.arange(64) % 4,
+        )
 
     def run(self, trial: Trial) -> None:
         random = trial.random
@@ -116,7 +120,9 @@ def _write_bomb(path: Path, size: int) -> None:
     name = b"images.npy"
     common = struct.pack("<HHHHHLLLHH", 20, 0, 8, 0, 0, checksum, len(packed), total, len(name), 0)
     local = b"PK\3\4" + common + name + packed
-    central = b"PK\1\2" + struct.pack("<H", 20) + common + struct.pack("<HHHLL", 0, 0, 0, 0, 0) + name
+    central = (
+        b"PK\1\2" + struct.pack("<H", 20) + common + struct.pack("<HHHLL", 0, 0, 0, 0, 0) + name
+    )
     end = b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, 1, 1, len(central), len(local), 0)
     path.write_bytes(local + central + end)
 
@@ -152,9 +158,25 @@ def class_names(trial: Trial, path: Path) -> str:
 def dtype(trial: Trial, path: Path) -> str:
     random = trial.random
     descr = random.choice(
-        ["'|O'", "'<f4'", "'<c16'", "'|b1'", "'<i8'", "'>u2'", "'<M8[s]'", "'|V8'", "'<U4'", "'|S0'"]
-        + ["[('a', '|u1')]", "[('a', '|u1', (10000, 10000))]", "'x'", "None", "1", "'|u1,|u1'"]
-        + ["'" + "|u1," * 5000 + "|u1'"]
+        [
+            "'|O'",
+            "'<f4'",
+            "'<c16'",
+            "'|b1'",
+            "'<i8'",
+            "'>u2'",
+            "'<M8[s]'",
+            "'|V8'",
+            "'<U4'",
+            "'|S0'",
+            "[('a', '|u1')]",
+            "[('a', '|u1', (10000, 10000))]",
+            "'x'",
+            "None",
+            "1",
+            "'|u1,|u1'",
+            "'" + "|u1," * 5000 + "|u1'",
+        ]
     )
     name = random.choice(["images", "labels", "class_names", "test_images"])
     shape = random.choice(["(64, 8, 8, 3)", "(64,)", "(4,)", "()"])
@@ -165,10 +187,27 @@ def dtype(trial: Trial, path: Path) -> str:
 def shape(trial: Trial, path: Path) -> str:
     random = trial.random
     text = random.choice(
-        [f"({10**9}, 8, 8, 3)", f"({2**63}, 8, 8, 3)", f"({10**30}, 8, 8, 3)", "(-1, 8, 8, 3)"]
-        + ["(64, 100000, 100000, 3)", "(1, 46000, 46000, 1)", "(0, 8, 8, 3)", "()", "(64,)"]
-        + ["(64, 8, 8, 3)" * 2, "(64.0, 8, 8, 3)", "(True, 8, 8, 3)", "64", "(64, 8, 8, 0)"]
-        + ["(" + "1, " * 100_000 + ")", "(64, 0, 0, 3)", "(64, 8, 9, 3)", "(64, 3, 8, 3)", "None"]
+        [
+            f"({10**9}, 8, 8, 3)",
+            f"({2**63}, 8, 8, 3)",
+            f"({10**30}, 8, 8, 3)",
+            "(-1, 8, 8, 3)",
+            "(64, 100000, 100000, 3)",
+            "(1, 46000, 46000, 1)",
+            "(0, 8, 8, 3)",
+            "()",
+            "(64,)",
+            "(64, 8, 8, 3)" * 2,
+            "(64.0, 8, 8, 3)",
+            "(True, 8, 8, 3)",
+            "64",
+            "(64, 8, 8, 0)",
+            "(" + "1, " * 100000 + ")",
+            "(64, 0, 0, 3)",
+            "(64, 8, 9, 3)",
+            "(64, 3, 8, 3)",
+            "None",
+        ]
     )
     name = random.choice(["images", "images", "labels", "test_images", "class_names"])
     body = bytes(random.choice([0, 64 * 192, 10_000_000]))
@@ -180,9 +219,20 @@ def shape(trial: Trial, path: Path) -> str:
 def head(trial: Trial, path: Path) -> str:
     random = trial.random
     text = random.choice(
-        [b"(" * 100_000, b"{" * 1000, b"{'descr': __import__('os').getcwd(), }", b"\0" * 100]
-        + [b"{'descr': '|u1'}", b"[" * 90 + b"]" * 90, b"9" * 60_000, b"x" * 20_000_000, b"'" * 9]
-        + [b"{" + b"'a': 1, " * 100_000 + b"}", b"-" * 5000 + b"1", b"\xff" * 50]
+        [
+            b"(" * 100000,
+            b"{" * 1000,
+            b"{'descr': __import__('os').getcwd(), }",
+            b"\x00" * 100,
+            b"{'descr': '|u1'}",
+            b"[" * 90 + b"]" * 90,
+            b"9" * 60000,
+            b"x" * 20000000,
+            b"'" * 9,
+            b"{" + b"'a': 1, " * 100000 + b"}",
+            b"-" * 5000 + b"1",
+            b"\xff" * 50,
+        ]
     )
     version = random.choice([1, 2, 3, 4, 255])
     name = random.choice(["images", "labels", "class_names"])
@@ -221,7 +271,7 @@ def members(trial: Trial, path: Path) -> str:
         rows |= {f"m{n}.npy": b"" for n in range(random.choice([1000, 60_000]))}
     elif how == "names":
         bad = ["../x.npy", "/abs.npy", "a\0b.npy", "x" * 60_000 + ".npy", "images.npy/", "é.npy"]
-        rows |= {name: b"x" for name in bad}
+        rows |= dict.fromkeys(bad, b"x")
     elif how == "double":
         _zip(path, rows)
         with zipfile.ZipFile(path, "a") as file:
@@ -283,8 +333,7 @@ def special(trial: Trial, path: Path) -> str:
 
 
 NPZ: dict[str, Callable[[Trial, Path], str]] = {
-    f.__name__: f
-    for f in (bomb, class_names, dtype, shape, head, labels, members, damage, special)
+    f.__name__: f for f in (bomb, class_names, dtype, shape, head, labels, members, damage, special)
 }
 
 
@@ -410,8 +459,24 @@ def broken(trial: Trial, folder: Path) -> str:
 def names(trial: Trial, folder: Path) -> str:
     random = trial.random
     name = random.choice(
-        ["a\nb.png", "\x1b[31m.png", "\udcff.png", "x" * 251 + ".png", " .png", "x.PNG", "x.svg", "x"]
-        + ["x.exe", "-rf.png", "README", "x.npz", "\u202e.png", ".png", "x.png.", "CON.png"]
+        [
+            "a\nb.png",
+            "\x1b[31m.png",
+            "�.png",
+            "x" * 251 + ".png",
+            " .png",
+            "x.PNG",
+            "x.svg",
+            "x",
+            "x.exe",
+            "-rf.png",
+            "README",
+            "x.npz",
+            "\u202e.png",
+            ".png",
+            "x.png.",
+            "CON.png",
+        ]
     )
     (folder / name).write_bytes((folder.rglob("0.png").__next__()).read_bytes())
     return repr(name)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from campaigns.outcome import Finding, Outcome
 from campaigns.trial import Trial, tail
 
-__all__ = ["Campaign", "Case", "in_child", "run_cases", "warm_up"]
+__all__ = ["Campaign", "Case", "die_with_parent", "in_child", "run_cases", "warm_up"]
 
 GRACE = 1.0
 """Seconds in which a case that is about to be killed writes where it is."""
@@ -147,7 +147,7 @@ class _Child:
                 self.kill()
             return
         cpu = _cpu_seconds(self.pid)
-        if cpu - self._cpu > _PROGRESS:
+        if abs(cpu - self._cpu) > _PROGRESS:  # less after a child was killed
             self._cpu, self._moved = cpu, now
         if cpu > 3 * self.campaign.cpu_seconds:
             self._hung = f"uses {cpu:.0f} s of CPU time"
@@ -250,9 +250,7 @@ def run_cases(
                         break
                     count += 1
                     campaign = campaigns[case.campaign]
-                    child = _Child(
-                        campaign, case, place / f"c{count}", material / case.campaign
-                    )
+                    child = _Child(campaign, case, place / f"c{count}", material / case.campaign)
                     running[child.pipe] = child
                     selector.register(child.pipe, selectors.EVENT_READ)
                 for key, _ in selector.select(0.5):
@@ -269,9 +267,7 @@ def run_cases(
                 child.finish()
 
 
-def _case_process(
-    campaign: Campaign, case: Case, folder: Path, material: Path, pipe: int
-) -> None:
+def _case_process(campaign: Campaign, case: Case, folder: Path, material: Path, pipe: int) -> None:
     """The forked process; never returns."""
 
     def send(row: dict[str, Any]) -> None:
@@ -279,7 +275,7 @@ def _case_process(
 
     try:
         os.setsid()
-        _die_with_parent()
+        die_with_parent()
         output = os.open(folder / "output.txt", os.O_RDWR | os.O_CREAT | os.O_APPEND)
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (output, 1), (output, 2)):
@@ -313,7 +309,7 @@ def _case_process(
         os._exit(0)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Let the kernel kill this process when the one that started it ends, however that ends."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -327,13 +323,15 @@ def _memory() -> tuple[int, int]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """CPU time of a process and of the children that it has reaped."""
+    """CPU time of a process, of the children that it has reaped and of those that run."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     fields = text.rpartition(")")[2].split()
-    return sum(int(n) for n in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    own = sum(int(n) for n in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return own + sum(_cpu_seconds(int(child)) for child in children)
 
 
 def _text(path: Path) -> str:

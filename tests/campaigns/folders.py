@@ -83,8 +83,24 @@ def link(trial: Trial, model: Path) -> str:
     (trial.outside / "copy").write_bytes(content)
     os.mkfifo(trial.outside / "fifo")
     how = random.choice(
-        ["secret", "copy", "zero", "fifo", "own-fifo", "folder", "own-folder", "relative"]
-        + ["broken", "loop", "proc", "chain", "socket", "hard", "blobs", "beyond-blobs"]
+        [
+            "secret",
+            "copy",
+            "zero",
+            "fifo",
+            "own-fifo",
+            "folder",
+            "own-folder",
+            "relative",
+            "broken",
+            "loop",
+            "proc",
+            "chain",
+            "socket",
+            "hard",
+            "blobs",
+            "beyond-blobs",
+        ]
     )
     targets: dict[str, str | Path] = {
         "secret": trial.outside / "secret.txt",
@@ -139,7 +155,7 @@ def folder_link(trial: Trial, model: Path) -> str:
     random = trial.random
     path = random.choice([p for p in model.rglob("*") if p.is_dir()])
     shutil.move(path, trial.outside / "moved")
-    target = random.choice([trial.outside / "moved", model, Path("/dev"), Path("."), Path("/")])
+    target = random.choice([trial.outside / "moved", model, Path("/dev"), Path(), Path("/")])
     path.symlink_to(target, target_is_directory=True)
     return f"{path.name} leads to {target.name or target}"
 
@@ -148,9 +164,23 @@ def more_files(trial: Trial, model: Path) -> str:
     """Something more lies in the folder."""
     random = trial.random
     name = random.choice(
-        ["x.py", ".git", "stages/x/model.safetensors", "stages/coarse/x.bin", "pytorch_model.bin"]
-        + [".token", "stages/../x", "a\nb", "\x1b[31mred", "x" * 200, "README.md~", ".x.1.tmp"]
-        + [".config.json.123.tmp", "optimizer.pt", "\udcff"]
+        [
+            "x.py",
+            ".git",
+            "stages/x/model.safetensors",
+            "stages/coarse/x.bin",
+            "pytorch_model.bin",
+            ".token",
+            "stages/../x",
+            "a\nb",
+            "\x1b[31mred",
+            "x" * 200,
+            "README.md~",
+            ".x.1.tmp",
+            ".config.json.123.tmp",
+            "optimizer.pt",
+            "�",
+        ]
     )
     path = model / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +241,18 @@ def header(trial: Trial, model: Path) -> str:
     names = [n for n in head if n != "__metadata__"]
     row = head[random.choice(names)]
     how = random.choice(
-        ["length", "shape", "dtype", "offsets", "many", "deep", "names", "metadata", "value", "drop"]
+        [
+            "length",
+            "shape",
+            "dtype",
+            "offsets",
+            "many",
+            "deep",
+            "names",
+            "metadata",
+            "value",
+            "drop",
+        ]
     )
     length = None
     if how == "length":
@@ -311,12 +352,16 @@ def sizes(trial: Trial, model: Path) -> str:
         stages[0]["config"]["steps"] = min(big, 10**6)
     elif how == "width":
         stage = random.choice(stages)
-        names = [k for k, v in stage["config"].items() if isinstance(v, int) and not isinstance(v, bool)]
+        names = [
+            k for k, v in stage["config"].items() if isinstance(v, int) and not isinstance(v, bool)
+        ]
         name = random.choice(names)
         stage["config"][name] = big
         done = f"{stage['name']}.{name} = {big}"
     elif how == "source":
-        place = random.choice([trial.outside, Path("/"), Path("~nobody"), Path("\0"), Path("org/x")])
+        place = random.choice(
+            [trial.outside, Path("/"), Path("~nobody"), Path("\0"), Path("org/x")]
+        )
         kind = random.choice(["autoencoder-kl.v1", "autoencoder-kl.v1", "autoencoder.v1"])
         stages.append({"name": "decode", "kind": kind, "config": {"source": str(place)}})
         done = f"{kind} of {place.name or place}"
@@ -356,7 +401,8 @@ def card(trial: Trial, model: Path) -> str:
     body = old.rpartition("\n---\n")[2]
     front = random.choice(
         [
-            "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+            "a: &a [x,x,x,x,x,x,x,x,x]\n"
+            + "".join(
                 f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n"
                 for n in range(12)
             ),
@@ -404,7 +450,9 @@ def png(random: chance.Random) -> bytes:
     import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     width = random.choice([0, 1, 8, 9400, 50_000, 2**31 - 1, 2**32 - 1])
     height = random.choice([0, 1, 8, 9400, 50_000, 2**31 - 1])
@@ -412,7 +460,9 @@ def png(random: chance.Random) -> bytes:
     raw = zlib.compress(bytes(random.choice([0, 1000, 50_000_000])), 9)
     rows = [
         chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)),
-        chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(60_000_000))) if random.random() < 0.2 else b"",
+        chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(60_000_000)))
+        if random.random() < 0.2
+        else b"",
         chunk(b"IDAT", raw),
         chunk(b"IEND", b""),
     ]
@@ -504,5 +554,3 @@ def _no_secret(trial: Trial, path: Path, command: str) -> None:
 
 def _state(folder: Path) -> list[tuple[str, int, int]]:
     return [(str(p), p.lstat().st_size, p.lstat().st_mtime_ns) for p in sorted(folder.rglob("*"))]
-
-

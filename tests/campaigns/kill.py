@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from campaigns.engine import Campaign
+from campaigns.engine import Campaign, die_with_parent
 from campaigns.trial import Trial, tail
 from campaigns.writers import WRITERS, Writer, check_model, left_over, prepare_run
 
@@ -90,6 +90,7 @@ class Killer:
         if child == 0:
             os.close(read)
             self._pipe = write
+            die_with_parent()
             try:
                 self._in_child(writer)
             finally:
@@ -119,7 +120,7 @@ class Killer:
 
         def synced(descriptor: Any) -> None:  # of which there is no audit event
             number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-            self._event(f"fsync {self._shown(os.readlink(f'/proc/self/fd/{number}'))}")
+            self._event(f"fsync {self._shown(str(Path(f'/proc/self/fd/{number}').readlink()))}")
             fsync(descriptor)
 
         os.fsync = synced
@@ -138,10 +139,10 @@ class Killer:
             path = args[1] if event in ("os.rename", "os.link", "os.symlink") else args[0]
         else:
             return
-        if event == "os.mkdir" and os.path.isdir(path):
+        if event == "os.mkdir" and Path(os.fsdecode(path)).is_dir():
             return  # nothing happens
         try:
-            name = self._shown(os.path.abspath(os.fsdecode(path)))
+            name = self._shown(os.fsdecode(path))
         except (TypeError, ValueError):
             return
         if not name.startswith(".."):

@@ -83,7 +83,9 @@ def command(trial: Trial, clock: Clock, *args: object) -> Ran:
     name = ran.args[0]
     if waited > LONGEST[name]:
         trial.running = str(ran)
-        trial.find("time", f"{name} waits over {LONGEST[name]:.0f} s", f"{waited:.0f} s\n{tail(ran.text)}")
+        trial.find(
+            "time", f"{name} waits over {LONGEST[name]:.0f} s", f"{waited:.0f} s\n{tail(ran.text)}"
+        )
         trial.running = ""
     return ran
 
@@ -91,7 +93,9 @@ def command(trial: Trial, clock: Clock, *args: object) -> Ran:
 def check_token(trial: Trial, ran: Ran, token: str) -> None:
     """The token is neither printed nor written, and nothing lies outside of the cache."""
     name = ran.args[0]
-    trial.require(token not in ran.text, f"{name} prints the token", tail(ran.text.replace(token, "TOKEN")))
+    trial.require(
+        token not in ran.text, f"{name} prints the token", tail(ran.text.replace(token, "TOKEN"))
+    )
     size = 0
     for path in (*trial.home.rglob("*"), *trial.work.rglob("*")):
         if path.is_symlink() or not path.is_file():

@@ -11,7 +11,15 @@ from typing import Any
 
 from campaigns.outcome import ROOT
 
-__all__ = ["LONE", "lone_model", "lone_run", "published_model", "reseal", "safetensors", "spec_file"]
+__all__ = [
+    "LONE",
+    "lone_model",
+    "lone_run",
+    "published_model",
+    "reseal",
+    "safetensors",
+    "spec_file",
+]
 
 LONE: dict[str, Any] = {
     "name": "lone",
@@ -93,7 +101,9 @@ def _seal_spec(config: dict[str, Any]) -> None:
         return  # what does not validate has no digest
 
 
-def safetensors(header: bytes | dict[str, Any], body: bytes = b"", length: int | None = None) -> bytes:
+def safetensors(
+    header: bytes | dict[str, Any], body: bytes = b"", length: int | None = None
+) -> bytes:
     """The bytes of a safetensors file with any header and any claim of its length."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     claim = len(raw) if length is None else length

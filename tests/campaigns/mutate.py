@@ -15,7 +15,17 @@ NESTED = "\0nested"
 _BAD_TEXT = (
     *("", " ", "\0", "a\0b", "x" * 5000, "../../x", "/abs/path", "~nobody", "~nobody/x", "~", "."),
     *("/dev/zero", "/dev/stdin", "/proc/self/environ", "C:\\x", "\x1b[31m", "\u202e", "\ud800"),
-    *("%s%n{0}", "${HOME}", "nan", "-0", "a/b/c@d", "hf://a/b", "file:///etc/passwd", "\n\n", "ı"),
+    *(
+        "%s%n{0}",
+        "${HOME}",
+        "nan",
+        "-0",
+        "a/b/c@d",
+        "hf://a/b",
+        "file:///etc/passwd",
+        "\n\n",
+        "\u0131",
+    ),
 )
 _BAD_NUMBERS = (
     *(0, -1, 1, 2, 3, 7, 255, 8192, 65536, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64),
@@ -118,12 +128,18 @@ def words(random: random.Random, text: str) -> str:
     if how == 0:
         return text[:at]
     if how == 1:
-        return text[:at] + random.choice(["\0", "\ufeff", "{", "}", ",", '"', "\\u0000", "1e999"]) + text[at:]
+        return (
+            text[:at]
+            + random.choice(["\0", "\ufeff", "{", "}", ",", '"', "\\u0000", "1e999"])
+            + text[at:]
+        )
     if how == 2:
         key = random.choice(["name", "stages", "data", "seed"])
         return text.rstrip()[:-1] + f', "{key}": 1' + "}"
     if how == 3:
-        return text.replace("1", random.choice(["1" * 5000, "1e400", "-", "0x1", "NaN", "-Infinity"]), 1)
+        return text.replace(
+            "1", random.choice(["1" * 5000, "1e400", "-", "0x1", "NaN", "-Infinity"]), 1
+        )
     if how == 4:
         return text + random.choice([" " * (1 << 20), "x", "{}", "\0"])
     return text.replace(":", random.choice([": :", "=", ""]), 1)

@@ -59,7 +59,7 @@ def _opens(trial: Trial) -> None:
 
 
 def _lists(trial: Trial) -> None:
-    _do(trial, lambda: os.listdir(trial.outside) and None)
+    _do(trial, lambda: list(trial.outside.iterdir()) and None)
 
 
 def _writes(trial: Trial) -> None:
@@ -158,5 +158,3 @@ def _do(
         return Ran(("planted",), exit_code, code, trial.output.read_text()[start:])
 
     trial.watched("planted", run)
-
-

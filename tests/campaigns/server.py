@@ -37,7 +37,16 @@ MATCHES = (
     *("GET /api/models/", "HEAD .*resolve", "GET .*resolve", "resolve.*config.json", "cdn"),
     *("resolve.*safetensors", "README", "metrics.json", "samples.png", ""),
 )
-PUBLISH_MATCHES = ("whoami", "POST .*preupload", "batch", "POST .*commit", "create", "PUT", "verify", "")
+PUBLISH_MATCHES = (
+    "whoami",
+    "POST .*preupload",
+    "batch",
+    "POST .*commit",
+    "create",
+    "PUT",
+    "verify",
+    "",
+)
 
 
 class Server(Campaign):
@@ -66,8 +75,11 @@ class Server(Campaign):
             act, detail = LIES[name](lie)
             lie.act = act
             lie.install()
-            trial.say(f"{args[0]}: {name} {detail} at {lie.match or 'any'} x{lie.times}"
-                      .replace(str(trial.folder), "CASE"))
+            trial.say(
+                f"{args[0]}: {name} {detail} at {lie.match or 'any'} x{lie.times}".replace(
+                    str(trial.folder), "CASE"
+                )
+            )
             ran = command(trial, clock, *args)
             check_token(trial, ran, hub.token)
             copy = Path("copy")
@@ -112,13 +124,46 @@ Act = tuple[Callable[[Any, Any, Reply], bool], str]
 def header(lie: _Lie) -> Act:
     random = lie.trial.random
     name = random.choice(
-        ["ETag", "ETag", "X-Linked-Etag", "X-Linked-Etag", "X-Repo-Commit", "X-Repo-Commit"]
-        + ["X-Linked-Size", "Location", "Link", "Content-Range", "X-Xet-Hash", "Content-Type"]
+        [
+            "ETag",
+            "ETag",
+            "X-Linked-Etag",
+            "X-Linked-Etag",
+            "X-Repo-Commit",
+            "X-Repo-Commit",
+            "X-Linked-Size",
+            "Location",
+            "Link",
+            "Content-Range",
+            "X-Xet-Hash",
+            "Content-Type",
+        ]
     )
     value = random.choice(
-        [f"{lie.trial.outside}/x", "../../x", '"../../../../../x"', f'"{lie.trial.outside}/y"', ""]
-        + ["x" * 3000, "-1", "9" * 30, "W/\"a\"", "a/b", "..", ".", "%2e%2e%2f", "main", "0" * 40]
-        + ["~/x", "\\..\\x", "file:///etc/hostname", "http://localhost:1/", "NUL", "\t", "é"]
+        [
+            f"{lie.trial.outside}/x",
+            "../../x",
+            '"../../../../../x"',
+            f'"{lie.trial.outside}/y"',
+            "",
+            "x" * 3000,
+            "-1",
+            "9" * 30,
+            'W/"a"',
+            "a/b",
+            "..",
+            ".",
+            "%2e%2e%2f",
+            "main",
+            "0" * 40,
+            "~/x",
+            "\\..\\x",
+            "file:///etc/hostname",
+            "http://localhost:1/",
+            "NUL",
+            "\t",
+            "é",
+        ]
     )
 
     def act(handler: Any, request: Any, reply: Reply) -> bool:
@@ -137,7 +182,9 @@ def document(lie: _Lie) -> Act:
             change(random, data)
             reply.body = to_json(random, data).encode("utf-8", "replace")
         except (ValueError, IndexError, TypeError, KeyError):
-            reply.body = words(random, reply.body.decode(errors="replace") or "{}").encode("utf-8", "replace")
+            reply.body = words(random, reply.body.decode(errors="replace") or "{}").encode(
+                "utf-8", "replace"
+            )
         return False
 
     return act, "another JSON"
@@ -146,8 +193,22 @@ def document(lie: _Lie) -> Act:
 def body(lie: _Lie) -> Act:
     random = lie.trial.random
     content = random.choice(
-        [b"", b"null", b"[]", b"{}", b"1", b'"x"', b"{", b"\xff" * 100, b"[" * 100_000, b"NaN", b"<html>"]
-        + [b'{"name": null}', b'{"sha": "../../x"}', b'{"siblings": [{"rfilename": "../../x"}]}']
+        [
+            b"",
+            b"null",
+            b"[]",
+            b"{}",
+            b"1",
+            b'"x"',
+            b"{",
+            b"\xff" * 100,
+            b"[" * 100000,
+            b"NaN",
+            b"<html>",
+            b'{"name": null}',
+            b'{"sha": "../../x"}',
+            b'{"siblings": [{"rfilename": "../../x"}]}',
+        ]
     )
 
     def act(handler: Any, request: Any, reply: Reply) -> bool:
@@ -158,7 +219,9 @@ def body(lie: _Lie) -> Act:
 
 
 def status(lie: _Lie) -> Act:
-    code = lie.trial.random.choice([100, 199, 201, 204, 206, 301, 304, 307, 308, 400, 418, 499, 599, 999])
+    code = lie.trial.random.choice(
+        [100, 199, 201, 204, 206, 301, 304, 307, 308, 400, 418, 499, 599, 999]
+    )
     where = lie.trial.random.choice(["/", "http://localhost:1/x", "file:///etc/hostname", "//", ""])
 
     def act(handler: Any, request: Any, reply: Reply) -> bool:
@@ -289,7 +352,9 @@ def echo(lie: _Lie) -> Act:
         elif place == "body":
             reply.body = text.encode()
         elif place == "json":
-            reply.body = json.dumps({"error": text, "errors": [{"message": text}], "sha": text}).encode()
+            reply.body = json.dumps(
+                {"error": text, "errors": [{"message": text}], "sha": text}
+            ).encode()
         elif place == "code":
             reply.headers["X-Error-Code"] = text
         elif place == "request-id":
@@ -297,7 +362,9 @@ def echo(lie: _Lie) -> Act:
         elif place == "location":
             reply.headers["Location"] = f"/{lie.hub.token}"
         else:
-            reply.body = json.dumps({"id": text, "name": text, "commitOid": text, "commitUrl": text}).encode()
+            reply.body = json.dumps(
+                {"id": text, "name": text, "commitOid": text, "commitUrl": text}
+            ).encode()
             reply.status = 200
         return False
 

@@ -38,9 +38,7 @@ class Specs(Campaign):
             resolved = trial.command("validate", path, "--resolved")
             again = Path("again.json")
             again.write_text(resolved.text.split("\nWarning")[0], encoding="utf-8")
-            trial.require(
-                trial.command("validate", again).ok, "a resolved spec does not validate"
-            )
+            trial.require(trial.command("validate", again).ok, "a resolved spec does not validate")
 
 
 def _spoilt(trial: Trial, spec: dict[str, Any]) -> tuple[str, str]:
@@ -83,7 +81,9 @@ def _data(trial: Trial) -> dict[str, Any]:
     if source in ("npz", "folder"):
         config["path"] = random.choice(places)
     if random.random() < 0.5:
-        config[random.choice(["path", "test_path", "limit", "root", "resize"])] = hostile(random, "x")
+        config[random.choice(["path", "test_path", "limit", "root", "resize"])] = hostile(
+            random, "x"
+        )
     data: dict[str, Any] = {"source": source, "config": config}
     if random.random() < 0.5:
         data["size"] = hostile(random, 16)

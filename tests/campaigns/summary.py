@@ -65,7 +65,10 @@ class Summary:
         rows = [_HEAD, *_rows(self.to_dict()["campaigns"])]
         widths = [max(len(row[n]) for row in rows) for n in range(len(_HEAD))]
         return "\n".join(
-            "  ".join(c.ljust(w) if n == 0 else c.rjust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True)))
+            "  ".join(
+                c.ljust(w) if n == 0 else c.rjust(w)
+                for n, (c, w) in enumerate(zip(row, widths, strict=True))
+            )
             for row in rows
         )
 

@@ -45,6 +45,7 @@ _PATH_EVENTS = {
     "os.link": (0, 1),
     "os.symlink": (1,),
 }
+_STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 _COMPILERS = ("g++", "c++", "clang++")
 """Programs that torch asks for their version before it compiles."""
 _CHANGES = frozenset(_PATH_EVENTS) - {"open", "os.listdir", "os.scandir"}
@@ -102,9 +103,8 @@ class Watch:
                 host = address[0] if isinstance(address, tuple) else address
                 if host not in ("127.0.0.1", "::1", "localhost"):
                     self._tell(f"connects to {host!r}")
-            elif event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
-                if args[0] not in _COMPILERS:
-                    self._tell(f"runs {args[0]!r}")
+            elif event in _STARTS and args[0] not in _COMPILERS:
+                self._tell(f"runs {args[0]!r}")
         finally:
             self._inside.now = False
 
@@ -115,7 +115,7 @@ class Watch:
             name = os.fsdecode(path if path is not None else ".")
             place = os.path.realpath(name)
             if event == "os.remove" or event in ("os.rename", "os.symlink", "os.link"):
-                place = os.path.join(os.path.realpath(os.path.dirname(name) or "."), "x")
+                place = f"{os.path.realpath(Path(name).parent)}/x"
         except (TypeError, ValueError):
             return  # what is no path cannot be opened either
         changes = event in _CHANGES

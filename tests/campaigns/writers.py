@@ -106,9 +106,7 @@ WRITERS: tuple[Writer, ...] = (
         _published("copy"),
         True,
     ),
-    Writer(
-        "tune --write", ("tune", "run", *_TUNE, "--write", "--quiet"), "run/model", _run, True
-    ),
+    Writer("tune --write", ("tune", "run", *_TUNE, "--write", "--quiet"), "run/model", _run, True),
 )
 
 
@@ -133,4 +131,8 @@ def _quietly(trial: Trial, *args: object) -> Ran:
 def left_over(folder: Path) -> list[str]:
     """Temporary files that lie in a folder, their numbers as N."""
     names = (p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")))
-    return [re.sub(r"(?<=\.)[a-z0-9_]{8}(?=\.tmp)|\d+", "N", n) for n in names if _TEMPORARY.search(n.rpartition("/")[2])]
+    return [
+        re.sub(r"(?<=\.)[a-z0-9_]{8}(?=\.tmp)|\d+", "N", n)
+        for n in names
+        if _TEMPORARY.search(n.rpartition("/")[2])
+    ]
