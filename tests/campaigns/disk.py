@@ -66,9 +66,7 @@ class Disk(Campaign):
             return
         check_model(trial, writer, "after a full disk")
         rest = left_over(Path())
-        trial.require(
-            not rest, f"{writer.name} after a full disk: temporary files stay", ", ".join(rest)
-        )
+        trial.require(not rest, f"{writer.name} after a full disk leaves {', '.join(rest)}")
 
 
 class _Disk:

@@ -58,13 +58,13 @@ class Kill(Campaign):
             Path("one.png").unlink(missing_ok=True)
         again = trial.command(*writer.args)
         if not again.ok:
-            cause = f"{writer.name} killed {moment}: the same command ends with {again.code}"
-            trial.require(False, cause, tail(again.text))
+            cause = f"{writer.name} after a kill ends with {again.code}"
+            trial.require(False, cause, f"killed {moment}\n{tail(again.text)}")
             return
-        check_model(trial, writer, f"killed {moment}")
+        check_model(trial, writer, "after a kill")
         rest = left_over(Path())
-        cause = f"{writer.name} killed {moment}: temporary files stay"
-        trial.require(not rest, cause, ", ".join(rest))
+        cause = f"{writer.name} after a kill leaves {', '.join(rest)}"
+        trial.require(not rest, cause, f"killed {moment}")
 
 
 class Killer:
