@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from campaigns.data import Data
@@ -64,18 +64,15 @@ def _run(options: argparse.Namespace, chosen: dict[str, Campaign], place: Path) 
     started = time.monotonic()
     cases = _only(options.only) if options.only else _cases(options, list(chosen), started)
     summary = Summary()
-    last = started
-    for outcome in run_cases(
+    outcomes = run_cases(
         chosen, cases, place=place / "cases", material=place / "material", jobs=options.jobs
-    ):
-        new = summary.add(outcome)
-        if options.verbose or (options.only and not outcome.findings):
-            print(f"{outcome.case}: {outcome.verdict}: {outcome.title}", flush=True)
-        if new or (options.only and outcome.findings):
-            print(_failure(outcome), flush=True)
-        if time.monotonic() - last > 60:
-            last = time.monotonic()
-            print(f"... {summary.count} cases, {summary.failed} failed", flush=True)
+    )
+    stopped = False
+    try:
+        _show(options, outcomes, summary)
+    except KeyboardInterrupt:  # what is known so far is worth telling
+        stopped = True
+        outcomes.close()
     seconds = time.monotonic() - started
     print(summary.table())
     for line in summary.classes():
@@ -85,7 +82,21 @@ def _run(options: argparse.Namespace, chosen: dict[str, Campaign], place: Path) 
         data |= {"seconds": round(seconds), "seed": options.seed, "machine": _machine()}
         Path(options.json).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     print(f"{summary.count} cases in {seconds:.0f} s, {summary.failed} failed")
-    return 1 if summary.failed else 0
+    return 130 if stopped else int(summary.failed > 0)
+
+
+def _show(options: argparse.Namespace, outcomes: Iterable[Outcome], summary: Summary) -> None:
+    """Count outcomes and print what fails, each class once, or every case."""
+    last = time.monotonic()
+    for outcome in outcomes:
+        new = summary.add(outcome)
+        if options.verbose or (options.only and not outcome.findings):
+            print(f"{outcome.case}: {outcome.verdict}: {outcome.title}", flush=True)
+        if new or (options.only and outcome.findings):
+            print(_failure(outcome), flush=True)
+        if time.monotonic() - last > 60:
+            last = time.monotonic()
+            print(f"... {summary.count} cases, {summary.failed} failed", flush=True)
 
 
 def _parse(args: Sequence[str]) -> argparse.Namespace:

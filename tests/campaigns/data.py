@@ -32,8 +32,8 @@ class Data(Campaign):
 
         Image.MAX_IMAGE_PIXELS = None
         Image.new("L", (9400, 9400), 200).save(material / "large.png")
-        Image.new("L", (12_000, 12_000), 9).save(material / "large.jpg", quality=5)
-        frames = [Image.new("P", (2000, 2000), n) for n in range(40)]
+        Image.new("L", (9400, 9400), 9).save(material / "large.jpg", quality=5)
+        frames = [Image.new("P", (2000, 2000), n) for n in range(10)]
         frames[0].save(material / "frames.gif", save_all=True, append_images=frames[1:])
         _write_bomb(material / "bomb.npz", 3 << 30)
         np.savez(

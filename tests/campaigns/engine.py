@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,6 +182,7 @@ class _Child:
         if "finding" in row:
             out.findings.append(Finding(**row["finding"]))
         out.title = row.get("title", out.title)
+        out.peak = max(out.peak, row.get("peak", 0))
         self.running = row.get("running", self.running)
         self.base = row.get("base", self.base)
         self.done = row.get("done", self.done)
@@ -197,7 +198,7 @@ class _Child:
         _, status, usage = os.wait4(self.pid, 0)
         out = self.outcome
         out.seconds = time.monotonic() - self.started
-        out.peak = max(0, usage.ru_maxrss * 1024 - self.base)
+        peak = max(0, usage.ru_maxrss * 1024 - self.base)
         text = _text(self.folder / "output.txt")
         if not self.done and self._hung:
             where = text.rpartition("(most recent call first):")[2]
@@ -211,12 +212,10 @@ class _Child:
                 name = signal.Signals(os.WTERMSIG(status)).name
                 cause = f"{_word(self.running)} dies by {name}"
             out.findings.append(Finding("traceback", cause, self.running, tail(text)))
-        if out.peak > self.campaign.memory:
-            kinds = {f.kind for f in out.findings}
-            if "memory" not in kinds:
-                size = f"{out.peak / 2**30:.2f} GiB"
-                cause = f"takes over {self.campaign.memory / 2**30:g} GiB"
-                out.findings.append(Finding("memory", cause, self.running or out.title, size))
+        if not self.done and peak > self.campaign.memory:  # a command that did not end
+            out.peak = max(out.peak, peak)
+            cause = f"{_word(self.running)} takes over {self.campaign.memory / 2**30:g} GiB"
+            out.findings.append(Finding("memory", cause, self.running, f"{peak / 2**30:.2f} GiB"))
         shutil.rmtree(self.folder, ignore_errors=True)
         return out
 
@@ -235,7 +234,7 @@ def run_cases(
     place: Path,
     material: Path,
     jobs: int = 1,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run cases, each in a forked process, at most ``jobs`` at a time."""
     waiting = iter(cases)
     running: dict[int, _Child] = {}

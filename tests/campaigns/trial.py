@@ -143,13 +143,19 @@ class Trial:
         self._canary = self._canary or Canary(self.outside)
         self._canary.opened()
         cpu = time.process_time()
+        before = _forget_peak()
         self.watch.active = True
         try:
             ran = action()
         finally:
             self.watch.active = False
         cpu = time.process_time() - cpu
+        peak = _status("VmHWM") - before
+        self._send({"peak": peak})
         self.judge(ran)
+        if peak > self.memory:
+            cause = f"{ran.args[0]} takes over {self.memory / 2**30:g} GiB"
+            self.find("memory", cause, f"{peak / 2**30:.2f} GiB\n{tail(ran.text)}")
         if cpu > self.cpu_seconds:
             self.find("time", f"{ran.args[0]} takes over {self.cpu_seconds:g} s", f"{cpu:.1f} s")
         for name in self._canary.opened():
@@ -179,6 +185,18 @@ class Trial:
         what = line.replace(str(self.folder), "CASE")
         event = what.partition(":")[0]
         self.find("opened", f"{event} at {_caller()}", what)
+
+
+def _forget_peak() -> int:
+    """Let the kernel measure the largest resident size anew; returns the present one."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    """Bytes that the kernel states of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def _be_small(memory: int) -> None:
