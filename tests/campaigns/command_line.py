@@ -45,8 +45,6 @@ def main(args: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = {name: {**CAMPAIGNS, **HIDDEN}[name] for name in options.campaigns}
     place = Path(tempfile.mkdtemp(prefix="campaigns-", dir=_fast_place()))
-    os.environ["MPLCONFIGDIR"] = str(place / "matplotlib")
-    (place / "matplotlib").mkdir()
     try:
         return _run(options, chosen, place)
     except KeyboardInterrupt:

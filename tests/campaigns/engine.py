@@ -83,7 +83,12 @@ def warm_up() -> None:
     from cascadezoo.plugins.manager import get_host
 
     _ = get_host().registry
-    for name in ("matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin"):
+    for name in (
+        "matplotlib.font_manager",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "PIL.PngImagePlugin",
+    ):
         importlib.import_module(name)
     from PIL import Image
 

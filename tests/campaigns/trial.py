@@ -84,7 +84,7 @@ class Trial:
         self.watch = Watch(
             self._opened,
             read=[*_code_folders(), self.material, self.output],
-            write=[self.work, self.home, Path(os.environ["MPLCONFIGDIR"])],
+            write=[self.work, self.home],
             never=[self.outside],
         )
 
@@ -101,6 +101,7 @@ class Trial:
             "CASCADEZOO_DATA": str(self.home / "data"),
             "TORCH_HOME": str(self.home / "torch"),
             "HF_HOME": str(self.home / "hf"),
+            "MPLCONFIGDIR": str(self.home / "matplotlib"),
             "COLUMNS": "100",
         }
         (self.home / "tmp").mkdir()
