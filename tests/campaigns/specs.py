@@ -46,9 +46,9 @@ def _spoilt(trial: Trial, spec: dict[str, Any]) -> tuple[str, str]:
     how = random.random()
     if how < 0.12:
         return words(random, json.dumps(spec)), "the text itself"
-    if how < 0.3:
+    if how < 0.45:
         return _larger(trial, spec)
-    if how < 0.4:
+    if how < 0.55:
         spec["data"] = _data(trial)
         return to_json(random, spec), f"data = {spec['data']}"
     done = [change(random, spec) for _ in range(random.choice([1, 1, 1, 2, 4]))]
@@ -56,21 +56,44 @@ def _spoilt(trial: Trial, spec: dict[str, Any]) -> tuple[str, str]:
 
 
 def _larger(trial: Trial, spec: dict[str, Any]) -> tuple[str, str]:
-    """Numbers of a stage's config that are valid by themselves and large."""
+    """A cascade of any kinds, whose numbers are valid by themselves and large."""
     random = trial.random
-    stage = random.choice(spec["stages"])
-    config = stage.setdefault("config", {})
-    done = []
-    for _ in range(random.choice([1, 1, 2, 3])):
-        names = [k for k, v in config.items() if isinstance(v, int)] or ["size"]
-        name = random.choice([*names, "channels", "hidden", "blocks", "layers", "depth", "width"])
-        config[name] = random.choice([16, 64, 256, 1000, 1024, 2048, 4096, 8192, 16384, 65536])
-        done.append(f"{name}={config[name]}")
+    kinds = _kinds()
+    size = random.choice([8, 16, 32, 64, 256, 1024, 4096])
+    spec = {**spec, "data": {"source": "shapes", "config": {"size": min(size, 256)}}}
+    if size > 256:
+        spec["data"]["size"] = size
+    roles = [["generator"], ["generator", "upsampler"], ["generator", "upsampler", "refiner"]]
+    roles += [["generator", "decoder"], ["generator", "refiner", "refiner"]]
+    stages, done = [], [f"data {size}"]
+    for number, role in enumerate(random.choice(roles)):
+        kind, fields = random.choice(kinds[role])
+        config: dict[str, Any] = {}
+        for name in random.sample(fields, min(len(fields), random.choice([0, 1, 1, 2, 3]))):
+            config[name] = random.choice(
+                [2, 3, 8, 16, 64, 256, 1000, 1024, 2048, 8192, 16384, 65536]
+            )
+        stages.append({"name": f"s{number}", "kind": kind, "config": config})
+        done.append(f"{kind} {config}")
+    spec["stages"] = stages
+    names = [stage["name"] for stage in stages]
+    spec["training"] = {"phases": [{"name": "all", "train": names, "steps": 10}]}
     if random.random() < 0.3:
-        kinds = ["imle.v1", "autoencoder-kl.v1", "flow.v1", "interpolate.v1", "vit-refiner.v1"]
-        stage["kind"] = random.choice(kinds)
-        done.append(stage["kind"])
-    return json.dumps(spec), f"stages.{stage.get('name')}: {', '.join(done)}"
+        spec["training"]["batch_size"] = random.choice([1, 4096, 65536, 10**6])
+    spec["evaluation"] = {"metrics": []}
+    return json.dumps(spec), "; ".join(done)
+
+
+def _kinds() -> dict[str, list[tuple[str, list[str]]]]:
+    """The installed kinds by role, each with the whole numbers of its config."""
+    from cascadezoo.plugins.manager import get_registry
+
+    rows: dict[str, list[tuple[str, list[str]]]] = {}
+    for row in get_registry().stages:
+        fields = row.entry.load_config().model_fields.items()
+        numbers = sorted(name for name, field in fields if "int" in str(field.annotation))
+        rows.setdefault(row.entry.role, []).append((row.entry.name, numbers))
+    return {role: sorted(kinds) for role, kinds in rows.items()}
 
 
 def _data(trial: Trial) -> dict[str, Any]:
@@ -88,8 +111,3 @@ def _data(trial: Trial) -> dict[str, Any]:
     if random.random() < 0.5:
         data["size"] = hostile(random, 16)
     return data
-
-
-def presets() -> list[Path]:
-    """The specs that cases start from."""
-    return sorted(PRESETS.glob("*.json"))

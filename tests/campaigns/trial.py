@@ -85,7 +85,7 @@ class Trial:
             self._opened,
             read=[*_code_folders(), self.material, self.output],
             write=[self.work, self.home],
-            never=[self.outside],
+            never=[self.outside, "/proc/self/environ", "/proc/self/cmdline", "/proc/self/fd"],
         )
 
     def enter(self) -> None:
