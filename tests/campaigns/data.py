@@ -24,7 +24,7 @@ class Data(Campaign):
     """Whatever lies where the data should be: it is loaded or refused within the limits."""
 
     name = "data"
-    cpu_seconds = 20.0
+    cpu_seconds = 15.0
 
     def prepare(self, material: Path) -> None:
         import numpy as np
@@ -410,7 +410,7 @@ def strange(trial: Trial, folder: Path) -> str:
 def large(trial: Trial, folder: Path) -> str:
     random = trial.random
     name = random.choice(["large.png", "large.png", "large.jpg", "frames.gif"])
-    count = random.choice([1, 4, 16])
+    count = random.choice([1, 4, 8])
     for number in range(count):
         (folder / f"l{number}{Path(name).suffix}").symlink_to(trial.material / name)
     return f"{count} of {name}"
