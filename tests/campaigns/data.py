@@ -26,22 +26,6 @@ class Data(Campaign):
     name = "data"
     cpu_seconds = 15.0
 
-    def prepare(self, material: Path) -> None:
-        import numpy as np
-        from PIL import Image
-
-        Image.MAX_IMAGE_PIXELS = None
-        Image.new("L", (9400, 9400), 200).save(material / "large.png")
-        Image.new("L", (9400, 9400), 9).save(material / "large.jpg", quality=5)
-        frames = [Image.new("P", (2000, 2000), n) for n in range(10)]
-        frames[0].save(material / "frames.gif", save_all=True, append_images=frames[1:])
-        _write_bomb(material / "bomb.npz", 3 << 30)
-        np.savez(
-            material / "sound.npz",
-            images=np.zeros((64, 8, 8, 3), np.uint8),
-            labels=np.arange(64) % 4,
-        )
-
     def run(self, trial: Trial) -> None:
         random = trial.random
         if random.random() < 0.55:
@@ -87,6 +71,33 @@ def _load(spec: str, trial: Trial) -> None:
         trial.require(0 <= low <= high < resolved.num_classes, "labels out of range")
 
 
+def made(trial: Trial, name: str) -> Path:
+    """A file that takes long to make; the first case that needs it makes it for all."""
+    path = trial.material / name
+    if not path.exists():
+        part = trial.material / f"{os.getpid()}-{name}"
+        _MADE[name](part)
+        part.replace(path)
+    return path
+
+
+def _picture(path: Path) -> None:
+    from PIL import Image
+
+    Image.new("L", (9400, 9400), 200).save(path, quality=5)
+
+
+def _frames(path: Path) -> None:
+    from PIL import Image
+
+    frames = [Image.new("P", (2000, 2000), n) for n in range(10)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def _sound_npz(path: Path) -> None:
+    _zip(path, _sound())
+
+
 # --- npz ------------------------------------------------------------------------------------------
 
 
@@ -100,10 +111,11 @@ def npy(descr: str, shape: str, body: bytes = b"", *, version: int = 1, head: by
 def _zip(path: Path, members: dict[str, bytes]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         for name, content in members.items():
-            file.writestr(name, content)
+            row = zipfile.ZipInfo(name)  # with a date that is always the same
+            file.writestr(row, content, zipfile.ZIP_DEFLATED, 1)
 
 
-def _write_bomb(path: Path, size: int) -> None:
+def _write_bomb(path: Path, size: int = 3 << 30) -> None:
     """Zeros of so many bytes, in the form of images."""
     block = 1 << 26
     count, blocks = size // 192, size // block
@@ -140,7 +152,7 @@ def _sound() -> dict[str, bytes]:
 
 
 def bomb(trial: Trial, path: Path) -> str:
-    path.symlink_to(trial.material / "bomb.npz")
+    path.symlink_to(made(trial, "bomb.npz"))
     return "of 3 GiB"
 
 
@@ -284,7 +296,7 @@ def members(trial: Trial, path: Path) -> str:
     elif how == "none":
         rows = {}
     elif how == "deep":
-        rows["images.npy"] = (trial.material / "sound.npz").read_bytes()
+        rows["images.npy"] = made(trial, "sound.npz").read_bytes()
     else:
         import pickle
 
@@ -295,7 +307,7 @@ def members(trial: Trial, path: Path) -> str:
 
 def damage(trial: Trial, path: Path) -> str:
     random = trial.random
-    data = bytearray((trial.material / "sound.npz").read_bytes())
+    data = bytearray(made(trial, "sound.npz").read_bytes())
     how = random.choice(["flip", "flip", "cut", "fields", "fields", "noise", "empty", "prefix"])
     if how == "flip":
         for _ in range(random.choice([1, 1, 2, 8])):
@@ -412,7 +424,7 @@ def large(trial: Trial, folder: Path) -> str:
     name = random.choice(["large.png", "large.png", "large.jpg", "frames.gif"])
     count = random.choice([1, 4, 8])
     for number in range(count):
-        (folder / f"l{number}{Path(name).suffix}").symlink_to(trial.material / name)
+        (folder / f"l{number}{Path(name).suffix}").symlink_to(made(trial, name))
     return f"{count} of {name}"
 
 
@@ -507,10 +519,17 @@ def nothing(trial: Trial, folder: Path) -> str:
     elif how == "loop":
         folder.symlink_to("data")
     elif how == "npz":
-        folder.symlink_to(trial.material / "sound.npz")
+        folder.symlink_to(made(trial, "sound.npz"))
     return how
 
 
 FOLDERS: dict[str, Callable[[Trial, Path], str]] = {
     f.__name__: f for f in (loops, strange, large, claims, broken, names, classes, nothing)
+}
+_MADE: dict[str, Callable[[Path], None]] = {
+    "bomb.npz": _write_bomb,
+    "sound.npz": _sound_npz,
+    "large.png": _picture,
+    "large.jpg": _picture,
+    "frames.gif": _frames,
 }
