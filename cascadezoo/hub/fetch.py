@@ -36,7 +36,7 @@ from cascadezoo.util.limits import (
     LARGEST_JSON,
     LARGEST_METRICS,
     LARGEST_SAMPLES,
-    bytes_limit,
+    byte_limit,
 )
 from cascadezoo.util.retry import hub_patience, retry
 
@@ -65,7 +65,7 @@ def largest_model() -> int:
     Raises:
         InputError: the variable is not an integer.
     """
-    return bytes_limit(LIMIT_VARIABLE, _LARGEST_MODEL)
+    return byte_limit(LIMIT_VARIABLE, _LARGEST_MODEL)
 
 
 def pull_hub(
@@ -223,9 +223,8 @@ class _Pull:
         announced = self.metadata(name, self.commit)[1]
         self.check_size(name, announced, size)
         if announced is None:
-            announced = (
-                _LARGEST.get(name, largest_model()) if size is None or name == CARD else size
-            )
+            fixed = size is not None and name != CARD
+            announced = size if fixed else _LARGEST.get(name, largest_model())
         file = Download(name, announced, self.commit)
         with translated(f"{name} of {self.ref}", file=file):
             hub_api().hf_hub_download(

@@ -33,14 +33,14 @@ from huggingface_hub import constants, get_session
 from huggingface_hub import errors as hf
 from huggingface_hub.utils import _http
 
-from cascadezoo.errors import HubError, HubUnavailableError
+from cascadezoo.errors import CascadezooError, HubError, HubUnavailableError
 from cascadezoo.util.limits import (
     HUB_ANSWER,
     HUB_PATIENCE,
     HUB_SECONDS,
     HUB_SPEED,
     HUB_STALL,
-    bytes_limit,
+    byte_limit,
     is_commit,
     seconds_limit,
 )
@@ -95,15 +95,17 @@ class _Call:
     """Bytes of answers, without the file and error pages."""
     failure: str = ""
     """The last failure."""
+    waiting: dict[int, float] = field(default_factory=dict)
+    """The start of the request that has no response yet, by thread."""
     began: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         size = self.upload + (0 if self.file is None else self.file.size)
-        speed = max(1, bytes_limit(*HUB_SPEED))
+        speed = max(1, byte_limit(*HUB_SPEED))
         self.seconds = seconds_limit(*HUB_SECONDS) + size / speed
         self.stall = seconds_limit(*HUB_STALL)
-        self.answer = bytes_limit(*HUB_ANSWER)
+        self.answer = byte_limit(*HUB_ANSWER)
         self.patience = current_patience() or Patience(seconds_limit(*HUB_PATIENCE))
 
     def left(self) -> float:
@@ -138,6 +140,9 @@ class _Call:
         """Record a failure since that time; raise if the client must not try again."""
         self.failure = failure
         self.patience.failed(began)
+        # The client pauses before it tries again.
+        if self.patience.left() < min(_LONGEST_PAUSE, self.patience.seconds / 4):
+            self.patience.end()
         self.check()
 
     def too_large(self, limit: int) -> NoReturn:
@@ -280,7 +285,8 @@ class _Stream:
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return _timed(functools.partial(self._stream.read, max_bytes), timeout)
+        data: bytes = _timed(functools.partial(self._stream.read, max_bytes), timeout)
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         _timed(functools.partial(self._stream.write, buffer), timeout)
@@ -320,7 +326,12 @@ def _on_request(request: Any) -> None:
     call = _current()
     if call is None:
         return
+    thread, now = threading.get_ident(), time.monotonic()
+    if thread in call.waiting:
+        # The connection was closed without a response, and the client tries again.
+        call.failed(call.waiting[thread], "no response")
     call.check()
+    call.waiting[thread] = now
     request.headers["Accept-Encoding"] = "identity"
     times = request.extensions.get("timeout") or {}
     times = {name: times.get(name) for name in ("connect", "read", "write", "pool")}
@@ -328,7 +339,7 @@ def _on_request(request: Any) -> None:
     request.extensions = {
         **request.extensions,
         "timeout": {name: call.timeout(seconds) for name, seconds in times.items()},
-        "cascadezoo": time.monotonic(),
+        "cascadezoo": now,
     }
 
 
@@ -336,6 +347,7 @@ def _on_response(response: Any) -> None:
     call = _current()
     if call is None:
         return
+    call.waiting.pop(threading.get_ident(), None)
     _check_names(call, response)
     _check_status(call, response)
     _bound_body(call, response)
@@ -361,21 +373,17 @@ def _check_status(call: _Call, response: Any) -> None:
     status, began = response.status_code, response.request.extensions["cascadezoo"]
     after = retry_after(response.headers)
     failing = status in (408, 425, 429) or status >= 500
-    if failing:
-        call.failed(began, f"status {status}")
-    else:
+    if not failing:
         call.patience.succeeded(began)
-    left = call.patience.left()
-    if after is not None and after > min(LONGEST_WAIT, left) and status >= 400:
+    if status >= 400 and after is not None and after > min(LONGEST_WAIT, call.patience.left()):
         raise HubUnavailableError(
             f"the Hub demands a wait of {after:.0f} s before the next request",
             hint=f"run the command again in {after:.0f} s; nothing is lost",
             retry_after=after,
             code="hub-unavailable-wait",
         )
-    if failing and left < min(_LONGEST_PAUSE, call.patience.seconds / 4):
-        call.patience.end()
-        call.check()
+    if failing:
+        call.failed(began, f"status {status}")
 
 
 def retry_after(headers: Any) -> float | None:
@@ -386,9 +394,8 @@ def retry_after(headers: Any) -> float | None:
 
 def _bound_body(call: _Call, response: Any) -> None:
     headers, method = response.headers, response.request.method
-    aside = (
-        response.status_code >= 300
-    )  # an error page or a redirect, of which only the start counts
+    # Only the start of an error page or a redirect is of use.
+    aside = response.status_code >= 300
     encoding = headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity") and method != "HEAD":
         if not aside:
@@ -446,7 +453,7 @@ class _Body(importlib.import_module(LIBRARY).SyncByteStream):  # type: ignore[mi
         call, count = self._call, 0
         if self._cut and self._limit == 0:
             return
-        for chunk in self._stream:
+        for chunk in self._arriving():
             count += len(chunk)
             if self._limit is None:
                 with call.lock:
@@ -459,6 +466,18 @@ class _Body(importlib.import_module(LIBRARY).SyncByteStream):  # type: ignore[mi
                 yield chunk[: len(chunk) - (count - self._limit)]
                 return
             yield chunk
+
+    def _arriving(self) -> Iterator[bytes]:
+        began = time.monotonic()
+        try:
+            for chunk in self._stream:
+                yield chunk
+                began = time.monotonic()
+        except CascadezooError:
+            raise
+        except Exception as error:
+            self._call.failed(began, type(error).__name__)
+            raise
 
     def close(self) -> None:
         self._stream.close()

@@ -23,7 +23,7 @@ __all__ = [
     "REVISION",
     "SHA256",
     "SHIPPED",
-    "bytes_limit",
+    "byte_limit",
     "is_commit",
     "is_sha256",
     "seconds_limit",
@@ -75,22 +75,12 @@ SHIPPED = re.compile(r"[a-z0-9-]+")
 """The name of a shipped spec or sweep."""
 
 
-def is_commit(text: object) -> bool:
-    r"""Whether a value is a full commit hash.
+def byte_limit(variable: str, default: int) -> int:
+    """A limit in bytes that an environment variable can change.
 
-    >>> is_commit("0" * 40), is_commit("main"), is_commit("0" * 40 + "\n"), is_commit(None)
-    (True, False, False, False)
-    """
-    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{40}", text) is not None
-
-
-def is_sha256(text: object) -> bool:
-    """Whether a value is a sha256 in hex."""
-    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
-
-
-def bytes_limit(variable: str, default: int) -> int:
-    """A limit in bytes: the environment variable, or its default.
+    Args:
+        variable: the name of the variable.
+        default: the limit if the variable is unset or empty.
 
     Raises:
         InputError: the variable is not an integer.
@@ -106,6 +96,20 @@ def bytes_limit(variable: str, default: int) -> int:
             name=variable,
         )
     return int(text)
+
+
+def is_commit(text: object) -> bool:
+    r"""Whether a value is a full commit hash.
+
+    >>> is_commit("0" * 40), is_commit("main"), is_commit("0" * 40 + "\n"), is_commit(None)
+    (True, False, False, False)
+    """
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{40}", text) is not None
+
+
+def is_sha256(text: object) -> bool:
+    """Whether a value is a sha256 in hex."""
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 def seconds_limit(variable: str, default: float) -> float:

@@ -93,12 +93,13 @@ def read_remote(api: HfApi, repo_id: str, revision: str | None) -> Remote:
     files = {}
     for file in info.siblings or []:
         sha256 = None if file.lfs is None else file.lfs.sha256
+        name, size, sha1 = file.rfilename, file.size, file.blob_id
         # Without these, new files cannot be distinguished from existing ones.
-        sized = type(file.size) is int and file.size >= 0
-        hashed = is_commit(file.blob_id) and (sha256 is None or is_sha256(sha256))
-        if not isinstance(file.rfilename, str) or not sized or not hashed:
+        sized = type(size) is int and size >= 0
+        hashed = is_commit(sha1) and (sha256 is None or is_sha256(sha256))
+        if not isinstance(name, str) or size is None or sha1 is None or not (sized and hashed):
             raise malformed(where, "no names, sizes and hashes of the files")
-        files[file.rfilename] = RemoteFile(file.size, file.blob_id, sha256)
+        files[name] = RemoteFile(size, sha1, sha256)
     if info.sha is None or not is_commit(info.sha):
         raise malformed(where, "no commit")
     return Remote(repo_id, info.sha, files, info.private is True)
