@@ -154,7 +154,8 @@ def _converted(what: str, error: BaseException) -> CascadezooError:
     if os.environ.get("CASCADEZOO_DEBUG", "") not in ("", "0"):
         # The client's chain may quote headers and addresses; attach a scrubbed copy instead.
         lines = "".join(traceback.format_exception(error))
-        converted.add_note(scrub(lines, hub_token()))
+        shown = "".join(c for c in lines if c.isprintable() or c == "\n")
+        converted.add_note(scrub(shown, hub_token()))
     return converted
 
 

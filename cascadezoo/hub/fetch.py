@@ -223,8 +223,9 @@ class _Pull:
         announced = self.metadata(name, self.commit)[1]
         self.check_size(name, announced, size)
         if announced is None:
-            fixed = size is not None and name != CARD
-            announced = size if fixed else _LARGEST.get(name, largest_model())
+            announced = None if name == CARD else size
+        if announced is None:
+            announced = _LARGEST.get(name, largest_model())
         file = Download(name, announced, self.commit)
         with translated(f"{name} of {self.ref}", file=file):
             hub_api().hf_hub_download(

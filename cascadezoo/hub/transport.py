@@ -78,7 +78,7 @@ class Download:
     commit: str | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call:
     """A running call and its limits.
 
@@ -126,7 +126,7 @@ class _Call:
                 f"or lower {HUB_SPEED[0]} (bytes per second)",
                 code="hub-unavailable-slow",
                 seconds=self.seconds,
-            )
+            ) from None  # the error that revealed it may quote the server
         if self.patience.left() <= 0:
             raise HubUnavailableError(
                 f"{self.what}: gave up after {self.patience.seconds:.0f} s of failures"
@@ -134,7 +134,7 @@ class _Call:
                 hint=f"try again later; nothing is lost. {HUB_PATIENCE[0]} sets the seconds",
                 code="hub-unavailable-gave-up",
                 seconds=self.patience.seconds,
-            )
+            ) from None
 
     def failed(self, began: float, failure: str) -> None:
         """Record a failure since that time; raise if the client must not try again."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import ast
 import gzip
 import json
-import os
 import random
+import socket
+import threading
 import time
+import traceback
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from errors_help import raises
 from hub_server import Fault
 from pull_cases import REPO, WEIGHTS, contents
-from push_cases import ALWAYS, COMMIT, old
+from push_cases import ALWAYS, COMMIT
 
 from cascadezoo.errors import (
     CascadezooError,
@@ -480,5 +483,72 @@ def test_a_factory_of_the_user_stays_in_use(hub, repo, monkeypatch):
     hub.fail(Fault("endless", ".", ALWAYS, status=200))
     with raises(HubError, "hub-answer-too-large"), translated("x"):
         hub_api().model_info(REPO)
-    assert os.environ["HF_ENDPOINT"] == hub.url
-    assert old()
+
+
+# --- bytes that are not HTTP
+
+
+@contextmanager
+def server_of(start, more=b""):
+    """A server that answers every connection with bytes, the last ones without an end."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ended = threading.Event()
+
+        def serve():
+            while not ended.is_set():
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection, suppress(OSError):
+                    connection.recv(65536)
+                    connection.sendall(start)
+                    while more and not ended.wait(0.01):
+                        connection.sendall(more)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            ended.set()
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+BYTES = {
+    "nothing": (b"", b""),
+    "no HTTP": (b"TOKEN \x1b[2J\r\n\r\n", b""),
+    "a strange status": (b"HTTP/1.1 2TOKEN OK\r\n\r\n", b""),
+    "a strange length": (OK + b"Content-Length: TOKEN\r\n\r\n", b""),
+    "two lengths": (OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", b""),
+    "a short body": (OK + b"Content-Length: 50\r\n\r\nTOKEN", b""),
+    "strange chunks": (OK + b"Transfer-Encoding: chunked\r\n\r\nTOKEN\r\n", b""),
+    "chunks without an end": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "a header without an end": (OK + b"X: ", b"TOKEN"),
+    "headers without an end": (OK, b"X: TOKEN\r\n"),
+    "100 without an end": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a redirect to itself": (b"HTTP/1.1 302 X\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", b""),
+    "a redirect to a file": (b"HTTP/1.1 302 X\r\nLocation: file:///etc/passwd\r\n\r\n", b""),
+    "a redirect to nonsense": (b"HTTP/1.1 302 X\r\nLocation: http://[::TOKEN\r\n\r\n", b""),
+}
+
+
+@pytest.mark.parametrize("case", BYTES)
+@pytest.mark.parametrize("act", [lambda: search("x"), lambda: locate(REPO)], ids=["search", "pull"])
+def test_bytes_that_are_not_http(hub, monkeypatch, case, act):
+    monkeypatch.setenv("CASCADEZOO_DEBUG", "1")
+    monkeypatch.setenv("CASCADEZOO_HUB_SECONDS", "2")
+    monkeypatch.setenv("CASCADEZOO_HUB_PATIENCE", "4")
+    start, more = (part.replace(b"TOKEN", hub.token.encode()) for part in BYTES[case])
+    began = time.monotonic()
+    with server_of(start, more) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        with pytest.raises(HubError) as raised:
+            act()
+    assert time.monotonic() - began < 30
+    assert raised.value.hint
+    text = "".join(traceback.format_exception(raised.value))
+    assert hub.token not in text
+    assert "\x1b" not in text
