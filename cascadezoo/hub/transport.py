@@ -45,7 +45,6 @@ from cascadezoo.util.limits import (
     seconds_limit,
 )
 from cascadezoo.util.retry import LONGEST_WAIT, Patience, current_patience
-from cascadezoo.util.text import clean_remote
 
 __all__ = ["LIBRARY", "Download", "bounded", "retry_after"]
 
@@ -400,8 +399,7 @@ def _bound_body(call: _Call, response: Any) -> None:
     if encoding not in ("", "identity") and method != "HEAD":
         if not aside:
             raise HubError(
-                f"{call.what}: the server sends a compressed body "
-                f"({clean_remote(encoding, 20)}), which was not requested",
+                f"{call.what}: the server sends a compressed body, which was not requested",
                 hint="check HF_ENDPOINT and the proxies",
                 code="hub-answer-compressed",
             )

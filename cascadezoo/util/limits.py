@@ -44,7 +44,7 @@ LARGEST_SAMPLES = 64 << 20
 LARGEST_HEADER = 16 << 20
 """Maximum bytes of the header of a safetensors file; enough for 100,000 tensors."""
 
-HUB_ANSWER = ("CASCADEZOO_HUB_ANSWER", 16 << 20)
+HUB_ANSWER = ("CASCADEZOO_HUB_ANSWER", 8 << 20)
 """Variable and default: maximum bytes of the answers to one call of the Hub, without files."""
 
 HUB_SECONDS = ("CASCADEZOO_HUB_SECONDS", 120.0)

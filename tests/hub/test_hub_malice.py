@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from errors_help import raises
+from hub_client import run
 from hub_server import Fault
 from pull_cases import REPO, WEIGHTS, contents
 from push_cases import ALWAYS, COMMIT
@@ -301,7 +303,7 @@ def test_a_publish_gives_up_in_time(hub_with_model, newer, monkeypatch, failure,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("match", [".", COMMIT])
+@pytest.mark.parametrize("match", [".", "/preupload/", "/batch", "PUT", COMMIT])
 def test_a_publish_gives_up_within_a_minute(hub_with_model, newer, match):
     hub_with_model.fail(Fault("status", match, times=ALWAYS))
     began = time.monotonic()
@@ -412,6 +414,21 @@ def test_a_server_that_echoes_the_token(hub, repo, newer, monkeypatch, capfd):
         assert token[9:] not in text
 
 
+def test_a_command_never_prints_the_token(hub, files, tmp_path):
+    """A server may put it into a file of a model."""
+    config = json.loads(files["config.json"])
+    config[f"key {hub.token}"] = 1
+    card = files["README.md"] + f"\n{hub.token}\n".encode()
+    texts = {"config.json": json.dumps(config).encode()}, {"README.md": card}
+    for number, changed in enumerate(texts):
+        hub.make_repo(f"org/m{number}", {**files, **changed})
+        for argv in (["pull", f"org/m{number}"], ["card", f"hf://org/m{number}", "--print"]):
+            for more in ([], ["--json"]) if argv[0] == "pull" else ([],):
+                result = run(hub, sys.executable, "-m", "cascadezoo", *argv, *more)
+                assert "Traceback" not in result.stderr
+                assert hub.token not in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("place", range(0, 4800, 37))
 def test_no_cut_leaves_a_part_of_a_token(hub, place):
     for text in (" " * place + hub.token, "\u200b" * place + hub.token, "a" * place + hub.token):
@@ -438,7 +455,7 @@ def test_texts_of_servers_pass_one_function():
                 for n in ast.walk(function)
                 if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
             }
-            if path.name not in ("secrets.py", "transport.py"):  # local files; an encoding's name
+            if path.name != "secrets.py":  # of local files
                 assert "clean_remote" not in calls, (path, function.name)
 
 

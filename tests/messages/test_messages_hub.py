@@ -88,8 +88,8 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
         "Hint: try again later; nothing is lost. CASCADEZOO_HUB_PATIENCE sets the seconds",
     ),
     "an answer that is too large": (
-        lambda: a_call().too_large(16777216),
-        "org/name: the server sends more than 16777216 bytes\n"
+        lambda: a_call().too_large(8388608),
+        "org/name: the server sends more than 8388608 bytes\n"
         "Hint: check HF_ENDPOINT, or raise CASCADEZOO_HUB_ANSWER (bytes)",
     ),
     "a file that is too large": (

@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 
 from cascadezoo.cards.card_file import merge_cards
 from cascadezoo.errors import HubRefusedError, HubUnavailableError, ModelError
-from cascadezoo.hub.client import Download, malformed, translated
+from cascadezoo.hub.client import Download, malformed, remote_text, translated
 from cascadezoo.hub.publish.contents import ModelFile, Prepared
 from cascadezoo.model_folder.layout import CARD, CONFIG, ModelConfig, is_model_file, parse_config
 from cascadezoo.util.limits import LARGEST_CARD, LARGEST_JSON, is_commit, is_sha256
@@ -138,7 +138,8 @@ def _remote_config(api: HfApi, prepared: Prepared, remote: Remote) -> ModelConfi
         return parse_config(text, f"{CONFIG} of {remote.repo_id}")
     except ModelError as error:
         raise HubRefusedError(
-            f"{remote.repo_id} contains something other than a cascadezoo model: {error.what}",
+            f"{remote.repo_id} contains something other than a cascadezoo model: "
+            f"{remote_text(error.what)}",
             hint="nothing was sent. Publish to another repo, or empty this one first",
             code="hub-refused-repo-foreign",
             name=remote.repo_id,
