@@ -420,6 +420,7 @@ def test_a_command_never_prints_the_token(hub, files, tmp_path):
     config[f"key {hub.token}"] = 1
     card = files["README.md"] + f"\n{hub.token}\n".encode()
     texts = {"config.json": json.dumps(config).encode()}, {"README.md": card}
+    shown = ""
     for number, changed in enumerate(texts):
         hub.make_repo(f"org/m{number}", {**files, **changed})
         for argv in (["pull", f"org/m{number}"], ["card", f"hf://org/m{number}", "--print"]):
@@ -427,6 +428,8 @@ def test_a_command_never_prints_the_token(hub, files, tmp_path):
                 result = run(hub, sys.executable, "-m", "cascadezoo", *argv, *more)
                 assert "Traceback" not in result.stderr
                 assert hub.token not in result.stdout + result.stderr
+                shown += result.stdout + result.stderr
+    assert "***" in shown
 
 
 @pytest.mark.parametrize("place", range(0, 4800, 37))
