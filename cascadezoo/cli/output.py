@@ -6,6 +6,7 @@ what they need.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,18 +22,18 @@ _MIN_WIDTH = 24
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
-    """Print one or more lines, with control characters escaped."""
+    """Print one or more lines, with control characters escaped and the Hub's token masked."""
     stream = sys.stderr if err else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    shown = clean(text, keep="\n")
+    shown = _without_token(clean(text, keep="\n"))
     click.echo(shown.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 def echo_json(data: Any, *, err: bool = False, indent: int | None = 2) -> None:
-    """Print data as JSON, with keys in order, control characters escaped and no NaN."""
+    """Print data as JSON: keys in order, no NaN, no control characters, no token of the Hub."""
     import json
 
-    text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = _without_token(json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False))
     encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
 
     def escape(match: re.Match[str]) -> str:
@@ -41,6 +42,16 @@ def echo_json(data: Any, *, err: bool = False, indent: int | None = 2) -> None:
         return char if harmless and _fits(char, encoding) else json.dumps(char)[1:-1]
 
     click.echo(SUSPECT.sub(escape, text), err=err)
+
+
+def _without_token(text: str) -> str:
+    """Mask the token: a file of a model that a server sent may contain it."""
+    client = sys.modules.get("cascadezoo.hub.client")  # only if the command imported it
+    tokens = [os.environ.get("HF_TOKEN"), client.hub_token() if client is not None else None]
+    for token in tokens:
+        if token and len(token) >= 8:
+            text = text.replace(token, "***")
+    return text
 
 
 def table(

@@ -4,9 +4,9 @@ Every call goes through :func:`hub_api` inside :func:`translated`. Together they
 
 - The endpoint and the token are the current ones (``HF_ENDPOINT``, ``HF_TOKEN``, ``hf auth
   login``), not those at the import of the client.
-- Every request has a time limit. The client itself sets none, and it sleeps as long as a server
-  demands.
-- Messages, logs and tracebacks contain no tokens, signed addresses or control characters.
+- Every request and every body is bounded; see :mod:`cascadezoo.hub.transport`.
+- Messages, logs and tracebacks contain no tokens, signed addresses or control characters: every
+  text of a server passes :func:`remote_text`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import json
 import logging
 import os
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from huggingface_hub import HfApi, constants, get_session, get_token
+from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub import errors as hf
 
 from cascadezoo._version import __version__
@@ -34,24 +33,27 @@ from cascadezoo.errors import (
     HubRefusedError,
     HubUnavailableError,
 )
-from cascadezoo.util.retry import LONGEST_WAIT
+from cascadezoo.hub.transport import LIBRARY, Download, bounded, retry_after
 from cascadezoo.util.text import clean_remote, scrub
 
-__all__ = ["LOG_IN", "hub_api", "hub_endpoint", "hub_token", "translated"]
+__all__ = [
+    "LOG_IN",
+    "Download",
+    "hub_api",
+    "hub_endpoint",
+    "hub_token",
+    "malformed",
+    "remote_text",
+    "translated",
+]
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token with write permission"
 
-_TIMEOUTS = {"connect": 15.0, "read": 60.0, "write": 60.0, "pool": 60.0}
-"""Seconds without a byte, for requests that have no limit from the client."""
 _TRY_AGAIN = "try again later; nothing is lost"
 _TRANSPORT: type[Exception] = hf.HfHubHTTPError.__mro__[1]
 """Base error of the HTTP library; the client's version determines which library that is."""
-_LIBRARY = _TRANSPORT.__module__.partition(".")[0]
 _MALFORMED = (KeyError, IndexError, TypeError, AttributeError)
 """What the client raises for a response that is JSON of an unexpected form."""
-
-_lock = threading.Lock()
-_active = 0
 
 
 def hub_endpoint() -> str:
@@ -80,12 +82,45 @@ def hub_api(token: str | None = None) -> HfApi:
     )
 
 
+def remote_text(text: object, limit: int = 300) -> str:
+    """Text of a server as one line without tokens, signed addresses and control characters.
+
+    Every text of a server that is shown, returned or logged passes this function.
+
+    Args:
+        text: any value; it is converted with ``str``.
+        limit: maximum number of characters.
+    """
+    token, whole = hub_token(), str(text)
+    # A cut may leave a part of a token, and invisible characters may split it.
+    if token and len(token) >= 8:
+        whole = whole.replace(token, "***")
+    whole = clean_remote(whole[: 16 * limit], 16 * limit)
+    return clean_remote(scrub(whole, token), limit)
+
+
+def malformed(what: str, why: str) -> HubUnavailableError:
+    """The error of an answer that is not what the Hub sends.
+
+    Args:
+        what: the subject of the message.
+        why: the reason; no text of the server.
+    """
+    return HubUnavailableError(
+        f"{what}: the Hub's answer is malformed ({why})",
+        hint="check HF_ENDPOINT and the proxies: the server may not be a Hub",
+        code="hub-unavailable-answer",
+    )
+
+
 @contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Translate exceptions of the client to a :class:`~cascadezoo.errors.HubError`.
+def translated(what: str, *, file: Download | None = None, upload: int = 0) -> Iterator[None]:
+    """Bound the client's requests, and translate its exceptions to a ``HubError``.
 
     Args:
         what: the subject of the messages, such as ``config.json of org/name``.
+        file: the file that is downloaded; see :class:`~cascadezoo.hub.transport.Download`.
+        upload: size in bytes of the files that are sent.
 
     Raises:
         HubUnavailableError: no connection, a time-out, a server error, too many requests, offline.
@@ -93,17 +128,18 @@ def translated(what: str) -> Iterator[None]:
         HubDeniedError: a missing or invalid token, missing rights, a gated or disabled repo.
         HubConflictError: the repo changed in the meantime, or the object exists already.
         HubRefusedError: the Hub rejects the request.
-        HubError: the client's files on this machine cannot be read or written.
+        HubError: a body is too large, or the client's files on this machine cannot be read or
+            written.
     """
-    with _time_limits():
-        try:
+    try:
+        with bounded(what, file=file, upload=upload):
             yield
-        except CascadezooError:
-            raise
-        except (OSError, _TRANSPORT, RuntimeError, ValueError, *_MALFORMED) as error:
-            raise _converted(what, error) from None
-        except _invalid_address() as error:
-            raise _converted(what, error) from None
+    except CascadezooError:
+        raise
+    except (OSError, _TRANSPORT, RuntimeError, ValueError, *_MALFORMED) as error:
+        raise _converted(what, error) from None
+    except _invalid_address() as error:
+        raise _converted(what, error) from None
 
 
 # --- errors
@@ -118,7 +154,8 @@ def _converted(what: str, error: BaseException) -> CascadezooError:
     if os.environ.get("CASCADEZOO_DEBUG", "") not in ("", "0"):
         # The client's chain may quote headers and addresses; attach a scrubbed copy instead.
         lines = "".join(traceback.format_exception(error))
-        converted.add_note(scrub(lines, hub_token()))
+        shown = "".join(c for c in lines if c.isprintable() or c == "\n")
+        converted.add_note(scrub(shown, hub_token()))
     return converted
 
 
@@ -148,19 +185,19 @@ def _translate(what: str, error: BaseException) -> HubError | None:
         return _by_class(what, error)
     if isinstance(error, hf.FileMetadataError):
         return HubUnavailableError(
-            f"{what}: the server at {_shown(hub_endpoint())} is not a Hub",
+            f"{what}: the server at {remote_text(hub_endpoint())} is not a Hub",
             hint="check HF_ENDPOINT, the proxies and the network's login page",
             code="hub-unavailable-no-hub",
         )
     if isinstance(error, (_TRANSPORT, ConnectionError, TimeoutError, *_invalid_address())):
         return HubUnavailableError(
-            f"{what}: {_shown(hub_endpoint())} cannot be reached ({_cause(error)})",
+            f"{what}: {remote_text(hub_endpoint())} cannot be reached ({_cause(error)})",
             hint="check the network, HF_ENDPOINT and the proxies, then try again",
             code="hub-unavailable-unreachable",
         )
     if isinstance(error, OSError):
         return _local(what, error)
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, *_MALFORMED)):
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError, *_MALFORMED)):
         if not _in_client(error):
             return None
         # If the client failed to parse an error page, the context holds the page's status.
@@ -177,11 +214,11 @@ def _translate(what: str, error: BaseException) -> HubError | None:
         if not _in_client(error):
             return None
         return HubUnavailableError(
-            f"{what}: {_shown(error)}", hint=_TRY_AGAIN, code="hub-unavailable-interrupted"
+            f"{what}: {remote_text(error)}", hint=_TRY_AGAIN, code="hub-unavailable-interrupted"
         )
     if isinstance(error, ValueError) and _in_client(error):
         return HubRefusedError(
-            f"{what}: {_shown(error)}",
+            f"{what}: {remote_text(error)}",
             hint="correct the value that the message names, then try again",
             code="hub-refused-value",
         )
@@ -189,7 +226,7 @@ def _translate(what: str, error: BaseException) -> HubError | None:
 
 
 def _by_class(what: str, error: hf.HfHubHTTPError) -> HubError:
-    message = _shown(error.server_message or "")
+    message = remote_text(error.server_message or "")
     more = f" ({message})" if message else ""
     if isinstance(error, hf.GatedRepoError):
         return HubDeniedError(
@@ -250,7 +287,7 @@ def _by_status(what: str, status: int, headers: Any, more: str) -> HubError:
             code="hub-conflict-changed",
         )
     if status in (408, 425, 429) or status >= 500:
-        after = _seconds(headers)
+        after = retry_after(headers)
         reason = "received too many requests" if status == 429 else f"returned status {status}"
         return HubUnavailableError(
             f"{what}: the Hub {reason}{more}",
@@ -270,7 +307,7 @@ def _local(what: str, error: OSError) -> HubError:
     if error.errno is None:
         # The client raises this for a download shorter than announced.
         return HubUnavailableError(
-            f"{what}: {_shown(error)}", hint=_TRY_AGAIN, code="hub-unavailable-interrupted"
+            f"{what}: {remote_text(error)}", hint=_TRY_AGAIN, code="hub-unavailable-interrupted"
         )
     place = f"{error.filename}: " if error.filename is not None else ""
     return HubError(
@@ -282,11 +319,7 @@ def _local(what: str, error: OSError) -> HubError:
 
 
 def _cause(error: BaseException) -> str:
-    return _shown(error) or type(error).__name__
-
-
-def _shown(text: object) -> str:
-    return clean_remote(scrub(str(text), hub_token()))
+    return remote_text(error) or type(error).__name__
 
 
 def _in_client(error: BaseException) -> bool:
@@ -294,59 +327,14 @@ def _in_client(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
-        if module.partition(".")[0] in ("huggingface_hub", _LIBRARY):
+        if module.partition(".")[0] in ("huggingface_hub", LIBRARY):
             return True
         trace = trace.tb_next
     return False
 
 
 def _invalid_address() -> tuple[type[Exception], ...]:
-    return (sys.modules[_LIBRARY].InvalidURL,)
-
-
-# --- time limits
-
-
-@contextmanager
-def _time_limits() -> Iterator[None]:
-    """Limit the time of the client's requests while one of our calls is running."""
-    global _active
-    hooks = get_session().event_hooks
-    if _limit_time not in hooks["request"]:
-        get_session().event_hooks = {
-            "request": [*hooks["request"], _limit_time],
-            "response": [*hooks["response"], _limit_wait],
-        }
-    with _lock:
-        _active += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _active -= 1
-
-
-def _limit_time(request: Any) -> None:
-    timeouts = request.extensions.get("timeout") or {}
-    if _active and not any(timeouts.values()):
-        request.extensions = {**request.extensions, "timeout": dict(_TIMEOUTS)}
-
-
-def _limit_wait(response: Any) -> None:
-    """Raise if the server demands a wait that is too long for a user at a terminal."""
-    after = _seconds(response.headers)
-    if _active and after is not None and after > LONGEST_WAIT and response.status_code >= 400:
-        raise HubUnavailableError(
-            f"the Hub demands a wait of {after:.0f} s before the next request",
-            hint=f"run the command again in {after:.0f} s; nothing is lost",
-            retry_after=after,
-            code="hub-unavailable-wait",
-        )
-
-
-def _seconds(headers: Any) -> float | None:
-    text = str(headers.get("Retry-After", "")).strip()
-    return float(text) if text.isascii() and text.isdecimal() and len(text) < 9 else None
+    return (sys.modules[LIBRARY].InvalidURL,)
 
 
 # --- logs
@@ -360,7 +348,7 @@ class _ScrubFilter(logging.Filter):
         # Expected: weights are passed as open files so that the client does not use Xet.
         if "not supported by Xet" in text:
             return False
-        record.msg, record.args = clean_remote(scrub(text, hub_token()), 1000), None
+        record.msg, record.args = remote_text(text, 1000), None
         return True
 
 

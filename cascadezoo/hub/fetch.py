@@ -7,7 +7,6 @@ sha256 of a download nor deletes a damaged one; this module does both.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,6 @@ from pathlib import Path
 from cascadezoo.errors import (
     HubNotFoundError,
     HubUnavailableError,
-    InputError,
     ModelError,
     ModelReferenceError,
 )
@@ -33,8 +31,14 @@ from cascadezoo.model_folder.layout import (
     read_config,
 )
 from cascadezoo.util.files import sha256_of
-from cascadezoo.util.limits import LARGEST_CARD, LARGEST_JSON, LARGEST_METRICS, LARGEST_SAMPLES
-from cascadezoo.util.retry import retry
+from cascadezoo.util.limits import (
+    LARGEST_CARD,
+    LARGEST_JSON,
+    LARGEST_METRICS,
+    LARGEST_SAMPLES,
+    byte_limit,
+)
+from cascadezoo.util.retry import hub_patience, retry
 
 __all__ = ["LIMIT_VARIABLE", "largest_model", "pull_hub"]
 
@@ -61,17 +65,7 @@ def largest_model() -> int:
     Raises:
         InputError: the variable is not an integer.
     """
-    text = os.environ.get(LIMIT_VARIABLE, "")
-    if not text:
-        return _LARGEST_MODEL
-    if not text.isdecimal() or not text.isascii() or len(text) > 30:
-        raise InputError(
-            f"{LIMIT_VARIABLE}={text!r} is not a number of bytes",
-            hint=f"unset {LIMIT_VARIABLE}, or set it to an integer such as {_LARGEST_MODEL}",
-            code="input-limit-form",
-            name=LIMIT_VARIABLE,
-        )
-    return int(text)
+    return byte_limit(LIMIT_VARIABLE, _LARGEST_MODEL)
 
 
 def pull_hub(
@@ -94,10 +88,12 @@ def pull_hub(
         The snapshot folder. It may contain other files of the repo, which are not checked.
 
     Raises:
-        HubError: the repo does not exist, denies access or cannot be reached, and is not cached.
+        HubError: the repo does not exist, denies access or cannot be reached, and is not cached;
+            or the server sends more than it may, too slowly, or not as a Hub.
         ModelError: the repo holds no model, is too large, or arrives damaged twice.
     """
-    return _Pull(ref, is_offline() if offline is None else offline, records).run()
+    with hub_patience():
+        return _Pull(ref, is_offline() if offline is None else offline, records).run()
 
 
 @dataclass
@@ -222,10 +218,16 @@ class _Pull:
         return True
 
     def download(self, name: str, size: int | None) -> None:
-        from cascadezoo.hub.client import hub_api, translated
+        from cascadezoo.hub.client import Download, hub_api, translated
 
-        self.check_size(name, self.metadata(name, self.commit)[1], size)
-        with translated(f"{name} of {self.ref}"):
+        announced = self.metadata(name, self.commit)[1]
+        self.check_size(name, announced, size)
+        if announced is None:
+            announced = None if name == CARD else size
+        if announced is None:
+            announced = _LARGEST.get(name, largest_model())
+        file = Download(name, announced, self.commit)
+        with translated(f"{name} of {self.ref}", file=file):
             hub_api().hf_hub_download(
                 self.ref.repo_id,
                 name,

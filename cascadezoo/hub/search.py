@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cascadezoo.util.limits import REPO, is_commit
-from cascadezoo.util.text import clean_remote
 from cascadezoo.zoo.list import Zoos, get_zoos
 
 if TYPE_CHECKING:
@@ -71,25 +71,26 @@ def search(text: str, *, limit: int = 20) -> list[SearchResult]:
             filter=LIBRARY, search=text or None, sort="downloads", limit=limit, full=True
         )
         infos = list(islice(response, limit))
-    return [_result(info, zoos) for info in infos if _REPO.fullmatch(str(info.id))]
+    return [_result(i, zoos) for i in infos if isinstance(i.id, str) and _REPO.fullmatch(i.id)]
 
 
 def _result(info: ModelInfo, zoos: Zoos) -> SearchResult:
     """Convert the Hub's description of a repo; every value is checked, none is trusted."""
-    commit = str(info.sha)
-    tags = info.tags if isinstance(info.tags, list) else []
+    from cascadezoo.hub.client import remote_text
+
+    updated, tags = info.last_modified, info.tags if isinstance(info.tags, list) else []
     return SearchResult(
-        repo=info.id,
-        commit=commit if is_commit(commit) else None,
+        repo=remote_text(info.id),
+        commit=info.sha if is_commit(info.sha) else None,
         downloads=_count(info.downloads),
         likes=_count(info.likes),
-        updated=None if info.last_modified is None else f"{info.last_modified:%Y-%m-%d}",
+        updated=f"{updated:%Y-%m-%d}" if isinstance(updated, datetime) else None,
         gated=bool(info.gated),
         private=bool(info.private),
-        tags=[clean_remote(str(tag), 80) for tag in tags[:50]],
+        tags=[remote_text(tag, 80) for tag in tags[:50]],
         zoo=zoos.of_repo(info.id),
     )
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    return value if type(value) is int and 0 <= value < 1 << 63 else 0

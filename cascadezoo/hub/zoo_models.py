@@ -12,7 +12,7 @@ from cascadezoo.hub.cache import CachedRepo, git_blob_sha, hub_cache, is_offline
 from cascadezoo.hub.refs import HubRef, parse_reference
 from cascadezoo.model_folder.layout import CONFIG, FileRecord
 from cascadezoo.util.files import sha256_of
-from cascadezoo.util.limits import is_commit
+from cascadezoo.util.limits import is_commit, is_sha256
 from cascadezoo.zoo.entry import FolderSource, ModelSource, belongs_to_model, compare, describe
 from cascadezoo.zoo.list import bundled_folder
 from cascadezoo.zoo.manifest import ZooModel
@@ -141,6 +141,8 @@ class HubSource:
     def _tree(self) -> Iterator[RepoFile]:
         from huggingface_hub.hf_api import RepoFile
 
+        from cascadezoo.hub.client import malformed
+
         tree = self.api.list_repo_tree(self.repo, recursive=True, revision=self.commit)
         for count, item in enumerate(islice(tree, MAX_FILES + 1)):
             if count == MAX_FILES:
@@ -148,7 +150,11 @@ class HubSource:
                     f"{self.where} has more than {MAX_FILES} files, so it is not a model",
                     code="model-too-many-files",
                 )
-            if isinstance(item, RepoFile) and belongs_to_model(item.path):
+            if not isinstance(item, RepoFile):
+                continue
+            if not _is_described(item):
+                raise malformed(self.where, "no names, sizes and hashes of the files")
+            if belongs_to_model(item.path):
                 yield item
 
     def names(self) -> list[str]:
@@ -203,9 +209,10 @@ class HubSource:
         return self._paths[name]
 
     def _fetch(self, name: str, *, force: bool = False) -> Path:
-        from cascadezoo.hub.client import translated
+        from cascadezoo.hub.client import Download, translated
 
-        with translated(f"{name} of {self.where}"):
+        file = Download(name, self._files[name].size, self.commit)
+        with translated(f"{name} of {self.where}", file=file):
             return Path(
                 self.api.hf_hub_download(
                     self.repo,
@@ -215,6 +222,14 @@ class HubSource:
                     force_download=force,
                 )
             )
+
+
+def _is_described(file: RepoFile) -> bool:
+    """Whether the Hub states the path, size and hash of a file, in the types that it uses."""
+    hashed = is_commit(file.blob_id) if file.lfs is None else is_sha256(file.lfs.sha256)
+    sizes = [file.size, *([] if file.lfs is None else [file.lfs.size])]
+    sized = all(type(size) is int and size >= 0 for size in sizes)
+    return isinstance(file.path, str) and hashed and sized
 
 
 def _is_sound(path: Path, file: RepoFile) -> bool:

@@ -1,11 +1,19 @@
-"""Limits and patterns of untrusted input: file sizes, commits, digests, names."""
+"""Limits and patterns of untrusted input: file sizes, times, commits, digests, names."""
 
 from __future__ import annotations
 
+import os
 import re
+
+from cascadezoo.errors import InputError
 
 __all__ = [
     "COMMIT",
+    "HUB_ANSWER",
+    "HUB_PATIENCE",
+    "HUB_SECONDS",
+    "HUB_SPEED",
+    "HUB_STALL",
     "LARGEST_CARD",
     "LARGEST_HEADER",
     "LARGEST_JSON",
@@ -15,8 +23,10 @@ __all__ = [
     "REVISION",
     "SHA256",
     "SHIPPED",
+    "byte_limit",
     "is_commit",
     "is_sha256",
+    "seconds_limit",
 ]
 
 LARGEST_JSON = 1 << 20
@@ -34,6 +44,21 @@ LARGEST_SAMPLES = 64 << 20
 LARGEST_HEADER = 16 << 20
 """Maximum bytes of the header of a safetensors file; enough for 100,000 tensors."""
 
+HUB_ANSWER = ("CASCADEZOO_HUB_ANSWER", 8 << 20)
+"""Variable and default: maximum bytes of the answers to one call of the Hub, without files."""
+
+HUB_SECONDS = ("CASCADEZOO_HUB_SECONDS", 120.0)
+"""Variable and default: maximum seconds of one call of the Hub, in addition to its files' time."""
+
+HUB_SPEED = ("CASCADEZOO_HUB_SPEED", 20_000)
+"""Variable and default: the lowest average bytes per second at which files are transferred."""
+
+HUB_STALL = ("CASCADEZOO_HUB_STALL", 60.0)
+"""Variable and default: maximum seconds without a byte."""
+
+HUB_PATIENCE = ("CASCADEZOO_HUB_PATIENCE", 60.0)
+"""Variable and default: maximum seconds of failures and pauses in one pull or publish."""
+
 COMMIT = r"^[0-9a-f]{40}$"
 """A full commit hash."""
 
@@ -50,15 +75,58 @@ SHIPPED = re.compile(r"[a-z0-9-]+")
 """The name of a shipped spec or sweep."""
 
 
-def is_commit(text: str | None) -> bool:
-    r"""Whether a text is a full commit hash.
+def byte_limit(variable: str, default: int) -> int:
+    """A limit in bytes that an environment variable can change.
+
+    Args:
+        variable: the name of the variable.
+        default: the limit if the variable is unset or empty.
+
+    Raises:
+        InputError: the variable is not an integer.
+    """
+    text = os.environ.get(variable, "")
+    if not text:
+        return default
+    if not text.isdecimal() or not text.isascii() or len(text) > 30:
+        raise InputError(
+            f"{variable}={text!r} is not a number of bytes",
+            hint=f"unset {variable}, or set it to an integer such as {default}",
+            code="input-limit-form",
+            name=variable,
+        )
+    return int(text)
+
+
+def is_commit(text: object) -> bool:
+    r"""Whether a value is a full commit hash.
 
     >>> is_commit("0" * 40), is_commit("main"), is_commit("0" * 40 + "\n"), is_commit(None)
     (True, False, False, False)
     """
-    return text is not None and re.fullmatch(r"[0-9a-f]{40}", text) is not None
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{40}", text) is not None
 
 
-def is_sha256(text: str) -> bool:
-    """Whether a text is a sha256 in hex."""
-    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
+def is_sha256(text: object) -> bool:
+    """Whether a value is a sha256 in hex."""
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+def seconds_limit(variable: str, default: float) -> float:
+    """A limit in seconds: the environment variable, or its default.
+
+    Raises:
+        InputError: the variable is not a positive number.
+    """
+    text = os.environ.get(variable, "")
+    if not text:
+        return default
+    valid = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) is not None
+    if not valid or float(text) <= 0:
+        raise InputError(
+            f"{variable}={text!r} is not a positive number of seconds",
+            hint=f"unset {variable}, or set it to a number such as {default:g}",
+            code="input-limit-form",
+            name=variable,
+        )
+    return float(text)

@@ -37,12 +37,13 @@ _LINE_STARTS = frozenset("-+=:")
 _MASK = "***"
 # Patterns as text: most commands never compile them.
 _SECRETS = (
+    # The bounds keep the time of a search linear in the text's length.
     # Tokens of the Hub, headers with a token, user and password of a URL, and the query of a URL:
     # storage providers put signatures there that grant access to everyone.
     (r"\b(hf_|api_org_)[A-Za-z0-9]{16,}", rf"\1{_MASK}"),
     (r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", rf"\1 {_MASK}"),
-    (r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@'\"]+@", rf"\1{_MASK}@"),
-    (r"(\bhttps?://[^\s?'\"<>]+)\?[^\s'\"<>)]+", rf"\1?{_MASK}"),
+    (r"(\b[a-zA-Z][a-zA-Z0-9+.-]{0,30}://)[^/\s@'\"]+@", rf"\1{_MASK}@"),
+    (r"(\bhttps?://[^\s?'\"<>]{1,4000})\?[^\s'\"<>)]+", rf"\1?{_MASK}"),
 )
 
 

@@ -82,6 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
             request.body = body
         if cut is not None and (upload or self.command == "HEAD"):
             raise _Closed
+        malice = state.take(request, "endless", "drip")
+        if malice is not None:
+            self._send_endlessly(request, malice)
         reply = self._reply(Call(state, request, None, body))
         if state.take(request, "lost-response") is not None:
             raise _Closed
@@ -98,13 +101,31 @@ class _Handler(BaseHTTPRequestHandler):
             return reply
         try:
             with state.lock:
-                return self._routed(call)
+                reply = self._routed(call)
         except HubRefusal as refusal:
             reply = as_json({"error": refusal.message, **refusal.fields}, refusal.status)
             reply.headers |= {"X-Error-Message": refusal.message, **refusal.headers}
             if refusal.code is not None:
                 reply.headers["X-Error-Code"] = refusal.code
-            return reply
+        changed = state.take(request, "headers")
+        if changed is not None:
+            reply.headers |= changed.headers
+        return reply
+
+    def _send_endlessly(self, request: Request, fault: Fault) -> None:
+        """Send more and more until the client or the test ends it."""
+        lines = [f"HTTP/1.1 {fault.status} X", *(f"{k}: {v}" for k, v in fault.headers.items())]
+        head = "\r\n".join([*lines, "Connection: close"])
+        in_body = fault.kind == "endless" or fault.after_bytes > 0
+        self.wfile.write(f"{head}\r\n{'' if in_body else 'X-Slow: '}".encode())
+        self.wfile.write(b"\r\n" if in_body else b"")
+        self.wfile.flush()
+        more = fault.body or b"x" * (1 if fault.kind == "drip" else 1 << 16)
+        while not self.server.ending.wait(fault.seconds if fault.kind == "drip" else 0):
+            self.wfile.write(more)
+            self.wfile.flush()
+            request.sent += len(more)
+        raise _Closed
 
     def _routed(self, call: Call) -> Reply:
         bearer = call.request.headers.get("authorization", "").removeprefix("Bearer ")

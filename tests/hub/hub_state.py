@@ -258,12 +258,18 @@ class Fault:
             object of the batch has an error with code ``status``; a PUT or a verification returns
             ``status``. ``lost-response`` processes the request and closes the connection without a
             response. ``slow`` sends ``after_bytes`` of the response body (nothing if 0), waits
-            ``seconds``, and continues.
+            ``seconds``, and continues. ``headers`` adds or replaces ``headers`` of the response.
+            ``endless`` returns ``status`` and ``headers``, then ``body`` again and again until the
+            client disconnects; ``request.sent`` counts the bytes. ``drip`` sends the response byte
+            by byte, each after ``seconds``, without an end: its headers, or its body if
+            ``after_bytes`` is not 0.
         match: a regular expression for ``METHOD /path?query`` (path quoted as sent).
         body: the body of a ``status`` response; None is the Hub's JSON.
     """
 
-    kind: Literal["status", "cut", "flip", "refuse-lfs", "lost-response", "slow"]
+    kind: Literal[
+        "status", "cut", "flip", "refuse-lfs", "lost-response", "slow", "headers", "endless", "drip"
+    ]
     match: str
     times: int = 1
     status: int = 503
@@ -286,6 +292,7 @@ class Request:
     headers: dict[str, str]
     body: bytes = b""
     size: int = 0
+    sent: int = 0
     status: int | None = None
     user: str | None = None
 

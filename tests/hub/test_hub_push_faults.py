@@ -30,7 +30,6 @@ from cascadezoo.errors import (
     HubUnavailableError,
     ModelError,
 )
-from cascadezoo.hub import client
 from cascadezoo.hub.publish.commit import publish_hub
 
 # --- the commit
@@ -138,7 +137,7 @@ def test_persistent_failure_fails(
 def test_hub_without_response_fails(
     hub_with_model: LocalHub, newer: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(client._TIMEOUTS, "read", 0.2)
+    monkeypatch.setenv("CASCADEZOO_HUB_STALL", "0.2")
     hub_with_model.fail(Fault("slow", COMMIT, times=1, seconds=1.0))
     began = time.monotonic()
     publish_hub(newer, REPO)  # the commit was made, and is detected

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cascadezoo.errors import CascadezooError
-from cascadezoo.hub.client import LOG_IN, _by_status
+from cascadezoo.hub.client import LOG_IN, _by_status, malformed
 from cascadezoo.hub.fetch import pull_hub
 from cascadezoo.hub.folder_copy import check_copy_target, publish_local
 from cascadezoo.hub.locate import locate
@@ -18,6 +19,7 @@ from cascadezoo.hub.publish.publish_model import publish, publish_built, read_de
 from cascadezoo.hub.publish.remote import Remote
 from cascadezoo.hub.publish.secrets import check_safetensors
 from cascadezoo.hub.refs import HubRef, parse_reference
+from cascadezoo.hub.transport import Download, _Call
 from cascadezoo.hub.zoo_models import verify, zoo_entry
 from cascadezoo.spec.models import PublishSpec
 from cascadezoo.zoo.entry import FolderSource, compare, describe
@@ -29,6 +31,20 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def raise_status(status: int, **headers: str) -> None:
     raise _by_status("config.json of org/name", status, headers, "")
+
+
+def raise_malformed() -> None:
+    raise malformed("org/name", "no commit")
+
+
+def a_call(*, seconds: float = 0.0, failing: float = 0.0, file: Download | None = None) -> _Call:
+    """A call that has run, and failed, for that long."""
+    call = _Call("org/name", file, 0)
+    call.began -= seconds
+    if failing:
+        call.failure = "status 503"
+        call.patience.failed(time.monotonic() - failing)
+    return call
 
 
 def publish_to_public_repo() -> None:
@@ -59,6 +75,36 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: raise_status(503),
         "config.json of org/name: the Hub returned status 503\n"
         "Hint: try again later; nothing is lost",
+    ),
+    "a call that takes too long": (
+        lambda: a_call(seconds=121).check(),
+        "org/name: not complete after 120 s\n"
+        "Hint: try again later, or raise CASCADEZOO_HUB_SECONDS (seconds) for a slow network, or "
+        "lower CASCADEZOO_HUB_SPEED (bytes per second)",
+    ),
+    "a Hub that keeps failing": (
+        lambda: a_call(failing=61).check(),
+        "org/name: gave up after 60 s of failures (status 503)\n"
+        "Hint: try again later; nothing is lost. CASCADEZOO_HUB_PATIENCE sets the seconds",
+    ),
+    "an answer that is too large": (
+        lambda: a_call().too_large(8388608),
+        "org/name: the server sends more than 8388608 bytes\n"
+        "Hint: check HF_ENDPOINT, or raise CASCADEZOO_HUB_ANSWER (bytes)",
+    ),
+    "a file that is too large": (
+        lambda: a_call(file=Download("config.json", 10)).too_large(10),
+        "org/name: the server sends more than 10 bytes\nHint: use another revision or endpoint",
+    ),
+    "an ETag that is a path": (
+        lambda: a_call().no_hub("it sends an invalid ETag"),
+        "org/name: the server is not a Hub (it sends an invalid ETag)\n"
+        "Hint: check HF_ENDPOINT, the proxies and the network's login page",
+    ),
+    "a malformed answer": (
+        raise_malformed,
+        "org/name: the Hub's answer is malformed (no commit)\n"
+        "Hint: check HF_ENDPOINT and the proxies: the server may not be a Hub",
     ),
     "a refused request": (
         lambda: raise_status(422),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from cascadezoo.errors import HubNotFoundError, HubUnavailableError
-from cascadezoo.util.retry import retry
+from cascadezoo.errors import HubNotFoundError, HubUnavailableError, InputError
+from cascadezoo.util.limits import byte_limit, seconds_limit
+from cascadezoo.util.retry import Patience, current_patience, hub_patience, retry
 
 
 @pytest.fixture
@@ -57,3 +60,64 @@ def test_other_errors_are_not_retried(slept):
     with pytest.raises(HubNotFoundError):
         retry(calls(HubNotFoundError("gone"), 7))
     assert slept == []
+
+
+# --- patience
+
+
+def test_failing_time_is_counted_and_successful_time_is_not(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    patience = Patience(10.0)
+    now[0] = 200.0
+    assert patience.left() == 10.0
+    patience.failed(199.0)
+    patience.failed(200.0)  # the same failing time goes on
+    now[0] = 202.0
+    assert patience.left() == 7.0
+    patience.succeeded(201.5)
+    now[0] = 300.0
+    assert patience.left() == 7.5
+    patience.failed(299.0)
+    assert patience.left() == 6.5
+    patience.end()
+    assert patience.left() < 0
+
+
+def test_a_pause_longer_than_the_patience_is_not_slept(slept, monkeypatch):
+    monkeypatch.setenv("CASCADEZOO_HUB_PATIENCE", "1.5")
+    with hub_patience(), pytest.raises(HubUnavailableError):
+        retry(calls(busy(), busy(), 7), (0.5, 2.0))
+    assert slept == [0.5]
+    assert current_patience() is None
+    assert retry(calls(busy(), busy(), 7), (0.5, 2.0)) == 7
+
+
+def test_an_outer_patience_stays_in_force(monkeypatch):
+    with hub_patience():
+        outer = current_patience()
+        with hub_patience():
+            assert current_patience() is outer
+        assert current_patience() is outer
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "0.0", "-1", "1e3", "inf", "nan", "²", "1_0", " 1", "9" * 12]
+)
+def test_seconds_are_positive_numbers(monkeypatch, text):
+    monkeypatch.setenv("X_SECONDS", text)
+    with pytest.raises(InputError) as raised:
+        seconds_limit("X_SECONDS", 5.0)
+    assert raised.value.code == "input-limit-form"
+    assert "X_SECONDS" in raised.value.what
+
+
+def test_limits_come_from_variables_or_defaults(monkeypatch):
+    monkeypatch.delenv("X_LIMIT", raising=False)
+    assert (seconds_limit("X_LIMIT", 5.0), byte_limit("X_LIMIT", 7)) == (5.0, 7)
+    monkeypatch.setenv("X_LIMIT", "")
+    assert (seconds_limit("X_LIMIT", 5.0), byte_limit("X_LIMIT", 7)) == (5.0, 7)
+    monkeypatch.setenv("X_LIMIT", "12")
+    assert (seconds_limit("X_LIMIT", 5.0), byte_limit("X_LIMIT", 7)) == (12.0, 12)
+    monkeypatch.setenv("X_LIMIT", "0.25")
+    assert seconds_limit("X_LIMIT", 5.0) == 0.25

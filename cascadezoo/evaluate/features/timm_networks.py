@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from cascadezoo.errors import InputError, UnknownNameError, WeightsUnavailableError
+from cascadezoo.errors import HubError, InputError, UnknownNameError, WeightsUnavailableError
 from cascadezoo.evaluate.features.base import FeatureExtractor, tensors_digest
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["TimmExtractor", "load"]
 
 _RESIZES = ("bilinear", "bicubic")
+_LARGEST_WEIGHTS = 20 << 30
+"""Maximum bytes of a file of weights."""
 
 
 class TimmExtractor(FeatureExtractor):
@@ -121,19 +123,26 @@ def load(config: TimmConfig, device: torch.device) -> TimmExtractor:
         LocalEntryNotFoundError,
     )
 
+    from cascadezoo.hub.transport import Download, bounded
+
     model = _resolve(config.model)
     repo = getattr(timm.get_pretrained_cfg(model), "hf_hub_id", None)
+    file = Download("model.safetensors", _LARGEST_WEIGHTS)
     try:
-        if repo is not None:
-            # timm requests one file name after another, and without a network waits for each.
-            try:
-                hf_hub_download(repo, "model.safetensors", library_name="cascadezoo")
-            except LocalEntryNotFoundError:
-                raise
-            except EntryNotFoundError:
-                pass  # timm knows other file names
-        network = timm.create_model(model, pretrained=True)
-    except (OSError, HTTPError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        with bounded(f"the weights of timm's {model}", file=file):
+            if repo is not None:
+                # timm requests one file name after another, and without a network waits for each.
+                try:
+                    hf_hub_download(repo, file.name, library_name="cascadezoo")
+                except LocalEntryNotFoundError:
+                    raise
+                except EntryNotFoundError:
+                    pass  # timm knows other file names
+            network = timm.create_model(model, pretrained=True)
+    except (
+        *(OSError, HTTPError, RuntimeError, HubError),
+        *(SafetensorError, pickle.UnpicklingError),
+    ) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsUnavailableError(
             f"the weights of timm's {model} are missing or damaged in the Hub's cache and cannot "

@@ -34,7 +34,7 @@ from cascadezoo.errors import (
     HubUnavailableError,
     InputError,
 )
-from cascadezoo.hub.client import hub_api, translated
+from cascadezoo.hub.client import hub_api, malformed, remote_text, translated
 from cascadezoo.hub.locate import locate
 from cascadezoo.hub.publish.contents import Prepared, check_message, prepare, require_card
 from cascadezoo.hub.publish.preconditions import (
@@ -48,7 +48,8 @@ from cascadezoo.hub.publish.preconditions import (
 from cascadezoo.hub.publish.remote import Remote, RepoChanges, plan_changes, read_remote
 from cascadezoo.hub.publish.result import Published
 from cascadezoo.model_folder.layout import CARD
-from cascadezoo.util.retry import WAITS, retry, wait
+from cascadezoo.util.limits import is_commit
+from cascadezoo.util.retry import WAITS, hub_patience, retry, wait
 
 __all__ = ["publish_hub"]
 
@@ -87,7 +88,8 @@ def publish_hub(
         HubDeniedError: the token is missing or has insufficient rights.
         HubConflictError: other commits keep moving the branch.
         HubRefusedError: the Hub rejects the card, a file or the commit.
-        HubUnavailableError: the Hub cannot be reached; the repo is unchanged.
+        HubUnavailableError: the Hub cannot be reached, or keeps failing for a minute; the repo is
+            unchanged.
     """
     repo_id = repo_of(repo_id)
     check_options(revision, create_pr=create_pr, tag=tag)
@@ -95,7 +97,8 @@ def publish_hub(
     prepared = prepare(locate(model), repo_id, token=token)
     text = check_message(message or f"Publish {prepared.name} with cascadezoo {__version__}")
     push = _Push(prepared, repo_id, token, private, revision, create_pr, tag, text, dry_run)
-    return push.run()
+    with hub_patience():
+        return push.run()
 
 
 @dataclass
@@ -170,10 +173,16 @@ class _Push:
 
     def refs(self) -> tuple[dict[str, str], dict[str, str]]:
         """The tags and the pull requests, each with its commit."""
+        what = f"the branches and tags of {self.repo_id}"
 
         def request() -> tuple[dict[str, str], dict[str, str]]:
-            with translated(f"the branches and tags of {self.repo_id}"):
+            with translated(what):
                 refs = self.api.list_repo_refs(self.repo_id, include_pull_requests=self.create_pr)
+            rows = [*refs.tags, *(refs.pull_requests or [])]
+            for row in rows:
+                named = isinstance(row.name, str) and isinstance(row.ref, str)
+                if not named or not is_commit(row.target_commit):
+                    raise malformed(what, "no names and commits")
             tags = {t.name: t.target_commit for t in refs.tags}
             return tags, {p.ref: p.target_commit for p in refs.pull_requests or []}
 
@@ -245,7 +254,8 @@ class _Push:
                 file = stack.enter_context(model_file.open())
                 model_file.check(file)
                 added.append(CommitOperationAdd(model_file.name, file))
-            with translated(f"sending files to {self.repo_id}"):
+            size = sum(model_file.size for model_file in plan.added)
+            with translated(f"sending files to {self.repo_id}", upload=size):
                 self.api.preupload_lfs_files(
                     self.repo_id,
                     added,
@@ -256,7 +266,8 @@ class _Push:
                     gitignore_content="# none\n",
                 )
             deleted = [CommitOperationDelete(name, is_folder=False) for name in plan.deleted]
-            with translated(f"the commit to {self.repo_id}"), warnings.catch_warnings():
+            what = f"the commit to {self.repo_id}"
+            with translated(what, upload=size), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about the card, which has been validated
                 made = self.api.create_commit(
                     self.repo_id,
@@ -266,7 +277,10 @@ class _Push:
                     create_pr=self.create_pr,
                     parent_commit=remote.commit,
                 )
-        return made.oid, made.pr_url
+        if not is_commit(made.oid):
+            raise malformed(what, "no commit")
+        # The client requires the page of a pull request.
+        return made.oid, None if made.pr_url is None else remote_text(made.pr_url, 1000)
 
     def recover(
         self, error: HubError, plan: RepoChanges, remote: Remote
@@ -370,7 +384,7 @@ class _Push:
             url=f"{self.url}{tree}",
             commit=commit,
             files={name: model_file.size for name, model_file in plan.wanted.items()},
-            deleted=list(plan.deleted),
+            deleted=[remote_text(name, 1000) for name in plan.deleted],
             uploaded_bytes=sum(model_file.size for model_file in plan.added),
             changed=bool(plan),
             created=self.created,

@@ -18,13 +18,19 @@ from cascadezoo.errors import (
     ModelReferenceError,
 )
 from cascadezoo.hub.cache import is_offline
-from cascadezoo.hub.client import LOG_IN, hub_api, hub_token, translated
+from cascadezoo.hub.client import (
+    LOG_IN,
+    hub_api,
+    hub_token,
+    malformed,
+    remote_text,
+    translated,
+)
 from cascadezoo.hub.publish.remote import Remote, read_remote
 from cascadezoo.hub.refs import HubRef, parse_reference
 from cascadezoo.model_folder.layout import CARD
 from cascadezoo.util.limits import REVISION, is_commit
-from cascadezoo.util.retry import retry
-from cascadezoo.util.text import clean_remote
+from cascadezoo.util.retry import hub_patience, retry
 
 __all__ = [
     "check_hub",
@@ -49,11 +55,12 @@ def check_hub(repo_id: str, *, private: bool = False) -> None:
     repo_id = repo_of(repo_id)
     token = require_token(repo_id)
     api = hub_api(token)
-    require_writer(api)
-    try:
-        remote = retry(lambda: read_remote(api, repo_id, None))
-    except HubNotFoundError:
-        return
+    with hub_patience():
+        require_writer(api)
+        try:
+            remote = retry(lambda: read_remote(api, repo_id, None))
+        except HubNotFoundError:
+            return
     require_private(remote, private)
 
 
@@ -131,17 +138,25 @@ def require_writer(api: HfApi) -> None:
 
     Raises:
         HubDeniedError: the token is invalid or read-only.
-        HubUnavailableError: the Hub cannot be reached.
+        HubUnavailableError: the Hub cannot be reached, or its answer is malformed.
     """
+    what = "your account on the Hub"
 
     def whoami() -> dict[str, Any]:
-        with translated("your account on the Hub"):
-            return dict(api.whoami(token=api.token))
+        with translated(what):
+            answer: object = api.whoami(token=api.token)
+        if not isinstance(answer, dict):
+            raise malformed(what, "not an object")
+        return answer
 
     account = retry(whoami)
-    access = (account.get("auth") or {}).get("accessToken") or {}
+    access: object = account
+    for key in ("auth", "accessToken"):
+        access = access.get(key) or {} if isinstance(access, dict) else None
+    if not isinstance(access, dict):
+        raise malformed(what, "no rights of the token")
     if access.get("role") == "read":
-        user = clean_remote(account.get("name"), 80)
+        user = remote_text(account.get("name"), 80)
         raise HubDeniedError(
             f"the token of {user} is read-only",
             hint=LOG_IN,
@@ -185,7 +200,7 @@ def validate_card(api: HfApi, card: str) -> None:
         errors = data.get("errors") if isinstance(data, dict) else None
         rows = errors if isinstance(errors, list) else []
         texts = [row.get("message") if isinstance(row, dict) else row for row in rows[:5]]
-        reasons = "; ".join(clean_remote(text, 200) for text in texts) or "no reason given"
+        reasons = "; ".join(remote_text(text, 200) for text in texts) or "no reason given"
     raise HubRefusedError(
         f"the Hub rejects the metadata of {CARD}: {reasons}",
         hint="nothing was sent. Change license, tags or datasets in the spec, or the lines between "

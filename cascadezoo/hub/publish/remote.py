@@ -12,14 +12,12 @@ from huggingface_hub import HfApi
 
 from cascadezoo.cards.card_file import merge_cards
 from cascadezoo.errors import HubRefusedError, HubUnavailableError, ModelError
-from cascadezoo.hub.client import translated
+from cascadezoo.hub.client import Download, malformed, remote_text, translated
 from cascadezoo.hub.publish.contents import ModelFile, Prepared
 from cascadezoo.model_folder.layout import CARD, CONFIG, ModelConfig, is_model_file, parse_config
-from cascadezoo.util.limits import LARGEST_CARD, LARGEST_JSON, is_commit
+from cascadezoo.util.limits import LARGEST_CARD, LARGEST_JSON, is_commit, is_sha256
 
 __all__ = ["Remote", "RemoteFile", "RepoChanges", "plan_changes", "read_remote"]
-
-_NO_HUB = "check HF_ENDPOINT and the proxies: the server may not be a Hub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +92,17 @@ def read_remote(api: HfApi, repo_id: str, revision: str | None) -> Remote:
         info = api.model_info(repo_id, revision=revision, files_metadata=True)
     files = {}
     for file in info.siblings or []:
-        # Without these, new files cannot be distinguished from existing ones.
-        if file.size is None or file.blob_id is None:
-            raise HubUnavailableError(
-                f"{where}: the Hub returned no sizes and hashes of the files",
-                hint=_NO_HUB,
-                code="hub-unavailable-answer",
-            )
         sha256 = None if file.lfs is None else file.lfs.sha256
-        files[file.rfilename] = RemoteFile(file.size, file.blob_id, sha256)
-    if not isinstance(info.sha, str) or not is_commit(info.sha):
-        raise HubUnavailableError(
-            f"{where}: the Hub returned no commit",
-            hint=_NO_HUB,
-            code="hub-unavailable-answer",
-        )
-    return Remote(repo_id, info.sha, files, bool(info.private))
+        name, size, sha1 = file.rfilename, file.size, file.blob_id
+        # Without these, new files cannot be distinguished from existing ones.
+        sized = type(size) is int and size >= 0
+        hashed = is_commit(sha1) and (sha256 is None or is_sha256(sha256))
+        if not isinstance(name, str) or size is None or sha1 is None or not (sized and hashed):
+            raise malformed(where, "no names, sizes and hashes of the files")
+        files[name] = RemoteFile(size, sha1, sha256)
+    if info.sha is None or not is_commit(info.sha):
+        raise malformed(where, "no commit")
+    return Remote(repo_id, info.sha, files, info.private is True)
 
 
 def plan_changes(api: HfApi, prepared: Prepared, remote: Remote) -> RepoChanges:
@@ -145,7 +138,8 @@ def _remote_config(api: HfApi, prepared: Prepared, remote: Remote) -> ModelConfi
         return parse_config(text, f"{CONFIG} of {remote.repo_id}")
     except ModelError as error:
         raise HubRefusedError(
-            f"{remote.repo_id} contains something other than a cascadezoo model: {error.what}",
+            f"{remote.repo_id} contains something other than a cascadezoo model: "
+            f"{remote_text(error.what)}",
             hint="nothing was sent. Publish to another repo, or empty this one first",
             code="hub-refused-repo-foreign",
             name=remote.repo_id,
@@ -181,7 +175,8 @@ def _read(api: HfApi, remote: Remote, name: str, limit: int) -> bytes:
             code="hub-refused-file-too-large",
             size=file.size,
         )
-    with tempfile.TemporaryDirectory() as folder, translated(where):
+    expected = Download(name, file.size, remote.commit)
+    with tempfile.TemporaryDirectory() as folder, translated(where, file=expected):
         path = api.hf_hub_download(
             remote.repo_id, name, revision=remote.commit, cache_dir=folder, token=api.token
         )
