@@ -158,8 +158,9 @@ class CheckpointStore:
             except _DAMAGE as error:
                 faults[folder.name] = reason_of(error)
                 continue
-            for name, fault in faults.items() if report is not None else ():
-                report(name, fault)
+            if report is not None:
+                for name, fault in faults.items():
+                    report(name, fault)
             return checkpoint
         if faults:
             rows = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
@@ -184,10 +185,8 @@ class CheckpointStore:
             state = _read_state(folder)
         except _DAMAGE:
             return False
-        return (
-            state["position"]["step"] == checkpoint.position.step
-            and state["training_digest"] == checkpoint.training_digest
-        )
+        same = (checkpoint.position.step, checkpoint.training_digest)
+        return (state["position"]["step"], state["training_digest"]) == same
 
     def _folders(self) -> list[Path]:
         if not self.folder.is_dir():

@@ -88,13 +88,21 @@ class EventLog:
         try:
             # Without a buffer, a failed write leaves nothing that closing would write again.
             self._file = self.path.open("a+b", buffering=0)
-            if self._file.seek(0, os.SEEK_END):
-                self._file.seek(-1, os.SEEK_END)
-                # A killed process may have left a part of a line.
-                if self._file.read(1) != b"\n":
-                    self._append(b"\n")
+            self._finish_line(self._file)
         except OSError as error:
             raise _not_writable(self.path, error) from error
+
+    def _finish_line(self, file: IO[bytes]) -> None:
+        """Remove the part of a line that a killed process left, which a new row would join."""
+        size = file.seek(0, os.SEEK_END)
+        start = file.seek(max(0, size - LONGEST))
+        line = file.read().rpartition(b"\n")[2]
+        if not line:
+            return
+        if _row(line) is None and (start == 0 or len(line) < size - start):
+            file.truncate(size - len(line))
+        else:
+            self._append(b"\n")
 
     def _append(self, data: bytes) -> None:
         """Append all bytes or none."""
@@ -126,7 +134,7 @@ class EventRows:
     @property
     def dropped(self) -> int:
         """The damaged rows, with those that resumed trainings have dropped from the file."""
-        return self.damaged + sum(row["rows"] for row in self.rows if row["event"] == DAMAGED)
+        return self.damaged + sum(int(row["rows"]) for row in self.rows if row["event"] == DAMAGED)
 
 
 def read_event_rows(path: Path, *, missing_ok: bool = True) -> EventRows:
@@ -182,13 +190,13 @@ def _not_writable(path: Path, error: OSError) -> CascadezooError:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file; of a line that is too long, only its start and end."""
+    """The lines of a file. A line that is too long is replaced by one that is no event."""
     with path.open("rb") as file:
         skip = False
         while line := file.readline(LONGEST):
             ends = line.endswith(b"\n")
             if not skip:
-                yield line if ends or len(line) < LONGEST else line + b"\n"
+                yield line if ends or len(line) < LONGEST else b"?\n"
             skip = not ends
 
 
