@@ -98,9 +98,7 @@ def nothing(number: int, event: str, path: str) -> None:
 def events_of_a_start(run: Path, log: Path, **options: Any) -> list[str]:
     def work() -> None:
         with log.open("w") as file:
-            start(
-                run, lambda n, event, path: print(event, Path(path).name, file=file), **options
-            )
+            start(run, lambda n, event, path: print(event, Path(path).name, file=file), **options)
 
     assert in_child(work) == 0
     return log.read_text().splitlines()

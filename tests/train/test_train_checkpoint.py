@@ -267,9 +267,7 @@ def test_a_checkpoint_of_another_spec_is_refused(
     else:
         other = cascade(**change)
     before = {name: value.clone() for name, value in other.state_dict().items()}
-    with raises(
-        RunFolderError, "run-folder-checkpoint-other-spec", path="checkpoints"
-    ) as caught:
+    with raises(RunFolderError, "run-folder-checkpoint-other-spec", path="checkpoints") as caught:
         trainer(other, store.folder).run()
     assert "--fresh" in str(caught.value.hint)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
