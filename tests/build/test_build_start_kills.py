@@ -123,6 +123,7 @@ def test_a_kill_before_any_file_event_of_a_new_build(tmp_path: Path) -> None:
         assert not [p for p in run.iterdir() if p.name.endswith(".tmp") or "test" in p.name]
 
 
+@pytest.mark.slow
 def test_a_kill_before_any_file_event_of_a_fresh_start(tmp_path: Path) -> None:
     """The folder holds a file of the user, which a new run folder may not."""
     first = tmp_path / "first" / "run"
