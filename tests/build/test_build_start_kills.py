@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from errors_help import raises
 
 from cascadezoo.build.build import build_cascade
+from cascadezoo.build.plan import make_plan
 from cascadezoo.build.run_folder import RunFolder
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.data.split import load_split
 from cascadezoo.errors import RunFolderError, StoppedError
+from cascadezoo.spec import load_spec
 from cascadezoo.train.checkpoint import CheckpointStore
+from cascadezoo.train.engine import make_accelerator
+from cascadezoo.train.trainer import Trainer
 
 SPEC = {
     "name": "lone",
@@ -31,6 +39,20 @@ SPEC = {
     "evaluation": {"metrics": []},
 }
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """Import what a build imports, so that the forked processes need not."""
+    resolved = load_spec(SPEC)
+    device = torch.device("cpu")
+    plan = make_plan(resolved, device)
+    loader = DeviceLoader(
+        load_split(resolved, "train"), batch_size=8, seed=0, flip=False, device=device
+    )
+    cascade = Cascade.from_spec(resolved, device=device)
+    Trainer(cascade, loader, make_accelerator(device, "fp32")).run()
+    assert plan.stages
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -111,6 +133,7 @@ def check_started(run: Path) -> None:
 
 
 def test_a_kill_before_any_file_event_of_a_new_build(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
     events = events_of_a_start(tmp_path / "a" / "run", tmp_path / "log")
     for expected in ("open .write-test", "open .spec.json", "open .run.json", "os.rename .step-"):
         assert any(event.startswith(expected) for event in events), events
