@@ -96,7 +96,7 @@ def test_torn_lines_unknown_events_and_odd_values(tmp_path):
     course = read_course(path)
     assert read_events(path) == [*events(), *odd]
     assert course.dropped == len(damaged)
-    assert read_course(rows[:-1]).losses == course.losses
+    assert course.losses == read_course(events()).losses
     assert course.phases == read_course(events()).phases
     assert course.figures == read_course(events()).figures
     assert course.epochs == read_course(events()).epochs
