@@ -14,6 +14,7 @@ CascadezooError                  exit code 1
 ├── WeightsUnavailableError      weights of a feature or perceptual network are unavailable
 ├── TrainingError                training cannot continue (loss not finite, out of memory)
 ├── CheckpointError              a checkpoint cannot be written or read
+├── DiskFullError                a file cannot be written: the disk or the user's quota is full
 ├── RunLockedError               another build is writing to the folder
 ├── HubError                     a request to the Hub or its local cache failed
 │   ├── HubUnavailableError      no answer, a server error or too many requests: retry later
@@ -41,6 +42,7 @@ __all__ = [
     "CascadezooError",
     "CheckpointError",
     "DataError",
+    "DiskFullError",
     "HubConflictError",
     "HubDeniedError",
     "HubError",
@@ -225,6 +227,12 @@ class CheckpointError(CascadezooError):
     """A checkpoint cannot be written or read."""
 
     code = "checkpoint"
+
+
+class DiskFullError(CascadezooError):
+    """A file cannot be written: the disk or the user's quota is full."""
+
+    code = "disk-full"
 
 
 class RunLockedError(CascadezooError):

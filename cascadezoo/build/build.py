@@ -225,9 +225,7 @@ class _Build:
     # --- before training
 
     def _begin(self, resume: bool | None) -> RunState:
-        if resume is False:
-            self.run.clear()
-        state = self.run.state()
+        state = None if resume is False else self.run.state()
         if state is None:
             if resume:
                 raise RunFolderError(
@@ -236,7 +234,7 @@ class _Build:
                     code="run-folder-nothing-to-resume",
                     path=self.run.path,
                 )
-            self.run.clear()
+            self.run.clear(keep_state=True)
             state = RunState(
                 name=self.spec.name,
                 training_digest=self.spec.training_digest(),
@@ -304,13 +302,15 @@ class _Build:
         store = CheckpointStore(self.run.checkpoints)
         if trained:
             newest = store.newest()
-            if newest is None or newest.position.phase < len(self.spec.training.phases or []):
+            if newest is None:
                 raise RunFolderError(
                     f"the last checkpoint of the trained run {self.run.path} is missing",
                     hint="start over with --fresh",
                     code="run-folder-checkpoint-gone",
                     path=self.run.path,
                 )
+            # The last checkpoint may be damaged; an older one is before the end.
+            trained = newest.position.phase >= len(self.spec.training.phases or [])
         losses = [] if trained else load_losses(self.resolved, self.device)
         accelerator = self.accelerator
         cascade = Cascade.from_spec(self.resolved, device=self.device)

@@ -13,7 +13,6 @@ model/         the model folder, as it is published
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,17 +22,18 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from cascadezoo.errors import RunFolderError, RunLockedError
+from cascadezoo.errors import CascadezooError, RunFolderError, RunLockedError
 from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.spec import CascadeSpec
-from cascadezoo.util.files import write_atomically
+from cascadezoo.util.files import check_writable, disk_full, is_leftover, write_atomically
 
 __all__ = ["RunFolder", "RunState"]
 
 State = Literal["training", "trained", "done"]
 
-_OWN = ("spec.json", "run.json", "events.jsonl", "curves.png", "checkpoints", "model")
+STATE = "run.json"
+_OWN = ("spec.json", STATE, "events.jsonl", "curves.png", "checkpoints", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +72,15 @@ class RunFolder:
         Raises:
             InputError: it is inside a model that ships with cascadezoo.
             RunFolderError: it cannot be created or written, or contains something else.
+            DiskFullError: the disk is full.
             RunLockedError: another build is using it.
         """
         refuse_bundled(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._refuse_other_content()
-            probe = self.path / f".write-test.{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise RunFolderError(
-                f"cannot write to {self.path}: {error.strerror}",
-                hint="choose another folder with -o DIR",
-                code="run-folder-not-writable",
-                path=self.path,
-            ) from error
-        lock = FileLock(self.path / ".lock")
-        try:
+            check_writable(self.path)
+            lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
         except Timeout:
             raise RunLockedError(
@@ -98,7 +89,10 @@ class RunFolder:
                 code="locked-build",
                 path=self.path,
             ) from None
+        except OSError as error:
+            raise self._not_writable(error) from error
         try:
+            self._remove_leftovers()
             yield
         finally:
             lock.release()
@@ -109,7 +103,7 @@ class RunFolder:
         Raises:
             RunFolderError: run.json is damaged.
         """
-        path = self.path / "run.json"
+        path = self.path / STATE
         try:
             return RunState(**json.loads(path.read_bytes()))
         except FileNotFoundError:
@@ -123,16 +117,33 @@ class RunFolder:
             ) from error
 
     def write_state(self, state: RunState) -> None:
-        """Write run.json."""
-        write_atomically(self.path / "run.json", _json(asdict(state)))
+        """Write run.json.
+
+        Raises:
+            DiskFullError: the disk is full; the file keeps its content.
+            RunFolderError: it cannot be written.
+        """
+        self._write(self.path / STATE, _json(asdict(state)))
 
     def write_spec(self, spec: CascadeSpec) -> None:
-        """Write spec.json."""
-        write_atomically(self.spec, spec.to_json().encode())
+        """Write spec.json.
 
-    def clear(self) -> None:
-        """Remove the files of an earlier build and nothing else."""
+        Raises:
+            DiskFullError: the disk is full; the file keeps its content.
+            RunFolderError: it cannot be written.
+        """
+        self._write(self.spec, spec.to_json().encode())
+
+    def clear(self, *, keep_state: bool = False) -> None:
+        """Remove the files of an earlier build and nothing else.
+
+        Args:
+            keep_state: keep run.json, for a new build that replaces it. Without it a folder with
+                other files would no longer be a run folder if the build is killed here.
+        """
         for name in _OWN:
+            if keep_state and name == STATE:
+                continue
             path = self.path / name
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -144,6 +155,8 @@ class RunFolder:
         """Yield a temporary folder that replaces ``model/`` when the block succeeds."""
         new = self.path / ".model.new"
         old = self.path / ".model.old"
+        if old.exists() and not self.model.exists():
+            old.rename(self.model)  # a build was killed between the two renames below
         for temporary in (new, old):
             shutil.rmtree(temporary, ignore_errors=True)
         new.mkdir()
@@ -151,16 +164,23 @@ class RunFolder:
             yield new
             if self.model.exists():
                 self.model.rename(old)
-            new.rename(self.model)
+            try:
+                new.rename(self.model)
+            except OSError:
+                if old.exists():
+                    old.rename(self.model)
+                raise
         finally:
             for temporary in (new, old):
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def _refuse_other_content(self) -> None:
-        if (self.path / "run.json").is_file():
+        if (self.path / STATE).is_file():
             return
         own = {*_OWN, ".lock", ".model.new", ".model.old"}
-        others = [p.name for p in self.path.iterdir() if p.name not in own]
+        others = [
+            p.name for p in self.path.iterdir() if p.name not in own and not is_leftover(p, _OWN)
+        ]
         if others or (self.path / CONFIG).is_file():
             raise RunFolderError(
                 f"{self.path} is neither a run folder nor empty: it contains {min(others)!r}",
@@ -169,6 +189,26 @@ class RunFolder:
                 path=self.path,
                 found=min(others),
             )
+
+    def _remove_leftovers(self) -> None:
+        """Remove the temporary files of killed builds. The lock excludes running ones."""
+        for path in self.path.iterdir():
+            if is_leftover(path, _OWN):
+                path.unlink(missing_ok=True)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            write_atomically(path, content)
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    def _not_writable(self, error: OSError) -> CascadezooError:
+        return disk_full(error, self.path) or RunFolderError(
+            f"cannot write to {self.path}: {error.strerror}",
+            hint="choose another folder with -o DIR",
+            code="run-folder-not-writable",
+            path=self.path,
+        )
 
 
 def _json(data: dict[str, Any]) -> bytes:

@@ -30,8 +30,8 @@ from cascadezoo.model_folder.metrics_file import (
 from cascadezoo.report.charts_png import draw_curves
 from cascadezoo.report.images import samples_picture
 from cascadezoo.train.engine import describe_device
-from cascadezoo.train.events import read_events
-from cascadezoo.util.files import write_atomically
+from cascadezoo.train.events import read_event_rows
+from cascadezoo.util.files import disk_full, write_atomically
 
 __all__ = ["read_figures", "write_model"]
 
@@ -57,7 +57,8 @@ def write_model(
         seconds: training time over all resumed runs.
 
     Raises:
-        RunFolderError: the disk is full or the folder is missing; the checkpoints are kept.
+        DiskFullError: the disk is full; the checkpoints and a former model are kept.
+        RunFolderError: the folder cannot be written; the checkpoints are kept.
     """
     spec = cascade.spec
     metrics = MetricsFile(
@@ -65,7 +66,7 @@ def write_model(
         spec_digest=spec.digest(),
         figures=figures,
         stages=stage_rows(cascade),
-        **_run_rows(list(read_events(run.events)), cascade, data, precision, seconds),
+        **_run_rows(read_event_rows(run.events).rows, cascade, data, precision, seconds),
         environment={"cascadezoo": __version__, "torch": torch.__version__},
     )
     samples = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
@@ -81,9 +82,11 @@ def write_model(
             write_atomically(folder / CARD, card.encode())
             seal(folder, spec, __version__)
     except OSError as error:
-        raise RunFolderError(
+        hint = "run the same command again; the training is kept"
+        full = disk_full(error, run.model, hint=f"free space on that disk, then {hint}")
+        raise full or RunFolderError(
             f"cannot write the model to {run.model}: {error.strerror or error}",
-            hint="free some space, then run the same command again; the training is kept",
+            hint=f"make the folder writable, then {hint}",
             code="run-folder-model-not-writable",
             path=run.model,
         ) from error
@@ -113,9 +116,22 @@ def _run_rows(
     precision: str,
     seconds: float,
 ) -> dict[str, Any]:
-    """The fields ``training``, ``course`` and ``data`` of a metrics.json."""
-    epochs = [row for row in events if row["event"] == "epoch"]
-    per_epoch = {row["phase"]: row["steps_per_epoch"] for row in events if row["event"] == "phase"}
+    """The fields ``training``, ``course`` and ``data`` of a metrics.json.
+
+    Events with a missing field are left out; they are damaged.
+    """
+    phases = {phase.name for phase in cascade.spec.training.phases or []}
+
+    def rows(event: str, *fields: str) -> list[dict[str, Any]]:
+        return [
+            row
+            for row in events
+            if row["event"] == event and row.get("phase") in phases and row.keys() >= {*fields}
+        ]
+
+    epochs = rows("epoch", "steps", "seconds", "losses")
+    marks = rows("phase", "steps_per_epoch")
+    per_epoch = {row["phase"]: row["steps_per_epoch"] for row in marks}
     spent: dict[str, float] = {}
     steps: dict[str, int] = {}
     for row in epochs:
@@ -123,7 +139,11 @@ def _run_rows(
         steps[row["phase"]] = steps.get(row["phase"], 0) + row["steps"]
     training = TrainingRow(
         # Scaled from the time per step: a phase may be shorter than an epoch or end within one.
-        seconds_per_epoch={n: round(spent[n] / steps[n] * per_epoch[n], 4) for n in spent},
+        seconds_per_epoch={
+            name: round(spent[name] / steps[name] * per_epoch[name], 4)
+            for name in spent
+            if name in per_epoch and steps[name] > 0
+        },
         losses={row["phase"]: row["losses"] for row in epochs},
         device=describe_device(cascade.device),
         processes=int(os.environ.get("WORLD_SIZE", "1")),
@@ -139,15 +159,23 @@ def _run_rows(
             phase=row["phase"],
             epoch=row["epoch"],
             step=row["step"],
-            figure=Figure.from_dict(row["figure"], source="events.jsonl"),
+            figure=figure,
         )
-        for row in events
-        if row["event"] == "figure"
+        for row in rows("figure", "epoch", "figure")
+        if (figure := _figure(row["figure"])) is not None
     ]
     info = cascade.resolved.data_info
     source = cascade.spec.data.source
     about = DataRow(source=source, title=info.title, license=info.license, hub_id=info.hub_id)
     return {"training": training, "course": course, "data": about}
+
+
+def _figure(data: dict[str, Any]) -> Figure | None:
+    """The figure of an event; None if it is damaged."""
+    try:
+        return Figure.from_dict(data, source="events.jsonl")
+    except ModelError:
+        return None
 
 
 def _largest(rows: Iterable[dict[str, Any]], key: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
@@ -28,6 +29,7 @@ from cascadezoo.nn.compiled import CompileScope, compile_network, compiler_probl
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
 from cascadezoo.spec.requires import changed_since
 from cascadezoo.stages.base import Stage
+from cascadezoo.util.files import writing_to
 
 __all__ = ["Cascade", "channels_last"]
 
@@ -166,6 +168,7 @@ class Cascade(nn.Module):
         Raises:
             InputError: the folder is inside a model that ships with a distribution, the precision
                 is unknown, or a weight is too large for it.
+            DiskFullError: the disk is full; the former weights are kept.
         """
         if weights is not None and weights not in HALVES:
             raise InputError(
@@ -185,10 +188,21 @@ class Cascade(nn.Module):
                 )
         folder = Path(folder)
         refuse_bundled(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, stage in self.named_stages():
-            save_state(stage.saved_state(), folder / weights_path(name), dtype)
-        seal(folder, self.spec, __version__)
+        # All weights are written before the first is replaced, which a full disk may prevent.
+        parts: dict[Path, Path] = {}
+        try:
+            with writing_to(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                for name, stage in self.named_stages():
+                    path = folder / weights_path(name)
+                    parts[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+                    save_state(stage.saved_state(), parts[path], dtype)
+                for path, part in parts.items():
+                    part.replace(path)
+                seal(folder, self.spec, __version__)
+        finally:
+            for part in parts.values():
+                part.unlink(missing_ok=True)
         return folder
 
     # --- properties

@@ -21,10 +21,19 @@ from torch.nn.modules.module import (
 
 from cascadezoo.data.memory import require_memory
 from cascadezoo.errors import ModelError, ResourceError
+from cascadezoo.util.files import system_error
 from cascadezoo.util.limits import LARGEST_HEADER
 from cascadezoo.util.text import clean_remote
 
-__all__ = ["HALVES", "bounded_build", "check_room", "check_whole", "load_state", "save_state"]
+__all__ = [
+    "HALVES",
+    "bounded_build",
+    "check_room",
+    "check_whole",
+    "load_state",
+    "save_state",
+    "save_tensors",
+]
 
 MAX_PARTS = 100_000
 """Maximum number of modules, parameters and buffers; the largest known models have thousands."""
@@ -56,6 +65,9 @@ def save_state(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype | Non
         state: tensors by name.
         path: the file.
         dtype: the type that float32 tensors are rounded to; None keeps them.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     seen: set[int] = set()
@@ -68,7 +80,27 @@ def save_state(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype | Non
             tensor = tensor.clone()
         seen.add(tensor.untyped_storage().data_ptr())
         rows[name] = tensor
-    save_file(rows, path, metadata={"format": "pt"})
+    save_tensors(rows, path, {"format": "pt"})
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file.
+
+    Args:
+        tensors: contiguous tensors on the CPU that share no memory.
+        path: the file.
+        metadata: texts for its header.
+
+    Raises:
+        OSError: the file cannot be written. The library's own error is no OSError.
+    """
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        cause = system_error(error)
+        if cause is None:
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
 def load_state(

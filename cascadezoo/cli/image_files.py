@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from cascadezoo.errors import InputError
 from cascadezoo.model_folder.integrity import refuse_bundled
+from cascadezoo.util.files import disk_full, writing_to
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ __all__ = ["ImageFile", "format_of", "open_images", "replacing"]
 LARGEST_GRID = 2**26
 """Maximum pixels of a grid; Pillow stores three bytes of each."""
 LONGEST_STRIP = 256
+_SPACE = "free space on that disk, or choose another path with -o"
 CELL = 96
 
 
@@ -87,6 +89,7 @@ def open_images(
     Raises:
         InputError: the path cannot be written, the folder contains such files, or the picture would
             be too large.
+        DiskFullError: the disk is full.
     """
     cell = image.size * max(1, CELL // image.size)
     if (what == "grid" and n * cell * cell > LARGEST_GRID) or (
@@ -118,6 +121,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Raises:
         InputError: the path cannot be written, or is inside a bundled model.
+        DiskFullError: the disk is full; the former file is kept.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _writable(path):
@@ -126,7 +130,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = temporary.open("w+b")
     try:
-        with opened as file:
+        with writing_to(path, hint=_SPACE), opened as file:
             yield file
         temporary.replace(path)
     finally:
@@ -139,7 +143,7 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
+        raise disk_full(error, path, hint=_SPACE) or InputError(
             f"{path} cannot be written: {error.strerror}",
             hint="choose another path with -o",
             code="input-output-not-writable",
@@ -191,8 +195,9 @@ class _Folder:
         for image in to_pil(list(stages.values())[-1]):
             temporary = self.path / f".{os.getpid()}.tmp"
             try:
-                image.save(temporary, format="PNG")
-                temporary.replace(self.path / _number(self.done))
+                with writing_to(self.path, hint=_SPACE):
+                    image.save(temporary, format="PNG")
+                    temporary.replace(self.path / _number(self.done))
             finally:
                 temporary.unlink(missing_ok=True)
             self.done += 1

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cascadezoo.errors import RunFolderError
+from cascadezoo.train.events import read_event_rows
 
 __all__ = ["Course", "Line", "PhaseSpan", "read_course", "read_events"]
 
@@ -46,6 +45,7 @@ class Course:
         forcing: teacher forcing.
         epochs: seconds of each complete epoch, at its last step.
         figures: step, value and spread of measured figures, by name.
+        dropped: the number of events that were dropped because they are damaged.
     """
 
     phases: list[PhaseSpan] = field(default_factory=list)
@@ -54,39 +54,21 @@ class Course:
     forcing: dict[int, Line] = field(default_factory=dict)
     epochs: dict[int, Line] = field(default_factory=dict)
     figures: dict[str, list[tuple[int, float, float | None]]] = field(default_factory=dict)
+    dropped: int = 0
 
 
 def read_events(source: Path | str | Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Read the events of a run.
 
     Args:
-        source: an ``events.jsonl``, or the events. Lines that are not JSON objects, such as those
-            of a killed process, are skipped.
+        source: an ``events.jsonl``, or the events. Damaged rows of the file are skipped.
 
     Raises:
         RunFolderError: the file cannot be read.
     """
     if not isinstance(source, (str, Path)):
         return list(source)
-    path = Path(source)
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot read the events in {path}: {error.strerror or error}",
-            hint="give the events.jsonl in the run folder of a build",
-            code="run-folder-events-unreadable",
-            path=path,
-        ) from error
-    rows: list[Mapping[str, Any]] = []
-    for line in text.splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+    return [*read_event_rows(Path(source), missing_ok=False).rows]
 
 
 def read_course(source: Path | str | Iterable[Mapping[str, Any]]) -> Course:
@@ -101,8 +83,12 @@ def read_course(source: Path | str | Iterable[Mapping[str, Any]]) -> Course:
     Raises:
         RunFolderError: the file cannot be read.
     """
+    dropped, events = 0, source
+    if isinstance(events, (str, Path)):
+        read = read_event_rows(Path(events), missing_ok=False)
+        dropped, events = read.dropped, read.rows
     latest: dict[tuple[str, int, str], Mapping[str, Any]] = {}
-    for row in read_events(source):
+    for row in events:
         step = row.get("step")
         if not isinstance(step, int):
             continue
@@ -114,7 +100,7 @@ def read_course(source: Path | str | Iterable[Mapping[str, Any]]) -> Course:
             extra = str(_mapping(row.get("figure")).get("name"))
         latest[kind, step, extra] = row
     rows = sorted(latest.values(), key=lambda row: int(row["step"]))
-    course = Course(phases=_phases(rows))
+    course = Course(phases=_phases(rows), dropped=dropped)
     for row in rows:
         _add_event(course, row)
     return course

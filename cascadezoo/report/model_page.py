@@ -77,6 +77,7 @@ def _model(view: ModelView, alone: bool) -> dict[str, Any]:
         "worst": _worst(attribution),
         "course": draw_plots(_course(view)),
         "has_course": view.course is not None,
+        "dropped": view.course.dropped if view.course else 0,
         "losses": _losses(view),
         "epochs_missing": not (view.recorded and view.recorded.seconds_per_epoch),
         "has_features": view.projection is not None,

@@ -92,14 +92,19 @@ def _measured(metrics: MetricsFile) -> dict[str, Any]:
 def _course(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """KID over the epochs of all phases, and the time of an epoch.
 
+    Events with a missing field are left out; they are damaged.
     A resumed run records some steps twice; the last record counts.
     """
-    per_epoch = {e["phase"]: e["steps_per_epoch"] for e in events if e.get("event") == "phase"}
-    epochs = {e["step"]: e for e in events if e.get("event") == "epoch"}
+
+    def rows(event: str, *fields: str) -> list[Mapping[str, Any]]:
+        return [e for e in events if e.get("event") == event and e.keys() >= {"phase", *fields}]
+
+    per_epoch = {e["phase"]: e["steps_per_epoch"] for e in rows("phase", "steps_per_epoch")}
+    epochs = {e["step"]: e for e in rows("epoch", "steps", "seconds") if e["phase"] in per_epoch}
     figures = {
         (e["step"], e["figure"]["name"]): e
-        for e in events
-        if e.get("event") == "figure" and e["figure"].get("metric") == "kid"
+        for e in rows("figure", "figure")
+        if e["figure"].get("metric") == "kid" and _is_measured(e["figure"])
     }
     done = seconds = 0.0
     trained = {0: (0.0, 0.0)}
@@ -130,3 +135,11 @@ def _course(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "kid_mean": math.fsum(p.value for p in points) / len(points) if len(names) == 1 else None,
         "kid_mean_name": points[0].name if len(names) == 1 else None,
     }
+
+
+def _is_measured(figure: Mapping[str, Any]) -> bool:
+    """Whether a figure has a name, a value and a spread of the right types."""
+    value, std = figure.get("value"), figure.get("std", 0.0)
+    return isinstance(figure.get("name"), str) and all(
+        isinstance(number, (int, float)) and math.isfinite(number) for number in (value, std)
+    )

@@ -25,7 +25,7 @@ from cascadezoo.build.run_folder import RunFolder
 from cascadezoo.errors import RunFolderError, RunLockedError
 from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.sweep.cells import Cell, Sweep
-from cascadezoo.util.files import write_atomically
+from cascadezoo.util.files import disk_full, is_leftover, write_atomically
 
 __all__ = ["CellNote", "SweepFolder"]
 
@@ -97,13 +97,16 @@ class SweepFolder:
                 path=self.path,
             ) from None
         except OSError as error:
-            raise RunFolderError(
+            raise disk_full(error, self.path) or RunFolderError(
                 f"cannot write {self.path}: {error.strerror or error}",
                 hint="choose another folder with -o DIR",
                 code="run-folder-not-writable",
                 path=self.path,
             ) from error
         try:
+            for path in self.path.iterdir():
+                if is_leftover(path, _OWN):
+                    path.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -124,7 +127,9 @@ class SweepFolder:
                 path=self.path,
             )
         own = {*_OWN, "cells", ".lock"}
-        others = [p.name for p in self.path.iterdir() if p.name not in own]
+        others = [
+            p.name for p in self.path.iterdir() if p.name not in own and not is_leftover(p, _OWN)
+        ]
         if others:
             raise RunFolderError(
                 f"{self.path} is not a sweep's folder, and it is not empty: "

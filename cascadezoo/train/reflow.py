@@ -6,6 +6,7 @@ Liu, Gong and Liu 2023, "Flow Straight and Fast", section 3.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -15,10 +16,10 @@ from pathlib import Path
 import torch
 from accelerate.accelerator import Accelerator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.weights import save_tensors
 from cascadezoo.errors import CheckpointError
 from cascadezoo.spec import PhaseSpec, ReflowSpec
 from cascadezoo.stages.base import SampleRequest
@@ -45,6 +46,15 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.noise)
+
+    def digest(self) -> str:
+        """The sha256 of all tensors with their shapes."""
+        digest = hashlib.sha256()
+        for tensor in (self.noise, self.images, self.labels):
+            if tensor is not None:
+                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 class PairLoader:
@@ -198,7 +208,8 @@ class PairStore:
             rows["labels"] = pairs.labels
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(rows, temporary, metadata={"training": self.digest})
+            metadata = {"training": self.digest, "sha256": pairs.digest()}
+            save_tensors(rows, temporary, metadata)
             sync(temporary)
             temporary.rename(path)
             sync(self.folder)
@@ -218,18 +229,23 @@ class PairStore:
         """Load the pairs of a phase; None if this training has none.
 
         Raises:
-            CheckpointError: the file cannot be read.
+            CheckpointError: the file cannot be read or is damaged.
         """
         path = self.path(phase)
         try:
             with safe_open(path, framework="pt") as file:
-                if (file.metadata() or {}).get("training") != self.digest:
+                metadata = file.metadata() or {}
+                if metadata.get("training") != self.digest:
                     return None
                 labels = file.get_tensor("labels") if "labels" in file.keys() else None  # noqa: SIM118
-                return Pairs(file.get_tensor("noise"), file.get_tensor("images"), labels)
+                pairs = Pairs(file.get_tensor("noise"), file.get_tensor("images"), labels)
+            # Files of version 0.1 without a sha256 can be read.
+            if "sha256" in metadata and metadata["sha256"] != pairs.digest():
+                raise ValueError("changed or truncated")
+            return pairs
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"cannot read the pairs in {path}: {reason_of(error)}",
                 hint="start over with --fresh",
@@ -243,7 +259,8 @@ class PairStore:
             number = path.stem.removeprefix("pairs-")
             if number.isdecimal() and int(number) < before:
                 path.unlink(missing_ok=True)
-        for path in self.folder.glob(".pairs-*.tmp"):
+        # safetensors writes to .tmp* first.
+        for path in (*self.folder.glob(".pairs-*.tmp"), *self.folder.glob(".tmp*")):
             path.unlink(missing_ok=True)
 
 
@@ -277,7 +294,13 @@ def pairs_of(
     """
     if phase.reflow is None:
         raise ValueError(f"phase {phase.name!r} has no reflow")
-    pairs = None if store is None else store.load(index)
+    try:
+        pairs = None if store is None else store.load(index)
+    except CheckpointError as error:
+        if resumed:
+            raise
+        progress.say(f"{error.what}; making them again")
+        pairs = None
     if pairs is None and resumed:
         raise CheckpointError(
             f"cannot resume phase {phase.name!r}: its training pairs are missing",

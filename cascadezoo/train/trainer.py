@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +16,12 @@ from torch import Tensor
 from cascadezoo.cascade.cascade import Cascade, channels_last
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
-from cascadezoo.errors import DataError, StoppedError, TrainingError
+from cascadezoo.errors import DataError, RunFolderError, StoppedError, TrainingError
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.train.callbacks import Callbacks
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
 from cascadezoo.train.ema import make_ema
-from cascadezoo.train.events import EventLog
+from cascadezoo.train.events import DAMAGED, EventLog
 from cascadezoo.train.extra_losses import ExtraLoss
 from cascadezoo.train.graphs import graphed
 from cascadezoo.train.loss_sums import LossSums, check_finite
@@ -41,6 +42,11 @@ from cascadezoo.train.stopwatch import Stopwatch
 from cascadezoo.util.rng import derive_seed, seed_global
 
 __all__ = ["Figures", "Trainer"]
+
+_OTHER = (
+    "restore the spec, data and plugins of that training, choose another folder with -o DIR, or "
+    "start over with --fresh"
+)
 
 Figures = Callable[[Cascade], list[dict[str, Any]]]
 """Computes figures of a cascade during training, as rows of events."""
@@ -137,15 +143,19 @@ class Trainer:
             StoppedError: ``stop`` returned a reason; a checkpoint was written.
             TrainingError: a loss is not finite, or memory ran out.
             CheckpointError: a checkpoint cannot be written or read.
+            RunFolderError: the checkpoint is of another spec, of other data or of other code, or
+                the events cannot be read or written.
+            DiskFullError: the events cannot be written.
             PluginError: a callback failed; a checkpoint was written.
         """
         reset_peak(self.cascade.device)
-        restored = self.saved.newest() if self.saved else None
+        faults: dict[str, str] = {}
+        restored = self.saved.newest(faults.__setitem__) if self.saved else None
         if restored is not None:
             self._restore(restored)
-        else:
-            # A build that was killed before its first checkpoint may have left events.
-            self.events.rewind(-1)
+        # A build that was killed before its first checkpoint may have left events.
+        damaged = self.events.rewind(self.position.global_step if restored else -1)
+        self._say_damage(faults, damaged)
         if self.store is not None and self.pairs is not None:
             self.pairs.clear(before=self.position.phase)
         for index in range(self.position.phase, len(self.phases)):
@@ -437,18 +447,63 @@ class Trainer:
                 weights=self.cascade.stages.state_dict(),
                 average=phase.ema.state_dict() if phase is not None and phase.ema else {},
                 optimizer=optimizer,
+                data_digest=None if self.data is None else self.data.digest,
             )
         )
 
+    def _say_damage(self, checkpoints: Mapping[str, str], events: int) -> None:
+        """Show and record what a resumed training lost."""
+        step = self.position.global_step
+        for name, fault in checkpoints.items():
+            self.progress.say(f"checkpoint {name} is damaged ({fault}); resuming from step {step}")
+            self.events.write(
+                "checkpoint-damaged", checkpoint=name, reason=fault, resumed_step=step
+            )
+        if events:
+            self.progress.say(f"events.jsonl: {events} damaged rows were dropped")
+            self.events.write(DAMAGED, rows=events)
+
     def _restore(self, checkpoint: Checkpoint) -> None:
-        self.cascade.stages.load_state_dict(dict(checkpoint.weights))
+        folder = None if self.saved is None else self.saved.folder
+        if checkpoint.training_digest != self.spec.training_digest():
+            raise RunFolderError(
+                f"the checkpoint in {folder} belongs to a training of another spec",
+                hint=_OTHER,
+                code="run-folder-checkpoint-other-spec",
+                path=folder,
+            )
+        data = None if self.data is None else self.data.digest
+        if checkpoint.data_digest is not None and data not in (None, checkpoint.data_digest):
+            raise RunFolderError(
+                f"the checkpoint in {folder} belongs to a training on other images: the data have "
+                "changed",
+                hint=_OTHER,
+                code="run-folder-checkpoint-other-data",
+                path=folder,
+            )
+        with self._same_architecture():
+            self.cascade.stages.load_state_dict(dict(checkpoint.weights))
         self.position = checkpoint.position
-        self.events.rewind(self.position.global_step)
 
     def _restore_phase(self, phase: PhaseRun, checkpoint: Checkpoint) -> None:
-        for group in phase.optimizers:
-            group.optimizer.load_state_dict(checkpoint.optimizer[group.group])
-        if phase.ema is not None:
-            phase.ema.load_state_dict(checkpoint.average)
-        if self.accelerator.scaler is not None and "scaler" in checkpoint.optimizer:
-            self.accelerator.scaler.load_state_dict(checkpoint.optimizer["scaler"])
+        with self._same_architecture():
+            for group in phase.optimizers:
+                group.optimizer.load_state_dict(checkpoint.optimizer[group.group])
+            if phase.ema is not None:
+                phase.ema.load_state_dict(checkpoint.average)
+            if self.accelerator.scaler is not None and "scaler" in checkpoint.optimizer:
+                self.accelerator.scaler.load_state_dict(checkpoint.optimizer["scaler"])
+
+    @contextmanager
+    def _same_architecture(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, KeyError) as error:
+            folder = None if self.saved is None else self.saved.folder
+            raise RunFolderError(
+                f"the checkpoint in {folder} belongs to stages of another architecture: "
+                f"{(str(error).splitlines() or [''])[-1].strip()}",
+                hint=_OTHER,
+                code="run-folder-checkpoint-other-architecture",
+                path=folder,
+            ) from error

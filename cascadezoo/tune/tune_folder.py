@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
-from cascadezoo.errors import InputError, RunFolderError, SpecError
+from cascadezoo.errors import CascadezooError, InputError, RunFolderError, SpecError
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.integrity import refuse_bundled, replace_files
 from cascadezoo.model_folder.layout import CARD, METRICS, SAMPLES, ModelConfig
@@ -28,7 +27,7 @@ from cascadezoo.report.tuning_results import (
 from cascadezoo.spec import CascadeSpec, resolve
 from cascadezoo.spec.configs import DataInfo
 from cascadezoo.tune.grid import Parameter, SettingGrid, show
-from cascadezoo.util.files import write_atomically
+from cascadezoo.util.files import check_writable, disk_full, write_atomically
 
 __all__ = ["TuneFolder", "check_storable", "write_defaults"]
 
@@ -44,6 +43,7 @@ class TuneFolder:
     Raises:
         InputError: it is inside a model that ships with cascadezoo.
         RunFolderError: it is not writable.
+        DiskFullError: the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,9 +51,7 @@ class TuneFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            probe = path / f".write-test.{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            check_writable(path)
         except OSError as error:
             raise _not_writable(path, error) from error
 
@@ -194,8 +192,8 @@ def _json(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _not_writable(path: Path, error: OSError) -> RunFolderError:
-    return RunFolderError(
+def _not_writable(path: Path, error: OSError) -> CascadezooError:
+    return disk_full(error, path) or RunFolderError(
         f"cannot write to {path}: {error.strerror or error}",
         hint="choose another folder with -o DIR",
         code="run-folder-not-writable",

@@ -129,7 +129,7 @@ def test_a_full_disk_keeps_the_former_checkpoint(tmp_path: Path) -> None:
     error = json.loads(process.stdout)
     assert error["code"] == "checkpoint-not-writable"
     assert "step 24" in error["message"]
-    assert "step 16" in error["hint"]
+    assert "step 16" in error["message"]
     store = CheckpointStore(run / "checkpoints")
     assert store.newest().position.global_step == 16
     assert [p.name for p in store.folder.iterdir()] == ["step-000000016-phase-1"]
@@ -241,7 +241,7 @@ def test_events_of_a_build_killed_before_its_first_checkpoint_are_dropped(
     (run / "events.jsonl").write_text('{"event": "log", "step": 3}\n{"event": "log", "st')
     build_cascade(TINY, run, device="cpu", settings=QUICK)
     rows = list(read_events(run / "events.jsonl"))
-    assert rows[0]["event"] == "phase"
+    assert [row["event"] for row in rows[:2]] == ["compilation", "phase"]
     assert {"event": "log", "step": 3} not in rows
 
 

@@ -348,3 +348,16 @@ def test_runs_of_one_name_get_different_names(run: Path, tmp_path: Path):
 def test_a_missing_attribution_gives_the_command_that_measures_it():
     view = ModelView("plain", "plain", load_spec("shapes-tiny"), recorded=Recorded())
     assert "<code>cascadezoo evaluate MODEL --stages --save</code>" in model_page([view])
+
+
+@pytest.mark.parametrize("damage", [b"\xff\n\0\n", b'{"event": "log"}\n{"event": 3}\n'])
+def test_damaged_events_are_counted_on_the_page(run: Path, tmp_path: Path, damage: bytes):
+    half = tmp_path / "half"
+    shutil.copytree(run, half, ignore=shutil.ignore_patterns("model", "checkpoints"))
+    out = tmp_path / "half.html"
+    result(half, "-o", out)
+    assert "Damaged events" not in out.read_text()
+    path = half / "events.jsonl"
+    path.write_bytes(damage + path.read_bytes() + b'{"event": "events-damaged", "rows": 5}\n')
+    result(half, "-o", out)
+    assert "Damaged events that are not shown: 7." in out.read_text()

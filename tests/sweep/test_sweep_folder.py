@@ -231,3 +231,29 @@ def test_invalid_arguments(tmp_path: Path):
     with raises(InputError, "input-ray-address"):
         run_sweep(DATA, tmp_path, ray_address="auto")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".sweep.json.7.tmp", ".state.json.7.tmp", ".RESULTS.md.81.tmp"])
+def test_files_of_a_killed_sweep_are_removed(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(b"half")
+    with SweepFolder(tmp_path).locked():
+        assert not (tmp_path / name).exists()
+    (tmp_path / ".thesis.tex.7.tmp").write_bytes(b"mine")
+    with (
+        raises(RunFolderError, "run-folder-not-a-sweep", found=".thesis.tex.7.tmp"),
+        SweepFolder(tmp_path).locked(),
+    ):
+        pass
+
+
+def test_damaged_events_do_not_fail_a_cell(copied: Path):
+    cell = load_sweep(DATA).cells[0]
+    whole = read_cell(copied, cell)
+    path = copied / "cells" / cell.name / "events.jsonl"
+    for event in ("phase", "epoch", "figure"):
+        damage = f'{{"event": "{event}", "step": 1}}\n{{"event": "{event}"}}\n\xff\n'
+        path.write_bytes(path.read_bytes() + damage.encode("latin-1"))
+    assert read_cell(copied, cell) == whole
+    path.write_bytes(b"\0" * 999)
+    result = read_cell(copied, cell)
+    assert (result.state, result.kid, result.course) == ("done", whole.kid, [])
