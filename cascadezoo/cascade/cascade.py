@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cascadezoo._version import __version__
 from cascadezoo.cascade.assemble import build_stage
 from cascadezoo.cascade.sampling import Precision, SampleOptions, SamplingRun, Watch, autocast
+from cascadezoo.cascade.sampling_memory import fitting_batch
 from cascadezoo.cascade.weights import (
     HALVES,
     bounded_build,
@@ -272,6 +273,8 @@ class Cascade(nn.Module):
         Image ``i`` depends only on the seed and ``i``. The same seed gives the same images (up to
         rounding) for any batch size. Use ``first`` to continue where another call ended.
 
+        The memory is estimated first. Batches that do not fit are made smaller, with a log message.
+
         Args:
             n: number of images.
             seed: seed of all randomness.
@@ -302,6 +305,7 @@ class Cascade(nn.Module):
         Raises:
             SampleError: a number is out of range, the cascade does not have a label, or no stage
                 supports an option.
+            ResourceError: the memory does not suffice for one image at a time.
         """
         return self._sample(
             self.names,
@@ -447,9 +451,20 @@ class Cascade(nn.Module):
                 n=n,
                 batch_size=batch_size,
             )
+        places = {place.name: place for place in self.resolved.stages}
+        stages = {name: self.stage(name) for name in names}
+        request["batch_size"] = fitting_batch(
+            self.spec.name,
+            {name: (places[name], stage) for name, stage in stages.items()},
+            self.resolved.num_classes,
+            self.device,
+            n=n,
+            batch_size=batch_size,
+            keep=return_stages,
+        )
         run = SamplingRun(
             self.spec.name,
-            {name: self.stage(name) for name in names},
+            stages,
             self.resolved.num_classes,
             self.device,
             n=n,
