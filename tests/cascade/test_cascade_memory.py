@@ -25,7 +25,7 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "pixelshuffle": [{"name": "up", "kind": "pixelshuffle.v1", "config": {"hidden": 8}}],
     "interpolate": [{"name": "up", "kind": "interpolate.v1", "config": {}}],
     "transposed": [{"name": "up", "kind": "transposed.v1", "config": {}}],
-    "vit": [{"name": "refine", "kind": "vit.v1", "config": {"dim": 16, "depth": 2, "heads": 2}}],
+    "vit": [{"name": "refine", "kind": "vit.v1", "config": {"features": 16, "blocks": 2, "heads": 2}}],
     "conv-refiner": [{"name": "refine", "kind": "conv-refiner.v1", "config": {}}],
     "resnet-refiner": [{"name": "refine", "kind": "resnet-refiner.v1", "config": {}}],
     "autoencoder": [{"name": "decode", "kind": "autoencoder.v1", "config": {"channels": 8}}],
@@ -128,18 +128,18 @@ def test_claimed_sizes_are_refused_before_anything_is_allocated(
 
 def test_batches_shrink_and_the_images_stay_the_same(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    cascade = Cascade.from_spec(spec([], 64))
+    cascade = Cascade.from_spec(spec([], 256))
     with torch.no_grad():
         for weight in cascade.parameters():
             weight.add_(0.1 * torch.randn(weight.shape))
     folder = cascade.save_pretrained(tmp_path / "model")
     each = sampling_bytes(cascade.resolved.stages[0], cascade.stage("draw"), 4)
-    expected = float(cascade.sample(40, seed=3).double().sum())
-    result = sampled(folder, 20 * each + (64 << 20), n=40, seed=3, batch_size=40)
-    assert result["shape"] == [40, 3, 64, 64], result
+    expected = float(cascade.sample(24, seed=3).double().sum())
+    result = sampled(folder, 14 * each, n=24, seed=3, batch_size=24)
+    assert result["shape"] == [24, 3, 256, 256], result
     assert result["sum"] == pytest.approx(expected, rel=1e-4)
     assert "sized: sampling in batches of" in result["stderr"]
-    plain = sampled(folder, 8 << 30, n=40, seed=3, batch_size=40)
+    plain = sampled(folder, 8 << 30, n=24, seed=3, batch_size=24)
     assert plain["sum"] == pytest.approx(expected, rel=1e-4)
     assert "batches" not in plain["stderr"]
 

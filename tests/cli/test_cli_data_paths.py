@@ -87,7 +87,7 @@ class Runner:
 
     def touched(self, result: dict[str, Any]) -> list[tuple[str, str]]:
         """The events outside of Python, this project, the temporary folder and the system."""
-        allowed = [sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)]
+        allowed = [sys.prefix, sys.base_prefix, str(Path(os.__file__).parent)]
         allowed += ["/proc", "/sys", "/usr", "/etc", "/dev/null", "/dev/urandom", "/dev/shm"]
         allowed += [str(Path(__file__).parents[2]), *sys.path, str(self.folder)]
         rows = []
