@@ -194,8 +194,9 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
             code="model-config-invalid",
             problems={p.path: p.code for p in problems},
         ) from None
-    data = config.spec.get("data")
-    stated = data if isinstance(data, dict) else {}
+    stated = config.spec.get("data")
+    if not isinstance(stated, dict):
+        stated = {}
     if missing := [name for name in FROM_DATA if stated.get(name) is None]:
         raise ModelError(
             f"the spec in {source} is not resolved: data.{missing[0]} is missing",
