@@ -225,11 +225,11 @@ def _image(shape: ImageShape) -> Tensor:
     return torch.empty(1, shape.channels, shape.size, shape.size, device="meta")
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the bytes of the tensors that operations make and that are alive at the same time."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._now = 0
         self._count = 0

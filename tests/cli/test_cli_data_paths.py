@@ -47,6 +47,7 @@ LIGHT = {
 }
 ALL = {
     **LIGHT,
+    "save": ["evaluate", "MODEL", "--metrics", "inception-score", "-n", "24", "-q", "--save"],
     "grid": ["report", "MODEL", "--guidance", "1", "-n", "1", "-q", "-o", "grid.png"],
     "stages": ["sample", "MODEL", "-n", "1", "--stages", "-q", "-o", "s.png"],
     "check card": ["card", "MODEL", "--check"],
@@ -58,7 +59,6 @@ ALL = {
     "all metrics": ["evaluate", "MODEL", "--metrics", "psnr,label-agreement", "-n", "10", "-q"],
     "check": ["evaluate", "MODEL", "--check", "-q"],
     "tune": ["tune", "MODEL", "--over", "steps", "--values", "steps=1", "-n", "10", "-q"],
-    "save": ["evaluate", "MODEL", "--metrics", "kid,inception-score", "-n", "10", "-q", "--save"],
     "write card": ["card", "MODEL"],
 }
 THOROUGH = ("fifo", "folder", "torchvision root")
