@@ -451,17 +451,8 @@ class Cascade(nn.Module):
                 n=n,
                 batch_size=batch_size,
             )
-        places = {place.name: place for place in self.resolved.stages}
         stages = {name: self.stage(name) for name in names}
-        request["batch_size"] = fitting_batch(
-            self.spec.name,
-            {name: (places[name], stage) for name, stage in stages.items()},
-            self.resolved.num_classes,
-            self.device,
-            n=n,
-            batch_size=batch_size,
-            keep=return_stages,
-        )
+        request["batch_size"] = self._fitting_batch(stages, n, batch_size, keep=return_stages)
         run = SamplingRun(
             self.spec.name,
             stages,
@@ -479,6 +470,29 @@ class Cascade(nn.Module):
         finally:
             self.train(training)
         return images if return_stages else images[names[-1]]
+
+    def require_memory(self) -> None:
+        """Check that the memory suffices to sample one image.
+
+        Raises:
+            ResourceError: it does not.
+        """
+        self._fitting_batch(dict(self.named_stages()), 1, 1, keep=False)
+
+    def _fitting_batch(
+        self, stages: Mapping[str, Stage], n: int, batch_size: int, *, keep: bool
+    ) -> int:
+        """The requested batch size, or a smaller one that fits into the memory."""
+        places = {place.name: place for place in self.resolved.stages}
+        return fitting_batch(
+            self.spec.name,
+            {name: (places[name], stage) for name, stage in stages.items()},
+            self.resolved.num_classes,
+            self.device,
+            n=n,
+            batch_size=batch_size,
+            keep=keep,
+        )
 
 
 def channels_last(cascade: Cascade) -> Cascade:

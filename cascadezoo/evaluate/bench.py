@@ -204,10 +204,12 @@ def open_bench(
         trust_data: also open files that the model names.
 
     Raises:
-        InputError: the model cannot be loaded, or a setting is invalid.
+        InputError: the model cannot be loaded, its images do not fit into memory, or a setting is
+            invalid.
     """
     changes = list(settings)
     cascade = Cascade.from_pretrained(folder, device=device)
+    cascade.require_memory()  # before its real images are read in the same size
     try:
         return Bench(cascade, trained_spec(folder, changes, trust_data=trust_data), watch)
     except DataError as refused:

@@ -118,6 +118,7 @@ def tune_model(
         Path(out) if out is not None else Path("runs") / f"tune-{resolved.spec.name}"
     )
     cascade = Cascade.from_pretrained(home, device=pick_device(device))
+    cascade.require_memory()
     real_upstream = upstream == "real"
     grid = make_grid(cascade, over, values, skip=cascade.names[:1] if real_upstream else ())
     stages = [name for p in grid.parameters for name in p.stages]
