@@ -119,6 +119,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
         "CASCADEZOO_DATA": str(folder / "data"),
         "HF_HOME": str(folder / "hf"),
         "HF_HUB_OFFLINE": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
     }
     (folder / "home").mkdir()
     with subprocess.Popen(
