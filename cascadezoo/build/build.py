@@ -29,8 +29,9 @@ from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.metrics.base import load_metric
 from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
+from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
-from cascadezoo.model_folder.layout import METRICS
+from cascadezoo.model_folder.layout import METRICS, read_config
 from cascadezoo.nn.recompute import recompute_blocks
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
 from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
@@ -188,6 +189,7 @@ class _Build:
             self.progress.say(warning)
         if state.state == "done" and state.spec_digest == self.spec.digest():
             figures = read_figures(self.run.model / METRICS)
+            self._record()
             return self._result(figures, began, already_done=True)
         self._load_data()
         extractors = self._load_extractors()
@@ -221,6 +223,12 @@ class _Build:
             published=None if published is None else str(published),
             commit=getattr(published, "commit", None),
         )
+
+    def _record(self) -> None:
+        """Record a finished model again: its record may be of another machine or version."""
+        config = read_config(self.run.model)
+        if self.main and config.spec == self.spec.to_dict():
+            record_built(config)
 
     # --- before training
 

@@ -17,6 +17,7 @@ from cascadezoo.cascade.stage_costs import stage_rows
 from cascadezoo.cascade.weights import save_state
 from cascadezoo.data.base import ImageData
 from cascadezoo.errors import ModelError, RunFolderError
+from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.integrity import seal
 from cascadezoo.model_folder.layout import CARD, METRICS, SAMPLES, weights_path
@@ -80,7 +81,7 @@ def write_model(
             write_atomically(folder / METRICS, metrics.to_json().encode())
             card = render_card(spec, metrics.to_dict(), cascade.resolved.data_info)
             write_atomically(folder / CARD, card.encode())
-            seal(folder, spec, __version__)
+            config = seal(folder, spec, __version__)
     except OSError as error:
         hint = "run the same command again; the training is kept"
         full = disk_full(error, run.model, hint=f"free space on that disk, then {hint}")
@@ -90,6 +91,7 @@ def write_model(
             code="run-folder-model-not-writable",
             path=run.model,
         ) from error
+    record_built(config)
 
 
 def read_figures(path: Path) -> list[Figure]:

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from cascadezoo.cards.check_card import FRONT, card_faults, claim_faults, read_front
 from cascadezoo.cards.render_card import block, block_digest, render_card
 from cascadezoo.errors import CascadezooError, ModelError
+from cascadezoo.model_folder.data_trust import names_no_path
 from cascadezoo.model_folder.layout import CARD
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
@@ -57,6 +58,9 @@ _ADDRESSED = ("use", "figures", "attribution")
 """The blocks whose commands name the model."""
 
 _EVERY = re.compile(r"(Measured during training) \(every (\d+) of (\d+)\):")
+
+_CLASSES = re.compile(r"pictures of (?P<count>\d+) classes(?P<names> \([^\n]*?\))? that resemble")
+"""The classes in the generated text about the data."""
 
 _ADDRESS = re.compile(r'from_pretrained\("([A-Za-z0-9][A-Za-z0-9._/@:-]{0,200})"\)')
 
@@ -144,6 +148,8 @@ def new_card(
         force: discard manual edits; the address in the commands is kept.
     """
     ours = render_card(spec, metrics, data_info(spec) if info is None else info)
+    if info is None and before is not None:
+        ours = _with_class_names(ours, before)
     address = None if before is None else address_of(before)
     if address is not None:
         ours = address_card(ours, spec.name, address)
@@ -185,15 +191,36 @@ def read_card(folder: Path) -> str | None:
 
 
 def data_info(spec: CascadeSpec) -> DataInfo:
-    """The dataset's own information; empty if its plugin or its files are missing."""
+    """The dataset's own information; empty if its plugin is missing or it may read a file."""
     row = get_registry().datasets.rows.get(spec.data.source)
-    if row is None:
+    if row is None or not names_no_path(spec.data.source, spec.data.config):
         return DataInfo()
     try:
         info: DataInfo = row.entry.load_config()(**spec.data.config).info()
     except (CascadezooError, ValidationError):
         return DataInfo()
     return info
+
+
+def _with_class_names(ours: str, before: str) -> str:
+    """A generated card with the names of the classes on the former card, if it lacks them.
+
+    Only the build knows the names of classes that are stored with the images.
+    """
+    known = {m["name"]: m["text"] for m in _BLOCK.finditer(before) if _is_unedited(m)}
+
+    def complete(match: re.Match[str]) -> str:
+        named = _CLASSES.search(known.get(match["name"], ""))
+        plain = _CLASSES.search(match["text"])
+        if named is None or plain is None or plain["names"] or named["count"] != plain["count"]:
+            return match[0]
+        return block(match["name"], match["text"].replace(plain[0], named[0]))
+
+    return _BLOCK.sub(complete, ours)
+
+
+def _is_unedited(match: re.Match[str]) -> bool:
+    return block_digest(match["text"]) == match["digest"]
 
 
 # --- edited cards

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cascadezoo._version import __version__
 from cascadezoo.cascade.assemble import build_stage
 from cascadezoo.cascade.sampling import Precision, SampleOptions, SamplingRun, Watch, autocast
+from cascadezoo.cascade.sampling_memory import fitting_batch
 from cascadezoo.cascade.weights import (
     HALVES,
     bounded_build,
@@ -286,6 +287,8 @@ class Cascade(nn.Module):
         Image ``i`` depends only on the seed and ``i``. The same seed gives the same images (up to
         rounding) for any batch size. Use ``first`` to continue where another call ended.
 
+        The memory is estimated first. Batches that do not fit are made smaller, with a log message.
+
         Args:
             n: number of images.
             seed: seed of all randomness.
@@ -316,6 +319,7 @@ class Cascade(nn.Module):
         Raises:
             SampleError: a number is out of range, the cascade does not have a label, or no stage
                 supports an option.
+            ResourceError: the memory does not suffice for one image at a time.
         """
         return self._sample(
             self.names,
@@ -461,9 +465,11 @@ class Cascade(nn.Module):
                 n=n,
                 batch_size=batch_size,
             )
+        stages = {name: self.stage(name) for name in names}
+        request["batch_size"] = self._fitting_batch(stages, n, batch_size, keep=return_stages)
         run = SamplingRun(
             self.spec.name,
-            {name: self.stage(name) for name in names},
+            stages,
             self.resolved.num_classes,
             self.device,
             n=n,
@@ -478,6 +484,29 @@ class Cascade(nn.Module):
         finally:
             self.train(training)
         return images if return_stages else images[names[-1]]
+
+    def require_memory(self) -> None:
+        """Check that the memory suffices to sample one image.
+
+        Raises:
+            ResourceError: it does not.
+        """
+        self._fitting_batch(dict(self.named_stages()), 1, 1, keep=False)
+
+    def _fitting_batch(
+        self, stages: Mapping[str, Stage], n: int, batch_size: int, *, keep: bool
+    ) -> int:
+        """The requested batch size, or a smaller one that fits into the memory."""
+        places = {place.name: place for place in self.resolved.stages}
+        return fitting_batch(
+            self.spec.name,
+            {name: (places[name], stage) for name, stage in stages.items()},
+            self.resolved.num_classes,
+            self.device,
+            n=n,
+            batch_size=batch_size,
+            keep=keep,
+        )
 
 
 def channels_last(cascade: Cascade) -> Cascade:

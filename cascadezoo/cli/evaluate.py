@@ -16,6 +16,7 @@ from cascadezoo.cli.options import (
     json_option,
     seed_option,
     set_option,
+    trust_data_option,
 )
 from cascadezoo.cli.output import clean, echo, echo_json, table
 from cascadezoo.util.numbers import human_seconds
@@ -85,6 +86,7 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str | None) 
 @click.option("--check", is_flag=True, help="Recompute the card's figures and compare.")
 @click.option("--save", is_flag=True, help="Write the figures into metrics.json and onto the card.")
 @set_option
+@trust_data_option
 @click.option(
     "--batch-size",
     type=Whole(1, 1_000_000),

@@ -18,6 +18,7 @@ __all__ = [
     "seed_option",
     "set_option",
     "spec_argument",
+    "trust_data_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,6 +102,16 @@ def set_option(function: F) -> F:
         metavar="PATH=VALUE",
         multiple=True,
         help="Change the spec: training.batch_size=64, stages.up.config.hidden=32.",
+    )(function)
+
+
+def trust_data_option(function: F) -> F:
+    """``--trust-data``, for commands that open the data of a model."""
+    return click.option(
+        "--trust-data",
+        is_flag=True,
+        help="Also open files that the model's config.json names; needed for a model from "
+        "elsewhere.",
     )(function)
 
 

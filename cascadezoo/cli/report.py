@@ -16,6 +16,7 @@ from cascadezoo.cli.options import (
     json_option,
     per_stage_option,
     seed_option,
+    trust_data_option,
 )
 from cascadezoo.cli.output import clean, echo, echo_json
 
@@ -72,6 +73,7 @@ from cascadezoo.cli.output import clean, echo, echo_json
     show_default=True,
     help="How features are projected to a plane; umap needs umap-learn.",
 )
+@trust_data_option
 @device_option()
 @click.option(
     "-o",
@@ -90,6 +92,7 @@ def command(
     features: int | None,
     extractor: str,
     projection: str,
+    trust_data: bool,
     device: str,
     out: str | None,
     quiet: bool,
@@ -118,7 +121,7 @@ def command(
         return
     options = ReportRequest(
         n=n, labels=labels, seed=seed, features=features, extractor=extractor,
-        projection=projection, device=device, request=request,
+        projection=projection, trust_data=trust_data, device=device, request=request,
     )  # fmt: skip
     result = write_report(models, Path(out or "report.html"), options, quiet=quiet)
     if as_json:

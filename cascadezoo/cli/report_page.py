@@ -24,7 +24,7 @@ from cascadezoo.report.model_view import (
     view_run,
 )
 from cascadezoo.report.projection import check_method
-from cascadezoo.spec import ResolvedSpec, load_spec
+from cascadezoo.spec import ResolvedSpec, read_spec, resolve
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, make_progress
 
@@ -44,6 +44,7 @@ class ReportRequest:
     features: int | None = None
     extractor: str = "small"
     projection: str = "pca"
+    trust_data: bool = False
     device: str = "auto"
     request: Mapping[str, Any] = field(default_factory=dict)
 
@@ -123,7 +124,8 @@ def _method(options: ReportRequest) -> Literal["pca", "umap"]:
 def _source(reference: str, device: str) -> _Source:
     run = Path(reference)
     if (run / "run.json").is_file() and not (run / "model" / CONFIG).is_file():
-        return _Source(reference, load_spec(run / "spec.json"), run, None)
+        data, name = read_spec(run / "spec.json")
+        return _Source(reference, resolve(data, source=name, for_training=False), run, None)
     folder = locate(reference)
     cascade = Cascade.from_pretrained(folder, device=pick_device(device))
     return _Source(reference, cascade.resolved, folder, cascade)
@@ -148,13 +150,13 @@ def _views(
             request=options.sampling,
             on_task=progress.task,
         )
-        _add_features(view, source.cascade, options, progress)
+        _add_features(view, source.cascade, source.folder, options, progress)
         views.append(view)
     return views
 
 
 def _add_features(
-    view: ModelView, cascade: Cascade, options: ReportRequest, progress: Progress
+    view: ModelView, cascade: Cascade, folder: Path, options: ReportRequest, progress: Progress
 ) -> None:
     n = FEATURES if options.features is None else options.features
     if n == 0:
@@ -164,10 +166,12 @@ def _add_features(
     view_features(
         view,
         cascade,
+        folder,
         n,
         load_extractor(options.extractor, device=cascade.device),
         _method(options),
         required=options.features is not None,
+        trust_data=options.trust_data,
         request=options.sampling,
         advance=progress.advance,
     )

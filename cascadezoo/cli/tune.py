@@ -15,6 +15,7 @@ from cascadezoo.cli.options import (
     json_option,
     seed_option,
     set_option,
+    trust_data_option,
 )
 from cascadezoo.cli.output import clean, echo, echo_json, table
 from cascadezoo.util.numbers import human_seconds, spread
@@ -92,6 +93,7 @@ def _by_name(
     "images.",
 )
 @set_option
+@trust_data_option
 @seed_option("Seed of the noise, the same for all settings.  [default: the spec's]")
 @click.option(
     "--batch-size",

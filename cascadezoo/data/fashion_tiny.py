@@ -6,7 +6,7 @@ images in ``assets``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cascadezoo.errors import DataError
 from cascadezoo.spec.configs import DataConfig, DataInfo
@@ -34,6 +34,8 @@ _PER_CLASS = {"train": 160, "test": 40}
 
 class FashionTinyConfig(DataConfig):
     """1,600 training images and 400 test images of Fashion-MNIST; no settings."""
+
+    paths: ClassVar[tuple[str, ...]] = ()
 
     def info(self) -> DataInfo:
         """28x28 grey images of 10 classes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,8 @@ class FolderConfig(DataConfig):
     white, and it is centre-cropped to a square. Hidden files, and text, tables and archives by
     their suffix, are ignored; any other file that is not an image is an error.
     """
+
+    paths: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
     path: Path_
     """The folder; a relative path starts from the current directory."""

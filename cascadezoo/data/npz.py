@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,8 @@ class NpzConfig(DataConfig):
     ``train_images, train_labels, test_images, test_labels``; ``x_train, y_train, x_test, y_test``;
     ``images, labels, test_images, test_labels``; ``arr_0, arr_1``.
     """
+
+    paths: ClassVar[tuple[str, ...]] = ("path",)
 
     path: Annotated[str, Field(min_length=1)]
     """The file; a relative path starts from the current directory."""

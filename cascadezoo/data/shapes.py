@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,8 @@ class ShapesConfig(DataConfig):
     An image depends on (seed, split, its number) and on the appearance settings. It does not
     depend on the number of images, and shows the same picture at every size.
     """
+
+    paths: ClassVar[tuple[str, ...]] = ()
 
     size: Annotated[int, Field(ge=8, le=4096)] = 32
     """Height and width of the images in pixels."""

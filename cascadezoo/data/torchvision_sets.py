@@ -26,6 +26,7 @@ _TIMEOUT_SECONDS = 30.0
 class TorchvisionConfig(DataConfig):
     """The location of a torchvision dataset."""
 
+    paths: ClassVar[tuple[str, ...]] = ("root",)
     torchvision_name: ClassVar[str]
     files: ClassVar[str]
     facts: ClassVar[DataInfo]

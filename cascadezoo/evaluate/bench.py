@@ -19,7 +19,7 @@ from cascadezoo.evaluate.features.base import FeatureExtractor, Precision, load_
 from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.metrics_file import AttributionRow, ProblemRow
-from cascadezoo.model_folder.trained_spec import trained_spec
+from cascadezoo.model_folder.trained_spec import dataless_spec, trained_spec
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec
 from cascadezoo.spec.lookup import look_up
@@ -75,7 +75,7 @@ class Bench:
         cascade: the trained cascade, in evaluation mode.
         resolved: its spec, resolved with its data; None if the dataset is unknown.
         watch: receives the progress.
-        why: the reason why the dataset is unknown.
+        why: the reason why the dataset is unknown or must not be opened.
     """
 
     cascade: Cascade
@@ -99,7 +99,7 @@ class Bench:
         return data
 
     def _load(self, split: Split) -> ImageData | CascadezooError:
-        if self.resolved is None:
+        if self.resolved is None or self.why is not None:
             return self.why or DataError("the dataset of the model is unknown", code="data-unknown")
         try:
             return load_split(self.resolved, split)
@@ -188,10 +188,12 @@ def open_bench(
     watch: Watch,
     *,
     settings: Iterable[str] = (),
+    trust_data: bool = False,
 ) -> Bench:
     """Load a model to measure it.
 
-    If the plugin of the dataset is not installed, the metrics that need the data are left out.
+    The metrics that need the data are left out if the plugin of the dataset is not installed, or
+    if the data must not be opened.
 
     Args:
         folder: the model folder.
@@ -199,14 +201,19 @@ def open_bench(
         watch: receives the progress.
         settings: changes to ``data.*`` and ``evaluation.*``; see
             :func:`~cascadezoo.model_folder.trained_spec.trained_spec`.
+        trust_data: also open files that the model names.
 
     Raises:
-        InputError: the model cannot be loaded, or a setting is invalid.
+        InputError: the model cannot be loaded, its images do not fit into memory, or a setting is
+            invalid.
     """
     changes = list(settings)
     cascade = Cascade.from_pretrained(folder, device=device)
+    cascade.require_memory()  # before its real images are read in the same size
     try:
-        return Bench(cascade, trained_spec(folder, changes), watch)
+        return Bench(cascade, trained_spec(folder, changes, trust_data=trust_data), watch)
+    except DataError as refused:
+        return Bench(cascade, dataless_spec(folder, changes), watch, refused)
     except SpecError as error:
         if changes:
             raise

@@ -27,6 +27,7 @@ def check_model(
     *,
     stages: bool = False,
     settings: Iterable[str] = (),
+    trust_data: bool = False,
     batch_size: int | None = None,
     device: str = "auto",
     revision: str | None = None,
@@ -45,6 +46,7 @@ def check_model(
         metrics: check only the figures of these metrics; None checks all.
         stages: also check the table of stages.
         settings: ``data.*`` changes to the spec.
+        trust_data: see :func:`evaluate_model`.
         batch_size: number of images per batch.
         device: the device to use.
         revision: the revision of a repo on the Hub.
@@ -89,7 +91,7 @@ def check_model(
         why = f"{weights[0]} was changed, so the model is not loaded"
         rows = tuple(CheckRow(figure.name, figure.value, reason=why) for figure in figures)
         return CheckReport(folder, stated.name, rows, tuple(faults))
-    bench = open_bench(folder, pick_device(device), show, settings=settings)
+    bench = open_bench(folder, pick_device(device), show, settings=settings, trust_data=trust_data)
     evaluation = (bench.resolved or bench.cascade.resolved).spec.evaluation
     defaults = evaluation_options(evaluation, batch_size=batch_size, cache=cache)
     checked = check_figures(bench, figures, defaults)

@@ -113,6 +113,7 @@ def evaluate_model(
     split: Split | None = None,
     stages: bool = False,
     settings: Iterable[str] = (),
+    trust_data: bool = False,
     batch_size: int | None = None,
     device: str = "auto",
     save: bool = False,
@@ -135,6 +136,8 @@ def evaluate_model(
         stages: also measure each stage, on real and on generated upstream images.
         settings: ``path=value`` changes to ``data.*`` and ``evaluation.*`` of the spec, for example
             the path of the images on this machine.
+        trust_data: also open files that the model's spec names. Without it such files are opened
+            only for models that were built here, or if ``settings`` names them.
         batch_size: number of images per batch; None uses the spec's.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         save: write the figures into the model's metrics.json, replacing figures of the same names,
@@ -156,7 +159,7 @@ def evaluate_model(
     named = () if metrics is None or metrics == "all" else tuple(metrics)
     for name in named:
         load_metric(name)  # fail early on an unknown name
-    bench = open_bench(folder, pick_device(device), show, settings=changes)
+    bench = open_bench(folder, pick_device(device), show, settings=changes, trust_data=trust_data)
     evaluation = (bench.resolved or bench.cascade.resolved).spec.evaluation
     options = evaluation_options(
         evaluation,

@@ -24,6 +24,7 @@ from cascadezoo.errors import ModelError, SpecError
 from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
+from cascadezoo.spec.models import FROM_DATA
 from cascadezoo.util.limits import LARGEST_JSON, SHA256
 
 __all__ = [
@@ -193,6 +194,16 @@ def parse_config(text: bytes, source: str) -> ModelConfig:
             code="model-config-invalid",
             problems={p.path: p.code for p in problems},
         ) from None
+    stated = config.spec.get("data")
+    if not isinstance(stated, dict):
+        stated = {}
+    if missing := [name for name in FROM_DATA if stated.get(name) is None]:
+        raise ModelError(
+            f"the spec in {source} is not resolved: data.{missing[0]} is missing",
+            hint=f"{REPAIR}; a build writes a complete spec",
+            code="model-spec-unresolved",
+            names=[f"data.{name}" for name in missing],
+        )
     for name in config.files:
         if not is_model_file(name):
             raise ModelError(

@@ -16,13 +16,14 @@ from cascadezoo.data.split import load_split
 from cascadezoo.errors import CascadezooError, InputError
 from cascadezoo.evaluate.features.base import FeatureExtractor
 from cascadezoo.evaluate.real_features import real_features
+from cascadezoo.model_folder.trained_spec import trained_spec
 from cascadezoo.report.course import Course, read_course
 from cascadezoo.report.images import to_pil
 from cascadezoo.report.page_pictures import sheet
 from cascadezoo.report.projection import Method, Projection, project
 from cascadezoo.report.recorded_metrics import Recorded, read_recorded
 from cascadezoo.report.trajectory import sample_trajectory
-from cascadezoo.spec import ResolvedSpec, resolve
+from cascadezoo.spec import ResolvedSpec
 
 __all__ = ["ModelView", "Request", "Shown", "view_features", "view_model", "view_run"]
 
@@ -138,11 +139,13 @@ def view_model(
 def view_features(
     view: ModelView,
     cascade: Cascade,
+    folder: Path,
     n: int,
     extractor: FeatureExtractor,
     method: Method,
     *,
     required: bool,
+    trust_data: bool = False,
     request: Request,
     advance: Callable[[int], None] = lambda done: None,
 ) -> None:
@@ -151,10 +154,13 @@ def view_features(
     Args:
         view: the view to change.
         cascade: its model.
+        folder: its model folder.
         n: number of samples, and largest number of real images.
         extractor: the feature extractor.
         method: the projection onto a plane.
-        required: raise errors of the real images instead of recording them in the view.
+        required: raise errors of the real images instead of recording them in the view, and
+            download missing data.
+        trust_data: also open files that the model names.
         request: see :func:`view_model`.
         advance: called with the number of sampled images.
 
@@ -164,7 +170,7 @@ def view_features(
     """
     split = cascade.spec.evaluation.split
     try:
-        resolved = resolve(cascade.spec.to_dict(), source=view.reference)
+        resolved = trained_spec(folder, trust_data=trust_data, requested=required)
         real = load_split(resolved, split)
     except CascadezooError as error:
         if required:

@@ -170,6 +170,14 @@ class StageConfig(Model):
         """The image that this stage needs from the stage before it; None for a generator."""
         return output
 
+    def unresolved(self) -> Iterable[str]:
+        """The missing fields that :meth:`fit` would read from files or from the Hub.
+
+        The spec of a trained model states them. One that does not is refused before :meth:`fit`,
+        so that loading a model never opens files that its config names.
+        """
+        return ()
+
     def check_upstream(self, upstream: StageConfig) -> None:
         """Check the config of the stage before this one.
 
@@ -251,6 +259,12 @@ class DataInfo:
 
 class DataConfig(Model):
     """Base class of all dataset configs."""
+
+    paths: ClassVar[tuple[str, ...] | None] = None
+    """The fields that name files, folders or addresses; () if there are none.
+
+    Paths in the config of a trained model from elsewhere are not opened unless the user confirms
+    them. None: every text in the config may be a path."""
 
     def info(self) -> DataInfo:
         """Native size, channels and classes, without reading images; may read a file's header.

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from cascadezoo.spec.configs import Model, Probability
 
 __all__ = [
+    "FROM_DATA",
     "CallbackSpec",
     "CascadeSpec",
     "DataSpec",
@@ -29,6 +30,9 @@ __all__ = [
     "TeacherForcing",
     "TrainingSpec",
 ]
+
+FROM_DATA = ("size", "channels", "num_classes")
+"""The fields of ``data`` that a spec may leave to its dataset; a resolved spec states them."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_.][a-z0-9]+)*$", max_length=80)]
 PartName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", max_length=40)]

@@ -26,6 +26,7 @@ from cascadezoo.spec.configs import (
 from cascadezoo.spec.faults import problems_of, role_problem
 from cascadezoo.spec.files import apply_settings, read_spec
 from cascadezoo.spec.models import (
+    FROM_DATA,
     CallbackSpec,
     CascadeSpec,
     DataSpec,
@@ -42,6 +43,8 @@ from cascadezoo.spec.requires import (
 )
 
 __all__ = ["ResolvedSpec", "ResolvedStage", "load_spec", "resolve"]
+
+_UNRESOLVED = "is missing, but the spec of a trained model must state it"
 
 M = TypeVar("M", bound=BaseModel)
 E = TypeVar("E", bound=Entry)
@@ -102,8 +105,10 @@ def resolve(
     Args:
         spec: a spec or its JSON data.
         source: its name in error messages.
-        for_training: False only validates the parts that sampling needs: the stages, but not the
-            dataset, losses and metrics, whose plugins may not be installed.
+        for_training: False is for the spec of a trained model, which may come from anyone. It only
+            validates the parts that sampling needs: the stages, but not the dataset, losses and
+            metrics, whose plugins may not be installed. It reads no file that the spec names, so
+            a spec that is not complete is invalid.
         registry: the registered names; None uses the installed ones.
 
     Raises:
@@ -263,9 +268,12 @@ class _Resolver:
         return registered, config
 
     def data(self, spec: DataSpec) -> tuple[DataSpec | None, DataConfig | None, DataInfo]:
-        known = None not in (spec.size, spec.channels, spec.num_classes)
-        if not self.for_training and known:
-            return spec, None, DataInfo()
+        stated = {name: getattr(spec, name) for name in FROM_DATA}
+        known = None not in stated.values()
+        if not self.for_training:
+            missing = [f"data.{name}" for name, value in stated.items() if value is None]
+            self.problems += [Problem(path, _UNRESOLVED, code="unresolved") for path in missing]
+            return (spec if known else None), None, DataInfo()
         registered = self.look_up(self.registry.datasets, spec.source, "data.source")
         config = None
         if registered is not None:
@@ -282,8 +290,7 @@ class _Resolver:
                 return None, config, DataInfo()
             info = DataInfo(spec.size, spec.channels, spec.num_classes)
         update = {"config": config.model_dump(mode="json")}
-        for name in ("size", "channels", "num_classes"):
-            value = getattr(spec, name)
+        for name, value in stated.items():
             value = getattr(info, name) if value is None else value
             if name == "num_classes" and value is None:
                 value = 0
@@ -338,6 +345,10 @@ class _Resolver:
             if config is None:
                 return None
             upstream: ImageShape | None
+            if not self.for_training and (missing := list(config.unresolved())):
+                rows = [f"stages.{index}.config.{name}" for name in missing]
+                self.problems += [Problem(path, _UNRESOLVED, code="unresolved") for path in rows]
+                return None
             try:
                 config = config.fit(output)
                 upstream = config.upstream_shape(output)

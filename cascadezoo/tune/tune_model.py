@@ -72,6 +72,7 @@ def tune_model(
     n: int = 1000,
     extractor: str = "small",
     settings: Iterable[str] = (),
+    trust_data: bool = False,
     seed: int | None = None,
     upstream: Literal["generated", "real"] = "generated",
     write: bool = False,
@@ -95,6 +96,8 @@ def tune_model(
         extractor: the registered feature extractor.
         settings: ``data.*`` and ``evaluation.*`` changes to the spec, ``path=value``: the
             location of the images, the split to compare with.
+        trust_data: also open files that the model's spec names; see
+            :func:`~cascadezoo.evaluate.evaluate_model.evaluate_model`.
         seed: seed of the noise; None uses the spec's ``evaluation.seed``.
         upstream: ``real`` gives the first tuned stage true downsampled images (tables 2b and 3 of
             Ho et al. 2021) instead of the output of the stages before it.
@@ -110,11 +113,12 @@ def tune_model(
     began = time.monotonic()
     home = locate(model)
     config = require_writable(home, model) if write else None
-    resolved = trained_spec(home, settings)
+    resolved = trained_spec(home, settings, trust_data=trust_data)
     folder = TuneFolder(
         Path(out) if out is not None else Path("runs") / f"tune-{resolved.spec.name}"
     )
     cascade = Cascade.from_pretrained(home, device=pick_device(device))
+    cascade.require_memory()
     real_upstream = upstream == "real"
     grid = make_grid(cascade, over, values, skip=cascade.names[:1] if real_upstream else ())
     stages = [name for p in grid.parameters for name in p.stages]

@@ -414,3 +414,18 @@ def test_commands_quote_untrusted_specs() -> None:
     spec = CascadeSpec.model_validate(data)
     text = render_card(spec, metrics(figure()), INFO)
     assert """pip install 'cascadezoo'"'"'; rm -rf ~; '"'"''""" in text
+
+
+def test_names_of_classes_stay_although_the_data_are_not_opened(tmp_path: Path) -> None:
+    named = DataInfo(title="Forms", class_names=tuple(f"kind *{n}*" for n in range(8)))
+    data = SPEC.data.model_copy(update={"source": "npz", "config": {"path": str(tmp_path)}})
+    spec = SPEC.model_copy(update={"data": data})
+    stated = metrics(figure(), data={"source": "npz", "title": "Forms"})
+    before = render_card(spec, stated, named)
+    assert data_info(spec) == DataInfo()
+    assert new_card(before, spec, stated).text == before
+    # An edited block is kept as it is, and another number of classes has no names.
+    edited = before.replace("nothing else", "not much else")
+    assert new_card(edited, spec, stated).text == edited
+    fewer = spec.model_copy(update={"data": data.model_copy(update={"num_classes": 7})})
+    assert "of 7 classes that resemble" in new_card(before, fewer, stated).text

@@ -301,7 +301,9 @@ def test_missing_data_omit_features_unless_required(run: Path, tmp_path: Path):
     seal(model, resolve(spec, for_training=False).spec, __version__)
     data = result(model, "-n", 2, "-o", tmp_path / "a.html")
     assert "gone" in data["lacks"]["page"]["features"]
-    error = error_of(model, "-n", 2, "--features", 5, "-o", tmp_path / "b.html")
+    required = ("-n", 2, "--features", 5, "-o", tmp_path / "b.html")
+    assert error_of(model, *required)["code"] == "data-untrusted"
+    error = error_of(model, *required, "--trust-data")
     assert error["code"] == "data-no-folder"
     assert "gone" in error["message"]
     assert [p.name for p in tmp_path.iterdir() if p.name != "model"] == ["a.html"]

@@ -94,6 +94,12 @@ class DiffusersConfig(SourceConfig):
         """Channels of the network's input."""
         return output.channels
 
+    def unresolved(self) -> Iterable[str]:
+        """The fields that the source would provide."""
+        if self.source is None:
+            return []
+        return [n for n in ("unet", "scheduler", "sampler") if getattr(self, n) is None]
+
     def fit(self, output: ImageShape) -> Self:
         """Fill in the values of the source and of the place in the cascade, and check them.
 

@@ -45,6 +45,10 @@ class AutoencoderKLConfig(SourceConfig, DecoderConfig):
             raise ValueError("the config is not fitted")
         return self.vae
 
+    def unresolved(self) -> Iterable[str]:
+        """The network, if the source would provide it."""
+        return ["vae"] if self.source is not None and self.vae is None else []
+
     def fit(self, output: ImageShape) -> Self:
         """Fill in the values of the source and the channels, and check them.
 

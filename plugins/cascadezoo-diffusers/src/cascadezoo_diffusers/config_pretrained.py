@@ -135,6 +135,10 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
             return None
         return Source(self.source, self.revision)
 
+    def unresolved(self) -> Iterable[str]:
+        """The fields of the architecture that the source would provide."""
+        return self._open_fields() if self.source is not None else []
+
     def fit(self, output: ImageShape) -> Self:
         """Fill in the architecture from a local source, and compare it with the images.
 
@@ -181,9 +185,12 @@ class PretrainedAutoencoderKLConfig(DecoderConfig):
                 "trained on images of 256x256 and more, and reconstruct small images poorly"
             )
 
+    def _open_fields(self) -> list[str]:
+        return [name for name in ARCHITECTURE if name not in self.model_fields_set]
+
     def _filled_in(self) -> Self:
         place = self.place
-        open_fields = [name for name in ARCHITECTURE if name not in self.model_fields_set]
+        open_fields = self._open_fields()
         # A resolved spec is complete, and its source may be on another machine.
         if place is None or not open_fields or (place.folder is None and not place.is_path):
             return self
