@@ -4,7 +4,13 @@ A file or a dict enters; a resolved spec with all defaults leaves, or an error w
 problems. ``presets/`` contains the specs that ship with the package.
 """
 
-from cascadezoo.spec.files import apply_settings, parse_json, read_spec, shipped_specs
+from cascadezoo.spec.files import (
+    apply_settings,
+    complete,
+    parse_json,
+    read_spec,
+    shipped_specs,
+)
 from cascadezoo.spec.models import (
     CallbackSpec,
     CascadeSpec,
@@ -48,6 +54,7 @@ __all__ = [
     "TrainingSpec",
     "apply_settings",
     "load_spec",
+    "complete",
     "parse_json",
     "read_spec",
     "resolve",
