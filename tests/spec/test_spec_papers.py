@@ -165,7 +165,9 @@ def test_cascaded_diffusion_models_have_nothing_that_the_paper_does_not_state(na
     assert resolved.spec.evaluation.metrics == ["fid", "inception-score"]
 
 
-@pytest.mark.parametrize(("name", "stage"), [("imagenet128-cdm", "up128"), ("imagenet256-cdm", "up256")])
+@pytest.mark.parametrize(
+    ("name", "stage"), [("imagenet128-cdm", "up128"), ("imagenet256-cdm", "up256")]
+)
 def test_high_resolutions_blur_and_take_100_steps(name: str, stage: str) -> None:
     config = configs(load_spec(name))[stage]
     wanted = {"augmentation": "blur", "noise_conditioning": "continuous", "steps": 100}
