@@ -47,7 +47,8 @@ class Plan:
 
         Args:
             batch_size: images per step, of phases without their own batch size.
-            steps_per_epoch: steps per epoch of that batch size, for phases whose length is in epochs.
+            steps_per_epoch: steps per epoch of that batch size, for phases whose length is in
+                epochs.
 
         Returns:
             None if a trained stage cannot be traced.

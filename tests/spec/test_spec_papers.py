@@ -81,7 +81,7 @@ MNIST: dict[str, dict[str, Any]] = {
     "paper-mnist-latent-flow": {"draw": {**TABLE_6, **TABLE_12}, "decode": TABLE_4},
 }
 # Tables 2, 7, 10 and 12: epochs and batch size of the U-Net.
-TRAINED = {name: (100, 512) for name in MNIST} | {
+TRAINED = dict.fromkeys(MNIST, (100, 512)) | {
     "paper-mnist-latent-cfg-concat": (40, 1024),
     "paper-mnist-latent-cfg-crossattn": (100, 1024),
 }
@@ -232,6 +232,18 @@ def test_the_cifar10_model_of_enhancing_diffusion_models() -> None:
     assert resolved.spec.training.batch_size == 128  # section III-B
     assert resolved.spec.data.flip
     assert resolved.spec.evaluation.metrics == ["fid", "inception-score"]  # section IV-B
+
+
+def test_the_sweep_over_ddim_steps() -> None:
+    from cascadezoo import load_sweep
+
+    cells = load_sweep("paper-ddim-steps").cells
+    found = {
+        (c.spec["stages"][0]["config"]["steps"], c.spec["stages"][0]["config"]["eta"])
+        for c in cells
+    }
+    # Table I has 10, 50 and 1000 steps; section VII-E has 250.
+    assert found == {(steps, eta) for steps in (10, 50, 100, 250, 1000) for eta in (0.0, 1.0)}
 
 
 @pytest.mark.parametrize("name", ["paper-baseline", "paper-baseline-fixed"])
