@@ -46,8 +46,9 @@ class Plan:
         Frozen stages are left out, so this is a lower bound.
 
         Args:
-            batch_size: images per step.
-            steps_per_epoch: steps per epoch, for phases whose length is in epochs.
+            batch_size: images per step, of phases without their own batch size.
+            steps_per_epoch: steps per epoch of that batch size, for phases whose length is in
+                epochs.
 
         Returns:
             None if a trained stage cannot be traced.
@@ -55,12 +56,15 @@ class Plan:
         forward = {row.name: row.flops_forward for row in self.stages}
         total = 0.0
         for phase in self.phases:
-            steps = phase["steps"] or phase["epochs"] * steps_per_epoch
+            if phase["steps"] is None:
+                images = phase["epochs"] * steps_per_epoch * batch_size
+            else:
+                images = phase["steps"] * (phase["batch_size"] or batch_size)
             for name in phase["train"]:
                 flops = forward[name]
                 if flops is None:
                     return None
-                total += 3.0 * flops * steps * batch_size
+                total += 3.0 * flops * images
         return total
 
 
@@ -88,6 +92,7 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
             "train": list(phase.train),
             "epochs": phase.epochs,
             "steps": phase.steps,
+            "batch_size": phase.batch_size,
             "bytes": _phase_bytes(rows, weights, phase, resolved)
             + (_pair_bytes(phase, resolved) if on_host else 0),
             "pairs_bytes": _pair_bytes(phase, resolved),
@@ -154,7 +159,8 @@ def _phase_bytes(
             averaged = ema_decay(training.ema, phase, row.name) is not None
             trained += row.parameters * FLOAT * (COPIES if averaged else COPIES - 1)
             activations += row.activation_bytes or 0
-    return weights + trained + activations * (training.batch_size // training.accumulate)
+    batch_size = phase.batch_size or training.batch_size
+    return weights + trained + activations * (batch_size // training.accumulate)
 
 
 def _pair_bytes(phase: PhaseSpec, resolved: ResolvedSpec) -> int:

@@ -317,6 +317,13 @@ def _attribution(spec: CascadeSpec, rows: Iterable[Row]) -> str:
     )
 
 
+def _batches(spec: CascadeSpec) -> str:
+    """The batch sizes of the phases, each once."""
+    whole = spec.training.batch_size
+    sizes = [phase.batch_size or whole for phase in spec.training.phases or []]
+    return " and ".join(str(size) for size in dict.fromkeys(sizes or [whole]))
+
+
 def _training(spec: CascadeSpec, metrics: Row) -> str:
     """Phases, time, hardware, memory, and the figures measured during training."""
     row = metrics.get("training", {})
@@ -335,7 +342,7 @@ def _training(spec: CascadeSpec, metrics: Row) -> str:
     torch = metrics.get("environment", {}).get("torch")
     text = (
         f"{_seconds(row.get('seconds', 0))} in total on {plain(row.get('device', ''))}{together} "
-        f"in {plain(row.get('precision', ''))}, batches of {spec.training.batch_size}, "
+        f"in {plain(row.get('precision', ''))}, batches of {_batches(spec)}, "
         f"seed {spec.seed}{f', torch {plain(torch)}' if torch else ''}.{_memory(row)}{extra} "
         "The whole spec is in config.json: `cascadezoo build` repeats the training from it."
     )

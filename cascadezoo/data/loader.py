@@ -6,6 +6,7 @@ and each of several processes takes its share of the same batch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -62,23 +63,13 @@ class DeviceLoader:
         budget_bytes: int | None = None,
         channels_last: bool = False,
     ) -> None:
-        if batch_size < 1 or world < 1 or batch_size % world:
-            raise DataError(
-                f"{world} processes cannot split a batch of {batch_size} images evenly",
-                hint=f"set training.batch_size to a multiple of {world}",
-                code="data-batch-uneven",
-                batch_size=batch_size,
-                world=world,
-            )
+        self._count, self._world = len(data), world
+        self._split(batch_size)
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} is not one of {world} processes")
         self.device = torch.device(device)
-        self.batch_size = batch_size
-        self.local_batch_size = batch_size // world
-        self.steps_per_epoch = max(1, len(data) // batch_size)
         self._seed, self._flip, self._rank = seed, flip, rank
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._count = len(data)
         self._images = _tensor(data.images)
         self._labels = None
         if data.labels is not None:
@@ -88,6 +79,34 @@ class DeviceLoader:
             self._images = self._images.to(self.device)
         self._epoch = -1
         self._rows = self._host_rows = self._picks = torch.empty(0)
+
+    def with_batch_size(self, batch_size: int) -> DeviceLoader:
+        """A loader of the same images, which it shares, with another batch size.
+
+        Args:
+            batch_size: images per step, over all processes.
+
+        Raises:
+            DataError: as for the loader itself.
+        """
+        other = copy.copy(self)
+        other._split(batch_size)
+        other._epoch = -1
+        return other
+
+    def _split(self, batch_size: int) -> None:
+        world = self._world
+        if batch_size < 1 or world < 1 or batch_size % world:
+            raise DataError(
+                f"{world} processes cannot split a batch of {batch_size} images evenly",
+                hint=f"set training.batch_size to a multiple of {world}",
+                code="data-batch-uneven",
+                batch_size=batch_size,
+                world=world,
+            )
+        self.batch_size = batch_size
+        self.local_batch_size = batch_size // world
+        self.steps_per_epoch = max(1, self._count // batch_size)
 
     def batch(self, epoch: int, index: int) -> tuple[Tensor, Tensor | None]:
         """This process's share of a batch.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,7 @@ class _Encoder(nn.Module):
         blocks: residual blocks per level.
         attention: self-attention between the last two blocks.
         dropout: in every residual block.
+        halve_last: one more halving after the last level, without residual blocks of its own.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class _Encoder(nn.Module):
         blocks: int,
         attention: bool,
         dropout: float,
+        halve_last: bool,
     ) -> None:
         super().__init__()
         width = widths[0]
@@ -112,6 +114,8 @@ class _Encoder(nn.Module):
                 layers.append(ResidualBlock(width, wide, dropout=dropout))
                 width = wide
             self.levels.append(nn.Sequential(*layers))
+        if halve_last:
+            self.levels.append(nn.Sequential(nn.Conv2d(width, width, 3, stride=2, padding=1)))
         self.middle = _middle(width, attention=attention, dropout=dropout)
         self.norm = Norm(width)
         self.head = nn.Conv2d(width, outputs, 3, padding=1)
@@ -135,6 +139,7 @@ class _Decoder(nn.Module):
         blocks: residual blocks per level.
         attention: self-attention between the first two blocks.
         dropout: in every residual block.
+        halve_last: one more halving after the last level, without residual blocks of its own.
     """
 
     def __init__(
@@ -146,12 +151,16 @@ class _Decoder(nn.Module):
         blocks: int,
         attention: bool,
         dropout: float,
+        halve_last: bool,
     ) -> None:
         super().__init__()
         width = widths[-1]
         self.stem = nn.Conv2d(inputs, width, 3, padding=1)
         self.middle = _middle(width, attention=attention, dropout=dropout)
         self.levels = nn.ModuleList()
+        if halve_last:
+            grow = nn.Upsample(scale_factor=2.0, mode="nearest")
+            self.levels.append(nn.Sequential(grow, nn.Conv2d(width, width, 3, padding=1)))
         for level, wide in reversed(list(enumerate(widths))):
             layers: list[nn.Module] = []
             for _ in range(blocks):
@@ -190,6 +199,8 @@ class VariationalAutoencoder(nn.Module):
             resolution.
         attention: self-attention at the lowest resolution.
         dropout: in every residual block.
+        halve_last: one more halving after the last level, so that only the blocks around the
+            attention work at the lowest resolution.
     """
 
     def __init__(
@@ -202,17 +213,20 @@ class VariationalAutoencoder(nn.Module):
         blocks: int = 1,
         attention: bool = True,
         dropout: float = 0.0,
+        halve_last: bool = False,
     ) -> None:
         super().__init__()
-        self.factor = 2 ** (len(multipliers) - 1)
+        self.factor = 2 ** (len(multipliers) - (0 if halve_last else 1))
         widths = [channels * multiplier for multiplier in multipliers]
 
-        self.encoder = _Encoder(
-            image, 2 * latent, widths, blocks=blocks, attention=attention, dropout=dropout
-        )
-        self.decoder = _Decoder(
-            latent, image, widths, blocks=blocks, attention=attention, dropout=dropout
-        )
+        build: dict[str, Any] = {
+            "blocks": blocks,
+            "attention": attention,
+            "dropout": dropout,
+            "halve_last": halve_last,
+        }
+        self.encoder = _Encoder(image, 2 * latent, widths, **build)
+        self.decoder = _Decoder(latent, image, widths, **build)
         with torch.no_grad():
             bias = self.encoder.head.bias
             if bias is not None:

@@ -121,6 +121,8 @@ class UNet(nn.Module):
         levels: number of further noise levels, each with its own time embedding (Ho et al. 2021:
             the level of conditioning augmentation).
         heads: of every attention; None for as many as are at least 32 wide.
+        pad_to: images are padded to at least this height and width; None pads only to a multiple
+            of the smallest resolution's scale.
 
     Raises:
         ValueError: ``heads`` does not divide the channels of an attention.
@@ -145,8 +147,11 @@ class UNet(nn.Module):
         label_conditioning: LabelConditioning = "embedding",
         levels: int = 0,
         heads: int | None = None,
+        pad_to: int | None = None,
     ) -> None:
         super().__init__()
+        self.least = pad_to or 0
+        size = max(size, self.least)
         self.dense_skips = dense_skips
         self.factor = 2 ** (len(multipliers) - 1)
         time = 4 * channels
@@ -245,7 +250,7 @@ class UNet(nn.Module):
             further.append(self.label_channels(labels, count).expand(-1, -1, height, width))
         if further:
             x = torch.cat([x, *further], dim=1)
-        x, top, left = pad_to_multiple(x, self.factor)
+        x, top, left = pad_to_multiple(x, self.factor, self.least)
         x = x.contiguous(memory_format=torch.channels_last)
         embedding = self.embedding(times, labels, level)
         tokens = None if self.label_tokens is None else self.label_tokens(labels, count)
@@ -266,8 +271,10 @@ class UNet(nn.Module):
         return out[..., top : top + height, left : left + width]
 
 
-def pad_to_multiple(images: Tensor, factor: int) -> tuple[Tensor, int, int]:
+def pad_to_multiple(images: Tensor, factor: int, least: int = 0) -> tuple[Tensor, int, int]:
     """Pad images [N, C, H, W] so that ``factor`` divides their height and width.
+
+    Both are at least ``least``.
 
     The border is reflected; if the image is too small for that, its edge is repeated.
 
@@ -275,7 +282,8 @@ def pad_to_multiple(images: Tensor, factor: int) -> tuple[Tensor, int, int]:
         The padded images, and the number of rows and columns added before the first.
     """
     height, width = images.shape[-2:]
-    rows, columns = multiple_of(height, factor) - height, multiple_of(width, factor) - width
+    rows = multiple_of(max(height, least), factor) - height
+    columns = multiple_of(max(width, least), factor) - width
     if not rows and not columns:
         return images, 0, 0
     top, left = rows // 2, columns // 2

@@ -4,7 +4,13 @@ A file or a dict enters; a resolved spec with all defaults leaves, or an error w
 problems. ``presets/`` contains the specs that ship with the package.
 """
 
-from cascadezoo.spec.files import apply_settings, parse_json, read_spec, shipped_specs
+from cascadezoo.spec.files import (
+    apply_settings,
+    complete,
+    parse_json,
+    read_spec,
+    shipped_specs,
+)
 from cascadezoo.spec.models import (
     CallbackSpec,
     CascadeSpec,
@@ -47,6 +53,7 @@ __all__ = [
     "TeacherForcing",
     "TrainingSpec",
     "apply_settings",
+    "complete",
     "load_spec",
     "parse_json",
     "read_spec",

@@ -13,7 +13,7 @@ from cascadezoo.errors import InputError, Problem, SpecError, UnknownNameError
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.util.limits import LARGEST_JSON, SHIPPED
 
-__all__ = ["apply_settings", "parse_json", "read_spec", "shipped_specs"]
+__all__ = ["apply_settings", "complete", "parse_json", "read_spec", "shipped_specs"]
 
 MAX_DEPTH = 40
 
@@ -45,7 +45,7 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
     if SHIPPED.fullmatch(name):
         table = get_registry().specs
         if name in {*table.rows, *table.contested, *table.refused}:
-            return parse_json(table.get(name).entry.load(), name), name
+            return complete(parse_json(table.get(name).entry.load(), name), name), name
     path = Path(source)
     if path.is_dir() and (path / "spec.json").is_file():
         path = path / "spec.json"
@@ -65,6 +65,45 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
             f"cannot read the spec {name!r}: {error}", code="input-spec-unreadable", name=name
         ) from error
     return parse_json(text, name), name
+
+
+def complete(data: dict[str, Any], source: str) -> dict[str, Any]:
+    """The data of a shipped spec, which may state its differences from another shipped spec.
+
+    Such a file has the name of the other spec in ``base``, and ``settings``: values by path, as for
+    ``--set``. Its other keys replace those of the base.
+
+    Args:
+        data: the content of the file.
+        source: its name in error messages.
+
+    Returns:
+        The complete data; ``data`` itself if it has no ``base``.
+
+    Raises:
+        SpecError: ``base`` is not the name of a complete shipped spec, or ``settings`` is not an
+            object.
+        InputError: a path does not exist in the base.
+    """
+    if "base" not in data:
+        return data
+    base, settings = data["base"], data.get("settings", {})
+    table = get_registry().specs
+    if not isinstance(base, str) or base not in table.rows:
+        raise SpecError(
+            [Problem("base", f"{base!r} is not a shipped spec", code="base-unknown")], source=source
+        )
+    if not isinstance(settings, dict):
+        raise SpecError(
+            [Problem("settings", "is not an object of values by path", code="base-settings")],
+            source=source,
+        )
+    whole = parse_json(table.get(base).entry.load(), base)
+    if "base" in whole:
+        message = f"{base!r} has a base itself; name a complete spec"
+        raise SpecError([Problem("base", message, code="base-of-base")], source=source)
+    changed = apply_settings(whole, [f"{p}={json.dumps(v)}" for p, v in settings.items()])
+    return {**changed, **{k: v for k, v in data.items() if k not in ("base", "settings")}}
 
 
 def parse_json(

@@ -158,6 +158,8 @@ class PhaseSpec(Model):
     joint: bool = False
     """Let gradients flow from each trained stage into the ones before it."""
     teacher_forcing: TeacherForcing = TeacherForcing()
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Images per step of this phase, over all processes; None uses `training.batch_size`."""
     optimizer: OptimizerSpec | None = None
     """Overrides of `training.optimizer`."""
     schedule: ScheduleSpec | None = None
@@ -365,9 +367,16 @@ def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
     for key, default in (("compile", "auto"), ("accumulate", 1), ("recompute", False)):
         if data["training"][key] == default:
             del data["training"][key]
+    for stage in data["stages"]:
+        if stage["config"].get("pad_to", 0) is None:
+            del stage["config"]["pad_to"]
+        if stage["config"].get("halve_last") is False:
+            del stage["config"]["halve_last"]
     for phase in data["training"]["phases"] or []:
         if phase["reflow"] is None:
             del phase["reflow"]
+        if phase["batch_size"] is None:
+            del phase["batch_size"]
         for stage in phase["stages"].values():
             if stage["ema_decay"] is None:
                 del stage["ema_decay"]

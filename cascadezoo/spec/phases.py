@@ -259,10 +259,11 @@ def _reflow(
             f"add an earlier phase that trains {first.name!r}",
             code="reflow-untrained",
         )
-    if reflow.pairs < training.batch_size:
+    batch_size = phase.batch_size or training.batch_size
+    if reflow.pairs < batch_size:
         yield Problem(
             f"{path}.reflow.pairs",
-            f"is {reflow.pairs}, less than a batch of {training.batch_size}",
+            f"is {reflow.pairs}, less than a batch of {batch_size}",
             "raise it, or lower training.batch_size",
             code="reflow-pairs",
         )

@@ -112,6 +112,10 @@ class UNetConfig(StageConfig):
     dropout: Dropout = 0.0
     """Dropout in every residual block."""
 
+    pad_to: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Pad images to at least this height and width inside the network, by reflection; None pads
+    only as far as the levels need. For small latents, which few levels would reduce to a pixel."""
+
     label_conditioning: Literal["embedding", "concat", "cross-attention"] = "embedding"
     """How the label enters the network: added to the time embedding, as further input channels,
     or by cross-attention in levels with attention."""
@@ -124,7 +128,8 @@ class UNetConfig(StageConfig):
                 the channels of a level with attention.
         """
         fitted = super().fit(output)
-        known = unet_resolutions(output.size, len(self.multipliers))
+        size = max(output.size, self.pad_to or 0)
+        known = unet_resolutions(size, len(self.multipliers))
         for resolution in self.attention:
             if resolution not in known:
                 levels = ", ".join(map(str, known))

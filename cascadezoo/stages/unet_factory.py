@@ -46,4 +46,5 @@ def make_unet(
         label_conditioning=config.label_conditioning,
         condition=condition,
         levels=levels,
+        pad_to=config.pad_to,
     )

@@ -125,7 +125,8 @@ def describe_settings(sweep: Sweep) -> dict[str, Any]:
             if forcing.start == forcing.end == 1
             else f", forcing {forcing.start:g} -> {forcing.end:g}"
         )
-        phases.append(f"{phase.name} {length}{forced}")
+        batch = f", batches of {phase.batch_size}" if phase.batch_size else ""
+        phases.append(f"{phase.name} {length}{batch}{forced}")
     rate = f"{optimizer.kind} {optimizer.lr:g}, {schedule.kind}"
     if schedule.kind == "step":
         rate += f" {schedule.step_epochs} x {schedule.gamma:g}"

@@ -27,7 +27,7 @@ from cascadezoo.plugins.registry import (
     SpecEntry,
     ZooEntry,
 )
-from cascadezoo.spec import parse_json, resolve
+from cascadezoo.spec import complete, parse_json, resolve
 from cascadezoo.spec.configs import DataConfig, ImageShape, Model
 from cascadezoo.testing.check_report import (
     CheckError,
@@ -253,7 +253,7 @@ def _is_a_manifest(entry: ZooEntry, _settings: Mapping[str, Any]) -> None:
 
 def _is_a_spec(entry: SpecEntry, _settings: Mapping[str, Any]) -> None:
     try:
-        data = parse_json(entry.load(), entry.name)
+        data = complete(parse_json(entry.load(), entry.name), entry.name)
         resolve(data, source=entry.name)
     except InputError as error:
         raise CheckError(str(error)) from None

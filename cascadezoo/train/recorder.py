@@ -29,7 +29,6 @@ class Recorder:
     Args:
         events: the event file.
         progress: the display.
-        batch_size: images of a step in all processes together.
         callbacks: the callbacks; None for none.
     """
 
@@ -37,12 +36,10 @@ class Recorder:
         self,
         events: EventLog,
         progress: Progress,
-        batch_size: int,
         callbacks: Callbacks | None = None,
     ) -> None:
         self.events = events
         self.progress = progress
-        self.batch_size = batch_size
         self.callbacks = callbacks or Callbacks()
 
     def mark(self, phase: PhaseRun, state: Literal["start", "end"], step: int) -> None:
@@ -70,7 +67,7 @@ class Recorder:
         losses = sums.take()
         now = time.monotonic()
         check_finite(phase.spec.name, done - 1, losses)
-        rate = count * self.batch_size / max(now - since, 1e-9)
+        rate = count * phase.batches.loader.batch_size / max(now - since, 1e-9)
         self.progress.losses(losses, rate)
         event = StepEvent(
             phase=phase.spec.name,

@@ -106,7 +106,7 @@ class Trainer:
         self.events = events or EventLog(None)
         self.progress = progress or QuietProgress()
         self.callbacks = callbacks or Callbacks()
-        self.record = Recorder(self.events, self.progress, loader.batch_size, self.callbacks)
+        self.record = Recorder(self.events, self.progress, self.callbacks)
         self.figures = figures
         self.figures_every = figures_every
         self.stop = stop
@@ -116,14 +116,22 @@ class Trainer:
             for name, stage in cascade.named_stages()
         }
         check_groups(self.phases, dict(cascade.named_stages()))
-        if loader.local_batch_size % self.training.accumulate:
+        # Made for all phases, so that a batch size that cannot be split stops the first.
+        self._loaders = [
+            loader if p.batch_size is None else loader.with_batch_size(p.batch_size)
+            for p in self.phases
+        ]
+        uneven = [
+            made for made in self._loaders if made.local_batch_size % self.training.accumulate
+        ]
+        if uneven:
             world, parts = accelerator.num_processes, self.training.accumulate
             raise DataError(
-                f"{world} processes cannot split a batch of {loader.batch_size} images into "
+                f"{world} processes cannot split a batch of {uneven[0].batch_size} images into "
                 f"{parts} equal parts each",
                 hint=f"set training.batch_size to a multiple of {world * parts}",
                 code="data-batch-uneven",
-                batch_size=loader.batch_size,
+                batch_size=uneven[0].batch_size,
                 world=world,
                 accumulate=parts,
             )
@@ -204,7 +212,8 @@ class Trainer:
 
     def _begin(self, index: int) -> PhaseRun:
         spec = self.phases[index]
-        per_epoch = epoch_steps(spec, self.loader)
+        loader = self._loaders[index]
+        per_epoch = epoch_steps(spec, loader)
         total = spec.steps or (spec.epochs or 0) * per_epoch
         self._freeze(spec.train)
         trained = {n: s for n, s in self.cascade.named_stages() if n in spec.train}
@@ -226,13 +235,14 @@ class Trainer:
             walk=walk,
             optimizers=make_optimizers(spec, trained),
             ema=make_ema(self.training.ema, spec, trained),
-            batches=Batches(self.loader, index, self.cascade.resolved.num_classes is not None),
+            batches=Batches(loader, index, self.cascade.resolved.num_classes is not None),
         )
 
     def _pairs(self, phase: PhaseRun) -> PairLoader | None:
         if phase.spec.reflow is None:
             return None
         began = time.monotonic()
+        loader = phase.batches.loader
         pairs = pairs_of(
             self.cascade,
             phase.spec,
@@ -240,7 +250,7 @@ class Trainer:
             self.accelerator,
             self.pairs,
             resumed=self.position.step > 0,
-            batch_size=self.loader.local_batch_size,
+            batch_size=loader.local_batch_size,
             check=lambda: self._check_stop(f"making the pairs of phase {phase.spec.name!r}"),
             progress=self.progress,
         )
@@ -248,7 +258,7 @@ class Trainer:
         self._add_seconds(began)
         return PairLoader(
             pairs,
-            batch_size=self.loader.batch_size,
+            batch_size=loader.batch_size,
             key=(self.spec.seed, phase.spec.name, "pairs"),
             device=self.accelerator.device,
             rank=self.accelerator.process_index,
@@ -267,7 +277,7 @@ class Trainer:
                 names,
                 self.data,
                 phase=phase.spec.name,
-                batch_size=self.loader.local_batch_size,
+                batch_size=phase.batches.loader.local_batch_size,
                 check=lambda: self._check_stop(f"ending phase {phase.spec.name!r}"),
                 progress=self.progress,
             )

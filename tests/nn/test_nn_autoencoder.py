@@ -111,3 +111,16 @@ def test_all_but_the_first_layers_work_in_channels_last(image: int) -> None:
     assert len(seen) > 10
     assert all(seen)
     assert all(parameter.is_contiguous() for parameter in network.parameters())
+
+
+def test_a_last_halving_without_blocks_of_its_own() -> None:
+    three = VariationalAutoencoder(1, 2, channels=8, multipliers=(1, 2, 4), halve_last=True)
+    four = VariationalAutoencoder(1, 2, channels=8, multipliers=(1, 2, 4, 4))
+    assert three.factor == four.factor == 8
+    images = torch.randn(2, 1, 28, 28)
+    assert three.encode(images).mean.shape == (2, 2, 4, 4)
+    assert three.decode(torch.randn(2, 2, 4, 4), 28).shape == (2, 1, 28, 28)
+    block = sum(p.numel() for p in three.encoder.middle[0].parameters())
+    one, other = (sum(p.numel() for p in net.parameters()) for net in (three, four))
+    # The blocks of a fourth level, in the encoder and in the decoder.
+    assert other - one == 2 * block

@@ -184,3 +184,21 @@ def test_the_meaning_of_labels_is_learned() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.05
+
+
+def test_small_images_are_padded_as_far_as_requested() -> None:
+    image = torch.arange(16.0).reshape(1, 1, 4, 4)
+    padded, top, left = pad_to_multiple(image, 2, 8)
+    assert (padded.shape[-2:], top, left) == ((8, 8), 2, 2)
+    assert torch.equal(padded, torch.nn.functional.pad(image, (2, 2, 2, 2), mode="reflect"))
+    assert pad_to_multiple(image, 2, 3)[0] is image
+    settings = {"channels": 8, "multipliers": (1, 2), "attention": [4]}
+    torch.manual_seed(0)
+    small = UNet(2, 2, size=4, pad_to=8, **settings)  # type: ignore[arg-type]
+    torch.nn.init.normal_(small.head.weight)
+    large = UNet(2, 2, size=8, **settings)  # type: ignore[arg-type]
+    large.load_state_dict(small.state_dict())
+    x, times = torch.randn(3, 2, 4, 4), torch.tensor([1.0, 5.0, 9.0])
+    whole = large(torch.nn.functional.pad(x, (2, 2, 2, 2), mode="reflect"), times)
+    torch.testing.assert_close(small(x, times), whole[..., 2:6, 2:6])
+    assert small(x, times).abs().max() > 0

@@ -33,6 +33,10 @@ class AutoencoderConfig(DecoderConfig):
     ] = [1, 2, 4]
     """Width of each level as a multiple of `channels`; each but the first halves the resolution."""
 
+    halve_last: bool = False
+    """Halve the resolution after the last level too, so that only the blocks around the attention
+    work at the lowest resolution."""
+
     blocks: Count = 1
     """Residual blocks per level, in the encoder and in the decoder."""
 
@@ -56,7 +60,7 @@ class AutoencoderConfig(DecoderConfig):
     @property
     def factor(self) -> int:
         """The factor between the size of the image and of the latents."""
-        return int(2 ** (len(self.multipliers) - 1))
+        return int(2 ** (len(self.multipliers) - (0 if self.halve_last else 1)))
 
     def fit(self, output: ImageShape) -> Self:
         """Check the number of levels.
@@ -65,7 +69,7 @@ class AutoencoderConfig(DecoderConfig):
             ConfigError: the image cannot be halved that often.
         """
         most = (2 * output.size - 1).bit_length()
-        if len(self.multipliers) > most:
+        if len(self.multipliers) + self.halve_last > most:
             raise ConfigError(
                 "multipliers",
                 f"has {len(self.multipliers)} levels, but {most} levels already reduce "

@@ -54,6 +54,7 @@ class Autoencoder(Stage):
             blocks=config.blocks,
             attention=config.attention,
             dropout=config.dropout,
+            halve_last=config.halve_last,
         )
         self.register_buffer("scale", torch.ones((), device="cpu"))
 

@@ -353,7 +353,13 @@ def test_a_spec_of_the_former_built_in_kind_still_loads(saved: tuple[Path, Any])
 def test_the_specs_resolve(entry: Any) -> None:
     resolved = load_spec(entry.name)
     assert resolved.spec.name == entry.name
-    assert [str(stage.output) for stage in resolved.stages] == ["4x32x32 latents", "3x256x256"]
+    shapes = ["4x32x32 latents", "3x256x256"]
+    if entry.name == "imagenet100-latent-ddim":
+        # Shah et al. 2024, sections III-B and V-B: 128x128 images, latents of 32x32.
+        shapes = ["3x32x32 latents", "3x128x128"]
+        assert resolved.num_classes == 100
+        assert resolved.spec.training.batch_size == 128
+    assert [str(stage.output) for stage in resolved.stages] == shapes
     assert load_spec(resolved.spec.model_dump(mode="json", by_alias=True)).spec == resolved.spec
 
 

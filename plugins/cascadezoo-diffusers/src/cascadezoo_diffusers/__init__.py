@@ -59,4 +59,9 @@ def register_specs() -> list[SpecEntry]:
             summary="diffusion in the latents of a pretrained autoencoder",
             impl="cascadezoo_diffusers.presets:imagenet256-latent-diffusion.json",
         ),
+        SpecEntry(
+            name="imagenet100-latent-ddim",
+            summary="DDIM with guidance in the latents of a pretrained autoencoder",
+            impl="cascadezoo_diffusers.presets:imagenet100-latent-ddim.json",
+        ),
     ]
