@@ -7,7 +7,6 @@ sha256 of a download nor deletes a damaged one; this module does both.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,6 @@ from pathlib import Path
 from cascadezoo.errors import (
     HubNotFoundError,
     HubUnavailableError,
-    InputError,
     ModelError,
     ModelReferenceError,
 )
@@ -33,7 +31,13 @@ from cascadezoo.model_folder.layout import (
     read_config,
 )
 from cascadezoo.util.files import sha256_of
-from cascadezoo.util.limits import LARGEST_CARD, LARGEST_JSON, LARGEST_METRICS, LARGEST_SAMPLES
+from cascadezoo.util.limits import (
+    LARGEST_CARD,
+    LARGEST_JSON,
+    LARGEST_METRICS,
+    LARGEST_SAMPLES,
+    byte_limit,
+)
 from cascadezoo.util.retry import retry
 
 __all__ = ["LIMIT_VARIABLE", "largest_model", "pull_hub"]
@@ -61,17 +65,7 @@ def largest_model() -> int:
     Raises:
         InputError: the variable is not an integer.
     """
-    text = os.environ.get(LIMIT_VARIABLE, "")
-    if not text:
-        return _LARGEST_MODEL
-    if not text.isdecimal() or not text.isascii() or len(text) > 30:
-        raise InputError(
-            f"{LIMIT_VARIABLE}={text!r} is not a number of bytes",
-            hint=f"unset {LIMIT_VARIABLE}, or set it to an integer such as {_LARGEST_MODEL}",
-            code="input-limit-form",
-            name=LIMIT_VARIABLE,
-        )
-    return int(text)
+    return byte_limit(LIMIT_VARIABLE, _LARGEST_MODEL)
 
 
 def pull_hub(

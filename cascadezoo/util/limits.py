@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
+
+from cascadezoo.errors import InputError
 
 __all__ = [
     "COMMIT",
+    "LARGEST_ARRAYS",
     "LARGEST_CARD",
+    "LARGEST_CLASS_NAMES",
     "LARGEST_HEADER",
     "LARGEST_JSON",
+    "LARGEST_LABELS",
     "LARGEST_METRICS",
+    "LARGEST_PICTURE",
+    "LARGEST_PICTURE_FILE",
     "LARGEST_SAMPLES",
+    "MOST_CLASSES",
     "REPO",
     "REVISION",
     "SHA256",
     "SHIPPED",
+    "byte_limit",
     "is_commit",
     "is_sha256",
 ]
@@ -34,6 +44,24 @@ LARGEST_SAMPLES = 64 << 20
 LARGEST_HEADER = 16 << 20
 """Maximum bytes of the header of a safetensors file; enough for 100,000 tensors."""
 
+LARGEST_ARRAYS = 4 << 20
+"""Maximum bytes of the table of contents of an .npz file; enough for 50,000 arrays."""
+
+LARGEST_CLASS_NAMES = 16 << 20
+"""Maximum bytes of the array ``class_names`` of an .npz file."""
+
+LARGEST_LABELS = 256 << 20
+"""Maximum bytes of an array of labels in an .npz file: 33 million int64 numbers."""
+
+MOST_CLASSES = 1_000_000
+"""Maximum number of labels."""
+
+LARGEST_PICTURE = 89_478_485
+"""Maximum pixels of an image file of a dataset, e.g. 9459x9459; Pillow's own limit."""
+
+LARGEST_PICTURE_FILE = 1 << 30
+"""Maximum bytes of an image file of a dataset."""
+
 COMMIT = r"^[0-9a-f]{40}$"
 """A full commit hash."""
 
@@ -48,6 +76,29 @@ REVISION = re.compile(r"(?![./-])[A-Za-z0-9_./-]{1,200}(?<![./])")
 
 SHIPPED = re.compile(r"[a-z0-9-]+")
 """The name of a shipped spec or sweep."""
+
+
+def byte_limit(variable: str, default: int) -> int:
+    """A limit in bytes that an environment variable can change.
+
+    Args:
+        variable: the name of the variable.
+        default: the limit if the variable is unset or empty.
+
+    Raises:
+        InputError: the variable is not an integer.
+    """
+    text = os.environ.get(variable, "")
+    if not text:
+        return default
+    if not text.isdecimal() or not text.isascii() or len(text) > 30:
+        raise InputError(
+            f"{variable}={text!r} is not a number of bytes",
+            hint=f"unset {variable}, or set it to an integer such as {default}",
+            code="input-limit-form",
+            name=variable,
+        )
+    return int(text)
 
 
 def is_commit(text: str | None) -> bool:
