@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cascadezoo.data.files import open_data
-from cascadezoo.data.memory import DATA_VARIABLE, largest_data, require_data
+from cascadezoo.data.memory import DATA_VARIABLE, largest_data, physical_memory, require_data
 from cascadezoo.errors import DataError
 from cascadezoo.util.limits import LARGEST_PICTURE, LARGEST_PICTURE_FILE
 
@@ -43,7 +43,7 @@ _DAMAGE = (
 )
 _BLOCK = 4096
 _IN_FLIGHT = 512 << 20
-"""Bytes that the threads may decode at the same time; a single larger image is decoded alone."""
+"""Bytes that all threads together may decode at the same time, on a small machine."""
 
 # Pillow stores a pixel of most modes in 4 bytes. At the peak there are two images (before and
 # after a conversion) or an image and two arrays.
@@ -84,30 +84,35 @@ def read_images(
         f"{root}: {len(files):,} images of {side}x{side}",
         hint="set data.config.resize to a smaller size",
     )
-    room = _Room(_IN_FLIGHT)
-    with _bombs_are_errors():
-        first = _decode(root / files[0], channels, resize, room)
-        images = np.empty((len(files), *first.shape), dtype=np.uint8)
-        images[0] = first
+    workers = min(32, os.cpu_count() or 1)
+    # A thread keeps the memory of its largest image, so the threads share a fixed amount.
+    share = max(_IN_FLIGHT, (physical_memory() or 0) // 8) // workers
+    images = np.empty((len(files), channels, side, side), dtype=np.uint8)
 
-        def read(number: int) -> None:
-            path = root / files[number]
-            image = _decode(path, channels, resize, room)
-            if image.shape != first.shape:
-                raise DataError(
-                    f"images have different sizes: {path} is {_side(image)} after cropping, "
-                    f"{root / files[0]} is {_side(first)}",
-                    hint=f"set data.config.resize, e.g. to {min(side, image.shape[-1])}",
-                    code="data-sizes-differ",
-                    path=path,
-                )
-            images[number] = image
+    def read(number: int, most: int | None = None) -> bool:
+        """Read one image; False if it takes more than ``most`` bytes."""
+        path = root / files[number]
+        image = _decode(path, channels, resize, most)
+        if image is None:
+            return False
+        if image.shape != images.shape[1:]:
+            raise DataError(
+                f"images have different sizes: {path} is {_side(image)} after cropping, "
+                f"{root / files[0]} is {side}x{side}",
+                hint=f"set data.config.resize, e.g. to {min(side, image.shape[-1])}",
+                code="data-sizes-differ",
+                path=path,
+            )
+        images[number] = image
+        return True
 
-        with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
-            for start in range(1, len(files), _BLOCK):
-                # Raises the first failure in the order of the files and cancels the rest.
-                for _ in pool.map(read, range(start, min(start + _BLOCK, len(files)))):
-                    pass
+    with _bombs_are_errors(), ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(files), _BLOCK):
+            block = range(start, min(start + _BLOCK, len(files)))
+            # Raises the first failure in the order of the files and cancels the rest.
+            for number, done in zip(block, pool.map(partial(read, most=share), block), strict=True):
+                if not done:
+                    read(number)
     return images
 
 
@@ -115,39 +120,19 @@ def _side(image: NDArray[np.uint8]) -> str:
     return f"{image.shape[-1]}x{image.shape[-1]}"
 
 
-class _Room:
-    """Limits the memory of decoding over all threads."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._used = 0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def reserve(self, size: int) -> Iterator[None]:
-        """Wait until there is room; more than the whole room waits until all of it is free."""
-        size = min(size, self._size)
-        with self._changed:
-            self._changed.wait_for(lambda: self._used + size <= self._size)
-            self._used += size
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._used -= size
-                self._changed.notify_all()
-
-
-def _decode(path: Path, channels: int, resize: int | None, room: _Room) -> NDArray[np.uint8]:
-    """One image, uint8 [channels, side, side]."""
+def _decode(
+    path: Path, channels: int, resize: int | None, most: int | None = None
+) -> NDArray[np.uint8] | None:
+    """One image, uint8 [channels, side, side]; None if it takes more than ``most`` bytes."""
     mode = "L" if channels == 1 else "RGB"
     with _opened(path) as image:
         if resize is not None:
             # JPEG can be decoded at 1/2, 1/4, 1/8; twice the final size loses nothing visible.
             image.draft(mode, (2 * resize, 2 * resize))
         area = image.width * image.height + (resize or 0) ** 2
-        with room.reserve(_BYTES_PER_PIXEL * area):
-            pixels = np.asarray(_square(image, mode, resize))
+        if most is not None and _BYTES_PER_PIXEL * area > most:
+            return None
+        pixels = np.asarray(_square(image, mode, resize))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
