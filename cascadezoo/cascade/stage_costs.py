@@ -92,11 +92,11 @@ class _Budget:
             raise RuntimeError("too many operations")
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the FLOPs of all operations, by PyTorch's formulas."""
 
     def __init__(self, budget: _Budget) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.budget = budget
         self.flops = 0
 
