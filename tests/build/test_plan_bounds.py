@@ -133,7 +133,7 @@ def test_large_pictures_are_warned_of(tmp_path: Path, size: tuple[int, int]) -> 
 
 
 def test_latents_and_upsampled_images_are_not_warned_of() -> None:
-    up = spec("pixelshuffle.v1", {"hidden": 8, "factor": 4}, size=512)
+    up = spec("pixelshuffle.v1", {"hidden": 8, "factor": 2}, size=512)
     assert list(size_warnings(load_spec(up)))
     up["stages"][1]["config"]["factor"] = 8
     assert list(size_warnings(load_spec(up))) == []
