@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cascadezoo._version import __version__
-from cascadezoo.build.plan import Plan, check_memory, make_plan
+from cascadezoo.build.plan import Plan, check_activations, check_memory, make_plan
 from cascadezoo.build.run_folder import RunFolder, RunState
 from cascadezoo.build.write_model import read_figures, write_model
 from cascadezoo.cascade.cascade import Cascade
@@ -134,6 +134,8 @@ def build_cascade(
         home = pick_device(device)
         plan = make_plan(resolved, home)
         check_memory(plan)
+        processes = int(os.environ.get("WORLD_SIZE", "1")) if home.type == "cuda" else 1
+        check_activations(plan, processes=processes)
         # Processes of torchrun share one run folder; the first one writes it.
         first = int(os.environ.get("RANK", "0")) == 0
         with run.locked() if first else nullcontext(), StopSignals() as stop:

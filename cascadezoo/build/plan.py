@@ -10,16 +10,22 @@ from typing import Any
 import torch
 
 from cascadezoo.cascade.stage_costs import StagePlan, meta_cascade, plan_stages
-from cascadezoo.errors import ResourceError
+from cascadezoo.cascade.weights import bounded_build
+from cascadezoo.errors import ModelError, ResourceError
 from cascadezoo.spec import PhaseSpec, ResolvedSpec, ResolvedStage
+from cascadezoo.spec.advice import size_warnings
 from cascadezoo.train.ema import ema_decay
 from cascadezoo.train.optim import check_groups
 
-__all__ = ["Plan", "available_memory", "check_memory", "make_plan"]
+__all__ = ["Plan", "available_memory", "check_activations", "check_memory", "make_plan"]
 
 FLOAT = 4
 # Weights, gradients and the two moments of Adam; an average of the weights is one more.
 COPIES = 4
+# The estimate of activations is for float32. bf16 halves them, and compilation keeps fewer.
+SURE_ACTIVATIONS = 0.4
+MOST_PARTS = 30_000
+"""Modules and tensors of a cascade to plan; the largest known cascades have thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +82,23 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
         device: the device whose memory is reported; ``auto`` is the default device.
 
     Raises:
-        ResourceError: a stage is larger than any memory.
+        ResourceError: a stage is larger than any memory, or has too many layers.
         PluginError: the parameter groups of a stage are inconsistent.
         SpecError: a phase names a parameter group that its stage does not have.
     """
-    cascade = meta_cascade(resolved)
+    try:
+        with bounded_build(resolved.spec.name, MOST_PARTS):
+            cascade = meta_cascade(resolved)
+    except ModelError as error:
+        if error.code != "model-too-many-tensors":
+            raise
+        raise ResourceError(
+            f"{resolved.spec.name} has more than {MOST_PARTS:,} layers and tensors",
+            hint="use fewer blocks, levels or stages",
+            code="resources-layers",
+            name=resolved.spec.name,
+            limit=MOST_PARTS,
+        ) from error
     rows = list(plan_stages(resolved, cascade))
     spec = resolved.spec
     check_groups(spec.training.phases or [], dict(cascade.named_stages()))
@@ -96,10 +114,11 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
             "bytes": _phase_bytes(rows, weights, phase, resolved)
             + (_pair_bytes(phase, resolved) if on_host else 0),
             "pairs_bytes": _pair_bytes(phase, resolved),
+            "batch_size": spec.training.batch_size,
         }
         for phase in spec.training.phases or []
     ]
-    return Plan(
+    made = Plan(
         name=spec.name,
         stages=rows,
         parameters=sum(row.parameters for row in rows),
@@ -107,8 +126,54 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
         training_bytes=max((p["bytes"] for p in phases), default=weights),
         available_bytes=available_memory(device),
         phases=phases,
-        warnings=[*_warnings(resolved), *_untraced(rows)],
+        warnings=[*size_warnings(resolved), *_warnings(resolved), *_untraced(rows)],
     )
+    made.warnings.extend(_memory_warning(made))
+    return made
+
+
+def _memory_warning(plan: Plan) -> Iterator[str]:
+    if plan.available_bytes is not None and plan.training_bytes > plan.available_bytes:
+        yield (
+            f"training needs about {_gib(plan.training_bytes)}, but "
+            f"{_gib(plan.available_bytes)} are available; lower training.batch_size or data.size"
+        )
+
+
+def check_activations(plan: Plan, *, processes: int = 1) -> None:
+    """Reject a plan whose training cannot fit into memory even with half of the activations.
+
+    Args:
+        plan: the plan.
+        processes: number of processes with a memory of their own that share each batch.
+
+    Raises:
+        ResourceError: weights, optimizer and 0.4 of the estimated activations of a phase exceed the
+            memory.
+    """
+    if plan.available_bytes is None:
+        return
+    activations = {row.name: row.activation_bytes or 0 for row in plan.stages}
+    for phase in plan.phases:
+        one = sum(activations[name] for name in phase["train"])
+        whole = one * phase["batch_size"]
+        need = phase["bytes"] - whole + int(SURE_ACTIVATIONS * whole / processes)
+        if need <= plan.available_bytes:
+            continue
+        largest = max(phase["train"], key=lambda name: activations[name])
+        shape = next(row.output for row in plan.stages if row.name == largest)
+        raise ResourceError(
+            f"{plan.name} needs at least {_gib(need)} to train phase {phase['name']}, but "
+            f"{_gib(plan.available_bytes)} are available; most of it are activations of stage "
+            f"{largest!r} ({shape}): {_gib(activations[largest])} for each image of a batch",
+            hint=f"lower training.batch_size (now {phase['batch_size']}), set data.size to a "
+            f"smaller size, or make stage {largest!r} smaller",
+            code="resources-activations",
+            name=plan.name,
+            stage=largest,
+            needed=need,
+            available=plan.available_bytes,
+        )
 
 
 def check_memory(plan: Plan) -> None:
@@ -231,8 +296,9 @@ def _untraced(rows: list[StagePlan]) -> Iterator[str]:
     for row in rows:
         if row.flops_forward is None:
             yield (
-                f"{row.name} ({row.kind}): cannot be traced on the meta device, so its FLOPs are "
-                "unknown and the memory does not include its activations"
+                f"{row.name} ({row.kind}): cannot be traced on the meta device, or only with too "
+                "many operations, so its FLOPs are unknown and the memory does not include its "
+                "activations"
             )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.model_folder.metrics_file import StageRow
@@ -19,6 +21,9 @@ from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
 from cascadezoo.util.rng import Draw, ImageDraw
 
 __all__ = ["StagePlan", "meta_cascade", "plan_stages", "stage_rows"]
+
+MOST_OPERATIONS = 10_000
+"""Operations that the stages of one cascade may take to trace; the largest known take hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +69,67 @@ def meta_cascade(resolved: ResolvedSpec) -> Cascade:
 def plan_stages(resolved: ResolvedSpec, cascade: Cascade) -> Iterator[StagePlan]:
     """The cost of each stage of a cascade, from the generator on.
 
+    A network of repeated parts (:attr:`StageConfig.repeated`) is traced with a few of them, and the
+    cost of the others is added. After 10,000 operations the other stages are not traced.
+
     Args:
         resolved: the spec of the cascade.
         cascade: its cascade on the meta device; see :func:`meta_cascade`.
     """
-    recompute = resolved.spec.training.recompute
+    budget = _Budget(MOST_OPERATIONS, recompute=resolved.spec.training.recompute)
     for place in resolved.stages:
-        yield _plan_stage(place, cascade.stage(place.name), resolved.num_classes, recompute)
+        yield _plan_stage(place, cascade.stage(place.name), resolved.num_classes, budget)
+
+
+class _Budget:
+    """The number of operations that may still be traced, and whether blocks are recomputed."""
+
+    def __init__(self, left: int, *, recompute: bool = False) -> None:
+        self.left = left
+        self.recompute = recompute
+
+    def spend(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("too many operations")
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the FLOPs of all operations, by PyTorch's formulas."""
+
+    def __init__(self, budget: _Budget) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.budget = budget
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation and count it."""
+        self.budget.spend()
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """FLOPs and memory for one image; None if they cannot be traced."""
+
+    forward: int | None
+    kept: int | None
+    sample: int | None
 
 
 def _plan_stage(
-    place: ResolvedStage, stage: Stage, num_classes: int | None, recompute: bool
+    place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _Budget
 ) -> StagePlan:
     stage = stage.to("meta")
     evaluations = stage.network_evaluations()
-    labels = None
-    if num_classes is not None:
-        labels = torch.zeros(1, dtype=torch.int64, device="meta")
-    forward, kept = _trace(place, stage, labels, recompute)
-    # A stage that draws candidates, encodes or has an adversary does more in training.
-    differs = evaluations == 1
-    each = _trace_sample(place, stage, labels) if differs else forward
+    cost = _cost(place, stage, num_classes, budget)
     return StagePlan(
         name=place.name,
         kind=place.kind,
@@ -92,36 +137,73 @@ def _plan_stage(
         input=None if place.input is None else str(place.input),
         output=str(place.output),
         parameters=sum(p.numel() for p in stage.parameters()),
-        flops_forward=forward,
+        flops_forward=cost.forward,
         evaluations=evaluations,
-        flops_sample=None if each is None else each * evaluations,
-        activation_bytes=kept,
+        flops_sample=None if cost.sample is None else cost.sample * evaluations,
+        activation_bytes=cost.kept,
     )
+
+
+def _cost(place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _Budget) -> _Cost:
+    """The cost of a stage, from traces of a few of its repeated parts."""
+    config = place.config
+    many = {n: low for n, low in config.repeated.items() if getattr(config, n) > low + 1}
+    if not many:
+        return _traced(place, stage, num_classes, budget)
+    totals = [0, 0, 0]
+    # Linear in each field: the corners of a cell of the grid determine all other points.
+    for corner in itertools.product((0, 1), repeat=len(many)):
+        update = {name: low + step for (name, low), step in zip(many.items(), corner, strict=True)}
+        weight = 1
+        for (name, low), step in zip(many.items(), corner, strict=True):
+            further = getattr(config, name) - low
+            weight *= further if step else 1 - further
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            small = type(stage)(config.model_copy(update=update), stage.geometry).to("meta")
+        cost = _traced(place, small, num_classes, budget)
+        if cost.forward is None or cost.kept is None or cost.sample is None:
+            return _Cost(None, None, None)
+        for index, value in enumerate((cost.forward, cost.kept, cost.sample)):
+            totals[index] += weight * value
+    return _Cost(*totals)
+
+
+def _traced(place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _Budget) -> _Cost:
+    labels = None
+    if num_classes is not None:
+        labels = torch.zeros(1, dtype=torch.int64, device="meta")
+    forward, kept = _trace(place, stage, labels, budget)
+    # A stage that draws candidates, encodes or has an adversary does more in training.
+    differs = stage.network_evaluations() == 1
+    each = _trace_sample(place, stage, labels, budget) if differs else forward
+    return _Cost(forward, kept, each)
 
 
 def _image(shape: ImageShape) -> Tensor:
     return torch.empty(1, shape.channels, shape.size, shape.size, device="meta")
 
 
-def _trace_sample(place: ResolvedStage, stage: Stage, labels: Tensor | None) -> int | None:
+def _trace_sample(
+    place: ResolvedStage, stage: Stage, labels: Tensor | None, budget: _Budget
+) -> int | None:
     """FLOPs to sample one image; None if it cannot be traced."""
     request = SampleRequest(1, ImageDraw(0, place.name, 0, 1, "meta"), labels)
-    counter = FlopCounterMode(display=False)
+    counter = _Counter(budget)
     try:
         with counter, torch.no_grad():
             stage.sample(None if place.input is None else _image(place.input), request)
     except (RuntimeError, NotImplementedError):
         return None
-    return counter.get_total_flops()
+    return counter.flops
 
 
 def _trace(
-    place: ResolvedStage, stage: Stage, labels: Tensor | None, recompute: bool
+    place: ResolvedStage, stage: Stage, labels: Tensor | None, budget: _Budget
 ) -> tuple[int | None, int | None]:
     """FLOPs of a forward pass and bytes kept for the backward pass, for one image.
 
-    With ``recompute``, blocks keep their inputs, and the largest block the rest while the backward
-    pass is in it.
+    Recomputed blocks keep their inputs, and the largest block the rest while the backward pass is
+    in it.
     """
     upstream = None if place.input is None else _image(place.input)
     context = TrainContext(Draw(0, device="meta"), labels)
@@ -147,10 +229,10 @@ def _trace(
         current.pop()
 
     hooks = []
-    for block in recomputed_blocks(stage) if recompute else ():
+    for block in recomputed_blocks(stage) if budget.recompute else ():
         hooks += [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
 
-    counter = FlopCounterMode(display=False)
+    counter = _Counter(budget)
     try:
         with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             stage(stage.preprocess(_image(place.output), upstream, context))
@@ -161,7 +243,7 @@ def _trace(
         for hook in hooks:
             hook.remove()
     largest = max((sum(rows.values()) for rows in inside.values()), default=0)
-    return counter.get_total_flops(), sum(kept.values()) + largest
+    return counter.flops, sum(kept.values()) + largest
 
 
 def stage_rows(cascade: Cascade) -> list[StageRow]:

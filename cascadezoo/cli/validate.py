@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cascadezoo.cli.options import examples, json_option, set_option, spec_argument
-from cascadezoo.cli.output import echo, echo_json
+from cascadezoo.cli.output import clean, echo, echo_json
 
 if TYPE_CHECKING:
     from cascadezoo.spec import ResolvedSpec
@@ -36,14 +36,18 @@ def command(spec: str, settings: tuple[str, ...], resolved: bool, as_json: bool)
     """
     with _gc_disabled():
         from cascadezoo.spec import load_spec
+        from cascadezoo.spec.advice import size_warnings
 
         loaded = load_spec(spec, settings=settings)
+        warnings = list(size_warnings(loaded))
     if resolved:
         echo_json(loaded.spec.to_dict())
     elif as_json:
-        echo_json(_summary(loaded))
+        echo_json({**_summary(loaded), "warnings": warnings})
     else:
         echo(f"{loaded.spec.name} is valid: {chain(loaded)}")
+        for warning in warnings:
+            echo(f"warning: {clean(warning)}")
 
 
 @contextmanager

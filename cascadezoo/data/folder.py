@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["FolderConfig", "load"]
 
-Path_ = Annotated[str, Field(min_length=1)]
+Path_ = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class FolderConfig(DataConfig):
     """PNG, JPEG, WebP, TIFF, BMP, GIF and PPM files, in the order of their names.
 
-    Subfolders are included. An image is rotated by its EXIF orientation, transparent parts become
-    white, and it is centre-cropped to a square. Hidden files, and text, tables and archives by
-    their suffix, are ignored; any other file that is not an image is an error.
+    Subfolders and links are included, but no folder twice. An image is rotated by its EXIF
+    orientation, transparent parts become white, and it is centre-cropped to a square. Hidden files,
+    and text, tables and archives by their suffix, are ignored; any other file that is not an image
+    is an error.
     """
 
     paths: ClassVar[tuple[str, ...]] = ("path", "test_path")
@@ -79,7 +80,7 @@ def load(config: FolderConfig, split: Split) -> ImageData:
     Raises:
         DataError: the folder is missing, has no images or no such split; a file is not an image,
             is damaged, too large, or has another size than the first.
-        ResourceError: the images are larger than the machine's memory.
+        ResourceError: the images are larger than the limit or the machine's memory.
     """
     import numpy as np
 
@@ -105,20 +106,18 @@ def load(config: FolderConfig, split: Split) -> ImageData:
 
 
 def _list(config: FolderConfig) -> Listing:
-    from pathlib import Path
-
+    from cascadezoo.data.files import data_path
     from cascadezoo.data.folder_listing import list_images
 
-    return list_images(Path(config.path).expanduser(), labels=config.labels)
+    return list_images(data_path(config.path), labels=config.labels)
 
 
 def _list_test(config: FolderConfig, classes: tuple[str, ...] | None) -> Listing:
     """The test images; their classes must be classes of the training images."""
-    from pathlib import Path
-
+    from cascadezoo.data.files import data_path
     from cascadezoo.data.folder_listing import list_images
 
-    root = Path(config.test_path or "").expanduser()
+    root = data_path(config.test_path or "")
     listing = list_images(root, labels=classes is not None)
     extra = sorted(set(listing.classes or ()) - set(classes or ()))
     if extra:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -43,10 +44,11 @@ def list_images(root: Path, *, labels: bool | None) -> Listing:
 
     Raises:
         DataError: the folder is missing, not readable or has no images, contains a file of unknown
-            type, or has images outside the subfolders although ``labels`` is set.
+            type or links to one folder twice, or has images outside the subfolders although
+            ``labels`` is set.
     """
     try:
-        files = sorted(_walk(root, PurePath(), set()), key=lambda file: file.parts)
+        files = sorted(_walk(root), key=lambda file: file.parts)
     except FileNotFoundError as error:
         raise DataError(
             f"folder {error.filename} not found",
@@ -95,19 +97,39 @@ def list_images(root: Path, *, labels: bool | None) -> Listing:
     return Listing(root, tuple(files), classes if labels else None)
 
 
-def _walk(root: Path, inside: PurePath, seen: set[tuple[int, int]]) -> Iterator[PurePath]:
-    folder = root / inside
-    state = folder.stat()
-    if (state.st_dev, state.st_ino) in seen:  # a link to a folder above
-        return
-    seen = seen | {(state.st_dev, state.st_ino)}
-    for path in folder.iterdir():
-        if path.name.startswith("."):
+def _walk(root: Path) -> Iterator[PurePath]:
+    """The images under a folder, without order. A link to a folder above it is not followed.
+
+    Raises:
+        DataError: two paths lead to one folder, or a file is of unknown type.
+    """
+    seen: dict[tuple[int, int], PurePath] = {}
+    # Folders to list, with the folders above each of them.
+    waiting: list[tuple[PurePath, frozenset[tuple[int, int]]]] = [(PurePath(), frozenset())]
+    while waiting:
+        inside, above = waiting.pop()
+        state = (root / inside).stat()
+        identity = (state.st_dev, state.st_ino)
+        if identity in above:
             continue
-        if path.is_dir():
-            yield from _walk(root, inside / path.name, seen)
-        elif _is_image(path):
-            yield inside / path.name
+        if identity in seen:
+            pair = sorted((seen[identity], inside))
+            raise DataError(
+                f"{root / pair[0]} and {root / pair[1]} are one folder",
+                hint="remove the link, or copy the folder",
+                code="data-folder-twice",
+                path=root / pair[1],
+            )
+        seen[identity] = inside
+        above |= {identity}
+        with os.scandir(root / inside) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    waiting.append((inside / entry.name, above))
+                elif _is_image(root / inside / entry.name):
+                    yield inside / entry.name
 
 
 def _is_image(path: Path) -> bool:

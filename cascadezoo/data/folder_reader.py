@@ -9,14 +9,17 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from cascadezoo.data.memory import require_memory
+from cascadezoo.data.files import open_data
+from cascadezoo.data.memory import DATA_VARIABLE, largest_data, physical_memory, require_data
 from cascadezoo.errors import DataError
+from cascadezoo.util.limits import LARGEST_PICTURE, LARGEST_PICTURE_FILE
 
 __all__ = ["read_images", "square_size"]
 
@@ -39,13 +42,19 @@ _DAMAGE = (
     zlib.error,
 )
 _BLOCK = 4096
+_IN_FLIGHT = 512 << 20
+"""Bytes that all threads together may decode at the same time, on a small machine."""
+
+# Pillow stores a pixel of most modes in 4 bytes. At the peak there are two images (before and
+# after a conversion) or an image and two arrays.
+_BYTES_PER_PIXEL = 12
 
 
 def square_size(path: Path) -> int:
     """The side of an image's centre square in pixels, from its header.
 
     Raises:
-        DataError: the file is not a readable image.
+        DataError: the file is not a readable image, or is too large.
     """
     with _bombs_are_errors(), _opened(path) as image:
         return min(image.size)
@@ -67,37 +76,43 @@ def read_images(
 
     Raises:
         DataError: a file is damaged, not an image, too large, or has another size than the first.
-        ResourceError: the images are larger than the machine's memory.
+        ResourceError: the images are larger than the limit or the machine's memory.
     """
-    with _bombs_are_errors():
-        first = _decode(root / files[0], channels, resize)
-        side = first.shape[-1]
-        require_memory(
-            len(files) * first.size,
-            f"{root}: {len(files):,} images of {side}x{side}",
-            hint="set data.config.resize to a smaller size",
-        )
-        images = np.empty((len(files), *first.shape), dtype=np.uint8)
-        images[0] = first
+    side = resize or square_size(root / files[0])
+    require_data(
+        len(files) * channels * side**2,
+        f"{root}: {len(files):,} images of {side}x{side}",
+        hint="set data.config.resize to a smaller size",
+    )
+    workers = min(32, os.cpu_count() or 1)
+    # A thread keeps the memory of its largest image, so the threads share a fixed amount.
+    share = max(_IN_FLIGHT, (physical_memory() or 0) // 8) // workers
+    images = np.empty((len(files), channels, side, side), dtype=np.uint8)
 
-        def read(number: int) -> None:
-            path = root / files[number]
-            image = _decode(path, channels, resize)
-            if image.shape != first.shape:
-                raise DataError(
-                    f"images have different sizes: {path} is {_side(image)} after cropping, "
-                    f"{root / files[0]} is {_side(first)}",
-                    hint=f"set data.config.resize, e.g. to {min(side, image.shape[-1])}",
-                    code="data-sizes-differ",
-                    path=path,
-                )
-            images[number] = image
+    def read(number: int, most: int | None = None) -> bool:
+        """Read one image; False if it takes more than ``most`` bytes."""
+        path = root / files[number]
+        image = _decode(path, channels, resize, most)
+        if image is None:
+            return False
+        if image.shape != images.shape[1:]:
+            raise DataError(
+                f"images have different sizes: {path} is {_side(image)} after cropping, "
+                f"{root / files[0]} is {side}x{side}",
+                hint=f"set data.config.resize, e.g. to {min(side, image.shape[-1])}",
+                code="data-sizes-differ",
+                path=path,
+            )
+        images[number] = image
+        return True
 
-        with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
-            for start in range(1, len(files), _BLOCK):
-                # Raises the first failure in the order of the files and cancels the rest.
-                for _ in pool.map(read, range(start, min(start + _BLOCK, len(files)))):
-                    pass
+    with _bombs_are_errors(), ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(files), _BLOCK):
+            block = range(start, min(start + _BLOCK, len(files)))
+            # Raises the first failure in the order of the files and cancels the rest.
+            for number, done in zip(block, pool.map(partial(read, most=share), block), strict=True):
+                if not done:
+                    read(number)
     return images
 
 
@@ -105,32 +120,49 @@ def _side(image: NDArray[np.uint8]) -> str:
     return f"{image.shape[-1]}x{image.shape[-1]}"
 
 
-def _decode(path: Path, channels: int, resize: int | None) -> NDArray[np.uint8]:
-    """One image, uint8 [channels, side, side]."""
+def _decode(
+    path: Path, channels: int, resize: int | None, most: int | None = None
+) -> NDArray[np.uint8] | None:
+    """One image, uint8 [channels, side, side]; None if it takes more than ``most`` bytes."""
     mode = "L" if channels == 1 else "RGB"
     with _opened(path) as image:
         if resize is not None:
             # JPEG can be decoded at 1/2, 1/4, 1/8; twice the final size loses nothing visible.
             image.draft(mode, (2 * resize, 2 * resize))
-        upright = ImageOps.exif_transpose(image)
-        side = min(upright.size)
-        left, top = (upright.width - side) // 2, (upright.height - side) // 2
-        square = upright.crop((left, top, left + side, top + side))
-        if square.has_transparency_data:
-            square = square.convert("RGBA")
-            square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square)
-        square = square.convert(mode)
-        if resize is not None and side != resize:
-            square = square.resize((resize, resize), Image.Resampling.LANCZOS)
-        pixels = np.asarray(square)
+        area = image.width * image.height + (resize or 0) ** 2
+        if most is not None and _BYTES_PER_PIXEL * area > most:
+            return None
+        pixels = np.asarray(_square(image, mode, resize))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _square(image: Image.Image, mode: str, resize: int | None) -> Image.Image:
+    """The upright centre square. The image and each former step are released early."""
+    ImageOps.exif_transpose(image, in_place=True)
+    side = min(image.size)
+    square: Image.Image = image
+    if image.width != image.height:
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, top, left + side, top + side))
+        image.close()
+    if square.has_transparency_data:
+        square = square.convert("RGBA")
+        image.close()
+        square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square)
+    if square.mode != mode:
+        square = square.convert(mode)
+        image.close()
+    if resize is not None and side != resize:
+        square = square.resize((resize, resize), Image.Resampling.LANCZOS)
+    return square
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image and check its mode; errors of later decoding become a DataError, too."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        _check_size(path)
+        with open_data(path) as file, Image.open(file, formats=_FORMATS) as image:
             if image.mode not in _MODES.split():
                 raise DataError(
                     f"{path} has pixels of type {image.mode}, not 8 bits a channel",
@@ -149,7 +181,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{path} is too large: {error}",
-            hint="make it smaller, or remove it",
+            hint=f"make it smaller, or remove it; or set {DATA_VARIABLE} to a larger limit",
             code="data-image-too-large",
             path=path,
         ) from error
@@ -163,11 +195,27 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
+def _check_size(path: Path) -> None:
+    size, most = path.stat().st_size, largest_data(LARGEST_PICTURE_FILE)
+    if size > most:
+        raise DataError(
+            f"{path} is too large: it has {size:,} bytes, more than the limit of {most:,}",
+            hint=f"make it smaller, or remove it; or set {DATA_VARIABLE} to a larger limit",
+            code="data-image-too-large",
+            path=path,
+        )
+
+
 @contextmanager
 def _bombs_are_errors() -> Iterator[None]:
-    """Set the warning filters, which threads share, once around all threads."""
+    """Set Pillow's limit and the warning filters, which threads share, around all threads."""
+    before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         # Unusual metadata causes warnings, but only the pixels matter.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+        Image.MAX_IMAGE_PIXELS = largest_data(4 * LARGEST_PICTURE) // 4
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before

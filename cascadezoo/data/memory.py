@@ -1,12 +1,17 @@
-"""Rejects data that are larger than the machine's memory, before their allocation."""
+"""Rejects data that are too large for the machine's memory, before their allocation."""
 
 from __future__ import annotations
 
 import os
 
 from cascadezoo.errors import ResourceError
+from cascadezoo.util.limits import byte_limit
 
-__all__ = ["physical_memory", "require_memory"]
+__all__ = ["DATA_VARIABLE", "largest_data", "physical_memory", "require_data", "require_memory"]
+
+DATA_VARIABLE = "CASCADEZOO_MAX_DATA_BYTES"
+
+_UNKNOWN_MEMORY = 8 << 30
 
 
 def physical_memory() -> int | None:
@@ -16,6 +21,20 @@ def physical_memory() -> int | None:
         return None
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return size if size > 0 else None
+
+
+def largest_data(default: int | None = None) -> int:
+    """The size limit of decoded data in bytes: ``CASCADEZOO_MAX_DATA_BYTES``, or the default.
+
+    Args:
+        default: None is half of the machine's memory, because a conversion makes a copy.
+
+    Raises:
+        InputError: the variable is not an integer.
+    """
+    if default is None:
+        default = (physical_memory() or 2 * _UNKNOWN_MEMORY) // 2
+    return byte_limit(DATA_VARIABLE, default)
 
 
 def require_memory(size: int, what: str, *, hint: str | None = None) -> None:
@@ -40,3 +59,35 @@ def require_memory(size: int, what: str, *, hint: str | None = None) -> None:
             needed=size,
             available=available,
         )
+
+
+def require_data(
+    size: int, what: str, *, hint: str | None = None, default: int | None = None
+) -> None:
+    """Check that ``size`` bytes of decoded data are within the limit and fit into memory.
+
+    Args:
+        size: bytes to decode.
+        what: their content, for the message.
+        hint: a way to need fewer bytes; None suggests fewer or smaller images.
+        default: the limit if the environment sets none; None is half of the machine's memory.
+
+    Raises:
+        ResourceError: more bytes than the limit, or more than the machine's memory.
+    """
+    require_memory(size, what, hint=hint)
+    limit = largest_data(default)
+    if size > limit:
+        raise ResourceError(
+            f"{what} need {_size(size)} of memory, more than the limit of {_size(limit)}",
+            hint=f"{hint or 'use fewer or smaller images'}; or set the limit in bytes: "
+            f"{DATA_VARIABLE}={size}",
+            code="resources-data",
+            name=what,
+            needed=size,
+            limit=limit,
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

@@ -9,12 +9,9 @@ from pydantic import Field
 
 from cascadezoo.errors import DataError
 from cascadezoo.spec.configs import DataConfig, DataInfo
+from cascadezoo.util.limits import LARGEST_CLASS_NAMES, LARGEST_LABELS, MOST_CLASSES
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from numpy.typing import NDArray
-
     from cascadezoo.data.base import ImageData, Split
     from cascadezoo.data.npz_reader import NpzReader
 
@@ -43,7 +40,7 @@ class NpzConfig(DataConfig):
 
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
     """The file; a relative path starts from the current directory."""
     images: Key | None = None
     """The array of training images; None looks for the usual names."""
@@ -69,6 +66,8 @@ class NpzConfig(DataConfig):
         with _open(self) as file:
             keys = _keys(self, file)
             shape = _image_shape(self, file, keys.images)
+            if keys.test_images is not None:
+                _image_shape(self, file, keys.test_images)
             names = _class_names(file) if keys.labels else None
             return DataInfo(
                 size=shape.size,
@@ -90,13 +89,13 @@ def load(config: NpzConfig, split: Split) -> ImageData:
 
     Raises:
         DataError: the file is missing or damaged, has unsupported content, or no such split.
-        ResourceError: the images are larger than the machine's memory.
+        ResourceError: the images are larger than the limit or the machine's memory.
     """
     import numpy as np
 
     from cascadezoo.data.base import ImageData
     from cascadezoo.data.holdout import holdout_indices
-    from cascadezoo.data.memory import require_memory
+    from cascadezoo.data.memory import require_data
 
     with _open(config) as file:
         keys = _keys(config, file)
@@ -115,7 +114,7 @@ def load(config: NpzConfig, split: Split) -> ImageData:
         shape = _image_shape(config, file, images_key)
         # The holdout is drawn from all images; without it the first images are enough.
         count = shape.count if config.holdout else min(shape.count, config.limit or shape.count)
-        require_memory(
+        require_data(
             count * shape.channels * shape.size**2,
             f"{config.path}: {count:,} images {images_key!r}",
             hint="set data.config.limit to use fewer",
@@ -132,7 +131,8 @@ def load(config: NpzConfig, split: Split) -> ImageData:
         labels = None
         if labels_key is not None:
             _num_classes(file, keys, _class_names(file))
-            labels = _labels(file, labels_key, images_key)[rows]
+            _label_range(file, labels_key, images_key)
+            labels = file.read(labels_key).astype("int64")[rows]
         return ImageData(images, labels, split)
 
 
@@ -153,11 +153,10 @@ class _Shape:
 
 
 def _open(config: NpzConfig) -> NpzReader:
-    from pathlib import Path
-
+    from cascadezoo.data.files import data_path
     from cascadezoo.data.npz_reader import NpzReader
 
-    return NpzReader(Path(config.path).expanduser())
+    return NpzReader(data_path(config.path))
 
 
 def _keys(config: NpzConfig, file: NpzReader) -> _Keys:
@@ -167,7 +166,7 @@ def _keys(config: NpzConfig, file: NpzReader) -> _Keys:
         if key is not None and key not in file:
             raise DataError(
                 f"{config.path} has no array {key!r}",
-                hint=f"it has {', '.join(file.keys) or 'no arrays'}",
+                hint=f"it has {file.listed}",
                 code="data-no-array",
                 path=config.path,
                 name=key,
@@ -182,8 +181,7 @@ def _keys(config: NpzConfig, file: NpzReader) -> _Keys:
     images, labels, test_images, test_labels = selected
     if images is None:
         raise DataError(
-            f"{config.path} has no array with a usual name for images; it has "
-            f"{', '.join(file.keys) or 'no arrays'}",
+            f"{config.path} has no array with a usual name for images; it has {file.listed}",
             hint="set data.config.images and data.config.labels to the names of the arrays",
             code="data-no-images-array",
             names=tuple(file.keys),
@@ -272,8 +270,10 @@ def _channels_last(config: NpzConfig, shape: tuple[int, ...], where: str) -> boo
     return last
 
 
-def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
-    """The labels of an array of images, int64 [N]."""
+def _label_range(file: NpzReader, key: str, images_key: str) -> tuple[int, int]:
+    """The lowest and the highest label of an array of images, without keeping the labels."""
+    from cascadezoo.data.memory import require_data
+
     header, count = file.header(key), file.header(images_key).shape[0]
     where = f"{file.path}: labels {key!r}"
     if header.dtype.kind not in "iu":
@@ -294,8 +294,14 @@ def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
             path=file.path,
             name=key,
         )
-    labels = file.read(key)
-    low, high = int(labels.min()), int(labels.max())
+    require_data(
+        header.nbytes,
+        where,
+        hint="save them as uint8 or uint16",
+        default=LARGEST_LABELS,
+    )
+    blocks = [(int(block.min()), int(block.max())) for block in file.blocks(key)]
+    low, high = min(low for low, _ in blocks), max(high for _, high in blocks)
     if low < 0 or high > 2**31 - 1:
         raise DataError(
             f"{where} are in [{low}, {high}]",
@@ -306,22 +312,31 @@ def _labels(file: NpzReader, key: str, images_key: str) -> NDArray[Any]:
             path=file.path,
             name=key,
         )
-    return labels.astype("int64")
+    return low, high
 
 
 def _class_names(file: NpzReader) -> tuple[str, ...] | None:
     if _CLASS_NAMES not in file:
         return None
+    from cascadezoo.data.memory import require_data
+
     header = file.header(_CLASS_NAMES)
-    if header.dtype.kind != "U" or len(header.shape) != 1:
+    is_list = header.dtype.kind == "U" and header.dtype.itemsize > 0 and len(header.shape) == 1
+    if not is_list or header.shape[0] > MOST_CLASSES:
         raise DataError(
             f"{file.path}: {_CLASS_NAMES!r} is {header.dtype} {list(header.shape)}, not a list of "
-            "strings",
+            f"at most {MOST_CLASSES:,} strings",
             hint="save it as numpy.array(['first', 'second', ...])",
             code="data-names-form",
             dtype=str(header.dtype),
             path=file.path,
         )
+    require_data(
+        header.nbytes,
+        f"{file.path}: {_CLASS_NAMES!r}",
+        hint="give the classes shorter names",
+        default=LARGEST_CLASS_NAMES,
+    )
     try:
         names = tuple(str(name) for name in file.read(_CLASS_NAMES))
         "".join(names).encode()
@@ -339,7 +354,7 @@ def _num_classes(file: NpzReader, keys: _Keys, names: tuple[str, ...] | None) ->
     highest = -1
     for labels, images in ((keys.labels, keys.images), (keys.test_labels, keys.test_images)):
         if labels is not None and images is not None:
-            highest = max(highest, int(_labels(file, labels, images).max()))
+            highest = max(highest, _label_range(file, labels, images)[1])
     if highest < 0:
         return None
     if names is not None and highest >= len(names):

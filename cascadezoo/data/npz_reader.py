@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import math
+import os
 import struct
 import tokenize
 import warnings
@@ -14,14 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, BinaryIO, Self
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cascadezoo.data.memory import require_memory
+from cascadezoo.data.files import open_data
+from cascadezoo.data.memory import require_data
 from cascadezoo.errors import DataError
+from cascadezoo.util.limits import LARGEST_ARRAYS
+from cascadezoo.util.text import clean_remote
 
 __all__ = ["ArrayHeader", "NpzReader"]
 
@@ -46,6 +51,8 @@ _DAMAGE = (
     MemoryError,
 )
 _CHUNK_BYTES = 2**22
+_LARGEST_HEADER = 10_000
+_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +76,13 @@ class NpzReader:
         path: the file.
 
     Raises:
-        DataError: the file is missing, not readable, or not a zip archive.
+        DataError: the file is missing, not readable, not a regular file, or not a zip archive.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._file = _Bounded(open_data(path))
         except FileNotFoundError as error:
             raise DataError(
                 f"file {path} not found",
@@ -83,13 +90,14 @@ class NpzReader:
                 code="data-no-file",
                 path=path,
             ) from error
+        except OSError as error:
+            raise self._unreadable(error, "give the path of a readable file") from error
+        try:
+            self._zip = zipfile.ZipFile(self._file)
         except _DAMAGE as error:
-            raise DataError(
-                f"{path} is not a readable .npz file: {_reason(error)}",
-                hint=_hint(path),
-                code="data-npz-unreadable",
-                path=path,
-            ) from error
+            hint = self._hint()
+            self._file.close()
+            raise self._unreadable(error, hint) from error
         self.keys = tuple(
             name.removesuffix(".npy") for name in self._zip.namelist() if name.endswith(".npy")
         )
@@ -104,6 +112,7 @@ class NpzReader:
         trace: TracebackType | None,
     ) -> None:
         self._zip.close()
+        self._file.close()
 
     def __contains__(self, key: str) -> bool:
         return key in self.keys
@@ -129,7 +138,7 @@ class NpzReader:
 
         Raises:
             DataError: the array is missing or damaged.
-            ResourceError: the array is larger than the machine's memory.
+            ResourceError: the array is larger than the limit or the machine's memory.
         """
         with self._open(key) as (file, header):
             shape = header.shape
@@ -138,7 +147,7 @@ class NpzReader:
             if partial and not header.fortran_order:
                 shape = (rows or 0, *shape[1:])
             size = math.prod(shape) * header.dtype.itemsize
-            require_memory(
+            require_data(
                 size, f"{self.path}: array {key!r}", hint="set data.config.limit to use fewer"
             )
             flat = np.empty(size, dtype=np.uint8)
@@ -150,18 +159,47 @@ class NpzReader:
                 return array[:rows] if partial else array
             return array.reshape(shape)
 
+    def blocks(self, key: str) -> Iterator[NDArray[Any]]:
+        """The elements of an array in the order of the file, a few MiB at a time.
+
+        Yields:
+            Arrays of one dimension, in the native byte order of the file.
+
+        Raises:
+            DataError: the array is missing or damaged.
+        """
+        with self._open(key) as (file, header):
+            left, size = header.nbytes, header.dtype.itemsize
+            step = max(1, _CHUNK_BYTES // max(1, size)) * size
+            while left > 0:
+                flat = np.empty(min(step, left), dtype=np.uint8)
+                self._fill(file, flat.data)
+                left -= len(flat)
+                yield flat.view(header.dtype)
+            file.read(1)  # checks the checksum
+
+    @property
+    def listed(self) -> str:
+        """The names of the first arrays, for messages."""
+        names = [clean_remote(key, 60) for key in self.keys[:_SHOWN]]
+        more = [f"{len(self.keys) - _SHOWN:,} more"] if len(self.keys) > _SHOWN else []
+        return ", ".join([*names, *more]) or "no arrays"
+
     @contextmanager
     def _open(self, key: str) -> Iterator[tuple[IO[bytes], ArrayHeader]]:
         if key not in self.keys:
             raise DataError(
                 f"{self.path} has no array {key!r}",
-                hint=f"it has {', '.join(self.keys) or 'none'}",
+                hint=f"it has {self.listed}",
                 code="data-no-array",
                 path=self.path,
                 name=key,
             )
         try:
             entry = self._zip.getinfo(f"{key}.npy")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # zipfile does not bound what the other methods unpack at once.
+                raise ValueError(f"compression method {entry.compress_type} is not supported")
             with self._zip.open(entry) as file:
                 header = self._header(file, key)
                 if header.nbytes != entry.file_size - file.tell():
@@ -183,11 +221,17 @@ class NpzReader:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"version {version} of the .npy format is not supported")
+        # Numpy reads the whole header before it checks its length, which may be 4 GiB.
+        start = file.read(2 if version == (1, 0) else 4)
+        length = int.from_bytes(start, "little")
+        if length > _LARGEST_HEADER:
+            raise ValueError(f"its header has {length:,} bytes")
+        text = io.BytesIO(start + file.read(length))
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         with warnings.catch_warnings():
             # Unusual headers cause warnings, but only errors matter.
             warnings.simplefilter("ignore")
-            shape, fortran_order, dtype = read(file)
+            shape, fortran_order, dtype = read(text)
         if dtype.hasobject:
             raise DataError(
                 f"{self.path}: array {key!r} contains Python objects, which are never unpickled",
@@ -199,6 +243,24 @@ class NpzReader:
         if any(length < 0 for length in shape):
             raise ValueError(f"its shape is {shape}")
         return ArrayHeader(tuple(int(length) for length in shape), dtype, bool(fortran_order))
+
+    def _unreadable(self, error: BaseException, hint: str) -> DataError:
+        return DataError(
+            f"{self.path} is not a readable .npz file: {_reason(error)}",
+            hint=hint,
+            code="data-npz-unreadable",
+            path=self.path,
+        )
+
+    def _hint(self) -> str:
+        try:
+            self._file.seek(0)
+            start = self._file.read(6)
+        except OSError:
+            return "give the path of a readable file"
+        if start == b"\x93NUMPY":
+            return "it is one .npy array; save it with numpy.savez(path, images=..., labels=...)"
+        return "create it with numpy.savez(path, images=..., labels=...), or download it again"
 
     @staticmethod
     def _fill(file: IO[bytes], target: memoryview) -> None:
@@ -216,12 +278,41 @@ def _reason(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def _hint(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(6)
-    except OSError:
-        return "give the path of a readable file"
-    if start == b"\x93NUMPY":
-        return "it is a single .npy array; save it with numpy.savez(path, images=..., labels=...)"
-    return "create it with numpy.savez(path, images=..., labels=...), or download it again"
+class _Bounded(io.BufferedIOBase):
+    """A file that refuses to read more at once than zipfile needs.
+
+    zipfile reads the table of contents at once, with the length that the file claims.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._inner = file
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to ``size`` bytes, or the rest of the file."""
+        most = max(LARGEST_ARRAYS, _CHUNK_BYTES)
+        size = most + 1 if size is None or size < 0 else size
+        data = self._inner.read(min(size, most + 1))
+        if len(data) > most:
+            raise ValueError("its table of contents is too large")
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Change the position."""
+        return self._inner.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position."""
+        return self._inner.tell()
+
+    def seekable(self) -> bool:
+        """A regular file is seekable."""
+        return True
+
+    def readable(self) -> bool:
+        """The file is open for reading."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._inner.close()
+        super().close()

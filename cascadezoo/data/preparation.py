@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cascadezoo.data.base import ImageData
-from cascadezoo.data.memory import require_memory
+from cascadezoo.data.memory import require_data
 from cascadezoo.errors import DataError
 
 __all__ = ["Fit", "prepare", "require_labels"]
@@ -34,7 +34,7 @@ def prepare(data: ImageData, *, size: int, channels: int, fit: Fit = "resize") -
 
     Raises:
         DataError: ``fit`` cannot convert the images, or their channels are not 1 or 3.
-        ResourceError: the result is larger than the machine's memory.
+        ResourceError: the result is larger than the limit or the machine's memory.
     """
     images = data.images
     count, present, height, width = images.shape
@@ -57,7 +57,7 @@ def prepare(data: ImageData, *, size: int, channels: int, fit: Fit = "resize") -
             name=fit,
         )
     _check_fit(data, size, fit)
-    require_memory(
+    require_data(
         count * channels * size * size,
         f"{count:,} images of {channels}x{size}x{size}",
         hint="lower data.size, or use fewer images",

@@ -98,13 +98,13 @@ def load(config: ShapesConfig, split: Split) -> ImageData:
         RGB images, uint8 [N, 3, size, size]; image ``i`` has label ``i % classes``.
 
     Raises:
-        ResourceError: the images are larger than the machine's memory.
+        ResourceError: the images are larger than the limit or the machine's memory.
     """
     from cascadezoo.data.base import ImageData
-    from cascadezoo.data.memory import require_memory
+    from cascadezoo.data.memory import require_data
     from cascadezoo.data.shapes_images import draw_shapes
 
     count = config.count if split == "train" else config.test_count
-    require_memory(count * 3 * config.size**2, f"{count:,} shapes of {config.size}x{config.size}")
+    require_data(count * 3 * config.size**2, f"{count:,} shapes of {config.size}x{config.size}")
     images, labels = draw_shapes(config, split, count)
     return ImageData(images, labels, split)

@@ -31,7 +31,7 @@ class TorchvisionConfig(DataConfig):
     files: ClassVar[str]
     facts: ClassVar[DataInfo]
 
-    root: Annotated[str, Field(min_length=1)] | None = None
+    root: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """The folder of torchvision's datasets; None is $CASCADEZOO_DATA, or ~/.cache/cascadezoo/data.
     """
     download: bool = True
@@ -151,12 +151,10 @@ def load(config: TorchvisionConfig, split: Split) -> ImageData:
 
 def _root(config: TorchvisionConfig) -> Path:
     import os
-    from pathlib import Path
 
-    if config.root is not None:
-        return Path(config.root).expanduser()
-    named = os.environ.get(ROOT_VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "cascadezoo" / "data"
+    from cascadezoo.data.files import data_path
+
+    return data_path(config.root or os.environ.get(ROOT_VARIABLE) or "~/.cache/cascadezoo/data")
 
 
 def _open(config: TorchvisionConfig, root: Path, *, train: bool) -> Any:

@@ -25,6 +25,7 @@ from cascadezoo.model_folder.layout import (
     read_config,
 )
 from cascadezoo.util.files import sha256_of
+from cascadezoo.util.text import clean_remote
 
 __all__ = [
     "Copied",
@@ -32,8 +33,14 @@ __all__ = [
     "check_destination",
     "checked_files",
     "copy_model",
+    "possible_folder",
     "publish_local",
 ]
+
+# Most systems allow 4,096 and 255 bytes; the files of a model and temporary names need some.
+_LONGEST_PATH = 3_800
+_LONGEST_NAME = 200
+_MOST_PARTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ def publish_local(model: str | Path, dest: str | Path, *, dry_run: bool = False)
         RunFolderError: ``dest`` holds something else, or cannot be written.
     """
     _refuse_hub(str(dest))
-    return copy_model(locate(model), Path(dest).expanduser(), dry_run=dry_run)
+    return copy_model(locate(model), possible_folder(dest), dry_run=dry_run)
 
 
 def check_destination(dest: str | Path, name: str) -> None:
@@ -109,9 +116,36 @@ def check_destination(dest: str | Path, name: str) -> None:
         RunFolderError: ``dest`` holds something else, or cannot be written.
     """
     _refuse_hub(str(dest))
-    path = Path(dest).expanduser()
+    path = possible_folder(dest)
     _older_version(path, name)
     _require_writable(path)
+
+
+def possible_folder(dest: str | Path) -> Path:
+    """The path of a folder to write, with ``~`` and ``~user`` expanded.
+
+    Raises:
+        RunFolderError: no folder can have this path.
+    """
+    try:
+        path = Path(dest).expanduser()
+        full = path.absolute()
+        if len(os.fsencode(full)) > _LONGEST_PATH or len(full.parts) > _MOST_PARTS:
+            raise ValueError("it is too long")
+        if "\0" in str(full):
+            raise ValueError("it contains a NUL character")
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in full.parts):
+            raise ValueError("it is too long")
+    except (ValueError, RuntimeError) as error:
+        reason = "it is not valid text" if isinstance(error, UnicodeError) else str(error)
+        shown = clean_remote(dest, 200)
+        raise RunFolderError(
+            f"no folder can have the path {shown!r}: {reason}",
+            hint="choose another folder",
+            code="run-folder-path-invalid",
+            path=shown,
+        ) from None
+    return path
 
 
 def check_copy_target(dest: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -150,6 +150,11 @@ class StageConfig(Model):
     """The integer fields that scale the number of parameters. ``cascadezoo plan --match-params``
     scales them together: it searches over the first, and the others keep their ratio to it. A
     larger value must not give fewer parameters. Empty: the number cannot be matched."""
+
+    repeated: ClassVar[Mapping[str, int]] = {}
+    """Integer fields that repeat a part of the network or of a training pass, such as its blocks.
+    Each has the lowest value from which FLOPs and memory grow linearly. ``cascadezoo plan`` then
+    traces that value and the next, not a thousand blocks."""
 
     def width_step(self, field: str) -> int:
         """The number that a field of :attr:`widths` must be a multiple of, e.g. the heads."""

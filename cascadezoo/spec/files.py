@@ -47,9 +47,9 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
         if name in {*table.rows, *table.contested, *table.refused}:
             return complete(parse_json(table.get(name).entry.load(), name), name), name
     path = Path(source)
-    if path.is_dir() and (path / "spec.json").is_file():
-        path = path / "spec.json"
     try:
+        if path.is_dir() and (path / "spec.json").is_file():
+            path = path / "spec.json"
         with path.open("rb") as file:
             text = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:

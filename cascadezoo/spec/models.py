@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cascadezoo.spec.configs import Model, Probability
+from cascadezoo.util.limits import MOST_CLASSES
 
 __all__ = [
     "FROM_DATA",
@@ -65,7 +66,7 @@ class DataSpec(Model):
     """Height and width of the cascade's images in pixels; None uses the dataset's size."""
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for RGB; None uses the dataset's channels."""
-    num_classes: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    num_classes: Annotated[int, Field(ge=0, le=MOST_CLASSES)] | None = None
     """Number of labels; 0 trains without labels; None uses the dataset's number."""
     fit: Literal["resize", "pad", "crop"] = "resize"
     """How images of another size are converted to `size`."""

@@ -299,7 +299,9 @@ class _Resolver:
                 self.problems.append(Problem(f"data.{name}", message, code="not-given"))
                 return None, config, info
             update[name] = value
-        return spec.model_copy(update=update), config, info
+        # The dataset may state a size that no spec can.
+        whole = self.validate(DataSpec, {**spec.model_dump(mode="json"), **update}, "data")
+        return whole, config, info
 
     # --- the parts together
 

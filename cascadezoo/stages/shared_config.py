@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -80,6 +80,7 @@ class UNetConfig(StageConfig):
     """Fields of a stage with a U-Net."""
 
     widths: ClassVar[tuple[str, ...]] = ("channels",)
+    repeated: ClassVar[Mapping[str, int]] = {"blocks": 1}
 
     channels: Width = 32
     """Width of the U-Net's first level."""

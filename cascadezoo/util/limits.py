@@ -14,11 +14,17 @@ __all__ = [
     "HUB_SECONDS",
     "HUB_SPEED",
     "HUB_STALL",
+    "LARGEST_ARRAYS",
     "LARGEST_CARD",
+    "LARGEST_CLASS_NAMES",
     "LARGEST_HEADER",
     "LARGEST_JSON",
+    "LARGEST_LABELS",
     "LARGEST_METRICS",
+    "LARGEST_PICTURE",
+    "LARGEST_PICTURE_FILE",
     "LARGEST_SAMPLES",
+    "MOST_CLASSES",
     "REPO",
     "REVISION",
     "SHA256",
@@ -58,6 +64,23 @@ HUB_STALL = ("CASCADEZOO_HUB_STALL", 60.0)
 
 HUB_PATIENCE = ("CASCADEZOO_HUB_PATIENCE", 60.0)
 """Variable and default: maximum seconds of failures and pauses in one pull or publish."""
+LARGEST_ARRAYS = 4 << 20
+"""Maximum bytes of the table of contents of an .npz file; enough for 50,000 arrays."""
+
+LARGEST_CLASS_NAMES = 16 << 20
+"""Maximum bytes of the array ``class_names`` of an .npz file."""
+
+LARGEST_LABELS = 256 << 20
+"""Maximum bytes of an array of labels in an .npz file: 33 million int64 numbers."""
+
+MOST_CLASSES = 1_000_000
+"""Maximum number of labels."""
+
+LARGEST_PICTURE = 89_478_485
+"""Maximum pixels of an image file of a dataset, e.g. 9459x9459; Pillow's own limit."""
+
+LARGEST_PICTURE_FILE = 1 << 30
+"""Maximum bytes of an image file of a dataset."""
 
 COMMIT = r"^[0-9a-f]{40}$"
 """A full commit hash."""

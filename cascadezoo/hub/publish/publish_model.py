@@ -12,7 +12,7 @@ from cascadezoo.errors import (
     ModelReferenceError,
     PublishError,
 )
-from cascadezoo.hub.folder_copy import Copied, check_destination, publish_local
+from cascadezoo.hub.folder_copy import Copied, check_destination, possible_folder, publish_local
 from cascadezoo.hub.publish.result import Published
 from cascadezoo.hub.refs import HubRef, as_argument, is_hub_id, parse_reference
 from cascadezoo.spec.models import PublishSpec
@@ -28,10 +28,11 @@ def read_destination(dest: str | Path) -> Path | HubRef:
 
     Raises:
         ModelReferenceError: the destination is ambiguous, or contains a revision.
+        RunFolderError: no folder can have this path.
     """
+    path = possible_folder(dest)
     if isinstance(dest, Path):
-        return dest.expanduser()
-    path = Path(dest).expanduser()
+        return path
     if not is_hub_id(dest):
         return path
     if not dest.startswith("hf://"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -21,6 +21,7 @@ class AutoencoderConfig(DecoderConfig):
     """
 
     widths: ClassVar[tuple[str, ...]] = ("channels",)
+    repeated: ClassVar[Mapping[str, int]] = {"blocks": 1}
 
     latent_channels: Annotated[int, Field(ge=1, le=1024)] = 4
     """Channels of the latents."""

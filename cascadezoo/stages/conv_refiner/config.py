@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
@@ -16,6 +17,7 @@ class ConvRefinerConfig(RefinerConfig):
     """A few plain convolutions that predict a correction (Kim et al. 2016)."""
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
+    repeated: ClassVar[Mapping[str, int]] = {"layers": 2}
 
     hidden: Width = 64
     """Width between the convolutions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -16,6 +17,7 @@ class PixelShuffleConfig(UpsamplerConfig):
     """Sub-pixel convolution (Shi et al. 2016) that predicts the residual to an interpolation."""
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
+    repeated: ClassVar[Mapping[str, int]] = {"blocks": 1}
 
     factor: Literal[2, 3, 4, 8] = 2
     """The enlargement in each direction; 4 and 8 use steps of 2."""

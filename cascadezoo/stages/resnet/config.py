@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
@@ -21,6 +22,7 @@ class ResNetConfig(GeneratorConfig):
     """
 
     widths: ClassVar[tuple[str, ...]] = ("channels",)
+    repeated: ClassVar[Mapping[str, int]] = {"blocks": 1, "candidates": 2}
 
     channels: Width = 64
     """Width of the residual blocks below full resolution; half of it at full resolution."""

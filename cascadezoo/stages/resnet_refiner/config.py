@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from cascadezoo.spec.configs import RefinerConfig, Width
@@ -14,6 +15,7 @@ class ResNetRefinerConfig(RefinerConfig):
     """Residual blocks with normalisation (He et al. 2016) that predict a correction."""
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
+    repeated: ClassVar[Mapping[str, int]] = {"blocks": 1}
 
     hidden: Width = 64
     """Width of the residual blocks, which work at full resolution."""

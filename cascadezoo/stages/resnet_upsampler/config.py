@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -20,6 +21,7 @@ class ResNetUpsamplerConfig(UpsamplerConfig):
     """
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
+    repeated: ClassVar[Mapping[str, int]] = {"blocks": 1, "fine_blocks": 1}
 
     hidden: Width = 64
     """Width at the upstream resolution; half of it after the first enlargement."""

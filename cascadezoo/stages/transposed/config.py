@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -23,6 +23,7 @@ class TransposedConfig(UpsamplerConfig):
     """
 
     widths: ClassVar[tuple[str, ...]] = ("hidden",)
+    repeated: ClassVar[Mapping[str, int]] = {"blocks": 1}
 
     hidden: Width = 64
     """Width at the upstream resolution; half of it after the first of several enlargements."""

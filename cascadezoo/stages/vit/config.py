@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -16,6 +17,7 @@ class ViTConfig(RefinerConfig):
     """Transformer blocks on patches (Dosovitskiy et al. 2021) that predict a correction."""
 
     widths: ClassVar[tuple[str, ...]] = ("features",)
+    repeated: ClassVar[Mapping[str, int]] = {"blocks": 1}
 
     features: Width = 256
     """Width of a patch's token."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -74,6 +74,7 @@ class SrGanConfig(UpsamplerConfig):
     """Super-resolution with a pixel loss and an adversary (Ledig et al. 2017)."""
 
     heeds_paired: ClassVar[bool] = True
+    repeated: ClassVar[Mapping[str, int]] = {"blocks": 1}
 
     channels: Width = 48
     """Channels at the size of the upstream image."""

@@ -37,9 +37,9 @@ class Source:
         """The folder of a local source; None for a source on the Hub."""
         try:
             root = Path(self.text).expanduser()
-        except RuntimeError:  # ~ with an unknown user
+            return root if root.is_dir() else None
+        except (RuntimeError, ValueError, OSError):  # an unknown user after ~, NUL, too long
             return None
-        return root if root.is_dir() else None
 
     @property
     def is_path(self) -> bool:

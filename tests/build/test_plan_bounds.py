@@ -1,0 +1,156 @@
+"""Plans of long networks: extrapolated exactly, bounded, or refused; memory before training."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from errors_help import raises
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from cascadezoo import build_cascade
+from cascadezoo.build.plan import make_plan
+from cascadezoo.cascade.stage_costs import StagePlan, meta_cascade, plan_stages
+from cascadezoo.errors import ResourceError
+from cascadezoo.spec import load_spec
+from cascadezoo.spec.advice import size_warnings
+from cascadezoo.stages.base import TrainContext
+from cascadezoo.util.rng import Draw
+
+GENERATORS = {"flow.v1", "resnet.v1", "dae.v1", "unet-diffusion.v1", "diffusion.v1"}
+UNET = {"channels": 8, "multipliers": [1, 2]}
+
+
+def spec(kind: str, config: dict[str, Any], size: int = 16, **data: Any) -> dict[str, Any]:
+    stages = [{"name": "last", "kind": kind, "config": config}]
+    if kind not in GENERATORS:
+        stages.insert(0, {"name": "first", "kind": "flow.v1", "config": UNET})
+    return {
+        "name": "long",
+        "data": {"source": "shapes", "config": {"size": size}, **data},
+        "stages": stages,
+        "training": {"losses": []},
+    }
+
+
+def last(data: dict[str, Any]) -> StagePlan:
+    resolved = load_spec(data)
+    return list(plan_stages(resolved, meta_cascade(resolved)))[-1]
+
+
+@pytest.mark.parametrize("many", [3, 5])
+@pytest.mark.parametrize(
+    ("kind", "config", "fields"),
+    [
+        ("flow.v1", {**UNET, "attention": [8], "dense_skips": True}, ["blocks"]),
+        ("flow.v1", {**UNET, "attention": [16], "label_conditioning": "concat"}, ["blocks"]),
+        ("dae.v1", {**UNET, "middle_attention": True}, ["blocks"]),
+        ("unet-diffusion.v1", UNET, ["blocks"]),
+        ("diffusion-sr.v1", UNET, ["blocks"]),
+        ("autoencoder.v1", {"channels": 8}, ["blocks"]),
+        ("resnet.v1", {"channels": 8}, ["blocks", "candidates"]),
+        ("resnet.v1", {"channels": 8, "dropout": 0.1}, ["candidates"]),
+        ("resnet-refiner.v1", {"hidden": 8}, ["blocks"]),
+        ("resnet-upsampler.v1", {"hidden": 8}, ["blocks", "fine_blocks"]),
+        ("pixelshuffle.v1", {"hidden": 8}, ["blocks"]),
+        ("transposed.v1", {"hidden": 8}, ["blocks"]),
+        ("conv-refiner.v1", {"hidden": 8}, ["layers"]),
+        ("vit.v1", {"features": 8, "heads": 2}, ["blocks"]),
+    ],
+)
+def test_the_cost_of_repeated_parts_is_that_of_a_full_trace(
+    kind: str,
+    config: dict[str, Any],
+    fields: list[str],
+    many: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = spec(kind, {**config, **dict.fromkeys(fields, many + 1)})
+    declared = type(load_spec(data).stages[-1].config).repeated
+    assert set(fields) <= set(declared)
+    short = last(data)
+    owner = next(
+        c for c in type(load_spec(data).stages[-1].config).__mro__ if "repeated" in vars(c)
+    )
+    monkeypatch.setattr(owner, "repeated", {})
+    assert last(data) == short
+    assert short.flops_forward
+
+
+def test_flops_are_those_of_pytorch() -> None:
+    resolved = load_spec(spec("flow.v1", {**UNET, "attention": [8]}))
+    cascade = meta_cascade(resolved)
+    (row,) = plan_stages(resolved, cascade)
+    stage = cascade.stage("last")
+    labels = torch.zeros(1, dtype=torch.int64, device="meta")
+    counter = FlopCounterMode(display=False)
+    with counter:
+        target = torch.empty(1, 3, 16, 16, device="meta")
+        stage(stage.preprocess(target, None, TrainContext(Draw(0, device="meta"), labels)))
+    assert row.flops_forward == counter.get_total_flops()
+
+
+def test_a_thousand_candidates_of_many_blocks_are_planned() -> None:
+    began = time.process_time()
+    row = last(spec("resnet.v1", {"channels": 8, "candidates": 1024, "blocks": 256}))
+    one = last(spec("resnet.v1", {"channels": 8, "candidates": 1, "blocks": 256}))
+    assert row.flops_forward == 1025 * one.flops_forward
+    assert row.flops_sample == one.flops_sample
+    assert row.activation_bytes == one.activation_bytes
+    assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("levels", [4, 8])
+def test_networks_of_too_many_layers_are_refused(levels: int) -> None:
+    config = {"channels": 4, "multipliers": [1] * levels, "blocks": 256}
+    with raises(ResourceError, "resources-layers", name="long"):
+        make_plan(load_spec(spec("flow.v1", config, size=256)), "cpu")
+
+
+def test_operations_over_the_budget_leave_stages_untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cascadezoo.cascade.stage_costs.MOST_OPERATIONS", 50)
+    plan = make_plan(load_spec(spec("diffusion.v1", {"layers": 64})), "cpu")
+    assert plan.stages[0].flops_forward is None
+    assert any("last" in warning for warning in plan.warnings)
+
+
+# --- memory
+
+
+@pytest.mark.parametrize("size", [(1280, 900), (700, 700), (130, 400)])
+def test_large_pictures_are_warned_of(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    data = spec("flow.v1", {})
+    data["data"] = {"source": "folder", "config": {"path": str(tmp_path)}}
+    (warning,) = size_warnings(load_spec(data))
+    assert f"{min(size)}x{min(size)}" in warning
+    data["data"]["size"] = 64
+    assert list(size_warnings(load_spec(data))) == []
+
+
+def test_latents_and_upsampled_images_are_not_warned_of() -> None:
+    up = spec("pixelshuffle.v1", {"hidden": 8, "factor": 2}, size=512)
+    assert list(size_warnings(load_spec(up)))
+    up["stages"][1]["config"]["factor"] = 8
+    assert list(size_warnings(load_spec(up))) == []
+    latents = spec("autoencoder.v1", {"channels": 8}, size=512)
+    assert list(size_warnings(load_spec(latents))) == []
+
+
+@pytest.mark.parametrize("batch_size", [128, 1_000_000])
+def test_build_refuses_activations_that_cannot_fit(tmp_path: Path, batch_size: int) -> None:
+    Image.new("RGB", (1280, 900)).save(tmp_path / "a.png")
+    data = spec("flow.v1", {"channels": 256})
+    data["data"] = {"source": "folder", "config": {"path": str(tmp_path)}}
+    data["training"]["batch_size"] = batch_size
+    plan = make_plan(load_spec(data), "cpu")
+    assert plan.training_bytes > plan.available_bytes
+    assert sum("training needs" in warning for warning in plan.warnings) == 1
+    with raises(ResourceError, "resources-activations", name="long", stage="last") as caught:
+        build_cascade(data, tmp_path / "run", device="cpu")
+    assert caught.value.fields["needed"] > plan.available_bytes
+    assert not (tmp_path / "run").exists()
