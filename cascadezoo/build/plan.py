@@ -65,7 +65,7 @@ class Plan:
             if phase["steps"] is None:
                 images = phase["epochs"] * steps_per_epoch * batch_size
             else:
-                images = phase["steps"] * (phase["batch_size"] or batch_size)
+                images = phase["steps"] * phase["batch_size"]
             for name in phase["train"]:
                 flops = forward[name]
                 if flops is None:
@@ -110,11 +110,11 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
             "train": list(phase.train),
             "epochs": phase.epochs,
             "steps": phase.steps,
-            "batch_size": phase.batch_size,
             "bytes": _phase_bytes(rows, weights, phase, resolved)
             + (_pair_bytes(phase, resolved) if on_host else 0),
             "pairs_bytes": _pair_bytes(phase, resolved),
-            "batch_size": spec.training.batch_size,
+            "batch_size": phase.batch_size or spec.training.batch_size,
+            "accumulate": spec.training.accumulate,
         }
         for phase in spec.training.phases or []
     ]
@@ -136,8 +136,21 @@ def _memory_warning(plan: Plan) -> Iterator[str]:
     if plan.available_bytes is not None and plan.training_bytes > plan.available_bytes:
         yield (
             f"training needs about {_gib(plan.training_bytes)}, but "
-            f"{_gib(plan.available_bytes)} are available; lower training.batch_size or data.size"
+            f"{_gib(plan.available_bytes)} are available; {_what_fits(plan, plan.available_bytes)}"
         )
+
+
+def _what_fits(plan: Plan, available: int) -> str:
+    """The settings with which the largest phase fits."""
+    phase = max(plan.phases, key=lambda row: row["bytes"])
+    activations = {row.name: row.activation_bytes or 0 for row in plan.stages}
+    one = sum(activations[name] for name in phase["train"])
+    batch_size = phase["batch_size"]
+    rest = phase["bytes"] - one * (batch_size // phase["accumulate"])
+    for parts in range(phase["accumulate"] + 1, batch_size + 1):
+        if batch_size % parts == 0 and rest + one * (batch_size // parts) <= available:
+            return f"set training.accumulate to {parts}, or training.recompute to true"
+    return "lower data.size, or make the stages smaller"
 
 
 def check_activations(plan: Plan, *, processes: int = 1) -> None:
@@ -156,7 +169,7 @@ def check_activations(plan: Plan, *, processes: int = 1) -> None:
     activations = {row.name: row.activation_bytes or 0 for row in plan.stages}
     for phase in plan.phases:
         one = sum(activations[name] for name in phase["train"])
-        whole = one * phase["batch_size"]
+        whole = one * (phase["batch_size"] // phase["accumulate"])
         need = phase["bytes"] - whole + int(SURE_ACTIVATIONS * whole / processes)
         if need <= plan.available_bytes:
             continue
@@ -166,8 +179,8 @@ def check_activations(plan: Plan, *, processes: int = 1) -> None:
             f"{plan.name} needs at least {_gib(need)} to train phase {phase['name']}, but "
             f"{_gib(plan.available_bytes)} are available; most of it are activations of stage "
             f"{largest!r} ({shape}): {_gib(activations[largest])} for each image of a batch",
-            hint=f"lower training.batch_size (now {phase['batch_size']}), set data.size to a "
-            f"smaller size, or make stage {largest!r} smaller",
+            hint=f"{_what_fits(plan, plan.available_bytes)}; or lower training.batch_size (now "
+            f"{phase['batch_size']})",
             code="resources-activations",
             name=plan.name,
             stage=largest,
