@@ -22,6 +22,7 @@ from cascadezoo.cascade.weights import (
 )
 from cascadezoo.errors import InputError, SampleError
 from cascadezoo.hub.locate import locate
+from cascadezoo.model_folder.files import open_file, stat_file
 from cascadezoo.model_folder.integrity import check_files, refuse_bundled, seal
 from cascadezoo.model_folder.layout import CONFIG, read_config, weights_path
 from cascadezoo.nn.compiled import CompileScope, compile_network, compiler_problem
@@ -104,11 +105,13 @@ class Cascade(nn.Module):
         check_files(folder, config, weights, trust_verified=True)
         with bounded_build(resolved.spec.name):
             cascade = cls.from_spec(resolved, device="meta")
-        check_room([folder / name for name in weights], resolved.spec.name, device)
+        size = sum(stat_file(folder, name).st_size for name in weights)
+        check_room(size, resolved.spec.name, device)
         for (name, stage), part in zip(cascade.named_stages(), resolved.stages, strict=True):
             stage.drop_training_only()
             hint = changed_since(resolved.spec.requires, part.kind, part.origin)
-            load_state(stage, folder / weights_path(name), device, hint=hint)
+            path = weights_path(name)
+            load_state(stage, folder / path, device, hint=hint, opened=open_file(folder, path))
             check_whole(stage, name, resolved.spec.name)
         # Tensors that a stage made on the CPU move to the device of the weights.
         placed = cascade if torch.device(device).type == "cpu" else cascade.to(device)

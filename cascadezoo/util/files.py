@@ -1,12 +1,119 @@
-"""Atomic writes, sha256 of files, and the cache folder."""
+"""Atomic writes, refusal of links and special files, sha256 of files, and the cache folder."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import io
 import os
+import re
+import stat
 from pathlib import Path
+from typing import BinaryIO, Literal
 
-__all__ = ["cache_folder", "sha256_of", "write_atomically"]
+__all__ = [
+    "FileRefusedError",
+    "cache_folder",
+    "is_alive",
+    "open_regular",
+    "opened_path",
+    "refuse_linked_folders",
+    "sha256_of",
+    "sync_folder",
+    "temporary_of",
+    "write_atomically",
+]
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]{1,10})\.tmp")
+
+
+class FileRefusedError(OSError):
+    """A file that is not opened.
+
+    Args:
+        path: the file.
+        reason: it is a link or in a linked folder, is not a regular file, or is too large.
+        text: the reason in words, to follow the name of the file.
+    """
+
+    def __init__(self, path: Path, reason: Literal["link", "special", "size"], text: str) -> None:
+        number = {"link": errno.ELOOP, "special": errno.EINVAL, "size": errno.EFBIG}[reason]
+        super().__init__(number, text, str(path))
+        self.reason = reason
+        self.text = text
+
+
+def open_regular(folder: Path, name: str, limit: int | None = None) -> io.BufferedReader:
+    """Open a regular file for reading; never a link, a pipe or a device.
+
+    Links in the path of ``folder`` itself are followed: the user chose that path.
+
+    Args:
+        folder: the folder that the name is relative to.
+        name: the relative path of the file, with ``/``.
+        limit: the largest accepted size in bytes; None accepts any.
+
+    Raises:
+        FileRefusedError: the file or a folder below ``folder`` is a link, or the file is not a
+            regular file, or is larger than the limit.
+        FileNotFoundError: the file does not exist.
+        OSError: it cannot be read.
+    """
+    refuse_linked_folders(folder, name)
+    path = folder / name
+    # Opening a device may act on it, so its kind is checked before and after.
+    _require_regular(path, path.lstat(), limit)
+    try:
+        file = open(path, "rb", opener=_open_no_link)  # noqa: SIM115
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FileRefusedError(path, "link", "is a symbolic link") from None
+        raise
+    try:
+        _require_regular(path, os.fstat(file.fileno()), limit)
+    except FileRefusedError:
+        file.close()
+        raise
+    return file
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def opened_path(file: BinaryIO) -> str:
+    """A path of an open file, for libraries that accept only paths.
+
+    It leads to the open file itself, even if another file has taken the place of its name.
+    """
+    path = f"/dev/fd/{file.fileno()}"
+    return path if Path(path).exists() else str(file.name)
+
+
+def refuse_linked_folders(folder: Path, name: str) -> None:
+    """Check that no folder between ``folder`` and a file below it is a link.
+
+    Raises:
+        FileRefusedError: one is a link.
+    """
+    for part in reversed(Path(name).parents[:-1]):
+        if (folder / part).is_symlink():
+            raise FileRefusedError(
+                folder / name, "link", f"is in {part.as_posix()}, which is a symbolic link"
+            )
+
+
+def _require_regular(path: Path, row: os.stat_result, limit: int | None) -> None:
+    if stat.S_ISLNK(row.st_mode):
+        raise FileRefusedError(path, "link", "is a symbolic link")
+    if not stat.S_ISREG(row.st_mode):
+        raise FileRefusedError(path, "special", "is not a regular file")
+    if limit is not None and row.st_size > limit:
+        raise FileRefusedError(
+            path, "size", f"has {row.st_size} bytes, more than the limit of {limit}"
+        )
 
 
 def sha256_of(path: Path) -> str:
@@ -16,7 +123,11 @@ def sha256_of(path: Path) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file. After a crash it holds either its old or its new content, never a part."""
+    """Write a file. After a crash it holds either its old or its new content, never a part.
+
+    Temporary files that ended processes left of this file are removed.
+    """
+    _remove_stale(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -26,6 +137,47 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_of(name: str) -> tuple[str, int] | None:
+    """The file and the process that a temporary file belongs to; None for other files.
+
+    >>> temporary_of(".config.json.812.tmp"), temporary_of("config.json")
+    (('config.json', 812), None)
+    """
+    match = _TEMPORARY.fullmatch(name)
+    return None if match is None else (match["name"], int(match["pid"]))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    if pid < 1:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # of another user
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def _remove_stale(path: Path) -> None:
+    # A folder that cannot be listed or changed fails at the write itself, with a better message.
+    with contextlib.suppress(OSError):
+        for other in list(path.parent.iterdir()):
+            owner = temporary_of(other.name)
+            if owner is not None and owner[0] == path.name and not is_alive(owner[1]):
+                other.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk, so that they outlast a power failure."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def cache_folder() -> Path:

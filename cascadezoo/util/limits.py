@@ -11,6 +11,7 @@ __all__ = [
     "LARGEST_JSON",
     "LARGEST_METRICS",
     "LARGEST_SAMPLES",
+    "LARGEST_WEIGHTS",
     "REPO",
     "REVISION",
     "SHA256",
@@ -30,6 +31,9 @@ LARGEST_CARD = 4 << 20
 
 LARGEST_SAMPLES = 64 << 20
 """Maximum bytes of samples.png."""
+
+LARGEST_WEIGHTS = 1 << 40
+"""Maximum bytes of the weights of one stage."""
 
 LARGEST_HEADER = 16 << 20
 """Maximum bytes of the header of a safetensors file; enough for 100,000 tensors."""
