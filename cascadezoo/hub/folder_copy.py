@@ -16,7 +16,7 @@ from cascadezoo.errors import ModelError, ModelReferenceError, RunFolderError
 from cascadezoo.hub.locate import locate
 from cascadezoo.hub.refs import is_hub_id
 from cascadezoo.model_folder.change import new_version, recover
-from cascadezoo.model_folder.files import file_exists, file_sha256, open_file, stat_file
+from cascadezoo.model_folder.files import file_exists, file_sha256, file_size, open_file
 from cascadezoo.model_folder.integrity import check_files, refuse_bundled
 from cascadezoo.model_folder.layout import (
     CARD,
@@ -172,7 +172,7 @@ def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
         name=model_name(config),
         source=source,
         dest=dest,
-        files={name: stat_file(source, name).st_size for name in (CONFIG, *names)},
+        files={name: file_size(source, name) for name in (CONFIG, *names)},
         replaced=older is not None and not same,
         changed=not same,
         dry_run=dry_run,
@@ -296,7 +296,7 @@ def _same(source: Path, dest: Path, names: list[str]) -> bool:
     if sorted(model_files(dest)) != sorted(n for n in names if n != CONFIG):
         return False
     return all(
-        stat_file(source, n).st_size == stat_file(dest, n).st_size
+        file_size(source, n) == file_size(dest, n)
         and file_sha256(source, n) == file_sha256(dest, n)
         for n in names
     )

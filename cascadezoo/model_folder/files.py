@@ -40,6 +40,7 @@ __all__ = [
     "PendingChange",
     "file_exists",
     "file_sha256",
+    "file_size",
     "is_model_file",
     "is_temporary",
     "model_files",
@@ -142,23 +143,29 @@ def read_file(folder: Path, name: str) -> bytes:
         FileNotFoundError: it does not exist.
         ModelError: it is a link, is not a regular file, is too large, or cannot be read.
     """
-    limit = _LIMITS.get(name, LARGEST_WEIGHTS)
     try:
         with open_file(folder, name) as file:
-            content = file.read(limit + 1)
-        if len(content) > limit:  # it grew
-            raise FileRefusedError(folder / name, "size", f"has more than {limit} bytes")
+            return file.read(os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise refused(folder, name, error) from error
-    return content
 
 
 def stat_file(folder: Path, name: str) -> os.stat_result:
     """Return size, times and inode of a file of a model folder; errors as in :func:`open_file`."""
     with open_file(folder, name) as file:
         return os.fstat(file.fileno())
+
+
+def file_size(folder: Path, name: str) -> int:
+    """Return the size in bytes of a file of a model folder; errors as in :func:`read_file`."""
+    try:
+        return stat_file(folder, name).st_size
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise refused(folder, name, error) from error
 
 
 def file_exists(folder: Path, name: str) -> bool:

@@ -21,7 +21,7 @@ import torch
 import cascadezoo
 import cascadezoo.evaluate.evaluate_model
 import cascadezoo.hub.pull
-import cascadezoo.tune.tune_model  # noqa: F401
+import cascadezoo.tune.tune_model
 from cascadezoo.cards.card_file import read_card
 from cascadezoo.cli.main import main
 from cascadezoo.model_folder.files import model_files, read_file
@@ -78,17 +78,32 @@ def forked(action: Callable[[], object]) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
 
 
-def run(arguments: list[str], kill: int | None = None) -> tuple[int, str]:
-    def command() -> None:
-        output = os.open("../output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        if kill is not None:
-            kill_before(kill)
+def run(arguments: list[str]) -> int:
+    """Run a command in this process; returns its exit code."""
+    output = os.open("../output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    try:
         main(arguments, prog_name="cascadezoo")
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
 
-    code, text = forked(command)
-    return code, text or Path("../output").read_text()
+
+def killed(arguments: list[str], number: int) -> bool:
+    def command() -> None:
+        kill_before(number)
+        sys.exit(run(arguments))
+
+    return forked(command)[0] == KILLED
+
+
+def again(arguments: list[str], folder: Path) -> str:
+    """Run the command again; the results of everything that a user may do then."""
+    code = run(arguments)
+    row = {"again": code, "output": Path("../output").read_text() if code else ""}
+    row |= {"state": state(folder), "load": load(folder)}
+    return json.dumps({**row, "card": run(["card", str(folder), "--check"]), "files": contents()})
 
 
 def state(folder: Path) -> str:
@@ -121,24 +136,19 @@ def drive(template: Path, work: Path, folder: Path, arguments: list[str]) -> Non
 
     fresh()
     old = forked(lambda: state(folder))[1] if folder.exists() else ""
-    done = run(arguments)
-    assert done[0] == 0, done
-    files = contents()
-    print(json.dumps({"old": old, "new": forked(lambda: state(folder)), "files": files}))
+    code, text = forked(lambda: again(arguments, folder))
+    assert code == 0, text
+    print(json.dumps({"old": old, **json.loads(text)}))
     for number in range(1000):
         fresh()
-        if run(arguments, number)[0] != KILLED:
+        if not killed(arguments, number):
             return
-        row = {
-            "number": number,
-            "killed": forked(lambda: state(folder)) if folder.exists() else None,
-            "again": run(arguments),
-            "state": forked(lambda: state(folder)),
-            "load": forked(lambda: load(folder)),
-            "card": run(["card", str(folder), "--check"]),
-            "files": contents(),
-        }
-        print(json.dumps(row), flush=True)
+        row = {"number": number, "killed": None}
+        if folder.exists():
+            row["killed"] = forked(lambda: state(folder))
+        code, text = forked(lambda: again(arguments, folder))
+        assert code == 0, (number, text)
+        print(json.dumps({**row, **json.loads(text)}), flush=True)
     raise AssertionError("the command does not end")
 
 
