@@ -72,15 +72,6 @@ _LIMITS = {
     METRICS: LARGEST_METRICS,
     SAMPLES: LARGEST_SAMPLES,
 }
-_CODES = {
-    CONFIG: {"link": "model-config-damaged", "special": "model-config-damaged"},
-    CARD: {"size": "model-card-too-large"},
-}
-_UNREADABLE = {
-    CONFIG: "model-config-unreadable",
-    CARD: "model-card-unreadable",
-    METRICS: "model-metrics-unreadable",
-}
 
 
 def weights_path(stage: str) -> str:
@@ -188,30 +179,23 @@ def file_sha256(folder: Path, name: str) -> str:
 def refused(folder: Path, name: str, error: OSError) -> ModelError:
     """Return the error for a file of a model folder that cannot be opened."""
     path = folder / name
-    if isinstance(error, FileRefusedError):
-        codes = {
-            "link": "model-symlink",
-            "special": "model-file-special",
-            "size": "model-file-too-large",
-            **_CODES.get(name, {}),
-        }
-        hints = {"link": "copy the file itself", "special": REPAIR, "size": REPAIR}
-        hint = hints[error.reason]
-        if error.reason == "link" and folder.parent.name == "snapshots":
-            hint = "links are followed only in the Hub's cache in use; set HF_HUB_CACHE to it"
+    if not isinstance(error, FileRefusedError):
         return ModelError(
-            f"{folder}: {name} {error.text}",
-            hint=hint,
-            code=codes[error.reason],
+            f"{path} cannot be read: {error.strerror}",
+            hint="check its permissions",
+            code="model-file-unreadable",
             path=path,
             name=name,
         )
-    return ModelError(
-        f"{path} cannot be read: {error.strerror}",
-        hint="check its permissions",
-        code=_UNREADABLE.get(name, "model-file-unreadable"),
-        path=path,
-    )
+    what = f"{folder}: {name} {error.text}"
+    if error.reason == "link":
+        hint = "copy the file itself"
+        if folder.parent.name == "snapshots":
+            hint = "links are followed only in the Hub's cache in use; set HF_HUB_CACHE to it"
+        return ModelError(what, hint=hint, code="model-symlink", path=path, name=name)
+    if error.reason == "special":
+        return ModelError(what, hint=REPAIR, code="model-file-special", path=path, name=name)
+    return ModelError(what, hint=REPAIR, code="model-file-too-large", path=path, name=name)
 
 
 # --- the files of a folder

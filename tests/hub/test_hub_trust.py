@@ -90,7 +90,7 @@ def test_links_in_a_local_folder_are_refused(files, tmp_path):
     for name in (WEIGHTS, "config.json"):
         (folder / name).rename(tmp_path / "moved")
         (folder / name).symlink_to(tmp_path / "moved")
-        code = "model-damaged" if name == WEIGHTS else "model-config-damaged"
+        code = "model-damaged" if name == WEIGHTS else "model-symlink"
         with raises(ModelError, code) as raised:
             Cascade.from_pretrained(folder)
         assert name in raised.value.what
@@ -146,7 +146,7 @@ def test_special_files_are_not_read(files, tmp_path):
     folder = write_files(tmp_path / "model", files)
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
-    with raises(ModelError, "model-config-damaged"):
+    with raises(ModelError, "model-file-special"):
         read_config(folder)
     (folder / "config.json").unlink()
     (folder / "config.json").write_bytes(files["config.json"])
