@@ -22,6 +22,7 @@ from cascadezoo.cascade.weights import (
 )
 from cascadezoo.errors import InputError, SampleError
 from cascadezoo.hub.locate import locate
+from cascadezoo.model_folder.change import new_version
 from cascadezoo.model_folder.files import open_file, stat_file
 from cascadezoo.model_folder.integrity import check_files, refuse_bundled, seal
 from cascadezoo.model_folder.layout import CONFIG, read_config, weights_path
@@ -156,7 +157,7 @@ class Cascade(nn.Module):
     def save_pretrained(
         self, folder: str | Path, *, weights: Literal["bf16", "fp16"] | None = None
     ) -> Path:
-        """Write config.json and the weights of every stage as safetensors.
+        """Write config.json and the weights of every stage as safetensors, in one step.
 
         Args:
             folder: created if it is missing; model files in it are replaced.
@@ -169,6 +170,8 @@ class Cascade(nn.Module):
         Raises:
             InputError: the folder is inside a model that ships with a distribution, the precision
                 is unknown, or a weight is too large for it.
+            ModelError: the folder contains files that are not part of a model; it is unchanged.
+            RunFolderError: the folder cannot be written.
         """
         if weights is not None and weights not in HALVES:
             raise InputError(
@@ -189,9 +192,10 @@ class Cascade(nn.Module):
         folder = Path(folder)
         refuse_bundled(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, stage in self.named_stages():
-            save_state(stage.saved_state(), folder / weights_path(name), dtype)
-        seal(folder, self.spec, __version__)
+        with new_version(folder) as new:
+            for name, stage in self.named_stages():
+                save_state(stage.saved_state(), new / weights_path(name), dtype)
+            seal(folder, self.spec, __version__, new=new)
         return folder
 
     # --- properties

@@ -13,7 +13,6 @@ lock the folder itself, without a file; a process that ends releases its lock.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -197,6 +196,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _lock(number: int, folder: Path, limit: float) -> bool:
     """Wait for the lock of an open folder; False if its file system has no locks."""
+    import fcntl  # not on Windows, where models can be loaded
+
     while True:
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,7 @@ from typing import Any
 from cascadezoo._version import __version__
 from cascadezoo.errors import InputError, ModelError, RunFolderError
 from cascadezoo.model_folder.change import new_version, recover
-from cascadezoo.model_folder.files import file_sha256, stat_file
+from cascadezoo.model_folder.files import file_sha256, file_size, stat_file
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
@@ -44,15 +44,25 @@ Fault = tuple[str, str]
 """A fault in one word and in a sentence."""
 
 
-def seal(folder: Path, spec: CascadeSpec, version: str) -> ModelConfig:
+def seal(folder: Path, spec: CascadeSpec, version: str, *, new: Path | None = None) -> ModelConfig:
     """Write config.json with the sha256 of every file in the folder.
+
+    Args:
+        folder: the model folder.
+        spec: the model's spec.
+        version: the version of cascadezoo.
+        new: the folder of :func:`~cascadezoo.model_folder.change.new_version`, whose files will
+            replace those of ``folder``; config.json is written there. None is the folder itself.
 
     Raises:
         ModelError: a file in the folder is not part of a model.
     """
+    places = dict.fromkeys(model_files(folder), folder)
+    if new is not None:
+        places |= dict.fromkeys(model_files(new), new)
     files = {
-        name: FileRecord(sha256=file_sha256(folder, name), size=stat_file(folder, name).st_size)
-        for name in model_files(folder)
+        name: FileRecord(sha256=file_sha256(place, name), size=file_size(place, name))
+        for name, place in sorted(places.items())
     }
     config = ModelConfig(
         cascadezoo_version=version,
@@ -61,7 +71,7 @@ def seal(folder: Path, spec: CascadeSpec, version: str) -> ModelConfig:
         requires=spec.requires,
         files=files,
     )
-    write_atomically(folder / CONFIG, _config_text(config))
+    write_atomically((new or folder) / CONFIG, _config_text(config))
     return config
 
 

@@ -80,7 +80,9 @@ def open_regular(folder: Path, name: str, limit: int | None = None) -> io.Buffer
 
 def _open_no_link(path: str, flags: int) -> int:
     # Without O_NONBLOCK, opening a pipe waits for a writer.
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    for name in ("O_NOFOLLOW", "O_NONBLOCK"):  # Windows has neither
+        flags |= getattr(os, name, 0)
+    return os.open(path, flags)
 
 
 def opened_path(file: BinaryIO) -> str:
