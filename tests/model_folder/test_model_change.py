@@ -101,12 +101,11 @@ COMMANDS = {
         ["tune", "model", "--over", "steps", "--values", "steps=1", "-n", "24", "--write", "-q"],
     ),
 }
-SLOW = ("evaluate", "tune", "card --force", "pull over a newer version")
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in COMMANDS],
+    [pytest.param(n, marks=[pytest.mark.slow] if n != "card" else []) for n in COMMANDS],
 )
 def test_a_command_that_is_killed_anywhere_ends_well_when_repeated(
     name: str, template: Path, tmp_path: Path
