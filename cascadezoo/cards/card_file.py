@@ -30,11 +30,11 @@ from cascadezoo.cards.check_card import FRONT, card_faults, claim_faults, read_f
 from cascadezoo.cards.render_card import block, block_digest, render_card
 from cascadezoo.errors import CascadezooError, ModelError
 from cascadezoo.model_folder.data_trust import names_no_path
+from cascadezoo.model_folder.files import read_file
 from cascadezoo.model_folder.layout import CARD
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.spec.configs import DataInfo
-from cascadezoo.util.limits import LARGEST_CARD
 
 __all__ = [
     "CardState",
@@ -164,21 +164,9 @@ def read_card(folder: Path) -> str | None:
     """
     path = folder / CARD
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_CARD + 1)
+        content = read_file(folder, CARD)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read: {error.strerror}", code="model-card-unreadable", path=path
-        ) from error
-    if len(content) > LARGEST_CARD:
-        raise ModelError(
-            f"{path} is larger than {LARGEST_CARD >> 20} MiB",
-            hint="shorten it",
-            code="model-card-too-large",
-            path=path,
-        )
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
@@ -24,6 +23,8 @@ from cascadezoo.cascade.weights import (
 )
 from cascadezoo.errors import InputError, SampleError
 from cascadezoo.hub.locate import locate
+from cascadezoo.model_folder.change import new_version
+from cascadezoo.model_folder.files import open_file, stat_file
 from cascadezoo.model_folder.integrity import check_files, refuse_bundled, seal
 from cascadezoo.model_folder.layout import CONFIG, read_config, weights_path
 from cascadezoo.nn.compiled import CompileScope, compile_network, compiler_problem
@@ -107,11 +108,13 @@ class Cascade(nn.Module):
         check_files(folder, config, weights, trust_verified=True)
         with bounded_build(resolved.spec.name):
             cascade = cls.from_spec(resolved, device="meta")
-        check_room([folder / name for name in weights], resolved.spec.name, device)
+        size = sum(stat_file(folder, name).st_size for name in weights)
+        check_room(size, resolved.spec.name, device)
         for (name, stage), part in zip(cascade.named_stages(), resolved.stages, strict=True):
             stage.drop_training_only()
             hint = changed_since(resolved.spec.requires, part.kind, part.origin)
-            load_state(stage, folder / weights_path(name), device, hint=hint)
+            path = weights_path(name)
+            load_state(stage, folder / path, device, hint=hint, opened=open_file(folder, path))
             check_whole(stage, name, resolved.spec.name)
         # Tensors that a stage made on the CPU move to the device of the weights.
         placed = cascade if torch.device(device).type == "cpu" else cascade.to(device)
@@ -156,7 +159,7 @@ class Cascade(nn.Module):
     def save_pretrained(
         self, folder: str | Path, *, weights: Literal["bf16", "fp16"] | None = None
     ) -> Path:
-        """Write config.json and the weights of every stage as safetensors.
+        """Write config.json and the weights of every stage as safetensors, in one step.
 
         Args:
             folder: created if it is missing; model files in it are replaced.
@@ -170,6 +173,8 @@ class Cascade(nn.Module):
             InputError: the folder is inside a model that ships with a distribution, the precision
                 is unknown, or a weight is too large for it.
             DiskFullError: the disk is full; the former weights are kept.
+            ModelError: the folder contains files that are not part of a model; it is unchanged.
+            RunFolderError: the folder cannot be written.
         """
         if weights is not None and weights not in HALVES:
             raise InputError(
@@ -189,21 +194,12 @@ class Cascade(nn.Module):
                 )
         folder = Path(folder)
         refuse_bundled(folder)
-        # All weights are written before the first is replaced, which a full disk may prevent.
-        parts: dict[Path, Path] = {}
-        try:
-            with writing_to(folder):
-                folder.mkdir(parents=True, exist_ok=True)
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with new_version(folder) as new:
                 for name, stage in self.named_stages():
-                    path = folder / weights_path(name)
-                    parts[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-                    save_state(stage.saved_state(), parts[path], dtype)
-                for path, part in parts.items():
-                    part.replace(path)
-                seal(folder, self.spec, __version__)
-        finally:
-            for part in parts.values():
-                part.unlink(missing_ok=True)
+                    save_state(stage.saved_state(), new / weights_path(name), dtype)
+                seal(folder, self.spec, __version__, new=new)
         return folder
 
     # --- properties

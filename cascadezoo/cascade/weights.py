@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +21,7 @@ from torch.nn.modules.module import (
 
 from cascadezoo.data.memory import require_memory
 from cascadezoo.errors import ModelError, ResourceError
-from cascadezoo.util.files import system_error
+from cascadezoo.util.files import open_regular, opened_path, system_error
 from cascadezoo.util.limits import LARGEST_HEADER
 from cascadezoo.util.text import clean_remote
 
@@ -104,7 +104,12 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
 
 
 def load_state(
-    module: nn.Module, path: Path, device: torch.device | str, *, hint: str | None = None
+    module: nn.Module,
+    path: Path,
+    device: torch.device | str,
+    *,
+    hint: str | None = None,
+    opened: BinaryIO | None = None,
 ) -> None:
     """Load a safetensors file into a module on the meta device.
 
@@ -116,14 +121,18 @@ def load_state(
         path: the file.
         device: the device of the tensors.
         hint: the hint of the error if the file contains different tensors.
+        opened: the open file, for a path that :func:`open_regular` does not open by itself.
 
     Raises:
-        ModelError: the file is missing, is not a safetensors file, or contains different tensors.
+        ModelError: the file is missing, is not a safetensors file, is a link, or contains
+            different tensors.
     """
     expected = module.state_dict()
     try:
-        _check_header(path)
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with (
+            opened or open_regular(path.parent, path.name) as content,
+            _safetensors(content, path, device) as file,
+        ):
             names = list(file.keys())
             stored = {}
             for name in names:
@@ -148,11 +157,18 @@ def load_state(
     module.load_state_dict(state, strict=True, assign=True)
 
 
-def _check_header(path: Path) -> None:
+@contextmanager
+def _safetensors(content: BinaryIO, path: Path, device: torch.device | str) -> Iterator[Any]:
+    """Read an open safetensors file, of which no other file can take the place."""
+    _check_header(content, path)
+    with safe_open(opened_path(content), framework="pt", device=str(device)) as file:
+        yield file
+
+
+def _check_header(file: BinaryIO, path: Path) -> None:
     """Check the claimed length of the header before a reader allocates memory for it."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD + 1)
-        size = os.fstat(file.fileno()).st_size
+    head = file.read(_HEAD + 1)
+    size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(head[:_HEAD], "little")
     if len(head) <= _HEAD or head[_HEAD:] != b"{" or length > size - _HEAD:
         fault = "its header is invalid"
@@ -249,16 +265,18 @@ def bounded_build(model: str, limit: int = MAX_PARTS) -> Iterator[None]:
             hook.remove()
 
 
-def check_room(files: Iterable[Path], model: str, device: torch.device | str) -> None:
+def check_room(size: int, model: str, device: torch.device | str) -> None:
     """Check that weights fit into the memory of a device, before they are read.
 
-    The size is that of the files. :func:`load_state` refuses a config that claims more than they
-    contain.
+    Args:
+        size: the size of the files in bytes. :func:`load_state` refuses a config that claims more
+            than they contain.
+        model: the model's name.
+        device: the device of the weights.
 
     Raises:
         ResourceError: the weights do not fit.
     """
-    size = sum(path.stat().st_size for path in files)
     home = torch.device(device)
     hint = "load it on another machine or device"
     if home.type == "cuda":

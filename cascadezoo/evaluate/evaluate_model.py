@@ -14,7 +14,13 @@ from cascadezoo._version import __version__
 from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.stage_costs import stage_rows
-from cascadezoo.errors import CascadezooError, InputError, PluginError, UnknownNameError
+from cascadezoo.errors import (
+    CascadezooError,
+    InputError,
+    ModelError,
+    PluginError,
+    UnknownNameError,
+)
 from cascadezoo.evaluate.bench import UnmeasuredMetric, open_bench
 from cascadezoo.evaluate.features.base import Precision
 from cascadezoo.evaluate.metrics.base import load_metric
@@ -221,8 +227,19 @@ def _is_known(name: str, problems: list[UnmeasuredMetric]) -> bool:
 
 
 def _save(cascade: Cascade, config: ModelConfig, result: Evaluation) -> Evaluation:
-    """Write metrics.json, the card, and then config.json with their new sha256."""
+    """Write metrics.json, the card and config.json with their new sha256 in one step."""
     folder = result.model
+    measured, config = config, read_config(folder)
+    weights = [name for name in measured.files if name.endswith(".safetensors")]
+    if measured.spec_digest != config.spec_digest or any(
+        measured.files[name] != config.files.get(name) for name in weights
+    ):
+        raise ModelError(
+            f"another command replaced the model in {folder} during the evaluation",
+            hint="nothing was written; run the same command again",
+            code="model-changed-meanwhile",
+            path=folder,
+        )
     if METRICS in config.files:
         previous = read_metrics(folder)
     else:

@@ -18,24 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from cascadezoo.model_folder.layout import is_cache_link
-from cascadezoo.util.files import sha256_of
+from cascadezoo.model_folder.files import file_sha256, open_file
+from cascadezoo.model_folder.snapshots import hub_cache, is_cache_link
 from cascadezoo.util.limits import is_commit, is_sha256
 
-__all__ = ["CachedRepo", "git_blob_sha", "hub_cache", "is_offline"]
+__all__ = ["CachedRepo", "git_blob_sha", "is_offline"]
 
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
-
-
-def hub_cache() -> Path:
-    """The cache folder of the Hub's client: ``HF_HUB_CACHE``, or ``HF_HOME/hub``."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if os.environ.get(name):
-            return _expanded(os.environ[name])
-    if os.environ.get("HF_HOME"):
-        return _expanded(os.environ["HF_HOME"]) / "hub"
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return _expanded(base) / "huggingface" / "hub"
 
 
 def is_offline() -> bool:
@@ -96,10 +85,10 @@ class CachedRepo:
             return f"{name} is a link that points outside the Hub's cache"
         sha = path.readlink().name
         if is_sha256(sha):
-            sound = sha256_of(path) == sha
+            sound = file_sha256(self.snapshot(commit), name) == sha
         elif is_commit(sha):  # git's sha1 has the form of a commit
-            with path.open("rb") as file:
-                sound = git_blob_sha(file, path.stat().st_size) == sha
+            with open_file(self.snapshot(commit), name) as file:
+                sound = git_blob_sha(file, os.fstat(file.fileno()).st_size) == sha
         else:
             return None
         return None if sound else f"the sha of {name} differs from the Hub's"
@@ -113,10 +102,6 @@ class CachedRepo:
             if not blobs.is_symlink() and os.path.realpath(blob.parent) == os.path.realpath(blobs):
                 blob.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-
-
-def _expanded(text: str) -> Path:
-    return Path(os.path.expandvars(text)).expanduser()
 
 
 def git_blob_sha(file: BinaryIO, size: int) -> str:

@@ -20,6 +20,7 @@ from cascadezoo.errors import (
 )
 from cascadezoo.hub.cache import CachedRepo, is_offline
 from cascadezoo.hub.refs import HubRef
+from cascadezoo.model_folder.files import file_sha256
 from cascadezoo.model_folder.integrity import file_faults
 from cascadezoo.model_folder.layout import (
     CARD,
@@ -30,7 +31,6 @@ from cascadezoo.model_folder.layout import (
     ModelConfig,
     read_config,
 )
-from cascadezoo.util.files import sha256_of
 from cascadezoo.util.limits import (
     LARGEST_CARD,
     LARGEST_JSON,
@@ -248,7 +248,7 @@ class _Pull:
 
     def config_fault(self) -> str | None:
         record = (self.records or {}).get(CONFIG)
-        if record is not None and sha256_of(self.folder / CONFIG) != record.sha256:
+        if record is not None and file_sha256(self.folder, CONFIG) != record.sha256:
             return f"the sha256 of {CONFIG} differs from the zoo entry"
         return self.repo.fault(self.commit, CONFIG)
 

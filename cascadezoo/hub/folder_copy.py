@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from cascadezoo.errors import ModelError, ModelReferenceError, RunFolderError
 from cascadezoo.hub.locate import locate
 from cascadezoo.hub.refs import is_hub_id
+from cascadezoo.model_folder.change import new_version, recover
+from cascadezoo.model_folder.files import file_exists, file_sha256, file_size, open_file
 from cascadezoo.model_folder.integrity import check_files, refuse_bundled
 from cascadezoo.model_folder.layout import (
     CARD,
@@ -24,7 +27,7 @@ from cascadezoo.model_folder.layout import (
     model_name,
     read_config,
 )
-from cascadezoo.util.files import sha256_of
+from cascadezoo.util.files import is_alive, sync_folder, temporary_of
 from cascadezoo.util.text import clean_remote
 
 __all__ = [
@@ -91,8 +94,8 @@ def publish_local(model: str | Path, dest: str | Path, *, dry_run: bool = False)
     """Copy a model to a folder.
 
     Every file is compared with config.json before and after it is copied. The copy is assembled
-    beside ``dest`` and renamed to it. It replaces an older version of the same model, and nothing
-    else.
+    apart and takes its place in one step. It replaces an older version of the same model, and
+    nothing else.
 
     Args:
         model: a model folder, or the run folder of a finished build.
@@ -203,26 +206,27 @@ def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
         name=model_name(config),
         source=source,
         dest=dest,
-        files={name: (source / name).stat().st_size for name in (CONFIG, *names)},
+        files={name: file_size(source, name) for name in (CONFIG, *names)},
         replaced=older is not None and not same,
         changed=not same,
         dry_run=dry_run,
     )
+    if not dry_run and older is not None:
+        recover(dest)
     if same or dry_run:
         return result
     try:
-        with _temporary_sibling(dest) as temporary:
+        with _new_folder(dest, model_name(config)) as new:
             for name in (CONFIG, *names):
-                _copy_file(source / name, temporary / name)
-            if read_config(temporary) != config:
+                _copy_file(source, name, new / name)
+            if read_config(new) != config:
                 raise ModelError(
                     f"{source} changed while it was copied",
                     hint="run the same command again",
                     code="model-changed-while-copied",
                     path=source,
                 )
-            check_files(temporary, config)
-            _put_in_place(temporary, dest)
+            check_files(new, config)
     except OSError as error:
         raise RunFolderError(
             f"{dest} cannot be written: {error.strerror}",
@@ -241,7 +245,7 @@ def checked_files(source: Path, config: ModelConfig) -> list[str]:
     """
     if is_snapshot(source):
         check_files(source, config, trust_verified=True)
-        return [name for name in config.files if (source / name).exists()]
+        return [name for name in config.files if file_exists(source, name)]
     check_files(source, config)
     known = list(model_files(source))
     if CARD in config.files and CARD not in known:
@@ -295,7 +299,7 @@ def _older_version(dest: Path, name: str | None) -> ModelConfig | None:
         )
     if not dest.exists() or not any(dest.iterdir()):
         return None
-    if not (dest / CONFIG).is_file():
+    if not file_exists(dest, CONFIG):
         raise RunFolderError(
             f"{dest} is not empty and contains no model",
             hint=hint,
@@ -326,46 +330,52 @@ def _same(source: Path, dest: Path, names: list[str]) -> bool:
     if sorted(model_files(dest)) != sorted(n for n in names if n != CONFIG):
         return False
     return all(
-        (source / n).stat().st_size == (dest / n).stat().st_size
-        and sha256_of(source / n) == sha256_of(dest / n)
+        file_size(source, n) == file_size(dest, n)
+        and file_sha256(source, n) == file_sha256(dest, n)
         for n in names
     )
 
 
 @contextmanager
-def _temporary_sibling(dest: Path) -> Iterator[Path]:
-    """An empty folder beside ``dest``, removed afterwards unless it was renamed."""
+def _new_folder(dest: Path, name: str) -> Iterator[Path]:
+    """An empty folder whose files become the model in ``dest`` in one step.
+
+    Args:
+        dest: the destination: an older version of the model, an empty folder, or none.
+        name: the name of the model.
+    """
+    _remove_stale(dest)
+    if _older_version(dest, name) is not None:
+        with new_version(dest, whole=True) as folder:
+            yield folder
+        return
     dest.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", suffix=".tmp", dir=dest.parent))
+    suffix = f".{os.getpid()}.tmp"
+    folder = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", suffix=suffix, dir=dest.parent))
     try:
         folder.chmod(0o755)
         yield folder
+        for path in (*(p for p in folder.rglob("*") if p.is_dir()), folder):
+            sync_folder(path)
+        folder.rename(dest)  # atomic, also over an empty folder
+        sync_folder(dest.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _copy_file(source: Path, dest: Path) -> None:
+def _remove_stale(dest: Path) -> None:
+    """Remove what ended processes left of copies to ``dest``."""
+    pattern = re.compile(rf"{re.escape(dest.name)}\.[a-z0-9_]{{8}}")
+    with suppress(OSError):
+        for other in list(dest.parent.iterdir()):
+            owner = temporary_of(other.name)
+            if owner is not None and pattern.fullmatch(owner[0]) and not is_alive(owner[1]):
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _copy_file(source: Path, name: str, dest: Path) -> None:
     dest.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as read, dest.open("wb") as written:
+    with open_file(source, name) as read, dest.open("wb") as written:
         shutil.copyfileobj(read, written, 1 << 20)
         written.flush()
         os.fsync(written.fileno())
-
-
-def _put_in_place(folder: Path, dest: Path) -> None:
-    if not dest.exists() or not any(dest.iterdir()):
-        folder.rename(dest)  # atomic, also over an empty folder
-    else:
-        old = folder.with_name(f"{folder.name}.old")
-        dest.rename(old)
-        try:
-            folder.rename(dest)
-        except OSError:
-            old.rename(dest)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    parent = os.open(dest.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)

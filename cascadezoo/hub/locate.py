@@ -7,7 +7,7 @@ from pathlib import Path
 from cascadezoo.errors import HubNotFoundError, ModelReferenceError
 from cascadezoo.hub.fetch import pull_hub
 from cascadezoo.hub.refs import FORMS, HF, HubRef, parse_reference, path_exists
-from cascadezoo.model_folder.layout import CONFIG
+from cascadezoo.model_folder.files import CONFIG, file_exists
 from cascadezoo.zoo.list import bundled_folder, find
 
 __all__ = ["locate"]
@@ -55,7 +55,7 @@ def locate(reference: str | Path, revision: str | None = None, offline: bool | N
 def _local_folder(path: Path, text: str) -> Path:
     if path_exists(path) and path.is_dir():
         for folder in (path, path / "model"):
-            if (folder / CONFIG).is_file():
+            if file_exists(folder, CONFIG):
                 return folder
         if (path / "run.json").is_file():
             raise ModelReferenceError(

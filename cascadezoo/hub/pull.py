@@ -9,6 +9,7 @@ from typing import Any
 from cascadezoo.hub.fetch import pull_hub
 from cascadezoo.hub.folder_copy import check_copy_target, checked_files, copy_model
 from cascadezoo.hub.locate import locate
+from cascadezoo.model_folder.files import file_size
 from cascadezoo.model_folder.layout import CONFIG, is_snapshot, model_name, read_config
 
 __all__ = ["Pulled", "pull", "pull_hub"]
@@ -100,5 +101,5 @@ def pull(
         )
     config = read_config(folder)
     names = (CONFIG, *checked_files(folder, config))
-    sizes = {name: (folder / name).stat().st_size for name in names}
+    sizes = {name: file_size(folder, name) for name in names}
     return Pulled(str(reference), model_name(config), folder, repo, commit, sizes)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cascadezoo.errors import HubError, ModelError, ModelReferenceError
-from cascadezoo.hub.cache import CachedRepo, git_blob_sha, hub_cache, is_offline
+from cascadezoo.hub.cache import CachedRepo, git_blob_sha, is_offline
 from cascadezoo.hub.refs import HubRef, parse_reference
 from cascadezoo.model_folder.layout import CONFIG, FileRecord
+from cascadezoo.model_folder.snapshots import hub_cache
 from cascadezoo.util.files import sha256_of
 from cascadezoo.util.limits import is_commit, is_sha256
 from cascadezoo.zoo.entry import FolderSource, ModelSource, belongs_to_model, compare, describe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,8 @@ from typing import Any
 
 from cascadezoo._version import __version__
 from cascadezoo.errors import InputError, ModelError, RunFolderError
+from cascadezoo.model_folder.change import new_version, recover
+from cascadezoo.model_folder.files import file_sha256, file_size, stat_file
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
@@ -19,7 +22,6 @@ from cascadezoo.model_folder.layout import (
     FileRecord,
     ModelConfig,
     is_snapshot,
-    link_fault,
     model_files,
     model_name,
     read_config,
@@ -27,7 +29,7 @@ from cascadezoo.model_folder.layout import (
 from cascadezoo.model_folder.verified_files import VerifiedFiles
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
-from cascadezoo.util.files import sha256_of, write_atomically
+from cascadezoo.util.files import FileRefusedError, write_atomically
 
 __all__ = [
     "check_files",
@@ -38,16 +40,29 @@ __all__ = [
     "seal",
 ]
 
+Fault = tuple[str, str]
+"""A fault in one word and in a sentence."""
 
-def seal(folder: Path, spec: CascadeSpec, version: str) -> ModelConfig:
+
+def seal(folder: Path, spec: CascadeSpec, version: str, *, new: Path | None = None) -> ModelConfig:
     """Write config.json with the sha256 of every file in the folder.
+
+    Args:
+        folder: the model folder.
+        spec: the model's spec.
+        version: the version of cascadezoo.
+        new: the folder of :func:`~cascadezoo.model_folder.change.new_version`, whose files will
+            replace those of ``folder``; config.json is written there. None is the folder itself.
 
     Raises:
         ModelError: a file in the folder is not part of a model.
     """
+    places = dict.fromkeys(model_files(folder), folder)
+    if new is not None:
+        places |= dict.fromkeys(model_files(new), new)
     files = {
-        name: FileRecord(sha256=sha256_of(folder / name), size=(folder / name).stat().st_size)
-        for name in model_files(folder)
+        name: FileRecord(sha256=file_sha256(place, name), size=file_size(place, name))
+        for name, place in sorted(places.items())
     }
     config = ModelConfig(
         cascadezoo_version=version,
@@ -56,7 +71,7 @@ def seal(folder: Path, spec: CascadeSpec, version: str) -> ModelConfig:
         requires=spec.requires,
         files=files,
     )
-    _write_config(folder, config)
+    write_atomically((new or folder) / CONFIG, _config_text(config))
     return config
 
 
@@ -78,14 +93,16 @@ def check_files(
     Raises:
         ModelError: a file is missing, is a link, or differs from its record.
     """
-    faults = file_faults(folder, config, names, trust_verified=trust_verified)
+    faults = _faults(folder, config, names, trust_verified=trust_verified)
     if faults:
+        if read_config(folder) != config:
+            raise _changed_meanwhile(folder, "run the same command again")
         raise ModelError(
-            f"{folder}: " + "; ".join(faults.values()),
+            f"{folder}: " + "; ".join(text for _, text in faults.values()),
             hint=REPAIR,
             code="model-damaged",
             path=folder,
-            faults={name: _reason(folder, config, name) for name in faults},
+            faults={name: reason for name, (reason, _) in faults.items()},
         )
 
 
@@ -100,6 +117,15 @@ def file_faults(
 
     If any file is missing, is a link, or has another size, no file is hashed.
     """
+    return {
+        name: text
+        for name, (_, text) in _faults(folder, config, names, trust_verified=trust_verified).items()
+    }
+
+
+def _faults(
+    folder: Path, config: ModelConfig, names: Iterable[str] | None, *, trust_verified: bool
+) -> dict[str, Fault]:
     requested = [n for n in config.files if n != CARD] if names is None else list(names)
     faults = {name: fault for name in requested if (fault := _fault_unread(folder, config, name))}
     if faults:
@@ -110,9 +136,10 @@ def file_faults(
     if not rest:
         return {}
     with ThreadPoolExecutor(max_workers=4) as pool:
-        actual = list(pool.map(lambda name: sha256_of(folder / name), rest))
+        actual = list(pool.map(lambda name: file_sha256(folder, name), rest))
+    text = f"was changed: its sha256 differs from the one in {CONFIG}"
     faults = {
-        name: f"{name} was changed: its sha256 differs from the one in {CONFIG}"
+        name: ("content", f"{name} {text}")
         for name, digest in zip(rest, actual, strict=True)
         if digest != digests[name]
     }
@@ -120,36 +147,28 @@ def file_faults(
     return faults
 
 
-def _fault_unread(folder: Path, config: ModelConfig, name: str) -> str | None:
+def _fault_unread(folder: Path, config: ModelConfig, name: str) -> Fault | None:
     """Return the fault of a file that shows without its content, or None."""
     record = config.files.get(name)
     if record is None:
-        return f"{CONFIG} has no sha256 of {name}"
-    if (fault := link_fault(folder, name)) is not None:
-        return fault
-    path = folder / name
-    if not path.is_file():
-        return f"{name} is missing"
-    size = path.stat().st_size
+        return "unlisted", f"{CONFIG} has no sha256 of {name}"
+    try:
+        size = stat_file(folder, name).st_size
+    except FileRefusedError as error:
+        return error.reason, f"{name} {error.text}"
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing", f"{name} is missing"
+    except OSError as error:
+        return "unreadable", f"{name} cannot be read: {error.strerror}"
     if size != record.size:
-        return f"{name} has {size} bytes, but {CONFIG} says {record.size}"
+        return "size", f"{name} has {size} bytes, but {CONFIG} says {record.size}"
     return None
-
-
-def _reason(folder: Path, config: ModelConfig, name: str) -> str:
-    """Return a fault of :func:`file_faults` in one word."""
-    record, path = config.files.get(name), folder / name
-    if record is None:
-        return "unlisted"
-    if link_fault(folder, name) is not None:
-        return "link"
-    if not path.is_file():
-        return "missing"
-    return "size" if path.stat().st_size != record.size else "content"
 
 
 def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
     """Check that the files of a model may be replaced, before a long measurement.
+
+    Finishes a change of the model that a kill interrupted.
 
     Args:
         folder: the model folder.
@@ -162,7 +181,10 @@ def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
         InputError: the model is read-only: it ships with cascadezoo or is in the Hub's cache.
         ModelError: a file is damaged; sealing again would hide the damage.
         RunFolderError: the folder is not writable.
+        RunLockedError: another command is changing the folder.
     """
+    if not is_snapshot(folder) and not _is_bundled(folder):
+        recover(folder)
     config = read_config(folder)
     name = model_name(config)
     reason = None
@@ -222,10 +244,10 @@ def replace_files(
     *,
     spec: CascadeSpec | None = None,
 ) -> ModelConfig:
-    """Replace files of a model atomically, and write config.json with their new sha256 last.
+    """Replace files of a model, and their sha256 in config.json, in one step.
 
-    After a power failure in between, the records in config.json do not match the files. The
-    weights still load, with the old spec, and the same command repairs the folder.
+    A kill or a power failure at any moment leaves the old or the new version; see
+    :mod:`cascadezoo.model_folder.change`.
 
     Args:
         folder: the model folder, checked by :func:`require_writable`.
@@ -238,7 +260,9 @@ def replace_files(
 
     Raises:
         InputError: the model ships with cascadezoo.
+        ModelError: another command changed the model since ``config`` was read.
         RunFolderError: the folder cannot be written.
+        RunLockedError: another command is changing the folder.
     """
     refuse_bundled(folder)
     records = dict(config.files)
@@ -250,25 +274,38 @@ def replace_files(
             "spec_digest": spec.digest(),
             "requires": spec.requires,
         }
-    try:
-        for name, content in files.items():
-            write_atomically(folder / name, content)
-            records[name] = FileRecord(sha256=sha256_of(folder / name), size=len(content))
-        new = config.model_copy(update={**changes, "files": dict(sorted(records.items()))})
-        _write_config(folder, new)
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot write to {folder}: {error.strerror or error}",
-            hint="free some space, then run the same command again",
-            code="run-folder-not-writable",
-            path=folder,
-        ) from error
+    for name, content in files.items():
+        records[name] = FileRecord(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    new = config.model_copy(update={**changes, "files": dict(sorted(records.items()))})
+    with new_version(folder) as place:
+        if read_config(folder) != config:
+            raise _changed_meanwhile(folder, "nothing was written; run the same command again")
+        try:
+            for name, content in {**files, CONFIG: _config_text(new)}.items():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                (place / name).write_bytes(content)
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write to {folder}: {error.strerror or error}",
+                hint="free some space, then run the same command again",
+                code="run-folder-not-writable",
+                path=folder,
+            ) from error
     return new
 
 
-def _write_config(folder: Path, config: ModelConfig) -> None:
+def _changed_meanwhile(folder: Path, hint: str) -> ModelError:
+    return ModelError(
+        f"another command changed {folder} in the meantime",
+        hint=hint,
+        code="model-changed-meanwhile",
+        path=folder,
+    )
+
+
+def _config_text(config: ModelConfig) -> bytes:
     text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / CONFIG, text.encode())
+    return text.encode()
 
 
 def _is_bundled(path: Path) -> bool:

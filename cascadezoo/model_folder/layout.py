@@ -11,9 +11,6 @@ stages/<name>/model.safetensors
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,11 +18,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from cascadezoo.errors import ModelError, SpecError
+from cascadezoo.model_folder.files import (
+    CARD,
+    CONFIG,
+    METRICS,
+    REPAIR,
+    SAMPLES,
+    is_model_file,
+    model_files,
+    read_file,
+    weights_path,
+)
+from cascadezoo.model_folder.snapshots import is_snapshot
 from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.spec.models import FROM_DATA
-from cascadezoo.util.limits import LARGEST_JSON, SHA256
+from cascadezoo.util.limits import SHA256
 
 __all__ = [
     "CARD",
@@ -35,10 +44,8 @@ __all__ = [
     "SAMPLES",
     "FileRecord",
     "ModelConfig",
-    "is_cache_link",
     "is_model_file",
     "is_snapshot",
-    "link_fault",
     "model_files",
     "model_name",
     "parse_config",
@@ -46,17 +53,8 @@ __all__ = [
     "weights_path",
 ]
 
-CARD = "README.md"
-CONFIG = "config.json"
-METRICS = "metrics.json"
-SAMPLES = "samples.png"
-
-_WEIGHTS = re.compile(r"stages/[a-z][a-z0-9_-]{0,39}/model\.safetensors")
 LONGEST_KEY = 200
 """Largest number of characters of a key in config.json; names of stages are far shorter."""
-
-REPAIR = "pull or copy the model again"
-"""The hint of errors about damaged files."""
 
 
 class FileRecord(Model):
@@ -80,48 +78,9 @@ class ModelConfig(Model):
     """sha256 and size in bytes of every other file of the folder."""
 
 
-def weights_path(stage: str) -> str:
-    """The path of a stage's weights in a model folder."""
-    return f"stages/{stage}/model.safetensors"
-
-
-def is_model_file(name: str) -> bool:
-    """Whether a relative path is part of the layout of a model folder."""
-    return name in (CARD, METRICS, SAMPLES) or _WEIGHTS.fullmatch(name) is not None
-
-
 def model_name(config: ModelConfig) -> str:
     """The model's name in its spec."""
     return str(config.spec.get("name"))
-
-
-def model_files(folder: Path) -> Iterator[str]:
-    """Yield the files of a model folder except config.json, as sorted relative paths.
-
-    Raises:
-        ModelError: a file in the folder is a link or not part of a model.
-    """
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            raise ModelError(
-                f"{folder}: {name} is a symbolic link",
-                hint="copy the file itself",
-                code="model-symlink",
-                path=folder,
-                name=name,
-            )
-        if path.is_dir() or name == CONFIG:
-            continue
-        if not is_model_file(name):
-            raise ModelError(
-                f"{folder}: {name} is not part of a model",
-                hint="move the file elsewhere",
-                code="model-file-strange",
-                path=folder,
-                name=name,
-            )
-        yield name
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -130,18 +89,8 @@ def read_config(folder: Path) -> ModelConfig:
     Raises:
         ModelError: it is missing, is not JSON, or is not the config of a cascadezoo model.
     """
-    path = folder / CONFIG
-    fault = link_fault(folder, CONFIG)
-    if fault is not None or (path.exists() and not path.is_file()):
-        raise ModelError(
-            f"{folder}: {fault or f'{CONFIG} is not a file'}",
-            hint=REPAIR,
-            code="model-config-damaged",
-            path=folder,
-        )
     try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_JSON + 1)
+        text = read_file(folder, CONFIG)
     except FileNotFoundError:
         raise ModelError(
             f"{folder} is not a model folder: it has no {CONFIG}",
@@ -149,11 +98,7 @@ def read_config(folder: Path) -> ModelConfig:
             code="model-no-config",
             path=folder,
         ) from None
-    except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read: {error.strerror}", code="model-config-unreadable", path=path
-        ) from error
-    return parse_config(text, str(path))
+    return parse_config(text, str(folder / CONFIG))
 
 
 def parse_config(text: bytes, source: str) -> ModelConfig:
@@ -230,37 +175,3 @@ def _unfit_key(data: Any) -> str | None:
             if isinstance(child, (dict, list))
         ]
     return None
-
-
-def link_fault(folder: Path, name: str) -> str | None:
-    """Return the fault of a file that is a link or in a linked folder; None for other files."""
-    path = folder / name
-    if path.is_symlink() and not is_cache_link(folder, path):
-        return f"{name} is a symbolic link"
-    for part in Path(name).parents[:-1]:
-        if (folder / part).is_symlink():
-            return f"{part.as_posix()} is a symbolic link"
-    return None
-
-
-def is_snapshot(folder: Path) -> bool:
-    """Whether a folder is a snapshot in the Hub's cache."""
-    return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
-
-
-def is_cache_link(folder: Path, path: Path) -> bool:
-    """Whether a link in a snapshot points to the blobs of its repo, as the Hub's client makes it.
-
-    ```
-    models--org--name/snapshots/COMMIT/config.json -> ../../blobs/SHA
-    models--org--name/blobs/SHA                      a file, or a link to the store that all repos
-    blobs/AB/SHA256                                  of the cache share
-    ```
-    """
-    repo = folder.parent.parent
-    blobs = repo / "blobs"
-    if not is_snapshot(folder) or blobs.is_symlink():
-        return False
-    target = Path(os.path.realpath(path))
-    shared = Path(os.path.realpath(repo.parent)) / "blobs"
-    return target.parent == Path(os.path.realpath(blobs)) or target.parent.parent == shared

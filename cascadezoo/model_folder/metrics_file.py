@@ -18,7 +18,7 @@ from pydantic import (
 
 from cascadezoo.errors import ModelError, SpecError
 from cascadezoo.model_folder.figures import Count, Figure
-from cascadezoo.model_folder.layout import METRICS
+from cascadezoo.model_folder.files import METRICS, read_file
 from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
@@ -275,10 +275,8 @@ def read_metrics(folder: Path, *, strict: bool = True) -> MetricsFile:
     Raises:
         ModelError: it is missing, cannot be read, or does not validate.
     """
-    path = folder / METRICS
     try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_METRICS + 1)
+        text = read_file(folder, METRICS)
     except FileNotFoundError:
         raise ModelError(
             f"{folder} has no {METRICS}, so its figures are unknown",
@@ -287,11 +285,7 @@ def read_metrics(folder: Path, *, strict: bool = True) -> MetricsFile:
             code="model-no-metrics",
             path=folder,
         ) from None
-    except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read: {error.strerror}", code="model-metrics-unreadable", path=path
-        ) from error
-    return parse_metrics(text, str(path), strict=strict)
+    return parse_metrics(text, str(folder / METRICS), strict=strict)
 
 
 def _known_keys(data: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cascadezoo.util.files import cache_folder
+from cascadezoo.model_folder.files import stat_file
+from cascadezoo.util.files import cache_folder, write_atomically
 
 __all__ = ["VerifiedFiles"]
 
@@ -44,7 +45,7 @@ class VerifiedFiles:
 
     def matches(self, name: str, sha256: str) -> bool:
         """Whether the file was verified to have that sha256 and has not changed since."""
-        row = [sha256, *_stamp(self.folder / name)]
+        row = [sha256, *self._stamp(name)]
         if self._rows.get(name) == row:
             return True
         recent, when = _recent.get((str(self._path), name), ([], 0.0))
@@ -59,7 +60,7 @@ class VerifiedFiles:
         rows = dict(self._rows)
         now = time.time_ns()
         for name, sha256 in digests.items():
-            stamp = _stamp(self.folder / name)
+            stamp = self._stamp(name)
             age = (now - max(stamp[3:])) / 1e9
             if age > SETTLED:
                 rows[name] = [sha256, *stamp]
@@ -68,12 +69,10 @@ class VerifiedFiles:
         if rows == self._rows:
             return
         self._rows = rows
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         # If the cache is not writable, files are hashed each time.
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(rows))
-            temporary.replace(self._path)
+            write_atomically(self._path, json.dumps(rows).encode())
 
     def _read(self) -> dict[str, list[str | int]]:
         try:
@@ -82,7 +81,6 @@ class VerifiedFiles:
             return {}
         return data if isinstance(data, dict) else {}
 
-
-def _stamp(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    def _stamp(self, name: str) -> list[int]:
+        stat = stat_file(self.folder, name)
+        return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cascadezoo.model_folder.figures import Figure
-from cascadezoo.model_folder.layout import METRICS
+from cascadezoo.model_folder.files import METRICS, file_exists
 from cascadezoo.model_folder.metrics_file import AttributionRow as Attribution
 from cascadezoo.model_folder.metrics_file import CourseRow, read_metrics
 
@@ -45,7 +45,7 @@ def read_recorded(folder: Path) -> Recorded | None:
     Raises:
         ModelError: it cannot be read, or a value has the wrong type; with its path.
     """
-    if not (folder / METRICS).exists():
+    if not file_exists(folder, METRICS):
         return None
     metrics = read_metrics(folder, strict=False)
     training = metrics.training

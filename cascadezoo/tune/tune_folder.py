@@ -12,6 +12,7 @@ from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import CascadezooError, InputError, RunFolderError, SpecError
 from cascadezoo.model_folder.figures import Figure
+from cascadezoo.model_folder.files import file_exists
 from cascadezoo.model_folder.integrity import refuse_bundled, replace_files
 from cascadezoo.model_folder.layout import CARD, METRICS, SAMPLES, ModelConfig
 from cascadezoo.model_folder.metrics_file import MetricsFile, read_metrics
@@ -124,9 +125,9 @@ def write_defaults(
     """
     spec = _with_defaults(cascade, grid.options(best.setting))
     files: dict[str, bytes] = {}
-    if (folder / SAMPLES).is_file():
+    if file_exists(folder, SAMPLES):
         files[SAMPLES] = _samples(cascade, spec)
-    if (folder / METRICS).is_file():
+    if file_exists(folder, METRICS):
         metrics = _with_best(read_metrics(folder), spec, best)
         files[METRICS] = metrics.to_json().encode()
         card = read_card(folder)

@@ -24,6 +24,7 @@ __all__ = [
     "LARGEST_PICTURE",
     "LARGEST_PICTURE_FILE",
     "LARGEST_SAMPLES",
+    "LARGEST_WEIGHTS",
     "MOST_CLASSES",
     "REPO",
     "REVISION",
@@ -46,6 +47,9 @@ LARGEST_CARD = 4 << 20
 
 LARGEST_SAMPLES = 64 << 20
 """Maximum bytes of samples.png."""
+
+LARGEST_WEIGHTS = 1 << 40
+"""Maximum bytes of the weights of one stage."""
 
 LARGEST_HEADER = 16 << 20
 """Maximum bytes of the header of a safetensors file; enough for 100,000 tensors."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from cascadezoo.errors import InputError, ModelError
+from cascadezoo.model_folder.files import file_sha256, read_file, stat_file
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
@@ -19,7 +20,6 @@ from cascadezoo.model_folder.layout import (
 from cascadezoo.model_folder.metrics_file import parse_metrics
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.spec.faults import problems_of
-from cascadezoo.util.files import sha256_of
 from cascadezoo.zoo.manifest import Manifest, ZooModel, read_manifest_file, write_manifest
 
 __all__ = [
@@ -74,8 +74,8 @@ class FolderSource:
     def record(self, name: str) -> FileRecord:
         """sha256 and size of a file."""
         if name not in self._records:
-            path = self.folder / name
-            self._records[name] = FileRecord(sha256=sha256_of(path), size=path.stat().st_size)
+            size = stat_file(self.folder, name).st_size
+            self._records[name] = FileRecord(sha256=file_sha256(self.folder, name), size=size)
         return self._records[name]
 
     def path(self, name: str) -> Path:
@@ -207,7 +207,7 @@ def _figures(source: ModelSource) -> dict[str, Any]:
     """Parameters and figures of metrics.json, in the form of an entry."""
     where = f"{METRICS} of {source.where}"
     try:
-        metrics = parse_metrics(source.path(METRICS).read_bytes(), where)
+        metrics = parse_metrics(read_file(source.path(METRICS).parent, METRICS), where)
     except ModelError as error:
         raise ModelError(
             error.what, hint="publish the model again", code="model-entry-form"

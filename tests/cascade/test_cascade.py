@@ -229,8 +229,13 @@ def test_a_verified_file_is_hashed_again_after_a_change(
 
     monkeypatch.setenv("CASCADEZOO_CACHE", str(tmp_path / "cache"))
     hashed: list[str] = []
-    real = integrity.sha256_of
-    monkeypatch.setattr(integrity, "sha256_of", lambda p: hashed.append(p.parent.name) or real(p))
+    real = integrity.file_sha256
+
+    def record(folder: Path, name: str) -> str:
+        hashed.append(name.split("/")[1])
+        return real(folder, name)
+
+    monkeypatch.setattr(integrity, "file_sha256", record)
     Cascade.from_pretrained(folder)
     Cascade.from_pretrained(folder)
     assert sorted(hashed) == [
@@ -378,8 +383,10 @@ def test_a_forged_config(folder: Path, change, error: dict[str, Any]) -> None:
 
 def test_a_symbolic_link_in_the_folder_is_refused(folder: Path) -> None:
     (folder / "samples.png").symlink_to("/etc/hostname")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     with raises(ModelError, "model-symlink", name="samples.png", path="model"):
-        Cascade.from_spec(TINY).save_pretrained(folder)
+        Cascade.from_spec(TINY, seed=5).save_pretrained(folder)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
 def test_invalid_references(tmp_path: Path) -> None:

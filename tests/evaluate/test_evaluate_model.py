@@ -248,13 +248,14 @@ def test_problems_are_recorded_without_the_path_of_the_home_folder(
     assert "problems" not in json.loads((orphan / "metrics.json").read_text())
 
 
-def test_read_only_models(model: Path, tmp_path: Path) -> None:
+def test_read_only_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with raises(InputError, "input-model-read-only") as caught:
         evaluate_model("shapes-tiny", save=True)
     assert caught.value.hint is not None
     assert "cascadezoo pull shapes-tiny --to" in caught.value.hint
     snapshot = tmp_path / "models--org--x" / "snapshots" / ("a" * 40)
     copied(model, snapshot)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with raises(InputError, "input-model-read-only"):
         evaluate_model(snapshot, save=True)
 

@@ -29,7 +29,8 @@ from cascadezoo.errors import CascadezooError, ModelError, SpecError
 from cascadezoo.hub.locate import locate
 from cascadezoo.hub.pull import pull
 from cascadezoo.model_folder.integrity import check_files
-from cascadezoo.model_folder.layout import is_cache_link, read_config
+from cascadezoo.model_folder.layout import read_config
+from cascadezoo.model_folder.snapshots import is_cache_link
 from cascadezoo.spec import resolve
 
 pytestmark = pytest.mark.usefixtures("workdir")
@@ -89,7 +90,7 @@ def test_links_in_a_local_folder_are_refused(files, tmp_path):
     for name in (WEIGHTS, "config.json"):
         (folder / name).rename(tmp_path / "moved")
         (folder / name).symlink_to(tmp_path / "moved")
-        code = "model-damaged" if name == WEIGHTS else "model-config-damaged"
+        code = "model-damaged" if name == WEIGHTS else "model-symlink"
         with raises(ModelError, code) as raised:
             Cascade.from_pretrained(folder)
         assert name in raised.value.what
@@ -101,7 +102,8 @@ def test_links_in_a_local_folder_are_refused(files, tmp_path):
         Cascade.from_pretrained(folder)
 
 
-def test_only_links_into_the_blobs_of_the_same_repo_are_followed(files, tmp_path):
+def test_only_links_into_the_blobs_of_the_same_repo_are_followed(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     repo = tmp_path / "models--org--lone"
     folder = write_files(repo / "snapshots" / ("0" * 40), files)
     Cascade.from_pretrained(folder)
@@ -144,13 +146,13 @@ def test_special_files_are_not_read(files, tmp_path):
     folder = write_files(tmp_path / "model", files)
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
-    with raises(ModelError, "model-config-damaged"):
+    with raises(ModelError, "model-file-special"):
         read_config(folder)
     (folder / "config.json").unlink()
     (folder / "config.json").write_bytes(files["config.json"])
     (folder / WEIGHTS).unlink()
     os.mkfifo(folder / WEIGHTS)
-    with raises(ModelError, "model-damaged"):
+    with raises(ModelError, "model-damaged", faults={WEIGHTS: "special"}):
         check_files(folder, read_config(folder))
 
 
@@ -259,9 +261,11 @@ def test_other_files_of_a_repo_are_not_opened(hub, files):
     requested = {r.path.rpartition("/")[2] for r in hub.requests}
     assert requested & set(more) == set()
     assert {event for event, _ in result["events"]} <= {"open", "import"}
-    snapshot = str(locate(REPO, offline=True))
-    opened = {n.removeprefix(snapshot + "/") for _, n in result["events"] if n.startswith(snapshot)}
-    assert opened <= set(files)  # the card too, for its hash
+    snapshot = locate(REPO, offline=True)
+    paths = [n for _, n in result["events"] if n.startswith(str(snapshot.parent.parent / "snap"))]
+    assert {os.path.relpath(path, snapshot) for path in paths} <= set(files)
+    blobs = {os.path.realpath(snapshot / name): name for name in files}
+    opened = {blobs[name] for _, name in result["events"] if name in blobs}
     assert WEIGHTS in opened
 
 

@@ -283,10 +283,7 @@ def test_header_claims_allocate_no_memory(files, tmp_path):
     assert result["kib"] < 32 << 10, result
 
 
-def test_weights_above_the_memory_are_not_read(tmp_path):
-    with (tmp_path / "vast").open("wb") as file:
-        file.truncate(1 << 43)  # sparse: uses no disk space
-    (tmp_path / "small").write_bytes(b"1234")
+def test_weights_above_the_memory_are_not_read():
     with raises(ResourceError, "resources-memory"):
-        check_room([tmp_path / "small", tmp_path / "vast"], "vast", "cpu")
-    check_room([tmp_path / "small"], "small", "cpu")
+        check_room(4 + (1 << 43), "vast", "cpu")
+    check_room(4, "small", "cpu")

@@ -29,6 +29,11 @@ from cascadezoo.zoo.manifest import parse_manifest
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+def check_weights(path: Path) -> None:
+    with path.open("rb") as file:
+        check_safetensors(file, "model.safetensors")
+
+
 def raise_status(status: int, **headers: str) -> None:
     raise _by_status("config.json of org/name", status, headers, "")
 
@@ -172,7 +177,7 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
         "the commit message contains an AWS access key (line 1)",
     ),
     "weights of another format": (
-        lambda: check_safetensors(Path("file"), "model.safetensors"),
+        lambda: check_weights(Path("file")),
         "model.safetensors is not a safetensors file: it does not begin with the length of a "
         "header\n"
         "Hint: only safetensors can be published; cascade.save_pretrained(folder) writes them",

@@ -169,26 +169,6 @@ def test_an_edited_card_is_unchanged(model: Path) -> None:
     check_files(model, read_config(model))
 
 
-@pytest.mark.parametrize("after", ["samples.png", "metrics.json", "README.md"])
-def test_a_model_can_be_loaded_after_writing_stops_anywhere(
-    model: Path, after: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cascadezoo.model_folder import integrity as write
-
-    real = write.write_atomically
-
-    def stop(path: Path, data: bytes) -> None:
-        real(path, data)
-        if path.parent == model and path.name == after:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(write, "write_atomically", stop)
-        with pytest.raises(KeyboardInterrupt):
-            tune_model(model, ["s"], values={"s": ["0.1"]}, n=20, write=True)
-    assert Cascade.from_pretrained(model).stage("sr").config.s == 0.0
-
-
 def test_an_interrupted_search_leaves_nothing(model: Path) -> None:
     command = [sys.executable, "-m", "cascadezoo", "tune", str(model), "--over", "s", "-n", "20000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=model.parent)

@@ -12,13 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from cascadezoo.cards.card_file import address_card
+from cascadezoo.cards.card_file import address_card, read_card
 from cascadezoo.cards.check_card import card_faults
 from cascadezoo.cards.render_card import render_plain_card
 from cascadezoo.errors import InputError, ModelError
 from cascadezoo.hub.cache import git_blob_sha
 from cascadezoo.hub.folder_copy import checked_files
 from cascadezoo.hub.publish.secrets import check_safetensors, secret_in, secret_names
+from cascadezoo.model_folder.files import open_file, read_file
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
@@ -45,7 +46,7 @@ class ModelFile:
         name: its path in the repo.
         size: its size in bytes.
         sha256: sha256 of its content.
-        source: the path of the content, or the content.
+        source: the model folder, or the content.
     """
 
     name: str
@@ -57,6 +58,11 @@ class ModelFile:
     def of(cls, name: str, content: bytes) -> ModelFile:
         """A file in memory."""
         return cls(name, len(content), hashlib.sha256(content).hexdigest(), content)
+
+    @property
+    def where(self) -> Path:
+        """The path of the file in the model folder; of content, its name."""
+        return self.source / self.name if isinstance(self.source, Path) else Path(self.name)
 
     @cached_property
     def git_sha(self) -> str:
@@ -75,7 +81,7 @@ class ModelFile:
         """
         if isinstance(self.source, bytes):
             return io.BytesIO(self.source)
-        file = self.source.open("rb")
+        file = open_file(self.source, self.name)
         if os.fstat(file.fileno()).st_size != self.size:
             file.close()
             raise self.changed()
@@ -94,11 +100,11 @@ class ModelFile:
     def changed(self) -> ModelError:
         """The error for a file that has changed."""
         return ModelError(
-            f"{self.source!s} changed while it was published",
+            f"{self.where} changed while it was published",
             hint="nothing was published; run the same command again when nothing writes to the "
             "folder",
             code="model-changed-while-published",
-            path=self.source,
+            path=self.where,
         )
 
 
@@ -150,7 +156,7 @@ def prepare(folder: Path, repo_id: str, *, token: str | None = None) -> Prepared
     card = _card(folder, spec, repo_id, has_card=CARD in names)
     config = _with_card(config, card.encode())
     files = {
-        name: ModelFile(name, record.size, record.sha256, folder / name)
+        name: ModelFile(name, record.size, record.sha256, folder)
         for name, record in config.files.items()
         if name != CARD
     }
@@ -176,17 +182,8 @@ def _refuse_secret_names(folder: Path) -> None:
 
 
 def _card(folder: Path, spec: CascadeSpec, repo_id: str, *, has_card: bool) -> str:
-    if has_card:
-        try:
-            text = (folder / CARD).read_bytes().decode()
-        except UnicodeDecodeError as error:
-            raise ModelError(
-                f"{folder / CARD} is not UTF-8 text (byte {error.start})",
-                hint="save it as UTF-8",
-                code="model-card-not-text",
-                path=folder / CARD,
-            ) from None
-    else:
+    text = read_card(folder) if has_card else None
+    if text is None:
         text = render_plain_card(spec)
     require_card(text, str(folder / CARD))
     return address_card(text, spec.name, repo_id)
@@ -217,23 +214,23 @@ def _with_card(config: ModelConfig, card: bytes) -> ModelConfig:
 
 def _config_bytes(folder: Path, config: ModelConfig) -> bytes:
     if read_config(folder).files == config.files:
-        return (folder / CONFIG).read_bytes()
+        return read_file(folder, CONFIG)
     text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False)
     return f"{text}\n".encode()
 
 
 def _check_content(model_file: ModelFile, token: str | None) -> None:
-    if model_file.name.endswith(".safetensors") and isinstance(model_file.source, Path):
-        content = check_safetensors(model_file.source, str(model_file.source))
-    else:
-        with model_file.open() as file:
+    with model_file.open() as file:
+        if model_file.name.endswith(".safetensors"):
+            content = check_safetensors(file, str(model_file.where))
+        else:
             content = file.read()
     if model_file.name == SAMPLES and not content.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ModelError(
-            f"{model_file.source!s} is not a PNG image",
+            f"{model_file.where} is not a PNG image",
             hint="build the model again",
             code="model-not-png",
-            path=model_file.source,
+            path=model_file.where,
         )
     if model_file.name == METRICS:
         _require_json(model_file, content)
@@ -253,10 +250,10 @@ def _require_json(model_file: ModelFile, content: bytes) -> None:
         json.loads(content)
     except (ValueError, RecursionError):
         raise ModelError(
-            f"{model_file.source!s} is not JSON",
+            f"{model_file.where} is not JSON",
             hint="build the model again",
             code="model-not-json",
-            path=model_file.source,
+            path=model_file.where,
         ) from None
 
 

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import BinaryIO
 
 from cascadezoo.errors import ModelError
+from cascadezoo.util.files import opened_path
 from cascadezoo.util.limits import LARGEST_HEADER
 from cascadezoo.util.text import clean_remote
 
@@ -80,11 +82,11 @@ def _line(content: bytes, at: int) -> int:
     return content.count(b"\n", 0, at) + 1
 
 
-def check_safetensors(path: Path, name: str) -> bytes:
+def check_safetensors(file: BinaryIO, name: str) -> bytes:
     """Check by its header that a file is safetensors; tensors are not read.
 
     Args:
-        path: the file.
+        file: the open file.
         name: the file's name in messages.
 
     Returns:
@@ -95,14 +97,13 @@ def check_safetensors(path: Path, name: str) -> bytes:
     """
     from safetensors import SafetensorError, safe_open
 
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if size < 10 or length > min(size - 8, LARGEST_HEADER):
-            raise _not_safetensors(name, "it does not begin with the length of a header")
-        header = file.read(length)
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 10 or length > min(size - 8, LARGEST_HEADER):
+        raise _not_safetensors(name, "it does not begin with the length of a header")
+    header = file.read(length)
     try:
-        with safe_open(path, framework="numpy"):
+        with safe_open(opened_path(file), framework="numpy"):
             return header
     except SafetensorError as error:
         raise _not_safetensors(name, clean_remote(error, 200)) from None
