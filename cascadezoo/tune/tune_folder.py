@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,7 @@ class TuneFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            probe = path / f".write-test.{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            tempfile.TemporaryFile(dir=path).close()  # without a name: a kill leaves nothing
         except OSError as error:
             raise _not_writable(path, error) from error
 
