@@ -9,6 +9,7 @@ import io
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,9 +160,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: they cannot.
     """
-    probe = folder / f".write-test.{os.getpid()}"
-    probe.write_bytes(b"")
-    probe.unlink(missing_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()  # without a name: a kill leaves nothing
 
 
 def is_leftover(path: Path, names: Collection[str]) -> bool:
