@@ -65,7 +65,7 @@ class Plan:
             if phase["steps"] is None:
                 images = phase["epochs"] * steps_per_epoch * batch_size
             else:
-                images = phase["steps"] * phase["batch_size"]
+                images = phase["steps"] * (phase["batch_size"] or batch_size)
             for name in phase["train"]:
                 flops = forward[name]
                 if flops is None:
@@ -113,7 +113,8 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
             "bytes": _phase_bytes(rows, weights, phase, resolved)
             + (_pair_bytes(phase, resolved) if on_host else 0),
             "pairs_bytes": _pair_bytes(phase, resolved),
-            "batch_size": phase.batch_size or spec.training.batch_size,
+            "batch_size": phase.batch_size,
+            "images": phase.batch_size or spec.training.batch_size,
             "accumulate": spec.training.accumulate,
         }
         for phase in spec.training.phases or []
@@ -145,7 +146,7 @@ def _what_fits(plan: Plan, available: int) -> str:
     phase = max(plan.phases, key=lambda row: row["bytes"])
     activations = {row.name: row.activation_bytes or 0 for row in plan.stages}
     one = sum(activations[name] for name in phase["train"])
-    batch_size = phase["batch_size"]
+    batch_size = phase["images"]
     rest = phase["bytes"] - one * (batch_size // phase["accumulate"])
     for parts in range(phase["accumulate"] + 1, batch_size + 1):
         if batch_size % parts == 0 and rest + one * (batch_size // parts) <= available:
@@ -169,7 +170,7 @@ def check_activations(plan: Plan, *, processes: int = 1) -> None:
     activations = {row.name: row.activation_bytes or 0 for row in plan.stages}
     for phase in plan.phases:
         one = sum(activations[name] for name in phase["train"])
-        whole = one * (phase["batch_size"] // phase["accumulate"])
+        whole = one * (phase["images"] // phase["accumulate"])
         need = phase["bytes"] - whole + int(SURE_ACTIVATIONS * whole / processes)
         if need <= plan.available_bytes:
             continue
@@ -180,7 +181,7 @@ def check_activations(plan: Plan, *, processes: int = 1) -> None:
             f"{_gib(plan.available_bytes)} are available; most of it are activations of stage "
             f"{largest!r} ({shape}): {_gib(activations[largest])} for each image of a batch",
             hint=f"{_what_fits(plan, plan.available_bytes)}; or lower training.batch_size (now "
-            f"{phase['batch_size']})",
+            f"{phase['images']})",
             code="resources-activations",
             name=plan.name,
             stage=largest,

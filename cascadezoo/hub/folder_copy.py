@@ -28,7 +28,7 @@ from cascadezoo.model_folder.layout import (
     read_config,
 )
 from cascadezoo.util.files import is_alive, sync_folder, temporary_of
-from cascadezoo.util.text import clean_remote
+from cascadezoo.util.text import clean
 
 __all__ = [
     "Copied",
@@ -141,7 +141,7 @@ def possible_folder(dest: str | Path) -> Path:
             raise ValueError("it is too long")
     except (ValueError, RuntimeError) as error:
         reason = "it is not valid text" if isinstance(error, UnicodeError) else str(error)
-        shown = clean_remote(dest, 200)
+        shown = clean(dest)[:200]
         raise RunFolderError(
             f"no folder can have the path {shown!r}: {reason}",
             hint="choose another folder",

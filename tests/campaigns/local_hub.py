@@ -62,10 +62,6 @@ def local_hub(trial: Trial) -> Iterator[tuple[LocalHub, Clock]]:
     clock = Clock()
     with LocalHub(home) as hub:
         os.environ |= hub.env
-        constants.HF_HOME = str(home)
-        constants.HF_HUB_CACHE = str(home / "hub")
-        constants.HF_TOKEN_PATH = str(home / "token")
-        constants.HF_STORED_TOKENS_PATH = str(home / "stored_tokens")
         constants.HF_HUB_DISABLE_XET = True
         constants.HF_HUB_DOWNLOAD_TIMEOUT = 2
         constants.HF_HUB_ETAG_TIMEOUT = 2

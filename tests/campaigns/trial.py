@@ -108,6 +108,7 @@ class Trial:
         import tempfile
 
         tempfile.tempdir = None
+        _move_hub_home(self.home / "hf")
         _be_small(self.memory)
         self.watch.install()
 
@@ -317,3 +318,13 @@ def _code_folders() -> list[str]:
         if file:
             rows.add(str(Path(file).parents[1]) if name != "cascadezoo" else str(Path(file).parent))
     return sorted(rows)
+
+
+def _move_hub_home(home: Path) -> None:
+    """Let the Hub's client, which read HF_HOME when it was imported, use the case's folder."""
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:
+        constants.HF_HOME = str(home)
+        constants.HF_HUB_CACHE = str(home / "hub")
+        constants.HF_TOKEN_PATH = str(home / "token")
+        constants.HF_STORED_TOKENS_PATH = str(home / "stored_tokens")

@@ -81,7 +81,7 @@ def test_files_are_bounded(tmp_path: Path, strict):
     path.write_text(text + " " * (LARGEST_METRICS - len(text)))
     assert read_metrics(tmp_path, strict=strict).name == "m"
     path.write_text(text + " " * (LARGEST_METRICS - len(text) + 1))
-    with raises(ModelError, "model-metrics-not-json"):
+    with raises(ModelError, "model-file-too-large"):
         read_metrics(tmp_path, strict=strict)
 
 

@@ -99,7 +99,7 @@ def picture(path: Path, value: float) -> None:
     path.mkdir(parents=True)
     images = torch.full((36, 3, 8, 8), value)
     samples_picture(images, {"a": images, "b": images}).save(path / "samples.png")
-    spec = {"name": "x", "data": {"source": "shapes", "size": 8}}
+    spec = {"name": "x", "data": {"source": "shapes", "size": 8, "channels": 3, "num_classes": 8}}
     config = {
         "library_name": "cascadezoo", "cascadezoo_version": "0", "spec": spec,
         "spec_digest": "0" * 64, "requires": [], "files": {},

@@ -12,7 +12,6 @@ from kl_cases import save
 
 from cascadezoo import Cascade, load_spec
 from cascadezoo.errors import SpecError
-from cascadezoo.spec import resolve
 
 DRAW = {"name": "draw", "kind": "flow.v1", "config": {"channels": 8, "multipliers": [1, 1], "steps": 2}}  # fmt: skip
 UNET = {"block_out_channels": [32], "layers_per_block": 1}
@@ -59,30 +58,38 @@ def complete(kind: str, autoencoder: Path) -> dict[str, Any]:
     return load_spec(spec(*stages)).spec.to_dict()
 
 
+def loaded(raw: dict[str, Any], kind: str, autoencoder: Path, tmp_path: Path) -> Cascade:
+    """Load a model whose config.json was changed to this spec."""
+    folder = Cascade.from_spec(complete(kind, autoencoder)).save_pretrained(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "spec": raw}))
+    return Cascade.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("kind", OPEN)
 @pytest.mark.parametrize(
     "source", ["TRAP", "TRAP/vae", "/dev/zero", "a\0b", "~nobody/x", "org/name"]
 )
 def test_a_complete_spec_needs_no_source(
-    kind: str, source: str, autoencoder: Path, trap: Path
+    kind: str, source: str, autoencoder: Path, trap: Path, tmp_path: Path
 ) -> None:
     raw = complete(kind, autoencoder)
     raw["stages"][-1]["config"]["source"] = source.replace("TRAP", str(trap))
-    again = resolve(raw, for_training=False).spec
+    again = loaded(raw, kind, autoencoder, tmp_path).spec
     assert again.stages[-1].config == raw["stages"][-1]["config"]
 
 
 @pytest.mark.parametrize(("kind", "field"), [(k, f) for k, fields in OPEN.items() for f in fields])
 @pytest.mark.parametrize("source", ["TRAP", "/", "a\0b", "~nobody/x", "org/name", "x" * 4000])
 def test_a_spec_that_leaves_fields_to_its_source_is_refused(
-    kind: str, field: str, source: str, autoencoder: Path, trap: Path
+    kind: str, field: str, source: str, autoencoder: Path, trap: Path, tmp_path: Path
 ) -> None:
     raw = complete(kind, autoencoder)
     config = raw["stages"][-1]["config"]
     config["source"] = source.replace("TRAP", str(trap))
     del config[field]
     with pytest.raises(SpecError) as caught:
-        resolve(raw, for_training=False)
+        loaded(raw, kind, autoencoder, tmp_path)
     place = f"stages.{len(raw['stages']) - 1}.config.{field}"
     assert (place, "unresolved") in {(p.path, p.code) for p in caught.value.problems}
 
