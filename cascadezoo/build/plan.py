@@ -149,8 +149,9 @@ def _what_fits(plan: Plan, available: int) -> str:
     batch_size = phase["images"]
     rest = phase["bytes"] - one * (batch_size // phase["accumulate"])
     for parts in range(phase["accumulate"] + 1, batch_size + 1):
-        if batch_size % parts == 0 and rest + one * (batch_size // parts) <= available:
-            return f"set training.accumulate to {parts}, or training.recompute to true"
+        even = all(row["images"] % parts == 0 for row in plan.phases)
+        if even and rest + one * (batch_size // parts) <= available:
+            return f"set training.accumulate to {parts}"
     return "lower data.size, or make the stages smaller"
 
 

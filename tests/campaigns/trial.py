@@ -223,7 +223,7 @@ def _run(argv: tuple[str, ...], output: Path, function: Callable[[], object] | N
     from cascadezoo.cli import errors, lazy
     from cascadezoo.cli.main import main
 
-    told: list[tuple[str, str]] = []
+    reported: list[tuple[str, str]] = []
 
     def report(error: BaseException, *, as_json: bool) -> int:
         code = errors.report(error, as_json=as_json)
@@ -234,7 +234,7 @@ def _run(argv: tuple[str, ...], output: Path, function: Callable[[], object] | N
         finally:
             sys.stderr = stderr
         trace = "".join(traceback.format_exception(error))
-        told.append((data["error"]["code"], trace))
+        reported.append((data["error"]["code"], trace))
         return code
 
     lazy.report = report
@@ -256,8 +256,8 @@ def _run(argv: tuple[str, ...], output: Path, function: Callable[[], object] | N
         file.seek(start)
         text = file.read(4 << 20).decode(errors="replace")
     code = None
-    if told:
-        code, trace = told[-1]
+    if reported:
+        code, trace = reported[-1]
     if trace and (exit_code is None or code in ("internal", "memory")):
         text += _MARK + trace
     return Ran(argv, exit_code, code, text)

@@ -154,7 +154,7 @@ class Canary:
             libc.inotify_add_watch(self._descriptor, os.fsencode(place), mask)
 
     def opened(self) -> list[str]:
-        """Names of what was opened since the last call; empty where there is no inotify."""
+        """The names of files opened since the last call; empty without inotify."""
         if self._descriptor < 0:
             return []
         names: list[str] = []
