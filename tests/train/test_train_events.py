@@ -74,14 +74,11 @@ def test_any_damage_leaves_the_other_rows(log: bytes, tmp_path: Path, data: st.D
     path = tmp_path / "events.jsonl"
     content = damaged(log, data.draw(damages(len(log))))
     path.write_bytes(content)
-    before = [line for line in log.split(b"\n") if line and line in content.split(b"\n")[:-1]]
     rows = read_event_rows(path)
-    kept = [json.loads(line) for line in before]
-    assert [row for row in rows.rows if row in kept] == [
-        row for row in rows.rows if json.dumps(row).encode() in log
-    ]
-    for row in kept:
-        assert row in rows.rows
+    written = set(log.splitlines())
+    left = iter(rows.rows)
+    for line in content.split(b"\n"):
+        assert line not in written or json.loads(line) in left, "in the order of the file"
     lines = [line for line in content.split(b"\n")[:-1] if line.strip()]
     assert len(lines) <= len(rows.rows) + rows.damaged <= len(lines) + 1
     course = read_course(path)
@@ -91,8 +88,8 @@ def test_any_damage_leaves_the_other_rows(log: bytes, tmp_path: Path, data: st.D
     assert events.rewind(10**9) == rows.damaged
     events.write("log", step=10**9)
     events.close()
-    assert [row for row in read_events(path) if row["step"] < 10**9] == [
-        row for row in rows.rows if row["step"] < 10**9
+    assert [row for row in read_events(path) if row.get("step", 0) < 10**9] == [
+        row for row in rows.rows if row.get("step", 0) < 10**9
     ]
 
 
