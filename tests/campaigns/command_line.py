@@ -60,8 +60,8 @@ def _run(options: argparse.Namespace, chosen: dict[str, Campaign], place: Path) 
         material.mkdir(parents=True)
         in_child(lambda c=campaign, m=material: c.prepare(m), f"the preparation of {name}")
     started = time.monotonic()
-    cases = _only(options.only) if options.only else _cases(options, list(chosen), started)
     summary = Summary()
+    cases = iter(options.only) if options.only else _cases(options, list(chosen), started, summary)
     outcomes = run_cases(
         chosen, cases, place=place / "cases", material=place / "material", jobs=options.jobs
     )
@@ -126,19 +126,20 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _only(cases: Sequence[Case]) -> Iterator[Case]:
-    yield from cases
-
-
-def _cases(options: argparse.Namespace, names: Sequence[str], started: float) -> Iterator[Case]:
-    """The campaigns in turn, so that each gets its share when the time is over."""
-    index = options.first
-    while options.cases is None or index < options.first + options.cases:
-        for name in names:
-            if options.minutes and time.monotonic() - started > options.minutes * 60:
-                return
-            yield Case(name, options.seed, index)
-        index += 1
+def _cases(
+    options: argparse.Namespace, names: Sequence[str], started: float, summary: Summary
+) -> Iterator[Case]:
+    """Cases of each campaign: equally many, or for ``--minutes`` as many as take equal times."""
+    begun = dict.fromkeys(names, 0)
+    while options.cases is None or min(begun.values()) < options.cases:
+        if options.minutes and time.monotonic() - started > options.minutes * 60:
+            return
+        if options.cases is None:
+            name = min(names, key=lambda n: begun[n] * summary.seconds_each(n))
+        else:
+            name = min(names, key=begun.__getitem__)
+        yield Case(name, options.seed, options.first + begun[name])
+        begun[name] += 1
 
 
 def _failure(outcome: Outcome) -> str:

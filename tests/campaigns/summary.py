@@ -31,6 +31,11 @@ class Summary:
     def failed(self) -> int:
         return sum(row["failed"] for row in self.verdicts.values())
 
+    def seconds_each(self, name: str) -> float:
+        """The mean time of a campaign's cases; 1 before the first one ended."""
+        cases = sum(self.verdicts.get(name, {}).values())
+        return self.seconds[name] / cases if cases else 1.0
+
     def add(self, outcome: Outcome) -> bool:
         """Count an outcome; True if it failed in a way that no case before it did."""
         name = outcome.campaign
