@@ -118,6 +118,8 @@ class Watch:
                 place = f"{os.path.realpath(Path(name).parent)}/x"
         except (TypeError, ValueError):
             return  # what is no path cannot be opened either
+        if event == "os.listdir" and name in sys.path:
+            return  # an import lists a folder that has changed anew
         changes = event in _CHANGES
         if event == "open" and place != "/dev/null":
             flags = args[2] if isinstance(args[2], int) else 0
