@@ -103,6 +103,11 @@ class CachedRepo:
                 blob.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
+    def discard(self, blob: str) -> None:
+        """Delete what arrived of a blob. The client before 2.0 would append to it."""
+        if (is_commit(blob) or is_sha256(blob)) and not (self.folder / "blobs").is_symlink():
+            (self.folder / "blobs" / f"{blob}.incomplete").unlink(missing_ok=True)
+
 
 def git_blob_sha(file: BinaryIO, size: int) -> str:
     """The sha1 of the git blob with the content of an open file of ``size`` bytes."""

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from cascadezoo.errors import (
+    HubError,
     HubNotFoundError,
     HubUnavailableError,
     ModelError,
@@ -133,7 +134,7 @@ class _Pull:
                 raise self.not_cached(str(self.ref))
             return cached
         try:
-            commit, size = retry(
+            commit, size, _ = retry(
                 lambda: self.metadata(CONFIG, revision), _WAITS, longest=_LONGEST_WAIT
             )
         except HubUnavailableError as error:
@@ -144,8 +145,8 @@ class _Pull:
         self.check_size(CONFIG, size, None)
         return commit
 
-    def metadata(self, name: str, revision: str) -> tuple[str, int | None]:
-        """The commit of a revision and the size of a file in it, by one request."""
+    def metadata(self, name: str, revision: str) -> tuple[str, int | None, str]:
+        """The commit of a revision, and size and blob of a file in it, by one request."""
         from cascadezoo.hub.client import hub_api, translated
 
         with translated(f"{name} of {self.ref}"):
@@ -161,7 +162,7 @@ class _Pull:
                 hint="check HF_ENDPOINT, the proxies and the network's login page",
                 code="hub-unavailable-no-hub",
             )
-        return commit, metadata.size
+        return commit, metadata.size, metadata.etag or ""
 
     # --- one file
 
@@ -220,20 +221,25 @@ class _Pull:
     def download(self, name: str, size: int | None) -> None:
         from cascadezoo.hub.client import Download, hub_api, translated
 
-        announced = self.metadata(name, self.commit)[1]
+        _, announced, blob = self.metadata(name, self.commit)
         self.check_size(name, announced, size)
         if announced is None:
             announced = None if name == CARD else size
         if announced is None:
             announced = _LARGEST.get(name, largest_model())
         file = Download(name, announced, self.commit)
-        with translated(f"{name} of {self.ref}", file=file):
-            hub_api().hf_hub_download(
-                self.ref.repo_id,
-                name,
-                revision=self.commit,
-                cache_dir=self.repo.folder.parent,
-            )
+        try:
+            with translated(f"{name} of {self.ref}", file=file):
+                hub_api().hf_hub_download(
+                    self.ref.repo_id,
+                    name,
+                    revision=self.commit,
+                    cache_dir=self.repo.folder.parent,
+                )
+        except HubError as error:
+            if error.code == "hub-answer-too-large":
+                self.repo.discard(blob)
+            raise
 
     def evict(self, name: str, fault: str) -> None:
         try:

@@ -27,7 +27,7 @@ from cascadezoo.model_folder.layout import (
     model_name,
     read_config,
 )
-from cascadezoo.util.files import is_alive, sync_folder, temporary_of
+from cascadezoo.util.files import disk_full, is_alive, sync_folder, temporary_of
 from cascadezoo.util.text import clean
 
 __all__ = [
@@ -228,7 +228,7 @@ def copy_model(source: Path, dest: Path, *, dry_run: bool = False) -> Copied:
                 )
             check_files(new, config)
     except OSError as error:
-        raise RunFolderError(
+        raise disk_full(error, dest) or RunFolderError(
             f"{dest} cannot be written: {error.strerror}",
             hint="choose another folder",
             code="run-folder-not-writable",

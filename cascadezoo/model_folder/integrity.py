@@ -29,7 +29,7 @@ from cascadezoo.model_folder.layout import (
 from cascadezoo.model_folder.verified_files import VerifiedFiles
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
-from cascadezoo.util.files import FileRefusedError, write_atomically
+from cascadezoo.util.files import FileRefusedError, disk_full, write_atomically
 
 __all__ = [
     "check_files",
@@ -285,9 +285,9 @@ def replace_files(
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 (place / name).write_bytes(content)
         except OSError as error:
-            raise RunFolderError(
+            raise disk_full(error, folder) or RunFolderError(
                 f"cannot write to {folder}: {error.strerror or error}",
-                hint="free some space, then run the same command again",
+                hint="make it writable, then run the same command again",
                 code="run-folder-not-writable",
                 path=folder,
             ) from error

@@ -16,7 +16,7 @@ from cascadezoo.model_folder.layout import CONFIG, FileRecord, is_model_file
 from cascadezoo.spec import parse_json
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
-from cascadezoo.util.files import write_atomically
+from cascadezoo.util.files import disk_full, write_atomically
 from cascadezoo.util.limits import COMMIT, REPO, SHA256
 
 __all__ = [
@@ -217,7 +217,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     try:
         write_atomically(path, manifest.to_json().encode())
     except OSError as error:
-        raise InputError(
+        raise disk_full(error, path) or InputError(
             f"{path} cannot be written: {error.strerror}",
             hint="choose another --manifest",
             code="input-manifest-not-writable",

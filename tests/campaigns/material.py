@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from campaigns.outcome import ROOT
+from lone_spec import lone_spec
 
 __all__ = [
     "LONE",
@@ -21,29 +22,9 @@ __all__ = [
     "spec_file",
 ]
 
-LONE: dict[str, Any] = {
-    "name": "lone",
-    "data": {"source": "shapes", "config": {"size": 8, "count": 64, "test_count": 32}},
-    "stages": [
-        {
-            "name": "coarse",
-            "kind": "flow.v1",
-            "config": {"channels": 8, "multipliers": [1, 1], "steps": 2},
-        }
-    ],
-    "training": {
-        "batch_size": 16,
-        "losses": [],
-        "phases": [{"name": "coarse", "train": ["coarse"], "steps": 2}],
-    },
-    "evaluation": {
-        "metrics": ["kid"],
-        "samples": 16,
-        "subset_size": 8,
-        "subsets": 2,
-        "extractor": "small",
-    },
-}
+LONE = lone_spec(
+    steps=2, evaluation={"metrics": ["kid"], "samples": 16, "subset_size": 8, "subsets": 2}
+)
 
 
 def spec_file(folder: Path, spec: dict[str, Any] | None = None) -> Path:

@@ -9,25 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lone_spec import lone_spec
+
 REPO = "org/lone"
 WEIGHTS = "stages/coarse/model.safetensors"
-SPEC: dict[str, Any] = {
-    "name": "lone",
-    "data": {"source": "shapes", "config": {"size": 8, "count": 64, "test_count": 32}},
-    "stages": [
-        {
-            "name": "coarse",
-            "kind": "flow.v1",
-            "config": {"channels": 8, "multipliers": [1, 1], "steps": 2},
-        }
-    ],
-    "training": {
-        "batch_size": 16,
-        "losses": [],
-        "phases": [{"name": "coarse", "train": ["coarse"], "steps": 4}],
-    },
-    "evaluation": {"metrics": [], "extractor": "small"},
-}
+SPEC = lone_spec()
 CARD = b"---\nlibrary_name: cascadezoo\n---\n# lone\n"
 METRICS = b'{"figures": []}\n'
 

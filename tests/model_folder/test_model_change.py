@@ -9,12 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from errors_help import raises
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lone_spec import lone_spec
 
 from cascadezoo import Cascade
 from cascadezoo.errors import ModelError, RunLockedError
@@ -24,23 +24,7 @@ from cascadezoo.model_folder.files import model_files, pending_change, read_file
 from cascadezoo.model_folder.integrity import check_files, replace_files, require_writable
 from cascadezoo.model_folder.layout import read_config
 
-SPEC: dict[str, Any] = {
-    "name": "lone",
-    "data": {"source": "shapes", "config": {"size": 8, "count": 64, "test_count": 32}},
-    "stages": [
-        {
-            "name": "coarse",
-            "kind": "flow.v1",
-            "config": {"channels": 8, "multipliers": [1, 1], "steps": 2},
-        }
-    ],
-    "training": {
-        "batch_size": 16,
-        "losses": [],
-        "phases": [{"name": "coarse", "train": ["coarse"], "steps": 4}],
-    },
-    "evaluation": {"metrics": [], "extractor": "small"},
-}
+SPEC = lone_spec()
 WEIGHTS = "stages/coarse/model.safetensors"
 
 
