@@ -1,4 +1,4 @@
-"""Does the parameter count or the combination matter? Rank correlation and explained variance."""
+"""Does the parameter count or the combination matter? Rank correlation of parameters and KID."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-__all__ = ["Correlation", "Within", "correlate", "eta_squared", "spearman"]
+__all__ = ["Correlation", "Within", "correlate", "spearman"]
 
 EXACT = 8
 """All permutations are tried up to this number of points: 40,320 of 8."""
@@ -51,9 +51,6 @@ class Correlation:
         method: ``exact`` over all permutations (up to 8 points), else ``t``: Student's t with
             n - 2 degrees of freedom.
         within: the same among the groups of each label of each stage axis.
-        explained: for each axis the share of the variance of the cells' KIDs between its labels
-            (eta squared, from 0 to 1). The shares of several axes may overlap if the grid is
-            incomplete.
     """
 
     n: int
@@ -61,27 +58,24 @@ class Correlation:
     p: float | None
     method: Method | None = None
     within: list[Within] = field(default_factory=list)
-    explained: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The correlation that ``dataclasses.asdict`` wrote."""
-        return cls(**{**data, "within": [Within(**row) for row in data["within"]]})
+        # Results of earlier versions have shares of variance here, which may overlap.
+        rows = {name: value for name, value in data.items() if name != "explained"}
+        return cls(**{**rows, "within": [Within(**row) for row in data["within"]]})
 
 
 def correlate(
     points: Sequence[tuple[Mapping[str, str], float, float]],
-    cells: Sequence[tuple[Mapping[str, str], float]],
     *,
-    axes: Sequence[str],
     within: Sequence[str],
 ) -> Correlation | None:
     """Correlate parameter counts with KIDs.
 
     Args:
         points: labels, parameter count and mean KID of each group.
-        cells: labels and KID of each cell, for the shares of variance.
-        axes: the axes for which to compute the share of variance.
         within: the axes for which to correlate within each label, too.
 
     Returns:
@@ -100,12 +94,7 @@ def correlate(
                     axis=axis, label=label, n=len(some), rho=inner[0], p=inner[1], method=inner[2]
                 )
             )
-    explained = {}
-    for axis in axes:
-        share = eta_squared([labels[axis] for labels, _ in cells], [y for _, y in cells])
-        if share is not None:
-            explained[axis] = share
-    return Correlation(n=len(points), rho=rho, p=p, method=method, within=rows, explained=explained)
+    return Correlation(n=len(points), rho=rho, p=p, method=method, within=rows)
 
 
 def spearman(
@@ -148,26 +137,3 @@ def spearman(
     if abs(rho) >= 1:
         return rho, 2 / math.factorial(n), "exact"  # only the two monotone orders
     return rho, float(result.pvalue), "t"
-
-
-def eta_squared(labels: Sequence[str], values: Sequence[float]) -> float | None:
-    """The share of the variance of values between labels, from 0 to 1.
-
-    Sum of squares between the labels over the total sum of squares (Fisher 1925).
-
-    Returns:
-        None for a single label, or if all values are equal.
-    """
-    groups: dict[str, list[float]] = {}
-    for label, value in zip(labels, values, strict=True):
-        groups.setdefault(label, []).append(value)
-    if len(groups) < 2:
-        return None
-    mean = math.fsum(values) / len(values)
-    total = math.fsum((value - mean) ** 2 for value in values)
-    if total <= 0.0:
-        return None
-    between = math.fsum(
-        len(rows) * (math.fsum(rows) / len(rows) - mean) ** 2 for rows in groups.values()
-    )
-    return min(1.0, between / total)

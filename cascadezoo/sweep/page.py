@@ -16,6 +16,8 @@ from cascadezoo.report.page_templates import render_page
 from cascadezoo.report.tables import Column, PageTable, Row, TableCell
 from cascadezoo.sweep.result_charts import KID, sweep_charts
 from cascadezoo.sweep.results import CellResult, Correlation, GroupResult, SweepResults
+from cascadezoo.sweep.tables import best_text, variance_text
+from cascadezoo.sweep.variance import Best, Variance
 from cascadezoo.util.files import write_atomically
 from cascadezoo.util.numbers import page_number as number
 from cascadezoo.util.numbers import page_spread as spread
@@ -91,7 +93,10 @@ def _context(
         "seeds": ", ".join(results.seed_axes) or "seed",
         "plots": draw_plots([chart for drawn in charts.values() for chart in drawn]),
         "correlation": None if correlation is None else correlation_text(correlation),
-        "explained": _explained(correlation),
+        "variance": None if results.variance is None else variance_text(results.variance),
+        "explained": _explained(results.variance),
+        "best": None if results.best is None else best_text(results.best),
+        "rivals": _rivals(results.best),
         "within": _within(correlation),
         "shown": _SHOWN,
         "cards": cards,
@@ -227,15 +232,48 @@ def _group(group: GroupResult) -> Row:
     ]
 
 
-def _explained(correlation: Correlation | None) -> PageTable | None:
-    if correlation is None or not correlation.explained:
+def _explained(variance: Variance | None) -> PageTable | None:
+    if variance is None or not variance.effects:
         return None
     rows: list[Row] = [
-        [axis, TableCell(f"{share:.0%}", value=share)]
-        for axis, share in correlation.explained.items()
+        [
+            effect.name,
+            TableCell(f"{effect.share:.1%}", value=effect.share),
+            None
+            if effect.low is None
+            else TableCell(f"{effect.low:.1%} to {effect.high or 0:.1%}", value=effect.low),
+            effect.p,
+        ]
+        for effect in variance.effects
     ]
-    columns = [Column("axis"), Column("share of variance", numeric=True)]
-    return PageTable(columns, rows, label="Share of the variance of KID by axis")
+    columns = [
+        Column("effect"),
+        Column("share of variance", numeric=True),
+        Column("interval", numeric=True, note="90 %"),
+        Column("p", numeric=True, places=3),
+    ]
+    return PageTable(columns, rows, label="Shares of the variance of KID")
+
+
+def _rivals(best: Best | None) -> PageTable | None:
+    if best is None:
+        return None
+    rows: list[Row] = [
+        [
+            rival.name,
+            TableCell(f"{KID * rival.difference:.3g}", value=rival.difference),
+            TableCell(f"{KID * rival.low:.3g} to {KID * rival.high:.3g}", value=rival.low),
+            rival.p,
+        ]
+        for rival in best.rivals
+    ]
+    columns = [
+        Column("combination"),
+        Column("difference", numeric=True, note="KID x 1000"),
+        Column("interval", numeric=True, note="95 %, all pairs"),
+        Column("p", numeric=True, places=3),
+    ]
+    return PageTable(columns, rows, label=f"Compared with {best.name}")
 
 
 def _within(correlation: Correlation | None) -> PageTable | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from cascadezoo.sweep.correlation import Correlation, Within, correlate
+from cascadezoo.sweep.variance import Best, Variance, analyze_variance, compare_with_best
 
 __all__ = [
     "MEASURES",
@@ -200,6 +201,8 @@ class SweepResults:
         started: the first start, as ISO 8601 in UTC.
         seed_axes: the axes that are seeds.
         notes: what a reader must know besides the numbers.
+        variance: the shares of the axes in the variance of KID.
+        best: the combination with the lowest KID, compared with the others; None for one seed.
     """
 
     name: str
@@ -213,6 +216,8 @@ class SweepResults:
     started: str
     seed_axes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    variance: Variance | None = None
+    best: Best | None = None
 
     @property
     def failed(self) -> list[CellResult]:
@@ -239,6 +244,10 @@ class SweepResults:
         ]
         data = rows["correlation"]
         rows["correlation"] = None if data is None else Correlation.from_dict(data)
+        if rows.get("variance") is not None:
+            rows["variance"] = Variance.from_dict(rows["variance"])
+        if rows.get("best") is not None:
+            rows["best"] = Best.from_dict(rows["best"])
         return cls(**rows)
 
 
@@ -276,14 +285,17 @@ def summarize(
     waiting = sum(cell.state in ("waiting", "stopped") for cell in cells)
     if waiting:
         notes.append(f"{waiting} of {len(cells)} cells are not finished.")
-    correlation = None
+    correlation = variance = best = None
     if len(names) == 1:
         correlation = correlate(
-            [_point(g) for g in groups if g.parameters and "kid" in g.spreads],
-            [(c.labels, c.kid) for c in cells if c.kid is not None],
-            axes=axes,
-            within=stage_axes,
+            [_point(g) for g in groups if g.parameters and "kid" in g.spreads], within=stage_axes
         )
+        measured = [(c.labels, c.kid) for c in cells if c.kid is not None]
+        variance = analyze_variance(measured, axes=axes, seed_axes=seed_axes)
+        values: dict[str, list[float]] = {}
+        for labels, kid in measured:
+            values.setdefault(label_text(labels, seed_axes) or "all", []).append(kid)
+        best = compare_with_best(values)
     return SweepResults(
         name=name,
         description=description,
@@ -296,6 +308,8 @@ def summarize(
         started=started,
         seed_axes=list(seed_axes),
         notes=notes,
+        variance=variance,
+        best=best,
     )
 
 

@@ -11,13 +11,23 @@ from typing import Any
 
 from cascadezoo.sweep.cells import Sweep
 from cascadezoo.sweep.results import CellResult, Correlation, GroupResult, SweepResults
+from cascadezoo.sweep.variance import Best, Variance
 from cascadezoo.util.files import write_atomically
 from cascadezoo.util.numbers import spread
 from cascadezoo.util.text import clean, markdown_text
 
-__all__ = ["correlation_lines", "describe_settings", "to_csv", "to_markdown", "write_tables"]
+__all__ = [
+    "best_text",
+    "correlation_lines",
+    "describe_settings",
+    "to_csv",
+    "to_markdown",
+    "variance_text",
+    "write_tables",
+]
 
 NONE = "-"
+KID_SCALE = 1000
 
 
 def write_tables(results: SweepResults, folder: Path) -> None:
@@ -73,6 +83,11 @@ def to_markdown(results: SweepResults, plots: Sequence[str] = ()) -> str:
     if results.correlation is not None:
         words = correlation_lines(results.correlation)
         parts += ["## Parameters or combination?", *(_plain(text) for text in words)]
+    if results.variance is not None:
+        parts += ["## Which axis decides?", _plain(variance_text(results.variance))]
+        parts += [_effects(results.variance)] if results.variance.effects else []
+    if results.best is not None:
+        parts += ["## As good as the best", _plain(best_text(results.best))]
     if plots:
         parts += ["## Plots"]
         parts += [f"![{_plain(_title(name))}](plots/{name})" for name in plots]
@@ -101,14 +116,54 @@ def correlation_lines(result: Correlation) -> list[str]:
             for row in result.within
         ]
         lines.append("Among the combinations that share a stage: " + "; ".join(rows) + ".")
-    if result.explained:
-        rows = [f"{axis} {share:.0%}" for axis, share in result.explained.items()]
-        lines.append(
-            "Share of the variance of KID between the labels of an axis (eta squared): "
-            + ", ".join(rows)
-            + "."
-        )
     return lines
+
+
+def variance_text(result: Variance) -> str:
+    """What the shares of variance mean, or why there are none."""
+    if result.refused:
+        return (
+            f"Not computed: {result.refused}. Shares of variance need every combination of the "
+            "axes with the same number of seeds. On other grids they overlap, and an axis gets "
+            "what another one causes."
+        )
+    seeds = (
+        "With one seed there is no test: the interaction of all axes includes chance."
+        if result.seeds is None
+        else f"Seeds cause {result.seeds:.1%}. p is that of an F-test against the seeds."
+    )
+    interval = (
+        " The interval of 90 % resamples the seeds of each combination."
+        if any(effect.low is not None for effect in result.effects)
+        else ""
+    )
+    return (
+        "Shares of the variance of KID over all cells, by analysis of variance. An interaction is "
+        f"what axes cause together beyond what each causes alone. {seeds}{interval}"
+    )
+
+
+def best_text(result: Best) -> str:
+    """Which combinations cannot be told apart from the best one."""
+    tied = [f"{r.name} (+{KID_SCALE * r.difference:.3g}, p = {r.p:.2g})" for r in result.tied]
+    others = len(result.rivals)
+    start = (
+        f"{result.name} has the lowest KID of {others + 1} combinations with several seeds, "
+        f"{KID_SCALE * result.mean:.3g} x 10^-3. By Tukey's range test over all pairs, which "
+        "corrects for the choice of the best, "
+    )
+    if not tied:
+        return f"{start}it differs from each of the others (p < 0.05)."
+    return f"{start}{len(tied)} of the other {others} do not differ from it: {', '.join(tied)}."
+
+
+def _effects(result: Variance) -> str:
+    rows = ["| effect | share of variance | 90 % interval | p |", "| --- | ---: | ---: | ---: |"]
+    for effect in result.effects:
+        ends = NONE if effect.low is None else f"{effect.low:.1%} to {effect.high:.1%}"
+        p = NONE if effect.p is None else f"{effect.p:.2g}"
+        rows.append(f"| {_plain(effect.name)} | {effect.share:.1%} | {ends} | {p} |")
+    return "\n".join(rows)
 
 
 def describe_settings(sweep: Sweep) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cascadezoo.sweep.correlation import EXACT, correlate, eta_squared, spearman
+from cascadezoo.sweep.correlation import EXACT, correlate, spearman
 from cascadezoo.sweep.results import CellResult, StageResult, SweepResults, mean_and_std, summarize
 
 
@@ -173,47 +173,28 @@ def test_p_values_of_independent_orders_are_uniform():
     assert 0.4 < np.mean(values) < 0.65
 
 
-# --- eta squared
+# --- within the labels of an axis
 
 
-def naive_eta(labels, values) -> float:
-    total = sum((v - np.mean(values)) ** 2 for v in values)
-    within = 0.0
-    for label in set(labels):
-        rows = [v for name, v in zip(labels, values, strict=True) if name == label]
-        within += sum((v - np.mean(rows)) ** 2 for v in rows)
-    return 1 - within / total
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-50, 50)), min_size=2, max_size=20))
-def test_eta_squared_is_the_naive_formula(rows):
-    labels, values = zip(*rows, strict=True)
-    share = eta_squared(labels, values)
-    if len(set(labels)) < 2 or len(set(values)) < 2:
-        assert share is None
-    else:
-        assert share == pytest.approx(naive_eta(labels, values), abs=1e-9)
-        assert 0 <= share <= 1
-
-
-def test_shares_of_variance_show_the_axis_that_matters():
-    points, cells = [], []
-    for generator, up, seed in itertools.product("gh", "uv", (0, 1)):
-        labels = {"generator": generator, "up": up, "seed": f"s{seed}"}
-        kid = (generator == "h") * 1.0 + (up == "v") * 0.1 + seed * 0.001
-        cells.append((labels, kid))
-        if seed == 0:
-            points.append((labels, 10 + (up == "v"), kid))
-    correlation = correlate(
-        points, cells, axes=["generator", "up", "seed"], within=["generator", "up"]
-    )
+def test_the_correlation_within_each_label():
+    points = [
+        ({"generator": generator, "up": up}, 10 + (up == "v"), float(place))
+        for place, (generator, up) in enumerate(itertools.product("gh", "uv"))
+    ]
+    correlation = correlate(points, within=["generator", "up"])
     assert correlation is not None
-    assert correlation.explained["generator"] == pytest.approx(1 / (1 + 0.01 + 1e-6))
-    assert correlation.explained["up"] == pytest.approx(0.01 / (1 + 0.01 + 1e-6))
-    assert sum(correlation.explained.values()) == pytest.approx(1)
     assert [(w.axis, w.label, w.n) for w in correlation.within] == [
         ("generator", "g", 2),
         ("generator", "h", 2),
         ("up", "u", 2),
         ("up", "v", 2),
     ]
+
+
+def test_results_of_an_earlier_version_are_read():
+    data = json.loads(json.dumps(results(THREE).to_dict()))
+    data["correlation"]["explained"] = {"generator": 0.5}
+    del data["variance"], data["best"]
+    read = SweepResults.from_dict(data)
+    assert (read.variance, read.best) == (None, None)
+    assert read.correlation == results(THREE).correlation

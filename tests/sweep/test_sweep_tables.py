@@ -95,7 +95,8 @@ def test_markdown_shows_seeds_and_correlation():
     assert dae[:4] == ["`dae`", "2 of 2", "100", "400.00 +- 141.42"]
     assert rows_of(text, "Over seeds")[3][3] == "200.00"
     assert "over 3 combinations: rho = -1.00, p = 0.33" in text
-    assert "(eta squared): generator 80%, seed " in text
+    assert "## Which axis decides?" in text
+    assert "flow has 1 measured cells, others have 2" in text
 
 
 def test_markdown_names_failed_cells_and_escapes_their_errors():
