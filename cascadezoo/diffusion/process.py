@@ -20,6 +20,7 @@ __all__ = [
     "Prediction",
     "add_noise",
     "continuous_rates",
+    "dynamic_threshold",
     "eps_from_v",
     "eps_from_x0",
     "level_rates",
@@ -145,3 +146,23 @@ def x0_from_prediction(
     if prediction == "v":
         return x0_from_v(x_t, output, alpha, sigma)
     assert_never(prediction)
+
+
+def dynamic_threshold(x0: Tensor, quantile: float) -> Tensor:
+    """Clip an estimate of the clean image to a range of its own, and scale that to [-1, 1].
+
+    Saharia et al. 2022 ("Photorealistic Text-to-Image Diffusion Models", section 2.3): the bound is
+    the given quantile of the absolute values of each image, at least 1. Values are computed in
+    float32.
+
+    Args:
+        x0: [N, C, H, W].
+        quantile: from 0 to 1.
+
+    Returns:
+        Images in [-1, 1], of the type of ``x0``.
+    """
+    values = x0.float()
+    bound = torch.quantile(values.abs().flatten(1), quantile, dim=1).clamp(min=1.0)
+    bound = bound.view(-1, 1, 1, 1)
+    return (values.clamp(-bound, bound) / bound).to(x0.dtype)

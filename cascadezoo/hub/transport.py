@@ -56,6 +56,7 @@ _CONNECT = 15.0
 _LARGEST_ERROR = 64 << 10
 _LONGEST_PAUSE = 8.0
 """The longest pause of the client after a failure, unless the server requests another one."""
+_RATE_LIMIT = re.compile(r'"\w+"\s*;\s*r\s*=\s*0+\s*;\s*t\s*=\s*(\d{1,8})(?!\d)', re.ASCII)
 _ETAG = re.compile(r'(W/)?"?([0-9a-f]{40}|[0-9a-f]{64})"?')
 _NO_HUB = "check HF_ENDPOINT, the proxies and the network's login page"
 
@@ -371,6 +372,7 @@ def _check_status(call: _Call, response: Any) -> None:
     """Raise before the client waits for longer than it may."""
     status, began = response.status_code, response.request.extensions["cascadezoo"]
     after = retry_after(response.headers)
+    _keep_wait(response.headers, after)
     failing = status in (408, 425, 429) or status >= 500
     if not failing:
         call.patience.succeeded(began)
@@ -386,9 +388,24 @@ def _check_status(call: _Call, response: Any) -> None:
 
 
 def retry_after(headers: Any) -> float | None:
-    """The wait in seconds that a server requests; None if it is not a plain number."""
+    """The wait in seconds that a server requests; None if it is not a plain number.
+
+    It stands in Retry-After, or in the time of a RateLimit without remaining requests.
+    """
     text = str(headers.get("Retry-After", "")).strip()
-    return float(text) if text.isascii() and text.isdecimal() and len(text) < 9 else None
+    if text.isascii() and text.isdecimal() and len(text) < 9:
+        return float(text)
+    match = _RATE_LIMIT.search(str(headers.get("RateLimit", "")))
+    return float(match[1]) if match else None
+
+
+def _keep_wait(headers: Any, after: float | None) -> None:
+    """Leave the client only the wait that was checked: it sleeps for any number that it reads."""
+    for name in ("Retry-After", "RateLimit"):
+        if name in headers:
+            del headers[name]
+    if after is not None:
+        headers["Retry-After"] = f"{after:.0f}"
 
 
 def _bound_body(call: _Call, response: Any) -> None:

@@ -18,6 +18,7 @@ from cascadezoo.diffusion.losses import (
 from cascadezoo.diffusion.process import (
     add_noise,
     continuous_rates,
+    dynamic_threshold,
     noise_table,
     prediction_target,
     rates_at,
@@ -145,6 +146,8 @@ class DenoisingStage(ConditionalStage):
         def denoise(x: Tensor, level: Level) -> Denoised:
             output, spread = self._split(predict(x, level.time, level.level))
             x0 = x0_from_prediction(config.prediction, x, output, level.alpha, level.sigma)
+            if config.dynamic_threshold is not None:
+                return Denoised(dynamic_threshold(x0, config.dynamic_threshold), spread)
             return Denoised(self._clipped(x0), spread)
 
         start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)

@@ -49,6 +49,10 @@ class ProcessConfig(StageConfig):
     beta_end: Beta = 0.02
     """The last beta of the linear schedule. 0.02 is meant for 1000 timesteps."""
 
+    cosine_offset: Annotated[float, Field(ge=0.0, le=0.5)] = 0.008
+    """The offset of the cosine schedule, which prevents too small first betas (Nichol & Dhariwal
+    2021, eq. 17)."""
+
     zero_terminal_snr: bool = False
     """Rescale the schedule so that its last timestep is pure noise (Lin et al. 2024)."""
 
@@ -57,6 +61,11 @@ class ProcessConfig(StageConfig):
 
     clip_x0: bool = True
     """Clip each estimate of the clean image to [-1, 1]. Latents are never clipped."""
+
+    dynamic_threshold: Annotated[float, Field(gt=0.5, le=1.0)] | None = None
+    """In sampling, clip each estimate of the clean image to the quantile of its absolute values,
+    and divide by it where it is above 1 (Saharia et al. 2022, section 2.3: 0.995). Against
+    saturated images at a high guidance. Replaces `clip_x0` there. Latents have no such range."""
 
     sampler: Literal["ddpm", "ddim", "dpmpp-2m", "heun"] = "ddpm"
     """Ancestral sampling (Ho et al. 2020), implicit sampling (Song et al. 2021), DPM-Solver++(2M)
@@ -106,6 +115,20 @@ class ProcessConfig(StageConfig):
             raise ValueError(f"is {steps}, more than the {timesteps} timesteps")
         return steps
 
+    def fit(self, output: ImageShape) -> Self:
+        """Check that dynamic thresholding has a range.
+
+        Raises:
+            ConfigError: dynamic thresholding of latents.
+        """
+        if self.dynamic_threshold is not None and output.latent:
+            raise ConfigError(
+                "dynamic_threshold",
+                "is set, but latents have no range to scale to; omit it",
+                code="latents",
+            )
+        return super().fit(output)
+
     def step_variance(self) -> Variance:
         """The variance of the ddpm sampler's steps."""
         return "small"
@@ -115,7 +138,7 @@ class ProcessConfig(StageConfig):
         if self.schedule == "linear":
             betas = linear_betas(self.timesteps, self.beta_start, self.beta_end)
         else:
-            betas = cosine_betas(self.timesteps)
+            betas = cosine_betas(self.timesteps, self.cosine_offset)
         return rescale_zero_terminal_snr(betas) if self.zero_terminal_snr else betas
 
     def signal(self) -> list[float]:
@@ -129,7 +152,8 @@ class ProcessConfig(StageConfig):
         sampling starts at the last timestep that determines x0 (``determined_timesteps``): from a
         noisier one, the division by alpha would multiply the network's error up to 20,000 times.
         """
-        if self.prediction != "eps" or (self.clip_x0 and not output.latent):
+        clipped = (self.clip_x0 or self.dynamic_threshold is not None) and not output.latent
+        if self.prediction != "eps" or clipped:
             return self.timesteps
         return determined_timesteps(self.signal())
 

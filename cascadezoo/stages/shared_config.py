@@ -32,6 +32,7 @@ __all__ = [
 Count = Annotated[int, Field(ge=1, le=256)]
 Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 Guidance = Annotated[float, Field(ge=0.0, le=1000.0)]
+Sigma = Annotated[float, Field(gt=0.0, le=2.0)]
 ResidualScale = Annotated[float, Field(gt=0.0, le=100.0)]
 
 
@@ -170,17 +171,42 @@ class SuperResolutionConfig(ConditionalConfig, UpsamplerConfig):
 
     augmentation: Literal["none", "gaussian", "blur"] = "gaussian"
     """Conditioning augmentation (Ho et al. 2021): noise of a random level, which is an input of
-    the network, or a blur of half the examples (3x3 kernel, sigma between 0.4 and 0.6)."""
+    the network, or a blur by a 3x3 Gaussian kernel of a random width."""
+
+    blur_probability: Probability = 0.5
+    """`blur`: the share of blurred examples."""
+
+    blur_sigma: Annotated[list[Sigma], Field(min_length=2, max_length=2)] = [0.4, 0.6]
+    """`blur`: the smallest and the largest standard deviation in pixels (Ho et al. 2021, table 4a,
+    compares largest ones of 0.6, 0.8 and 1.0)."""
 
     s_max: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """`gaussian`: the largest trained noise level. Levels go from 0, clean, to 1, pure
     noise: the signal's rate is cos(pi / 2 * s), the noise's sin(pi / 2 * s)."""
 
-    s: Probability = 0.0
-    """`gaussian`: the noise level in sampling, at most `s_max`; see `cascadezoo tune`."""
+    s_min: Probability = 0.0
+    """`gaussian`: the smallest trained noise level. `s_min` = `s_max` trains a single level (Ho et
+    al. 2021, table 2b)."""
+
+    s: Annotated[Probability, Field(validate_default=True)] = 0.0
+    """`gaussian`: the noise level in sampling, from `s_min` to `s_max`; see `cascadezoo tune`."""
 
     truncated: bool = False
     """`gaussian`: stop the previous stage at level `s`, and add no noise to its image."""
+
+    @field_validator("blur_sigma")
+    @classmethod
+    def _check_sigma(cls, sigma: list[float]) -> list[float]:
+        if sigma[0] > sigma[1]:
+            raise ValueError(f"is {sigma[0]:g} to {sigma[1]:g}; put the smaller one first")
+        return sigma
+
+    @field_validator("s_min")
+    @classmethod
+    def _check_s_min(cls, s_min: float, info: ValidationInfo) -> float:
+        if s_min > info.data.get("s_max", 1.0):
+            raise ValueError(f"is {s_min:g}, above s_max ({info.data['s_max']:g})")
+        return s_min
 
     @field_validator("s")
     @classmethod
@@ -189,9 +215,9 @@ class SuperResolutionConfig(ConditionalConfig, UpsamplerConfig):
             raise ValueError(
                 f"is {s:g}, but only the gaussian augmentation trains noise levels above 0"
             )
-        most = info.data.get("s_max", 1.0)
-        if s > most:
-            raise ValueError(f"is {s:g}, outside the trained range of 0 to {most:g}")
+        least, most = info.data.get("s_min", 0.0), info.data.get("s_max", 1.0)
+        if info.data.get("augmentation") == "gaussian" and not least <= s <= most:
+            raise ValueError(f"is {s:g}, outside the trained range of {least:g} to {most:g}")
         return s
 
     @field_validator("truncated")

@@ -38,13 +38,19 @@ class SuperResolution(ConditionalStage):
         self, upstream: Tensor | None, context: TrainContext
     ) -> dict[str, Tensor]:
         """The augmented and enlarged upstream image, and its noise level (CDM, section 4)."""
-        image, draw = _required(self, upstream), context.draw
-        if self.config.augmentation == "gaussian":
-            level = draw.rand(len(image)) * self.config.s_max
+        image, draw, config = _required(self, upstream), context.draw, self.config
+        if config.augmentation == "gaussian":
+            level = config.s_min + draw.rand(len(image)) * (config.s_max - config.s_min)
             image = gaussian_augmentation(image, draw.randn(*image.shape), level)
             return {"condition": self.enlarged(image), "level": level}
-        if self.config.augmentation == "blur":
-            image = blur_augmentation(image, draw.rand(len(image), 2))
+        if config.augmentation == "blur":
+            low, high = config.blur_sigma
+            image = blur_augmentation(
+                image,
+                draw.rand(len(image), 2),
+                probability=config.blur_probability,
+                sigmas=(low, high),
+            )
         return {"condition": self.enlarged(image)}
 
     def sampling_conditions(
@@ -88,10 +94,10 @@ class SuperResolution(ConditionalStage):
                 hint="omit s; only the gaussian augmentation has noise levels",
                 code="sample-s-without-augmentation",
             )
-        if s > self.config.s_max:
+        if not self.config.s_min <= s <= self.config.s_max:
             raise SampleError(
                 f"s is {s:g}, outside the trained range",
-                hint=f"use 0 to {self.config.s_max:g}",
+                hint=f"use {self.config.s_min:g} to {self.config.s_max:g}",
                 code="sample-s-out-of-range",
                 value=s,
             )

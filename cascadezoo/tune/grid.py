@@ -46,7 +46,7 @@ def _switch(text: str) -> bool:
 
 
 _READ: dict[str, tuple[Callable[[str], Value], str]] = {
-    "s": (_number, "a noise level from 0 to the stage's s_max"),
+    "s": (_number, "a noise level from the stage's s_min to its s_max"),
     "steps": (_whole, "an integer of at least 1"),
     "guidance": (_number, "a number of at least 0"),
     "sampler": (str, "the name of a sampler"),
@@ -257,9 +257,10 @@ def _default_values(stage: Stage, key: str, name: str) -> Iterable[Value]:
                 code="input-tune-no-level",
                 name=name,
             )
-        s_max = getattr(config, "s_max", None)
+        s_min, s_max = getattr(config, "s_min", 0.0), getattr(config, "s_max", None)
         if s_max is not None:
-            return [round(s_max * i / 4, 6) for i in range(5)]
+            values = (round(s_min + (s_max - s_min) * i / 4, 6) for i in range(5))
+            return list(dict.fromkeys(values))
     elif key == "steps":
         steps = getattr(config, "steps", None) or getattr(config, "timesteps", None)
         if steps is not None:

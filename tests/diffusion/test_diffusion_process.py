@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cascadezoo.diffusion.process import (
     Prediction,
     add_noise,
+    dynamic_threshold,
     eps_from_v,
     eps_from_x0,
     noise_table,
@@ -99,3 +100,18 @@ def test_the_table_is_rounded_once_and_made_on_the_cpu() -> None:
     exact = noise_table(signal, torch.float64)
     assert torch.equal(table, exact.float())
     assert torch.allclose(exact.square().sum(1), torch.ones(1000, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("ratio", [0.9, 0.995, 1.0])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 20.0])
+def test_dynamic_thresholding_is_that_of_diffusers(ratio: float, scale: float) -> None:
+    reference = DDPMScheduler(
+        100, thresholding=True, dynamic_thresholding_ratio=ratio, sample_max_value=1e9
+    )
+    x0 = (scale * images(3)).float()
+    ours = dynamic_threshold(x0, ratio)
+    assert torch.allclose(ours, reference._threshold_sample(x0), rtol=0, atol=1e-6)
+    assert ours.abs().max() <= 1
+    half = dynamic_threshold(x0.bfloat16(), ratio)
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(half.float(), ours, atol=0.02)

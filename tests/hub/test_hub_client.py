@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 from errors_help import raises
@@ -129,6 +130,54 @@ def test_retry_after_is_kept(hub: LocalHub) -> None:
         with pytest.raises(HubUnavailableError) as raised:
             request_info()
         assert raised.value.retry_after is None
+
+
+LIMITS = {
+    '"api";r=0;t=12': 12,
+    '"api"; r = 0; t = 12': 12,
+    '"api";r=3;t=3600': None,
+    f'"api";r=0;t={"9" * 400}': None,
+    '"api";r=0;t=\u0663\u0666\u0660\u0660': None,
+    "r;t=99999": None,
+}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("text", LIMITS)
+def test_a_rate_limit_is_read_or_ignored(hub: LocalHub, text: str, status: int) -> None:
+    hub.fail(Fault("status", ".", status=status, headers={"RateLimit": text}))
+    with pytest.raises(HubUnavailableError) as raised:
+        request_info()
+    assert raised.value.retry_after == LIMITS[text]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Retry-After", "9" * 400),
+        ("Retry-After", "\u0663\u0666\u0660\u0660"),
+        ("Retry-After", "3600, 3600"),
+        ("RateLimit", f'"api";r=0;t={"9" * 400}'),
+        ("RateLimit", '"api";r=0;t=\u0663\u0666\u0660\u0660'),
+    ],
+)
+def test_the_client_sleeps_for_no_strange_wait(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    """The client retries downloads by itself, and sleeps as long as the header says."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    hub.make_repo(ID, {"config.json": b"{}"})
+    # The client's first request for metadata fails at once; those after it are repeated.
+    for status in (503, 503, 429):
+        fault = Fault("status", "HEAD .*config.json", status=status, headers={name: text})
+        hub.fail(fault)
+    with translated("config.json"):
+        path = hub_api().hf_hub_download(ID, "config.json", cache_dir=tmp_path)
+    assert Path(path).read_bytes() == b"{}"
+    assert len(hub.fired) == 3
+    assert len(slept) == 2
+    assert max(slept, default=0) <= 8
 
 
 def test_endpoint_and_token_are_current(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import weakref
 from typing import Any
 
 import pytest
 import torch
 from errors_help import raises
-from stage_cases import CLASSES, SMALL, Case, request, train
+from pydantic import ValidationError
+from stage_cases import CLASSES, ENTRIES, SMALL, Case, request, train
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.transforms.functional import gaussian_blur
 
 from cascadezoo.diffusion.flow import SOLVERS, time_of
 from cascadezoo.diffusion.losses import VLB_WEIGHT, posterior_table, vlb_term
 from cascadezoo.diffusion.samplers import SAMPLERS
 from cascadezoo.diffusion.schedules import level_of, signal_of
 from cascadezoo.errors import SampleError
+from cascadezoo.spec.configs import ConfigError, ImageShape
 from cascadezoo.stages.base import SampleRequest, Stage, TrainContext
 from cascadezoo.util.rng import Draw, ImageDraw
 
@@ -31,6 +35,10 @@ upsamplers = pytest.mark.parametrize("case", UPSAMPLERS, ids=str)
 
 def with_settings(case: Case, **settings: Any) -> Case:
     return dataclasses.replace(case, settings={**case.settings, **settings})
+
+
+def config_of(kind: str) -> Any:
+    return ENTRIES[kind].load_config()
 
 
 def samplers(case: Case) -> list[str]:
@@ -175,6 +183,42 @@ def test_the_network_receives_the_gaussian_level_up_to_s_max(case: Case) -> None
     ratio = spread[level > 0.2] / wanted[level > 0.2]
     assert ratio.std() / ratio.mean() < 0.35
     assert torch.corrcoef(torch.stack([spread, wanted]))[0, 1] > 0.9
+
+
+@upsamplers
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.4), (0.3, 0.3)])
+def test_trained_levels_start_at_s_min(case: Case, low: float, high: float) -> None:
+    stage = with_settings(case, s_min=low, s_max=high, s=low).stage()
+    context = TrainContext(Draw(0), labels=case.labels(4000))
+    extra = stage.preprocess(
+        torch.zeros(4000, 3, 12, 12), torch.zeros(4000, 3, 6, 6), context
+    ).extra
+    assert extra["level"].aminmax().min.item() == pytest.approx(low, abs=1e-3)
+    assert extra["level"].aminmax().max.item() == pytest.approx(high, abs=1e-3)
+    for s in (low - 0.05, high + 0.05):
+        with raises(SampleError, "sample-s-out-of-range", value=s):
+            stage.sample(case.upstream(2), request(case, 0, 2, options={"s": s}))
+
+
+@upsamplers
+@pytest.mark.parametrize("settings", [{"s_min": 0.5}, {"s_min": 0.2}, {"s": 0.1, "s_min": 0.2}])
+def test_levels_that_do_not_fit_are_refused(case: Case, settings: dict[str, float]) -> None:
+    settings = {"s": 0.0, "s_max": 0.4, **settings}
+    with pytest.raises(ValidationError) as caught:
+        with_settings(case, **settings).stage()
+    assert {error["loc"][0] for error in caught.value.errors()} <= {"s", "s_min"}
+
+
+@upsamplers
+def test_blur_follows_its_settings(case: Case) -> None:
+    settings = {k: v for k, v in case.settings.items() if k not in ("s", "s_max")}
+    settings |= {"augmentation": "blur", "blur_probability": 1.0, "blur_sigma": [0.9, 0.9]}
+    stage = dataclasses.replace(case, settings=settings).stage()
+    upstream = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    context = TrainContext(Draw(0), labels=case.labels(8))
+    extra = stage.preprocess(torch.zeros(8, 3, 12, 12), upstream, context).extra
+    expected = gaussian_blur(upstream, [3, 3], [0.9, 0.9])
+    assert torch.allclose(extra["condition"], stage.enlarged(expected), atol=1e-5)  # type: ignore[operator]
 
 
 @upsamplers
@@ -442,3 +486,35 @@ def test_reflow_uses_the_noise_of_the_pairs() -> None:
 def test_times_and_levels_agree() -> None:
     assert time_of(0.5) == pytest.approx(0.5)
     assert level_of(signal_of(0.37)) == pytest.approx(0.37)
+
+
+# --- dynamic thresholding and the cosine schedule's offset
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+def test_dynamic_thresholding_bounds_every_estimate(prediction: str) -> None:
+    case = with_settings(
+        UNET, prediction=prediction, dynamic_threshold=0.9, clip_x0=False, schedule="cosine"
+    )
+    stage = case.stage().eval()
+    with torch.no_grad():
+        images = stage.sample(None, request(case, 0, 2, guidance=9.0))
+    assert images.abs().max() <= 1
+    plain = with_settings(UNET, prediction=prediction, clip_x0=False, schedule="cosine")
+    with torch.no_grad():
+        others = plain.stage().eval().sample(None, request(plain, 0, 2, guidance=9.0))
+    assert (images - others).abs().max() > 1e-3
+
+
+def test_dynamic_thresholding_of_latents_is_refused() -> None:
+    config = config_of("unet-diffusion.v1")(dynamic_threshold=0.99)
+    with pytest.raises(ConfigError) as caught:
+        config.fit(ImageShape(4, 8, latent=True))
+    assert (caught.value.field, caught.value.code) == ("dynamic_threshold", "latents")
+
+
+def test_the_offset_of_the_cosine_schedule() -> None:
+    config = config_of("unet-diffusion.v1")(schedule="cosine", cosine_offset=0.0, timesteps=100)
+    expected = [math.cos((t + 1) / 100 * math.pi / 2) ** 2 for t in range(99)]
+    assert config.signal()[:99] == pytest.approx(expected, rel=1e-9)
+    assert config_of("unet-diffusion.v1")(schedule="cosine").signal() != config.signal()
