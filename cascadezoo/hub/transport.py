@@ -97,7 +97,8 @@ class _Call:
     """The last failure."""
     waiting: dict[int, float] = field(default_factory=dict)
     """The start of the request that has no response yet, by thread."""
-    began: float = field(default_factory=time.monotonic)
+    # Looked up at each call, since campaigns replace the clock.
+    began: float = field(default_factory=lambda: time.monotonic())
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
