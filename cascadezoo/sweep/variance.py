@@ -179,8 +179,7 @@ def analyze_variance(
 def _sums_of_squares(grid: np.ndarray) -> dict[tuple[int, ...], tuple[float, int]]:
     """Sum of squares and degrees of freedom of each effect of a grid; the last axis are seeds."""
     factors = range(grid.ndim - 1)
-    means = {(): grid.mean(keepdims=True)}
-    effects = {(): means[()]}
+    effects: dict[tuple[int, ...], np.ndarray] = {(): grid.mean(keepdims=True)}
     result: dict[tuple[int, ...], tuple[float, int]] = {}
     for size in range(1, grid.ndim):
         for places in itertools.combinations(factors, size):
