@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Best", "Effect", "Rival", "Variance", "analyze_variance", "compare_with_best"]
 
-RESAMPLES = 1000
+RESAMPLES = 400
 COVERAGE = 0.9
 """Of the interval of a share."""
 LEVEL = 0.05

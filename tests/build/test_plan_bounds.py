@@ -21,7 +21,7 @@ from cascadezoo.spec.advice import size_warnings
 from cascadezoo.stages.base import TrainContext
 from cascadezoo.util.rng import Draw
 
-GENERATORS = {"flow.v1", "resnet.v1", "dae.v1", "unet-diffusion.v1", "diffusion.v1"}
+GENERATORS = {"flow.v1", "resnet.v1", "dae.v1", "unet-diffusion.v1", "diffusion.v1", "diffusion.v2"}
 UNET = {"channels": 8, "multipliers": [1, 2]}
 
 

@@ -26,7 +26,7 @@ def test_list_shows_every_kind_once(invoke):
 @pytest.mark.parametrize(
     ("args", "kinds"),
     [
-        (["d*"], ["dae.v1", "diffusion.v1", "diffusion-sr.v1"]),
+        (["d*"], ["dae.v1", "diffusion.v1", "diffusion.v2", "diffusion-sr.v1"]),
         (
             ["*.v1", "--role", "upsampler"],
             [

@@ -38,6 +38,7 @@ UNET = {"channels": 8, "multipliers": [1, 2]}
 KINDS: dict[str, dict[str, Any]] = {
     "flow.v1": {**UNET, "steps": 3, "middle_attention": True},
     "diffusion.v1": {"channels": 8, "latent": 8, "layers": 2, "timesteps": 4},
+    "diffusion.v2": {"channels": 8, "latent": 8, "layers": 2, "timesteps": 4},
     "unet-diffusion.v1": {**UNET, "timesteps": 8, "steps": 4, "loss": "hybrid"},
     "dae.v1": {"channels": 8, "multipliers": [1], "levels": 3},
     "resnet.v1": {"channels": 8, "blocks": 1, "candidates": 2},

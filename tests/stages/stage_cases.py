@@ -74,6 +74,7 @@ class Case:
 SMALL = {
     "flow.v1": Case("flow.v1", {"channels": 8, "steps": 3}),
     "diffusion.v1": Case("diffusion.v1", {"channels": 16, "latent": 16, "timesteps": 6}),
+    "diffusion.v2": Case("diffusion.v2", {"channels": 16, "latent": 16, "timesteps": 6}),
     "unet-diffusion.v1": Case("unet-diffusion.v1", {"channels": 8, "timesteps": 6}),
     "diffusion-sr.v1": Case("diffusion-sr.v1", {"channels": 8, "timesteps": 6, "s": 0.2}),
     "flow-sr.v1": Case("flow-sr.v1", {"channels": 8, "steps": 3}),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from errors_help import raises_config
 from pydantic import ValidationError
-from stage_cases import ENTRIES
+from stage_cases import ENTRIES, SMALL
 
 from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.diffusion.config import DiffusionConfig
@@ -115,3 +115,14 @@ def test_the_study_is_the_default() -> None:
     assert (config.timesteps, config.beta_start, config.beta_end) == (25, 1e-4, 0.02)
     assert (config.embedding, config.embedding_hidden) == (32, 128)
     assert (config.schedule, config.prediction, config.sampler) == ("linear", "eps", "ddpm")
+
+
+def test_the_second_diffusion_differs_from_the_first_in_its_defaults() -> None:
+    first = SMALL["diffusion.v1"].config().model_dump()
+    second = SMALL["diffusion.v2"].config()
+    changed = {name: value for name, value in second.model_dump().items() if value != first[name]}
+    assert changed == {"schedule": "cosine", "zero_terminal_snr": True, "prediction": "v"}
+    shape = ImageShape(3, 12)
+    assert second.first_signal(shape) < 1e-12
+    assert not list(second.advice(shape, None))
+    assert list(SMALL["diffusion.v1"].config().advice(shape, None))

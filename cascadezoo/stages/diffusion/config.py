@@ -1,4 +1,4 @@
-"""The config of ``diffusion.v1``. Free of torch."""
+"""The configs of ``diffusion.v1`` and ``diffusion.v2``. Free of torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cascadezoo.spec.configs import Width
 from cascadezoo.stages.process_config import ProcessConfig, Variance
 from cascadezoo.stages.shared_config import ConditionalGeneratorConfig, Count, Dropout
 
-__all__ = ["DiffusionConfig"]
+__all__ = ["DiffusionConfig", "PureNoiseDiffusionConfig"]
 
 
 class DiffusionConfig(ProcessConfig, ConditionalGeneratorConfig):
@@ -60,3 +60,21 @@ class DiffusionConfig(ProcessConfig, ConditionalGeneratorConfig):
     def step_variance(self) -> Variance:
         """The variance of the ddpm sampler's steps."""
         return self.variance
+
+
+class PureNoiseDiffusionConfig(DiffusionConfig):
+    """The generator of ``diffusion.v1``, with a noise schedule that ends at pure noise.
+
+    Sampling starts from pure noise. The study's schedule leaves 78 % of the signal's variance at
+    the last of 25 timesteps, so its network never learns to do without (Lin et al. 2024).
+    """
+
+    schedule: Literal["linear", "cosine"] = "cosine"
+    """The noise schedule: betas from `beta_start` to `beta_end` (Ho et al. 2020), or a squared
+    cosine (Nichol & Dhariwal 2021), which ignores the end points."""
+
+    zero_terminal_snr: bool = True
+    """Rescale the schedule so that its last timestep is pure noise (Lin et al. 2024)."""
+
+    prediction: Literal["eps", "x0", "v"] = "v"
+    """What the network predicts: the noise, the clean image, or the velocity."""

@@ -1,13 +1,13 @@
-"""``diffusion.v1``: a generator that removes noise step by step."""
+"""``diffusion.v1`` and ``diffusion.v2``: generators that remove noise step by step."""
 
 from __future__ import annotations
 
 from cascadezoo.stages.base import StageGeometry
 from cascadezoo.stages.denoising_stage import DenoisingStage
-from cascadezoo.stages.diffusion.config import DiffusionConfig
+from cascadezoo.stages.diffusion.config import DiffusionConfig, PureNoiseDiffusionConfig
 from cascadezoo.stages.diffusion.network import ShallowWide
 
-__all__ = ["DiffusionGenerator"]
+__all__ = ["DiffusionGenerator", "PureNoiseDiffusionGenerator"]
 
 
 class DiffusionGenerator(DenoisingStage):
@@ -29,3 +29,9 @@ class DiffusionGenerator(DenoisingStage):
             dropout=config.dropout,
             num_classes=self.num_classes,
         )
+
+
+class PureNoiseDiffusionGenerator(DiffusionGenerator):
+    """The same from pure noise; only the defaults of its config differ."""
+
+    Config = PureNoiseDiffusionConfig
