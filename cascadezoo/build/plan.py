@@ -12,8 +12,8 @@ import torch
 from cascadezoo.cascade.stage_costs import StagePlan, meta_cascade, plan_stages
 from cascadezoo.cascade.weights import bounded_build
 from cascadezoo.errors import ModelError, ResourceError
-from cascadezoo.spec import PhaseSpec, ResolvedSpec, ResolvedStage
-from cascadezoo.spec.advice import size_warnings
+from cascadezoo.spec import PhaseSpec, ResolvedSpec
+from cascadezoo.spec.advice import spec_warnings
 from cascadezoo.train.ema import ema_decay
 from cascadezoo.train.optim import check_groups
 
@@ -127,7 +127,7 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
         training_bytes=max((p["bytes"] for p in phases), default=weights),
         available_bytes=available_memory(device),
         phases=phases,
-        warnings=[*size_warnings(resolved), *_warnings(resolved), *_untraced(rows)],
+        warnings=[*spec_warnings(resolved), *_untraced(rows)],
     )
     made.warnings.extend(_memory_warning(made))
     return made
@@ -248,63 +248,6 @@ def _pair_bytes(phase: PhaseSpec, resolved: ResolvedSpec) -> int:
     shape = resolved.stages[0].output
     pairs = 0 if phase.reflow is None else phase.reflow.pairs
     return 2 * pairs * shape.channels * shape.size**2 * FLOAT
-
-
-def _warnings(resolved: ResolvedSpec) -> Iterator[str]:
-    for stage in resolved.stages:
-        for text in stage.config.advice(stage.output, resolved.num_classes):
-            yield f"{stage.name} ({stage.kind}): {text}"
-    training = resolved.spec.training
-    outputs = {stage.name: stage.output for stage in resolved.stages}
-    for phase in (training.phases or [])[-1:]:
-        affected = any(s.name in phase.train and _needs_estimates(s) for s in resolved.stages[1:])
-        # The estimates of a GAN belong to no target, so later stages cannot learn from them.
-        affected = affected and all(s.config.paired for s in resolved.stages)
-        if phase.teacher_forcing.end > 0.0 and affected:
-            yield (
-                f"phase {phase.name}: teacher forcing ends at {phase.teacher_forcing.end:g}, so "
-                "its end still differs from sampling, where no stage receives true images"
-            )
-    trained = {name for phase in training.phases or [] for name in phase.train}
-    for stage in resolved.stages:
-        config = stage.config
-        if stage.name not in trained and not (config.frozen or config.parameterless):
-            yield f"{stage.name}: no phase trains this stage"
-    yield from _moved_latents(resolved)
-    for loss in training.losses or []:
-        size = outputs[loss.stage].size
-        if loss.kind == "lpips" and loss.weight > 0 and size < 32:
-            yield (
-                f"{loss.stage}: {size}x{size} images are much smaller than the 64x64 patches that "
-                "LPIPS was calibrated on"
-            )
-
-
-def _needs_estimates(stage: ResolvedStage) -> bool:
-    """Whether training on true upstream images alone makes the stage fail on estimates.
-
-    A decoder learns from its own latents; conditioning augmentation (Ho et al. 2021) serves the
-    same purpose as teacher forcing.
-    """
-    augmented = getattr(stage.config, "augmentation", "none") != "none"
-    return stage.entry.role != "decoder" and not augmented
-
-
-def _moved_latents(resolved: ResolvedSpec) -> Iterator[str]:
-    """Yield warnings about phases that train a decoder after earlier stages learned its latents."""
-    trained: set[str] = set()
-    for phase in resolved.spec.training.phases or []:
-        for place, stage in enumerate(resolved.stages):
-            if stage.entry.role != "decoder" or stage.name not in phase.train:
-                continue
-            rest = trained.difference(phase.train)
-            before = [s.name for s in resolved.stages[:place] if s.name in rest]
-            if before:
-                yield (
-                    f"phase {phase.name}: trains the decoder {stage.name} and changes its latents, "
-                    f"which {', '.join(before)} learned in an earlier phase"
-                )
-        trained.update(phase.train)
 
 
 def _untraced(rows: list[StagePlan]) -> Iterator[str]:

@@ -36,10 +36,10 @@ def command(spec: str, settings: tuple[str, ...], resolved: bool, as_json: bool)
     """
     with _gc_disabled():
         from cascadezoo.spec import load_spec
-        from cascadezoo.spec.advice import size_warnings
+        from cascadezoo.spec.advice import spec_warnings
 
         loaded = load_spec(spec, settings=settings)
-        warnings = list(size_warnings(loaded))
+        warnings = list(spec_warnings(loaded))
     if resolved:
         echo_json(loaded.spec.to_dict())
     elif as_json:

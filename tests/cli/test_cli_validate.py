@@ -34,6 +34,34 @@ def test_shows_the_cascade_in_one_line(invoke):
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("name", shipped_specs())
+def test_warnings_are_those_of_the_plan(name, invoke):
+    """Only the study's baseline, whose schedule is its own, has a likely mistake."""
+    result = json.loads(invoke("validate", name, "--json").stdout)
+    lines = [line for line in invoke("validate", name).stdout.splitlines() if "warning: " in line]
+    assert len(lines) == len(result["warnings"])
+    assert len(lines) == (name == "paper-baseline")
+
+
+def test_warns_of_settings_that_do_not_fit_together(invoke):
+    settings = [
+        "stages.coarse.kind=diffusion.v1",
+        'stages.coarse.config={"size": 16, "timesteps": 25}',
+        'training.phases=[{"name": "all", "train": ["coarse", "up"], "steps": 1}]',
+    ]
+    arguments = [text for setting in settings for text in ("--set", setting)]
+    warnings = json.loads(invoke("validate", "shapes-demo", *arguments, "--json").stdout)[
+        "warnings"
+    ]
+    planned = json.loads(invoke("plan", "shapes-demo", *arguments, "--json").stdout)["warnings"]
+    assert planned[: len(warnings)] == warnings
+    assert sorted(warning.split(":")[0] for warning in warnings) == [
+        "coarse (diffusion.v1)",
+        "phase all",
+        "refine",
+    ]
+
+
 def test_json_shows_stages_and_digest(invoke):
     result = json.loads(invoke("validate", "shapes-demo", "--json").stdout)
     assert result["valid"] is True
