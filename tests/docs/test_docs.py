@@ -22,8 +22,9 @@ from cascadezoo.spec import parse_json
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "README.md")
-INSTALLING = {"first-plugin.md", "use-a-plugin.md"}
-"""Pages that install plugins: test_docs_plugins.py runs them, where that does no harm."""
+ELSEWHERE = {"first-plugin.md", "use-a-plugin.md", "gallery.md"}
+"""Pages that install plugins, which test_docs_plugins.py runs where that does no harm, and the
+gallery, whose pictures test_docs_gallery.py compares."""
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
 
 
@@ -69,7 +70,7 @@ def run_page(page: list[Block], folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p.name for p in PAGES if p.name not in INSTALLING])
+@pytest.mark.parametrize("page", [p.name for p in PAGES if p.name not in ELSEWHERE])
 def test_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_page(blocks(ROOT / "docs" / page), tmp_path, monkeypatch)
 

@@ -1,0 +1,60 @@
+"""The pictures of the gallery are those that its commands draw."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+BUNDLED = ROOT / "plugins" / "cascadezoo-models" / "cascadezoo_models" / "models"
+TEXT = (DOCS / "gallery.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^cascadezoo (sample .*)$", TEXT, re.MULTILINE)
+PICTURES = re.findall(r"!\[[^\]]+\]\(img/([\w-]+\.png)\)", TEXT)
+QUICK = "shapes-tiny"
+
+
+def test_each_picture_has_the_command_that_drew_it() -> None:
+    outputs = [shlex.split(command)[-1] for command in COMMANDS]
+    assert outputs == PICTURES
+    assert sorted(PICTURES) == sorted(p.name for p in (DOCS / "img").glob("gallery-*.png"))
+
+
+def test_each_model_of_the_zoo_has_a_picture() -> None:
+    drawn = {shlex.split(command)[1] for command in COMMANDS}
+    assert drawn == {p.name for p in BUNDLED.iterdir()} | {QUICK}
+
+
+def draw(command: str, folder: Path) -> np.ndarray:
+    """Run a command of the page, with the models of the checkout."""
+    words = shlex.split(command)
+    if words[1] != QUICK:
+        words[1] = str(BUNDLED / words[1])
+    program = [sys.executable, "-m", "cascadezoo", *words]
+    subprocess.run(program, cwd=folder, check=True, capture_output=True)
+    return np.asarray(Image.open(folder / words[-1]).convert("RGB"), float)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(c, marks=[] if QUICK in c else pytest.mark.slow, id=shlex.split(c)[-1])
+        for c in COMMANDS
+    ],
+)
+def test_a_command_draws_its_picture(command: str, tmp_path: Path) -> None:
+    drawn = draw(command, tmp_path)
+    picture = Image.open(DOCS / "img" / shlex.split(command)[-1])
+    shown = np.asarray(picture.convert("RGB"), float)
+    assert drawn.shape == shown.shape
+    difference = np.abs(drawn - shown)
+    # Another processor rounds differently; another seed or model differs by more than 20.
+    assert difference.mean() < 2
+    assert np.quantile(difference, 0.99) < 25
