@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from cascadezoo import ZooEntry, hookimpl
+from cascadezoo import SpecEntry, ZooEntry, hookimpl
 
 
 @hookimpl
@@ -17,6 +17,18 @@ def register_zoos() -> Iterable[ZooEntry]:
             summary="pretrained cascades in the distribution cascadezoo-models",
             impl="cascadezoo_models:load",
             folder="cascadezoo_models/models",
+        )
+    ]
+
+
+@hookimpl
+def register_specs() -> Iterable[SpecEntry]:
+    """The specs of models that one CPU core trains in an hour."""
+    return [
+        SpecEntry(name=name, summary=summary, impl=f"cascadezoo_models.specs:{name}.json")
+        for name, summary in (
+            ("mnist", "MNIST digits at 28x28 by two rectified flows"),
+            ("fashion", "Fashion-MNIST garments at 28x28 by two rectified flows"),
         )
     ]
 

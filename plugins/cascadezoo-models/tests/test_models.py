@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cascadezoo_models import load, register_zoos
+from cascadezoo_models import load, register_specs, register_zoos
 
-from cascadezoo import Cascade
+from cascadezoo import Cascade, load_spec
 
 MODELS = {model["name"]: model for model in load()["models"]}
 (ENTRY,) = register_zoos()
@@ -17,6 +17,9 @@ FOLDER = ENTRY.models_folder()
 MEANS = json.loads((Path(__file__).parent / "means.json").read_text())
 
 
+SHAPES = {"cifar10": (3, 32, 32), "cifar10-fast": (3, 32, 32), "mnist": (1, 28, 28)}
+
+
 def cascadezoo(*arguments, cwd):
     command = [sys.executable, "-m", "cascadezoo", *arguments]
     return subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True)
@@ -24,7 +27,7 @@ def cascadezoo(*arguments, cwd):
 
 def test_every_folder_is_listed():
     folders = [path.name for path in FOLDER.iterdir() if path.is_dir()]
-    assert sorted(folders) == sorted(MODELS) == sorted(MEANS)
+    assert sorted(folders) == sorted(MODELS) == sorted(MEANS) == sorted(SHAPES)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -38,7 +41,7 @@ def test_a_model_is_small_and_measured(name):
 def test_a_model_samples_the_same_images_as_when_it_was_made(name):
     model = Cascade.from_pretrained(name)
     images = model.sample(4, seed=0)
-    assert images.shape == (4, 3, 32, 32)
+    assert images.shape == (4, *SHAPES[name])
     assert all(p.dtype == torch.float32 for p in model.parameters())
     means = images.mean(dim=(2, 3))
     torch.testing.assert_close(means, torch.tensor(MEANS[name]), rtol=0, atol=0.02)
@@ -57,3 +60,19 @@ def test_commands_do_not_write_into_the_distribution(tmp_path):
     assert result.returncode == 2, result.stderr
     after = {p: p.read_bytes() for p in sorted((FOLDER / name).rglob("*")) if p.is_file()}
     assert after == before
+
+
+def test_the_specs_of_the_models_resolve():
+    (group,) = [register_specs()]
+    assert [entry.name for entry in group] == ["mnist", "fashion"]
+    for entry in group:
+        resolved = load_spec(entry.name)
+        assert [str(stage.output) for stage in resolved.stages] == ["1x14x14", "1x28x28"]
+
+
+def test_a_model_agrees_with_its_spec():
+    trained = Cascade.from_pretrained("mnist").spec
+    spec = load_spec("mnist").spec
+    assert [s.kind for s in trained.stages] == [s.kind for s in spec.stages]
+    assert [s.config for s in trained.stages] == [s.config for s in spec.stages]
+    assert trained.training == spec.training
