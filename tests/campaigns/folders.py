@@ -336,6 +336,11 @@ def data_path(trial: Trial, model: Path) -> str:
     return f"data {source} {inner} {sizes}".replace(str(trial.folder), "CASE")
 
 
+def _steps(count: int) -> int:
+    """A model may have up to 10,000 steps, and sampling then takes its time."""
+    return count if count > 10_000 else min(count, 64)
+
+
 def sizes(trial: Trial, model: Path) -> str:
     """Sizes that need no more weights and much more memory."""
     random = trial.random
@@ -349,14 +354,14 @@ def sizes(trial: Trial, model: Path) -> str:
         if random.random() < 0.5:
             config["spec"]["data"]["size"] = big * random.choice([1, 2])
     elif how == "steps":
-        stages[0]["config"]["steps"] = min(big, 10**6)
+        stages[0]["config"]["steps"] = _steps(min(big, 10**6))
     elif how == "width":
         stage = random.choice(stages)
         names = [
             k for k, v in stage["config"].items() if isinstance(v, int) and not isinstance(v, bool)
         ]
         name = random.choice(names)
-        stage["config"][name] = big
+        stage["config"][name] = _steps(big) if name == "steps" else big
         done = f"{stage['name']}.{name} = {big}"
     elif how == "source":
         place = random.choice(

@@ -1,0 +1,1 @@
+"""The specs that the models of this distribution were trained by."""
