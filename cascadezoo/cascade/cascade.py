@@ -31,6 +31,7 @@ from cascadezoo.nn.compiled import CompileScope, compile_network, compiler_probl
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
 from cascadezoo.spec.requires import changed_since
 from cascadezoo.stages.base import Stage
+from cascadezoo.util.devices import existing_device
 from cascadezoo.util.files import writing_to
 
 __all__ = ["Cascade", "channels_last"]
@@ -63,14 +64,16 @@ class Cascade(nn.Module):
 
         Args:
             spec: a spec, its JSON data, a file, or the name of a shipped spec.
-            device: the device of the weights; ``meta`` allocates none.
+            device: the device of the weights, or ``auto``; ``meta`` allocates none.
             seed: seed of the initial weights; None uses the spec's.
 
         Raises:
             SpecError: the spec does not validate.
+            InputError: the machine lacks the device.
             ResourceError: a stage is larger than any possible memory.
             PluginError: a stage's implementation cannot be imported or built.
         """
+        device = existing_device(device)
         resolved = spec if isinstance(spec, ResolvedSpec) else load_spec(spec)
         seed = resolved.spec.seed if seed is None else seed
         stages = [build_stage(s, resolved.num_classes, device, seed) for s in resolved.stages]
@@ -92,15 +95,17 @@ class Cascade(nn.Module):
                 or ``[hf://]org/name[@revision]``.
             revision: branch, tag or commit of a repo on the Hub; None is ``main``.
             offline: True sends no request; None follows ``HF_HUB_OFFLINE``.
-            device: the device of the weights.
+            device: the device of the weights: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
         Raises:
+            InputError: the machine lacks the device.
             ModelReferenceError: the model was not found, or the reference is ambiguous.
             HubError: the repo does not exist or is not accessible, or the Hub is unreachable.
             ModelError: a file is missing, was changed, or does not fit the spec.
             SpecError: a kind that the model needs is not installed.
             ResourceError: the weights need more memory than is available.
         """
+        device = existing_device(device)
         folder = locate(reference, revision, offline)
         config = read_config(folder)
         resolved = resolve(config.spec, source=str(folder / CONFIG), for_training=False)
@@ -117,7 +122,7 @@ class Cascade(nn.Module):
             load_state(stage, folder / path, device, hint=hint, opened=open_file(folder, path))
             check_whole(stage, name, resolved.spec.name)
         # Tensors that a stage made on the CPU move to the device of the weights.
-        placed = cascade if torch.device(device).type == "cpu" else cascade.to(device)
+        placed = cascade if device.type == "cpu" else cascade.to(device)
         return channels_last(placed).eval()
 
     def compile(  # type: ignore[override]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cascadezoo.spec.frozen import freeze
+
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
     from pydantic_core import CoreSchema
@@ -45,6 +47,17 @@ class Model(BaseModel):
         allow_inf_nan=False,
         validate_default=True,
     )
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Make dicts and lists read-only, as ``frozen`` makes the fields themselves."""
+        values = self.__dict__
+        for name in [name for name, value in values.items() if type(value) in (dict, list)]:
+            values[name] = freeze(values[name])
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with changed fields, which are not validated; see pydantic."""
+        changed = {name: freeze(value) for name, value in (update or {}).items()}
+        return super().model_copy(update=changed, deep=deep)
 
     @classmethod
     def __get_pydantic_json_schema__(
