@@ -16,6 +16,7 @@ from cascadezoo.cli.options import (
     spec_argument,
 )
 from cascadezoo.cli.output import clean, echo, echo_json, table
+from cascadezoo.cli.validate import check_destination
 from cascadezoo.util.numbers import human_bytes, human_count
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def run_plan(
     from cascadezoo.spec import load_spec
 
     resolved = load_spec(spec, settings=settings)
+    check_destination(resolved.spec)
     changes: list[str] = []
     if match is not None:
         resolved, changes = _matched(resolved, match)
