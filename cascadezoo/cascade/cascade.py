@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from cascadezoo._version import __version__
 from cascadezoo.cascade.assemble import build_stage
+from cascadezoo.cascade.labels import Labels, labels_count
+from cascadezoo.cascade.outputs import OutputType, converted, require_output_type
 from cascadezoo.cascade.sampling import Precision, SampleOptions, SamplingRun, Watch, autocast
 from cascadezoo.cascade.sampling_memory import fitting_batch
 from cascadezoo.cascade.weights import (
@@ -235,6 +239,27 @@ class Cascade(nn.Module):
         stage: Stage = self.stages[self.names.index(name)]  # type: ignore[assignment]
         return stage
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the labels, from label 0 on; None if they are unknown."""
+        return self.resolved.class_names
+
+    def __getitem__(self, name: str) -> Stage:
+        """The stage with this name: ``cascade["up"]``."""
+        return self.stage(name)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the cascade has a stage with this name."""
+        return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the stages, from the generator on."""
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        """The number of stages."""
+        return len(self.names)
+
     def named_stages(self) -> Iterator[tuple[str, Stage]]:
         """Names and stages, from the generator on."""
         for name in self.names:
@@ -258,20 +283,71 @@ class Cascade(nn.Module):
 
     @overload
     def sample(
-        self, n: int = ..., *, return_stages: Literal[False] = ..., **rest: Unpack[SampleOptions]
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[False] = ...,
+        output_type: Literal["pt"] = ...,
+        **rest: Unpack[SampleOptions],
     ) -> Tensor: ...
 
     @overload
     def sample(
-        self, n: int = ..., *, return_stages: Literal[True], **rest: Unpack[SampleOptions]
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[True],
+        output_type: Literal["pt"] = ...,
+        **rest: Unpack[SampleOptions],
     ) -> dict[str, Tensor]: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[False] = ...,
+        output_type: Literal["np"],
+        **rest: Unpack[SampleOptions],
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[True],
+        output_type: Literal["np"],
+        **rest: Unpack[SampleOptions],
+    ) -> dict[str, NDArray[Any]]: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[False] = ...,
+        output_type: Literal["pil"],
+        **rest: Unpack[SampleOptions],
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[True],
+        output_type: Literal["pil"],
+        **rest: Unpack[SampleOptions],
+    ) -> dict[str, list[Image.Image]]: ...
 
     def sample(
         self,
-        n: int = 16,
+        n: int | None = None,
         *,
-        seed: int = 0,
-        labels: int | Sequence[int] | Tensor | None = None,
+        seed: int | None = 0,
+        generator: torch.Generator | None = None,
+        labels: Labels = None,
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         sampler: str | Mapping[str, str] | None = None,
@@ -280,9 +356,10 @@ class Cascade(nn.Module):
         batch_size: int = 64,
         precision: Precision = "fp32",
         return_stages: bool = False,
+        output_type: OutputType = "pt",
         watch: Watch | None = None,
         progress: Callable[[int], None] | None = None,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Any:
         """Sample images.
 
         Image ``i`` depends only on the seed and ``i``. The same seed gives the same images (up to
@@ -291,10 +368,12 @@ class Cascade(nn.Module):
         The memory is estimated first. Batches that do not fit are made smaller, with a log message.
 
         Args:
-            n: number of images.
-            seed: seed of all randomness.
-            labels: one for all images, or one per image; None gives image ``i`` the label
-                ``i % num_classes``.
+            n: number of images; None uses the number of ``labels``, or 16.
+            seed: seed of all randomness, 0 to 2^63 - 1; None draws one, so that every call gives
+                other images.
+            generator: draws the seed instead, and moves on: the next call gives other images.
+            labels: one for all images, or one per image, as numbers or class names; None gives
+                image ``i`` the label ``i % num_classes``.
             steps: steps of iterative stages: a number for all, or numbers by stage name; None uses
                 each stage's default.
             guidance: the scale of classifier-free guidance, given like ``steps``.
@@ -309,25 +388,31 @@ class Cascade(nn.Module):
             precision: of the networks' arithmetic: ``fp32``, ``bf16`` or, on CUDA, ``fp16``. The
                 weights and the sampler's state stay float32.
             return_stages: also return the output of the stages before the last.
+            output_type: ``pt``: a tensor; ``np``: an array, uint8 [n, H, W, C]; ``pil``: a list of
+                pictures of mode ``L`` or ``RGB``. Latents can only be tensors.
             watch: called with a stage's name and its image, [batch, C, H, W], after each step of
                 an iterative stage. The image is reused: copy it to keep it.
             progress: called with the number of finished images.
 
         Returns:
-            The images, [n, C, H, W] in [-1, 1] on the cascade's device; with ``return_stages`` a
-            dict of images by stage name.
+            The images, [n, C, H, W] in [-1, 1] on the cascade's device, or in the format of
+            ``output_type``; with ``return_stages`` a dict of images by stage name.
 
         Raises:
             SampleError: a number is out of range, the cascade does not have a label, or no stage
                 supports an option.
             ResourceError: the memory does not suffice for one image at a time.
         """
+        if n is None:
+            n = 16 if (count := labels_count(labels)) is None else count
         return self._sample(
             self.names,
             None,
             n,
             return_stages,
+            output_type,
             seed=seed,
+            generator=generator,
             labels=labels,
             steps=steps,
             guidance=guidance,
@@ -347,6 +432,7 @@ class Cascade(nn.Module):
         upstream: Tensor,
         *,
         return_stages: Literal[False] = ...,
+        output_type: Literal["pt"] = ...,
         **rest: Unpack[SampleOptions],
     ) -> Tensor: ...
 
@@ -357,16 +443,62 @@ class Cascade(nn.Module):
         upstream: Tensor,
         *,
         return_stages: Literal[True],
+        output_type: Literal["pt"] = ...,
         **rest: Unpack[SampleOptions],
     ) -> dict[str, Tensor]: ...
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[False] = ...,
+        output_type: Literal["np"],
+        **rest: Unpack[SampleOptions],
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[True],
+        output_type: Literal["np"],
+        **rest: Unpack[SampleOptions],
+    ) -> dict[str, NDArray[Any]]: ...
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[False] = ...,
+        output_type: Literal["pil"],
+        **rest: Unpack[SampleOptions],
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[True],
+        output_type: Literal["pil"],
+        **rest: Unpack[SampleOptions],
+    ) -> dict[str, list[Image.Image]]: ...
 
     def sample_from(
         self,
         stage: str,
         upstream: Tensor,
         *,
-        seed: int = 0,
-        labels: int | Sequence[int] | Tensor | None = None,
+        seed: int | None = 0,
+        generator: torch.Generator | None = None,
+        labels: Labels = None,
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         sampler: str | Mapping[str, str] | None = None,
@@ -375,9 +507,10 @@ class Cascade(nn.Module):
         batch_size: int = 64,
         precision: Precision = "fp32",
         return_stages: bool = False,
+        output_type: OutputType = "pt",
         watch: Watch | None = None,
         progress: Callable[[int], None] | None = None,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Any:
         """Run a stage and all later stages on existing images.
 
         If ``upstream`` is the output of :meth:`sample` for the stage before, with the same seed
@@ -390,6 +523,7 @@ class Cascade(nn.Module):
             upstream: its input, floating [n, C, H, W] of its input's shape, on any device: images
                 in [-1, 1], or latents; real or sampled.
             seed: see :meth:`sample`.
+            generator: see :meth:`sample`.
             labels: see :meth:`sample`.
             steps: see :meth:`sample`.
             guidance: see :meth:`sample`.
@@ -399,6 +533,7 @@ class Cascade(nn.Module):
             batch_size: see :meth:`sample`.
             precision: see :meth:`sample`.
             return_stages: see :meth:`sample`.
+            output_type: see :meth:`sample`.
             watch: see :meth:`sample`.
             progress: see :meth:`sample`.
 
@@ -436,7 +571,9 @@ class Cascade(nn.Module):
             upstream,
             len(upstream),
             return_stages,
+            output_type,
             seed=seed,
+            generator=generator,
             labels=labels,
             steps=steps,
             guidance=guidance,
@@ -456,8 +593,9 @@ class Cascade(nn.Module):
         upstream: Tensor | None,
         n: int,
         return_stages: bool,
+        output_type: OutputType,
         **request: Unpack[SampleOptions],
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Any:
         first, batch_size = request["first"], request["batch_size"]
         if n < 1 or batch_size < 1 or first < 0:
             raise SampleError(
@@ -466,7 +604,16 @@ class Cascade(nn.Module):
                 n=n,
                 batch_size=batch_size,
             )
+        require_output_type(output_type)
         stages = {name: self.stage(name) for name in names}
+        latent = [s.name for s in self.resolved.stages if s.name in stages and s.output.latent]
+        if latent and output_type != "pt" and (return_stages or latent[-1] == names[-1]):
+            raise SampleError(
+                f"the output of stage {latent[0]!r} is latents, not pictures",
+                hint='use output_type="pt"',
+                code="sample-latents-as-pictures",
+                name=latent[0],
+            )
         request["batch_size"] = self._fitting_batch(stages, n, batch_size, keep=return_stages)
         run = SamplingRun(
             self.spec.name,
@@ -474,6 +621,7 @@ class Cascade(nn.Module):
             self.resolved.num_classes,
             self.device,
             n=n,
+            class_names=self.class_names,
             from_images=upstream is not None,
             **request,
         )
@@ -484,7 +632,8 @@ class Cascade(nn.Module):
                 images = run.run(upstream=upstream, keep=return_stages)
         finally:
             self.train(training)
-        return images if return_stages else images[names[-1]]
+        outputs = {name: converted(part, output_type) for name, part in images.items()}
+        return outputs if return_stages else outputs[names[-1]]
 
     def require_memory(self) -> None:
         """Check that the memory suffices to sample one image.

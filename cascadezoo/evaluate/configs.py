@@ -64,9 +64,10 @@ class FidConfig(MetricConfig):
         needed = plan.num_features + 1
         for which, count in (("sampled", plan.n), ("real", plan.real)):
             if count is not None and count < needed:
-                change = f"set samples to at least {needed}" if which == "sampled" else "leave it out"
+                sampled = which == "sampled"
+                change = f"set samples to at least {needed}" if sampled else "leave it out"
                 raise ConfigError(
-                    "samples" if which == "sampled" else "metrics",
+                    "samples" if sampled else "metrics",
                     f"fid on {plan.num_features} features needs at least {needed} {which} images, "
                     f"not {count}: {change}, or measure kid, which is unbiased for any number",
                     code="too-few-images",

@@ -106,9 +106,7 @@ def publish(
     return publish_local(model, as_argument(target), dry_run=dry_run)
 
 
-def check_publish(
-    requested: PublishSpec | None, name: str, *, network: bool = True
-) -> str | None:
+def check_publish(requested: PublishSpec | None, name: str, *, network: bool = True) -> str | None:
     """Check before training that a model of that name can be published.
 
     Args:
