@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Unpack, overload
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import torch
 from numpy.typing import NDArray
@@ -38,6 +39,9 @@ from cascadezoo.stages.base import Stage
 from cascadezoo.util.devices import existing_device
 from cascadezoo.util.files import writing_to
 
+if TYPE_CHECKING:
+    from cascadezoo.hub.publish.result import Published
+
 __all__ = ["Cascade", "channels_last"]
 
 
@@ -53,6 +57,8 @@ class Cascade(nn.Module):
         super().__init__()
         self.resolved = resolved
         self.stages = nn.ModuleList(stages)
+        self.folder: Path | None = None
+        """The model folder that the cascade was loaded from; None if it was built."""
 
     # --- building and loading
 
@@ -127,6 +133,7 @@ class Cascade(nn.Module):
             check_whole(stage, name, resolved.spec.name)
         # Tensors that a stage made on the CPU move to the device of the weights.
         placed = cascade if device.type == "cpu" else cascade.to(device)
+        placed.folder = folder
         return channels_last(placed).eval()
 
     def compile(  # type: ignore[override]
@@ -210,6 +217,57 @@ class Cascade(nn.Module):
                     save_state(stage.saved_state(), new / weights_path(name), dtype)
                 seal(folder, self.spec, __version__, new=new)
         return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        create_pr: bool = False,
+        tag: str | None = None,
+        commit_message: str | None = None,
+        weights: Literal["bf16", "fp16"] | None = None,
+    ) -> Published:
+        """Publish the spec and the weights to the Hub, as one commit.
+
+        The weights may have changed since figures were measured, so none are sent.
+        ``cascadezoo publish RUN`` publishes a build with its figures, card and samples.
+
+        Args:
+            repo_id: ``org/name``; the repo is created if it does not exist.
+            private: create a private repo. An existing public repo is an error.
+            revision: the branch; None is ``main``.
+            create_pr: open a pull request and do not change the branch.
+            tag: a tag for the commit.
+            commit_message: the commit's first line.
+            weights: see :meth:`save_pretrained`.
+
+        Returns:
+            The commit and what it changed.
+
+        Raises:
+            InputError: the repo id or an option is not valid.
+            HubError: the Hub rejects the model or cannot be reached.
+        """
+        from cascadezoo.hub.publish.commit import publish_hub
+
+        with TemporaryDirectory(prefix="cascadezoo-") as folder:
+            return publish_hub(
+                self.save_pretrained(Path(folder) / self.spec.name, weights=weights),
+                repo_id,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                tag=tag,
+                message=commit_message,
+            )
+
+    def _repr_html_(self) -> str:
+        """The cascade in a notebook: its spec, its sizes and samples."""
+        from cascadezoo.cascade.notebook import cascade_html
+
+        return cascade_html(self)
 
     # --- properties
 
