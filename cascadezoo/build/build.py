@@ -132,6 +132,7 @@ def build_cascade(
     try:
         resolved = load_spec(spec, settings=changes)
         run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
+        require_measurable(resolved)
         home = pick_device(device)
         plan = make_plan(resolved, home)
         check_memory(plan)

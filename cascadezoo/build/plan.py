@@ -14,7 +14,6 @@ from cascadezoo.cascade.weights import bounded_build
 from cascadezoo.errors import ModelError, ResourceError
 from cascadezoo.spec import PhaseSpec, ResolvedSpec, ResolvedStage
 from cascadezoo.spec.advice import size_warnings
-from cascadezoo.spec.measurable import require_measurable
 from cascadezoo.train.ema import ema_decay
 from cascadezoo.train.optim import check_groups
 
@@ -85,10 +84,8 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
     Raises:
         ResourceError: a stage is larger than any memory, or has too many layers.
         PluginError: the parameter groups of a stage are inconsistent.
-        SpecError: a phase names a parameter group that its stage does not have, or a requested
-            figure cannot be measured.
+        SpecError: a phase names a parameter group that its stage does not have.
     """
-    require_measurable(resolved)
     try:
         with bounded_build(resolved.spec.name, MOST_PARTS):
             cascade = meta_cascade(resolved)

@@ -11,9 +11,10 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from cascadezoo.cascade.labels import Labels, label_number, label_numbers
+from cascadezoo.cascade.labels import Labels, label_numbers
 from cascadezoo.cascade.outputs import chosen_seed
 from cascadezoo.errors import SampleError
+from cascadezoo.spec.labels import label_number
 from cascadezoo.stages.base import SampleRequest, Stage
 from cascadezoo.util.rng import ImageDraw
 

@@ -84,8 +84,10 @@ def run_plan(
     """
     from cascadezoo.build.plan import check_memory, make_plan
     from cascadezoo.spec import load_spec
+    from cascadezoo.spec.measurable import require_measurable
 
     resolved = load_spec(spec, settings=settings)
+    require_measurable(resolved)
     check_destination(resolved.spec)
     changes: list[str] = []
     if match is not None:

@@ -13,9 +13,10 @@ from errors_help import raises
 from PIL import Image
 
 from cascadezoo import Cascade, load_spec
-from cascadezoo.cascade.labels import label_number, labels_count
+from cascadezoo.cascade.labels import labels_count
 from cascadezoo.data.pixels import to_uint8
 from cascadezoo.errors import InputError, SampleError
+from cascadezoo.spec.labels import label_from_text, label_number
 
 FEW = {"steps": 1}
 NAMES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon")
@@ -73,6 +74,20 @@ def test_names_that_do_not_decide() -> None:
     # A name that looks like a number is a name.
     assert label_number("1", 2, ("1", "0")) == 0
     assert labels_count(torch.tensor(3)) is None
+
+
+def test_labels_of_the_command_line() -> None:
+    names = ("1", "0", "name:2")
+    with raises(SampleError, "sample-label-ambiguous", label="1") as caught:
+        label_from_text("1", 3, names)
+    assert caught.value.hint == "write name:1 or number:1"
+    assert label_from_text("name:1", 3, names) == 0
+    assert label_from_text("number:1", 3, names) == 1
+    assert label_from_text("2", 3, names) == 2
+    assert label_from_text("name:name:2", 3, names) == 2
+    assert [label_from_text(text, 2, None) for text in ("0", "number:1")] == [0, 1]
+    with raises(SampleError, "sample-no-labels"):
+        label_from_text("star", None, None)
 
 
 def test_a_seed_of_none_is_random(cascade: Cascade) -> None:
