@@ -74,7 +74,14 @@ def format_of(path: str, strip: str | None) -> str:
 
 @contextmanager
 def open_images(
-    path: Path, what: str, *, n: int, image: ImageShape, labelled: bool, force: bool
+    path: Path,
+    what: str,
+    *,
+    n: int,
+    image: ImageShape,
+    labelled: bool,
+    force: bool,
+    class_names: Sequence[str] | None = None,
 ) -> Iterator[ImageFile]:
     """Open an output for ``n`` images. It is complete when the block ends without an error.
 
@@ -85,6 +92,7 @@ def open_images(
         image: the shape of an image.
         labelled: whether the images have labels.
         force: replace files in a folder.
+        class_names: the names of the labels, for an .npz file; None leaves them out.
 
     Raises:
         InputError: the path cannot be written, the folder contains such files, or the picture would
@@ -107,7 +115,7 @@ def open_images(
     with replacing(path) as file:
         if what == "npz":
             shape = (n, image.size, image.size, image.channels)
-            with _npz(file, shape, labelled) as npz:
+            with _npz(file, shape, labelled, class_names) as npz:
                 yield npz
         else:
             picture = _Picture(strip=what == "strip")
@@ -221,7 +229,9 @@ class _Npz:
 
 
 @contextmanager
-def _npz(file: IO[bytes], shape: tuple[int, ...], labelled: bool) -> Iterator[_Npz]:
+def _npz(
+    file: IO[bytes], shape: tuple[int, ...], labelled: bool, names: Sequence[str] | None
+) -> Iterator[_Npz]:
     import numpy as np
 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -233,3 +243,6 @@ def _npz(file: IO[bytes], shape: tuple[int, ...], labelled: bool) -> Iterator[_N
         if labelled:
             with archive.open("arr_1.npy", "w", force_zip64=True) as array:
                 np.lib.format.write_array(array, np.asarray(npz.labels, dtype=np.int64))
+        if labelled and names:
+            with archive.open("class_names.npy", "w") as array:
+                np.lib.format.write_array(array, np.asarray(names))

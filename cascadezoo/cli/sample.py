@@ -153,7 +153,7 @@ def command(
 
     MODEL is a run folder of a finished build, a model folder, the name of a zoo model, or a repo
     on the Hub: org/name, org/name@revision. An .npz file contains the images as arr_0, uint8 of
-    shape [N, H, W, C], and the labels as arr_1.
+    shape [N, H, W, C], the labels as arr_1 and their names as class_names.
     """
     from cascadezoo.cli.image_files import format_of, open_images
     from cascadezoo.cli.model import load_model
@@ -179,7 +179,13 @@ def command(
     path = out or f"{resolved.spec.name}-seed{seed}{f'-{strip}' if strip else ''}.png"
     what = format_of(path, strip)
     with open_images(
-        Path(path), what, n=n, image=image, labelled=classes is not None, force=force
+        Path(path),
+        what,
+        n=n,
+        image=image,
+        labelled=classes is not None,
+        force=force,
+        class_names=resolved.class_names,
     ) as images:
         cascade = load_model(folder, device)
         turns = numbers or tuple(range(classes or 0))

@@ -203,7 +203,7 @@ class _Resolver:
         try:
             return model.model_validate(raw)
         except ValidationError as error:
-            self.problems += problems_of(error, raw, path)
+            self.problems += problems_of(error, raw, path, model)
         except RecursionError:
             self.problems.append(Problem(path, "is nested too deeply", code="nested"))
         return None
