@@ -92,7 +92,7 @@ def open_images(
         image: the shape of an image.
         labelled: whether the images have labels.
         force: replace files in a folder.
-        class_names: the names of the labels, for an .npz file; None leaves them out.
+        class_names: the names of the labels, for a strip and an .npz file; None leaves them out.
 
     Raises:
         InputError: the path cannot be written, the folder contains such files, or the picture would
@@ -118,7 +118,7 @@ def open_images(
             with _npz(file, shape, labelled, class_names) as npz:
                 yield npz
         else:
-            picture = _Picture(strip=what == "strip")
+            picture = _Picture(strip=what == "strip", class_names=class_names)
             yield picture
             picture.save(file)
 
@@ -160,13 +160,16 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 class _Picture:
-    def __init__(self, strip: bool) -> None:
+    def __init__(self, strip: bool, class_names: Sequence[str] | None) -> None:
         self.strip = strip
+        self.class_names = class_names
+        self.labels: list[int] = []
         self.rows: dict[str, list[Tensor]] = {}
 
     def add(self, stages: Mapping[str, Tensor], labels: Sequence[int] | None) -> None:
         for name, images in stages.items():
             self.rows.setdefault(name, []).append(images)
+        self.labels += labels or []
 
     def save(self, file: IO[bytes]) -> None:
         import torch
@@ -174,7 +177,11 @@ class _Picture:
         from cascadezoo.report.images import grid, stage_strip
 
         stages = {name: torch.cat(rows) for name, rows in self.rows.items()}
-        picture = stage_strip(stages) if self.strip else grid(list(stages.values())[-1])
+        names = [self.class_names[i] for i in self.labels] if self.class_names else None
+        if self.strip:
+            picture = stage_strip(stages, names=names or None)
+        else:
+            picture = grid(list(stages.values())[-1])
         picture.save(file, format="PNG")
 
 
