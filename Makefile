@@ -1,8 +1,11 @@
-.PHONY: test test-slow lint fix docs bench gpu
+.PHONY: install test test-slow lint fix docs wheels plugins release-dist bench gpu
 
 PYTHON ?= python
 # Further arguments of pytest: `make test PYTEST_ARGS="-n 2"` shares the tests between two processes.
 PYTEST_ARGS ?=
+
+install:
+	$(PYTHON) -m pip install -e '.[dev]'
 
 test:
 	$(PYTHON) -m pytest -m "not slow" $(PYTEST_ARGS)
@@ -22,6 +25,20 @@ fix:
 
 docs:
 	$(PYTHON) -m mkdocs build --strict
+
+# The wheel and sdist of the package, and those of each plugin.
+wheels:
+	$(PYTHON) -m build --outdir dist .
+	set -e; for plugin in plugins/*/pyproject.toml; do \
+	  $(PYTHON) -m build --outdir dist "$${plugin%/pyproject.toml}"; \
+	done
+
+plugins:
+	PYTHON="$(PYTHON)" .ci/plugins
+
+# What a tag releases: v0.2.0 the package, cascadezoo-gan-v0.2.0 a plugin. Its version must be the tag's.
+release-dist:
+	$(PYTHON) tools/release_dist.py "$(TAG)" dist/release
 
 bench:
 	$(PYTHON) tests/benchmarks/training_step.py

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from cascadezoo.spec.configs import EmptyConfig as EmptyConfig
     from cascadezoo.spec.configs import GeneratorConfig as GeneratorConfig
     from cascadezoo.spec.configs import ImageShape as ImageShape
+    from cascadezoo.spec.configs import MeasurementPlan as MeasurementPlan
+    from cascadezoo.spec.configs import MetricConfig as MetricConfig
     from cascadezoo.spec.configs import Model as Model
     from cascadezoo.spec.configs import RefinerConfig as RefinerConfig
     from cascadezoo.spec.configs import StageConfig as StageConfig
@@ -94,7 +96,9 @@ __all__ = [
     "Loss",
     "LossEntry",
     "Measured",
+    "MeasurementPlan",
     "MetricCascade",
+    "MetricConfig",
     "MetricEntry",
     "MetricFeatures",
     "Model",
@@ -153,6 +157,8 @@ _MODULES = {
     "LossEntry": "plugins.registry",
     "Measured": "evaluate.metrics.base",
     "MetricCascade": "evaluate.metrics.base",
+    "MeasurementPlan": "spec.configs",
+    "MetricConfig": "spec.configs",
     "MetricEntry": "plugins.registry",
     "MetricFeatures": "evaluate.metrics.base",
     "Model": "spec.configs",

@@ -24,9 +24,9 @@ from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import RunFolderError, StoppedError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
-from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling, require_enough
+from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
-from cascadezoo.evaluate.metrics.base import load_metric
+from cascadezoo.evaluate.metrics.base import Metric, load_metric
 from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
 from cascadezoo.model_folder.data_trust import record_built
@@ -34,6 +34,7 @@ from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.layout import METRICS, read_config
 from cascadezoo.nn.recompute import recompute_blocks
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
+from cascadezoo.spec.measurable import require_measurable
 from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.compilation import CompileChoice, choose_compilation
@@ -131,6 +132,7 @@ def build_cascade(
     try:
         resolved = load_spec(spec, settings=changes)
         run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
+        require_measurable(resolved)
         home = pick_device(device)
         plan = make_plan(resolved, home)
         check_memory(plan)
@@ -272,6 +274,9 @@ class _Build:
         evaluation = self.spec.evaluation
         if self._evaluates() or evaluation.in_loop is not None:
             self._split(evaluation.split)
+        for metric in self._metrics():
+            for split in getattr(metric.config, "splits", ()):
+                self._split(split)
 
     def _split(self, split: Split) -> ImageData:
         if split not in self.data:
@@ -287,15 +292,20 @@ class _Build:
         names = {evaluation.extractor} if self._evaluates() else set()
         if evaluation.in_loop is not None:
             names.add(evaluation.in_loop.extractor)
-        for name in evaluation.metrics:
-            load_metric(name)
-        final = evaluation_options(evaluation) if "kid" in evaluation.metrics else None
-        for options in (final, self._in_loop_options()):
-            if options is not None:
-                n_real = min(options.n, len(self.data[options.split]))
-                size = options.subset_size_for(options.n, n_real)
-                require_enough(options.n, n_real, size)
-        return {name: load_extractor(name, device=self.device) for name in sorted(names)}
+        counts = {split: len(data) for split, data in self.data.items()}
+        require_measurable(self.resolved, counts)
+        loaded = {name: load_extractor(name, device=self.device) for name in sorted(names)}
+        if self._evaluates():
+            extractor = loaded[evaluation.extractor]
+            require_measurable(self.resolved, counts, num_features=extractor.num_features)
+            for metric in self._metrics():
+                prepare = getattr(metric.config, "prepare", None)
+                if prepare is not None and self.main:
+                    prepare(extractor, self.resolved.image.size)
+        return loaded
+
+    def _metrics(self) -> list[Metric]:
+        return [load_metric(name) for name in self.spec.evaluation.metrics]
 
     def _load_callbacks(self) -> Callbacks:
         """Start the callbacks before training, only on the first process."""

@@ -401,7 +401,7 @@ def _limits(spec: CascadeSpec, info: DataInfo) -> str:
     size = spec.data.size
     classes = spec.data.num_classes or 0
     kinds = f" of {classes} classes" if classes > 1 else ""
-    names = info.class_names or ()
+    names = info.class_names or spec.data.class_names or ()
     listed = f" ({', '.join(map(plain, names))})" if 1 < len(names) <= 20 else ""
     return (
         f"## Data, limits and intended use\n\nTrained on {source}. {licence} The weights are under "

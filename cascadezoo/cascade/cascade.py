@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Unpack, overload
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from cascadezoo._version import __version__
 from cascadezoo.cascade.assemble import build_stage
+from cascadezoo.cascade.labels import Labels, labels_count
+from cascadezoo.cascade.outputs import OutputType, converted, require_output_type
 from cascadezoo.cascade.sampling import Precision, SampleOptions, SamplingRun, Watch, autocast
 from cascadezoo.cascade.sampling_memory import fitting_batch
 from cascadezoo.cascade.weights import (
@@ -31,7 +36,11 @@ from cascadezoo.nn.compiled import CompileScope, compile_network, compiler_probl
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
 from cascadezoo.spec.requires import changed_since
 from cascadezoo.stages.base import Stage
+from cascadezoo.util.devices import existing_device
 from cascadezoo.util.files import writing_to
+
+if TYPE_CHECKING:
+    from cascadezoo.hub.publish.result import Published
 
 __all__ = ["Cascade", "channels_last"]
 
@@ -48,6 +57,8 @@ class Cascade(nn.Module):
         super().__init__()
         self.resolved = resolved
         self.stages = nn.ModuleList(stages)
+        self.folder: Path | None = None
+        """The model folder that the cascade was loaded from; None if it was built."""
 
     # --- building and loading
 
@@ -63,14 +74,16 @@ class Cascade(nn.Module):
 
         Args:
             spec: a spec, its JSON data, a file, or the name of a shipped spec.
-            device: the device of the weights; ``meta`` allocates none.
+            device: the device of the weights, or ``auto``; ``meta`` allocates none.
             seed: seed of the initial weights; None uses the spec's.
 
         Raises:
             SpecError: the spec does not validate.
+            InputError: the machine lacks the device.
             ResourceError: a stage is larger than any possible memory.
             PluginError: a stage's implementation cannot be imported or built.
         """
+        device = existing_device(device)
         resolved = spec if isinstance(spec, ResolvedSpec) else load_spec(spec)
         seed = resolved.spec.seed if seed is None else seed
         stages = [build_stage(s, resolved.num_classes, device, seed) for s in resolved.stages]
@@ -92,15 +105,17 @@ class Cascade(nn.Module):
                 or ``[hf://]org/name[@revision]``.
             revision: branch, tag or commit of a repo on the Hub; None is ``main``.
             offline: True sends no request; None follows ``HF_HUB_OFFLINE``.
-            device: the device of the weights.
+            device: the device of the weights: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
         Raises:
+            InputError: the machine lacks the device.
             ModelReferenceError: the model was not found, or the reference is ambiguous.
             HubError: the repo does not exist or is not accessible, or the Hub is unreachable.
             ModelError: a file is missing, was changed, or does not fit the spec.
             SpecError: a kind that the model needs is not installed.
             ResourceError: the weights need more memory than is available.
         """
+        device = existing_device(device)
         folder = locate(reference, revision, offline)
         config = read_config(folder)
         resolved = resolve(config.spec, source=str(folder / CONFIG), for_training=False)
@@ -117,7 +132,8 @@ class Cascade(nn.Module):
             load_state(stage, folder / path, device, hint=hint, opened=open_file(folder, path))
             check_whole(stage, name, resolved.spec.name)
         # Tensors that a stage made on the CPU move to the device of the weights.
-        placed = cascade if torch.device(device).type == "cpu" else cascade.to(device)
+        placed = cascade if device.type == "cpu" else cascade.to(device)
+        placed.folder = folder
         return channels_last(placed).eval()
 
     def compile(  # type: ignore[override]
@@ -202,6 +218,57 @@ class Cascade(nn.Module):
                 seal(folder, self.spec, __version__, new=new)
         return folder
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        create_pr: bool = False,
+        tag: str | None = None,
+        commit_message: str | None = None,
+        weights: Literal["bf16", "fp16"] | None = None,
+    ) -> Published:
+        """Publish the spec and the weights to the Hub, as one commit.
+
+        The weights may have changed since figures were measured, so none are sent.
+        ``cascadezoo publish RUN`` publishes a build with its figures, card and samples.
+
+        Args:
+            repo_id: ``org/name``; the repo is created if it does not exist.
+            private: create a private repo. An existing public repo is an error.
+            revision: the branch; None is ``main``.
+            create_pr: open a pull request and do not change the branch.
+            tag: a tag for the commit.
+            commit_message: the commit's first line.
+            weights: see :meth:`save_pretrained`.
+
+        Returns:
+            The commit and what it changed.
+
+        Raises:
+            InputError: the repo id or an option is not valid.
+            HubError: the Hub rejects the model or cannot be reached.
+        """
+        from cascadezoo.hub.publish.commit import publish_hub
+
+        with TemporaryDirectory(prefix="cascadezoo-") as folder:
+            return publish_hub(
+                self.save_pretrained(Path(folder) / self.spec.name, weights=weights),
+                repo_id,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                tag=tag,
+                message=commit_message,
+            )
+
+    def _repr_html_(self) -> str:
+        """The cascade in a notebook: its spec, its sizes and samples."""
+        from cascadezoo.cascade.notebook import cascade_html
+
+        return cascade_html(self)
+
     # --- properties
 
     @property
@@ -230,6 +297,27 @@ class Cascade(nn.Module):
         stage: Stage = self.stages[self.names.index(name)]  # type: ignore[assignment]
         return stage
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the labels, from label 0 on; None if they are unknown."""
+        return self.resolved.class_names
+
+    def __getitem__(self, name: str) -> Stage:
+        """The stage with this name: ``cascade["up"]``."""
+        return self.stage(name)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the cascade has a stage with this name."""
+        return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the stages, from the generator on."""
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        """The number of stages."""
+        return len(self.names)
+
     def named_stages(self) -> Iterator[tuple[str, Stage]]:
         """Names and stages, from the generator on."""
         for name in self.names:
@@ -253,20 +341,71 @@ class Cascade(nn.Module):
 
     @overload
     def sample(
-        self, n: int = ..., *, return_stages: Literal[False] = ..., **rest: Unpack[SampleOptions]
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[False] = ...,
+        output_type: Literal["pt"] = ...,
+        **rest: Unpack[SampleOptions],
     ) -> Tensor: ...
 
     @overload
     def sample(
-        self, n: int = ..., *, return_stages: Literal[True], **rest: Unpack[SampleOptions]
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[True],
+        output_type: Literal["pt"] = ...,
+        **rest: Unpack[SampleOptions],
     ) -> dict[str, Tensor]: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[False] = ...,
+        output_type: Literal["np"],
+        **rest: Unpack[SampleOptions],
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[True],
+        output_type: Literal["np"],
+        **rest: Unpack[SampleOptions],
+    ) -> dict[str, NDArray[Any]]: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[False] = ...,
+        output_type: Literal["pil"],
+        **rest: Unpack[SampleOptions],
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def sample(
+        self,
+        n: int | None = ...,
+        *,
+        return_stages: Literal[True],
+        output_type: Literal["pil"],
+        **rest: Unpack[SampleOptions],
+    ) -> dict[str, list[Image.Image]]: ...
 
     def sample(
         self,
-        n: int = 16,
+        n: int | None = None,
         *,
-        seed: int = 0,
-        labels: int | Sequence[int] | Tensor | None = None,
+        seed: int | None = 0,
+        generator: torch.Generator | None = None,
+        labels: Labels = None,
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         sampler: str | Mapping[str, str] | None = None,
@@ -275,9 +414,10 @@ class Cascade(nn.Module):
         batch_size: int = 64,
         precision: Precision = "fp32",
         return_stages: bool = False,
+        output_type: OutputType = "pt",
         watch: Watch | None = None,
         progress: Callable[[int], None] | None = None,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Any:
         """Sample images.
 
         Image ``i`` depends only on the seed and ``i``. The same seed gives the same images (up to
@@ -286,10 +426,12 @@ class Cascade(nn.Module):
         The memory is estimated first. Batches that do not fit are made smaller, with a log message.
 
         Args:
-            n: number of images.
-            seed: seed of all randomness.
-            labels: one for all images, or one per image; None gives image ``i`` the label
-                ``i % num_classes``.
+            n: number of images; None uses the number of ``labels``, or 16.
+            seed: seed of all randomness, 0 to 2^63 - 1; None draws one, so that every call gives
+                other images.
+            generator: draws the seed instead, and moves on: the next call gives other images.
+            labels: one for all images, or one per image, as numbers or class names; None gives
+                image ``i`` the label ``i % num_classes``.
             steps: steps of iterative stages: a number for all, or numbers by stage name; None uses
                 each stage's default.
             guidance: the scale of classifier-free guidance, given like ``steps``.
@@ -304,25 +446,31 @@ class Cascade(nn.Module):
             precision: of the networks' arithmetic: ``fp32``, ``bf16`` or, on CUDA, ``fp16``. The
                 weights and the sampler's state stay float32.
             return_stages: also return the output of the stages before the last.
+            output_type: ``pt``: a tensor; ``np``: an array, uint8 [n, H, W, C]; ``pil``: a list of
+                pictures of mode ``L`` or ``RGB``. Latents can only be tensors.
             watch: called with a stage's name and its image, [batch, C, H, W], after each step of
                 an iterative stage. The image is reused: copy it to keep it.
             progress: called with the number of finished images.
 
         Returns:
-            The images, [n, C, H, W] in [-1, 1] on the cascade's device; with ``return_stages`` a
-            dict of images by stage name.
+            The images, [n, C, H, W] in [-1, 1] on the cascade's device, or in the format of
+            ``output_type``; with ``return_stages`` a dict of images by stage name.
 
         Raises:
             SampleError: a number is out of range, the cascade does not have a label, or no stage
                 supports an option.
             ResourceError: the memory does not suffice for one image at a time.
         """
+        if n is None:
+            n = 16 if (count := labels_count(labels)) is None else count
         return self._sample(
             self.names,
             None,
             n,
             return_stages,
+            output_type,
             seed=seed,
+            generator=generator,
             labels=labels,
             steps=steps,
             guidance=guidance,
@@ -342,6 +490,7 @@ class Cascade(nn.Module):
         upstream: Tensor,
         *,
         return_stages: Literal[False] = ...,
+        output_type: Literal["pt"] = ...,
         **rest: Unpack[SampleOptions],
     ) -> Tensor: ...
 
@@ -352,16 +501,62 @@ class Cascade(nn.Module):
         upstream: Tensor,
         *,
         return_stages: Literal[True],
+        output_type: Literal["pt"] = ...,
         **rest: Unpack[SampleOptions],
     ) -> dict[str, Tensor]: ...
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[False] = ...,
+        output_type: Literal["np"],
+        **rest: Unpack[SampleOptions],
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[True],
+        output_type: Literal["np"],
+        **rest: Unpack[SampleOptions],
+    ) -> dict[str, NDArray[Any]]: ...
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[False] = ...,
+        output_type: Literal["pil"],
+        **rest: Unpack[SampleOptions],
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def sample_from(
+        self,
+        stage: str,
+        upstream: Tensor,
+        *,
+        return_stages: Literal[True],
+        output_type: Literal["pil"],
+        **rest: Unpack[SampleOptions],
+    ) -> dict[str, list[Image.Image]]: ...
 
     def sample_from(
         self,
         stage: str,
         upstream: Tensor,
         *,
-        seed: int = 0,
-        labels: int | Sequence[int] | Tensor | None = None,
+        seed: int | None = 0,
+        generator: torch.Generator | None = None,
+        labels: Labels = None,
         steps: int | Mapping[str, int] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         sampler: str | Mapping[str, str] | None = None,
@@ -370,9 +565,10 @@ class Cascade(nn.Module):
         batch_size: int = 64,
         precision: Precision = "fp32",
         return_stages: bool = False,
+        output_type: OutputType = "pt",
         watch: Watch | None = None,
         progress: Callable[[int], None] | None = None,
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Any:
         """Run a stage and all later stages on existing images.
 
         If ``upstream`` is the output of :meth:`sample` for the stage before, with the same seed
@@ -385,6 +581,7 @@ class Cascade(nn.Module):
             upstream: its input, floating [n, C, H, W] of its input's shape, on any device: images
                 in [-1, 1], or latents; real or sampled.
             seed: see :meth:`sample`.
+            generator: see :meth:`sample`.
             labels: see :meth:`sample`.
             steps: see :meth:`sample`.
             guidance: see :meth:`sample`.
@@ -394,6 +591,7 @@ class Cascade(nn.Module):
             batch_size: see :meth:`sample`.
             precision: see :meth:`sample`.
             return_stages: see :meth:`sample`.
+            output_type: see :meth:`sample`.
             watch: see :meth:`sample`.
             progress: see :meth:`sample`.
 
@@ -431,7 +629,9 @@ class Cascade(nn.Module):
             upstream,
             len(upstream),
             return_stages,
+            output_type,
             seed=seed,
+            generator=generator,
             labels=labels,
             steps=steps,
             guidance=guidance,
@@ -451,8 +651,9 @@ class Cascade(nn.Module):
         upstream: Tensor | None,
         n: int,
         return_stages: bool,
+        output_type: OutputType,
         **request: Unpack[SampleOptions],
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Any:
         first, batch_size = request["first"], request["batch_size"]
         if n < 1 or batch_size < 1 or first < 0:
             raise SampleError(
@@ -461,7 +662,16 @@ class Cascade(nn.Module):
                 n=n,
                 batch_size=batch_size,
             )
+        require_output_type(output_type)
         stages = {name: self.stage(name) for name in names}
+        latent = [s.name for s in self.resolved.stages if s.name in stages and s.output.latent]
+        if latent and output_type != "pt" and (return_stages or latent[-1] == names[-1]):
+            raise SampleError(
+                f"the output of stage {latent[0]!r} is latents, not pictures",
+                hint='use output_type="pt"',
+                code="sample-latents-as-pictures",
+                name=latent[0],
+            )
         request["batch_size"] = self._fitting_batch(stages, n, batch_size, keep=return_stages)
         run = SamplingRun(
             self.spec.name,
@@ -469,6 +679,7 @@ class Cascade(nn.Module):
             self.resolved.num_classes,
             self.device,
             n=n,
+            class_names=self.class_names,
             from_images=upstream is not None,
             **request,
         )
@@ -479,7 +690,8 @@ class Cascade(nn.Module):
                 images = run.run(upstream=upstream, keep=return_stages)
         finally:
             self.train(training)
-        return images if return_stages else images[names[-1]]
+        outputs = {name: converted(part, output_type) for name, part in images.items()}
+        return outputs if return_stages else outputs[names[-1]]
 
     def require_memory(self) -> None:
         """Check that the memory suffices to sample one image.

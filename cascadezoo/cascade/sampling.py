@@ -11,13 +11,15 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from cascadezoo.cascade.labels import Labels, label_numbers
+from cascadezoo.cascade.outputs import chosen_seed
 from cascadezoo.errors import SampleError
+from cascadezoo.spec.labels import label_number
 from cascadezoo.stages.base import SampleRequest, Stage
 from cascadezoo.util.rng import ImageDraw
 
 __all__ = ["Precision", "SampleOptions", "SamplingRun", "Watch", "autocast", "truncates"]
 
-Labels = int | Sequence[int] | Tensor | None
 Watch = Callable[[str, Tensor], None]
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -30,7 +32,8 @@ _NEED_LABELS = ("guidance", "guidance_interval", "negative_label")
 class SampleOptions(TypedDict, total=False):
     """The keywords that ``Cascade.sample`` and ``sample_from`` share."""
 
-    seed: int
+    seed: int | None
+    generator: torch.Generator | None
     labels: Labels
     steps: int | Mapping[str, int] | None
     guidance: float | Mapping[str, float] | None
@@ -86,6 +89,7 @@ class SamplingRun:
         num_classes: number of labels; None without labels.
         device: the device of the stages.
         n: number of images.
+        class_names: the names of the labels; None if they are unknown.
         from_images: whether the first stage receives images of the caller.
         request: all keywords of ``Cascade.sample``.
 
@@ -101,6 +105,7 @@ class SamplingRun:
         device: torch.device,
         *,
         n: int,
+        class_names: Sequence[str] | None = None,
         from_images: bool = False,
         **request: Unpack[SampleOptions],
     ) -> None:
@@ -110,7 +115,8 @@ class SamplingRun:
         self.device = device
         self.n = n
         self.first = request["first"]
-        self.seed = request["seed"]
+        self.class_names = class_names
+        self.seed = chosen_seed(request["seed"], request["generator"])
         self.batch_size = request["batch_size"]
         self.watch = request["watch"]
         self.progress = request["progress"]
@@ -254,6 +260,8 @@ class SamplingRun:
                     option=key,
                 )
             value = dict.fromkeys(supporting, value)
+        if key == "sampler":
+            self._check_samplers(value)
         for name, setting in value.items():
             if name not in supporting:
                 raise SampleError(
@@ -266,7 +274,26 @@ class SamplingRun:
             if setting is None:
                 continue
             self._check_label_option(key, setting)
+            if key == "negative_label" and isinstance(setting, str):
+                setting = label_number(setting, self.num_classes or 0, self.class_names)
             self.options[name][key] = setting
+
+    def _check_samplers(self, requested: Mapping[str, Any]) -> None:
+        """Refuse a sampler that a stage does not have, before any stage runs."""
+        known = {name: sorted(stage.samplers) for name, stage in self.stages.items()}
+        for name, sampler in requested.items():
+            if sampler is None or not known.get(name) or sampler in known[name]:
+                continue
+            rows = [f"{row}: {', '.join(names)}" for row, names in known.items() if names]
+            having = [row for row, names in known.items() if sampler in names]
+            advice = f"; for one stage, {having[0]}={sampler}" if having else ""
+            raise SampleError(
+                f"stage {name!r} has no sampler {sampler!r}",
+                hint=f"the samplers are {'; '.join(rows)}{advice}",
+                code="sample-sampler-unknown",
+                name=sampler,
+                stage=name,
+            )
 
     def _check_label_option(self, key: str, value: Any) -> None:
         if key not in _NEED_LABELS:
@@ -278,10 +305,14 @@ class SamplingRun:
                 code="sample-option-needs-labels",
                 option=key,
             )
-        if key == "negative_label" and (
-            isinstance(value, bool)
-            or not isinstance(value, int)
-            or not 0 <= value < self.num_classes
+        if (
+            key == "negative_label"
+            and not isinstance(value, str)
+            and (
+                isinstance(value, bool)
+                or not isinstance(value, int)
+                or not 0 <= value < self.num_classes
+            )
         ):
             raise SampleError(
                 f"negative label {value} is out of range",
@@ -313,27 +344,5 @@ class SamplingRun:
                     code="sample-no-labels",
                 )
             return None
-        if labels is None:
-            rows = [(self.first + i) % classes for i in range(self.n)]
-        elif isinstance(labels, int):
-            rows = [labels] * self.n
-        else:
-            listed = labels.tolist() if isinstance(labels, Tensor) else labels
-            rows = [int(label) for label in listed]
-        if len(rows) != self.n:
-            raise SampleError(
-                f"{len(rows)} labels do not match {self.n} images",
-                hint="give one label for all images or one per image",
-                code="sample-label-count",
-                labels=len(rows),
-                n=self.n,
-            )
-        invalid = [label for label in rows if not 0 <= label < classes]
-        if invalid:
-            raise SampleError(
-                f"label {invalid[0]} is out of range",
-                hint=f"use labels from 0 to {classes - 1}",
-                code="sample-label-out-of-range",
-                label=invalid[0],
-            )
+        rows = label_numbers(labels, self.n, classes, self.class_names, self.first)
         return torch.tensor(rows, dtype=torch.int64, device=self.device)

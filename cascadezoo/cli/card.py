@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cascadezoo.cli.options import examples, json_option
+from cascadezoo.cli.options import examples, json_option, model_argument
 from cascadezoo.cli.output import clean, echo, echo_json
 
 
@@ -16,7 +16,7 @@ from cascadezoo.cli.output import clean, echo, echo_json
         "cascadezoo card models/digits --check",
     ),
 )
-@click.argument("model")
+@model_argument()
 @click.option("--print", "show", is_flag=True, help="Print the card and write nothing.")
 @click.option(
     "--check", is_flag=True, help="Exit with 1 if the card differs from what would be written."

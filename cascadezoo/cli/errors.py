@@ -85,8 +85,25 @@ def _usage(error: click.ClickException) -> _Report:
     context = getattr(error, "ctx", None)
     if isinstance(error, click.UsageError) and context is not None:
         hint = f"{context.command_path} --help shows the usage"
+        if isinstance(error, click.NoSuchOption) and _takes_settings(context.command):
+            hint = f"{_setting_hint(error.option_name)}; {hint}"
     data: dict[str, object] = {"code": "usage", "message": what, "hint": hint}
     return _Report(error.exit_code, data, _lines(what, hint))
+
+
+def _takes_settings(command: click.Command) -> bool:
+    return any(parameter.name == "settings" for parameter in command.params)
+
+
+def _setting_hint(option: str) -> str:
+    """The setting of the spec that an unknown option names."""
+    from cascadezoo.spec.faults import setting_paths
+    from cascadezoo.spec.models import CascadeSpec
+
+    paths = setting_paths(CascadeSpec, option.lstrip("-"))[:3]
+    if not paths:
+        return "what a spec states is changed by --set PATH=VALUE"
+    return f"set it in the spec: {' or '.join(f'--set {path}=VALUE' for path in paths)}"
 
 
 def _plain(exit_code: int, code: str, what: str, hint: str | None = None) -> _Report:

@@ -14,6 +14,7 @@ from cascadezoo.cli.options import (
     examples,
     hub_options,
     json_option,
+    model_argument,
     seed_option,
     set_option,
     trust_data_option,
@@ -48,7 +49,7 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str | None) 
         "cascadezoo evaluate org/digits --check",
     ),
 )
-@click.argument("model")
+@model_argument()
 @click.option(
     "--metrics",
     callback=_listed,

@@ -74,7 +74,14 @@ def format_of(path: str, strip: str | None) -> str:
 
 @contextmanager
 def open_images(
-    path: Path, what: str, *, n: int, image: ImageShape, labelled: bool, force: bool
+    path: Path,
+    what: str,
+    *,
+    n: int,
+    image: ImageShape,
+    labelled: bool,
+    force: bool,
+    class_names: Sequence[str] | None = None,
 ) -> Iterator[ImageFile]:
     """Open an output for ``n`` images. It is complete when the block ends without an error.
 
@@ -85,6 +92,7 @@ def open_images(
         image: the shape of an image.
         labelled: whether the images have labels.
         force: replace files in a folder.
+        class_names: the names of the labels, for a strip and an .npz file; None leaves them out.
 
     Raises:
         InputError: the path cannot be written, the folder contains such files, or the picture would
@@ -107,10 +115,10 @@ def open_images(
     with replacing(path) as file:
         if what == "npz":
             shape = (n, image.size, image.size, image.channels)
-            with _npz(file, shape, labelled) as npz:
+            with _npz(file, shape, labelled, class_names) as npz:
                 yield npz
         else:
-            picture = _Picture(strip=what == "strip")
+            picture = _Picture(strip=what == "strip", class_names=class_names)
             yield picture
             picture.save(file)
 
@@ -152,13 +160,16 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 class _Picture:
-    def __init__(self, strip: bool) -> None:
+    def __init__(self, strip: bool, class_names: Sequence[str] | None) -> None:
         self.strip = strip
+        self.class_names = class_names
+        self.labels: list[int] = []
         self.rows: dict[str, list[Tensor]] = {}
 
     def add(self, stages: Mapping[str, Tensor], labels: Sequence[int] | None) -> None:
         for name, images in stages.items():
             self.rows.setdefault(name, []).append(images)
+        self.labels += labels or []
 
     def save(self, file: IO[bytes]) -> None:
         import torch
@@ -166,7 +177,11 @@ class _Picture:
         from cascadezoo.report.images import grid, stage_strip
 
         stages = {name: torch.cat(rows) for name, rows in self.rows.items()}
-        picture = stage_strip(stages) if self.strip else grid(list(stages.values())[-1])
+        names = [self.class_names[i] for i in self.labels] if self.class_names else None
+        if self.strip:
+            picture = stage_strip(stages, names=names or None)
+        else:
+            picture = grid(list(stages.values())[-1])
         picture.save(file, format="PNG")
 
 
@@ -221,7 +236,9 @@ class _Npz:
 
 
 @contextmanager
-def _npz(file: IO[bytes], shape: tuple[int, ...], labelled: bool) -> Iterator[_Npz]:
+def _npz(
+    file: IO[bytes], shape: tuple[int, ...], labelled: bool, names: Sequence[str] | None
+) -> Iterator[_Npz]:
     import numpy as np
 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -233,3 +250,6 @@ def _npz(file: IO[bytes], shape: tuple[int, ...], labelled: bool) -> Iterator[_N
         if labelled:
             with archive.open("arr_1.npy", "w", force_zip64=True) as array:
                 np.lib.format.write_array(array, np.asarray(npz.labels, dtype=np.int64))
+        if labelled and names:
+            with archive.open("class_names.npy", "w") as array:
+                np.lib.format.write_array(array, np.asarray(names))

@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cascadezoo.cli.completion import (
+    complete_models,
+    complete_settings,
+    complete_specs,
+    complete_stage_values,
+)
+
 __all__ = [
     "Numbers",
     "ParamType",
@@ -14,6 +21,7 @@ __all__ = [
     "device_option",
     "examples",
     "json_option",
+    "model_argument",
     "per_stage_option",
     "seed_option",
     "set_option",
@@ -101,6 +109,7 @@ def set_option(function: F) -> F:
         "settings",
         metavar="PATH=VALUE",
         multiple=True,
+        shell_complete=complete_settings,
         help="Change the spec: training.batch_size=64, stages.up.config.hidden=32.",
     )(function)
 
@@ -117,7 +126,12 @@ def trust_data_option(function: F) -> F:
 
 def spec_argument(function: F) -> F:
     """``SPEC``: a file, ``-`` or the name of a shipped spec."""
-    return click.argument("spec")(function)
+    return click.argument("spec", shell_complete=complete_specs)(function)
+
+
+def model_argument(name: str = "model", **options: Any) -> Callable[[F], F]:
+    """``MODEL``: a run, a model folder, a zoo name or a repo on the Hub."""
+    return click.argument(name, shell_complete=complete_models, **options)
 
 
 def seed_option(text: str, default: int | None = None) -> Callable[[F], F]:
@@ -195,6 +209,7 @@ def per_stage_option(
         multiple=True,
         type=_PerStage(parse, form),
         callback=_merged,
+        shell_complete=complete_stage_values,
         metavar="[STAGE=]VALUE",
         help=text,
     )

@@ -16,6 +16,7 @@ from cascadezoo.cli.options import (
     spec_argument,
 )
 from cascadezoo.cli.output import clean, echo, echo_json, table
+from cascadezoo.cli.validate import check_destination
 from cascadezoo.util.numbers import human_bytes, human_count
 
 if TYPE_CHECKING:
@@ -83,8 +84,11 @@ def run_plan(
     """
     from cascadezoo.build.plan import check_memory, make_plan
     from cascadezoo.spec import load_spec
+    from cascadezoo.spec.measurable import require_measurable
 
     resolved = load_spec(spec, settings=settings)
+    require_measurable(resolved)
+    check_destination(resolved.spec)
     changes: list[str] = []
     if match is not None:
         resolved, changes = _matched(resolved, match)

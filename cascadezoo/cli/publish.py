@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cascadezoo.cli.options import examples, json_option
+from cascadezoo.cli.options import examples, json_option, model_argument
 from cascadezoo.cli.output import clean, echo, echo_json
 from cascadezoo.util.numbers import human_bytes
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         "cascadezoo publish runs/shapes-demo ./shared/shapes-demo --dry-run",
     ),
 )
-@click.argument("model")
+@model_argument()
 @click.argument("dest")
 @click.option("--private", is_flag=True, help="Create a private repo.")
 @click.option(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from cascadezoo.cli.options import examples, hub_options, json_option
+from cascadezoo.cli.options import examples, hub_options, json_option, model_argument
 from cascadezoo.cli.output import clean, echo, echo_json
 from cascadezoo.util.numbers import human_bytes
 
@@ -22,7 +22,7 @@ from cascadezoo.util.numbers import human_bytes
         "cascadezoo pull /srv/models/shapes-demo --to models/shapes-demo",
     ),
 )
-@click.argument("reference", metavar="REF")
+@model_argument("reference", metavar="REF")
 @click.option("--to", "dest", metavar="DIR", help="Also copy it into this folder.")
 @hub_options
 @json_option

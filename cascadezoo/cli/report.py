@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
+from cascadezoo.cli.completion import complete_labels
 from cascadezoo.cli.options import (
     Numbers,
     Whole,
     device_option,
     examples,
     json_option,
+    model_argument,
     per_stage_option,
     seed_option,
     trust_data_option,
@@ -30,7 +32,7 @@ from cascadezoo.cli.output import clean, echo, echo_json
         "cascadezoo report runs/mnist-demo --guidance 1,3 --label 4 -n 12 -o fours.png",
     ),
 )
-@click.argument("models", nargs=-1, required=True, metavar="RUN|MODEL...")
+@model_argument("models", nargs=-1, required=True, metavar="RUN|MODEL...")
 @click.option(
     "--guidance",
     "scales",
@@ -50,9 +52,9 @@ from cascadezoo.cli.output import clean, echo, echo_json
     "--label",
     "labels",
     multiple=True,
-    type=Whole(0),
     metavar="L",
-    help="The label to draw; several are used in turn.  [default: all labels]",
+    shell_complete=complete_labels,
+    help="A class to draw, by name or number; several are used in turn.  [default: all]",
 )
 @per_stage_option("--steps", int, "a whole number", "Steps of iterative stages: 1 or more.")
 @per_stage_option("--sampler", str, "a name", "Sampler of diffusion and flow stages.")
@@ -87,7 +89,7 @@ def command(
     models: tuple[str, ...],
     scales: tuple[float, ...] | None,
     n: int | None,
-    labels: tuple[int, ...],
+    labels: tuple[str, ...],
     seed: int,
     features: int | None,
     extractor: str,
@@ -135,7 +137,7 @@ def _grid(
     model: str,
     scales: Sequence[float],
     n: int | None,
-    labels: tuple[int, ...],
+    labels: tuple[str, ...],
     seed: int,
     device: str,
     out: str,
@@ -147,6 +149,7 @@ def _grid(
     from cascadezoo.cli.model import load_model
     from cascadezoo.errors import InputError
     from cascadezoo.report.guidance_grid import guidance_grid, sample_guidance
+    from cascadezoo.spec.labels import label_from_text
     from cascadezoo.train.progress import make_progress
 
     if Path(out).suffix.lower() != ".png":
@@ -160,8 +163,10 @@ def _grid(
         scales = tuple(dict.fromkeys(scales))
         cascade = load_model(model, device)
         classes = cascade.resolved.num_classes
+        classes_by_name = cascade.class_names
         n = n or min(16, len(labels) or classes or 8)
-        turns = labels or tuple(range(classes or 0))
+        turns = tuple(label_from_text(label, classes, classes_by_name) for label in labels)
+        turns = turns or tuple(range(classes or 0))
         drawn = [turns[i % len(turns)] for i in range(n)] if turns else None
         progress = make_progress(quiet)
         try:
@@ -175,7 +180,7 @@ def _grid(
             )
         finally:
             progress.close()
-        names = _names(drawn, cascade.resolved.data_info.class_names)
+        names = _names(drawn, classes_by_name)
         guidance_grid(rows, names).save(file, format="PNG")
     if as_json:
         data = {"model": cascade.spec.name, "output": out, "guidance": list(scales)}

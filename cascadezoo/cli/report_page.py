@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,6 +26,7 @@ from cascadezoo.report.model_view import (
 )
 from cascadezoo.report.projection import check_method
 from cascadezoo.spec import ResolvedSpec, read_spec, resolve
+from cascadezoo.spec.labels import label_from_text
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, make_progress
 
@@ -39,7 +41,7 @@ class ReportRequest:
     """Options of the command line; None uses the default."""
 
     n: int | None = None
-    labels: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
     seed: int = 0
     features: int | None = None
     extractor: str = "small"
@@ -48,9 +50,12 @@ class ReportRequest:
     device: str = "auto"
     request: Mapping[str, Any] = field(default_factory=dict)
 
-    def sampling(self, n: int, first: int = 0) -> dict[str, Any]:
+    def sampling(self, resolved: ResolvedSpec, n: int, first: int = 0) -> dict[str, Any]:
         """Keywords of ``Cascade.sample`` for ``n`` images, starting at number ``first``."""
-        turns = self.labels
+        turns = [
+            label_from_text(label, resolved.num_classes, resolved.class_names)
+            for label in self.labels
+        ]
         drawn = [turns[i % len(turns)] for i in range(first, first + n)] if turns else None
         return {**self.request, "seed": self.seed, "labels": drawn}
 
@@ -147,7 +152,7 @@ def _views(
             source.folder,
             plan=plan,
             n=options.n,
-            request=options.sampling,
+            request=partial(options.sampling, source.resolved),
             on_task=progress.task,
         )
         _add_features(view, source.cascade, source.folder, options, progress)
@@ -172,7 +177,7 @@ def _add_features(
         _method(options),
         required=options.features is not None,
         trust_data=options.trust_data,
-        request=options.sampling,
+        request=partial(options.sampling, cascade.resolved),
         advance=progress.advance,
     )
 
@@ -196,7 +201,7 @@ def _notes(references: Sequence[str], options: ReportRequest) -> list[tuple[str,
     rows: list[tuple[str, object]] = [
         ("Command", f"cascadezoo report {shlex.join(references)}"),
         ("Seed", options.seed),
-        ("Labels", ", ".join(map(str, options.labels)) or None),
+        ("Labels", ", ".join(options.labels) or None),
     ]
     rows += [(key.capitalize(), str(value)) for key, value in options.request.items() if value]
     return [*rows, ("Written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))]

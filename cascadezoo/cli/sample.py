@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cascadezoo.cli.completion import complete_labels, complete_stages
 from cascadezoo.cli.options import (
     Numbers,
     Whole,
@@ -16,6 +17,7 @@ from cascadezoo.cli.options import (
     examples,
     hub_options,
     json_option,
+    model_argument,
     per_stage_option,
     seed_option,
 )
@@ -33,13 +35,13 @@ if TYPE_CHECKING:
     "sample",
     epilog=examples(
         "cascadezoo sample runs/shapes-demo",
-        "cascadezoo sample runs/shapes-demo -n 64 --label 3 --guidance 3 -o threes.png",
+        "cascadezoo sample runs/shapes-demo -n 64 --label star --guidance 3 -o stars.png",
         "cascadezoo sample runs/shapes-demo --stages -n 6 -o stages.png",
         "cascadezoo sample runs/shapes-demo --trajectory -n 6 -o from-noise.png",
         "cascadezoo sample runs/shapes-demo -n 10000 --steps coarse=10 -o samples.npz",
     ),
 )
-@click.argument("model")
+@model_argument()
 @click.option(
     "-n",
     "--count",
@@ -55,9 +57,9 @@ if TYPE_CHECKING:
     "--label",
     "labels",
     multiple=True,
-    type=Whole(0),
     metavar="L",
-    help="The label to draw; several are used in turn.  [default: all labels]",
+    shell_complete=complete_labels,
+    help="A class to draw, by name or number; several are used in turn.  [default: all]",
 )
 @per_stage_option(
     "--steps",
@@ -76,9 +78,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--negative-label",
-    type=Whole(0),
     metavar="L",
-    help="The label that guidance steers away from.  [default: no label]",
+    shell_complete=complete_labels,
+    help="The class that guidance steers away from, by name or number.  [default: none]",
 )
 @per_stage_option(
     "--sampler", str, "a name", "Sampler of diffusion and flow stages: ddim, heun, ..."
@@ -113,7 +115,10 @@ if TYPE_CHECKING:
     help="Show the steps of a stage from noise to image, one row each.",
 )
 @click.option(
-    "--stage", metavar="NAME", help="The stage for --trajectory.  [default: the generator]"
+    "--stage",
+    metavar="NAME",
+    shell_complete=complete_stages,
+    help="The stage for --trajectory.  [default: the generator]",
 )
 @device_option()
 @click.option(
@@ -130,7 +135,7 @@ def command(
     model: str,
     n: int,
     seed: int,
-    labels: tuple[int, ...],
+    labels: tuple[str, ...],
     batch_size: int,
     stages: bool,
     trajectory: bool,
@@ -148,13 +153,14 @@ def command(
 
     MODEL is a run folder of a finished build, a model folder, the name of a zoo model, or a repo
     on the Hub: org/name, org/name@revision. An .npz file contains the images as arr_0, uint8 of
-    shape [N, H, W, C], and the labels as arr_1.
+    shape [N, H, W, C], the labels as arr_1 and their names as class_names.
     """
     from cascadezoo.cli.image_files import format_of, open_images
     from cascadezoo.cli.model import load_model
     from cascadezoo.hub.locate import locate
     from cascadezoo.model_folder.layout import CONFIG, read_config
     from cascadezoo.spec import resolve
+    from cascadezoo.spec.labels import label_from_text
 
     if stages and trajectory:
         raise click.UsageError("--stages and --trajectory exclude each other")
@@ -165,13 +171,24 @@ def command(
     spec = read_config(folder).spec
     resolved = resolve(spec, source=str(folder / CONFIG), for_training=False)
     image, classes = resolved.image, resolved.num_classes
+    numbers = tuple(label_from_text(label, classes, resolved.class_names) for label in labels)
+    if options["negative_label"] is not None:
+        options["negative_label"] = label_from_text(
+            options["negative_label"], classes, resolved.class_names
+        )
     path = out or f"{resolved.spec.name}-seed{seed}{f'-{strip}' if strip else ''}.png"
     what = format_of(path, strip)
     with open_images(
-        Path(path), what, n=n, image=image, labelled=classes is not None, force=force
+        Path(path),
+        what,
+        n=n,
+        image=image,
+        labelled=classes is not None,
+        force=force,
+        class_names=resolved.class_names,
     ) as images:
         cascade = load_model(folder, device)
-        turns = labels or tuple(range(classes or 0))
+        turns = numbers or tuple(range(classes or 0))
         batches = _Batches(cascade, strip, stage, _request(options) | {"seed": seed})
         seconds = _draw(batches, images, n, batch_size, turns, quiet)
     rate = n / max(seconds, 1e-9)
@@ -183,6 +200,7 @@ def command(
             "format": what,
             "n": n,
             "seed": seed,
+            "labels": _listed(numbers, resolved.class_names),
             "size": image.size,
             "channels": image.channels,
             "seconds": round(seconds, 3),
@@ -193,6 +211,14 @@ def command(
         images_of = f"{n} image{'s' * (n != 1)} of {image}"
         speed = f"{human_seconds(seconds)}, {rate:.0f} images/s"
         echo(f"wrote {images_of} to {clean(path)} ({speed})")
+
+
+def _listed(
+    numbers: Sequence[int], names: Sequence[str] | None
+) -> list[dict[str, int | str | None]] | None:
+    """The requested labels for ``--json``; None for all labels in turn."""
+    rows = [{"label": number, "name": names[number] if names else None} for number in numbers]
+    return rows or None
 
 
 def _request(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cascadezoo.cli.completion import complete_specs
 from cascadezoo.cli.lazy import Commands
 from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, table
@@ -60,7 +61,7 @@ def list_(as_json: bool) -> None:
         "cascadezoo validate shapes-demo --resolved    with every default written out",
     ),
 )
-@click.argument("name")
+@click.argument("name", shell_complete=complete_specs)
 @click.option("--json", "as_json", is_flag=True, help="Has no effect: a spec is always JSON.")
 def show(name: str, as_json: bool) -> None:
     """Print a shipped spec as written, to start your own from."""

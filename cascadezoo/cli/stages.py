@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cascadezoo.cli.completion import complete_kinds
 from cascadezoo.cli.lazy import Commands
 from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, table
@@ -62,7 +63,7 @@ def list_(pattern: str, role: str | None, as_json: bool) -> None:
         "cascadezoo stages show diffusion --json",
     ),
 )
-@click.argument("kind")
+@click.argument("kind", shell_complete=complete_kinds)
 @json_option
 def show(kind: str, as_json: bool) -> None:
     """Explain a stage kind and every field of its config.

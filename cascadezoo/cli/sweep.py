@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from cascadezoo.cli.completion import complete_sweeps
 from cascadezoo.cli.options import Whole, device_option, examples, json_option, set_option
 from cascadezoo.cli.output import clean, echo, echo_json, table
 from cascadezoo.util.numbers import human_count, spread
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         "cascadezoo sweep paper-ablation --executor ray --ray-address auto",
     ),
 )
-@click.argument("sweep", required=False)
+@click.argument("sweep", required=False, shell_complete=complete_sweeps)
 @click.option("-o", "--out", metavar="DIR", help="The sweep's folder.  [default: sweeps/NAME]")
 @set_option
 @click.option(

@@ -13,6 +13,7 @@ from cascadezoo.cli.options import (
     examples,
     hub_options,
     json_option,
+    model_argument,
     seed_option,
     set_option,
     trust_data_option,
@@ -50,7 +51,7 @@ def _by_name(
         "cascadezoo tune runs/cifar10-cdm --over s --upstream real -o runs/tune-real",
     ),
 )
-@click.argument("model")
+@model_argument()
 @click.option(
     "--over",
     required=True,

@@ -13,7 +13,7 @@ from cascadezoo.cli.options import examples, json_option, set_option, spec_argum
 from cascadezoo.cli.output import clean, echo, echo_json
 
 if TYPE_CHECKING:
-    from cascadezoo.spec import ResolvedSpec
+    from cascadezoo.spec import CascadeSpec, ResolvedSpec
 
 
 @click.command(
@@ -37,8 +37,11 @@ def command(spec: str, settings: tuple[str, ...], resolved: bool, as_json: bool)
     with _gc_disabled():
         from cascadezoo.spec import load_spec
         from cascadezoo.spec.advice import spec_warnings
+        from cascadezoo.spec.measurable import require_measurable
 
         loaded = load_spec(spec, settings=settings)
+        require_measurable(loaded)
+        check_destination(loaded.spec)
         warnings = list(spec_warnings(loaded))
     if resolved:
         echo_json(loaded.spec.to_dict())
@@ -48,6 +51,18 @@ def command(spec: str, settings: tuple[str, ...], resolved: bool, as_json: bool)
         echo(f"{loaded.spec.name} is valid: {chain(loaded)}")
         for warning in warnings:
             echo(f"warning: {clean(warning)}")
+
+
+def check_destination(spec: CascadeSpec) -> None:
+    """Check, without the network, that a model of the spec can be published where it says.
+
+    Raises:
+        InputError: the destination is not valid, or holds something else.
+    """
+    if spec.publish is not None:
+        from cascadezoo.hub.publish.publish_model import check_publish
+
+        check_publish(spec.publish, spec.name, network=False)
 
 
 @contextmanager

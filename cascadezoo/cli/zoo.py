@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cascadezoo.cli.lazy import Commands
-from cascadezoo.cli.options import Whole, examples, json_option
+from cascadezoo.cli.options import Whole, examples, json_option, model_argument
 from cascadezoo.cli.output import clean, echo, echo_json, table
 from cascadezoo.util.numbers import human_bytes, human_count, spread
 
@@ -55,7 +55,7 @@ def list_(pattern: str, as_json: bool) -> None:
 
 
 @command.command("show", epilog=examples("cascadezoo zoo show shapes-tiny"))
-@click.argument("name")
+@model_argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show the zoo entry of a model."""

@@ -47,6 +47,8 @@ class FashionTinyConfig(DataConfig):
             title="Fashion-MNIST, 2,000 images",
             license="MIT",
             hub_id="zalando-datasets/fashion_mnist",
+            train=len(FASHION_CLASSES) * _PER_CLASS["train"],
+            test=len(FASHION_CLASSES) * _PER_CLASS["test"],
         )
 
 

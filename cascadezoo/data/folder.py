@@ -56,14 +56,18 @@ class FolderConfig(DataConfig):
             DataError: the folder is missing or has no images, or its first image is not readable.
         """
         from cascadezoo.data.folder_reader import square_size
+        from cascadezoo.data.holdout import split_sizes
 
         listing = _list(self)
         names = listing.classes
+        train, test = split_sizes(len(listing.files), self.holdout)
         return DataInfo(
             size=self.resize or square_size(listing.root / listing.files[0]),
             channels=self.channels,
-            num_classes=None if names is None else len(names),
+            num_classes=0 if names is None else len(names),
             class_names=names,
+            train=train,
+            test=test if self.test_path is None else None,
         )
 
 

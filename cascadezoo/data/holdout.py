@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cascadezoo.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cascadezoo.data.base import Split
 
-__all__ = ["holdout_indices"]
+__all__ = ["holdout_indices", "split_sizes"]
 
 _KEY = 0x63617363616465
+
+
+def split_sizes(count: int, fraction: float) -> tuple[int, int]:
+    """The numbers of training and of test images of :func:`holdout_indices`.
+
+    >>> split_sizes(10, 0.25), split_sizes(10, 0.0)
+    ((8, 2), (10, 0))
+    """
+    held = max(1, round(count * fraction)) if fraction else 0
+    return max(0, count - held), held
 
 
 def holdout_indices(count: int, fraction: float, split: Split, *, source: str) -> NDArray[np.int64]:
@@ -32,6 +42,8 @@ def holdout_indices(count: int, fraction: float, split: Split, *, source: str) -
     Raises:
         DataError: there is no test split, or the training split would be empty.
     """
+    import numpy as np
+
     if fraction == 0.0:
         if split == "test":
             raise DataError(
@@ -41,7 +53,7 @@ def holdout_indices(count: int, fraction: float, split: Split, *, source: str) -
                 name=source,
             )
         return np.arange(count, dtype=np.int64)
-    held = max(1, round(count * fraction))
+    _, held = split_sizes(count, fraction)
     if held >= count:
         raise DataError(
             f"{source}: holdout {fraction} of {count} image{'s' * (count != 1)} leaves no "

@@ -63,17 +63,23 @@ class NpzConfig(DataConfig):
         Raises:
             DataError: the file is missing or damaged, or has unsupported content.
         """
+        from cascadezoo.data.holdout import split_sizes
+
         with _open(self) as file:
             keys = _keys(self, file)
             shape = _image_shape(self, file, keys.images)
+            counts = split_sizes(shape.count, self.holdout)
             if keys.test_images is not None:
-                _image_shape(self, file, keys.test_images)
+                counts = shape.count, _image_shape(self, file, keys.test_images).count
+            train, test = (min(count, self.limit or count) for count in counts)
             names = _class_names(file) if keys.labels else None
             return DataInfo(
                 size=shape.size,
                 channels=shape.channels,
-                num_classes=_num_classes(file, keys, names),
+                num_classes=_num_classes(file, keys, names) or 0,
                 class_names=names,
+                train=train,
+                test=test,
             )
 
 

@@ -84,6 +84,8 @@ class ShapesConfig(DataConfig):
             class_names=self.class_names,
             title="Shapes",
             license="Apache-2.0",
+            train=self.count,
+            test=self.test_count,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -41,7 +42,11 @@ class TorchvisionConfig(DataConfig):
 
     def info(self) -> DataInfo:
         """Size, channels and classes, known without the files."""
-        return self.facts
+        facts = self.facts
+        if self.limit is None or facts.train is None or facts.test is None:
+            return facts
+        train, test = min(facts.train, self.limit), min(facts.test, self.limit)
+        return replace(facts, train=train, test=test)
 
 
 class Cifar10Config(TorchvisionConfig):
@@ -71,6 +76,8 @@ class Cifar10Config(TorchvisionConfig):
         title="CIFAR-10",
         license="not stated by its authors, who ask to cite Krizhevsky 2009",
         hub_id="uoft-cs/cifar10",
+        train=50_000,
+        test=10_000,
     )
 
 
@@ -90,6 +97,8 @@ class MnistConfig(TorchvisionConfig):
         title="MNIST",
         license="CC-BY-SA-3.0",
         hub_id="ylecun/mnist",
+        train=60_000,
+        test=10_000,
     )
 
 
@@ -109,6 +118,8 @@ class FashionMnistConfig(TorchvisionConfig):
         title="Fashion-MNIST",
         license="MIT",
         hub_id="zalando-datasets/fashion_mnist",
+        train=60_000,
+        test=10_000,
     )
 
 

@@ -28,6 +28,12 @@ _HUB = re.compile(r"(hf://)?[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?"
 _PART = re.compile(r"(?![.-])[A-Za-z0-9_.-]{1,96}(?<![.-])")
 _ZOO_NAME = re.compile(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*")
 _LONGEST = 4096
+_SHOWN = 12
+"""Number of runs that an error lists."""
+
+RUNS = "runs"
+"""The folder of builds without ``-o``."""
+
 FORMS = "write ./folder for a folder, NAME for a model of the zoo, org/name[@revision] for the Hub"
 
 
@@ -132,6 +138,8 @@ def _parse(reference: str | Path, revision: str | None) -> Path | ZooRef | HubRe
         return path
     if _HUB.fullmatch(text):
         if not path_exists(path):
+            if revision is None and "@" not in text and _may_be_run(path):
+                raise _no_run(text, path)
             return _hub_ref(text, revision)
         if revision is not None and "@" not in text:
             return _hub_ref(text, revision)
@@ -178,6 +186,41 @@ def _is_written_as_path(text: str) -> bool:
 
 def _is_run(path: Path) -> bool:
     return (path / "run.json").is_file() or (path / "model" / CONFIG).is_file()
+
+
+def _may_be_run(path: Path) -> bool:
+    """Whether ``folder/name`` may name a run: builds write to runs/, or the folder exists."""
+    return path.parent == Path(RUNS) or path.parent.is_dir()
+
+
+def _no_run(text: str, path: Path) -> ModelReferenceError:
+    names = runs_in(path.parent)
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    if close:
+        advice = f"did you mean {path.parent / close[0]}? "
+    elif not names:
+        advice = "cascadezoo build shapes-demo builds runs/shapes-demo; "
+    else:
+        advice = ""
+    if names:
+        more = f", ... {len(names)} in total" if len(names) > _SHOWN else ""
+        advice += f"{path.parent} has {', '.join(names[:_SHOWN])}{more}; "
+    return ModelReferenceError(
+        f"model {text!r} not found: {path.parent} has no such run",
+        hint=f"{advice}for a repo on the Hub, write {HF}{text}",
+        code="reference-no-run",
+        name=text,
+        runs=names,
+    )
+
+
+def runs_in(folder: Path) -> list[str]:
+    """The names of the runs and model folders in a folder, sorted."""
+    try:
+        rows = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [row.name for row in rows if _is_run(row) or (row / CONFIG).is_file()]
 
 
 def _is_listed(name: str) -> bool:

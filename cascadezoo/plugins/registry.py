@@ -405,9 +405,9 @@ class Table(Generic[E]):
             stems = {k.rpartition(".v")[0] or k: k for k in self.rows}
             matches = difflib.get_close_matches(stem, list(stems), n=3, cutoff=0.6)
             close = [stems[s] for s in matches]
-        moved = _MOVED.get(stem)
-        if moved is not None and moved not in self.unusable and not versions:
-            return f"the plugin {moved} provides it: pip install {moved}"
+        known = PROVIDED.get(stem)
+        if known is not None and known not in self.unusable and not versions:
+            return f"the plugin {known} provides it: pip install {known}"
         guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
         if self.unusable and not versions:
             rows = "; ".join(f"{name} {why}" for name, why in sorted(self.unusable.items()))
@@ -415,8 +415,16 @@ class Table(Generic[E]):
         return f"{guess}{self.install_hint}"
 
 
-# Formerly built-in kinds that published models use, and the plugins that provide them now.
-_MOVED = {"autoencoder-kl": "cascadezoo-diffusers"}
+PROVIDED = {
+    "autoencoder-kl": "cascadezoo-diffusers",
+    "diffusers-autoencoder-kl": "cascadezoo-diffusers",
+    "diffusers-unet2d": "cascadezoo-diffusers",
+    "diffusers-unet2d-sr": "cascadezoo-diffusers",
+    "gan": "cascadezoo-gan",
+    "linear-sr": "cascadezoo-hello",
+    "srgan": "cascadezoo-gan",
+}
+"""The stage kinds of the plugins in the repository, without versions, for hints."""
 
 _INSTALL = "A plugin may provide it: pip install DISTRIBUTION"
 

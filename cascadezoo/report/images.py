@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -20,6 +20,7 @@ _LARGEST_CELL = 512
 PAD = 2
 GAP = 10
 MARGIN = 12
+_WIDEST_NAME = 120
 _NAME_SIZE = 14
 _NOTE_SIZE = 12
 PAPER = (236, 236, 236)
@@ -90,19 +91,23 @@ def grid(
     return sheet
 
 
-def stage_strip(stages: Mapping[str, Tensor], *, margin: int = MARGIN) -> Image.Image:
+def stage_strip(
+    stages: Mapping[str, Tensor], *, margin: int = MARGIN, names: Sequence[str] | None = None
+) -> Image.Image:
     """Draw samples stage by stage: one row per sample, one column per stage, coarse to fine.
 
     Args:
         stages: the images of each stage by name, in the order of the cascade; floating
             [N, C, H, W] in [-1, 1] or uint8, with equal N; sizes and channels may differ.
         margin: pixels around the strip.
+        names: the names of the rows, such as the classes of the samples; None leaves them out.
 
     Returns:
-        An RGB picture; all images are drawn at one size, with the stage's name and size above.
+        An RGB picture; all images are drawn at one size, with the stage's name and size above, and
+        the row's name on the left.
 
     Raises:
-        InputError: no stages, or different numbers of images.
+        InputError: no stages, or different numbers of images or of names.
     """
     columns = {name: to_pil(images) for name, images in stages.items()}
     counts = {name: len(column) for name, column in columns.items()}
@@ -113,15 +118,26 @@ def stage_strip(stages: Mapping[str, Tensor], *, margin: int = MARGIN) -> Image.
             code="input-strip-ragged",
             counts=counts,
         )
+    rows = next(iter(counts.values()))
+    if names is not None and len(names) != rows:
+        raise InputError(
+            f"{len(names)} names do not match {rows} rows",
+            hint="give one name for each sample",
+            code="input-strip-names",
+            names=len(names),
+            rows=rows,
+        )
     sizes = {name: column[0].size for name, column in columns.items()}
     cell = common_cell([max(size) for size in sizes.values()])
-    names, rows = list(columns), next(iter(counts.values()))
     head = _head_height()
-    width = len(columns) * (cell + GAP) - GAP + 2 * margin
+    side = 0 if names is None else _names_width(names)
+    width = side + len(columns) * (cell + GAP) - GAP + 2 * margin
     height = head + rows * (cell + PAD) - PAD + 2 * margin
     sheet = Image.new("RGB", (width, height), PAPER)
-    for number, name in enumerate(names):
-        left = margin + number * (cell + GAP)
+    for row, text in enumerate(names or ()):
+        _write_row(sheet, margin, margin + head + row * (cell + PAD), cell, text)
+    for number, name in enumerate(columns):
+        left = margin + side + number * (cell + GAP)
         _write_head(sheet, left, margin, cell, name, "{}x{}".format(*sizes[name]))
         for row, image in enumerate(columns[name]):
             top = margin + head + row * (cell + PAD)
@@ -249,6 +265,20 @@ def _write_head(sheet: Image.Image, left: int, top: int, width: int, name: str, 
     pen.text((left, top), fit(name, name_font, width), fill=INK, font=name_font)
     below = top + line_height(name_font)
     pen.text((left, below), fit(note, note_font, width), fill=NOTE, font=note_font)
+
+
+def _names_width(names: Sequence[str]) -> int:
+    font, _ = fonts()
+    longest = max((math.ceil(font.getlength(name)) for name in names), default=0)
+    return min(longest, _WIDEST_NAME) + GAP
+
+
+def _write_row(sheet: Image.Image, left: int, top: int, height: int, name: str) -> None:
+    """Write a name beside a row, in the middle of its height."""
+    font, _ = fonts()
+    place = (left, top + (height - line_height(font)) // 2)
+    text = fit(name, font, _WIDEST_NAME)
+    ImageDraw.Draw(sheet).text(place, text, fill=INK, font=font)
 
 
 def fit(text: str, font: _Font, width: int) -> str:

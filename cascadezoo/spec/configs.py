@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cascadezoo.spec.frozen import freeze
+
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
     from pydantic_core import CoreSchema
+
+    from cascadezoo.evaluate.features.base import FeatureExtractor
 
 __all__ = [
     "ConfigError",
@@ -20,6 +24,8 @@ __all__ = [
     "EmptyConfig",
     "GeneratorConfig",
     "ImageShape",
+    "MeasurementPlan",
+    "MetricConfig",
     "Model",
     "Probability",
     "RefinerConfig",
@@ -45,6 +51,17 @@ class Model(BaseModel):
         allow_inf_nan=False,
         validate_default=True,
     )
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Make dicts and lists read-only, as ``frozen`` makes the fields themselves."""
+        values = self.__dict__
+        for name in [name for name, value in values.items() if type(value) in (dict, list)]:
+            values[name] = freeze(values[name])
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with changed fields, which are not validated; see pydantic."""
+        changed = {name: freeze(value) for name, value in (update or {}).items()}
+        return super().model_copy(update=changed, deep=deep)
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -251,7 +268,19 @@ class DecoderConfig(StageConfig):
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """Information about a dataset before it is read. None: unknown until the data are read."""
+    """Information about a dataset before it is read. None: unknown until the data are read.
+
+    Args:
+        size: height and width of the images in pixels.
+        channels: 1 or 3.
+        num_classes: number of labels; 0 for images without labels.
+        class_names: the names of the labels, from label 0 on.
+        title: the dataset's name, for cards.
+        license: its licence, for cards.
+        hub_id: its repo on the Hub, for cards.
+        train: number of training images.
+        test: number of test images; 0 without a test split.
+    """
 
     size: int | None = None
     channels: int | None = None
@@ -260,6 +289,8 @@ class DataInfo:
     title: str | None = None
     license: str | None = None
     hub_id: str | None = None
+    train: int | None = None
+    test: int | None = None
 
 
 class DataConfig(Model):
@@ -282,3 +313,57 @@ class DataConfig(Model):
 
 class EmptyConfig(Model):
     """The config of an entry without settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasurementPlan:
+    """What is known of a measurement before anything is trained or sampled. None: not yet known.
+
+    Args:
+        size: height and width of the cascade's images in pixels.
+        stages: number of stages.
+        num_classes: number of labels; None without labels.
+        n: number of images to sample.
+        real: number of real images of the requested split.
+        test: number of real images of the test split; 0 without one.
+        subset_size: number of images in each subset.
+        num_features: the length of the extractor's vectors.
+    """
+
+    size: int
+    stages: int
+    num_classes: int | None
+    n: int
+    real: int | None = None
+    test: int | None = None
+    subset_size: int
+    num_features: int | None = None
+
+
+class MetricConfig(Model):
+    """Base config of a metric that refuses what it cannot measure before anything is trained."""
+
+    splits: ClassVar[tuple[str, ...]] = ()
+    """The splits of the data that the metric reads, besides the requested one."""
+
+    def check(self, plan: MeasurementPlan) -> None:
+        """Check a measurement; ``validate`` and ``build`` call this before training.
+
+        Args:
+            plan: what is known so far. It is checked again when more is known.
+
+        Raises:
+            ConfigError: the metric cannot be measured so. The field is the name of a field of the
+                spec's ``evaluation``, or "" for the metric itself.
+        """
+
+    def prepare(self, extractor: FeatureExtractor, size: int) -> None:
+        """Load what the measurement needs, such as weights; ``build`` calls this before training.
+
+        Args:
+            extractor: the loaded feature extractor.
+            size: height and width of the cascade's images in pixels.
+
+        Raises:
+            CascadezooError: something is unavailable.
+        """

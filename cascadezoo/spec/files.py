@@ -16,6 +16,7 @@ from cascadezoo.util.limits import LARGEST_JSON, SHIPPED
 __all__ = ["apply_settings", "complete", "parse_json", "read_spec", "shipped_specs"]
 
 MAX_DEPTH = 40
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def shipped_specs() -> list[str]:
@@ -56,7 +57,7 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
         listed = ", ".join(shipped_specs())
         raise UnknownNameError(
             f"spec {name!r} not found: it is neither a file nor a shipped spec",
-            hint=f"give a .json file, or one of {listed}",
+            hint=f"give a .json or .yaml file, or one of {listed}",
             code="lookup-spec",
             name=name,
         ) from None
@@ -64,7 +65,23 @@ def read_spec(source: str | Path) -> tuple[dict[str, Any], str]:
         raise InputError(
             f"cannot read the spec {name!r}: {error}", code="input-spec-unreadable", name=name
         ) from error
+    if path.suffix.lower() in YAML_SUFFIXES:
+        return _from_yaml(text, name), name
     return parse_json(text, name), name
+
+
+def _from_yaml(text: bytes, source: str) -> dict[str, Any]:
+    # PyYAML takes longer to import than a spec in JSON to read.
+    from cascadezoo.spec.yaml_text import parse_yaml
+
+    data = parse_yaml(text, source, max_bytes=LARGEST_JSON)
+    if not isinstance(data, dict):
+        raise SpecError(
+            [Problem("", "is not a mapping of keys to values", code="not-an-object")], source=source
+        )
+    if _depth(data) > MAX_DEPTH:
+        raise SpecError([Problem("", "is nested too deeply", code="nested")], source=source)
+    return data
 
 
 def complete(data: dict[str, Any], source: str) -> dict[str, Any]:
@@ -131,8 +148,9 @@ def parse_json(
         data = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=constant)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
+        hint = _json_hint(error.doc, error.pos)
         raise SpecError(
-            [Problem("", f"is not valid JSON: {error.msg} at {place}", code="not-json")],
+            [Problem("", f"is not valid JSON: {error.msg} at {place}", hint, code="not-json")],
             source=source,
         ) from None
     except UnicodeDecodeError as error:
@@ -150,6 +168,27 @@ def parse_json(
     if _depth(data) > MAX_DEPTH:
         raise SpecError([Problem("", "is nested too deeply", code="nested")], source=source)
     return data
+
+
+def _json_hint(text: str, place: int) -> str | None:
+    """The likely mistake at a place where a text stops being JSON; None if it is not known."""
+    before, rest = text[:place].rstrip(), text[place:].lstrip()
+    if before.endswith(",") and rest[:1] in ("}", "]"):
+        line = before.count("\n") + 1
+        return f"remove the comma after the last item, in line {line}"
+    if rest.startswith(",") and rest[1:].lstrip()[:1] in ("}", "]"):
+        return f"remove the comma after the last item, in line {text[:place].count(chr(10)) + 1}"
+    if rest.startswith(("//", "/*", "#")):
+        return "JSON has no comments: remove it"
+    if rest.startswith("'"):
+        return 'JSON quotes text by "double quotes"'
+    if rest.startswith(("None", "True", "False")):
+        return "JSON writes null, true and false"
+    if not text.lstrip().startswith(("{", "[")):
+        return "write it as JSON, { ... }; a spec in YAML is a file whose name ends in .yaml"
+    if before.endswith(("}", "]", '"')) and rest.startswith(('"', "{", "[")):
+        return "a comma is missing before it"
+    return None
 
 
 def apply_settings(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:

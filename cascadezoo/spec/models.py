@@ -35,6 +35,9 @@ __all__ = [
 FROM_DATA = ("size", "channels", "num_classes")
 """The fields of ``data`` that a spec may leave to its dataset; a resolved spec states them."""
 
+MOST_NAMES = 10_000
+"""Largest number of class names that a spec states; more would make its file too large."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_.][a-z0-9]+)*$", max_length=80)]
 PartName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", max_length=40)]
 Text = Annotated[str, Field(max_length=4000)]
@@ -68,6 +71,14 @@ class DataSpec(Model):
     """1 for grey, 3 for RGB; None uses the dataset's channels."""
     num_classes: Annotated[int, Field(ge=0, le=MOST_CLASSES)] | None = None
     """Number of labels; 0 trains without labels; None uses the dataset's number."""
+    class_names: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=200)]],
+            Field(min_length=1, max_length=MOST_NAMES),
+        ]
+        | None
+    ) = None
+    """The names of the labels, from label 0 on; None uses the dataset's names, if it has any."""
     fit: Literal["resize", "pad", "crop"] = "resize"
     """How images of another size are converted to `size`."""
     flip: bool = False
@@ -333,6 +344,8 @@ class CascadeSpec(Model):
         data = self.model_dump(mode="json", by_alias=True)
         if self.schema_uri is None:
             del data["$schema"]
+        if self.data.class_names is None:
+            del data["data"]["class_names"]
         return data
 
     def to_json(self) -> str:
@@ -360,6 +373,8 @@ class CascadeSpec(Model):
 
 def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
     """Drop keys of later versions at their defaults, so that digests do not change."""
+    # Names change neither the training nor the images.
+    data["data"].pop("class_names", None)
     # The training digest only includes the evaluation during training.
     if (data["evaluation"] or {}).get("precision") == "fp32":
         del data["evaluation"]["precision"]

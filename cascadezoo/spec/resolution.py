@@ -27,6 +27,7 @@ from cascadezoo.spec.faults import problems_of, role_problem
 from cascadezoo.spec.files import apply_settings, read_spec
 from cascadezoo.spec.models import (
     FROM_DATA,
+    MOST_NAMES,
     CallbackSpec,
     CascadeSpec,
     DataSpec,
@@ -89,6 +90,12 @@ class ResolvedSpec:
     def num_classes(self) -> int | None:
         """Number of labels; None without labels."""
         return self.spec.data.num_classes or None
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the labels, from label 0 on; None if they are unknown."""
+        names = self.spec.data.class_names or self.data_info.class_names
+        return tuple(names) if names and len(names) == self.num_classes else None
 
 
 def resolve(
@@ -196,7 +203,7 @@ class _Resolver:
         try:
             return model.model_validate(raw)
         except ValidationError as error:
-            self.problems += problems_of(error, raw, path)
+            self.problems += problems_of(error, raw, path, model)
         except RecursionError:
             self.problems.append(Problem(path, "is nested too deeply", code="nested"))
         return None
@@ -273,7 +280,8 @@ class _Resolver:
         if not self.for_training:
             missing = [f"data.{name}" for name, value in stated.items() if value is None]
             self.problems += [Problem(path, _UNRESOLVED, code="unresolved") for path in missing]
-            return (spec if known else None), None, DataInfo()
+            self.class_names(spec)
+            return (spec if known else None), None, self.names_without_files(spec)
         registered = self.look_up(self.registry.datasets, spec.source, "data.source")
         config = None
         if registered is not None:
@@ -299,9 +307,48 @@ class _Resolver:
                 self.problems.append(Problem(f"data.{name}", message, code="not-given"))
                 return None, config, info
             update[name] = value
+        names = info.class_names
+        if spec.class_names is None and names and len(names) == update["num_classes"]:
+            recordable = len(names) <= MOST_NAMES and all(0 < len(name) <= 200 for name in names)
+            update["class_names"] = list(names) if recordable else None
         # The dataset may state a size that no spec can.
         whole = self.validate(DataSpec, {**spec.model_dump(mode="json"), **update}, "data")
+        if whole is not None:
+            self.class_names(whole)
+            self.labels(whole, info)
         return whole, config, info
+
+    def class_names(self, spec: DataSpec) -> None:
+        names, classes = spec.class_names, spec.num_classes
+        if names is not None and classes is not None and len(names) != classes:
+            message = f"has {len(names)} names, but data.num_classes is {classes}"
+            self.problems.append(Problem("data.class_names", message, code="class-names-count"))
+
+    def labels(self, spec: DataSpec, info: DataInfo) -> None:
+        """Compare the stated number of labels with that of the dataset, as far as it is known."""
+        stated, actual = spec.num_classes or 0, info.num_classes
+        if actual is None or not stated or stated >= actual > 0:
+            return
+        if actual == 0:
+            message, hint = "the dataset has no labels", "set it to 0 to train without labels"
+        else:
+            message = f"the dataset has {actual} classes, but num_classes is {stated}"
+            hint = f"set it to {actual}, or to 0 to train without labels"
+        self.problems.append(Problem("data.num_classes", message, hint, code="too-few-classes"))
+
+    def names_without_files(self, spec: DataSpec) -> DataInfo:
+        """The class names of a trained model's dataset, if that reads no file; else nothing."""
+        row = self.registry.datasets.rows.get(spec.source)
+        if row is None or spec.class_names is not None or not spec.num_classes:
+            return DataInfo()
+        try:
+            model = row.entry.load_config()
+            paths = getattr(model, "paths", None)
+            if paths is None or any(spec.config.get(name) is not None for name in paths):
+                return DataInfo()
+            return DataInfo(class_names=model(**spec.config).info().class_names)
+        except (CascadezooError, ValidationError):
+            return DataInfo()
 
     # --- the parts together
 

@@ -189,6 +189,9 @@ class Stage(nn.Module, ABC):
 
     Config: ClassVar[type[StageConfig]]
 
+    samplers: ClassVar[Collection[str]] = ()
+    """The names that the option ``sampler`` accepts; empty: not known before sampling."""
+
     sampling_options: ClassVar[frozenset[str]] = frozenset()
     """The supported options: any of ``steps``, ``guidance``, ``sampler`` and further names."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 import torch
@@ -55,6 +55,7 @@ class DenoisingStage(ConditionalStage):
     """Base of stages of denoising diffusion (Ho et al. 2020). A subclass sets ``network``."""
 
     sampling_options: ClassVar[frozenset[str]] = ConditionalStage.sampling_options | {"eta"}
+    samplers: ClassVar[Collection[str]] = tuple(SAMPLERS)
     config: ProcessConfig  # type: ignore[assignment]
     rates: Tensor
     """Alpha and sigma of each timestep, [T, 2]."""

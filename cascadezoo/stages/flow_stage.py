@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,6 +41,7 @@ class FlowStage(ConditionalStage):
     Time 0 is data, time 1 is noise. The network predicts dx/dt.
     """
 
+    samplers: ClassVar[Collection[str]] = tuple(SOLVERS)
     config: FlowFields
 
     # --- training

@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from cascadezoo.errors import InputError
+from cascadezoo.util.devices import pick_device
 
 __all__ = [
     "Precision",
@@ -25,51 +26,6 @@ __all__ = [
 ]
 
 Precision = Literal["fp32", "bf16", "fp16"]
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device of a name; ``auto`` is the GPU if the machine has one.
-
-    Raises:
-        InputError: the device is unknown, unsupported or missing.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(
-            f"unknown device {name!r}",
-            hint="use auto, cpu, cuda, cuda:N or mps",
-            code="input-device-unknown",
-            name=name,
-        ) from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise InputError(
-                f"device {name!r} is missing: PyTorch finds {count} CUDA devices",
-                hint="run `cascadezoo doctor` to list the devices, or use --device cpu",
-                code="input-device-missing",
-                name=name,
-            )
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(
-            "device 'mps' is missing",
-            hint="use --device cpu",
-            code="input-device-missing",
-            name="mps",
-        )
-    elif device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(
-            f"device {name!r} is not supported",
-            hint="use auto, cpu, cuda or mps",
-            code="input-device-unsupported",
-            name=name,
-        )
-    return device
 
 
 def pick_precision(name: str, device: torch.device) -> Precision:

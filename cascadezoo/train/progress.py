@@ -10,6 +10,13 @@ from typing import Any, Protocol, TextIO
 __all__ = ["LiveProgress", "PlainProgress", "Progress", "QuietProgress", "make_progress"]
 
 
+_LONGEST_NAME = 22
+"""Characters of the name of a phase or task."""
+
+_WIDE = 100
+"""Columns of a terminal that also shows the elapsed time."""
+
+
 class Progress(Protocol):
     """Displays the progress of a build. All methods are cheap."""
 
@@ -109,28 +116,52 @@ class PlainProgress(QuietProgress):
 
 
 class LiveProgress(QuietProgress):
-    """Shows a live display on a terminal."""
+    """Shows a live display on a terminal.
+
+    Each task has one line. Phase, steps and ETA are never cut: in a narrow terminal the losses and
+    the bar are.
+
+    Args:
+        console: a console of rich; None is standard error.
+    """
 
     def __init__(self, console: Any = None) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
+            ProgressColumn,
+            Task,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
         from rich.progress import Progress as Bars
+        from rich.table import Column
+        from rich.text import Text
 
-        self._bars = Bars(
-            TextColumn("{task.description}"),
+        class Note(ProgressColumn):
+            """Losses: the rest of the line, which is cut and not wrapped."""
+
+            def render(self, task: Task) -> Text:
+                return Text(str(task.fields["note"]), no_wrap=True, overflow="ellipsis")
+
+        console = console or Console(stderr=True)
+        whole = Column(no_wrap=True)
+        name = Column(no_wrap=True, max_width=_LONGEST_NAME, overflow="ellipsis")
+        columns = [
+            TextColumn("{task.description}", table_column=name),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console or Console(stderr=True),
+            MofNCompleteColumn(table_column=whole),
+        ]
+        if console.width >= _WIDE:
+            columns.append(TimeElapsedColumn(table_column=whole))
+        self._bars = Bars(
+            *columns,
+            TextColumn("ETA", table_column=whole),
+            TimeRemainingColumn(table_column=whole),
+            Note(),
+            console=console,
             refresh_per_second=4,
         )
         self._bars.start()

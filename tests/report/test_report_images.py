@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascadezoo.errors import InputError
-from cascadezoo.report.images import CELL, grid, samples_picture, stage_strip, to_pil
+from cascadezoo.report.images import CELL, MARGIN, grid, samples_picture, stage_strip, to_pil
 
 
 def noise(count, channels, size, seed=0):
@@ -119,3 +119,22 @@ def test_invalid_pictures_are_refused():
         stage_strip({})
     with raises(InputError, "input-images-not-finite"):
         grid(torch.full((1, 3, 8, 8), float("nan")))
+
+
+def test_a_strip_names_its_rows() -> None:
+    stages = {"a": noise(2, 3, 16), "b": noise(2, 3, 32)}
+    plain, named = stage_strip(stages), stage_strip(stages, names=["star", "ring"])
+    side = named.width - plain.width
+    assert side > 20
+    assert named.height == plain.height
+    # The images are those of the strip without names, moved to the right.
+    images = named.crop((MARGIN + side, 0, named.width, named.height))
+    assert np.array_equal(np.asarray(images), np.asarray(plain)[:, MARGIN:])
+    column = np.asarray(named)[:, MARGIN : MARGIN + side]
+    dark = (column.max(axis=2) < 100).any(axis=1)
+    assert dark[: plain.height // 2].any()
+    assert dark[plain.height // 2 :].any()
+    # A long name is cut.
+    assert stage_strip(stages, names=["x" * 500, "y"]).width < plain.width + 140
+    with raises(InputError, "input-strip-names", names=1, rows=2):
+        stage_strip(stages, names=["star"])

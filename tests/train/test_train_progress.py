@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
@@ -54,6 +55,33 @@ def test_the_live_display() -> None:
     text = stream.getvalue()
     for part in ("1/2 coarse", "100/100", "123 images/s", "coarse.mse", "kid.small.n20: 1.00"):
         assert part in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 110, 140])
+@pytest.mark.parametrize("name", ["joint", "a-phase-with-a-very-long-name"])
+def test_steps_and_eta_are_never_cut(width: int, name: str) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=width, color_system=None)
+    progress = LiveProgress(console)
+    losses = {f"{stage}.{loss}": 0.01234 for stage in ("coarse", "up") for loss in ("mse", "lpips")}
+    progress.phase("generator", 0, 3, 9000, 9000)
+    progress.phase("cascade", 1, 3, 9000, 9000)
+    progress.phase(name, 2, 3, 123456, 0)
+    for done in (100, 101, 102):
+        progress.losses(losses, 1234.5)
+        progress.step(done, 1, 30)
+    picture = io.StringIO()
+    Console(file=picture, width=width).print(progress._bars.get_renderable())
+    progress.close()
+    rows = [row.rstrip() for row in picture.getvalue().splitlines()]
+    assert len(rows) == 3, "a line for each phase"
+    assert all(len(row) <= width for row in rows)
+    assert [row.split()[0] for row in rows] == ["1/3", "2/3", "3/3"]
+    for row, steps in zip(rows, ("9000/9000", "9000/9000", "102/123456"), strict=True):
+        assert steps in row
+        assert re.search(r" ETA (-:--:--|[0-9]+:[0-9]{2}:[0-9]{2})", row), row
+    assert ("coarse.mse 0.0123" in rows[2]) == (width >= 140)
+    assert name[:10] in rows[2]
 
 
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ ENTRIES = (
     FeatureEntry(
         name="inception",
         summary="the FID Inception network (2015-12-05), 2048 features at 299x299",
+        config="cascadezoo.evaluate.configs:InceptionConfig",
         impl="cascadezoo.evaluate.features.inception:load",
     ),
     FeatureEntry(
@@ -21,6 +22,7 @@ ENTRIES = (
     FeatureEntry(
         name="small",
         summary="small network that ships with the package, for offline and in-loop use",
+        config="cascadezoo.evaluate.configs:SmallConfig",
         impl="cascadezoo.evaluate.features.small:load",
     ),
 )

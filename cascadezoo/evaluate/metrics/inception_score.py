@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from cascadezoo.errors import InputError
+from cascadezoo.evaluate.configs import INCEPTION_SPLITS as SPLITS
 from cascadezoo.evaluate.metrics.base import Measured, MetricFeatures
 from cascadezoo.spec.configs import EmptyConfig
 
 __all__ = ["SPLITS", "InceptionScore", "inception_score", "measure"]
-
-SPLITS = 10
-"""Number of parts that the images are split into, as in Salimans et al. 2016."""
 
 _UNLIKELY = -700.0
 """Lower bound of logits relative to the largest one, which avoids the logarithm of zero. The

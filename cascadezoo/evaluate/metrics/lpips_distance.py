@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cascadezoo.data.pixels import to_float
 from cascadezoo.errors import InputError
-from cascadezoo.evaluate.configs import LpipsMetricConfig
+from cascadezoo.evaluate.configs import LpipsConfig
 from cascadezoo.evaluate.features.base import tensors_digest
 from cascadezoo.nn.perceptual import VERSION, Perceptual
 
@@ -30,7 +30,7 @@ class Lpips:
         WeightsUnavailableError: the weights of the backbone are unavailable.
     """
 
-    def __init__(self, config: LpipsMetricConfig, device: torch.device) -> None:
+    def __init__(self, config: LpipsConfig, device: torch.device) -> None:
         others = [net for net in ("vgg", "alex", "squeeze") if net != config.net]
         self.net = config.net
         self.network = Perceptual(

@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from cascadezoo.errors import InputError
+from cascadezoo.evaluate.configs import NEIGHBOURS
 from cascadezoo.evaluate.metrics.base import Measured, MetricFeatures
 from cascadezoo.evaluate.metrics.mean_scores import share_with_error
 from cascadezoo.spec.configs import EmptyConfig
 
 __all__ = ["NEIGHBOURS", "coverage", "measure_precision", "measure_recall"]
-
-NEIGHBOURS = 3
-"""The ball around a vector reaches to this neighbour, as in Kynkaanniemi et al. 2019."""
 
 _BLOCK = 1 << 24
 """Maximum number of distances in memory: 64 MiB."""

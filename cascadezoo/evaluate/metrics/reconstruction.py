@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cascadezoo.data.pixels import to_uint8
 from cascadezoo.errors import InputError
-from cascadezoo.evaluate.configs import LpipsMetricConfig
+from cascadezoo.evaluate.configs import MIN_SSIM_SIZE, LpipsMetricConfig
 from cascadezoo.evaluate.metrics.base import Measured, MetricCascade
 from cascadezoo.evaluate.metrics.lpips_distance import MIN_TOLERANCE, Lpips
 from cascadezoo.evaluate.metrics.mean_scores import mean_of
@@ -32,7 +32,6 @@ MAX_PSNR = 58.92
 """Upper bound in dB: the PSNR of images that differ only by the rounding to 8 bits."""
 
 _KEPT_BYTES = 1 << 28
-_MIN_SSIM_SIZE = 11
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -82,7 +81,7 @@ def measure_ssim(config: EmptyConfig, inputs: MetricCascade) -> dict[str, Measur
     """
     size = inputs.real.images.shape[-1]
     enlarged = _Enlarged.of(inputs)
-    if size < _MIN_SSIM_SIZE:
+    if size < MIN_SSIM_SIZE:
         raise InputError(
             f"SSIM needs images of at least 11x11 pixels, not {size}x{size}",
             hint="measure psnr instead",
@@ -91,7 +90,7 @@ def measure_ssim(config: EmptyConfig, inputs: MetricCascade) -> dict[str, Measur
             name="ssim",
         )
     return enlarged.measure(
-        ssim, lambda size: size >= _MIN_SSIM_SIZE, min_tolerance=1e-4, extractor=""
+        ssim, lambda size: size >= MIN_SSIM_SIZE, min_tolerance=1e-4, extractor=""
     )
 
 

@@ -106,12 +106,13 @@ def publish(
     return publish_local(model, as_argument(target), dry_run=dry_run)
 
 
-def check_publish(requested: PublishSpec | None, name: str) -> str | None:
+def check_publish(requested: PublishSpec | None, name: str, *, network: bool = True) -> str | None:
     """Check before training that a model of that name can be published.
 
     Args:
         requested: ``publish`` of the spec; None checks nothing.
         name: the model's name.
+        network: False sends no request, so it checks no repo and no token.
 
     Returns:
         A warning if the Hub could not be reached, since it may be available when the training
@@ -128,6 +129,8 @@ def check_publish(requested: PublishSpec | None, name: str) -> str | None:
         if requested.private:
             raise _hub_options_only(requested.to)
         check_destination(as_argument(target), name)
+        return None
+    if not network:
         return None
     from cascadezoo.hub.publish.preconditions import check_hub
 
