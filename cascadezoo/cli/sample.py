@@ -106,6 +106,12 @@ if TYPE_CHECKING:
     metavar="N",
     help="Images per batch; does not affect the images.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Precision of the weights and of the networks' arithmetic; fp16 needs a GPU.  "
+    "[default: fp32]",
+)
 @click.option("--stages", is_flag=True, help="Show the output of each stage side by side.")
 @click.option(
     "--trajectory",
@@ -132,6 +138,7 @@ def command(
     seed: int,
     labels: tuple[int, ...],
     batch_size: int,
+    precision: str | None,
     stages: bool,
     trajectory: bool,
     stage: str | None,
@@ -170,7 +177,7 @@ def command(
     with open_images(
         Path(path), what, n=n, image=image, labelled=classes is not None, force=force
     ) as images:
-        cascade = load_model(folder, device)
+        cascade = load_model(folder, device, precision=precision)
         turns = labels or tuple(range(classes or 0))
         batches = _Batches(cascade, strip, stage, _request(options) | {"seed": seed})
         seconds = _draw(batches, images, n, batch_size, turns, quiet)
@@ -183,6 +190,7 @@ def command(
             "format": what,
             "n": n,
             "seed": seed,
+            "precision": precision or "fp32",
             "size": image.size,
             "channels": image.channels,
             "seconds": round(seconds, 3),
