@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
@@ -134,7 +135,8 @@ class Cascade(nn.Module):
         """Compile the stages' networks by ``torch.compile``, in place.
 
         They are compiled when they first run. The names of the weights stay as they are. A block
-        that cannot be compiled runs uncompiled, after a warning.
+        that cannot be compiled runs uncompiled, after one warning for its stage. So does a stage
+        with weights whose network is not its module ``network``.
 
         Args:
             scope: ``blocks`` compiles each kind of block, which is quick; ``network`` each network
@@ -162,6 +164,12 @@ class Cascade(nn.Module):
             network = getattr(stage, "network", None)
             if isinstance(network, nn.Module):
                 compile_network(network, f"{id(self):x}_{name}", scope, **options)
+            elif next(stage.parameters(), None) is not None:
+                warnings.warn(
+                    f"stage {name!r} runs uncompiled: it has no module `network`",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
         return self
 
     def save_pretrained(

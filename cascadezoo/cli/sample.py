@@ -12,6 +12,7 @@ import click
 from cascadezoo.cli.options import (
     Numbers,
     Whole,
+    compile_option,
     device_option,
     examples,
     hub_options,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from cascadezoo.cascade.cascade import Cascade
     from cascadezoo.cli.image_files import ImageFile
+    from cascadezoo.train.compilation import SamplingCompile
 
 
 @click.command(
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     help="Precision of the weights and of the networks' arithmetic; fp16 needs a GPU.  "
     "[default: fp32]",
 )
+@compile_option
 @click.option("--stages", is_flag=True, help="Show the output of each stage side by side.")
 @click.option(
     "--trajectory",
@@ -139,6 +142,7 @@ def command(
     labels: tuple[int, ...],
     batch_size: int,
     precision: str | None,
+    compile_: SamplingCompile,
     stages: bool,
     trajectory: bool,
     stage: str | None,
@@ -178,6 +182,11 @@ def command(
         Path(path), what, n=n, image=image, labelled=classes is not None, force=force
     ) as images:
         cascade = load_model(folder, device, precision=precision)
+        from cascadezoo.train.compilation import compile_for_sampling
+
+        choice = compile_for_sampling(cascade, compile_, n)
+        if compile_ != "no" and not quiet:
+            echo(f"compiled: {choice.scope or 'nothing'} ({choice.reason})", err=True)
         turns = labels or tuple(range(classes or 0))
         batches = _Batches(cascade, strip, stage, _request(options) | {"seed": seed})
         seconds = _draw(batches, images, n, batch_size, turns, quiet)
@@ -191,6 +200,7 @@ def command(
             "n": n,
             "seed": seed,
             "precision": precision or "fp32",
+            "compiled": choice.scope,
             "size": image.size,
             "channels": image.channels,
             "seconds": round(seconds, 3),
