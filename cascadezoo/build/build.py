@@ -39,6 +39,7 @@ from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.compilation import CompileChoice, choose_compilation
 from cascadezoo.train.engine import (
+    Precision,
     describe_device,
     make_accelerator,
     pick_device,
@@ -142,9 +143,8 @@ def build_cascade(
         first = int(os.environ.get("RANK", "0")) == 0
         with run.locked() if first else nullcontext(), StopSignals() as stop:
             try:
-                return _Build(resolved, run, home, show, stop.requested, plan).run_all(
-                    resume, began
-                )
+                build = _Build(resolved, run, home, show, stop.requested, plan, resume)
+                return build.run_all(resume, began)
             except StoppedError as error:
                 raise StoppedError(
                     error.what, hint=_resume_hint(run, device), code=error.code, **error.fields
@@ -168,6 +168,7 @@ class _Build:
         progress: Progress,
         stop: Stop,
         plan: Plan,
+        resume: bool | None,
     ) -> None:
         self.resolved = resolved
         self.plan = plan
@@ -176,7 +177,7 @@ class _Build:
         self.device = device
         self.progress = progress
         self.stop = stop
-        self.precision = pick_precision(self.spec.training.precision, device)
+        self.precision = self._precision(resume)
         tune_backends(device, self.precision)
         self.accelerator = make_accelerator(device, self.precision)
         self.main = self.accelerator.is_main_process
@@ -235,6 +236,14 @@ class _Build:
             record_built(config)
 
     # --- before training
+
+    def _precision(self, resume: bool | None) -> Precision:
+        """The precision of the training; ``auto`` keeps that of a build that goes on."""
+        requested = self.spec.training.precision
+        state = None if resume is False or requested != "auto" else self.run.state()
+        if state is not None and state.training_digest == self.spec.training_digest():
+            return pick_precision(state.precision or requested, self.device)
+        return pick_precision(requested, self.device)
 
     def _begin(self, resume: bool | None) -> RunState:
         state = None if resume is False else self.run.state()

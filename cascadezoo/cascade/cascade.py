@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +34,7 @@ from cascadezoo.model_folder.files import open_file, stat_file
 from cascadezoo.model_folder.integrity import check_files, refuse_bundled, seal
 from cascadezoo.model_folder.layout import CONFIG, read_config, weights_path
 from cascadezoo.nn.compiled import CompileScope, compile_network, compiler_problem
+from cascadezoo.nn.precision import DTYPES
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec, resolve
 from cascadezoo.spec.requires import changed_since
 from cascadezoo.stages.base import Stage
@@ -97,6 +99,7 @@ class Cascade(nn.Module):
         revision: str | None = None,
         offline: bool | None = None,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype | Precision | None = None,
     ) -> Cascade:
         """Load a trained cascade, ready to sample from. Models on the Hub are pulled first.
 
@@ -106,9 +109,13 @@ class Cascade(nn.Module):
             revision: branch, tag or commit of a repo on the Hub; None is ``main``.
             offline: True sends no request; None follows ``HF_HUB_OFFLINE``.
             device: the device of the weights: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            dtype: the type of the weights, ``torch.bfloat16`` or ``"bf16"`` and so on; None is
+                float32. In half precision the weights need half of the memory, and the cascade
+                samples in that precision. Biases, norms and buffers stay float32.
 
         Raises:
-            InputError: the machine lacks the device.
+            InputError: the machine lacks the device; the type is none of these, or a weight is too
+                large for it.
             ModelReferenceError: the model was not found, or the reference is ambiguous.
             HubError: the repo does not exist or is not accessible, or the Hub is unreachable.
             ModelError: a file is missing, was changed, or does not fit the spec.
@@ -116,6 +123,7 @@ class Cascade(nn.Module):
             ResourceError: the weights need more memory than is available.
         """
         device = existing_device(device)
+        converted = _dtype(dtype)
         folder = locate(reference, revision, offline)
         config = read_config(folder)
         resolved = resolve(config.spec, source=str(folder / CONFIG), for_training=False)
@@ -129,7 +137,8 @@ class Cascade(nn.Module):
             stage.drop_training_only()
             hint = changed_since(resolved.spec.requires, part.kind, part.origin)
             path = weights_path(name)
-            load_state(stage, folder / path, device, hint=hint, opened=open_file(folder, path))
+            opened = open_file(folder, path)
+            load_state(stage, folder / path, device, hint=hint, opened=opened, dtype=converted)
             check_whole(stage, name, resolved.spec.name)
         # Tensors that a stage made on the CPU move to the device of the weights.
         placed = cascade if device.type == "cpu" else cascade.to(device)
@@ -142,7 +151,8 @@ class Cascade(nn.Module):
         """Compile the stages' networks by ``torch.compile``, in place.
 
         They are compiled when they first run. The names of the weights stay as they are. A block
-        that cannot be compiled runs uncompiled, after a warning.
+        that cannot be compiled runs uncompiled, after one warning for its stage. So does a stage
+        with weights whose network is not its module ``network``.
 
         Args:
             scope: ``blocks`` compiles each kind of block, which is quick; ``network`` each network
@@ -170,6 +180,12 @@ class Cascade(nn.Module):
             network = getattr(stage, "network", None)
             if isinstance(network, nn.Module):
                 compile_network(network, f"{id(self):x}_{name}", scope, **options)
+            elif next(stage.parameters(), None) is not None:
+                warnings.warn(
+                    f"stage {name!r} runs uncompiled: it has no module `network`",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
         return self
 
     def save_pretrained(
@@ -285,6 +301,12 @@ class Cascade(nn.Module):
     def device(self) -> torch.device:
         """The device of the weights."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights; a half-precision type if any stage's weights have it."""
+        types = [p.dtype for p in self.parameters() if p.is_floating_point()]
+        return next((t for t in types if t in HALVES.values()), torch.float32)
 
     def stage(self, name: str) -> Stage:
         """The stage with this name.
@@ -412,7 +434,7 @@ class Cascade(nn.Module):
         options: Mapping[str, Any] | None = None,
         first: int = 0,
         batch_size: int = 64,
-        precision: Precision = "fp32",
+        precision: Precision | None = None,
         return_stages: bool = False,
         output_type: OutputType = "pt",
         watch: Watch | None = None,
@@ -443,8 +465,8 @@ class Cascade(nn.Module):
                 level).
             first: the number of the first image.
             batch_size: number of images per batch.
-            precision: of the networks' arithmetic: ``fp32``, ``bf16`` or, on CUDA, ``fp16``. The
-                weights and the sampler's state stay float32.
+            precision: of the networks' arithmetic: ``fp32``, ``bf16`` or, on CUDA, ``fp16``; None
+                is that of the weights. The sampler's state is float32 in any case.
             return_stages: also return the output of the stages before the last.
             output_type: ``pt``: a tensor; ``np``: an array, uint8 [n, H, W, C]; ``pil``: a list of
                 pictures of mode ``L`` or ``RGB``. Latents can only be tensors.
@@ -457,8 +479,8 @@ class Cascade(nn.Module):
             ``output_type``; with ``return_stages`` a dict of images by stage name.
 
         Raises:
-            SampleError: a number is out of range, the cascade does not have a label, or no stage
-                supports an option.
+            SampleError: a number is out of range, the cascade does not have a label, no stage
+                supports an option, or the device does not support the precision.
             ResourceError: the memory does not suffice for one image at a time.
         """
         if n is None:
@@ -563,7 +585,7 @@ class Cascade(nn.Module):
         options: Mapping[str, Any] | None = None,
         first: int = 0,
         batch_size: int = 64,
-        precision: Precision = "fp32",
+        precision: Precision | None = None,
         return_stages: bool = False,
         output_type: OutputType = "pt",
         watch: Watch | None = None,
@@ -686,7 +708,7 @@ class Cascade(nn.Module):
         training = self.training
         self.eval()
         try:
-            with autocast(self.device, request["precision"]):
+            with autocast(self.device, request["precision"], self.dtype):
                 images = run.run(upstream=upstream, keep=return_stages)
         finally:
             self.train(training)
@@ -722,3 +744,16 @@ def channels_last(cascade: Cascade) -> Cascade:
     if cascade.device.type == "cuda":
         cascade.to(memory_format=torch.channels_last)
     return cascade
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """The half-precision type of a name or type; None for float32."""
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen not in (None, *DTYPES.values()) or (chosen is None and dtype is not None):
+        raise InputError(
+            f"cannot load weights in {dtype if isinstance(dtype, str) else str(dtype)!r}",
+            hint="choose fp32, bf16 or fp16",
+            code="input-weights-precision",
+            name=str(dtype),
+        )
+    return None if chosen == torch.float32 else chosen

@@ -14,6 +14,7 @@ from torch import Tensor
 from cascadezoo.cascade.labels import Labels, label_numbers
 from cascadezoo.cascade.outputs import chosen_seed
 from cascadezoo.errors import SampleError
+from cascadezoo.nn.precision import DTYPES, supports_bf16
 from cascadezoo.spec.labels import label_number
 from cascadezoo.stages.base import SampleRequest, Stage
 from cascadezoo.util.rng import ImageDraw
@@ -22,8 +23,6 @@ __all__ = ["Precision", "SampleOptions", "SamplingRun", "Watch", "autocast", "tr
 
 Watch = Callable[[str, Tensor], None]
 Precision = Literal["fp32", "bf16", "fp16"]
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 _FIELDS: tuple[Literal["steps", "guidance", "sampler"], ...] = ("steps", "guidance", "sampler")
 _NEED_LABELS = ("guidance", "guidance_interval", "negative_label")
@@ -41,31 +40,55 @@ class SampleOptions(TypedDict, total=False):
     options: Mapping[str, Any] | None
     first: int
     batch_size: int
-    precision: Precision
+    precision: Precision | None
     watch: Watch | None
     progress: Callable[[int], None] | None
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+def autocast(
+    device: torch.device, precision: Precision | None, weights: torch.dtype = torch.float32
+) -> AbstractContextManager[None]:
     """The autocast context for a precision.
 
+    Args:
+        device: the device of the networks.
+        precision: the precision; None takes that of the weights.
+        weights: the type of the weights.
+
     Raises:
-        SampleError: the precision is unknown, or the device does not support it.
+        SampleError: the precision is unknown, the device does not support it, or it is float32 and
+            the weights are in half precision.
     """
-    if precision == "fp32":
-        return nullcontext()
-    if precision not in _DTYPES:
+    own = next((name for name, dtype in DTYPES.items() if dtype == weights), "fp32")
+    precision = precision or own  # type: ignore[assignment]
+    if precision not in DTYPES:
         raise SampleError(
             f"unknown precision {precision!r}",
             hint="choose fp32, bf16 or fp16",
             code="sample-precision-unknown",
             name=precision,
         )
+    if precision == "fp32" and own != "fp32":
+        raise SampleError(
+            f"cannot sample in fp32: the weights are in {own}",
+            hint='load the model again with dtype="fp32"',
+            code="sample-weights-half",
+            name=own,
+        )
+    if precision == "fp32":
+        return nullcontext()
     if precision == "fp16" and device.type == "cpu":
         raise SampleError(
             "fp16 is not supported on CPUs", hint="choose bf16 or fp32", code="sample-fp16-on-cpu"
         )
-    return torch.autocast(device.type, _DTYPES[precision])
+    if precision == "bf16" and not supports_bf16(device):
+        raise SampleError(
+            f"{device.type} does not support bf16 here",
+            hint="choose fp32",
+            code="sample-bf16-unsupported",
+            name=device.type,
+        )
+    return torch.autocast(device.type, DTYPES[precision])
 
 
 def truncates(stage: Stage, requested: bool | None) -> bool:

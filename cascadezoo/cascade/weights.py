@@ -20,7 +20,7 @@ from torch.nn.modules.module import (
 )
 
 from cascadezoo.data.memory import require_memory
-from cascadezoo.errors import ModelError, ResourceError
+from cascadezoo.errors import InputError, ModelError, ResourceError
 from cascadezoo.util.files import open_regular, opened_path, system_error
 from cascadezoo.util.limits import LARGEST_HEADER
 from cascadezoo.util.text import clean_remote
@@ -110,11 +110,12 @@ def load_state(
     *,
     hint: str | None = None,
     opened: BinaryIO | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Load a safetensors file into a module on the meta device.
 
     Names, shapes and types in the file's header are checked before any tensor is read. The tensors
-    are assigned without a copy. Half-precision weights are converted to float32 one by one.
+    are assigned without a copy. They are converted to another type one by one.
 
     Args:
         module: the module to load into.
@@ -122,8 +123,10 @@ def load_state(
         device: the device of the tensors.
         hint: the hint of the error if the file contains different tensors.
         opened: the open file, for a path that :func:`open_regular` does not open by itself.
+        dtype: the type that the module is converted to; None keeps its types.
 
     Raises:
+        InputError: a weight is too large for the type.
         ModelError: the file is missing, is not a safetensors file, is a link, or contains
             different tensors.
     """
@@ -139,7 +142,10 @@ def load_state(
                 part = file.get_slice(name)
                 stored[name] = (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()))
             _compare(path, expected, stored, hint)
-            state = {name: file.get_tensor(name).to(expected[name].dtype) for name in names}
+            if dtype is not None:
+                module.to(dtype)
+            types = {name: tensor.dtype for name, tensor in module.state_dict().items()}
+            state = {name: _converted(name, file.get_tensor(name), types[name]) for name in names}
     except FileNotFoundError:
         raise ModelError(
             f"{path} is missing",
@@ -155,6 +161,20 @@ def load_state(
             path=path,
         ) from error
     module.load_state_dict(state, strict=True, assign=True)
+
+
+def _converted(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype == tensor.dtype:
+        return tensor
+    converted = tensor.to(dtype)
+    if dtype == torch.float16 and not bool(torch.isfinite(converted).all()):
+        raise InputError(
+            f"{name} has values that are too large for fp16",
+            hint="choose bf16",
+            code="input-weights-overflow",
+            name=name,
+        )
+    return converted
 
 
 @contextmanager

@@ -141,30 +141,23 @@ def _devices() -> Iterator[Finding]:
     except (ImportError, OSError) as error:
         yield Finding("devices", "torch", f"cannot be imported: {error}", False)
         return
+    from cascadezoo.nn.precision import accelerates_bf16
+
     cpu = f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads, {_memory()}"
-    yield Finding("devices", "cpu", f"{cpu}, {torch.backends.cpu.get_cpu_capability()}{_bf16()}")
+    bf16 = "yes" if accelerates_bf16(torch.device("cpu")) else "no"
+    text = f"{cpu}, {torch.backends.cpu.get_cpu_capability()}, bf16 {bf16}"
+    yield Finding("devices", "cpu", text)
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         free, total = torch.cuda.mem_get_info(index)
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        text = (
-            f"{properties.name}, {human_bytes(free)} free of {human_bytes(total)}, "
-            f"bf16 {'yes' if bf16 else 'no'}"
-        )
+        bf16 = "yes" if accelerates_bf16(torch.device("cuda", index)) else "no"
+        memory = f"{human_bytes(free)} free of {human_bytes(total)}"
+        text = f"{properties.name}, {memory}, bf16 {bf16}"
         yield Finding("devices", f"cuda:{index}", text)
     if not torch.cuda.is_available():
         yield Finding("devices", "cuda", "none")
     if torch.backends.mps.is_available():
         yield Finding("devices", "mps", "available")
-
-
-def _bf16() -> str:
-    """Whether the CPU computes in bf16, if Linux states it."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
-    return f", bf16 {'yes' if 'avx512_bf16' in flags or 'amx_bf16' in flags else 'no'}"
 
 
 def _memory() -> str:

@@ -10,6 +10,7 @@ import click
 
 from cascadezoo.cli.options import (
     Whole,
+    compile_option,
     device_option,
     examples,
     hub_options,
@@ -95,6 +96,7 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, text: str | None) 
     help="Images per batch.  [default: the spec's]",
 )
 @device_option()
+@compile_option
 @hub_options
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @json_option
@@ -122,6 +124,9 @@ def command(
     if check and conflicts:
         option = "-n" if conflicts[0] == "n" else f"--{conflicts[0]}"
         raise click.UsageError(f"--check takes its settings from the card; remove {option}")
+    chosen = options.pop("compile_")
+    if check and chosen != "no":
+        raise click.UsageError("--check takes its settings from the card; remove --compile")
     options |= {"offline": offline or None}
     from cascadezoo.train.progress import make_progress
 
@@ -137,7 +142,9 @@ def command(
             from cascadezoo.evaluate.evaluate_model import evaluate_model
 
             requested: Any = "all" if metrics == ["all"] else metrics
-            result = evaluate_model(model, requested, progress=progress, **options)
+            result = evaluate_model(
+                model, requested, progress=progress, compile_networks=chosen, **options
+            )
     finally:
         progress.close()
     if check:

@@ -151,6 +151,19 @@ def device_option(text: str = "auto, cpu, cuda, cuda:N or mps.") -> Callable[[F]
     return click.option("--device", default="auto", show_default=True, metavar="D", help=text)
 
 
+def compile_option(function: F) -> F:
+    """``--compile C``, for commands that sample."""
+    return click.option(
+        "--compile",
+        "compile_",
+        type=click.Choice(["auto", "blocks", "network", "no"]),
+        default="no",
+        show_default=True,
+        help="Compile the networks: equal blocks or whole; auto compiles blocks if the images are "
+        "many enough to gain time.",
+    )(function)
+
+
 def hub_options(function: F) -> F:
     """``--revision R`` and ``--offline``, for commands that take a model."""
     revision = click.option(

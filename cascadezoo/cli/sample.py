@@ -13,6 +13,7 @@ from cascadezoo.cli.completion import complete_labels, complete_stages
 from cascadezoo.cli.options import (
     Numbers,
     Whole,
+    compile_option,
     device_option,
     examples,
     hub_options,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from cascadezoo.cascade.cascade import Cascade
     from cascadezoo.cli.image_files import ImageFile
+    from cascadezoo.train.compilation import SamplingCompile
 
 
 @click.command(
@@ -108,6 +110,13 @@ if TYPE_CHECKING:
     metavar="N",
     help="Images per batch; does not affect the images.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Precision of the weights and of the networks' arithmetic; fp16 needs a GPU.  "
+    "[default: fp32]",
+)
+@compile_option
 @click.option("--stages", is_flag=True, help="Show the output of each stage side by side.")
 @click.option(
     "--trajectory",
@@ -137,6 +146,8 @@ def command(
     seed: int,
     labels: tuple[str, ...],
     batch_size: int,
+    precision: str | None,
+    compile_: SamplingCompile,
     stages: bool,
     trajectory: bool,
     stage: str | None,
@@ -187,7 +198,12 @@ def command(
         force=force,
         class_names=resolved.class_names,
     ) as images:
-        cascade = load_model(folder, device)
+        cascade = load_model(folder, device, precision=precision)
+        from cascadezoo.train.compilation import compile_for_sampling
+
+        choice = compile_for_sampling(cascade, compile_, n)
+        if compile_ != "no" and not quiet:
+            echo(f"compiled: {choice.scope or 'nothing'} ({choice.reason})", err=True)
         turns = numbers or tuple(range(classes or 0))
         batches = _Batches(cascade, strip, stage, _request(options) | {"seed": seed})
         seconds = _draw(batches, images, n, batch_size, turns, quiet)
@@ -201,6 +217,8 @@ def command(
             "n": n,
             "seed": seed,
             "labels": _listed(numbers, resolved.class_names),
+            "precision": precision or "fp32",
+            "compiled": choice.scope,
             "size": image.size,
             "channels": image.channels,
             "seconds": round(seconds, 3),

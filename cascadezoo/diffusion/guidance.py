@@ -12,13 +12,13 @@ the image is then pushed away from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["drop_labels", "evaluations", "guided", "scale_within"]
+__all__ = ["both_halves", "drop_labels", "evaluations", "guided", "scale_within"]
 
 Network = Callable[..., Tensor]
 """Maps images [N, C, H, W], times [N], labels int64 [N] and further conditions [N, ...] to the
@@ -60,6 +60,20 @@ def scale_within(scale: float, level: float, interval: tuple[float, float]) -> f
     return scale if low <= level <= high else 1.0
 
 
+def both_halves(labels: Tensor, negative: Tensor, *conditions: Tensor) -> list[Tensor]:
+    """Labels and conditions for both halves of :func:`guided`, the same in all steps.
+
+    Args:
+        labels: int64 [N].
+        negative: int64 [N].
+        conditions: each [N, ...].
+
+    Returns:
+        The labels [2 N] and the conditions, each [2 N, ...].
+    """
+    return [torch.cat([labels, negative]), *(torch.cat([each, each]) for each in conditions)]
+
+
 def guided(
     network: Network,
     x: Tensor,
@@ -69,6 +83,7 @@ def guided(
     scale: float,
     *conditions: Tensor,
     channels: int | None = None,
+    both: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """The guided prediction, from one forward pass over both halves.
 
@@ -83,19 +98,16 @@ def guided(
         channels: number of guided channels, the first of the prediction. The others, such as a
             learned variance, come from the conditional half (at scale 0 from the other half, which
             is then the only one). None guides all.
+        both: the result of :func:`both_halves`; None computes it.
 
     Returns:
         The prediction, [N, C', H, W], float32.
     """
     if scale in (0.0, 1.0):
         return network(x, times, labels if scale else negative, *conditions).float()
-    both = network(
-        torch.cat([x, x]),
-        torch.cat([times, times]),
-        torch.cat([labels, negative]),
-        *(torch.cat([condition, condition]) for condition in conditions),
-    )
-    conditional, unconditional = both.float().chunk(2)
+    constant = both_halves(labels, negative, *conditions) if both is None else both
+    predictions = network(torch.cat([x, x]), torch.cat([times, times]), *constant)
+    conditional, unconditional = predictions.float().chunk(2)
     if channels is None or channels >= conditional.shape[1]:
         return torch.lerp(unconditional, conditional, scale)
     pushed = torch.lerp(unconditional[:, :channels], conditional[:, :channels], scale)

@@ -39,6 +39,7 @@ from cascadezoo.model_folder.metrics_file import AttributionRow, MetricsFile, re
 from cascadezoo.model_folder.reproduction import SPEED
 from cascadezoo.model_folder.trained_spec import published_spec
 from cascadezoo.plugins.manager import get_registry
+from cascadezoo.train.compilation import SamplingCompile, compile_for_sampling
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, QuietProgress
 
@@ -63,6 +64,7 @@ class Evaluation:
         seconds: duration of the evaluation.
         saved: whether the figures were written into the model's metrics.json and onto its card.
         kept: edited parts of the card, which were not changed.
+        compiled: the compiled part of the networks; None if they ran uncompiled.
     """
 
     model: Path
@@ -75,6 +77,7 @@ class Evaluation:
     seconds: float
     saved: bool = False
     kept: tuple[str, ...] = ()
+    compiled: str | None = None
 
     @property
     def measured(self) -> bool:
@@ -105,6 +108,7 @@ class Evaluation:
             "seconds": round(self.seconds, 3),
             "saved": self.saved,
             "kept": list(self.kept),
+            "compiled": self.compiled,
         }
 
 
@@ -122,6 +126,7 @@ def evaluate_model(
     trust_data: bool = False,
     batch_size: int | None = None,
     device: str = "auto",
+    compile_networks: SamplingCompile = "no",
     save: bool = False,
     revision: str | None = None,
     offline: bool | None = None,
@@ -146,6 +151,9 @@ def evaluate_model(
             only for models that were built here, or if ``settings`` names them.
         batch_size: number of images per batch; None uses the spec's.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        compile_networks: compile them by ``blocks``, each ``network`` as one, or ``auto``, which
+            compiles blocks if the samples are many enough to gain time. Compiled networks round
+            differently.
         save: write the figures into the model's metrics.json, replacing figures of the same names,
             and update its card.
         revision: the revision of a repo on the Hub.
@@ -182,6 +190,9 @@ def evaluate_model(
             f"using subsets of {options.subset_size}: n = {options.n} is less than the subset size "
             "of the spec"
         )
+    choice = compile_for_sampling(bench.cascade, compile_networks, options.n)
+    if compile_networks != "no":
+        show.say(f"compiled: {choice.scope or 'nothing'} ({choice.reason})")
     bench.extractor(options.extractor)
     names = list(dict.fromkeys(named))
     if metrics == "all":
@@ -212,6 +223,7 @@ def evaluate_model(
         problems=tuple(problems),
         refused=refused,
         seconds=time.monotonic() - began,
+        compiled=choice.scope,
     )
     return _save(bench.cascade, config, result) if save and result.measured else result
 

@@ -13,7 +13,14 @@ from torch import nn
 from cascadezoo.nn.attention import CrossAttention, SelfAttention
 from cascadezoo.nn.resnet import BottleneckBlock, ResidualBlock
 
-__all__ = ["COMPILED_BLOCKS", "CompileScope", "compile_network", "compiler_problem", "is_compiled"]
+__all__ = [
+    "COMPILED_BLOCKS",
+    "CompileScope",
+    "compile_network",
+    "compiler_problem",
+    "is_compiled",
+    "uncompile_failed",
+]
 
 CompileScope: TypeAlias = Literal["blocks", "network"]
 
@@ -33,7 +40,7 @@ def compile_network(
 
     Compilation happens at the first call, and again for training, for another data type and for a
     second batch size, after which the batch size is a variable of the compiled code. A block that
-    cannot be compiled runs uncompiled, after one warning.
+    cannot be compiled runs uncompiled; the first one of a network warns.
 
     Args:
         network: its modules get a compiled forward.
@@ -48,18 +55,49 @@ def compile_network(
         The number of different functions to compile.
     """
     compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+    failed: list[str] = []
     for path, module in list(_regions(network, scope)):
         key = (type(module), _level(path), _shapes(module))
         if key not in compiled:
             label = f"{name}_{len(compiled)}".replace("-", "_").replace(".", "_")
             compiled[key] = torch.compile(_renamed(type(module).forward, label), **options)
-        module._compiled_call_impl = _guarded(module, compiled[key], f"{name}.{path}".rstrip("."))
+        label = f"{name}.{path}".rstrip(".")
+        module._compiled_call_impl = _guarded(module, compiled[key], label, failed)
     return len(compiled)
 
 
 def is_compiled(network: nn.Module) -> bool:
     """Whether any module of the network has a compiled forward."""
     return any(module._compiled_call_impl is not None for module in network.modules())
+
+
+def uncompile_failed(network: nn.Module, error: Exception) -> bool:
+    """Remove the compiled code of a network whose backward pass cannot be compiled, and warn.
+
+    A backward pass is compiled when it first runs, outside of the network's forward.
+
+    Args:
+        network: the network, or several in one module.
+        error: what its backward pass raised.
+
+    Returns:
+        Whether the step can be repeated: the compiler failed, and the network was compiled.
+    """
+    if not is_compiled(network) or not isinstance(error, _compiler_errors()):
+        return False
+    for module in network.modules():
+        module._compiled_call_impl = None
+    _warn("the backward pass", error)
+    return True
+
+
+def _warn(name: str, error: Exception) -> None:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    warnings.warn(
+        f"{name} cannot be compiled and runs uncompiled: {type(error).__name__}: {reason}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def compiler_problem(device: torch.device) -> str | None:
@@ -123,7 +161,9 @@ def _compiler_errors() -> tuple[type[Exception], ...]:
     return TorchDynamoException, InductorError
 
 
-def _guarded(module: nn.Module, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _guarded(
+    module: nn.Module, function: Callable[..., Any], name: str, failed: list[str]
+) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(module, *args, **kwargs)
@@ -131,12 +171,9 @@ def _guarded(module: nn.Module, function: Callable[..., Any], name: str) -> Call
             if not isinstance(error, _compiler_errors()):
                 raise
             module._compiled_call_impl = None
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            warnings.warn(
-                f"{name} cannot be compiled and runs uncompiled: {type(error).__name__}: {reason}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            if not failed:
+                _warn(name, error)
+            failed.append(name)
             return module(*args, **kwargs)
 
     return call

@@ -231,7 +231,9 @@ class TrainingSpec(Model):
     """Recompute the activations of residual and attention blocks in the backward pass, which
     needs less memory and about a third more time (Chen et al. 2016)."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`auto` uses bf16 if the hardware supports it, and fp32 otherwise."""
+    """`auto` uses bf16 on GPUs and CPUs with instructions for it (CPUs: avx512_bf16 or AMX), and
+    fp32 otherwise. A resumed training keeps its precision. Builds on different machines can
+    only be equal bit for bit in `fp32`."""
     compile: Literal["auto", "blocks", "network", "graphs"] | bool = "auto"
     """How training steps are accelerated. `blocks` (or true) compiles each kind of block with
     `torch.compile`. `network` compiles each network as one, which takes longer and runs faster.

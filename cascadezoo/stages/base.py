@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,6 +32,8 @@ __all__ = [
 
 GROUP = "generator"
 """The default parameter group of losses and parameters."""
+
+_HALVES = (torch.bfloat16, torch.float16)
 
 COMPILED = "_orig_mod."
 """The prefix that ``torch.compile(module)`` adds to the names of the module's parameters."""
@@ -311,6 +314,24 @@ class Stage(nn.Module, ABC):
         """Remove modules that only training needs, as in a loaded stage."""
         for name in self.training_only():
             setattr(self, name, None)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert or move all tensors; called by ``to``, ``half``, ``bfloat16`` and others.
+
+        Half precision is for weights with two dimensions or more, which hold nearly all numbers.
+        Biases, norms, and buffers such as noise schedules and statistics stay float32.
+        """
+        buffers = {id(buffer) for buffer in self.buffers()}
+
+        def converted(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            small = tensor.ndim < 2 or id(tensor) in buffers
+            if small and tensor.dtype == torch.float32 and new.dtype in _HALVES:
+                return tensor.to(new.device)
+            return new
+
+        applied: Self = super()._apply(converted, recurse)
+        return applied
 
 
 def downsample(images: Tensor, size: int) -> Tensor:

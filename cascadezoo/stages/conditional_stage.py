@@ -9,7 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cascadezoo.diffusion.guidance import drop_labels, evaluations, guided, scale_within
+from cascadezoo.diffusion.guidance import (
+    both_halves,
+    drop_labels,
+    evaluations,
+    guided,
+    scale_within,
+)
 from cascadezoo.errors import SampleError
 from cascadezoo.stages.base import SampleRequest, Stage, StageInputs, TrainContext
 from cascadezoo.stages.request_options import checked_guidance, checked_interval
@@ -99,16 +105,22 @@ class ConditionalStage(Stage):
         negative = torch.full_like(labels, self._negative(request.options, null))
         channels = self.geometry.output.channels
 
+        both: list[Tensor] = []
+
         def predict(x: Tensor, time: float, level: float) -> Tensor:
+            now = scale_within(scale, level, interval)
+            if not both and evaluations(now) == 2:
+                both.extend(both_halves(labels, negative, *conditions))
             return guided(
                 self.network,
                 x,
                 _times(x, time),
                 labels,
                 negative,
-                scale_within(scale, level, interval),
+                now,
                 *conditions,
                 channels=channels,
+                both=both,
             )
 
         return predict

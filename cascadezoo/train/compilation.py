@@ -7,14 +7,26 @@ from typing import Literal, TypeAlias
 
 import torch
 
+from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.stage_costs import stage_rows
 from cascadezoo.errors import InputError
 from cascadezoo.nn.compiled import compiler_problem
 from cascadezoo.spec import TrainingSpec
 
-__all__ = ["Acceleration", "CompileChoice", "choose_compilation"]
+__all__ = [
+    "Acceleration",
+    "CompileChoice",
+    "SamplingCompile",
+    "choose_compilation",
+    "compile_for_sampling",
+]
 
 Acceleration: TypeAlias = Literal["blocks", "network", "graphs"]
 """What makes training steps faster: ``torch.compile`` of blocks or networks, or CUDA graphs."""
+
+
+SamplingCompile: TypeAlias = Literal["auto", "blocks", "network", "no"]
+"""The requested compilation of a cascade that only samples."""
 
 
 # Measured with the U-Net of flow.v1, 0.84 M parameters, on a Xeon with avx512_bf16: FLOPs per
@@ -85,6 +97,47 @@ def choose_compilation(
         return CompileChoice(None, problem or f"not tried on {device.type}")
     if flops is None:
         return CompileChoice(None, "the FLOPs of the training are not known")
+    return _by_gain(flops, networks)
+
+
+def compile_for_sampling(cascade: Cascade, requested: SamplingCompile, count: int) -> CompileChoice:
+    """Compile the networks of a cascade that only samples, if that is requested or pays.
+
+    Args:
+        cascade: compiled in place by :meth:`Cascade.compile`.
+        requested: ``auto`` compiles blocks on a CPU if that is expected to save more than twice the
+            time that it takes.
+        count: number of images to sample.
+
+    Returns:
+        The choice; its scope is what was compiled.
+
+    Raises:
+        InputError: the requested compilation is not possible here.
+    """
+    if requested == "no":
+        return CompileChoice(None, "not requested")
+    if requested == "auto":
+        choice = _sampling_choice(cascade, count)
+    else:
+        choice = CompileChoice(requested, f"{requested!r} was requested")
+    if choice.scope == "blocks" or choice.scope == "network":
+        cascade.compile(choice.scope)
+    return choice
+
+
+def _sampling_choice(cascade: Cascade, count: int) -> CompileChoice:
+    problem = compiler_problem(cascade.device)
+    if problem is not None or cascade.device.type != "cpu":
+        return CompileChoice(None, problem or f"not tried on {cascade.device.type}")
+    rows = stage_rows(cascade)
+    flops = [row.flops for row in rows]
+    if any(each is None for each in flops):
+        return CompileChoice(None, "the FLOPs of an image are not known")
+    return _by_gain(count * float(sum(filter(None, flops))), sum(r.parameters > 0 for r in rows))
+
+
+def _by_gain(flops: float, networks: int) -> CompileChoice:
     saved = flops / (_RATE * torch.get_num_threads()) * _GAIN
     cost = _SECONDS * networks
     reason = f"expected to save {saved:,.0f} s and to cost {cost:,.0f} s"

@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from cascadezoo.errors import InputError
+from cascadezoo.nn.precision import accelerates_bf16, supports_bf16
 from cascadezoo.util.devices import pick_device
 
 __all__ = [
@@ -31,14 +32,13 @@ Precision = Literal["fp32", "bf16", "fp16"]
 def pick_precision(name: str, device: torch.device) -> Precision:
     """The precision of a name on a device.
 
-    ``auto`` is bf16 on GPUs that support it, else fp32.
+    ``auto`` is bf16 on GPUs and CPUs with instructions for it, else fp32.
 
     Raises:
         InputError: the precision is unknown, or the device does not support it.
     """
     if name == "auto":
-        gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if gpu else "fp32"
+        return "bf16" if accelerates_bf16(device) else "fp32"
     if name == "fp16" and device.type != "cuda":
         raise InputError(
             f"fp16 training needs a CUDA device, not {device.type}",
@@ -52,6 +52,13 @@ def pick_precision(name: str, device: torch.device) -> Precision:
             hint="use auto, fp32, bf16 or fp16",
             code="input-precision-unknown",
             name=name,
+        )
+    if name == "bf16" and not supports_bf16(device):
+        raise InputError(
+            f"{device.type} does not support bf16 here",
+            hint="use --precision fp32",
+            code="input-bf16-unsupported",
+            name=device.type,
         )
     return name  # type: ignore[return-value]
 

@@ -17,6 +17,7 @@ from cascadezoo.cascade.cascade import Cascade, channels_last
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.errors import DataError, RunFolderError, StoppedError, TrainingError
+from cascadezoo.nn.compiled import uncompile_failed
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.train.callbacks import Callbacks
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
@@ -366,7 +367,15 @@ class Trainer:
         """One training step; returns the losses by name, on the device."""
         self._seed(phase, step)
         batch = phase.batches.batch(*divmod(step, phase.per_epoch))
-        losses = self._gradients(phase, batch, step)
+        try:
+            losses = self._gradients(phase, batch, step)
+        except Exception as error:
+            if not uncompile_failed(self.cascade, error):
+                raise
+            for group in phase.optimizers:
+                group.optimizer.zero_grad(set_to_none=True)
+            self._seed(phase, step)
+            losses = self._gradients(phase, batch, step)
         schedule = phase.spec.schedule or self.training.schedule
         factor = schedule_factor(schedule, step, phase.total, phase.per_epoch)
         for group in phase.optimizers:

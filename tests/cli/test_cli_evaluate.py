@@ -58,6 +58,15 @@ def test_figures_as_json(invoke, model):
     assert (figure["name"], figure["seed"], figure["n_real"]) == ("kid.small.n24.test", 3, 24)
 
 
+def test_the_choice_of_auto_is_shown_and_recorded(invoke, model):
+    done = invoke("evaluate", model, *OPTIONS[:-1], "--compile", "auto", "--json")
+    assert json.loads(done.stdout)["compiled"] is None
+    assert "compiled: nothing (expected to save 0 s" in done.stderr
+    done = invoke("evaluate", model, "--check", "--compile", "auto")
+    assert done.exit_code == 2
+    assert "--compile" in done.stderr
+
+
 def test_progress_is_on_stderr(invoke, model):
     done = invoke("evaluate", model, *OPTIONS[:-1], "--json")
     assert "sampling 24 images" in done.stderr

@@ -79,7 +79,32 @@ def test_each_option_has_the_effect_of_the_library(invoke, cdm):
     assert (images_of["negative label"] != images_of["interval"]).any()
 
 
+def test_precision_loads_and_samples_in_half_precision(invoke, cdm):
+    drawn = {}
+    for name in ("fp32", "bf16"):
+        args = ("-n", 2, "-o", "a.npz", "-q", "--json", "--precision", name)
+        result = invoke("sample", cdm, *args)
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["precision"] == name
+        drawn[name] = np.load("a.npz")["arr_0"].astype(int)
+        images = Cascade.from_pretrained(cdm, dtype=name).sample(2)
+        expected = ((images.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy()
+        assert np.abs(drawn[name] - expected).max() <= 1
+    assert 0 < np.abs(drawn["fp32"] - drawn["bf16"]).mean() < 4
+
+
+def test_the_choice_of_compilation_is_shown_and_recorded(invoke, cdm):
+    result = invoke("sample", cdm, "-n", 2, "-o", "a.npz", "--json", "--compile", "auto")
+    assert json.loads(result.stdout)["compiled"] is None
+    assert "compiled: nothing (expected to save 0 s" in result.stderr
+
+
 REFUSED = {
+    "a precision that CPUs lack": (
+        ["--precision", "fp16", "--device", "cpu"],
+        {"code": "sample-fp16-on-cpu"},
+        "bf16",
+    ),
     "s outside the trained range": (
         ["--s", "0.9"],
         {"code": "sample-s-out-of-range", "value": 0.9},

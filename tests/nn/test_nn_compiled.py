@@ -18,6 +18,7 @@ from cascadezoo.nn.compiled import (
     compile_network,
     compiler_problem,
     is_compiled,
+    uncompile_failed,
 )
 from cascadezoo.nn.unet import UNet
 from cascadezoo.util.rng import Draw
@@ -93,6 +94,64 @@ def test_a_failed_compilation_warns_once_and_runs_uncompiled() -> None:
     assert torch.equal(first, plain(*inputs()))
     assert torch.equal(net(*inputs()), first)  # warnings are errors in these tests
     assert not is_compiled(net)
+
+
+def test_blocks_that_cannot_be_compiled_warn_once_for_the_network() -> None:
+    calls = 0
+
+    def broken(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> Callable[..., Any]:
+        nonlocal calls
+        calls += 1
+        raise RuntimeError("no code for this graph")
+
+    plain, net = unet(), unet()
+    compile_network(net, "mine", "blocks", backend=broken)
+    with pytest.warns(RuntimeWarning, match=r"^mine\..* runs uncompiled") as caught:
+        first = net(*inputs())
+    assert len(caught) == 1
+    assert calls > 1
+    assert torch.equal(first, plain(*inputs()))
+    assert not is_compiled(net)
+
+
+@pytest.mark.parametrize("scope", ["blocks", "network"])
+def test_many_batch_sizes_need_few_compilations(scope: CompileScope) -> None:
+    graphs = 0
+
+    def counting(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> Callable[..., Any]:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    net = unet()
+    functions = compile_network(net, "net", scope, backend=counting)
+    with torch.no_grad():
+        net(*inputs(4))
+        assert graphs == functions
+        for count in (6, 2, 3, 5, 7, 9, 16, 33):
+            net(*inputs(count))
+    assert 2 * functions <= graphs <= 3 * functions
+
+
+def test_a_backward_pass_that_cannot_be_compiled_is_repeated_uncompiled() -> None:
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._dynamo.exc import TorchDynamoException
+
+    def broken(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> Callable[..., Any]:
+        raise TorchDynamoException("no code for this graph")
+
+    net = unet()
+    backend = aot_autograd(fw_compiler=lambda graph, _: graph.forward, bw_compiler=broken)
+    compile_network(net, "mine", "network", backend=backend)
+    with pytest.raises(Exception, match="no code") as caught:
+        net(*inputs()).square().mean().backward()
+    assert not uncompile_failed(net, ValueError("of the network"))
+    assert is_compiled(net)
+    with pytest.warns(RuntimeWarning, match="^the backward pass cannot be compiled"):
+        assert uncompile_failed(net, caught.value)
+    assert not is_compiled(net)
+    assert not uncompile_failed(net, caught.value)
+    net(*inputs()).square().mean().backward()
 
 
 def test_errors_of_the_network_itself_are_raised() -> None:

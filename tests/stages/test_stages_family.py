@@ -71,6 +71,23 @@ def test_samplers_read_nothing_from_the_device(case: Case, sampler: str) -> None
 
 @every
 @torch.no_grad()
+def test_labels_and_conditions_are_put_together_once(case: Case, sampler: str) -> None:
+    """Guided steps are one batch of both halves; what is the same in all of them is made once."""
+    stage = with_settings(case, sampler=sampler, guidance=2.0).stage().eval()
+    if stage.num_classes is None:
+        pytest.skip("a network without labels")
+    seen: list[list[torch.Tensor]] = []
+    hook = stage.network.register_forward_pre_hook(lambda _, args: seen.append(list(args)))
+    stage.sample(case.upstream(2), request(case, 0, 2))
+    hook.remove()
+    assert len(seen) > 1
+    for args in seen:
+        assert [len(arg) for arg in args] == [4] * len(args)
+        assert all(a is b for a, b in zip(args[2:], seen[0][2:], strict=True))
+
+
+@every
+@torch.no_grad()
 def test_evaluations_equals_the_number_of_calls(case: Case, sampler: str) -> None:
     stage = with_settings(case, sampler=sampler, guidance=2.0).stage().eval()
     rows = 0

@@ -9,14 +9,21 @@ from typing import Any
 import pytest
 import torch
 from errors_help import raises
+from toys import toy_spec, toys
 
 import cascadezoo
 from cascadezoo.build.build import build_cascade
 from cascadezoo.build.plan import make_plan
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import InputError
+from cascadezoo.nn.compiled import is_compiled
 from cascadezoo.spec import TrainingSpec, load_spec, read_spec, resolve
-from cascadezoo.train.compilation import CompileChoice, choose_compilation
+from cascadezoo.train.compilation import (
+    CompileChoice,
+    SamplingCompile,
+    choose_compilation,
+    compile_for_sampling,
+)
 from cascadezoo.train.events import read_events
 
 TINY = "diffusion-pixelshuffle-vit-tiny"
@@ -71,6 +78,35 @@ def test_the_default_does_not_change_digests_of_published_specs() -> None:
     published = json.loads(bundled.read_text())
     assert "compile" not in published["spec"]["training"]
     assert resolve(published["spec"]).spec.training.compile == "auto"
+
+
+@pytest.mark.parametrize(
+    ("requested", "count", "scope"),
+    [
+        ("no", 10**9, None),
+        ("auto", 16, None),
+        ("auto", 10**9, "blocks"),
+        ("blocks", 1, "blocks"),
+        ("network", 1, "network"),
+    ],
+)
+def test_a_cascade_is_compiled_for_many_samples(
+    requested: SamplingCompile, count: int, scope: str | None
+) -> None:
+    cascade = Cascade.from_spec(TINY)
+    decision = compile_for_sampling(cascade, requested, count)
+    assert decision.scope == scope
+    assert decision.reason
+    # Nothing is compiled before the first image.
+    assert {is_compiled(stage) for _, stage in cascade.named_stages()} == {scope is not None}
+
+
+def test_stages_without_a_network_warn_once() -> None:
+    phase = {"name": "p", "train": ["coarse"], "steps": 1}
+    cascade = toys(toy_spec({"coarse": "generator", "up": "upsampler"}, [phase]))
+    with pytest.warns(RuntimeWarning, match="has no module `network`") as caught:
+        cascade.compile(backend="eager")
+    assert len(caught) == len(cascade.names)
 
 
 def test_graphs_are_for_cuda() -> None:
