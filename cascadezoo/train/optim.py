@@ -17,7 +17,6 @@ from cascadezoo.errors import PluginError, Problem, SpecError
 from cascadezoo.spec import OptimizerSpec, PhaseSpec, ScheduleSpec
 from cascadezoo.spec.models import GroupTraining, StageTraining
 from cascadezoo.stages.base import GROUP, GroupOptions, Stage
-from cascadezoo.train.engine import share_gradients
 
 __all__ = [
     "GroupOptimizer",
@@ -178,7 +177,7 @@ def _check_whole(name: str, stage: Stage, groups: Mapping[str, list[nn.Parameter
 def apply_gradients(
     accelerator: Accelerator, groups: Iterable[GroupOptimizer], clip_norm: float | None
 ) -> None:
-    """Share, clip and apply the gradients of each group, and clear them.
+    """Clip and apply the gradients of each group, and clear them.
 
     The fp16 scaler unscales once for each group and updates its scale once for all. Accelerate
     supports a single optimizer: it would unscale the second one twice.
@@ -191,7 +190,6 @@ def apply_gradients(
     scaler = accelerator.scaler
     ready = [g for g in groups if any(p.grad is not None for p in g.parameters)]
     for group in ready:
-        share_gradients(accelerator, group.parameters)
         if clip_norm is not None:
             if scaler is not None:
                 scaler.unscale_(_plain(group.optimizer))

@@ -22,6 +22,7 @@ from cascadezoo.train.callbacks import Callbacks
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
 from cascadezoo.train.ema import make_ema
 from cascadezoo.train.events import DAMAGED, EventLog
+from cascadezoo.train.exchange import GradientExchange
 from cascadezoo.train.extra_losses import ExtraLoss
 from cascadezoo.train.graphs import graphed
 from cascadezoo.train.loss_sums import LossSums, check_finite
@@ -227,15 +228,17 @@ class Trainer:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
+        optimizers = make_optimizers(spec, trained)
         return PhaseRun(
             spec=spec,
             index=index,
             total=total,
             per_epoch=per_epoch,
             walk=walk,
-            optimizers=make_optimizers(spec, trained),
+            optimizers=optimizers,
             ema=make_ema(self.training.ema, spec, trained),
             batches=Batches(loader, index, self.cascade.resolved.num_classes is not None),
+            exchange=GradientExchange(optimizers),
         )
 
     def _pairs(self, phase: PhaseRun) -> PairLoader | None:
@@ -383,14 +386,14 @@ class Trainer:
         parts = self.training.accumulate
         if parts == 1:
             losses = phase.walk.losses_of(*batch[:2], step, batch[2])
-            self._backward(phase, losses, step)
+            self._backward(phase, losses, step, last=True)
             return {k: v.detach() for rows in losses.values() for k, v in rows.items()}
         sums: dict[str, Tensor] = {}
         for part in range(parts):
             images, labels, noise = (None if b is None else b.chunk(parts)[part] for b in batch)
             assert images is not None  # noqa: S101 - for mypy: a batch has images
             losses = phase.walk.losses_of(images, labels, step, noise, part=part, parts=parts)
-            self._backward(phase, losses, step)
+            self._backward(phase, losses, step, last=part == parts - 1)
             for name, loss in ((k, v) for rows in losses.values() for k, v in rows.items()):
                 sums[name] = loss.detach() / parts + sums.get(name, 0.0)
         return sums
@@ -402,18 +405,23 @@ class Trainer:
         seed_global(key, self.accelerator.device)
 
     def _backward(
-        self, phase: PhaseRun, losses: Mapping[str, Mapping[str, Tensor]], step: int
+        self, phase: PhaseRun, losses: Mapping[str, Mapping[str, Tensor]], step: int, *, last: bool
     ) -> None:
-        """Propagate the losses of each group only to the parameters of that group."""
+        """Propagate the losses of each group only to the parameters of that group.
+
+        The last part of a batch exchanges the gradients of the processes.
+        """
         totals = {name: torch.stack(list(rows.values())).sum() for name, rows in losses.items()}
         if self.training.accumulate > 1:
             totals = {name: total / self.training.accumulate for name, total in totals.items()}
-        rows = [(totals[g.group], g.due(step)) for g in phase.optimizers if g.group in totals]
-        rows = [(total, due) for total, due in rows if total.requires_grad and due]
-        for left, (total, due) in zip(reversed(range(len(rows))), rows, strict=True):
+        rows = [(g, totals[g.group], g.due(step)) for g in phase.optimizers if g.group in totals]
+        rows = [(group, total, due) for group, total, due in rows if total.requires_grad and due]
+        for left, (group, total, due) in zip(reversed(range(len(rows))), rows, strict=True):
             # A single group needs no list of parameters, which costs time.
-            lone = len(phase.optimizers) == 1 and due is phase.optimizers[0].parameters
+            lone = len(phase.optimizers) == 1 and due is group.parameters
             inputs = None if lone else due
+            if last:
+                total = phase.exchange.watch(group.group, step, total)
             self.accelerator.backward(total, inputs=inputs, retain_graph=left > 0)
 
     def _figures(self, phase: PhaseRun, epoch: int, last: bool, whole: bool) -> float:
