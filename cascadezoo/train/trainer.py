@@ -40,6 +40,7 @@ from cascadezoo.train.recorder import Recorder
 from cascadezoo.train.reflow import PairLoader, PairStore, pairs_of
 from cascadezoo.train.step import PhaseWalk
 from cascadezoo.train.stopwatch import Stopwatch
+from cascadezoo.util.processes import Peers, is_lost_peer, lost_peers
 from cascadezoo.util.rng import derive_seed, seed_global
 
 __all__ = ["Figures", "Trainer"]
@@ -112,6 +113,7 @@ class Trainer:
         self.figures_every = figures_every
         self.stop = stop
         self.position = Position()
+        self.peers = Peers()
         self._learning = {
             name: [p for p in stage.parameters() if p.requires_grad]
             for name, stage in cascade.named_stages()
@@ -156,7 +158,12 @@ class Trainer:
                 the events cannot be read or written.
             DiskFullError: the events cannot be written.
             PluginError: a callback failed; a checkpoint was written.
+            TrainingError: another process has ended.
         """
+        with lost_peers():
+            self._run()
+
+    def _run(self) -> None:
         reset_peak(self.cascade.device)
         faults: dict[str, str] = {}
         restored = self.saved.newest(faults.__setitem__) if self.saved else None
@@ -295,11 +302,7 @@ class Trainer:
 
     def _check_stop(self, doing: str) -> None:
         """Raise if a stop was requested. All processes call this together, so they agree."""
-        reason = self.stop()
-        if self.accelerator.num_processes > 1:
-            requested = torch.tensor(float(reason is not None), device=self.accelerator.device)
-            if self.accelerator.reduce(requested, reduction="sum").item() > 0:
-                reason = reason or "another process"
+        reason = self.peers.agree(self.stop(), failed=False, due=False, now=True).reason
         if reason is not None:
             raise StoppedError(
                 f"stopped by {reason} while {doing}",
@@ -326,10 +329,10 @@ class Trainer:
 
     def _loop(self, phase: PhaseRun) -> None:
         epochs = math.ceil(phase.total / phase.per_epoch)
-        log, epoch_sums = LossSums(), LossSums()
+        log, epoch_sums = LossSums(shared=True), LossSums(shared=True)
         watch = Stopwatch(self.position.seconds)
         for step in range(self.position.step, phase.total):
-            losses = self._step(phase, step)
+            losses = self._step_or_save(phase, step)
             log.add(losses)
             epoch_sums.add(losses)
             done = step + 1
@@ -346,15 +349,23 @@ class Trainer:
             if whole or last:
                 now = self.record.epoch(phase, epoch_sums, done, at, watch.epoch_began)
                 watch.next_epoch(now, self._figures(phase, epoch, last, whole))
-            reason = self.stop()
-            ends = reason is not None or self.callbacks.failure is not None
-            due = watch.checkpoint_due(self.training.checkpoint_seconds)
-            if ends or (due and not last):
+            agreed = self.peers.agree(
+                self.stop(),
+                failed=self.callbacks.failure is not None,
+                due=watch.checkpoint_due(self.training.checkpoint_seconds),
+                now=last,
+            )
+            reason = agreed.reason
+            if reason is not None or agreed.failed or (agreed.due and not last):
                 check_finite(phase.spec.name, step, log.read())
                 self.position = replace(self.position, seconds=watch.trained())
                 self._save(phase)
                 watch.checkpoint_written()
             self.callbacks.check()
+            if agreed.failed and reason is None:
+                raise TrainingError(
+                    "a callback of the first process failed", code="training-process-lost"
+                )
             if reason is not None:
                 where = f"in phase {phase.spec.name!r} after step {done} of {phase.total}"
                 raise StoppedError(
@@ -364,6 +375,16 @@ class Trainer:
                     phase=phase.spec.name,
                     step=done,
                 )
+
+    def _step_or_save(self, phase: PhaseRun, step: int) -> Mapping[str, Tensor]:
+        """One training step. If another process ends meanwhile, the last step is saved."""
+        try:
+            return self._step(phase, step)
+        except RuntimeError as error:
+            # The weights still are those of the last step: the optimizer follows the exchange.
+            if is_lost_peer(error) and self.position.step == step:
+                self._save(phase)
+            raise
 
     def _step(self, phase: PhaseRun, step: int) -> Mapping[str, Tensor]:
         """One training step; returns the losses by name, on the device."""
