@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from accelerate.accelerator import Accelerator
 from accelerate.state import AcceleratorState
+
 from cascadezoo.errors import InputError
 from cascadezoo.util.processes import join, process_count
 
@@ -110,8 +111,8 @@ def make_accelerator(device: torch.device, precision: Precision) -> Accelerator:
     """An Accelerator for a device and precision.
 
     Accelerate keeps its state for the whole process and refuses another setting. Successive builds
-    in one process may differ, so a new setting clears the state. Under torchrun this joins the group
-    of all processes.
+    in one process may differ, so a new setting clears the state. Under torchrun this joins the
+    group of all processes.
     """
     global _current
     setting = _Setting(str(device), precision)

@@ -76,5 +76,4 @@ def _distributed(parameters: list[nn.Parameter]) -> DistributedDataParallel:
         _Trained(parameters),
         find_unused_parameters=True,
         gradient_as_bucket_view=True,
-        broadcast_buffers=False,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from cascadezoo.train.memory import reset_peak
 from cascadezoo.train.optim import (
     apply_gradients,
     check_groups,
+    check_shardable,
     make_optimizers,
     schedule_factor,
 )
@@ -38,6 +39,8 @@ from cascadezoo.train.phase_end import finish_phase, stages_to_finish
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.recorder import Recorder
 from cascadezoo.train.reflow import PairLoader, PairStore, pairs_of
+from cascadezoo.train.sharded_tensors import whole_value
+from cascadezoo.train.sharding import ShardedCascade
 from cascadezoo.train.step import PhaseWalk
 from cascadezoo.train.stopwatch import Stopwatch
 from cascadezoo.util.processes import Peers, is_lost_peer, lost_peers
@@ -91,8 +94,13 @@ class Trainer:
         callbacks: Callbacks | None = None,
         graphs: bool = False,
     ) -> None:
+        self.sharded: ShardedCascade | None = None
+        if cascade.spec.training.parallel == "fsdp" and accelerator.num_processes > 1:
+            check_shardable(cascade.spec.training, dict(cascade.named_stages()), accelerator.scaler)
+            self.sharded = ShardedCascade(cascade)
+            cascade = self.sharded.cascade
         # The memory layout for tensor cores; saved weights are contiguous in any case.
-        self.cascade = channels_last(cascade)
+        self.cascade = cascade if self.sharded else channels_last(cascade)
         self.graphs = graphs
         self.spec = cascade.spec
         self.training = cascade.spec.training
@@ -181,6 +189,8 @@ class Trainer:
         for parameters in self._learning.values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
+        if self.sharded is not None:
+            self.sharded.restore()
 
     # --- one phase
 
@@ -245,7 +255,8 @@ class Trainer:
             optimizers=optimizers,
             ema=make_ema(self.training.ema, spec, trained),
             batches=Batches(loader, index, self.cascade.resolved.num_classes is not None),
-            exchange=GradientExchange(optimizers),
+            # FSDP exchanges gradients itself.
+            exchange=GradientExchange(() if self.sharded else optimizers),
         )
 
     def _pairs(self, phase: PhaseRun) -> PairLoader | None:
@@ -253,17 +264,18 @@ class Trainer:
             return None
         began = time.monotonic()
         loader = phase.batches.loader
-        pairs = pairs_of(
-            self.cascade,
-            phase.spec,
-            phase.index,
-            self.accelerator,
-            self.pairs,
-            resumed=self.position.step > 0,
-            batch_size=loader.local_batch_size,
-            check=lambda: self._check_stop(f"making the pairs of phase {phase.spec.name!r}"),
-            progress=self.progress,
-        )
+        with self._whole():
+            pairs = pairs_of(
+                self.cascade,
+                phase.spec,
+                phase.index,
+                self.accelerator,
+                self.pairs,
+                resumed=self.position.step > 0,
+                batch_size=loader.local_batch_size,
+                check=lambda: self._check_stop(f"making the pairs of phase {phase.spec.name!r}"),
+                progress=self.progress,
+            )
         self._freeze(phase.spec.train)
         self._add_seconds(began)
         return PairLoader(
@@ -282,15 +294,16 @@ class Trainer:
             return
         began = time.monotonic()
         try:
-            finish_phase(
-                self.cascade,
-                names,
-                self.data,
-                phase=phase.spec.name,
-                batch_size=phase.batches.loader.local_batch_size,
-                check=lambda: self._check_stop(f"ending phase {phase.spec.name!r}"),
-                progress=self.progress,
-            )
+            with self._whole():
+                finish_phase(
+                    self.cascade,
+                    names,
+                    self.data,
+                    phase=phase.spec.name,
+                    batch_size=phase.batches.loader.local_batch_size,
+                    check=lambda: self._check_stop(f"ending phase {phase.spec.name!r}"),
+                    progress=self.progress,
+                )
         except StoppedError as error:
             if phase.ema is not None:
                 phase.ema.swap()
@@ -382,7 +395,7 @@ class Trainer:
             return self._step(phase, step)
         except RuntimeError as error:
             # The weights still are those of the last step: the optimizer follows the exchange.
-            if is_lost_peer(error) and self.position.step == step:
+            if self.sharded is None and is_lost_peer(error) and self.position.step == step:
                 self._save(phase)
             raise
 
@@ -406,18 +419,36 @@ class Trainer:
         """Add up the gradients of all parts of a batch; return the mean losses by name."""
         parts = self.training.accumulate
         if parts == 1:
-            losses = phase.walk.losses_of(*batch[:2], step, batch[2])
+            losses = self._losses(phase, *batch, step)
             self._backward(phase, losses, step, last=True)
             return {k: v.detach() for rows in losses.values() for k, v in rows.items()}
         sums: dict[str, Tensor] = {}
         for part in range(parts):
             images, labels, noise = (None if b is None else b.chunk(parts)[part] for b in batch)
             assert images is not None  # noqa: S101 - for mypy: a batch has images
-            losses = phase.walk.losses_of(images, labels, step, noise, part=part, parts=parts)
+            losses = self._losses(phase, images, labels, noise, step, part=part, parts=parts)
             self._backward(phase, losses, step, last=part == parts - 1)
             for name, loss in ((k, v) for rows in losses.values() for k, v in rows.items()):
                 sums[name] = loss.detach() / parts + sums.get(name, 0.0)
         return sums
+
+    def _losses(
+        self,
+        phase: PhaseRun,
+        images: Tensor,
+        labels: Tensor | None,
+        noise: Tensor | None,
+        step: int,
+        **share: int,
+    ) -> dict[str, dict[str, Tensor]]:
+        def compute() -> dict[str, dict[str, Tensor]]:
+            return phase.walk.losses_of(images, labels, step, noise, **share)
+
+        return compute() if self.sharded is None else self.sharded.run(compute)
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """Inside, this process has all weights."""
+        return nullcontext() if self.sharded is None else self.sharded.whole()
 
     def _seed(self, phase: PhaseRun, step: int) -> None:
         """Seed the global generators, which dropout uses, by the step."""
@@ -457,7 +488,8 @@ class Trainer:
         if phase.ema is not None:
             phase.ema.swap()
         try:
-            rows = self.figures(self.cascade) if self.accelerator.is_main_process else []
+            with self._whole():
+                rows = self.figures(self.cascade) if self.accelerator.is_main_process else []
         finally:
             if phase.ema is not None:
                 phase.ema.swap()
@@ -472,19 +504,27 @@ class Trainer:
     # --- checkpoints
 
     def _save(self, phase: PhaseRun | None) -> None:
-        if self.store is None:
+        if self.store is None and self.sharded is None:
             return
         optimizer: dict[str, Any] = {}
         if phase is not None:
             optimizer = {g.group: g.optimizer.state_dict() for g in phase.optimizers}
             if self.accelerator.scaler is not None:
                 optimizer["scaler"] = self.accelerator.scaler.state_dict()
+        weights = self.cascade.stages.state_dict()
+        average = phase.ema.state_dict() if phase is not None and phase.ema else {}
+        if self.sharded is not None:
+            keep = self.store is not None
+            weights, average = whole_value(weights, keep=keep), whole_value(average, keep=keep)
+            optimizer = whole_value(optimizer, keep=keep)
+        if self.store is None:
+            return
         self.store.save(
             Checkpoint(
                 position=self.position,
                 training_digest=self.spec.training_digest(),
-                weights=self.cascade.stages.state_dict(),
-                average=phase.ema.state_dict() if phase is not None and phase.ema else {},
+                weights=weights,
+                average=average,
                 optimizer=optimizer,
                 data_digest=None if self.data is None else self.data.digest,
             )
@@ -521,13 +561,16 @@ class Trainer:
                 path=folder,
             )
         with self._same_architecture():
-            self.cascade.stages.load_state_dict(dict(checkpoint.weights))
+            if self.sharded is not None:
+                self.sharded.load(checkpoint.weights)
+            else:
+                self.cascade.stages.load_state_dict(dict(checkpoint.weights))
         self.position = checkpoint.position
 
     def _restore_phase(self, phase: PhaseRun, checkpoint: Checkpoint) -> None:
         with self._same_architecture():
             for group in phase.optimizers:
-                group.optimizer.load_state_dict(checkpoint.optimizer[group.group])
+                group.load_state(checkpoint.optimizer[group.group])
             if phase.ema is not None:
                 phase.ema.load_state_dict(checkpoint.average)
             if self.accelerator.scaler is not None and "scaler" in checkpoint.optimizer:

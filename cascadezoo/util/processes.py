@@ -202,9 +202,7 @@ class Peers:
         self.world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         self._sent: tuple[Any, Tensor, str | None] | None = None
 
-    def agree(
-        self, reason: str | None, failed: bool, due: bool, *, now: bool = False
-    ) -> Agreement:
+    def agree(self, reason: str | None, failed: bool, due: bool, *, now: bool = False) -> Agreement:
         """Send the flags of this process and return those of the call before.
 
         Args:

@@ -56,7 +56,7 @@ def run_processes(
         theirs.close()
         workers.append((process, ours))
     results = []
-    for process, ours in workers:
+    for _, ours in workers:
         try:
             if not ours.poll(timeout):
                 raise TimeoutError(f"{function.__name__} takes more than {timeout} s")
