@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,11 @@ def networks(steps: int, **training: Any) -> dict[str, Any]:
 
 
 def train(
-    spec: dict[str, Any], folder: str | None = None, toys: str | None = None, stop_at: int = 0
+    spec: dict[str, Any],
+    folder: str | None = None,
+    toys: str | None = None,
+    stop_at: dict[int, int] | None = None,
+    kill_at: dict[int, int] | None = None,
 ) -> dict[str, np.ndarray]:
     """Train in this process; the final state.
 
@@ -51,7 +57,8 @@ def train(
         spec: the spec.
         folder: stores checkpoints.
         toys: the module whose ``resolved`` or ``toys`` builds the cascade; None has real kinds.
-        stop_at: stop after this step of the whole training; 0 does not stop.
+        stop_at: the steps of the whole training after which processes want to stop, by rank.
+        kill_at: the steps after which processes kill themselves, by rank.
     """
     accelerator = make_accelerator(torch.device("cpu"), "fp32")
     images = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), dtype=np.uint8)
@@ -77,9 +84,13 @@ def train(
     store = None if folder is None else CheckpointStore(Path(folder))
     calls = iter(range(1, 10**9))
 
+    rank = accelerator.process_index
+
     def stop() -> str | None:
         done = next(calls)
-        return "SIGTERM" if stop_at and done >= stop_at else None
+        if done == (kill_at or {}).get(rank):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "SIGTERM" if done >= (stop_at or {}).get(rank, 10**9) else None
 
     trainer = Trainer(cascade, loader, accelerator, data=data, store=store, stop=stop)
     trainer.run()
