@@ -27,6 +27,7 @@ from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling,
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.metrics.base import load_metric
 from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
+from cascadezoo.evaluate.shared_sampling import SharedSampling
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
 from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
@@ -207,7 +208,8 @@ class _Build:
         with self._load_callbacks() as callbacks:
             cascade = self._train(extractors, callbacks, trained=state.state != "training")
             if not self.main:
-                # Only the first process evaluates; waiting for it could exceed a time-out.
+                if self._evaluates():
+                    SharedSampling.serve(lambda first, n: self._sample(cascade, first, n))
                 return self._result([], began)
             state = replace(state, state="trained", spec_digest=self.spec.digest())
             self.run.write_state(state)
@@ -409,13 +411,21 @@ class _Build:
         options = self._in_loop_options()
         if options is None:
             return []
-        figure = evaluate_kid(
-            lambda first, count: self._sample(cascade, first, count),
-            self.data[options.split],
-            options,
-            extractor=extractors[options.extractor],
-            note="during training",
-        )
+
+        def sample(first: int, count: int) -> torch.Tensor:
+            return self._sample(cascade, first, count)
+
+        if not self.main:
+            SharedSampling.serve(sample)
+            return []
+        with SharedSampling(sample, options.n, options.batch_size) as shared:
+            figure = evaluate_kid(
+                shared,
+                self.data[options.split],
+                options,
+                extractor=extractors[options.extractor],
+                note="during training",
+            )
         self.progress.say(str(figure))
         return [figure.to_dict()]
 
@@ -447,21 +457,24 @@ class _Build:
                         code="interrupted-evaluating",
                         reason=reason,
                     )
-                images = self._sample(cascade, first, count)
+                images = shared(first, count)
                 self.progress.advance(first + count)
                 return images
 
-            return evaluate_metrics(
-                self.spec.evaluation.metrics,
-                Subject(
-                    cascade=cascade,
-                    real=self.data[options.split],
-                    split=self._split,
-                    sample=sample,
-                ),
-                options,
-                extractor=extractors[options.extractor],
-            )
+            with SharedSampling(
+                lambda first, n: self._sample(cascade, first, n), options.n, options.batch_size
+            ) as shared:
+                return evaluate_metrics(
+                    self.spec.evaluation.metrics,
+                    Subject(
+                        cascade=cascade,
+                        real=self.data[options.split],
+                        split=self._split,
+                        sample=sample,
+                    ),
+                    options,
+                    extractor=extractors[options.extractor],
+                )
         return [measure_sampling(lambda first, count: self._sample(cascade, first, count), n=64)]
 
     def _sample(self, cascade: Cascade, first: int, count: int) -> torch.Tensor:

@@ -70,7 +70,8 @@ class Trainer:
         store: stores checkpoints; None writes none.
         events: records events.
         progress: displays the progress.
-        figures: computes figures every ``figures_every`` epochs.
+        figures: computes figures every ``figures_every`` epochs. All processes call it; the rows of
+            the first one are recorded.
         figures_every: number of epochs; None computes no figures.
         stop: called after every step; a text stops the training after a checkpoint.
         callbacks: receive events; only in the first process.
@@ -489,7 +490,7 @@ class Trainer:
             phase.ema.swap()
         try:
             with self._whole():
-                rows = self.figures(self.cascade) if self.accelerator.is_main_process else []
+                rows = self.figures(self.cascade)
         finally:
             if phase.ema is not None:
                 phase.ema.swap()

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Agreement",
     "Peers",
+    "broadcast_value",
     "claim_report",
+    "gather_to_first",
     "gather_values",
     "is_restart",
     "join",
@@ -158,6 +160,30 @@ def gather_values(value: T) -> list[T]:
     return rows
 
 
+def broadcast_value(value: T) -> T:
+    """The value of the first process, in all of them; it must be picklable."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    rows: list[Any] = [value]
+    dist.broadcast_object_list(rows, src=0, group=_control())
+    result: T = rows[0]
+    return result
+
+
+def gather_to_first(value: T) -> list[T]:
+    """The values of all processes in the first one, in order of their rank; [] in the others."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return [value]
+    first = dist.get_rank() == 0
+    rows: list[Any] | None = [None] * dist.get_world_size() if first else None
+    dist.gather_object(value, rows, dst=0, group=_control())
+    return rows or []
+
+
 _group: Any = None
 _group_of: Any = None
 
@@ -168,7 +194,10 @@ def _control() -> Any:
     import torch.distributed as dist
 
     if _group is None or _group_of is not dist.group.WORLD:
-        _group, _group_of = dist.new_group(backend="gloo"), dist.group.WORLD
+        # Other processes may wait as long as the first one computes figures. The end of a process
+        # closes its connections and does not wait for this limit.
+        _group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+        _group_of = dist.group.WORLD
     return _group
 
 

@@ -44,6 +44,14 @@ def networks(steps: int, **training: Any) -> dict[str, Any]:
     return {"name": "net", "data": data, "stages": STAGES, "training": {**base, **training}}
 
 
+def single(steps: int, **training: Any) -> dict[str, Any]:
+    """One small network in one phase."""
+    config = {"size": 8, "channels": 8, "blocks": 1, "multipliers": [1]}
+    stages = [{"name": "coarse", "kind": "flow.v1", "config": config}]
+    phases = [{"name": "coarse", "train": ["coarse"], "steps": steps}]
+    return {**networks(4, **{"phases": phases, **training}), "stages": stages}
+
+
 def train(
     spec: dict[str, Any],
     folder: str | None = None,
