@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,12 +21,13 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.data.split import load_split
-from cascadezoo.errors import RunFolderError, StoppedError
+from cascadezoo.errors import InputError, RunFolderError, StoppedError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.metrics.base import Metric, load_metric
 from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
+from cascadezoo.evaluate.shared_sampling import SharedSampling
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
 from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
@@ -51,6 +51,13 @@ from cascadezoo.train.extra_losses import load_losses
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.stop_signals import StopSignals
 from cascadezoo.train.trainer import Trainer
+from cascadezoo.util.processes import (
+    gather_values,
+    is_restart,
+    lost_peers,
+    process_count,
+    process_rank,
+)
 
 __all__ = ["BuildResult", "build_cascade"]
 
@@ -137,14 +144,13 @@ def build_cascade(
         home = pick_device(device)
         plan = make_plan(resolved, home)
         check_memory(plan)
-        processes = int(os.environ.get("WORLD_SIZE", "1")) if home.type == "cuda" else 1
-        check_activations(plan, processes=processes)
+        check_activations(plan, processes=process_count() if home.type == "cuda" else 1)
         # Processes of torchrun share one run folder; the first one writes it.
-        first = int(os.environ.get("RANK", "0")) == 0
-        with run.locked() if first else nullcontext(), StopSignals() as stop:
+        with run.locked() if process_rank() == 0 else nullcontext(), StopSignals() as stop:
             try:
-                build = _Build(resolved, run, home, show, stop.requested, plan, resume)
-                return build.run_all(resume, began)
+                with lost_peers():
+                    build = _Build(resolved, run, home, show, stop.requested, plan, resume)
+                    return build.run_all(resume, began)
             except StoppedError as error:
                 raise StoppedError(
                     error.what, hint=_resume_hint(run, device), code=error.code, **error.fields
@@ -192,16 +198,21 @@ class _Build:
             state = self.run.state() or _no_run_file(self.run)
         if self.main and (warning := check_publish(self.spec.publish, self.spec.name)):
             self.progress.say(warning)
+        self._agree_on("spec", self.spec.training_digest())
+        self._agree_on("version of cascadezoo", __version__)
         if state.state == "done" and state.spec_digest == self.spec.digest():
             figures = read_figures(self.run.model / METRICS)
             self._record()
             return self._result(figures, began, already_done=True)
         self._load_data()
+        for split, data in self.data.items():
+            self._agree_on(f"{split} images", data.digest)
         extractors = self._load_extractors()
         with self._load_callbacks() as callbacks:
             cascade = self._train(extractors, callbacks, trained=state.state != "training")
             if not self.main:
-                # Only the first process evaluates; waiting for it could exceed a time-out.
+                if self._evaluates():
+                    SharedSampling.serve(lambda first, n: self._sample(cascade, first, n))
                 return self._result([], began)
             state = replace(state, state="trained", spec_digest=self.spec.digest())
             self.run.write_state(state)
@@ -213,6 +224,24 @@ class _Build:
             for figure in figures:
                 callbacks.send(FigureEvent(figure.to_dict()))
             return self._result(figures, began)
+
+    def _agree_on(self, what: str, value: str) -> None:
+        """Check that all processes have the same value.
+
+        Raises:
+            InputError: they differ; every process raises it.
+        """
+        values = gather_values(value)
+        others = [str(rank) for rank, other in enumerate(values) if other != values[0]]
+        if others:
+            raise InputError(
+                f"the processes disagree on the {what}: process 0 has another one than "
+                f"{'process' if len(others) == 1 else 'processes'} {', '.join(others)}",
+                hint="start every process with the same command, files and packages",
+                code="input-processes-differ",
+                what=what,
+                ranks=", ".join(others),
+            )
 
     def _result(
         self, figures: list[Figure], began: float, *, already_done: bool = False
@@ -246,7 +275,8 @@ class _Build:
         return pick_precision(requested, self.device)
 
     def _begin(self, resume: bool | None) -> RunState:
-        state = None if resume is False else self.run.state()
+        # torchrun repeats the command after a failure; only its first start begins anew.
+        state = None if resume is False and not is_restart() else self.run.state()
         if state is None:
             if resume:
                 raise RunFolderError(
@@ -400,13 +430,21 @@ class _Build:
         options = self._in_loop_options()
         if options is None:
             return []
-        figure = evaluate_kid(
-            lambda first, count: self._sample(cascade, first, count),
-            self.data[options.split],
-            options,
-            extractor=extractors[options.extractor],
-            note="during training",
-        )
+
+        def sample(first: int, count: int) -> torch.Tensor:
+            return self._sample(cascade, first, count)
+
+        if not self.main:
+            SharedSampling.serve(sample)
+            return []
+        with SharedSampling(sample, options.n, options.batch_size) as shared:
+            figure = evaluate_kid(
+                shared,
+                self.data[options.split],
+                options,
+                extractor=extractors[options.extractor],
+                note="during training",
+            )
         self.progress.say(str(figure))
         return [figure.to_dict()]
 
@@ -438,21 +476,24 @@ class _Build:
                         code="interrupted-evaluating",
                         reason=reason,
                     )
-                images = self._sample(cascade, first, count)
+                images = shared(first, count)
                 self.progress.advance(first + count)
                 return images
 
-            return evaluate_metrics(
-                self.spec.evaluation.metrics,
-                Subject(
-                    cascade=cascade,
-                    real=self.data[options.split],
-                    split=self._split,
-                    sample=sample,
-                ),
-                options,
-                extractor=extractors[options.extractor],
-            )
+            with SharedSampling(
+                lambda first, n: self._sample(cascade, first, n), options.n, options.batch_size
+            ) as shared:
+                return evaluate_metrics(
+                    self.spec.evaluation.metrics,
+                    Subject(
+                        cascade=cascade,
+                        real=self.data[options.split],
+                        split=self._split,
+                        sample=sample,
+                    ),
+                    options,
+                    extractor=extractors[options.extractor],
+                )
         return [measure_sampling(lambda first, count: self._sample(cascade, first, count), n=64)]
 
     def _sample(self, cascade: Cascade, first: int, count: int) -> torch.Tensor:

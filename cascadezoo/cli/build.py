@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from cascadezoo.cli.options import (
 )
 from cascadezoo.cli.output import clean, echo, echo_json
 from cascadezoo.util.numbers import human_seconds
+from cascadezoo.util.processes import process_rank
 
 if TYPE_CHECKING:
     from cascadezoo.build.build import BuildResult
@@ -79,7 +79,7 @@ def command(
     from cascadezoo.train.progress import make_progress
 
     # Of the processes that torchrun starts, only the first prints.
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = process_rank() == 0
     result = build_cascade(
         spec,
         out,

@@ -11,6 +11,7 @@ import click
 
 from cascadezoo.cli.output import clean, echo, echo_json
 from cascadezoo.errors import CascadezooError, SpecError
+from cascadezoo.util.processes import claim_report
 
 __all__ = ["DEBUG_VARIABLE", "report"]
 
@@ -25,7 +26,7 @@ class _Report:
 
 
 def report(error: BaseException, *, as_json: bool) -> int:
-    """Print an error to stderr.
+    """Print an error to stderr. Of several processes, one prints an error of all.
 
     Args:
         error: the exception that ended the command.
@@ -39,6 +40,8 @@ def report(error: BaseException, *, as_json: bool) -> int:
 
         echo("".join(traceback.format_exception(error)).rstrip(), err=True)
     result = _describe(error)
+    if not claim_report(error):
+        return result.exit_code
     if as_json:
         echo_json({"error": result.data}, err=True, indent=None)
     else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cascadezoo.cli.options import (
+    Whole,
     device_option,
     examples,
     json_option,
@@ -21,6 +23,7 @@ from cascadezoo.util.numbers import human_bytes, human_count
 
 if TYPE_CHECKING:
     from cascadezoo.build.plan import Plan
+    from cascadezoo.build.plan_devices import DevicePlan
     from cascadezoo.spec import ResolvedSpec
 
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
@@ -43,6 +46,7 @@ def _count(text: str) -> int:
         "cascadezoo plan shapes-demo",
         "cascadezoo plan paper-baseline --set training.batch_size=512 --json",
         "cascadezoo plan paper-baseline --match-params coarse=500k --match-params up=250k",
+        "cascadezoo plan imagenet256-cdm --devices 8 --memory 80",
     ),
 )
 @spec_argument
@@ -54,20 +58,35 @@ def _count(text: str) -> int:
     "Choose widths that give this number of parameters, for a stage or for the whole cascade.",
 )
 @device_option("The device to plan memory for: auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--devices",
+    type=Whole(1, 1_000_000),
+    metavar="N",
+    help="Find settings that fit on N devices, one process each.",
+)
+@click.option(
+    "--memory",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    metavar="GIB",
+    help="The memory of each of them.  [default: the device's]",
+)
 @json_option
 def command(
     spec: str,
     settings: tuple[str, ...],
     match_params: int | dict[str, int] | None,
     device: str,
+    devices: int | None,
+    memory: float | None,
     as_json: bool,
 ) -> None:
     """Show what a build needs: parameters, FLOPs, memory, advice.
 
     The cascade is built on the meta device, so a plan is quick at any size. Exits with 2 if
-    weights and optimizer alone need more memory than is available.
+    weights and optimizer alone need more memory than is available. With --devices or --memory the
+    plan is for other machines, and names the settings that fit there; it exits with 2 if none do.
     """
-    run_plan(spec, settings, device, as_json, match_params)
+    run_plan(spec, settings, device, as_json, match_params, devices, memory)
 
 
 def run_plan(
@@ -76,11 +95,14 @@ def run_plan(
     device: str,
     as_json: bool,
     match: int | Mapping[str, int] | None = None,
+    devices: int | None = None,
+    memory: float | None = None,
 ) -> None:
     """Plan a spec and print the plan.
 
     Raises:
-        ResourceError: the machine has too little memory for it.
+        ResourceError: the machine, or the named devices, have too little memory for it.
+        DataError: the named devices cannot share a batch evenly.
     """
     from cascadezoo.build.plan import check_memory, make_plan
     from cascadezoo.spec import load_spec
@@ -97,16 +119,49 @@ def run_plan(
 
         device = str(pick_device(device))
     plan = make_plan(resolved, device)
+    placed = _placed(resolved, plan, devices, memory)
     if as_json:
         row: dict[str, Any] = plan.to_dict()
+        if placed is not None:
+            row["devices"] = {**asdict(placed), "bytes": placed.bytes}
         echo_json(row if match is None else {**row, "settings": changes})
     else:
-        _show(plan)
+        _show(plan, elsewhere=placed is not None)
+        if placed is not None:
+            _show_devices(placed)
         if match is not None:
             # A change is a path of names and a whole number, which needs no quoting for a shell.
             shown = " ".join(f"--set {change}" for change in changes)
             echo(f"\nsettings: {shown or 'none needed'}")
-    check_memory(plan)
+    if placed is None:
+        check_memory(plan)
+
+
+def _placed(
+    resolved: ResolvedSpec, plan: Plan, devices: int | None, memory: float | None
+) -> DevicePlan | None:
+    """The settings that fit on the named devices; None if none are named."""
+    if devices is None and memory is None:
+        return None
+    from cascadezoo.build.plan_devices import plan_devices
+
+    available = plan.available_bytes if memory is None else round(memory * 2**30)
+    if available is None:
+        raise click.UsageError("the memory of this machine is not known; add --memory GIB")
+    return plan_devices(resolved, plan, devices or 1, available)
+
+
+def _show_devices(placed: DevicePlan) -> None:
+    number = f"{placed.devices} device{'s' * (placed.devices != 1)}"
+    parts = f"{placed.images} image{'s' * (placed.images != 1)} at a time"
+    echo(
+        f"\non {number} of {human_bytes(placed.memory_bytes)}: fits, about "
+        f"{human_bytes(placed.bytes)} on each: {human_bytes(placed.state_bytes)} of weights, "
+        f"gradients, optimizer and average, {human_bytes(placed.activation_bytes)} of activations "
+        f"({parts}) in phase {clean(placed.phase)}"
+    )
+    shown = " ".join(f"--set {change}" for change in placed.settings)
+    echo(f"settings: {shown or 'none needed'}")
 
 
 def _matched(
@@ -124,8 +179,8 @@ def _matched(
     return load_spec(matched), settings_between(data, matched)
 
 
-def _show(plan: Plan) -> None:
-    """Print a plan as tables and sentences."""
+def _show(plan: Plan, *, elsewhere: bool) -> None:
+    """Print a plan as tables and sentences; ``elsewhere`` leaves out the memory of this machine."""
     echo(f"{clean(plan.name)}: {human_count(plan.parameters)} parameters\n")
     stages = [
         (
@@ -157,8 +212,10 @@ def _show(plan: Plan) -> None:
         echo(table(("PHASE", "TRAINS", "LENGTH", "MEMORY"), phases, right=(3,)))
     echo(
         f"\nmemory: about {human_bytes(plan.training_bytes)} to train, "
-        f"{human_bytes(plan.weights_bytes)} of it weights; "
-        f"{human_bytes(plan.available_bytes)} available"
+        f"{human_bytes(plan.weights_bytes)} of it weights"
+        + ("" if elsewhere else f"; {human_bytes(plan.available_bytes)} available")
     )
     for warning in plan.warnings:
+        if elsewhere and warning.startswith("training needs about"):
+            continue
         echo(f"warning: {clean(warning)}")

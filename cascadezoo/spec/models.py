@@ -239,6 +239,11 @@ class TrainingSpec(Model):
     `torch.compile`. `network` compiles each network as one, which takes longer and runs faster.
     `graphs` replays networks from CUDA graphs. `auto` uses `graphs` on CUDA; on a CPU it compiles
     if the training is long enough to gain more time than the compilation takes."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several processes (`torchrun`) share a training. `ddp` keeps all weights in each process
+    and exchanges gradients. `fsdp` divides weights, gradients, optimizer and average among the
+    processes, which needs less memory and more communication. `auto` is `ddp`. It does not change
+    the results, and has no effect on a single process."""
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     ema: EmaSpec | None = EmaSpec()
@@ -368,7 +373,7 @@ class CascadeSpec(Model):
         for key in ("$schema", "description", "license", "tags", "publish", "requires"):
             data.pop(key, None)
         data["evaluation"] = data["evaluation"]["in_loop"]
-        for key in ("log_steps", "checkpoint_seconds", "callbacks"):
+        for key in ("log_steps", "checkpoint_seconds", "callbacks", "parallel"):
             data["training"].pop(key)
         return _digest(_without_later_keys(data))
 
@@ -382,8 +387,9 @@ def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
         del data["evaluation"]["precision"]
     if not data["training"].get("callbacks", True):
         del data["training"]["callbacks"]
-    for key, default in (("compile", "auto"), ("accumulate", 1), ("recompute", False)):
-        if data["training"][key] == default:
+    later = {"compile": "auto", "accumulate": 1, "recompute": False, "parallel": "auto"}
+    for key, default in later.items():
+        if data["training"].get(key, ...) == default:
             del data["training"][key]
     for stage in data["stages"]:
         if stage["config"].get("pad_to", 0) is None:

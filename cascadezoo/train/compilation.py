@@ -12,6 +12,7 @@ from cascadezoo.cascade.stage_costs import stage_rows
 from cascadezoo.errors import InputError
 from cascadezoo.nn.compiled import compiler_problem
 from cascadezoo.spec import TrainingSpec
+from cascadezoo.util.processes import process_count
 
 __all__ = [
     "Acceleration",
@@ -69,8 +70,17 @@ def choose_compilation(
             hint="set training.compile to false or auto, or training.recompute to false",
             code="input-compile-recompute",
         )
+    sharded = training.parallel == "fsdp" and process_count() > 1
+    if sharded and requested not in (False, "auto"):
+        raise InputError(
+            f"training.compile is {requested!r}, which does not work with training.parallel 'fsdp'",
+            hint="set training.compile to false or auto, or training.parallel to ddp",
+            code="input-compile-fsdp",
+        )
     if training.recompute:
         return CompileChoice(None, "training.recompute is true")
+    if sharded:
+        return CompileChoice(None, "training.parallel is fsdp")
     if requested is False:
         return CompileChoice(None, "training.compile is false")
     if requested == "graphs" or (requested == "auto" and device.type == "cuda"):

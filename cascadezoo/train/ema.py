@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cascadezoo.spec import EmaSpec, PhaseSpec
 from cascadezoo.stages.base import Stage
+from cascadezoo.train.sharded_tensors import place_like
 
 __all__ = ["Ema", "ema_decay", "make_ema"]
 
@@ -64,7 +65,7 @@ class Ema:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load averages by parameter name."""
         for name, shadow in zip(self.names, self.shadow, strict=True):
-            shadow.copy_(state[name])
+            shadow.copy_(place_like(state[name], shadow))
 
 
 def ema_decay(spec: EmaSpec | None, phase: PhaseSpec, stage: str) -> float | None:

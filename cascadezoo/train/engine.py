@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from accelerate.accelerator import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
 
 from cascadezoo.errors import InputError
 from cascadezoo.nn.precision import accelerates_bf16, supports_bf16
 from cascadezoo.util.devices import pick_device
+from cascadezoo.util.processes import join, process_count
 
 __all__ = [
     "Precision",
@@ -22,7 +21,6 @@ __all__ = [
     "make_accelerator",
     "pick_device",
     "pick_precision",
-    "share_gradients",
     "tune_backends",
 ]
 
@@ -76,15 +74,17 @@ def make_accelerator(device: torch.device, precision: Precision) -> Accelerator:
     """An Accelerator for a device and precision.
 
     Accelerate keeps its state for the whole process and refuses another setting. Successive builds
-    in one process may differ, so a new setting clears the state.
+    in one process may differ, so a new setting clears the state. Under torchrun this joins the
+    group of all processes.
     """
     global _current
     setting = _Setting(str(device), precision)
     if _current is not None and _current != setting:
         AcceleratorState._reset_state(reset_partial_state=True)
     _current = setting
-    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if not distributed and device.type != "cpu":
+    if process_count() > 1:
+        join(device)
+    elif device.type != "cpu":
         os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
     mixed = "no" if precision == "fp32" else precision
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
@@ -111,21 +111,3 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{device.type}, {threads} thread{'s' if threads != 1 else ''}"
-
-
-def share_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients over the processes in one message. Does nothing in a single process.
-
-    DistributedDataParallel does not fit: a step runs several stages, may skip some, and propagates
-    backward once for each parameter group.
-    """
-    if accelerator.num_processes < 2:
-        return
-    grads = [p.grad for p in parameters if p.grad is not None]
-    if not grads:
-        return
-    flat = torch.cat([grad.reshape(-1) for grad in grads])
-    mean = accelerator.reduce(flat, reduction="mean")
-    parts = mean.split([grad.numel() for grad in grads])
-    for grad, part in zip(grads, parts, strict=True):
-        grad.copy_(part.view_as(grad))

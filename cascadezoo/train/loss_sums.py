@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from cascadezoo.errors import TrainingError
@@ -14,9 +15,14 @@ __all__ = ["LossSums", "check_finite"]
 
 
 class LossSums:
-    """Adds up losses by name without waiting for the device."""
+    """Adds up losses by name without waiting for the device.
 
-    def __init__(self) -> None:
+    Args:
+        shared: read the means over all processes, which then read together.
+    """
+
+    def __init__(self, *, shared: bool = False) -> None:
+        self.shared = shared
         self.count = 0
         self._sums: dict[str, Tensor] = {}
 
@@ -36,8 +42,11 @@ class LossSums:
         """The means since the last :meth:`take`; waits for the device once."""
         if not self._sums:
             return {}
-        values = (torch.stack(list(self._sums.values())) / self.count).tolist()
-        return dict(zip(self._sums, values, strict=True))
+        means = torch.stack(list(self._sums.values())) / self.count
+        if self.shared and dist.is_available() and dist.is_initialized():
+            dist.all_reduce(means)
+            means /= dist.get_world_size()
+        return dict(zip(self._sums, means.tolist(), strict=True))
 
     def take(self) -> dict[str, float]:
         """Return the means and reset the sums."""

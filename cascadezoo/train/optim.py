@@ -13,16 +13,17 @@ from accelerate.accelerator import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from cascadezoo.errors import PluginError, Problem, SpecError
+from cascadezoo.errors import InputError, PluginError, Problem, SpecError
 from cascadezoo.spec import OptimizerSpec, PhaseSpec, ScheduleSpec
-from cascadezoo.spec.models import GroupTraining, StageTraining
+from cascadezoo.spec.models import GroupTraining, StageTraining, TrainingSpec
 from cascadezoo.stages.base import GROUP, GroupOptions, Stage
-from cascadezoo.train.engine import share_gradients
+from cascadezoo.train.sharded_tensors import place_like
 
 __all__ = [
     "GroupOptimizer",
     "apply_gradients",
     "check_groups",
+    "check_shardable",
     "make_optimizers",
     "schedule_factor",
 ]
@@ -58,6 +59,25 @@ class GroupOptimizer:
         rows = zip(self.stages, self.optimizer.param_groups, strict=True)
         tail = "" if self.group == GROUP else f".{self.group}"
         return {f"{name}{tail}": row["lr"] for name, row in rows}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Load the state of the optimizer, with whole tensors for sharded parameters too.
+
+        Raises:
+            RuntimeError: shapes differ.
+            ValueError: the parameters differ.
+        """
+        rows = dict(state["state"])
+        if len(rows) > len(self.parameters):
+            raise ValueError("the optimizer has another number of parameters")
+        for index, values in rows.items():
+            like = self.parameters[index]
+            # Counters of steps have another shape than their parameter.
+            rows[index] = {
+                key: place_like(value, like) if value.shape == like.shape else value
+                for key, value in values.items()
+            }
+        self.optimizer.load_state_dict({**state, "state": rows})
 
     def due(self, step: int) -> list[nn.Parameter]:
         """The parameters that learn in a step of the phase, from 0."""
@@ -133,6 +153,36 @@ def check_groups(phases: Iterable[PhaseSpec], stages: Mapping[str, Stage]) -> No
         raise SpecError(problems)
 
 
+def check_shardable(
+    training: TrainingSpec, stages: Mapping[str, Stage], scaler: object | None
+) -> None:
+    """Check that a training can divide the weights of its stages among processes.
+
+    Raises:
+        InputError: it scales losses (fp16), or trains a stage with several parameter groups or
+            with one that skips steps.
+    """
+    if scaler is not None:
+        raise InputError(
+            "training.parallel is 'fsdp', which does not work with fp16",
+            hint="use --precision bf16 or fp32, or set training.parallel to ddp",
+            code="input-fsdp-fp16",
+        )
+    trained = {name for phase in training.phases or [] for name in phase.train}
+    for name, stage in stages.items():
+        groups = [group for group, members in stage.parameter_groups().items() if members]
+        paced = any(options.every > 1 for options in stage.group_options().values())
+        if name in trained and (len(groups) > 1 or paced):
+            raise InputError(
+                f"training.parallel is 'fsdp', which trains one parameter group, but stage "
+                f"{name!r} ({type(stage).__name__}) has {', '.join(map(repr, groups))}",
+                hint="set training.parallel to ddp",
+                code="input-fsdp-groups",
+                name=name,
+                groups=tuple(groups),
+            )
+
+
 def _unknown_groups(
     phases: Iterable[PhaseSpec], groups: Mapping[str, Mapping[str, object]]
 ) -> Iterator[Problem]:
@@ -178,7 +228,7 @@ def _check_whole(name: str, stage: Stage, groups: Mapping[str, list[nn.Parameter
 def apply_gradients(
     accelerator: Accelerator, groups: Iterable[GroupOptimizer], clip_norm: float | None
 ) -> None:
-    """Share, clip and apply the gradients of each group, and clear them.
+    """Clip and apply the gradients of each group, and clear them.
 
     The fp16 scaler unscales once for each group and updates its scale once for all. Accelerate
     supports a single optimizer: it would unscale the second one twice.
@@ -191,7 +241,6 @@ def apply_gradients(
     scaler = accelerator.scaler
     ready = [g for g in groups if any(p.grad is not None for p in g.parameters)]
     for group in ready:
-        share_gradients(accelerator, group.parameters)
         if clip_norm is not None:
             if scaler is not None:
                 scaler.unscale_(_plain(group.optimizer))

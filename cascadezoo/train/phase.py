@@ -9,6 +9,7 @@ from torch import Tensor
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.train.ema import Ema
+from cascadezoo.train.exchange import GradientExchange
 from cascadezoo.train.optim import GroupOptimizer
 from cascadezoo.train.reflow import PairLoader
 from cascadezoo.train.step import PhaseWalk
@@ -59,6 +60,7 @@ class PhaseRun:
         optimizers: one for each parameter group.
         ema: the average of the weights.
         batches: the training batches.
+        exchange: averages the gradients over the processes.
     """
 
     spec: PhaseSpec
@@ -69,6 +71,7 @@ class PhaseRun:
     optimizers: list[GroupOptimizer]
     ema: Ema | None
     batches: Batches
+    exchange: GradientExchange
 
 
 def epoch_steps(spec: PhaseSpec, loader: DeviceLoader) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from cascadezoo.train.callbacks import Callbacks
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
 from cascadezoo.train.ema import make_ema
 from cascadezoo.train.events import DAMAGED, EventLog
+from cascadezoo.train.exchange import GradientExchange
 from cascadezoo.train.extra_losses import ExtraLoss
 from cascadezoo.train.graphs import graphed
 from cascadezoo.train.loss_sums import LossSums, check_finite
@@ -30,6 +31,7 @@ from cascadezoo.train.memory import reset_peak
 from cascadezoo.train.optim import (
     apply_gradients,
     check_groups,
+    check_shardable,
     make_optimizers,
     schedule_factor,
 )
@@ -38,8 +40,11 @@ from cascadezoo.train.phase_end import finish_phase, stages_to_finish
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.recorder import Recorder
 from cascadezoo.train.reflow import PairLoader, PairStore, pairs_of
+from cascadezoo.train.sharded_tensors import whole_value
+from cascadezoo.train.sharding import ShardedCascade
 from cascadezoo.train.step import PhaseWalk
 from cascadezoo.train.stopwatch import Stopwatch
+from cascadezoo.util.processes import Peers, is_lost_peer, lost_peers
 from cascadezoo.util.rng import derive_seed, seed_global
 
 __all__ = ["Figures", "Trainer"]
@@ -66,7 +71,8 @@ class Trainer:
         store: stores checkpoints; None writes none.
         events: records events.
         progress: displays the progress.
-        figures: computes figures every ``figures_every`` epochs.
+        figures: computes figures every ``figures_every`` epochs. All processes call it; the rows of
+            the first one are recorded.
         figures_every: number of epochs; None computes no figures.
         stop: called after every step; a text stops the training after a checkpoint.
         callbacks: receive events; only in the first process.
@@ -90,8 +96,13 @@ class Trainer:
         callbacks: Callbacks | None = None,
         graphs: bool = False,
     ) -> None:
+        self.sharded: ShardedCascade | None = None
+        if cascade.spec.training.parallel == "fsdp" and accelerator.num_processes > 1:
+            check_shardable(cascade.spec.training, dict(cascade.named_stages()), accelerator.scaler)
+            self.sharded = ShardedCascade(cascade)
+            cascade = self.sharded.cascade
         # The memory layout for tensor cores; saved weights are contiguous in any case.
-        self.cascade = channels_last(cascade)
+        self.cascade = cascade if self.sharded else channels_last(cascade)
         self.graphs = graphs
         self.spec = cascade.spec
         self.training = cascade.spec.training
@@ -112,6 +123,7 @@ class Trainer:
         self.figures_every = figures_every
         self.stop = stop
         self.position = Position()
+        self.peers = Peers()
         self._learning = {
             name: [p for p in stage.parameters() if p.requires_grad]
             for name, stage in cascade.named_stages()
@@ -156,7 +168,12 @@ class Trainer:
                 the events cannot be read or written.
             DiskFullError: the events cannot be written.
             PluginError: a callback failed; a checkpoint was written.
+            TrainingError: another process has ended.
         """
+        with lost_peers():
+            self._run()
+
+    def _run(self) -> None:
         reset_peak(self.cascade.device)
         faults: dict[str, str] = {}
         restored = self.saved.newest(faults.__setitem__) if self.saved else None
@@ -174,6 +191,8 @@ class Trainer:
         for parameters in self._learning.values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
+        if self.sharded is not None:
+            self.sharded.restore()
 
     # --- one phase
 
@@ -228,15 +247,18 @@ class Trainer:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
+        optimizers = make_optimizers(spec, trained)
         return PhaseRun(
             spec=spec,
             index=index,
             total=total,
             per_epoch=per_epoch,
             walk=walk,
-            optimizers=make_optimizers(spec, trained),
+            optimizers=optimizers,
             ema=make_ema(self.training.ema, spec, trained),
             batches=Batches(loader, index, self.cascade.resolved.num_classes is not None),
+            # FSDP exchanges gradients itself.
+            exchange=GradientExchange(() if self.sharded else optimizers),
         )
 
     def _pairs(self, phase: PhaseRun) -> PairLoader | None:
@@ -244,17 +266,18 @@ class Trainer:
             return None
         began = time.monotonic()
         loader = phase.batches.loader
-        pairs = pairs_of(
-            self.cascade,
-            phase.spec,
-            phase.index,
-            self.accelerator,
-            self.pairs,
-            resumed=self.position.step > 0,
-            batch_size=loader.local_batch_size,
-            check=lambda: self._check_stop(f"making the pairs of phase {phase.spec.name!r}"),
-            progress=self.progress,
-        )
+        with self._whole():
+            pairs = pairs_of(
+                self.cascade,
+                phase.spec,
+                phase.index,
+                self.accelerator,
+                self.pairs,
+                resumed=self.position.step > 0,
+                batch_size=loader.local_batch_size,
+                check=lambda: self._check_stop(f"making the pairs of phase {phase.spec.name!r}"),
+                progress=self.progress,
+            )
         self._freeze(phase.spec.train)
         self._add_seconds(began)
         return PairLoader(
@@ -273,15 +296,16 @@ class Trainer:
             return
         began = time.monotonic()
         try:
-            finish_phase(
-                self.cascade,
-                names,
-                self.data,
-                phase=phase.spec.name,
-                batch_size=phase.batches.loader.local_batch_size,
-                check=lambda: self._check_stop(f"ending phase {phase.spec.name!r}"),
-                progress=self.progress,
-            )
+            with self._whole():
+                finish_phase(
+                    self.cascade,
+                    names,
+                    self.data,
+                    phase=phase.spec.name,
+                    batch_size=phase.batches.loader.local_batch_size,
+                    check=lambda: self._check_stop(f"ending phase {phase.spec.name!r}"),
+                    progress=self.progress,
+                )
         except StoppedError as error:
             if phase.ema is not None:
                 phase.ema.swap()
@@ -293,11 +317,7 @@ class Trainer:
 
     def _check_stop(self, doing: str) -> None:
         """Raise if a stop was requested. All processes call this together, so they agree."""
-        reason = self.stop()
-        if self.accelerator.num_processes > 1:
-            requested = torch.tensor(float(reason is not None), device=self.accelerator.device)
-            if self.accelerator.reduce(requested, reduction="sum").item() > 0:
-                reason = reason or "another process"
+        reason = self.peers.agree(self.stop(), failed=False, due=False, now=True).reason
         if reason is not None:
             raise StoppedError(
                 f"stopped by {reason} while {doing}",
@@ -324,10 +344,10 @@ class Trainer:
 
     def _loop(self, phase: PhaseRun) -> None:
         epochs = math.ceil(phase.total / phase.per_epoch)
-        log, epoch_sums = LossSums(), LossSums()
+        log, epoch_sums = LossSums(shared=True), LossSums(shared=True)
         watch = Stopwatch(self.position.seconds)
         for step in range(self.position.step, phase.total):
-            losses = self._step(phase, step)
+            losses = self._step_or_save(phase, step)
             log.add(losses)
             epoch_sums.add(losses)
             done = step + 1
@@ -344,15 +364,23 @@ class Trainer:
             if whole or last:
                 now = self.record.epoch(phase, epoch_sums, done, at, watch.epoch_began)
                 watch.next_epoch(now, self._figures(phase, epoch, last, whole))
-            reason = self.stop()
-            ends = reason is not None or self.callbacks.failure is not None
-            due = watch.checkpoint_due(self.training.checkpoint_seconds)
-            if ends or (due and not last):
+            agreed = self.peers.agree(
+                self.stop(),
+                failed=self.callbacks.failure is not None,
+                due=watch.checkpoint_due(self.training.checkpoint_seconds),
+                now=last,
+            )
+            reason = agreed.reason
+            if reason is not None or agreed.failed or (agreed.due and not last):
                 check_finite(phase.spec.name, step, log.read())
                 self.position = replace(self.position, seconds=watch.trained())
                 self._save(phase)
                 watch.checkpoint_written()
             self.callbacks.check()
+            if agreed.failed and reason is None:
+                raise TrainingError(
+                    "a callback of the first process failed", code="training-process-lost"
+                )
             if reason is not None:
                 where = f"in phase {phase.spec.name!r} after step {done} of {phase.total}"
                 raise StoppedError(
@@ -362,6 +390,16 @@ class Trainer:
                     phase=phase.spec.name,
                     step=done,
                 )
+
+    def _step_or_save(self, phase: PhaseRun, step: int) -> Mapping[str, Tensor]:
+        """One training step. If another process ends meanwhile, the last step is saved."""
+        try:
+            return self._step(phase, step)
+        except RuntimeError as error:
+            # The weights still are those of the last step: the optimizer follows the exchange.
+            if self.sharded is None and is_lost_peer(error) and self.position.step == step:
+                self._save(phase)
+            raise
 
     def _step(self, phase: PhaseRun, step: int) -> Mapping[str, Tensor]:
         """One training step; returns the losses by name, on the device."""
@@ -391,18 +429,36 @@ class Trainer:
         """Add up the gradients of all parts of a batch; return the mean losses by name."""
         parts = self.training.accumulate
         if parts == 1:
-            losses = phase.walk.losses_of(*batch[:2], step, batch[2])
-            self._backward(phase, losses, step)
+            losses = self._losses(phase, *batch, step)
+            self._backward(phase, losses, step, last=True)
             return {k: v.detach() for rows in losses.values() for k, v in rows.items()}
         sums: dict[str, Tensor] = {}
         for part in range(parts):
             images, labels, noise = (None if b is None else b.chunk(parts)[part] for b in batch)
             assert images is not None  # noqa: S101 - for mypy: a batch has images
-            losses = phase.walk.losses_of(images, labels, step, noise, part=part, parts=parts)
-            self._backward(phase, losses, step)
+            losses = self._losses(phase, images, labels, noise, step, part=part, parts=parts)
+            self._backward(phase, losses, step, last=part == parts - 1)
             for name, loss in ((k, v) for rows in losses.values() for k, v in rows.items()):
                 sums[name] = loss.detach() / parts + sums.get(name, 0.0)
         return sums
+
+    def _losses(
+        self,
+        phase: PhaseRun,
+        images: Tensor,
+        labels: Tensor | None,
+        noise: Tensor | None,
+        step: int,
+        **share: int,
+    ) -> dict[str, dict[str, Tensor]]:
+        def compute() -> dict[str, dict[str, Tensor]]:
+            return phase.walk.losses_of(images, labels, step, noise, **share)
+
+        return compute() if self.sharded is None else self.sharded.run(compute)
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """Inside, this process has all weights."""
+        return nullcontext() if self.sharded is None else self.sharded.whole()
 
     def _seed(self, phase: PhaseRun, step: int) -> None:
         """Seed the global generators, which dropout uses, by the step."""
@@ -411,18 +467,23 @@ class Trainer:
         seed_global(key, self.accelerator.device)
 
     def _backward(
-        self, phase: PhaseRun, losses: Mapping[str, Mapping[str, Tensor]], step: int
+        self, phase: PhaseRun, losses: Mapping[str, Mapping[str, Tensor]], step: int, *, last: bool
     ) -> None:
-        """Propagate the losses of each group only to the parameters of that group."""
+        """Propagate the losses of each group only to the parameters of that group.
+
+        The last part of a batch exchanges the gradients of the processes.
+        """
         totals = {name: torch.stack(list(rows.values())).sum() for name, rows in losses.items()}
         if self.training.accumulate > 1:
             totals = {name: total / self.training.accumulate for name, total in totals.items()}
-        rows = [(totals[g.group], g.due(step)) for g in phase.optimizers if g.group in totals]
-        rows = [(total, due) for total, due in rows if total.requires_grad and due]
-        for left, (total, due) in zip(reversed(range(len(rows))), rows, strict=True):
+        rows = [(g, totals[g.group], g.due(step)) for g in phase.optimizers if g.group in totals]
+        rows = [(group, total, due) for group, total, due in rows if total.requires_grad and due]
+        for left, (group, total, due) in zip(reversed(range(len(rows))), rows, strict=True):
             # A single group needs no list of parameters, which costs time.
-            lone = len(phase.optimizers) == 1 and due is phase.optimizers[0].parameters
+            lone = len(phase.optimizers) == 1 and due is group.parameters
             inputs = None if lone else due
+            if last:
+                total = phase.exchange.watch(group.group, step, total)
             self.accelerator.backward(total, inputs=inputs, retain_graph=left > 0)
 
     def _figures(self, phase: PhaseRun, epoch: int, last: bool, whole: bool) -> float:
@@ -437,7 +498,8 @@ class Trainer:
         if phase.ema is not None:
             phase.ema.swap()
         try:
-            rows = self.figures(self.cascade) if self.accelerator.is_main_process else []
+            with self._whole():
+                rows = self.figures(self.cascade)
         finally:
             if phase.ema is not None:
                 phase.ema.swap()
@@ -452,19 +514,27 @@ class Trainer:
     # --- checkpoints
 
     def _save(self, phase: PhaseRun | None) -> None:
-        if self.store is None:
+        if self.store is None and self.sharded is None:
             return
         optimizer: dict[str, Any] = {}
         if phase is not None:
             optimizer = {g.group: g.optimizer.state_dict() for g in phase.optimizers}
             if self.accelerator.scaler is not None:
                 optimizer["scaler"] = self.accelerator.scaler.state_dict()
+        weights = self.cascade.stages.state_dict()
+        average = phase.ema.state_dict() if phase is not None and phase.ema else {}
+        if self.sharded is not None:
+            keep = self.store is not None
+            weights, average = whole_value(weights, keep=keep), whole_value(average, keep=keep)
+            optimizer = whole_value(optimizer, keep=keep)
+        if self.store is None:
+            return
         self.store.save(
             Checkpoint(
                 position=self.position,
                 training_digest=self.spec.training_digest(),
-                weights=self.cascade.stages.state_dict(),
-                average=phase.ema.state_dict() if phase is not None and phase.ema else {},
+                weights=weights,
+                average=average,
                 optimizer=optimizer,
                 data_digest=None if self.data is None else self.data.digest,
             )
@@ -501,13 +571,16 @@ class Trainer:
                 path=folder,
             )
         with self._same_architecture():
-            self.cascade.stages.load_state_dict(dict(checkpoint.weights))
+            if self.sharded is not None:
+                self.sharded.load(checkpoint.weights)
+            else:
+                self.cascade.stages.load_state_dict(dict(checkpoint.weights))
         self.position = checkpoint.position
 
     def _restore_phase(self, phase: PhaseRun, checkpoint: Checkpoint) -> None:
         with self._same_architecture():
             for group in phase.optimizers:
-                group.optimizer.load_state_dict(checkpoint.optimizer[group.group])
+                group.load_state(checkpoint.optimizer[group.group])
             if phase.ema is not None:
                 phase.ema.load_state_dict(checkpoint.average)
             if self.accelerator.scaler is not None and "scaler" in checkpoint.optimizer:

@@ -80,3 +80,45 @@ def test_dry_run_prints_the_plan_and_writes_nothing(invoke, lone, spec_file, tmp
     result = invoke("build", path, "--dry-run", "--seed", "3", "--precision", "bf16")
     assert (result.exit_code, result.stdout) == (0, plan)
     assert [p.name for p in tmp_path.iterdir()] == ["spec.json"]
+
+
+def test_names_the_settings_that_fit_on_several_devices(invoke, lone, spec_file):
+    path = spec_file(lone)
+    wide = ("--set", "training.batch_size=512", "--set", "stages.coarse.config.channels=32")
+    free = json.loads(
+        invoke("plan", path, *wide, "--devices", "2", "--memory", "8", "--json").stdout
+    )
+    assert free["devices"]["settings"] == []
+    assert free["devices"]["images"] == 256
+    per_image = free["devices"]["activation_bytes"] // 256
+    # Room for the weights and a tenth of the activations.
+    room = (free["devices"]["state_bytes"] + 26 * per_image) / 0.9 / 2**30
+    small = ("--devices", "2", "--memory", f"{room:.9f}")
+    result = invoke("plan", path, *wide, *small)
+    assert result.exit_code == 0, result.stderr
+    assert "settings: --set training.accumulate=16\n" in result.stdout
+    assert "available" not in result.stdout
+    planned = json.loads(invoke("plan", path, *wide, *small, "--json").stdout)["devices"]
+    assert planned["images"] == 16
+    assert planned["bytes"] <= 0.9 * planned["memory_bytes"]
+    # With its own advice the spec fits as it is.
+    again = invoke("plan", path, *wide, "--set", planned["settings"][0], *small)
+    assert "settings: none needed" in again.stdout
+
+
+def test_too_little_memory_on_all_devices_is_refused(invoke, lone, spec_file):
+    path = spec_file(lone)
+    result = invoke("plan", path, "--devices", "2", "--memory", "0.0001")
+    assert result.exit_code == 2
+    check_failed(result, "resources-devices", shown="on 2 devices of 0.0 GiB")
+    uneven = invoke("plan", path, "--devices", "7")
+    assert uneven.exit_code == 2
+    check_failed(uneven, "data-batch-uneven", shown="7 devices")
+
+
+def test_imagenet_fits_on_eight_devices_of_80_gib(invoke):
+    result = invoke("plan", "imagenet256-cdm", "--devices", "8", "--memory", "80", "--json")
+    assert result.exit_code == 0, result.stderr
+    devices = json.loads(result.stdout)["devices"]
+    assert devices["bytes"] < 80 * 2**30
+    assert devices["settings"] == ["training.accumulate=16"]

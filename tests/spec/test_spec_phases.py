@@ -186,7 +186,7 @@ def test_digests_do_not_change_with_defaults_of_later_keys() -> None:
 
     plain = named.to_dict()
     del plain["training"]["callbacks"]
-    for key in ("compile", "accumulate", "recompute"):
+    for key in ("compile", "accumulate", "recompute", "parallel"):
         del plain["training"][key]
     del plain["evaluation"]["precision"]
     for phase in plain["training"]["phases"]:
