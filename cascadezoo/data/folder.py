@@ -55,7 +55,7 @@ class FolderConfig(DataConfig):
         Raises:
             DataError: the folder is missing or has no images, or its first image is not readable.
         """
-        from cascadezoo.data.folder_reader import square_size
+        from cascadezoo.data.image_decoder import square_size
 
         listing = _list(self)
         names = listing.classes

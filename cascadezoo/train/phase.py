@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.data.loader import BatchLoader
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.train.ema import Ema
 from cascadezoo.train.optim import GroupOptimizer
@@ -30,7 +30,7 @@ class Batches:
     """
 
     def __init__(
-        self, loader: DeviceLoader, phase: int, labelled: bool, pairs: PairLoader | None = None
+        self, loader: BatchLoader, phase: int, labelled: bool, pairs: PairLoader | None = None
     ) -> None:
         self.loader = loader
         self.phase = phase
@@ -71,7 +71,7 @@ class PhaseRun:
     batches: Batches
 
 
-def epoch_steps(spec: PhaseSpec, loader: DeviceLoader) -> int:
+def epoch_steps(spec: PhaseSpec, loader: BatchLoader) -> int:
     """Number of steps of an epoch of a phase."""
     if spec.reflow is None:
         return loader.steps_per_epoch
