@@ -17,7 +17,13 @@ __all__ = ["BlockReader", "candidate", "samples_in_order"]
 
 def candidate(source: SequentialSource, sample: Sample) -> Candidate:
     """An image in the form that :class:`Decoder` takes."""
-    return sample.key, f"{source.name}: {sample.key}", lambda: sample.encoded, sample.label
+
+    def read() -> bytes:
+        if sample.fault is not None:
+            raise sample.fault
+        return sample.encoded
+
+    return sample.key, f"{source.name}: {sample.key}", read, sample.label
 
 
 def samples_in_order(source: SequentialSource, shards: Iterable[int]) -> Iterator[Sample]:

@@ -45,6 +45,8 @@ class Sample:
     key: str
     encoded: bytes
     label: int | None
+    fault: DataError | None = None
+    """Why the image is missing."""
 
 
 class _Source(ABC):

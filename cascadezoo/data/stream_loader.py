@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from cascadezoo.data.base import ImageData
 from cascadezoo.data.block_reader import BlockReader
 from cascadezoo.data.decoder import Decoded, Decoder
-from cascadezoo.data.loader import BatchLoader, to_device, to_floats
+from cascadezoo.data.loader import BatchLoader, DeviceLoader, to_device, to_floats
 from cascadezoo.data.stream_order import stream_order
 from cascadezoo.data.streamed import StreamedData
 from cascadezoo.errors import CascadezooError, DataError
 
-__all__ = ["StreamLoader", "decoding_workers"]
+__all__ = ["StreamLoader", "decoding_workers", "make_loader"]
 
 _MOST_WORKERS = 8
 _AHEAD = 2
@@ -40,6 +41,30 @@ def decoding_workers(requested: int | None) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     share = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(_MOST_WORKERS, max(1, share - 1))
+
+
+def make_loader(
+    data: ImageData,
+    *,
+    batch_size: int,
+    seed: int,
+    flip: bool = False,
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    world: int = 1,
+) -> BatchLoader:
+    """The loader of training batches for resident or streamed data; see :class:`BatchLoader`."""
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "seed": seed,
+        "flip": flip,
+        "device": device,
+        "rank": rank,
+        "world": world,
+    }
+    if isinstance(data, StreamedData):
+        return StreamLoader(data, **options)
+    return DeviceLoader(data, **options)
 
 
 class StreamLoader(BatchLoader):

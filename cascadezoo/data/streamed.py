@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, cast
@@ -49,12 +50,13 @@ class StreamedData(ImageData):
         settings: StreamSpec | None = None,
     ) -> None:
         settings = settings or StreamSpec()
-        own = {
+        own: dict[str, object] = {
             "source": source,
             "form": form,
             "settings": settings,
             "split": source.split,
             "skipped": dict(source.damage.images),
+            "listeners": [],
             "_images": LazyImages(self),
         }
         for name, value in own.items():  # the base class is frozen
@@ -67,6 +69,8 @@ class StreamedData(ImageData):
     settings: StreamSpec
     skipped: dict[str, str]
     """The reason by the key of each image that could not be used so far."""
+    listeners: list[Callable[[Mapping[str, str]], None]]
+    """Called with the reasons by key when further images are skipped."""
     _images: LazyImages
 
     @property
@@ -115,9 +119,25 @@ class StreamedData(ImageData):
         if decoded.error is not None:
             raise self._with_hint(decoded.error)
         if decoded.skipped:
-            self.skipped.update(decoded.skipped)
-            self._check_skipped()
+            self.skip(decoded.skipped)
         return decoded
+
+    def skip(self, images: Mapping[str, str]) -> None:
+        """Record images that cannot be used.
+
+        Args:
+            images: the reason by key.
+
+        Raises:
+            DataError: they are more than ``max_bad`` allows.
+        """
+        new = {key: why for key, why in images.items() if key not in self.skipped}
+        if not new:
+            return
+        self.skipped.update(new)
+        for listener in self.listeners:
+            listener(new)
+        self._check_skipped()
 
     @staticmethod
     def _with_hint(error: Exception) -> Exception:
@@ -278,7 +298,7 @@ def resident(source: ImageSource | SequentialSource) -> ImageData:
     require_data(
         source.nbytes,
         f"{source.name}: {len(source):,} images of {source.side}x{source.side}",
-        hint="set data.streaming to auto, or data.config.resize to a smaller size",
+        hint="set data.streaming to auto, or use fewer or smaller images",
     )
     data = StreamedData(source, ImageForm(source.side, source.channels))
     if not isinstance(source, SequentialSource):

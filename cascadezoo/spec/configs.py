@@ -260,6 +260,8 @@ class DataInfo:
     title: str | None = None
     license: str | None = None
     hub_id: str | None = None
+    count: int | None = None
+    """Number of training images."""
 
 
 class DataConfig(Model):

@@ -278,6 +278,8 @@ class _Resolver:
         config = None
         if registered is not None:
             config = self.config_of(registered, spec.config, "data.config", DataConfig)
+        if registered is not None and spec.streaming is True and registered.entry.source is None:
+            self.problems.append(self.not_streamable(spec.source))
         if config is None:
             return (spec if known else None), None, DataInfo()
         try:
@@ -302,6 +304,16 @@ class _Resolver:
         # The dataset may state a size that no spec can.
         whole = self.validate(DataSpec, {**spec.model_dump(mode="json"), **update}, "data")
         return whole, config, info
+
+    def not_streamable(self, name: str) -> Problem:
+        rows = self.registry.datasets.rows.values()
+        able = sorted(row.entry.name for row in rows if row.entry.source is not None)
+        return Problem(
+            "data.streaming",
+            f"is true, but the dataset {name} cannot be streamed",
+            f"use auto or false; {', '.join(able)} can be streamed",
+            code="not-streamable",
+        )
 
     # --- the parts together
 
