@@ -182,7 +182,9 @@ class Decoder:
                 path=title,
             )
         one = ImageData(pixels[None], None, source.split)
-        return prepare(one, size=form.size, channels=form.channels, fit=form.fit).images[0]
+        ready = prepare(one, size=form.size, channels=form.channels, fit=form.fit)
+        image: NDArray[np.uint8] = ready.images[0]
+        return image
 
     def _check_label(self, title: str, label: int | None) -> None:
         classes = self.form.num_classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from cascadezoo.data.base import ImageData
 from cascadezoo.data.block_reader import BlockReader
 from cascadezoo.data.decoder import Decoded, Decoder
 from cascadezoo.data.loader import BatchLoader, DeviceLoader, to_device, to_floats
+from cascadezoo.data.source import SequentialSource
 from cascadezoo.data.stream_order import stream_order
 from cascadezoo.data.streamed import StreamedData
 from cascadezoo.errors import CascadezooError, DataError
@@ -228,12 +230,12 @@ class _Sequence(IterableDataset[Decoded]):
         self._threads = threads
 
     def __iter__(self) -> Iterator[Decoded]:
-        plan, now = self._plan, -1
+        plan, now = self._plan, self._plan.epoch
         with ThreadPoolExecutor(max(1, self._threads)) as pool:
+            reader = BlockReader(self._decoder, plan.buffer, plan.seed, "order", now)
             for epoch, places in plan.places():
                 if epoch != now:
-                    if now >= 0:
-                        reader.close()  # noqa: F821
+                    reader.close()
                     reader = BlockReader(self._decoder, plan.buffer, plan.seed, "order", epoch)
                     now = epoch
                 try:
@@ -284,7 +286,7 @@ class _Feed:
         source, workers = self._data.source, self._workers
         dataset: Dataset[Decoded]
         sampler = None
-        if source.sequential:
+        if isinstance(source, SequentialSource):
             dataset = _Sequence(self._data.decoder(workers), plan, workers)
             workers = min(1, workers)
         else:
@@ -299,7 +301,13 @@ class _Feed:
             worker_init_fn=_ignore_signals if workers else None,
             pin_memory=self._pin,
         )
-        return iter(loader)
+        before = signal.getsignal(signal.SIGCHLD)
+        batches = iter(loader)
+        if threading.current_thread() is threading.main_thread():
+            # Torch's handler would raise in the middle of any step; a dead worker is also
+            # noticed when its batch is due.
+            signal.signal(signal.SIGCHLD, before)
+        return batches
 
 
 def _ignore_signals(worker: int) -> None:

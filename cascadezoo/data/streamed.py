@@ -74,12 +74,12 @@ class StreamedData(ImageData):
     _images: LazyImages
 
     @property
-    def images(self) -> NDArray[np.uint8]:  # type: ignore[override]
+    def images(self) -> NDArray[np.uint8]:
         """The images, as :class:`LazyImages`."""
         return cast("NDArray[np.uint8]", self._images)
 
     @property
-    def labels(self) -> NDArray[np.int64] | None:  # type: ignore[override]
+    def labels(self) -> NDArray[np.int64] | None:
         """Labels, int64 [N]; reading those of a sequential source takes a pass over it."""
         if isinstance(self.source, SequentialSource):
             return self._sequential_labels if self.source.labelled else None
@@ -268,9 +268,9 @@ class LazyImages:
                     out[some] = self._data.accept(decoded).images.numpy()
             else:
                 for first in range(0, len(rows), _CHUNK):
-                    some = slice(first, first + _CHUNK)
-                    decoded = self._decoder.rows(rows[some].tolist(), pool)
-                    out[some] = self._data.accept(decoded).images.numpy()
+                    part = slice(first, first + _CHUNK)
+                    decoded = self._decoder.rows(rows[part].tolist(), pool)
+                    out[part] = self._data.accept(decoded).images.numpy()
         return out
 
     @cached_property

@@ -114,15 +114,12 @@ def read_member(path: Path, offset: int, size: int) -> bytes:
 
 def _read_header(file: BinaryIO, position: int, end: int) -> bytes | None:
     """The header at a position; None at the end of the archive."""
-    if position == end and end > 0:
-        return None  # some writers leave out the empty blocks
     header = _content(file, position, _BLOCK, end)
     if not any(header):
         return None
-    stated = _number(header[148:156])
     # The checksum counts its own field as spaces.
     actual = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-    if stated != actual:
+    if _checksum(header) != actual:
         for start, method in _COMPRESSED.items():
             if position == 0 and header.startswith(start):
                 raise TarDamageError(f"it is compressed with {method}; store it uncompressed")
@@ -132,7 +129,7 @@ def _read_header(file: BinaryIO, position: int, end: int) -> bytes | None:
 
 def _content(file: BinaryIO, start: int, size: int, end: int) -> bytes:
     if start + size > end:
-        raise TarDamageError(f"it ends at byte {end:,}, within a header; it is truncated")
+        raise TarDamageError(f"it ends at byte {end:,} without its end mark; it is truncated")
     file.seek(start)
     return file.read(size)
 
@@ -150,6 +147,13 @@ def _number(field: bytes) -> int:
     if not all(digit in b"01234567" for digit in text):
         raise TarDamageError("a header has a number that is not octal")
     return int(text, 8)
+
+
+def _checksum(header: bytes) -> int | None:
+    try:
+        return _number(header[148:156])
+    except TarDamageError:
+        return None
 
 
 def _padded(size: int) -> int:
