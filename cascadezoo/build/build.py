@@ -19,8 +19,10 @@ from cascadezoo.build.run_folder import RunFolder, RunState
 from cascadezoo.build.write_model import read_figures, write_model
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData, Split
-from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.data.loader import BatchLoader
 from cascadezoo.data.split import load_split
+from cascadezoo.data.stream_loader import StreamLoader, make_loader
+from cascadezoo.data.streamed import StreamedData
 from cascadezoo.errors import InputError, RunFolderError, StoppedError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
@@ -49,6 +51,7 @@ from cascadezoo.train.engine import (
 from cascadezoo.train.events import EventLog
 from cascadezoo.train.extra_losses import load_losses
 from cascadezoo.train.progress import Progress, QuietProgress
+from cascadezoo.train.skipped import describe_stream, record_skipped, share_skipped
 from cascadezoo.train.stop_signals import StopSignals
 from cascadezoo.train.trainer import Trainer
 from cascadezoo.util.processes import (
@@ -319,7 +322,9 @@ class _Build:
 
     def _split(self, split: Split) -> ImageData:
         if split not in self.data:
-            self.data[split] = load_split(self.resolved, split)
+            data = self.data[split] = load_split(self.resolved, split)
+            if isinstance(data, StreamedData):
+                self.progress.say(f"{describe_stream(data)} ({split})")
         return self.data[split]
 
     def _evaluates(self) -> bool:
@@ -374,8 +379,9 @@ class _Build:
         accelerator = self.accelerator
         cascade = Cascade.from_spec(self.resolved, device=self.device)
         spec = self.spec
-        loader = DeviceLoader(
-            self.data["train"],
+        data = self.data["train"]
+        loader = make_loader(
+            data,
             batch_size=spec.training.batch_size,
             seed=spec.seed,
             flip=spec.data.flip,
@@ -386,6 +392,8 @@ class _Build:
         in_loop = spec.evaluation.in_loop
         events = EventLog(self.run.events if self.main else None)
         graphs = False
+        if isinstance(data, StreamedData) and self.main:
+            record_skipped(events, data)
         if not trained:
             choice = self._compilation(loader)
             events.write("compilation", scope=choice.scope, reason=choice.reason)
@@ -401,7 +409,7 @@ class _Build:
                 cascade,
                 loader,
                 accelerator,
-                data=self.data["train"],
+                data=data,
                 losses=losses,
                 store=store,
                 events=events,
@@ -413,12 +421,16 @@ class _Build:
                 graphs=graphs,
             )
             trainer.run()
+            if isinstance(data, StreamedData):
+                share_skipped(data, accelerator.num_processes)
         finally:
+            if isinstance(loader, StreamLoader):
+                loader.close()
             events.close()
         self.trained_seconds = trainer.position.seconds
         return cascade
 
-    def _compilation(self, loader: DeviceLoader) -> CompileChoice:
+    def _compilation(self, loader: BatchLoader) -> CompileChoice:
         flops = self.plan.training_flops(self.spec.training.batch_size, loader.steps_per_epoch)
         phases = self.spec.training.phases or []
         networks = len({name for phase in phases for name in phase.train})

@@ -16,6 +16,7 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.stage_costs import stage_rows
 from cascadezoo.cascade.weights import save_state
 from cascadezoo.data.base import ImageData
+from cascadezoo.data.streamed import StreamedData
 from cascadezoo.errors import ModelError, RunFolderError
 from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
@@ -32,6 +33,7 @@ from cascadezoo.report.charts_png import draw_curves
 from cascadezoo.report.images import samples_picture
 from cascadezoo.train.engine import describe_device
 from cascadezoo.train.events import read_event_rows
+from cascadezoo.train.skipped import count_skipped
 from cascadezoo.util.files import disk_full, write_atomically
 
 __all__ = ["read_figures", "write_model"]
@@ -139,6 +141,9 @@ def _run_rows(
     for row in epochs:
         spent[row["phase"]] = spent.get(row["phase"], 0.0) + row["seconds"]
         steps[row["phase"]] = steps.get(row["phase"], 0) + row["steps"]
+    skipped = shards = None
+    if isinstance(data, StreamedData):
+        skipped, shards = count_skipped(events), len(data.skipped_shards)
     training = TrainingRow(
         # Scaled from the time per step: a phase may be shorter than an epoch or end within one.
         seconds_per_epoch={
@@ -151,6 +156,8 @@ def _run_rows(
         processes=int(os.environ.get("WORLD_SIZE", "1")),
         images=len(data),
         data_digest=data.digest,
+        skipped_images=skipped,
+        skipped_shards=shards,
         seconds=round(seconds, 2),
         precision=precision,
         device_peak_bytes=_largest(epochs, "device_peak_bytes"),

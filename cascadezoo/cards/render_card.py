@@ -343,7 +343,8 @@ def _training(spec: CascadeSpec, metrics: Row) -> str:
     text = (
         f"{_seconds(row.get('seconds', 0))} in total on {plain(row.get('device', ''))}{together} "
         f"in {plain(row.get('precision', ''))}, batches of {_batches(spec)}, "
-        f"seed {spec.seed}{f', torch {plain(torch)}' if torch else ''}.{_memory(row)}{extra} "
+        f"seed {spec.seed}{f', torch {plain(torch)}' if torch else ''}."
+        f"{_memory(row)}{extra}{_skipped(row)} "
         "The whole spec is in config.json: `cascadezoo build` repeats the training from it."
     )
     parts = ["## Training", table(head, cells, right=(4,)), text]
@@ -373,6 +374,15 @@ def _memory(row: Row) -> str:
     if row.get("process_peak_bytes") is not None:
         parts.append(f"{_bytes(row['process_peak_bytes'])} for the process, data included")
     return f" Peak memory: {' and '.join(parts)}." if parts else ""
+
+
+def _skipped(row: Row) -> str:
+    """What a training on streamed data left out."""
+    images, shards = row.get("skipped_images") or 0, row.get("skipped_shards") or 0
+    if not images and not shards:
+        return ""
+    rest = f", and the rest of {shards:,} damaged shards" if shards else ""
+    return f" Left out: {images:,} images that could not be used{rest}."
 
 
 def _course(rows: list[Row]) -> str:

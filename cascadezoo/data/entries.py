@@ -48,5 +48,20 @@ ENTRIES = (
         summary="image files in a folder, optionally with one subfolder per class",
         config="cascadezoo.data.folder:FolderConfig",
         impl="cascadezoo.data.folder:load",
+        source="cascadezoo.data.folder:open_source",
+    ),
+    DataEntry(
+        name="webdataset",
+        summary="images in tar files, the shards of a WebDataset",
+        config="cascadezoo.data.webdataset:WebDatasetConfig",
+        impl="cascadezoo.data.webdataset:load",
+        source="cascadezoo.data.webdataset:open_source",
+    ),
+    DataEntry(
+        name="huggingface",
+        summary="a dataset of the library datasets: from the Hub, saved, or as a stream",
+        config="cascadezoo.data.huggingface:HuggingFaceConfig",
+        impl="cascadezoo.data.huggingface:load",
+        source="cascadezoo.data.huggingface:open_source",
     ),
 )

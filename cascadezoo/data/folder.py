@@ -10,10 +10,16 @@ from cascadezoo.errors import DataError
 from cascadezoo.spec.configs import DataConfig, DataInfo
 
 if TYPE_CHECKING:
+    from pathlib import PurePath
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cascadezoo.data.base import ImageData, Split
     from cascadezoo.data.folder_listing import Listing
+    from cascadezoo.data.source import ImageSource
 
-__all__ = ["FolderConfig", "load"]
+__all__ = ["FolderConfig", "load", "open_source"]
 
 Path_ = Annotated[str, Field(min_length=1, max_length=4096)]
 
@@ -55,8 +61,8 @@ class FolderConfig(DataConfig):
         Raises:
             DataError: the folder is missing or has no images, or its first image is not readable.
         """
-        from cascadezoo.data.folder_reader import square_size
         from cascadezoo.data.holdout import split_sizes
+        from cascadezoo.data.image_decoder import square_size
 
         listing = _list(self)
         names = listing.classes
@@ -86,10 +92,35 @@ def load(config: FolderConfig, split: Split) -> ImageData:
             is damaged, too large, or has another size than the first.
         ResourceError: the images are larger than the limit or the machine's memory.
     """
-    import numpy as np
-
     from cascadezoo.data.base import ImageData
     from cascadezoo.data.folder_reader import read_images
+
+    listing, files, labels = _files(config, split)
+    images = read_images(listing.root, files, channels=config.channels, resize=config.resize)
+    return ImageData(images, labels, split)
+
+
+def open_source(config: FolderConfig, split: Split) -> ImageSource:
+    """The encoded images of a split.
+
+    Raises:
+        DataError: the folder is missing, has no images or no such split, or its first image is not
+            readable.
+    """
+    from cascadezoo.data.folder_source import FolderSource
+
+    listing, files, labels = _files(config, split)
+    return FolderSource(
+        listing.root, files, labels, channels=config.channels, resize=config.resize, split=split
+    )
+
+
+def _files(
+    config: FolderConfig, split: Split
+) -> tuple[Listing, list[PurePath], NDArray[np.int64] | None]:
+    """The files of a split, and their labels."""
+    import numpy as np
+
     from cascadezoo.data.holdout import holdout_indices
 
     listing = _list(config)
@@ -101,12 +132,11 @@ def load(config: FolderConfig, split: Split) -> ImageData:
     else:
         rows = holdout_indices(len(listing.files), config.holdout, split, source=config.path)
     files = [listing.files[row] for row in rows]
-    images = read_images(listing.root, files, channels=config.channels, resize=config.resize)
     labels = None
     if classes is not None:
         numbers = {name: number for number, name in enumerate(classes)}
         labels = np.array([numbers[file.parts[0]] for file in files], dtype=np.int64)
-    return ImageData(images, labels, split)
+    return listing, files, labels
 
 
 def _list(config: FolderConfig) -> Listing:

@@ -1,63 +1,28 @@
-"""Decodes image files into square uint8 arrays, in threads."""
+"""Decodes the image files of a folder, in threads."""
 
 from __future__ import annotations
 
 import os
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from cascadezoo.data.files import open_data
-from cascadezoo.data.memory import DATA_VARIABLE, largest_data, physical_memory, require_data
-from cascadezoo.errors import DataError
-from cascadezoo.util.limits import LARGEST_PICTURE, LARGEST_PICTURE_FILE
-
-__all__ = ["read_images", "square_size"]
-
-_FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM"]
-_MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr"
-_DAMAGE = (
-    # Exceptions of Pillow's decoders for damaged bytes.
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
+from cascadezoo.data.image_decoder import (
+    bombs_are_errors,
+    decode_image,
+    decode_share,
+    square_size,
 )
+from cascadezoo.data.memory import require_data
+from cascadezoo.errors import DataError
+
+__all__ = ["read_images"]
+
 _BLOCK = 4096
-_IN_FLIGHT = 512 << 20
-"""Bytes that all threads together may decode at the same time, on a small machine."""
-
-# Pillow stores a pixel of most modes in 4 bytes. At the peak there are two images (before and
-# after a conversion) or an image and two arrays.
-_BYTES_PER_PIXEL = 12
-
-
-def square_size(path: Path) -> int:
-    """The side of an image's centre square in pixels, from its header.
-
-    Raises:
-        DataError: the file is not a readable image, or is too large.
-    """
-    with _bombs_are_errors(), _opened(path) as image:
-        return min(image.size)
 
 
 def read_images(
@@ -86,13 +51,13 @@ def read_images(
     )
     workers = min(32, os.cpu_count() or 1)
     # A thread keeps the memory of its largest image, so the threads share a fixed amount.
-    share = max(_IN_FLIGHT, (physical_memory() or 0) // 8) // workers
+    share = decode_share(workers)
     images = np.empty((len(files), channels, side, side), dtype=np.uint8)
 
     def read(number: int, most: int | None = None) -> bool:
         """Read one image; False if it takes more than ``most`` bytes."""
         path = root / files[number]
-        image = _decode(path, channels, resize, most)
+        image = decode_image(path, channels, resize, most)
         if image is None:
             return False
         if image.shape != images.shape[1:]:
@@ -106,7 +71,7 @@ def read_images(
         images[number] = image
         return True
 
-    with _bombs_are_errors(), ThreadPoolExecutor(workers) as pool:
+    with bombs_are_errors(), ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(files), _BLOCK):
             block = range(start, min(start + _BLOCK, len(files)))
             # Raises the first failure in the order of the files and cancels the rest.
@@ -118,104 +83,3 @@ def read_images(
 
 def _side(image: NDArray[np.uint8]) -> str:
     return f"{image.shape[-1]}x{image.shape[-1]}"
-
-
-def _decode(
-    path: Path, channels: int, resize: int | None, most: int | None = None
-) -> NDArray[np.uint8] | None:
-    """One image, uint8 [channels, side, side]; None if it takes more than ``most`` bytes."""
-    mode = "L" if channels == 1 else "RGB"
-    with _opened(path) as image:
-        if resize is not None:
-            # JPEG can be decoded at 1/2, 1/4, 1/8; twice the final size loses nothing visible.
-            image.draft(mode, (2 * resize, 2 * resize))
-        area = image.width * image.height + (resize or 0) ** 2
-        if most is not None and _BYTES_PER_PIXEL * area > most:
-            return None
-        pixels = np.asarray(_square(image, mode, resize))
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def _square(image: Image.Image, mode: str, resize: int | None) -> Image.Image:
-    """The upright centre square. The image and each former step are released early."""
-    ImageOps.exif_transpose(image, in_place=True)
-    side = min(image.size)
-    square: Image.Image = image
-    if image.width != image.height:
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.crop((left, top, left + side, top + side))
-        image.close()
-    if square.has_transparency_data:
-        square = square.convert("RGBA")
-        image.close()
-        square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square)
-    if square.mode != mode:
-        square = square.convert(mode)
-        image.close()
-    if resize is not None and side != resize:
-        square = square.resize((resize, resize), Image.Resampling.LANCZOS)
-    return square
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image and check its mode; errors of later decoding become a DataError, too."""
-    try:
-        _check_size(path)
-        with open_data(path) as file, Image.open(file, formats=_FORMATS) as image:
-            if image.mode not in _MODES.split():
-                raise DataError(
-                    f"{path} has pixels of type {image.mode}, not 8 bits a channel",
-                    hint="convert it to 8 bits",
-                    code="data-pixel-type",
-                    path=path,
-                    mode=image.mode,
-                )
-            yield image
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} not found: it is a broken link, or was removed",
-            code="data-file-missing",
-            path=path,
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(
-            f"{path} is too large: {error}",
-            hint=f"make it smaller, or remove it; or set {DATA_VARIABLE} to a larger limit",
-            code="data-image-too-large",
-            path=path,
-        ) from error
-    except _DAMAGE as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise DataError(
-            f"{path} is not a readable image: {reason}",
-            hint="replace or remove it",
-            code="data-image-unreadable",
-            path=path,
-        ) from error
-
-
-def _check_size(path: Path) -> None:
-    size, most = path.stat().st_size, largest_data(LARGEST_PICTURE_FILE)
-    if size > most:
-        raise DataError(
-            f"{path} is too large: it has {size:,} bytes, more than the limit of {most:,}",
-            hint=f"make it smaller, or remove it; or set {DATA_VARIABLE} to a larger limit",
-            code="data-image-too-large",
-            path=path,
-        )
-
-
-@contextmanager
-def _bombs_are_errors() -> Iterator[None]:
-    """Set Pillow's limit and the warning filters, which threads share, around all threads."""
-    before = Image.MAX_IMAGE_PIXELS
-    with warnings.catch_warnings():
-        # Unusual metadata causes warnings, but only the pixels matter.
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        Image.MAX_IMAGE_PIXELS = largest_data(4 * LARGEST_PICTURE) // 4
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before

@@ -7,7 +7,9 @@ and each of several processes takes its share of the same batch.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,24 +17,134 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData
+from cascadezoo.data.streamed import StreamedData
 from cascadezoo.errors import DataError
 from cascadezoo.util.rng import derive_seed
 
-__all__ = ["DeviceLoader", "iterate", "to_floats"]
+__all__ = ["BatchLoader", "DeviceLoader", "iterate", "to_device", "to_floats"]
 
 _FREE_SHARE = 0.25
 """The share of a GPU's free memory that a dataset may take."""
 
 
-class DeviceLoader:
-    """Training batches: shuffled, mirrored and scaled on the device.
-
-    The images stay uint8: on the device if they fit, otherwise in host memory, from where only the
-    batch is moved. Nothing here waits for the device.
+class BatchLoader(ABC):
+    """Training batches by epoch and number.
 
     An epoch drops the images that do not fill a batch; these change with every epoch. A dataset
     smaller than a batch gives one batch per epoch and repeats its shuffled images until the batch
     is full, so all batches have the same size.
+
+    Args:
+        count: number of images.
+        batch_size: images per step, over all processes.
+        seed: determines order and mirroring.
+        flip: mirror each image left to right with probability 1/2.
+        device: device of the batches.
+        rank: this process's number.
+        world: number of processes that share a batch.
+        channels_last: return images in the memory format ``torch.channels_last``.
+
+    Raises:
+        DataError: ``batch_size`` is not positive or cannot be split evenly.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch_size: int,
+        seed: int,
+        flip: bool,
+        device: torch.device | str,
+        rank: int,
+        world: int,
+        channels_last: bool,
+    ) -> None:
+        self._count, self._world = count, world
+        self._split(batch_size)
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} is not one of {world} processes")
+        self.device = torch.device(device)
+        self.flip = flip
+        self._seed, self._rank = seed, rank
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._flip_epoch = -1
+        self._picks = torch.empty(0)
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """A loader of the same images, which it shares, with another batch size.
+
+        Args:
+            batch_size: images per step, over all processes.
+
+        Raises:
+            DataError: as for the loader itself.
+        """
+        other = copy.copy(self)
+        other._split(batch_size)
+        other._flip_epoch = -1
+        return other
+
+    @abstractmethod
+    def batch(self, epoch: int, index: int) -> tuple[Tensor, Tensor | None]:
+        """This process's share of a batch.
+
+        Args:
+            epoch: from 0. Each change of the epoch costs a new permutation.
+            index: the batch's number in the epoch, below ``steps_per_epoch``.
+
+        Returns:
+            Images, float32 [batch_size / world, C, H, W] in [-1, 1], and labels, int64, or None.
+
+        Raises:
+            IndexError: the epoch has no such batch.
+        """
+
+    def _split(self, batch_size: int) -> None:
+        world = self._world
+        if batch_size < 1 or world < 1 or batch_size % world:
+            raise DataError(
+                f"{world} processes cannot split a batch of {batch_size} images evenly",
+                hint=f"set training.batch_size to a multiple of {world}",
+                code="data-batch-uneven",
+                batch_size=batch_size,
+                world=world,
+            )
+        self.batch_size = batch_size
+        self.local_batch_size = batch_size // world
+        self.steps_per_epoch = max(1, self._count // batch_size)
+
+    def _check(self, epoch: int, index: int) -> None:
+        if epoch < 0 or not 0 <= index < self.steps_per_epoch:
+            raise IndexError(
+                f"epoch {epoch} has no batch {index}; an epoch has {self.steps_per_epoch} batches"
+            )
+
+    def _share(self, index: int) -> slice:
+        """The places of this process's share of a batch in the order of an epoch."""
+        start = index * self.batch_size + self._rank * self.local_batch_size
+        return slice(start, start + self.local_batch_size)
+
+    def _mirror(self, images: Tensor, epoch: int, index: int) -> Tensor:
+        """Mirror each image of a batch with probability 1/2."""
+        if epoch != self._flip_epoch:
+            total = self.steps_per_epoch * self.batch_size
+            generator = torch.Generator().manual_seed(derive_seed(self._seed, "flip", epoch))
+            mirrored = torch.rand(total, generator=generator) < 0.5
+            # The index of an image in its share of a batch followed by the mirror images.
+            picks = torch.arange(total) % self.local_batch_size + self.local_batch_size * mirrored
+            self._picks = to_device(picks, self.device)
+            self._flip_epoch = epoch
+        # Several times faster than torch.where with a mask, and also without synchronisation.
+        both = torch.cat([images, images.flip(3)])
+        return both.index_select(0, self._picks[self._share(index)])
+
+
+class DeviceLoader(BatchLoader):
+    """Training batches: shuffled, mirrored and scaled on the device.
+
+    The images stay uint8: on the device if they fit, otherwise in host memory, from where only the
+    batch is moved. Nothing here waits for the device.
 
     Args:
         data: the images, of the cascade's size.
@@ -63,13 +175,16 @@ class DeviceLoader:
         budget_bytes: int | None = None,
         channels_last: bool = False,
     ) -> None:
-        self._count, self._world = len(data), world
-        self._split(batch_size)
-        if not 0 <= rank < world:
-            raise ValueError(f"rank {rank} is not one of {world} processes")
-        self.device = torch.device(device)
-        self._seed, self._flip, self._rank = seed, flip, rank
-        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        super().__init__(
+            len(data),
+            batch_size=batch_size,
+            seed=seed,
+            flip=flip,
+            device=device,
+            rank=rank,
+            world=world,
+            channels_last=channels_last,
+        )
         self._images = _tensor(data.images)
         self._labels = None
         if data.labels is not None:
@@ -78,65 +193,31 @@ class DeviceLoader:
         if self._resident:
             self._images = self._images.to(self.device)
         self._epoch = -1
-        self._rows = self._host_rows = self._picks = torch.empty(0)
+        self._rows = self._host_rows = torch.empty(0)
 
-    def with_batch_size(self, batch_size: int) -> DeviceLoader:
-        """A loader of the same images, which it shares, with another batch size.
-
-        Args:
-            batch_size: images per step, over all processes.
-
-        Raises:
-            DataError: as for the loader itself.
-        """
-        other = copy.copy(self)
-        other._split(batch_size)
+    def with_batch_size(self, batch_size: int) -> Self:
+        """A loader of the same images; see :meth:`BatchLoader.with_batch_size`."""
+        other = super().with_batch_size(batch_size)
         other._epoch = -1
         return other
 
-    def _split(self, batch_size: int) -> None:
-        world = self._world
-        if batch_size < 1 or world < 1 or batch_size % world:
-            raise DataError(
-                f"{world} processes cannot split a batch of {batch_size} images evenly",
-                hint=f"set training.batch_size to a multiple of {world}",
-                code="data-batch-uneven",
-                batch_size=batch_size,
-                world=world,
-            )
-        self.batch_size = batch_size
-        self.local_batch_size = batch_size // world
-        self.steps_per_epoch = max(1, self._count // batch_size)
-
     def batch(self, epoch: int, index: int) -> tuple[Tensor, Tensor | None]:
-        """This process's share of a batch.
-
-        Args:
-            epoch: from 0. Each change of the epoch costs a new permutation.
-            index: the batch's number in the epoch, below ``steps_per_epoch``.
-
-        Returns:
-            Images, float32 [batch_size / world, C, H, W] in [-1, 1], and labels, int64, or None.
+        """This process's share of a batch; see :meth:`BatchLoader.batch`.
 
         Raises:
             IndexError: the epoch has no such batch.
         """
-        if epoch < 0 or not 0 <= index < self.steps_per_epoch:
-            raise IndexError(
-                f"epoch {epoch} has no batch {index}; an epoch has {self.steps_per_epoch} batches"
-            )
+        self._check(epoch, index)
         if epoch != self._epoch:
             self._shuffle(epoch)
-        start = index * self.batch_size + self._rank * self.local_batch_size
-        share = slice(start, start + self.local_batch_size)
+        share = self._share(index)
         rows = self._rows[share]
         if self._resident:
             images = self._images.index_select(0, rows)
         else:
             images = _gather(self._images, self._host_rows[share], self.device)
-        if self._flip:
-            # Several times faster than torch.where with a mask, and also without synchronisation.
-            images = torch.cat([images, images.flip(3)]).index_select(0, self._picks[share])
+        if self.flip:
+            images = self._mirror(images, epoch, index)
         labels = None if self._labels is None else self._labels.index_select(0, rows)
         return to_floats(images, memory_format=self._format), labels
 
@@ -147,13 +228,7 @@ class DeviceLoader:
         order = torch.randperm(self._count, generator=generator)
         # There are more places than images only if the dataset is smaller than a batch.
         self._host_rows = order[torch.arange(total) % self._count]
-        self._rows = _to(self._host_rows, self.device)
-        if self._flip:
-            generator.manual_seed(derive_seed(self._seed, "flip", epoch))
-            mirrored = torch.rand(total, generator=generator) < 0.5
-            # The index of an image in its share of a batch followed by the mirror images.
-            picks = torch.arange(total) % self.local_batch_size + self.local_batch_size * mirrored
-            self._picks = _to(picks, self.device)
+        self._rows = to_device(self._host_rows, self.device)
         self._epoch = epoch
 
 
@@ -164,8 +239,12 @@ def iterate(
     *,
     scaled: bool = True,
     channels_last: bool = False,
+    labels: bool = True,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """All images once, in order; only one batch at a time is on the device.
+    """All images once; only one batch at a time is on the device.
+
+    They are in the order of the dataset, and those of a sequential source in the order of its
+    stream.
 
     Args:
         data: the images.
@@ -173,6 +252,7 @@ def iterate(
         device: device of the batches.
         scaled: return float32 in [-1, 1]; False returns the unchanged bytes.
         channels_last: return images in the memory format ``torch.channels_last``.
+        labels: also return labels. Those of a sequential source take a pass over it.
 
     Yields:
         Images, [B, C, H, W], and labels, int64 [B], or None. Bytes on the CPU share the memory of
@@ -185,13 +265,21 @@ def iterate(
         raise ValueError(f"batch_size is {batch_size}, not positive")
     device = torch.device(device)
     form = torch.channels_last if channels_last else torch.contiguous_format
-    source = _tensor(data.images)
-    numbers = None if data.labels is None else torch.tensor(data.labels, device=device)
+    numbers = None
+    if labels and data.labels is not None:
+        numbers = torch.tensor(data.labels, device=device)
+    streamed = isinstance(data, StreamedData)
+    source = torch.empty(0) if streamed else _tensor(data.images)
     for start in range(0, len(data), batch_size):
-        share = slice(start, min(start + batch_size, len(data)))
-        images = _to(source[share], device)
+        rows: slice | Tensor = slice(start, min(start + batch_size, len(data)))
+        if isinstance(data, StreamedData):
+            chosen = data.reading_order[rows]
+            images = to_device(torch.from_numpy(data.images[chosen]), device)
+            rows = torch.from_numpy(chosen)
+        else:
+            images = to_device(source[rows], device)
         images = to_floats(images, memory_format=form) if scaled else images.to(memory_format=form)
-        yield images, None if numbers is None else numbers[share]
+        yield images, None if numbers is None else numbers[rows]
 
 
 def to_floats(
@@ -212,7 +300,7 @@ def _tensor(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.require(images, requirements=["C", "W"]))
 
 
-def _to(values: Tensor, device: torch.device) -> Tensor:
+def to_device(values: Tensor, device: torch.device) -> Tensor:
     """Move values to the device without waiting."""
     if device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)

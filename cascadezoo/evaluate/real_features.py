@@ -11,16 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData
+from cascadezoo.data.stream_order import real_order
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.features.base import FeatureExtractor, Precision
 from cascadezoo.evaluate.features.moments import Moments, Statistics
 from cascadezoo.util.files import cache_folder, write_atomically
-from cascadezoo.util.rng import derive_seed
 
 __all__ = ["choose_real", "features_folder", "real_features", "real_statistics"]
 
@@ -38,7 +39,7 @@ def features_folder() -> Path:
     return cache_folder() / "features"
 
 
-def choose_real(total: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def choose_real(total: int, count: int) -> NDArray[np.int64]:
     """Choose the real images to compare with; the choice is the same for every seed.
 
     A smaller count chooses the first images of a larger one.
@@ -57,11 +58,7 @@ def choose_real(total: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.in
             count=total,
             needed=count,
         )
-    generator = torch.Generator().manual_seed(derive_seed("real images"))
-    chosen: np.ndarray[tuple[int], np.dtype[np.int64]] = torch.randperm(total, generator=generator)[
-        :count
-    ].numpy()
-    return chosen
+    return real_order(total)[:count]
 
 
 def real_features(
@@ -170,7 +167,7 @@ class _FeatureCache:
                     _write(path, {"features": block}, self.key)
             yield block[: len(requested)]
 
-    def _extract(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+    def _extract(self, rows: NDArray[np.int64]) -> Tensor:
         step = self.extractor.batch_size
         parts = [
             self.extractor(

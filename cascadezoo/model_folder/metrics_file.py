@@ -86,6 +86,12 @@ class TrainingRow(Model):
     data_digest: str | None = None
     """Digest of the training data."""
 
+    skipped_images: Count | None = None
+    """Number of training images that could not be used; absent if the data were in memory."""
+
+    skipped_shards: Count | None = None
+    """Number of damaged shards, used up to the damage; absent if the data were in memory."""
+
     seconds: Seconds = 0.0
     """Training time over all resumed runs, without evaluation."""
 

@@ -141,11 +141,35 @@ class StageEntry(Entry):
             raise ValueError(f"stage {self.name!r}: role {self.role!r} is not one of {roles}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataEntry(Entry):
-    """A dataset. ``impl`` is ``load(config, split) -> ImageData``."""
+    """A dataset. ``impl`` is ``load(config, split) -> ImageData``.
 
-    __slots__ = ()
+    Args:
+        source: ``package.module:object`` of ``open(config, split) -> ImageSource``, which gives the
+            images still encoded, so that the dataset can be larger than the memory; None if it
+            must fit into memory.
+
+    Raises:
+        ValueError: ``source`` is malformed.
+    """
+
     what: ClassVar[str] = "dataset"
+
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        super(DataEntry, self).__post_init__()
+        text = self.source
+        if text is not None and not (isinstance(text, str) and re.fullmatch(_TARGET, text)):
+            raise ValueError(
+                f"dataset {self.name!r}: source={text!r} does not have the form "
+                "'package.module:Name'"
+            )
+
+    def load_source(self) -> Any:
+        """Import the function that opens the encoded images; None if there is none."""
+        return None if self.source is None else _load(self.source, self)
 
 
 class LossEntry(Entry):

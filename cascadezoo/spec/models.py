@@ -28,6 +28,7 @@ __all__ = [
     "ScheduleSpec",
     "StageSpec",
     "StageTraining",
+    "StreamSpec",
     "TeacherForcing",
     "TrainingSpec",
 ]
@@ -58,6 +59,19 @@ class StageSpec(Model):
     """The settings of that kind; `cascadezoo stages show KIND` lists them."""
 
 
+class StreamSpec(Model):
+    """How data that stay encoded are read; resident data ignore these settings."""
+
+    buffer: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    """Images are shuffled in blocks of this number, after the order of the shards."""
+    workers: Annotated[int, Field(ge=0, le=128)] | None = None
+    """Number of processes that decode for each training process; 0 decodes in the training
+    process; None uses the other cores, at most 8. It does not affect the result."""
+    max_bad: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    """The share of images, and of shards, that may be damaged. The next good image replaces a bad
+    one; the model's card states how many were bad. 0 stops at the first."""
+
+
 class DataSpec(Model):
     """The dataset, and how its images are adapted to the cascade."""
 
@@ -81,6 +95,11 @@ class DataSpec(Model):
     """The names of the labels, from label 0 on; None uses the dataset's names, if it has any."""
     fit: Literal["resize", "pad", "crop"] = "resize"
     """How images of another size are converted to `size`."""
+    streaming: Literal["auto"] | bool = "auto"
+    """Whether images stay encoded and are decoded during the training. `auto` does so if the
+    decoded images are larger than the limit of data in memory, or if `stream.max_bad` is set."""
+    stream: StreamSpec = StreamSpec()
+    """How to read such data."""
     flip: bool = False
     """Mirror each training image left to right with probability one half."""
 
@@ -375,6 +394,7 @@ class CascadeSpec(Model):
         data["evaluation"] = data["evaluation"]["in_loop"]
         for key in ("log_steps", "checkpoint_seconds", "callbacks", "parallel"):
             data["training"].pop(key)
+        data["data"]["stream"].pop("workers")
         return _digest(_without_later_keys(data))
 
 
@@ -391,6 +411,12 @@ def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
     for key, default in later.items():
         if data["training"].get(key, ...) == default:
             del data["training"][key]
+    if data["data"]["streaming"] == "auto":
+        del data["data"]["streaming"]
+    stream = data["data"]["stream"]
+    defaults = StreamSpec().model_dump(mode="json")
+    if all(value == defaults[key] for key, value in stream.items()):
+        del data["data"]["stream"]
     for stage in data["stages"]:
         if stage["config"].get("pad_to", 0) is None:
             del stage["config"]["pad_to"]

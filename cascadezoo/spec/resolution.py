@@ -286,6 +286,8 @@ class _Resolver:
         config = None
         if registered is not None:
             config = self.config_of(registered, spec.config, "data.config", DataConfig)
+        if registered is not None and spec.streaming is True and registered.entry.source is None:
+            self.problems.append(self.not_streamable(spec.source))
         if config is None:
             return (spec if known else None), None, DataInfo()
         try:
@@ -349,6 +351,15 @@ class _Resolver:
             return DataInfo(class_names=model(**spec.config).info().class_names)
         except (CascadezooError, ValidationError):
             return DataInfo()
+    def not_streamable(self, name: str) -> Problem:
+        rows = self.registry.datasets.rows.values()
+        able = sorted(row.entry.name for row in rows if row.entry.source is not None)
+        return Problem(
+            "data.streaming",
+            f"is true, but the dataset {name} cannot be streamed",
+            f"use auto or false; {', '.join(able)} can be streamed",
+            code="not-streamable",
+        )
 
     # --- the parts together
 

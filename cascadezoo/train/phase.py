@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.data.loader import BatchLoader
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.train.ema import Ema
 from cascadezoo.train.exchange import GradientExchange
@@ -31,7 +31,7 @@ class Batches:
     """
 
     def __init__(
-        self, loader: DeviceLoader, phase: int, labelled: bool, pairs: PairLoader | None = None
+        self, loader: BatchLoader, phase: int, labelled: bool, pairs: PairLoader | None = None
     ) -> None:
         self.loader = loader
         self.phase = phase
@@ -74,7 +74,7 @@ class PhaseRun:
     exchange: GradientExchange
 
 
-def epoch_steps(spec: PhaseSpec, loader: DeviceLoader) -> int:
+def epoch_steps(spec: PhaseSpec, loader: BatchLoader) -> int:
     """Number of steps of an epoch of a phase."""
     if spec.reflow is None:
         return loader.steps_per_epoch

@@ -89,7 +89,7 @@ class _Targets:
 
     def __iter__(self) -> Iterator[Tensor]:
         done = 0
-        for images, _ in iterate(*self.source):
+        for images, _ in iterate(*self.source, labels=False):
             self.check()
             target = images
             for stage in self.later:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade, channels_last
 from cascadezoo.data.base import ImageData
-from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.data.loader import BatchLoader
 from cascadezoo.errors import DataError, RunFolderError, StoppedError, TrainingError
 from cascadezoo.nn.compiled import uncompile_failed
 from cascadezoo.spec import PhaseSpec
@@ -82,7 +82,7 @@ class Trainer:
     def __init__(
         self,
         cascade: Cascade,
-        loader: DeviceLoader,
+        loader: BatchLoader,
         accelerator: Accelerator,
         *,
         data: ImageData | None = None,

@@ -258,11 +258,11 @@ def test_deep_folders(tmp_path: Path) -> None:
 
 _MEASURE = """
 import os, sys
-from cascadezoo.data import folder_reader
+from cascadezoo.data import image_decoder
 from cascadezoo.data.folder import FolderConfig, load
 os.cpu_count = lambda: 8
-folder_reader.physical_memory = lambda: 0
-folder_reader._IN_FLIGHT = 8 << 20
+image_decoder.physical_memory = lambda: 0
+image_decoder._IN_FLIGHT = 8 << 20
 def peak():
     text = open("/proc/self/status").read()
     return int(text.split("VmHWM:")[1].split()[0]) >> 10
