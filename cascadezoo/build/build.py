@@ -19,6 +19,7 @@ from cascadezoo.build.plan import Plan, check_activations, check_memory, make_pl
 from cascadezoo.build.run_folder import RunFolder, RunState
 from cascadezoo.build.write_model import read_figures, write_model
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.reload_check import check_reload
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.data.split import load_split
@@ -338,6 +339,7 @@ class _Build:
         events = EventLog(self.run.events if self.main else None)
         graphs = False
         if not trained:
+            check_reload(cascade)
             choice = self._compilation(loader)
             events.write("compilation", scope=choice.scope, reason=choice.reason)
             graphs = choice.scope == "graphs"

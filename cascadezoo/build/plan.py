@@ -12,6 +12,7 @@ import torch
 from cascadezoo.cascade.stage_costs import StagePlan, meta_cascade, plan_stages
 from cascadezoo.cascade.weights import bounded_build
 from cascadezoo.errors import ModelError, ResourceError
+from cascadezoo.plugins.faults import Owner
 from cascadezoo.spec import PhaseSpec, ResolvedSpec, ResolvedStage
 from cascadezoo.spec.advice import size_warnings
 from cascadezoo.train.ema import ema_decay
@@ -252,8 +253,10 @@ def _pair_bytes(phase: PhaseSpec, resolved: ResolvedSpec) -> int:
 
 def _warnings(resolved: ResolvedSpec) -> Iterator[str]:
     for stage in resolved.stages:
-        for text in stage.config.advice(stage.output, resolved.num_classes):
-            yield f"{stage.name} ({stage.kind}): {text}"
+        owner, advice = Owner(stage.entry, stage.origin, stage.name), stage.config.advice
+        with owner.guard("in advice of its config", advice):
+            texts = list(advice(stage.output, resolved.num_classes))
+        yield from (f"{stage.name} ({stage.kind}): {text}" for text in texts)
     training = resolved.spec.training
     outputs = {stage.name: stage.output for stage in resolved.stages}
     for phase in (training.phases or [])[-1:]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from cascadezoo.errors import PluginError, ResourceError
+from cascadezoo.plugins.faults import Owner
 from cascadezoo.spec import ResolvedStage
 from cascadezoo.stages.base import Stage, StageGeometry
 from cascadezoo.util.rng import derive_seed, seed_global
@@ -24,10 +25,12 @@ def build_stage(
         seed: seed of the initial weights.
 
     Raises:
-        PluginError: the implementation cannot be imported or is not a stage.
+        PluginError: the implementation cannot be imported, is not a stage, or fails.
         ResourceError: the stage is larger than any possible memory.
     """
-    impl = stage.entry.load()
+    owner = Owner(stage.entry, stage.origin, stage.name)
+    with owner.guard("to be imported"):
+        impl = stage.entry.load()
     if not (isinstance(impl, type) and issubclass(impl, Stage)):
         raise PluginError(
             f"{stage.entry.impl} of {stage.kind} is not a cascadezoo.Stage",
@@ -40,11 +43,15 @@ def build_stage(
     with torch.random.fork_rng(devices=[]), torch.device(home):
         seed_global(derive_seed(seed, "init", stage.name))
         try:
-            built = impl(stage.config, geometry)
+            with owner.guard("in __init__", impl.__init__, passes=_is_too_large):
+                built = impl(stage.config, geometry)
+            built._owner = owner
             if home == "cpu":
-                built.load_initial_weights()
+                method = impl.load_initial_weights
+                with owner.guard("in load_initial_weights", method, passes=_is_too_large):
+                    built.load_initial_weights()
         except (RuntimeError, OverflowError, MemoryError) as error:
-            if isinstance(error, (MemoryError, OverflowError)) or _is_too_large(error):
+            if _is_too_large(error):
                 raise ResourceError(
                     f"stage {stage.name!r} ({stage.kind}) cannot be built: {_first(error)}; "
                     "one of its tensors needs more memory than is possible (8 EiB)",
@@ -59,8 +66,12 @@ def build_stage(
 
 
 def _is_too_large(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, OverflowError)):
+        return True
     text = str(error)
-    return "overflow" in text.lower() or "allocate memory" in text or "out of memory" in text
+    return isinstance(error, RuntimeError) and (
+        "overflow" in text.lower() or "allocate memory" in text or "out of memory" in text
+    )
 
 
 def _first(error: BaseException) -> str:

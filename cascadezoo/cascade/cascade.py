@@ -13,6 +13,7 @@ from cascadezoo._version import __version__
 from cascadezoo.cascade.assemble import build_stage
 from cascadezoo.cascade.sampling import Precision, SampleOptions, SamplingRun, Watch, autocast
 from cascadezoo.cascade.sampling_memory import fitting_batch
+from cascadezoo.cascade.stage_calls import upstream_target
 from cascadezoo.cascade.weights import (
     HALVES,
     bounded_build,
@@ -246,7 +247,7 @@ class Cascade(nn.Module):
         """
         rows = [images]
         for name in reversed(self.names[1:]):
-            rows.insert(0, self.stage(name).upstream_target(rows[0]))
+            rows.insert(0, upstream_target(self.stage(name), rows[0]))
         return rows
 
     # --- sampling
@@ -313,9 +314,11 @@ class Cascade(nn.Module):
             dict of images by stage name.
 
         Raises:
-            SampleError: a number is out of range, the cascade does not have a label, or no stage
-                supports an option.
+            SampleError: a number is out of range, the cascade does not have a label, no stage
+                supports an option, or images are not finite.
             ResourceError: the memory does not suffice for one image at a time.
+            PluginError: a stage of a plugin fails, or its images are not finite or have another
+                shape.
         """
         return self._sample(
             self.names,

@@ -11,7 +11,6 @@ import inspect
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
@@ -23,7 +22,7 @@ import pluggy
 
 from cascadezoo.errors import PluginError
 from cascadezoo.plugins import hookspecs
-from cascadezoo.plugins.import_guard import is_import_machinery, watch_imports
+from cascadezoo.plugins.import_guard import watch_imports
 from cascadezoo.plugins.registry import (
     API_LEVEL,
     CallbackEntry,
@@ -40,6 +39,7 @@ from cascadezoo.plugins.registry import (
     Table,
     ZooEntry,
 )
+from cascadezoo.plugins.tracebacks import blame, definition
 
 __all__ = [
     "BLOCK_VARIABLE",
@@ -48,7 +48,6 @@ __all__ = [
     "Plugin",
     "PluginHost",
     "PluginProblem",
-    "blame",
     "canonical_name",
     "get_host",
     "get_registry",
@@ -320,7 +319,7 @@ class PluginHost:
                 name, hook, function = next(_pending(manager, target))
                 known = ", ".join(_HOOKS)
                 code, message = "hook-unknown", f"unknown hook {hook!r}; the hooks are {known}"
-        self._report(plugin.origin, code, message, _definition(function))
+        self._report(plugin.origin, code, message, definition(function))
         if manager.get_plugin(plugin.origin.plugin) is not None:
             manager.unregister(name=plugin.origin.plugin)
         manager.refused.add((id(target), name))
@@ -332,7 +331,7 @@ class PluginHost:
             function = getattr(plugin.implementation, name, None)
             if inspect.isroutine(function) and not _is_marked(function):
                 message = f"{name!r} is not marked with @cascadezoo.hookimpl, so it is not called"
-                self._report(plugin.origin, "hook-unmarked", message, _definition(function))
+                self._report(plugin.origin, "hook-unmarked", message, definition(function))
 
     def _collect(self, hook: str, entry_type: type[Entry], table: Table[Any]) -> None:
         """Call each implementation of a hook separately, and add its entries."""
@@ -346,7 +345,7 @@ class PluginHost:
             if implementation in wrappers:
                 continue
             plugin = self._plugin_of(implementation)
-            where = _definition(implementation.function)
+            where = definition(implementation.function)
             for entry in self._call(hook, implementation, wrappers):
                 fault = self._add(plugin, hook, entry, entry_type, table, where)
                 if fault is not None:
@@ -420,7 +419,7 @@ class PluginHost:
                 f"the wrapper of {hook}() adds or replaces {name!r}; a wrapper may only drop "
                 "entries, or change their summary, title and deprecation"
             )
-            self._report(origin, "wrapper-replaces", message, _definition(wrapper.function))
+            self._report(origin, "wrapper-replaces", message, definition(wrapper.function))
             self._mark_unusable(origin, _FAULTY)
         return kept
 
@@ -429,7 +428,7 @@ class PluginHost:
     ) -> Any | None:
         """The result of plugin code; if it raises, None and a problem of the plugin."""
         plugin = self._plugin_of(implementation)
-        where = _definition(implementation.function)
+        where = definition(implementation.function)
         with watch_imports(plugin.package) as heavy:
             try:
                 result = call()
@@ -570,11 +569,6 @@ def _level_message(what: str, level: Any, origin: Origin) -> tuple[str, str]:
     return message, f"pip install --upgrade {name}"
 
 
-def _definition(function: Any) -> str | None:
-    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-    return None if code is None else f"{code.co_filename}:{code.co_firstlineno}"
-
-
 def _level_line(module: Any) -> str | None:
     """File and line of a module's API level."""
     file = getattr(module, "__file__", None)
@@ -601,23 +595,3 @@ def _entry_point_line(point: EntryPoint) -> str | None:
                 if line.partition("=")[0].strip() == point.name:
                     return f"{path}:{number}"
     return None
-
-
-def blame(error: BaseException, package: str) -> str | None:
-    """The deepest line of the plugin in a traceback; for a syntax error, the line that it names."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    lines = list(_frames(error))
-    own = (line for line, top in lines if top == package)
-    # Lines of cascadezoo are never to blame.
-    others = (line for line, top in lines if top != BUILTIN_DISTRIBUTION)
-    return next(own, None) or next(others, None)
-
-
-def _frames(error: BaseException) -> Iterator[tuple[str, str]]:
-    """File and line, and top-level package, of each frame, from the deepest outwards."""
-    rows = list(traceback.walk_tb(error.__traceback__))
-    for frame, line in reversed(rows):
-        file = frame.f_code.co_filename
-        if not is_import_machinery(file) and file != __file__:
-            yield f"{file}:{line}", str(frame.f_globals.get("__name__", "")).partition(".")[0]

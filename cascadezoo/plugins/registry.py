@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from cascadezoo.errors import PluginError, UnknownNameError
+from cascadezoo.plugins.tracebacks import blame
+from cascadezoo.util.limits import is_out_of_memory
 
 __all__ = [
     "API_LEVEL",
@@ -454,12 +456,16 @@ def _load(target: str, entry: Entry) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        place = blame(error, module.partition(".")[0], own_only=True)
         raise PluginError(
             f"{entry.what} {entry.name!r} cannot be imported from {target}: "
-            f"{type(error).__name__}: {error}",
+            f"{type(error).__name__}: {error}{f' [{place}]' if place else ''}",
             hint=_UPGRADE,
             code="plugin-import-failed",
             kind=entry.what,
             name=entry.name,
+            where=place,
         ) from error

@@ -14,10 +14,18 @@ __all__ = ["LossSums", "check_finite"]
 
 
 class LossSums:
-    """Adds up losses by name without waiting for the device."""
+    """Adds up losses by name without waiting for the device.
+
+    Attributes:
+        count: number of steps since the last :meth:`take`.
+        flags: further scalar tensors that the next :meth:`read` or :meth:`take` reads.
+        finite: these tensors as they were read last.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.flags: dict[str, Tensor] = {}
+        self.finite: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
@@ -36,13 +44,17 @@ class LossSums:
         """The means since the last :meth:`take`; waits for the device once."""
         if not self._sums:
             return {}
-        values = (torch.stack(list(self._sums.values())) / self.count).tolist()
-        return dict(zip(self._sums, values, strict=True))
+        means = torch.stack(list(self._sums.values())) / self.count
+        if self.flags:
+            means = torch.cat([means, torch.stack(list(self.flags.values())).float()])
+        values = means.tolist()
+        self.finite = dict(zip(self.flags, values[len(self._sums) :], strict=True))
+        return dict(zip(self._sums, values, strict=False))
 
     def take(self) -> dict[str, float]:
         """Return the means and reset the sums."""
         means = self.read()
-        self._sums, self.count = {}, 0
+        self._sums, self.count, self.flags = {}, 0, {}
         return means
 
 

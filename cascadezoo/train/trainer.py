@@ -328,6 +328,7 @@ class Trainer:
         for step in range(self.position.step, phase.total):
             losses = self._step(phase, step)
             log.add(losses)
+            log.flags.update(phase.walk.checks.take_flags())
             epoch_sums.add(losses)
             done = step + 1
             epoch = math.ceil(done / phase.per_epoch)
@@ -347,7 +348,9 @@ class Trainer:
             ends = reason is not None or self.callbacks.failure is not None
             due = watch.checkpoint_due(self.training.checkpoint_seconds)
             if ends or (due and not last):
-                check_finite(phase.spec.name, step, log.read())
+                losses_read = log.read()
+                phase.walk.checks.read(log.finite)
+                check_finite(phase.spec.name, step, losses_read)
                 self.position = replace(self.position, seconds=watch.trained())
                 self._save(phase)
                 watch.checkpoint_written()
@@ -367,6 +370,7 @@ class Trainer:
         self._seed(phase, step)
         batch = phase.batches.batch(*divmod(step, phase.per_epoch))
         losses = self._gradients(phase, batch, step)
+        phase.walk.checks.end(losses, (row for g in phase.optimizers for row in g.learning(step)))
         schedule = phase.spec.schedule or self.training.schedule
         factor = schedule_factor(schedule, step, phase.total, phase.per_epoch)
         for group in phase.optimizers:
