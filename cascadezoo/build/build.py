@@ -325,6 +325,8 @@ class _Build:
         losses = [] if trained else load_losses(self.resolved, self.device)
         accelerator = self.accelerator
         cascade = Cascade.from_spec(self.resolved, device=self.device)
+        if not trained:
+            check_reload(cascade)
         spec = self.spec
         loader = DeviceLoader(
             self.data["train"],
@@ -339,7 +341,6 @@ class _Build:
         events = EventLog(self.run.events if self.main else None)
         graphs = False
         if not trained:
-            check_reload(cascade)
             choice = self._compilation(loader)
             events.write("compilation", scope=choice.scope, reason=choice.reason)
             graphs = choice.scope == "graphs"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor, nn
 
 from cascadezoo.errors import PluginError, ResourceError
 from cascadezoo.plugins.faults import Owner
@@ -10,7 +13,7 @@ from cascadezoo.spec import ResolvedStage
 from cascadezoo.stages.base import Stage, StageGeometry
 from cascadezoo.util.rng import derive_seed, seed_global
 
-__all__ = ["build_stage"]
+__all__ = ["adopt_buffers", "build_stage", "unsaved_buffers"]
 
 
 def build_stage(
@@ -61,8 +64,42 @@ def build_stage(
                     kind=stage.kind,
                 ) from error
             raise
+    twin = built if home == "meta" else None
+    if home == "cpu" and not owner.builtin and next(unsaved_buffers(built), None) is not None:
+        on_meta = owner.guard("in __init__ on the meta device", impl.__init__)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), on_meta:
+            twin = impl(stage.config, geometry)
+    if twin is not None:
+        adopt_buffers(built, twin)
     # Tensors that a meta stage made on the CPU stay there: they are neither saved nor loaded.
     return built if home == "meta" else built.to(device)
+
+
+def adopt_buffers(built: Stage, twin: Stage) -> None:
+    """Make those unsaved buffers persistent that a loaded stage could not compute.
+
+    A model is loaded into a stage on the meta device, where a buffer has no values unless
+    ``__init__`` names another device. Modules of other packages have such buffers, e.g. the
+    position indices of timm's Swin.
+
+    Args:
+        built: the stage, changed in place.
+        twin: the same stage on the meta device.
+    """
+    own = {name for name, _ in unsaved_buffers(built)}
+    for name, buffer in list(unsaved_buffers(twin)):
+        if buffer.is_meta and name in own:
+            path, _, key = name.rpartition(".")
+            built.get_submodule(path)._non_persistent_buffers_set.discard(key)
+
+
+def unsaved_buffers(stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The buffers that ``state_dict`` leaves out, with their names."""
+    for prefix, module in stage.named_modules():
+        for key in module._non_persistent_buffers_set:
+            buffer = module._buffers.get(key)
+            if buffer is not None:
+                yield f"{prefix}.{key}" if prefix else key, buffer
 
 
 def _is_too_large(error: BaseException) -> bool:

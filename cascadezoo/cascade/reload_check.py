@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from cascadezoo.cascade.assemble import build_stage
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.stage_calls import guard, sample, stage_fault
 from cascadezoo.cascade.weights import storable
-from cascadezoo.errors import PluginError
+from cascadezoo.errors import PluginError, SampleError
 from cascadezoo.spec import ResolvedStage
 from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.base import SampleRequest, Stage
@@ -103,7 +105,10 @@ def _image(stage: Stage, place: ResolvedStage, classes: int | None, device: torc
     try:
         with torch.random.fork_rng(devices=devices):
             seed_global(0, device)
-            return sample(stage, upstream, request)
+            try:
+                return sample(stage, upstream, request)
+            except SampleError:  # it does not sample in two steps
+                return sample(stage, upstream, replace(request, steps=None))
     finally:
         stage.train(training)
 

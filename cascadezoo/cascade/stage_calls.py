@@ -42,7 +42,7 @@ def guard(
     return Guard(stage._owner, f"in {method}", getattr(type(stage), method, None), passes)
 
 
-def stage_fault(stage: Stage, method: str, what: str, code: str, **fields: object) -> PluginError:
+def stage_fault(stage: Stage, method: str, what: str, code: str, **fields: Any) -> PluginError:
     """The error for a wrong result of a stage's method.
 
     Args:

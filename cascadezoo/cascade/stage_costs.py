@@ -196,7 +196,7 @@ def _trace_sample(
     try:
         with counter, torch.no_grad():
             stage.sample(None if place.input is None else _image(place.input), request)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not _untraceable(stage, error):
             raise
         return None
@@ -242,7 +242,7 @@ def _trace(
     try:
         with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             stage(stage.preprocess(_image(place.output), upstream, context))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not _untraceable(stage, error):
             raise
         return None, None
@@ -253,7 +253,7 @@ def _trace(
     return counter.flops, sum(kept.values()) + largest
 
 
-def _untraceable(stage: Stage, error: Exception) -> bool:
+def _untraceable(stage: Stage, error: BaseException) -> bool:
     """Whether an error of a trace only means that the cost is unknown.
 
     A plugin's stage may use operations that meta tensors do not support, and may raise anything

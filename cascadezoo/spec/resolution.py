@@ -280,9 +280,9 @@ class _Resolver:
         config = None
         if registered is not None:
             config = self.config_of(registered, spec.config, "data.config", DataConfig)
-        if config is None:
+        if registered is None or config is None:
             return (spec if known else None), None, DataInfo()
-        owner = Owner.of(registered)  # type: ignore[arg-type] - it has a config
+        owner = Owner.of(registered)
         try:
             with owner.guard("in info() of its config", config.info):
                 info = config.info()

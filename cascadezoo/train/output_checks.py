@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cascadezoo.cascade.assemble import unsaved_buffers
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.stage_calls import require_tensor, stage_fault
 from cascadezoo.errors import TrainingError
@@ -52,7 +53,7 @@ class OutputChecks:
         """Note the buffers that checkpoints do not hold, before a stage first runs."""
         if name not in self._running:
             self._running.add(name)
-            self._unsaved[name] = {key: (b, b._version) for key, b in _unsaved_buffers(stage)}
+            self._unsaved[name] = {key: (b, b._version) for key, b in unsaved_buffers(stage)}
 
     def output(self, name: str, stage: Stage, output: Any, target: Tensor) -> StageOutput:
         """Check the type, and in the first step also the estimate, the losses and the figures.
@@ -165,7 +166,7 @@ class OutputChecks:
 
     def _check_buffers(self, name: str) -> None:
         stage, before = self.cascade.stage(name), self._unsaved.pop(name)
-        for key, buffer in _unsaved_buffers(stage):
+        for key, buffer in unsaved_buffers(stage):
             kept, version = before.get(key, (None, 0))
             if kept is not buffer or buffer._version != version:
                 raise stage_fault(
@@ -207,11 +208,3 @@ class OutputChecks:
                 code="training-estimate-not-finite",
                 name=name,
             )
-
-
-def _unsaved_buffers(stage: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    for prefix, module in stage.named_modules():
-        for key in module._non_persistent_buffers_set:
-            buffer = module._buffers.get(key)
-            if buffer is not None:
-                yield f"{prefix}.{key}" if prefix else key, buffer
