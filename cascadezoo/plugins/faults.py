@@ -9,8 +9,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from cascadezoo.errors import CascadezooError, PluginError
-from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name
-from cascadezoo.plugins.registry import Entry, Origin, Registered
+from cascadezoo.plugins.registry import Entry, Origin, Registered, is_builtin
 from cascadezoo.plugins.tracebacks import blame, own_definition
 from cascadezoo.util.limits import is_out_of_memory
 
@@ -53,7 +52,7 @@ class Owner:
     @property
     def builtin(self) -> bool:
         """Whether the entry is part of cascadezoo."""
-        return canonical_name(self.origin.distribution) == BUILTIN_DISTRIBUTION
+        return is_builtin(self.origin)
 
     def __str__(self) -> str:
         if self.name is None:
