@@ -17,9 +17,8 @@ from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.base import SampleRequest, Stage
 from cascadezoo.util.rng import Draw, ImageDraw, seed_global
 
-__all__ = ["check_reload"]
+__all__ = ["check_reload", "reload_stage"]
 
-_CODE = "plugin-not-loadable"
 _ROUNDING = 1e-4
 
 
@@ -39,18 +38,28 @@ def check_reload(cascade: Cascade) -> None:
     for place in cascade.resolved.stages:
         stage = cascade.stage(place.name)
         if stage._owner is not None and not stage._owner.builtin:
-            _check_stage(cascade, place, stage)
+            reload_stage(cascade, place)
 
 
 @torch.no_grad()
-def _check_stage(cascade: Cascade, place: ResolvedStage, stage: Stage) -> None:
+def reload_stage(cascade: Cascade, place: ResolvedStage) -> None:
+    """Save and load one stage in memory, and compare one sampled image.
+
+    Args:
+        cascade: the cascade.
+        place: the stage's config and place.
+
+    Raises:
+        PluginError: see :func:`check_reload`.
+    """
+    stage = cascade.stage(place.name)
     with guard(stage, "saved_state"):
         saved = stage.saved_state()
     for name, tensor in saved.items():
         if not storable(tensor):
             form = str(tensor.dtype) if isinstance(tensor, Tensor) else type(tensor).__name__
             what = f"returns {name!r} as {form}, which safetensors cannot store"
-            raise stage_fault(stage, "saved_state", what, _CODE, tensor=name)
+            raise stage_fault(stage, "saved_state", what, code="plugin-not-loadable", tensor=name)
     classes = cascade.resolved.num_classes
     copy = build_stage(place, classes, "meta", 0)
     with guard(stage, "drop_training_only"):
@@ -61,21 +70,21 @@ def _check_stage(cascade: Cascade, place: ResolvedStage, stage: Stage) -> None:
     missing = [name for name, tensor in tensors if tensor.is_meta]
     if missing:
         what = f"makes {missing[0]!r} without values when it is loaded, because it is not saved"
-        raise stage_fault(stage, "__init__", what, _CODE, tensor=missing[0])
+        raise stage_fault(stage, "__init__", what, code="plugin-not-loadable", tensor=missing[0])
     copy.to(cascade.device)
     expected = _image(stage, place, classes, cascade.device)
     try:
         image = _image(copy, place, classes, cascade.device)
     except PluginError as error:
         what = f"samples, but not after saving and loading: {error.what}"
-        raise stage_fault(stage, "sample", what, _CODE) from error
+        raise stage_fault(stage, "sample", what, code="plugin-not-loadable") from error
     distance = float((image - expected).abs().max())
     if distance > _ROUNDING * max(1.0, float(expected.abs().max())):
         what = (
             f"samples another image after saving and loading (difference {distance:.2g}): keep "
             "every value that sampling needs in parameters and persistent buffers"
         )
-        raise stage_fault(stage, "sample", what, _CODE)
+        raise stage_fault(stage, "sample", what, code="plugin-not-loadable")
 
 
 def _compare(stage: Stage, saved: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -87,7 +96,9 @@ def _compare(stage: Stage, saved: dict[str, Tensor], expected: dict[str, Tensor]
     if faults:
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
         what = f"cannot be loaded from what it saves: {'; '.join(sorted(faults)[:3])}{more}"
-        raise stage_fault(stage, "saved_state", what, _CODE, tensors=sorted(faults))
+        raise stage_fault(
+            stage, "saved_state", what, code="plugin-not-loadable", tensors=sorted(faults)
+        )
 
 
 def _image(stage: Stage, place: ResolvedStage, classes: int | None, device: torch.device) -> Tensor:

@@ -42,7 +42,7 @@ def guard(
     return Guard(stage._owner, f"in {method}", getattr(type(stage), method, None), passes)
 
 
-def stage_fault(stage: Stage, method: str, what: str, code: str, **fields: Any) -> PluginError:
+def stage_fault(stage: Stage, method: str, what: str, *, code: str, **fields: Any) -> PluginError:
     """The error for a wrong result of a stage's method.
 
     Args:
@@ -54,7 +54,7 @@ def stage_fault(stage: Stage, method: str, what: str, code: str, **fields: Any) 
     """
     where = own_definition(getattr(type(stage), method, None))
     if stage._owner is not None:
-        return stage._owner.fault(what, code, where=where, method=method, **fields)
+        return stage._owner.fault(what, code=code, where=where, method=method, **fields)
     kind = type(stage).__name__
     return PluginError(f"the stage {kind} {what}", code=code, kind=kind, where=where, **fields)
 
@@ -88,7 +88,7 @@ def require_tensor(
             stage,
             method,
             f"returned a {type(value).__name__} as {what}, not a tensor",
-            "plugin-output-type",
+            code="plugin-output-type",
         )
     wanted = f"{dtype or 'floating'} {list(shape)} on {device}"
     floating = value.is_floating_point() if dtype is None else value.dtype == dtype
@@ -97,7 +97,7 @@ def require_tensor(
             stage,
             method,
             f"returned {value.dtype} {list(value.shape)} on {value.device} as {what}, not {wanted}",
-            "plugin-output-shape",
+            code="plugin-output-shape",
             shape=tuple(value.shape),
             dtype=str(value.dtype),
         )
@@ -117,7 +117,10 @@ def require_finite(stage: Stage, images: Tensor) -> None:
     owner = stage._owner
     if owner is None or not owner.builtin:
         raise stage_fault(
-            stage, "sample", "sampled images that are not finite", "plugin-samples-not-finite"
+            stage,
+            "sample",
+            "sampled images that are not finite",
+            code="plugin-samples-not-finite",
         )
     raise SampleError(
         f"stage {owner.name!r} ({owner.entry.name}) sampled images that are not finite",
@@ -163,7 +166,7 @@ def upstream_request(stage: Stage, request: SampleRequest) -> SampleRequest:
             stage,
             "upstream_request",
             f"returned a {type(passed).__name__}, not a SampleRequest",
-            "plugin-output-type",
+            code="plugin-output-type",
         )
     return passed
 

@@ -47,11 +47,11 @@ def _load(owner: Owner, load: Any, config: Any, split: Split) -> ImageData:
             if owner.builtin or error.code not in ("data-images-form", "data-labels-form"):
                 raise
             what = f"failed to load the {split} split: {error.what}"
-            raise owner.fault(what, "plugin-dataset-failed", where=where) from error
+            raise owner.fault(what, code="plugin-dataset-failed", where=where) from error
     if not isinstance(data, ImageData):
         what = f"returned a {type(data).__name__} for the {split} split, not an ImageData"
-        raise owner.fault(what, "plugin-output-type", where=where)
+        raise owner.fault(what, code="plugin-output-type", where=where)
     if data.split != split:
         what = f"returned the split {data.split!r} for the {split} split"
-        raise owner.fault(what, "plugin-dataset-split", where=where, split=data.split)
+        raise owner.fault(what, code="plugin-dataset-split", where=where, split=data.split)
     return data

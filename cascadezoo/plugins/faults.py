@@ -13,9 +13,9 @@ from cascadezoo.plugins.registry import Entry, Origin, Registered, is_builtin
 from cascadezoo.plugins.tracebacks import blame, own_definition
 from cascadezoo.util.limits import is_out_of_memory
 
-__all__ = ["Guard", "Owner"]
+__all__ = ["CODES", "Guard", "Owner"]
 
-_CODES = {
+CODES = {
     "stage": "plugin-stage-failed",
     "dataset": "plugin-dataset-failed",
     "loss": "plugin-loss-failed",
@@ -25,6 +25,7 @@ _CODES = {
     "callback": "plugin-callback-failed",
     "zoo": "plugin-zoo-unreadable",
 }
+"""The codes of exceptions by the type of the entry."""
 
 _PASSED_ON = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
 """Faults of the machine, for which no plugin is to blame."""
@@ -84,14 +85,16 @@ class Owner:
         what = f"failed {doing}: {type(error).__name__}{f': {text}' if text else ''}"
         place = blame(error, self.package, own_only=True) or own_definition(function)
         return self.fault(
-            what, _CODES.get(self.entry.what, "plugin"), where=place or blame(error, self.package)
+            what,
+            code=CODES.get(self.entry.what, "plugin"),
+            where=place or blame(error, self.package),
         )
 
     def fault(
         self,
         what: str,
-        code: str,
         *,
+        code: str,
         where: str | None = None,
         hint: str | None = None,
         **fields: object,

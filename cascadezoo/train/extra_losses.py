@@ -43,7 +43,9 @@ class ExtraLoss:
             what = f"returned {form} on stage {self.stage!r}, not a scalar tensor"
             where = own_definition(function)
             if self.owner is not None:
-                raise self.owner.fault(what, "plugin-output-type", where=where, stage=self.stage)
+                raise self.owner.fault(
+                    what, code="plugin-output-type", where=where, stage=self.stage
+                )
             raise PluginError(
                 f"the loss {self.name!r} {what}", code="plugin-output-type", name=self.name
             )

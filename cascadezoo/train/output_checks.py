@@ -64,7 +64,7 @@ class OutputChecks:
         if not isinstance(output, StageOutput):
             form = type(output).__name__
             what = f"returned a {form}, not a StageOutput"
-            raise stage_fault(stage, "forward", what, "plugin-output-type")
+            raise stage_fault(stage, "forward", what, code="plugin-output-type")
         if not self.first(name):
             return output
         form = {"shape": tuple(target.shape), "device": target.device}
@@ -107,7 +107,7 @@ class OutputChecks:
             stage,
             "forward",
             f"returned an estimate without a gradient, which {need}: do not detach it",
-            "plugin-estimate-detached",
+            code="plugin-estimate-detached",
         )
 
     def loss(self, name: str, stage: Stage, key: str, group: str, value: Tensor) -> None:
@@ -124,7 +124,7 @@ class OutputChecks:
             f"returned the loss {key!r} without a gradient, so it trains nothing: compute it from "
             "the parameters, leave it out in steps without it, or return it in "
             "StageOutput.figures",
-            "plugin-loss-without-gradient",
+            code="plugin-loss-without-gradient",
             loss=key,
             group=group,
         )
@@ -160,7 +160,7 @@ class OutputChecks:
                     self.cascade.stage(name),
                     "forward",
                     f"returned losses that depend on no parameter{which}",
-                    "plugin-loss-without-gradient",
+                    code="plugin-loss-without-gradient",
                     group=group,
                 )
 
@@ -174,7 +174,7 @@ class OutputChecks:
                     "forward",
                     f"changes the buffer {key!r}, which checkpoints and models do not contain: "
                     "register it with persistent=True",
-                    "plugin-state-unsaved",
+                    code="plugin-state-unsaved",
                     buffer=key,
                 )
 
@@ -201,7 +201,7 @@ class OutputChecks:
             where = f"in the first step of phase {self.phase!r}"
             if owner is None or not owner.builtin:
                 what = f"returned an estimate that is not finite {where}"
-                raise stage_fault(stage, "forward", what, "plugin-estimate-not-finite")
+                raise stage_fault(stage, "forward", what, code="plugin-estimate-not-finite")
             raise TrainingError(
                 f"the estimate of stage {name!r} is not finite {where}",
                 hint="use --precision fp32, or check the weights and images that it starts from",

@@ -190,12 +190,12 @@ def load_extractor(
         extractor = load(config, torch.device(device))
     if not isinstance(extractor, FeatureExtractor):
         what = f"returned a {type(extractor).__name__}, not a FeatureExtractor"
-        raise owner.fault(what, "plugin-output-type", where=own_definition(load))
+        raise owner.fault(what, code="plugin-output-type", where=own_definition(load))
     missing = [name for name in _REQUIRED if not hasattr(extractor, name)]
     if missing:
         what = f"returned an extractor without {', '.join(missing)}"
         where = own_definition(type(extractor))
-        raise owner.fault(what, "plugin-features-attributes", where=where, attributes=missing)
+        raise owner.fault(what, code="plugin-features-attributes", where=where, attributes=missing)
     extractor._owner = owner
     return extractor
 
