@@ -68,7 +68,13 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     monkeypatch.syspath_prepend(str(site))
 
     def make(
-        name: str, version: str, source: str, *, target: str | None = None, **modules: str
+        name: str,
+        version: str,
+        source: str,
+        *,
+        target: str | None = None,
+        requires: tuple[str, ...] = (),
+        **modules: str,
     ) -> EntryPoint:
         module = name.replace("-", "_")
         (site / f"{module}.py").write_text(source)
@@ -77,7 +83,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
             (site / f"{other}.py").write_text(text)
         info = site / f"{module}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        rows = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+        rows += [f"Requires-Dist: {row}" for row in requires]
+        (info / "METADATA").write_text("\n".join(rows) + "\n")
         (info / "entry_points.txt").write_text(f"[cascadezoo]\nmain = {target or module}\n")
         (point,) = Distribution.at(info).entry_points
         return point

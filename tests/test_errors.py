@@ -14,9 +14,13 @@ import pytest
 import cascadezoo
 from cascadezoo import errors
 from cascadezoo.errors import CascadezooError, ModelError, Problem, SpecError
+from cascadezoo.plugins.faults import CODES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(cascadezoo.__file__).parent
+# Functions that make an error of a class.
+_MAKERS = {"fault": "PluginError", "stage_fault": "PluginError"}
+
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -40,7 +44,8 @@ def raised() -> dict[str, set[str]]:
             cls = getattr(node.func, "id", getattr(node.func, "attr", ""))
             for keyword in node.keywords:
                 if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
-                    codes[cls].add(str(keyword.value.value))
+                    codes[_MAKERS.get(cls, cls)].add(str(keyword.value.value))
+    codes["PluginError"] |= set(CODES.values())
     return codes
 
 

@@ -18,6 +18,7 @@ from cascadezoo.build.plan import Plan, check_activations, check_memory, make_pl
 from cascadezoo.build.run_folder import RunFolder, RunState
 from cascadezoo.build.write_model import read_figures, write_model
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.reload_check import check_reload
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.loader import BatchLoader
 from cascadezoo.data.split import load_split
@@ -378,6 +379,8 @@ class _Build:
         losses = [] if trained else load_losses(self.resolved, self.device)
         accelerator = self.accelerator
         cascade = Cascade.from_spec(self.resolved, device=self.device)
+        if not trained:
+            check_reload(cascade)
         spec = self.spec
         data = self.data["train"]
         loader = make_loader(

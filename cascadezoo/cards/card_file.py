@@ -32,6 +32,7 @@ from cascadezoo.errors import CascadezooError, ModelError
 from cascadezoo.model_folder.data_trust import names_no_path
 from cascadezoo.model_folder.files import read_file
 from cascadezoo.model_folder.layout import CARD
+from cascadezoo.plugins.faults import Owner
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.spec.configs import DataInfo
@@ -184,7 +185,9 @@ def data_info(spec: CascadeSpec) -> DataInfo:
     if row is None or not names_no_path(spec.data.source, spec.data.config):
         return DataInfo()
     try:
-        info: DataInfo = row.entry.load_config()(**spec.data.config).info()
+        config = row.entry.load_config()(**spec.data.config)
+        with Owner.of(row).guard("in info() of its config", config.info):
+            info: DataInfo = config.info()
     except (CascadezooError, ValidationError):
         return DataInfo()
     return info

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor, nn
 
 from cascadezoo.errors import PluginError, ResourceError
+from cascadezoo.plugins.faults import Owner
 from cascadezoo.spec import ResolvedStage
 from cascadezoo.stages.base import Stage, StageGeometry
 from cascadezoo.util.rng import derive_seed, seed_global
 
-__all__ = ["build_stage"]
+__all__ = ["adopt_buffers", "build_stage", "unsaved_buffers"]
 
 
 def build_stage(
@@ -24,10 +28,12 @@ def build_stage(
         seed: seed of the initial weights.
 
     Raises:
-        PluginError: the implementation cannot be imported or is not a stage.
+        PluginError: the implementation cannot be imported, is not a stage, or fails.
         ResourceError: the stage is larger than any possible memory.
     """
-    impl = stage.entry.load()
+    owner = Owner(stage.entry, stage.origin, stage.name)
+    with owner.guard("to be imported"):
+        impl = stage.entry.load()
     if not (isinstance(impl, type) and issubclass(impl, Stage)):
         raise PluginError(
             f"{stage.entry.impl} of {stage.kind} is not a cascadezoo.Stage",
@@ -40,11 +46,15 @@ def build_stage(
     with torch.random.fork_rng(devices=[]), torch.device(home):
         seed_global(derive_seed(seed, "init", stage.name))
         try:
-            built = impl(stage.config, geometry)
+            with owner.guard("in __init__", impl.__init__, passes=_is_too_large):
+                built = impl(stage.config, geometry)
+            built._owner = owner
             if home == "cpu":
-                built.load_initial_weights()
+                method = impl.load_initial_weights
+                with owner.guard("in load_initial_weights", method, passes=_is_too_large):
+                    built.load_initial_weights()
         except (RuntimeError, OverflowError, MemoryError) as error:
-            if isinstance(error, (MemoryError, OverflowError)) or _is_too_large(error):
+            if _is_too_large(error):
                 raise ResourceError(
                     f"stage {stage.name!r} ({stage.kind}) cannot be built: {_first(error)}; "
                     "one of its tensors needs more memory than is possible (8 EiB)",
@@ -54,13 +64,51 @@ def build_stage(
                     kind=stage.kind,
                 ) from error
             raise
+    twin = built if home == "meta" else None
+    if home == "cpu" and not owner.builtin and next(unsaved_buffers(built), None) is not None:
+        on_meta = owner.guard("in __init__ on the meta device", impl.__init__)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), on_meta:
+            twin = impl(stage.config, geometry)
+    if twin is not None:
+        adopt_buffers(built, twin)
     # Tensors that a meta stage made on the CPU stay there: they are neither saved nor loaded.
     return built if home == "meta" else built.to(device)
 
 
+def adopt_buffers(built: Stage, twin: Stage) -> None:
+    """Make those unsaved buffers persistent that a loaded stage could not compute.
+
+    A model is loaded into a stage on the meta device, where a buffer has no values unless
+    ``__init__`` names another device. Modules of other packages have such buffers, e.g. the
+    position indices of timm's Swin.
+
+    Args:
+        built: the stage, changed in place.
+        twin: the same stage on the meta device.
+    """
+    own = {name for name, _ in unsaved_buffers(built)}
+    for name, buffer in list(unsaved_buffers(twin)):
+        if buffer.is_meta and name in own:
+            path, _, key = name.rpartition(".")
+            built.get_submodule(path)._non_persistent_buffers_set.discard(key)
+
+
+def unsaved_buffers(stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The buffers that ``state_dict`` leaves out, with their names."""
+    for prefix, module in stage.named_modules():
+        for key in module._non_persistent_buffers_set:
+            buffer = module._buffers.get(key)
+            if buffer is not None:
+                yield f"{prefix}.{key}" if prefix else key, buffer
+
+
 def _is_too_large(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, OverflowError)):
+        return True
     text = str(error)
-    return "overflow" in text.lower() or "allocate memory" in text or "out of memory" in text
+    return isinstance(error, RuntimeError) and (
+        "overflow" in text.lower() or "allocate memory" in text or "out of memory" in text
+    )
 
 
 def _first(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from cascadezoo.cascade.labels import Labels, labels_count
 from cascadezoo.cascade.outputs import OutputType, converted, require_output_type
 from cascadezoo.cascade.sampling import Precision, SampleOptions, SamplingRun, Watch, autocast
 from cascadezoo.cascade.sampling_memory import fitting_batch
+from cascadezoo.cascade.stage_calls import upstream_target
 from cascadezoo.cascade.weights import (
     HALVES,
     bounded_build,
@@ -356,7 +357,7 @@ class Cascade(nn.Module):
         """
         rows = [images]
         for name in reversed(self.names[1:]):
-            rows.insert(0, self.stage(name).upstream_target(rows[0]))
+            rows.insert(0, upstream_target(self.stage(name), rows[0]))
         return rows
 
     # --- sampling
@@ -480,8 +481,11 @@ class Cascade(nn.Module):
 
         Raises:
             SampleError: a number is out of range, the cascade does not have a label, no stage
-                supports an option, or the device does not support the precision.
+                supports an option, the device does not support the precision, or images are not
+                finite.
             ResourceError: the memory does not suffice for one image at a time.
+            PluginError: a stage of a plugin fails, or its images are not finite or have another
+                shape.
         """
         if n is None:
             n = 16 if (count := labels_count(labels)) is None else count

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from cascadezoo.cascade import stage_calls
 from cascadezoo.cascade.labels import Labels, label_numbers
 from cascadezoo.cascade.outputs import chosen_seed
 from cascadezoo.errors import SampleError
@@ -142,6 +143,7 @@ class SamplingRun:
         self.seed = chosen_seed(request["seed"], request["generator"])
         self.batch_size = request["batch_size"]
         self.watch = request["watch"]
+        self._raised: BaseException | None = None
         self.progress = request["progress"]
         self.labels = self._checked_labels(request["labels"])
         requested = {key: request[key] for key in _FIELDS} | self._checked(request["options"])
@@ -190,10 +192,22 @@ class SamplingRun:
         outputs: dict[str, Tensor] = {}
         image, last = upstream, list(self.stages)[-1]
         for name, stage in self.stages.items():
-            image = stage.sample(image, requests[name]).float()
+            image = stage_calls.sample(stage, image, requests[name], passes=self._of_caller)
             if keep or name == last:
                 outputs[name] = image
         return outputs
+
+    def _watch(self, name: str, image: Tensor) -> None:
+        """Call the caller's ``watch``, and note its error, for which no stage is to blame."""
+        try:
+            if self.watch is not None:
+                self.watch(name, image)
+        except BaseException as error:
+            self._raised = error
+            raise
+
+    def _of_caller(self, error: BaseException) -> bool:
+        return error is self._raised
 
     def _requests(self, start: int, stop: int) -> dict[str, SampleRequest]:
         """The request to each stage, from the last on: a stage may change that of its input."""
@@ -209,7 +223,7 @@ class SamplingRun:
                 labels,
                 **{key: options[key] for key in _FIELDS if key in options},
                 options={key: value for key, value in options.items() if key not in _FIELDS},
-                watch=None if self.watch is None else partial(self.watch, name),
+                watch=None if self.watch is None else partial(self._watch, name),
             )
             if after is not None:
                 request = self._passed_on(after, requests[after], name, request)
@@ -221,7 +235,7 @@ class SamplingRun:
         self, after: str, request: SampleRequest, name: str, base: SampleRequest
     ) -> SampleRequest:
         """``base`` with the changes that the next stage makes to its own request."""
-        passed = self.stages[after].upstream_request(request)
+        passed = stage_calls.upstream_request(self.stages[after], request)
         if passed is request:
             return base
         changed: dict[str, Any] = {

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.stage_calls import guard
 from cascadezoo.model_folder.metrics_file import StageRow
 from cascadezoo.nn.recompute import recomputed_blocks
 from cascadezoo.spec import ResolvedSpec, ResolvedStage
@@ -128,7 +129,8 @@ def _plan_stage(
     place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _Budget
 ) -> StagePlan:
     stage = stage.to("meta")
-    evaluations = stage.network_evaluations()
+    with guard(stage, "network_evaluations"):
+        evaluations = stage.network_evaluations()
     cost = _cost(place, stage, num_classes, budget)
     return StagePlan(
         name=place.name,
@@ -159,7 +161,9 @@ def _cost(place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _
             further = getattr(config, name) - low
             weight *= further if step else 1 - further
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            small = type(stage)(config.model_copy(update=update), stage.geometry).to("meta")
+            with guard(stage, "__init__"):
+                small = type(stage)(config.model_copy(update=update), stage.geometry).to("meta")
+            small._owner = stage._owner
         cost = _traced(place, small, num_classes, budget)
         if cost.forward is None or cost.kept is None or cost.sample is None:
             return _Cost(None, None, None)
@@ -192,7 +196,9 @@ def _trace_sample(
     try:
         with counter, torch.no_grad():
             stage.sample(None if place.input is None else _image(place.input), request)
-    except (RuntimeError, NotImplementedError):
+    except (Exception, SystemExit) as error:
+        if not _untraceable(stage, error):
+            raise
         return None
     return counter.flops
 
@@ -236,14 +242,25 @@ def _trace(
     try:
         with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             stage(stage.preprocess(_image(place.output), upstream, context))
-    except (RuntimeError, NotImplementedError):
-        # A plugin's stage may use operations that meta tensors do not support.
+    except (Exception, SystemExit) as error:
+        if not _untraceable(stage, error):
+            raise
         return None, None
     finally:
         for hook in hooks:
             hook.remove()
     largest = max((sum(rows.values()) for rows in inside.values()), default=0)
     return counter.flops, sum(kept.values()) + largest
+
+
+def _untraceable(stage: Stage, error: BaseException) -> bool:
+    """Whether an error of a trace only means that the cost is unknown.
+
+    A plugin's stage may use operations that meta tensors do not support, and may raise anything
+    for them. Its own faults are reported by the first training step.
+    """
+    owner = stage._owner
+    return isinstance(error, RuntimeError) or not (owner is None or owner.builtin)
 
 
 def stage_rows(cascade: Cascade) -> list[StageRow]:

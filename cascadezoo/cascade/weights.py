@@ -33,6 +33,7 @@ __all__ = [
     "load_state",
     "save_state",
     "save_tensors",
+    "storable",
 ]
 
 MAX_PARTS = 100_000
@@ -56,6 +57,11 @@ _DTYPES = {
 
 HALVES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The half-precision types that float32 weights may be stored in."""
+
+
+def storable(value: Any) -> bool:
+    """Whether a value is a tensor of a type that models may contain."""
+    return isinstance(value, Tensor) and value.dtype in _DTYPES.values()
 
 
 def save_state(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = None) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from dataclasses import dataclass
 
 import click
 
 from cascadezoo.cli.output import clean, echo, echo_json
 from cascadezoo.errors import CascadezooError, SpecError
+from cascadezoo.util.limits import is_out_of_memory
 from cascadezoo.util.processes import claim_report
 
 __all__ = ["DEBUG_VARIABLE", "report"]
@@ -56,7 +56,7 @@ def _describe(error: BaseException) -> _Report:
         return _usage(error)
     if isinstance(error, (KeyboardInterrupt, EOFError, click.Abort)):
         return _plain(130, "interrupted", "interrupted")
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         what = f"out of memory: {_first_line(error)}"
         hint = "use a smaller batch or cascade; cascadezoo plan SPEC shows the memory it needs"
         return _plain(1, "memory", what, hint)
@@ -119,12 +119,3 @@ def _lines(what: str, hint: str | None) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    torch = sys.modules.get("torch")  # only if a command imported it
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -92,6 +92,29 @@ class LazyGroup(Commands):
             )
         return loaded
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command.
+
+        Raises:
+            PluginError: a plugin's command raised an exception that is no error of cascadezoo or
+                click.
+        """
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, EOFError):
+            raise
+        except Exception as error:
+            name = ctx.invoked_subcommand
+            if name is None or name in self.table:
+                raise
+            registered = self._of_plugins().get(name)
+            if registered is None:
+                raise
+            from cascadezoo.plugins.faults import Owner
+
+            with Owner.of(registered).guard("to run", exits=True):
+                raise error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):

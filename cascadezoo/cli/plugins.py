@@ -158,5 +158,6 @@ def _row(plugin: Plugin, problems: list[PluginProblem]) -> dict[str, Any]:
         "state": _state(plugin, problems),
         "hooks": plugin.hooks,
         "registers": plugin.names,
+        "seconds": round(plugin.seconds, 3),
         "problems": [{"code": p.code, "message": p.message, "where": p.where} for p in problems],
     }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.sampling import SampleOptions, truncates
+from cascadezoo.cascade.stage_calls import upstream_target
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.advice import advice
 from cascadezoo.evaluate.evaluate_metrics import Subject
@@ -201,7 +202,7 @@ class _Run:
         names = self.cascade.names
         owners = {names[-1]: names[-1]}
         for name, after in reversed(list(itertools.pairwise(names))):
-            target = self.cascade.stage(after).upstream_target(images)
+            target = upstream_target(self.cascade.stage(after), images)
             owners[name] = owners[after] if target is images else name
             images = target
         return owners

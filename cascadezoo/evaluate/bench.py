@@ -15,7 +15,12 @@ from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import CascadezooError, DataError, SpecError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics, no_images
-from cascadezoo.evaluate.features.base import FeatureExtractor, Precision, load_extractor
+from cascadezoo.evaluate.features.base import (
+    FeatureExtractor,
+    Precision,
+    load_extractor,
+    logits_of,
+)
 from cascadezoo.evaluate.options import EvaluationOptions
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.metrics_file import AttributionRow, ProblemRow
@@ -261,7 +266,7 @@ class LazyExtractor(FeatureExtractor):
 
     def logits(self, features: Tensor) -> Tensor:
         """See :class:`FeatureExtractor`."""
-        return self.load().logits(features)
+        return logits_of(self.load(), features)
 
     def __call__(self, images: Tensor, *, precision: Precision = "fp32") -> Tensor:
         """See :class:`FeatureExtractor`."""

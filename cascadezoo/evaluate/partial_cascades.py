@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.stage_calls import upstream_target
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.pixels import to_float
 
@@ -63,7 +64,7 @@ class RealFeed:
         """The stage's targets for the images from number ``first`` on."""
         images = self.images(first, count)
         for later in reversed(self.cascade.names[self.cascade.names.index(name) + 1 :]):
-            images = self.cascade.stage(later).upstream_target(images)
+            images = upstream_target(self.cascade.stage(later), images)
         return images
 
     def upstream(self, name: str, first: int, count: int) -> Tensor:

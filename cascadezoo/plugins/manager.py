@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import sys
-import traceback
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
@@ -23,9 +23,11 @@ import pluggy
 
 from cascadezoo.errors import PluginError
 from cascadezoo.plugins import hookspecs
-from cascadezoo.plugins.import_guard import is_import_machinery, watch_imports
+from cascadezoo.plugins.import_guard import watch_imports
+from cascadezoo.plugins.patches import patches
 from cascadezoo.plugins.registry import (
     API_LEVEL,
+    BUILTIN_DISTRIBUTION,
     CallbackEntry,
     CommandEntry,
     DataEntry,
@@ -39,7 +41,19 @@ from cascadezoo.plugins.registry import (
     StageEntry,
     Table,
     ZooEntry,
+    canonical_name,
+    is_builtin,
 )
+from cascadezoo.plugins.requirements import (
+    LEVEL_NAME,
+    UPGRADE,
+    Misfit,
+    level_misfit,
+    missing_name,
+    stated_level,
+    version_misfit,
+)
+from cascadezoo.plugins.tracebacks import blame, definition
 
 __all__ = [
     "BLOCK_VARIABLE",
@@ -48,7 +62,6 @@ __all__ = [
     "Plugin",
     "PluginHost",
     "PluginProblem",
-    "blame",
     "canonical_name",
     "get_host",
     "get_registry",
@@ -56,9 +69,8 @@ __all__ = [
 
 LIMIT_VARIABLE = "CASCADEZOO_LOAD_PLUGINS"
 BLOCK_VARIABLE = "CASCADEZOO_BLOCK_PLUGINS"
-BUILTIN_DISTRIBUTION = "cascadezoo"
-LEVEL_NAME = "CASCADEZOO_API"
-"""The name in a plugin that states the level of the plugin contract that it was written for."""
+SLOW = 0.5
+"""Seconds to load a plugin above which it is named."""
 
 _HOOKS: dict[str, tuple[type[Entry], str]] = {
     "register_stages": (StageEntry, "stages"),
@@ -110,6 +122,7 @@ class Plugin:
         disabled_by: the environment variable that disables it, else None.
         hooks: the hooks that it implements.
         names: the names of its entries by type.
+        seconds: the time that its import and hooks took.
     """
 
     origin: Origin
@@ -119,6 +132,7 @@ class Plugin:
     disabled_by: str | None = None
     hooks: list[str] = field(default_factory=list)
     names: dict[str, list[str]] = field(default_factory=dict)
+    seconds: float = 0.0
 
     @property
     def package(self) -> str:
@@ -193,6 +207,9 @@ class PluginHost:
                 self._register(plugin)
         for hook, (entry_type, table) in _HOOKS.items():
             self._collect(hook, entry_type, getattr(self.registry, table))
+        for plugin in self.plugins:
+            if plugin.implementation is not None:
+                self._check_manners(plugin)
         faulty = {problem.origin for problem in self.problems}
         for plugin in self.plugins:
             if plugin.state == "loaded" and plugin.origin in faulty:
@@ -241,7 +258,9 @@ class PluginHost:
         self._mark_unusable(origin, f"is disabled by {plugin.disabled_by}")
 
     def _load(self, plugin: Plugin, point: EntryPoint) -> None:
-        with watch_imports(plugin.package) as heavy:
+        if self._is_misfit(plugin, point):
+            return
+        with watch_imports(plugin.package) as heavy, self._apart(plugin):
             try:
                 plugin.implementation = point.load()
             except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin code; reported
@@ -258,6 +277,52 @@ class PluginHost:
             return
         self._check_level(plugin)
 
+    def _is_misfit(self, plugin: Plugin, point: EntryPoint) -> bool:
+        """Report a plugin whose metadata or source states that it is for another cascadezoo."""
+        if is_builtin(plugin.origin):
+            return False
+        misfit = version_misfit(point)
+        if misfit is not None:
+            misfit = misfit._replace(where=_entry_point_line(point))
+        else:
+            stated = stated_level(point)
+            if stated is None or stated[0] == API_LEVEL:
+                return False
+            misfit = level_misfit("the plugin", stated[0], plugin.origin.distribution, stated[1])
+        self._mark_incompatible(plugin, misfit)
+        return True
+
+    def _mark_incompatible(self, plugin: Plugin, misfit: Misfit) -> None:
+        message = f"{misfit.message}; {misfit.hint}"
+        self._report(plugin.origin, misfit.code, message, misfit.where)
+        self._mark_unusable(plugin.origin, f"is for another cascadezoo: {message}")
+        plugin.state = "incompatible"
+
+    @contextlib.contextmanager
+    def _apart(self, plugin: Plugin) -> Iterator[None]:
+        """Time the code of a plugin, and send what it prints to stderr."""
+        began = time.perf_counter()
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
+        finally:
+            plugin.seconds += time.perf_counter() - began
+
+    def _check_manners(self, plugin: Plugin) -> None:
+        """Report a plugin that is slow to load, or that changes cascadezoo."""
+        if plugin.seconds > SLOW and not is_builtin(plugin.origin):
+            message = f"takes {plugin.seconds:.1f} s to load, which slows every command"
+            self._report(plugin.origin, "import-slow", message, _definition_of(plugin))
+        if plugin.package and plugin.package != BUILTIN_DISTRIBUTION:
+            self._report_patches(plugin)
+
+    def _report_patches(self, plugin: Plugin) -> None:
+        found = patches(plugin.package)
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            message = f"replaces {found[0]}{more}, which changes cascadezoo for every other plugin"
+            self._report(plugin.origin, "patches-cascadezoo", message, _definition_of(plugin))
+
     def _target_fault(self, plugin: Plugin) -> tuple[str, str] | None:
         """The code and message of a target that cannot be registered."""
         target = plugin.implementation
@@ -272,6 +337,8 @@ class PluginHost:
 
     def _mark_broken(self, plugin: Plugin, error: BaseException, where: str | None) -> None:
         message = f"cannot be loaded: {type(error).__name__}: {_first_line(error)}"
+        advice = missing_name(error)
+        message += "" if advice is None else f"; {advice}"
         self._report(plugin.origin, "import-failed", message, blame(error, plugin.package) or where)
         self._mark_unusable(plugin.origin, _NOT_LOADED)
         plugin.state = "broken"
@@ -285,10 +352,8 @@ class PluginHost:
         level = getattr(plugin.implementation, LEVEL_NAME, of_module)
         if level == API_LEVEL and not isinstance(level, bool):
             return
-        message, hint = _level_message("the plugin", level, plugin.origin)
-        self._report(plugin.origin, "api-level", f"{message}; {hint}", _level_line(plugin.module))
-        self._mark_unusable(plugin.origin, f"is for plugin API level {level}: {hint}")
-        plugin.state = "incompatible"
+        misfit = level_misfit("the plugin", level, plugin.origin.distribution)
+        self._mark_incompatible(plugin, misfit._replace(where=_definition_of(plugin)))
 
     def _register(self, plugin: Plugin) -> None:
         """Register a plugin with pluggy, without the hooks that pluggy or cascadezoo rejects."""
@@ -320,7 +385,7 @@ class PluginHost:
                 name, hook, function = next(_pending(manager, target))
                 known = ", ".join(_HOOKS)
                 code, message = "hook-unknown", f"unknown hook {hook!r}; the hooks are {known}"
-        self._report(plugin.origin, code, message, _definition(function))
+        self._report(plugin.origin, code, message, definition(function))
         if manager.get_plugin(plugin.origin.plugin) is not None:
             manager.unregister(name=plugin.origin.plugin)
         manager.refused.add((id(target), name))
@@ -332,7 +397,7 @@ class PluginHost:
             function = getattr(plugin.implementation, name, None)
             if inspect.isroutine(function) and not _is_marked(function):
                 message = f"{name!r} is not marked with @cascadezoo.hookimpl, so it is not called"
-                self._report(plugin.origin, "hook-unmarked", message, _definition(function))
+                self._report(plugin.origin, "hook-unmarked", message, definition(function))
 
     def _collect(self, hook: str, entry_type: type[Entry], table: Table[Any]) -> None:
         """Call each implementation of a hook separately, and add its entries."""
@@ -342,12 +407,14 @@ class PluginHost:
             hooks = self._plugin_of(implementation).hooks
             if hook not in hooks:
                 hooks.append(hook)
-        for implementation in reversed(implementations):
-            if implementation in wrappers:
-                continue
-            plugin = self._plugin_of(implementation)
-            where = _definition(implementation.function)
-            for entry in self._call(hook, implementation, wrappers):
+        called = [
+            (self._plugin_of(i), definition(i.function), self._call(hook, i, wrappers))
+            for i in reversed(implementations)
+            if i not in wrappers
+        ]
+        # Names of cascadezoo come first, even if a plugin is called first.
+        for plugin, where, entries in sorted(called, key=lambda row: not is_builtin(row[0].origin)):
+            for entry in entries:
                 fault = self._add(plugin, hook, entry, entry_type, table, where)
                 if fault is not None:
                     self._report(plugin.origin, *fault, where)
@@ -420,7 +487,7 @@ class PluginHost:
                 f"the wrapper of {hook}() adds or replaces {name!r}; a wrapper may only drop "
                 "entries, or change their summary, title and deprecation"
             )
-            self._report(origin, "wrapper-replaces", message, _definition(wrapper.function))
+            self._report(origin, "wrapper-replaces", message, definition(wrapper.function))
             self._mark_unusable(origin, _FAULTY)
         return kept
 
@@ -429,14 +496,14 @@ class PluginHost:
     ) -> Any | None:
         """The result of plugin code; if it raises, None and a problem of the plugin."""
         plugin = self._plugin_of(implementation)
-        where = _definition(implementation.function)
-        with watch_imports(plugin.package) as heavy:
+        where = definition(implementation.function)
+        with watch_imports(plugin.package) as heavy, self._apart(plugin):
             try:
                 result = call()
             except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin code; reported
-                message = f"{hook}() raised {type(error).__name__}: {_first_line(error)}"
+                code, message = _hook_fault(hook, error)
                 place = blame(error, plugin.package) or where
-                self._report(plugin.origin, "hook-failed", message, place)
+                self._report(plugin.origin, code, message, place)
                 self._mark_unusable(plugin.origin, _FAULTY)
                 return None
         for imported in heavy[:1]:
@@ -463,13 +530,19 @@ class PluginHost:
             message = f"{hook}() returned a {type(entry).__name__}, not a {entry_type.__name__}"
             return "entry-type", message
         if entry.api != API_LEVEL:
-            message, hint = _level_message(f"{entry.what} {entry.name!r}", entry.api, plugin.origin)
-            table.refused[entry.name] = (f"{message} ({plugin.origin})", hint)
-            return "api-level", f"{message}; {hint}"
+            what = f"{entry.what} {entry.name!r}"
+            misfit = level_misfit(what, entry.api, plugin.origin.distribution)
+            table.refused[entry.name] = (f"{misfit.message} ({plugin.origin})", misfit.hint)
+            return "api-level", f"{misfit.message}; {misfit.hint}"
         plugin.names.setdefault(table.what, []).append(entry.name)
         self._locations[plugin.origin, entry.what, entry.name] = where
         conflict = table.add(entry, plugin.origin)
-        return None if conflict is None else ("name-claimed", conflict)
+        if conflict is not None:
+            code, message, at_fault = conflict
+            for origin in at_fault:
+                place = self._locations.get((origin, entry.what, entry.name))
+                self._report(origin, code, message, place)
+        return None
 
     def _report(self, origin: Origin, code: str, message: str, where: str | None) -> None:
         self.problems.append(PluginProblem(origin, code, message, where))
@@ -494,6 +567,11 @@ def get_host() -> PluginHost:
             hint="pip install . (or pip install -e . in a checkout)",
             code="plugin-builtin-missing",
         )
+    for problem in host.problems:
+        if problem.code in ("import-slow", "patches-cascadezoo"):
+            import logging  # slow: only for a warning
+
+            logging.getLogger(BUILTIN_DISTRIBUTION).warning("Warning: the plugin %s", problem)
     return host
 
 
@@ -530,9 +608,31 @@ def _order(origin: Origin) -> tuple[bool, str, str]:
     return name != BUILTIN_DISTRIBUTION, name, origin.plugin
 
 
-def canonical_name(name: str) -> str:
-    """The canonical name of a distribution: lower case, with dashes."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _definition_of(plugin: Plugin) -> str | None:
+    """File and line of a plugin's module: the line of its API level, else the first."""
+    file = getattr(plugin.module, "__file__", None)
+    if file is None:
+        return None
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
+            if line.lstrip().startswith(LEVEL_NAME):
+                return f"{file}:{number}"
+    return str(file)
+
+
+_FIELD = re.compile(r"(\w+Entry)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+
+
+def _hook_fault(hook: str, error: BaseException) -> tuple[str, str]:
+    """The code and message of an exception in a hook."""
+    unknown = _FIELD.search(str(error)) if isinstance(error, TypeError) else None
+    if unknown is not None:
+        message = f"{hook}() gives a {unknown[1]} the unknown field {unknown[2]!r}"
+        advice = f"the plugin may be for a newer cascadezoo: {UPGRADE}"
+        return "entry-field-unknown", f"{message}; {advice}"
+    message = f"{hook}() raised {type(error).__name__}: {_first_line(error)}"
+    advice = missing_name(error)
+    return "hook-failed", message if advice is None else f"{message}; {advice}"
 
 
 def _first_line(error: BaseException) -> str:
@@ -563,30 +663,6 @@ def _fixed_fields(entry: Any) -> Any:
     return type(entry), [getattr(entry, f.name) for f in fields(entry) if f.name not in shown]
 
 
-def _level_message(what: str, level: Any, origin: Origin) -> tuple[str, str]:
-    message = f"{what} needs API level {level!r}; this cascadezoo has level {API_LEVEL}"
-    newer = isinstance(level, int) and level > API_LEVEL
-    name = BUILTIN_DISTRIBUTION if newer else origin.distribution
-    return message, f"pip install --upgrade {name}"
-
-
-def _definition(function: Any) -> str | None:
-    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-    return None if code is None else f"{code.co_filename}:{code.co_firstlineno}"
-
-
-def _level_line(module: Any) -> str | None:
-    """File and line of a module's API level."""
-    file = getattr(module, "__file__", None)
-    if file is None:
-        return None
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
-            if line.lstrip().startswith(LEVEL_NAME):
-                return f"{file}:{number}"
-    return str(file)
-
-
 def _entry_point_line(point: EntryPoint) -> str | None:
     """File and line of an entry point in entry_points.txt."""
     if point.dist is None:
@@ -601,23 +677,3 @@ def _entry_point_line(point: EntryPoint) -> str | None:
                 if line.partition("=")[0].strip() == point.name:
                     return f"{path}:{number}"
     return None
-
-
-def blame(error: BaseException, package: str) -> str | None:
-    """The deepest line of the plugin in a traceback; for a syntax error, the line that it names."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    lines = list(_frames(error))
-    own = (line for line, top in lines if top == package)
-    # Lines of cascadezoo are never to blame.
-    others = (line for line, top in lines if top != BUILTIN_DISTRIBUTION)
-    return next(own, None) or next(others, None)
-
-
-def _frames(error: BaseException) -> Iterator[tuple[str, str]]:
-    """File and line, and top-level package, of each frame, from the deepest outwards."""
-    rows = list(traceback.walk_tb(error.__traceback__))
-    for frame, line in reversed(rows):
-        file = frame.f_code.co_filename
-        if not is_import_machinery(file) and file != __file__:
-            yield f"{file}:{line}", str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import importlib
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +15,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from cascadezoo.errors import PluginError, UnknownNameError
+from cascadezoo.plugins.tracebacks import blame
+from cascadezoo.util.limits import is_out_of_memory
 
 __all__ = [
     "API_LEVEL",
+    "BUILTIN_DISTRIBUTION",
     "CallbackEntry",
     "CascadezooDeprecationWarning",
     "CommandEntry",
@@ -32,8 +37,12 @@ __all__ = [
     "StageEntry",
     "Table",
     "ZooEntry",
+    "canonical_name",
     "deprecated",
+    "is_builtin",
 ]
+
+BUILTIN_DISTRIBUTION = "cascadezoo"
 
 API_LEVEL = 1
 """The level of the plugin contract in this version of cascadezoo.
@@ -44,8 +53,9 @@ contract is removed or changes its meaning. Additions do not raise it.
 
 Role = Literal["generator", "upsampler", "refiner", "decoder"]
 
-_KIND = r"[a-z][a-z0-9]*(-[a-z0-9]+)*\.v[1-9][0-9]*"
 _NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
+_SPACED = rf"({_NAME}/)?{_NAME}"
+_KIND = rf"{_SPACED}\.v[1-9][0-9]*"
 _FOLDER = r"[A-Za-z_]\w*(/[A-Za-z0-9_-]+)+"
 _TARGET = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 _JSON_FILE = r"[A-Za-z_][\w.]*:[\w-]+(/[\w-]+)*\.json"
@@ -75,7 +85,8 @@ class Entry:
     """A name, a one-line summary, and the import strings of its config and implementation.
 
     Args:
-        name: the registry key, lower case with dashes (``cifar10``).
+        name: the registry key, lower case with dashes (``cifar10``). Names of stages, datasets,
+            losses and callbacks may begin with a namespace (``acme/cifar10``).
         summary: one line for ``list`` commands.
         config: ``package.module:Class`` of the pydantic config; its module must not import torch.
         impl: ``package.module:object`` of the implementation, imported when it is used.
@@ -97,9 +108,11 @@ class Entry:
     deprecated: str | None = None
 
     def __post_init__(self) -> None:
-        pattern, form = (
-            (_KIND, "name.v1") if isinstance(self, StageEntry) else (_NAME, "lower-case-name")
-        )
+        pattern, form = _NAME, "lower-case-name"
+        if isinstance(self, StageEntry):
+            pattern, form = _KIND, "name.v1 or namespace/name.v1"
+        elif isinstance(self, (DataEntry, LossEntry, CallbackEntry)):
+            pattern, form = _SPACED, "lower-case-name or namespace/lower-case-name"
         if not isinstance(self.name, str) or not re.fullmatch(pattern, self.name):
             raise ValueError(f"{self.what} name {self.name!r} does not have the form {form!r}")
         target = _TARGET, "package.module:Name"
@@ -128,7 +141,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageEntry(Entry):
-    """A stage kind, ``name.vN``. ``impl`` is a :class:`~cascadezoo.Stage` subclass."""
+    """A stage kind, ``name.vN`` or ``namespace/name.vN``.
+
+    ``impl`` is a :class:`~cascadezoo.Stage` subclass. A namespace, such as that of its author,
+    keeps a kind apart from those of others.
+    """
 
     what: ClassVar[str] = "stage"
 
@@ -337,7 +354,9 @@ class Registered(NamedTuple, Generic[E]):
 
 
 class Table(Generic[E]):
-    """All entries of one type, by name. A name that two plugins claim belongs to neither.
+    """All entries of one type, by name.
+
+    A name that two plugins claim belongs to neither. A name of cascadezoo belongs to cascadezoo.
 
     Args:
         what: the name of the type in messages.
@@ -358,17 +377,26 @@ class Table(Generic[E]):
         self.refused: dict[str, tuple[str, str]] = {}
         self.unusable = unusable
 
-    def add(self, entry: E, origin: Origin) -> str | None:
-        """Register an entry; returns an error message if the name is taken."""
+    def add(self, entry: E, origin: Origin) -> tuple[str, str, list[Origin]] | None:
+        """Register an entry.
+
+        Returns:
+            None, or for a taken name the code and message of the fault, and the plugins at fault.
+        """
         name = entry.name
-        if name in self.contested:
-            self.contested[name].append(origin)
-        elif name in self.rows:
-            self.contested[name] = [self.rows.pop(name).origin, origin]
-        else:
+        holders = list(self.contested.get(name, ()))
+        if name in self.rows:
+            holders.append(self.rows[name].origin)
+        if not holders:
             self.rows[name] = Registered(entry, origin)
             return None
-        return self._contest(name)
+        if any(map(is_builtin, holders)):  # the host adds its entries first
+            message = f"{self.what} {name!r} is built in; a plugin cannot replace it"
+            return "name-reserved", f"{message}: choose another name", [origin]
+        at_fault = [origin] if name in self.contested else [*holders, origin]
+        self.rows.pop(name, None)
+        self.contested[name] = [*holders, origin]
+        return "name-claimed", self._contest(name), at_fault
 
     def __iter__(self) -> Iterator[Registered[E]]:
         return iter(sorted(self.rows.values(), key=lambda row: _natural(row.entry.name)))
@@ -379,6 +407,9 @@ class Table(Generic[E]):
 
     def resolve(self, name: str) -> str:
         """The full name: ``diffusion`` becomes the newest ``diffusion.vN``.
+
+        Only versions of one distribution count: cascadezoo's, or that of the oldest version. So
+        ``diffusion`` never means the code of somebody who registers ``diffusion.v99``.
 
         Raises:
             UnknownNameError: the name is not registered.
@@ -400,10 +431,34 @@ class Table(Generic[E]):
         for known in ((*self.rows, *self.contested), (*self.refused,)):
             versions = [k for k in known if k.rpartition(".v")[0] == name]
             if versions:
-                return self.resolve(max(versions, key=_natural))
+                return self.resolve(self._newest(versions))
         raise UnknownNameError(
             f"unknown {self.what} {name!r}", hint=self._nearest(name), kind=self.what, name=name
         )
+
+    def _newest(self, versions: list[str]) -> str:
+        """The newest version of the distribution that a name without a version refers to."""
+        holders = {name: self._holders(name) for name in versions}
+        first = min(versions, key=_natural)
+        own = next((v for v in versions if BUILTIN_DISTRIBUTION in holders[v]), first)
+        same = [v for v in versions if v == own or holders[v] & holders[own]]
+        return max(same, key=_natural)
+
+    def holders(self, name: str) -> list[str]:
+        """The plugins that provide a name or a version of it, or whose name it was before."""
+        known = [*self.rows, *self.contested]
+        same = [k for k in known if name in (k, k.rpartition(".v")[0])]
+        origins = [self.rows[k].origin for k in same if k in self.rows]
+        origins += [origin for k in same for origin in self.contested.get(k, ())]
+        moved = PROVIDED.get(name) if self.what == "stage kind" else None
+        return [*map(str, origins), *([] if moved is None else [moved])]
+
+    def _holders(self, name: str) -> set[str]:
+        """The distributions that claim a name."""
+        origins = list(self.contested.get(name, ()))
+        if name in self.rows:
+            origins.append(self.rows[name].origin)
+        return {canonical_name(origin.distribution) for origin in origins}
 
     def get(self, name: str) -> Registered[E]:
         """The entry of that name, or its newest version. Warns if it is deprecated.
@@ -477,6 +532,16 @@ class Registry:
         return Table(what, f"{_INSTALL}{shown}", self.unusable)
 
 
+def canonical_name(name: str) -> str:
+    """The canonical name of a distribution: lower case, with dashes."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def is_builtin(origin: Origin) -> bool:
+    """Whether an origin is cascadezoo itself."""
+    return canonical_name(origin.distribution) == BUILTIN_DISTRIBUTION
+
+
 def _natural(name: str) -> tuple[str, int]:
     stem, _, version = name.rpartition(".v")
     return (stem, int(version)) if stem and version.isdecimal() else (name, 0)
@@ -485,13 +550,19 @@ def _natural(name: str) -> tuple[str, int]:
 def _load(target: str, entry: Entry) -> Any:
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+        # What a module prints when it is imported would break the output of --json.
+        with contextlib.redirect_stdout(sys.stderr):
+            return getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        place = blame(error, module.partition(".")[0], own_only=True)
         raise PluginError(
             f"{entry.what} {entry.name!r} cannot be imported from {target}: "
-            f"{type(error).__name__}: {error}",
+            f"{type(error).__name__}: {error}{f' [{place}]' if place else ''}",
             hint=_UPGRADE,
             code="plugin-import-failed",
             kind=entry.what,
             name=entry.name,
+            where=place,
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cascadezoo.plugins.faults import Owner
 from cascadezoo.spec.resolution import ResolvedSpec, ResolvedStage
 
 __all__ = ["size_warnings", "spec_warnings"]
@@ -45,8 +46,10 @@ def spec_warnings(resolved: ResolvedSpec) -> Iterator[str]:
     """
     yield from size_warnings(resolved)
     for stage in resolved.stages:
-        for text in stage.config.advice(stage.output, resolved.num_classes):
-            yield f"{stage.name} ({stage.kind}): {text}"
+        owner, advice = Owner(stage.entry, stage.origin, stage.name), stage.config.advice
+        with owner.guard("in advice of its config", advice):
+            texts = list(advice(stage.output, resolved.num_classes))
+        yield from (f"{stage.name} ({stage.kind}): {text}" for text in texts)
     training = resolved.spec.training
     outputs = {stage.name: stage.output for stage in resolved.stages}
     for phase in (training.phases or [])[-1:]:

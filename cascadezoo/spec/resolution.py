@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cascadezoo.errors import CascadezooError, PluginError, Problem, SpecError, UnknownNameError
+from cascadezoo.plugins.faults import Owner
 from cascadezoo.plugins.manager import canonical_name, get_registry
 from cascadezoo.plugins.registry import Entry, Origin, Registered, Registry, StageEntry, Table
 from cascadezoo.spec import lookup as named
@@ -253,7 +254,8 @@ class _Resolver:
             self.problems.append(Problem(path, message, code="not-a-config"))
             return None
         before = len(self.problems)
-        config = self.validate(model, raw, path)
+        with Owner.of(registered).guard("to validate its config", model):
+            config = self.validate(model, raw, path)
         self.changed(registered, before)
         return config
 
@@ -288,11 +290,15 @@ class _Resolver:
             config = self.config_of(registered, spec.config, "data.config", DataConfig)
         if registered is not None and spec.streaming is True and registered.entry.source is None:
             self.problems.append(self.not_streamable(spec.source))
-        if config is None:
+        if registered is None or config is None:
             return (spec if known else None), None, DataInfo()
+        owner = Owner.of(registered)
         try:
-            info = config.info()
+            with owner.guard("in info() of its config", config.info):
+                info = config.info()
         except CascadezooError as error:
+            if isinstance(error, PluginError):
+                raise
             if not known:
                 self.problems.append(
                     Problem("data.config", error.what, error.hint, code=error.code)
@@ -351,6 +357,7 @@ class _Resolver:
             return DataInfo(class_names=model(**spec.config).info().class_names)
         except (CascadezooError, ValidationError):
             return DataInfo()
+
     def not_streamable(self, name: str) -> Problem:
         rows = self.registry.datasets.rows.values()
         able = sorted(row.entry.name for row in rows if row.entry.source is not None)
@@ -405,13 +412,19 @@ class _Resolver:
             if config is None:
                 return None
             upstream: ImageShape | None
-            if not self.for_training and (missing := list(config.unresolved())):
+            owner = Owner(registered.entry, registered.origin, stage.name)
+            missing = []
+            if not self.for_training:
+                with owner.guard("in unresolved() of its config", config.unresolved):
+                    missing = list(config.unresolved())
+            if missing:
                 rows = [f"stages.{index}.config.{name}" for name in missing]
                 self.problems += [Problem(path, _UNRESOLVED, code="unresolved") for path in rows]
                 return None
             try:
-                config = config.fit(output)
-                upstream = config.upstream_shape(output)
+                with owner.guard("to fit its config", config.fit, passes=_is_misfit):
+                    config = config.fit(output)
+                    upstream = config.upstream_shape(output)
             except ConfigError as error:
                 before = len(self.problems)
                 self.misfit(index, error)
@@ -437,8 +450,11 @@ class _Resolver:
 
     def neighbours(self, placed: list[ResolvedStage]) -> list[ResolvedStage]:
         for index, (before, stage) in enumerate(itertools.pairwise(placed), start=1):
+            owner = Owner(stage.entry, stage.origin, stage.name)
+            check = stage.config.check_upstream
             try:
-                stage.config.check_upstream(before.config)
+                with owner.guard("in check_upstream of its config", check, passes=_is_misfit):
+                    check(before.config)
             except ConfigError as error:
                 self.misfit(index, error)
         return placed
@@ -522,6 +538,10 @@ class _Resolver:
             named.look_up(table, text)
         except CascadezooError as error:
             self.problems.append(Problem(path, error.what, error.hint, code=error.code))
+
+
+def _is_misfit(error: BaseException) -> bool:
+    return isinstance(error, ConfigError)
 
 
 def _unique(problems: list[Problem]) -> list[Problem]:

@@ -46,7 +46,7 @@ def _branch(defs: dict[str, Any], model: str, key: str, table: Table[Any]) -> No
     for row in table:
         try:
             schema = row.entry.load_config().model_json_schema(
-                ref_template=f"#/$defs/{row.entry.name}.{{model}}"
+                ref_template=f"#/$defs/{_escaped(row.entry.name)}.{{model}}"
             )
         except PluginError:
             continue
@@ -58,13 +58,19 @@ def _branch(defs: dict[str, Any], model: str, key: str, table: Table[Any]) -> No
         if newest == row.entry.name and ".v" in newest:
             spellings.append(newest.rpartition(".v")[0])
         names += spellings
+        target = _escaped(row.entry.name)
         branches.append(
             {
                 "if": {"properties": {key: {"enum": spellings}}, "required": [key]},
-                "then": {"properties": {"config": {"$ref": f"#/$defs/config of {row.entry.name}"}}},
+                "then": {"properties": {"config": {"$ref": f"#/$defs/config of {target}"}}},
             }
         )
     part = defs[model]
     part["properties"][key] = {**part["properties"][key], "enum": names}
     if branches:
         part["allOf"] = branches
+
+
+def _escaped(name: str) -> str:
+    """A name inside a JSON pointer, in which a slash separates parts (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cascadezoo.plugins.faults import Owner
 from cascadezoo.spec.configs import ImageShape, StageConfig
 from cascadezoo.util.rng import Draw, ImageDraw
 
@@ -144,11 +145,15 @@ class StageOutput:
     Args:
         estimate: the differentiable prediction of the target, [N, C, H, W], which flows
             downstream.
-        losses: scalar tensors by name; a :class:`Loss` for a group other than the default.
+        losses: scalar tensors by name; a :class:`Loss` for a group other than the default. Each
+            must have a gradient.
+        figures: further scalar tensors by name, such as an accuracy. They are recorded with the
+            losses and train nothing.
     """
 
     estimate: Tensor
     losses: dict[str, Tensor | Loss] = field(default_factory=dict)
+    figures: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -197,6 +202,8 @@ class Stage(nn.Module, ABC):
 
     sampling_options: ClassVar[frozenset[str]] = frozenset()
     """The supported options: any of ``steps``, ``guidance``, ``sampler`` and further names."""
+
+    _owner: Owner | None = None  # set by the cascade; None for a stage that is used on its own
 
     def __init__(self, config: Any, geometry: StageGeometry) -> None:
         super().__init__()

@@ -14,11 +14,14 @@ Nothing heavy is imported before a check runs.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.plugins.registry import Entry, StageEntry
 from cascadezoo.testing.check_report import CheckResult, Report
+
+if TYPE_CHECKING:
+    from cascadezoo.spec.configs import ImageShape
 
 __all__ = [
     "CheckResult",
@@ -38,13 +41,16 @@ def check_stage(
     size: int | None = None,
     channels: int = 3,
     num_classes: int | None = 4,
+    output: ImageShape | None = None,
+    neighbour: Mapping[str, Any] | None = None,
     skip: Collection[str] = (),
 ) -> Report:
     """Check a stage kind against the contract. A small config takes some seconds on a CPU.
 
     The checks are ``config``, ``config-without-torch``, ``import-cost``, ``docs``, ``shapes``,
-    ``no-labels``, ``plan``, ``gradients``, ``determinism``, ``batch-split``, ``save-load``,
-    ``joint-training``, ``bf16`` and ``compile``.
+    ``no-labels``, ``plan``, ``gradients``, ``determinism``, ``global-rng``, ``batch-split``,
+    ``save-load``, ``joint-training``, ``resume``, ``round-trip``, ``processes``, ``bf16`` and
+    ``compile``.
 
     Args:
         stage: an installed kind, or an entry, installed or not.
@@ -53,6 +59,9 @@ def check_stage(
             32 and 64 that fits the config.
         channels: channels of these images.
         num_classes: number of labels; None for data without labels.
+        output: the shape of its images or latents, instead of ``size`` and ``channels``.
+        neighbour: kind and config of the stage that it is trained with, as in a spec; None uses a
+            built-in one. A decoder that accepts only certain generators needs it.
         skip: names of checks to skip.
 
     Returns:
@@ -66,7 +75,14 @@ def check_stage(
 
     entry = get_registry().stages.get(stage).entry if isinstance(stage, str) else stage
     return run(
-        entry, config or {}, size=size, channels=channels, num_classes=num_classes, skip=skip
+        entry,
+        config or {},
+        size=size,
+        channels=channels,
+        num_classes=num_classes,
+        skip=skip,
+        output=output,
+        neighbour=neighbour,
     )
 
 
@@ -77,6 +93,8 @@ def assert_stage(
     size: int | None = None,
     channels: int = 3,
     num_classes: int | None = 4,
+    output: ImageShape | None = None,
+    neighbour: Mapping[str, Any] | None = None,
     skip: Collection[str] = (),
 ) -> None:
     """:func:`check_stage` for tests.
@@ -85,12 +103,23 @@ def assert_stage(
         AssertionError: a check failed; the error lists all failures.
     """
     check_stage(
-        stage, config, size=size, channels=channels, num_classes=num_classes, skip=skip
+        stage,
+        config,
+        size=size,
+        channels=channels,
+        num_classes=num_classes,
+        output=output,
+        neighbour=neighbour,
+        skip=skip,
     ).require()
 
 
 def check_entry(
-    entry: Entry, config: Mapping[str, Any] | None = None, *, skip: Collection[str] = ()
+    entry: Entry,
+    config: Mapping[str, Any] | None = None,
+    *,
+    place: Mapping[str, Any] | None = None,
+    skip: Collection[str] = (),
 ) -> Report:
     """Check any entry of a plugin against the contract of its hook.
 
@@ -100,13 +129,14 @@ def check_entry(
     Args:
         entry: a stage, dataset, loss, metric, feature extractor, zoo, command or callback.
         config: settings; the defaults if omitted.
+        place: for a stage, further arguments of :func:`check_stage` by name.
         skip: names of checks to skip.
 
     Raises:
         ValueError: ``skip`` contains an unknown name.
     """
     if isinstance(entry, StageEntry):
-        return check_stage(entry, config, skip=skip)
+        return check_stage(entry, config, skip=skip, **(place or {}))
     from cascadezoo.testing.entry_checks import run
 
     return run(entry, config or {}, skip=skip)

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from cascadezoo.plugins.import_guard import watch_imports
-from cascadezoo.plugins.manager import blame
 from cascadezoo.plugins.registry import Entry, StageEntry
+from cascadezoo.plugins.tracebacks import blame
 from cascadezoo.spec.configs import Model
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.testing.check_report import CheckError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -15,12 +16,14 @@ from cascadezoo.errors import CascadezooError
 from cascadezoo.plugins.manager import PluginHost
 from cascadezoo.plugins.registry import Origin, Registry, StageEntry
 from cascadezoo.spec import resolve
+from cascadezoo.spec.configs import ImageShape
 from cascadezoo.testing.check_report import CheckError, CheckSkippedError
 from cascadezoo.testing.stage_place import Place
+from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.engine import make_accelerator
 from cascadezoo.train.trainer import Trainer
 
-__all__ = ["joint_training"]
+__all__ = ["NAME", "joint_training", "make_cascade", "make_data", "make_trainer"]
 
 NAME = "checked"
 BATCH = 4
@@ -33,24 +36,9 @@ def joint_training(place: Place) -> None:
     Raises:
         CheckError: a weight is not finite, or a stage does not learn.
     """
-    resolved = resolve(_spec(place), registry=_registry(place.entry))
-    try:
-        cascade = Cascade.from_spec(resolved)
-    except CascadezooError as error:
-        if place.config.frozen:
-            raise CheckSkippedError(f"the weights are not available: {error.what}") from None
-        raise
+    cascade = make_cascade(place)
     before = _weights(cascade)
-    shape, labels = place.geometry.output, place.geometry.num_classes
-    if place.entry.role == "generator":
-        shape = cascade.resolved.image
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (4 * BATCH, shape.channels, shape.size, shape.size), np.uint8)
-    numbers = None if labels is None else np.arange(len(images)) % labels
-    data = ImageData(images, numbers, "train")
-    accelerator = make_accelerator(torch.device("cpu"), "fp32")
-    loader = DeviceLoader(data, batch_size=BATCH, seed=0, device="cpu")
-    Trainer(cascade, loader, accelerator, data=data).run()
+    make_trainer(cascade).run()
     after = _weights(cascade)
     for name, weights in after.items():
         if not bool(torch.isfinite(weights).all()):
@@ -67,18 +55,69 @@ def joint_training(place: Place) -> None:
         raise CheckError("samples are not finite after a joint training")
 
 
+def make_cascade(place: Place) -> Cascade:
+    """A cascade of the stage and a neighbour, with its initial weights.
+
+    Raises:
+        CheckSkippedError: the weights of a frozen stage are not available.
+    """
+    resolved = resolve(_spec(place), registry=_registry(place.entry))
+    try:
+        return Cascade.from_spec(resolved)
+    except CascadezooError as error:
+        if place.config.frozen:
+            raise CheckSkippedError(f"the weights are not available: {error.what}") from None
+        raise
+
+
+def make_data(cascade: Cascade) -> ImageData:
+    """Random images for a cascade."""
+    shape, labels = cascade.resolved.image, cascade.resolved.num_classes
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4 * BATCH, shape.channels, shape.size, shape.size), np.uint8)
+    numbers = None if labels is None else np.arange(len(images)) % labels
+    return ImageData(images, numbers, "train")
+
+
+def make_trainer(
+    cascade: Cascade,
+    *,
+    store: CheckpointStore | None = None,
+    stop: Callable[[], str | None] = lambda: None,
+) -> Trainer:
+    """A trainer of a cascade on random images, on the CPU.
+
+    Args:
+        cascade: the cascade.
+        store: stores checkpoints.
+        stop: as for :class:`~cascadezoo.train.trainer.Trainer`.
+    """
+    data = make_data(cascade)
+    accelerator = make_accelerator(torch.device("cpu"), "fp32")
+    loader = DeviceLoader(
+        data,
+        batch_size=BATCH,
+        seed=0,
+        device="cpu",
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    return Trainer(cascade, loader, accelerator, data=data, store=store, stop=stop)
+
+
 def _spec(place: Place) -> dict[str, Any]:
     output, config = place.geometry.output, place.config.model_dump(mode="json")
     stage = {"name": NAME, "kind": place.entry.name, "config": config}
-    size = output.size
+    size, channels = output.size, output.channels
     neighbour: dict[str, Any]
     if place.entry.role == "generator":
-        size = 2 * output.size
-        neighbour = {"name": "after", "kind": "pixelshuffle.v1", "config": {"hidden": 8}}
+        neighbour = {"name": "after", **(place.neighbour or _after(output))}
+        # A decoder doubles the size at least; the images of latents have any channels.
+        size, channels = (place.image_size or 2 * output.size), 3 if output.latent else channels
         stages = [stage, neighbour]
     else:
         small = {"channels": 8, "multipliers": [1], "steps": 2}
-        neighbour = {"name": "before", "kind": "flow.v1", "config": small}
+        neighbour = {"name": "before", **(place.neighbour or {"kind": "flow.v1", "config": small})}
         stages = [neighbour, stage]
     return {
         "name": "check",
@@ -86,7 +125,7 @@ def _spec(place: Place) -> dict[str, Any]:
             "source": "shapes",
             "config": {"size": max(size, 8)},
             "size": size,
-            "channels": output.channels,
+            "channels": channels,
             "num_classes": place.geometry.num_classes or 0,
         },
         "stages": stages,
@@ -102,6 +141,14 @@ def _spec(place: Place) -> dict[str, Any]:
     }
 
 
+def _after(output: ImageShape) -> dict[str, Any]:
+    """A built-in stage that follows a generator: an upsampler, or the decoder of its latents."""
+    if not output.latent:
+        return {"kind": "pixelshuffle.v1", "config": {"hidden": 8}}
+    config = {"latent_channels": output.channels, "channels": 8, "multipliers": [1, 1]}
+    return {"kind": "autoencoder.v1", "config": config}
+
+
 def _phases(place: Place, neighbour: str) -> list[dict[str, Any]]:
     learns = [] if place.config.frozen or place.config.parameterless else [NAME]
     truth = {"start": 1.0, "end": 1.0} if not place.config.paired else {"start": 0.5, "end": 0.5}
@@ -114,6 +161,9 @@ def _phases(place: Place, neighbour: str) -> list[dict[str, Any]]:
     }
     if not learns:
         return [joint]
+    if place.geometry.output.latent:  # first the decoder, whose latents the generator learns
+        last = {"name": "latents", "train": learns, "steps": STEPS}
+        return [{"name": "decoder", "train": [neighbour], "steps": STEPS}, last]
     return [{"name": "alone", "train": learns, "steps": STEPS}, joint]
 
 

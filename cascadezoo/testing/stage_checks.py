@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import random
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cascadezoo.cascade.weights import load_state, save_state
 from cascadezoo.plugins.registry import StageEntry
+from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.base import GROUP, Loss, Stage, StageOutput
 from cascadezoo.testing.check_report import (
     CheckError,
@@ -25,6 +29,7 @@ from cascadezoo.testing.check_report import (
 from cascadezoo.testing.import_checks import Imported, check_docs, check_light, import_apart
 from cascadezoo.testing.joint_training import joint_training
 from cascadezoo.testing.stage_place import COUNT, Place, find_place
+from cascadezoo.testing.state_checks import processes, resume, round_trip
 
 __all__ = ["NAMES", "run"]
 
@@ -38,9 +43,13 @@ NAMES = (
     "plan",
     "gradients",
     "determinism",
+    "global-rng",
     "batch-split",
     "save-load",
     "joint-training",
+    "resume",
+    "round-trip",
+    "processes",
     "bf16",
     "compile",
 )
@@ -58,12 +67,22 @@ def run(
     channels: int,
     num_classes: int | None,
     skip: Collection[str],
+    output: ImageShape | None = None,
+    neighbour: Mapping[str, Any] | None = None,
 ) -> Report:
     """Run all checks; see :func:`cascadezoo.testing.check_stage`."""
 
     @functools.cache
     def place() -> Place:
-        return find_place(entry, settings, size=size, channels=channels, num_classes=num_classes)
+        return find_place(
+            entry,
+            settings,
+            size=size,
+            channels=channels,
+            num_classes=num_classes,
+            output=output,
+            neighbour=neighbour,
+        )
 
     @functools.cache
     def imported() -> Imported:
@@ -86,9 +105,13 @@ def run(
         placed(plan),
         placed(gradients),
         placed(determinism),
+        placed(global_rng),
         placed(batch_split),
         placed(save_load),
         placed(joint_training),
+        placed(resume),
+        placed(round_trip),
+        placed(processes),
         placed(bf16),
         placed(compiles),
     )
@@ -201,22 +224,61 @@ def _check_upstream_gradient(place: Place, stage: Stage) -> None:
 
 def determinism(place: Place) -> None:
     """Random numbers come only from ``context.draw`` and ``request.draw``."""
-    stage = place.stage()
 
-    def drawn(global_seed: int) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(global_seed)
-        return place.train(stage, step=3).estimate.detach(), place.sample(stage)
+    def drawn(global_seed: int, *, training: bool = True) -> tuple[Tensor, Tensor]:
+        # A new stage each time: a training step may move statistics, teachers and codebooks.
+        stage = place.stage().train(training)
+        with _seeded(global_seed):
+            return place.train(stage, step=3).estimate.detach(), place.sample(stage)
 
     first, again = drawn(1), drawn(2)
     if not torch.equal(first[1], again[1]):
         raise CheckError("sample() draws other numbers each time; draw only from request.draw")
     if not torch.equal(first[0], again[0]):
         # Dropout draws from the global generator, which the trainer seeds in each step.
-        stage.eval()
-        if not torch.equal(drawn(1)[0], drawn(2)[0]):
+        rows = [drawn(seed, training=False)[0] for seed in (1, 2)]
+        if not torch.equal(*rows):
             raise CheckError(
                 "a training step draws other numbers each time; draw only from context.draw"
             )
+
+
+def global_rng(place: Place) -> None:
+    """The stage seeds no generator of the process, which all stages share."""
+    for method, call in (
+        ("a training step", lambda stage: place.train(stage)),
+        ("sample()", lambda stage: place.sample(stage)),
+    ):
+        ends = []
+        for seed in (1, 2):
+            stage = place.stage()
+            with _seeded(seed):
+                call(stage)
+                ends.append((torch.get_rng_state(), random.getstate(), np.random.get_state()[1]))
+        for what, same in (
+            ("torch", torch.equal(ends[0][0], ends[1][0])),
+            ("Python", ends[0][1] == ends[1][1]),
+            ("numpy", bool(np.array_equal(ends[0][2], ends[1][2]))),
+        ):
+            if same:
+                raise CheckError(
+                    f"{method} seeds the global generator of {what}, which other stages use; draw "
+                    "from context.draw and request.draw"
+                )
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed all global generators of the process; restore those of Python and numpy."""
+    python, numpy = random.getstate(), np.random.get_state()
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def batch_split(place: Place) -> None:
@@ -255,8 +317,7 @@ def save_load(place: Place) -> None:
 
 def bf16(place: Place) -> None:
     """Under bf16 autocast, estimate and losses are float32 and close to those without it."""
-    stage = place.stage()
-    exact = place.train(stage)
+    exact, stage = place.train(place.stage()), place.stage()
     with torch.autocast("cpu", torch.bfloat16):
         output = place.train(stage)
         images = place.sample(stage)
@@ -280,19 +341,15 @@ def bf16(place: Place) -> None:
 
 def compiles(place: Place) -> None:
     """``torch.compile`` accepts the stage and computes the same."""
+    expected = place.train(place.stage().eval()).estimate.detach()
     stage = place.stage().eval()
-
-    def estimate() -> Tensor:
-        return place.train(stage).estimate.detach()
-
-    expected = estimate()
     torch.compiler.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own warnings
         forward = torch.compile(stage.forward, backend="eager")
         original, stage.forward = stage.forward, forward  # type: ignore[method-assign]
         try:
-            compiled = estimate()
+            compiled = place.train(stage).estimate.detach()
         finally:
             stage.forward = original  # type: ignore[method-assign]
             torch.compiler.reset()

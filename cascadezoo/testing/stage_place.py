@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cascadezoo.cascade.assemble import adopt_buffers
 from cascadezoo.plugins.registry import StageEntry
 from cascadezoo.spec.configs import ConfigError, ImageShape, StageConfig
 from cascadezoo.stages.base import SampleRequest, Stage, StageGeometry, StageOutput, TrainContext
@@ -31,11 +32,37 @@ class Place:
         entry: the entry of the kind.
         config: the config after ``fit``.
         geometry: sizes, channels and labels.
+        neighbour: kind and config of the stage beside it; None chooses a built-in one.
+        image_size: the size of a cascade's images if the stage is a generator; None is twice its
+            own.
     """
 
     entry: StageEntry
     config: StageConfig
     geometry: StageGeometry
+    neighbour: Mapping[str, Any] | None = None
+    image_size: int | None = None
+
+    def dump(self) -> dict[str, Any]:
+        """The place as JSON data, without the entry."""
+        shapes = (self.geometry.output, self.geometry.input)
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "shapes": [None if s is None else [s.channels, s.size, s.latent] for s in shapes],
+            "num_classes": self.geometry.num_classes,
+            "neighbour": None if self.neighbour is None else dict(self.neighbour),
+            "image_size": self.image_size,
+        }
+
+    @classmethod
+    def load(cls, entry: StageEntry, data: Mapping[str, Any]) -> Place:
+        """The place of :meth:`dump`."""
+        output, upstream = (None if s is None else ImageShape(*s) for s in data["shapes"])
+        if output is None:
+            raise ValueError("the place has no output")
+        geometry = StageGeometry(output, upstream, data["num_classes"])
+        config = entry.load_config().model_validate(data["config"])
+        return cls(entry, config, geometry, data["neighbour"], data["image_size"])
 
     def build(self, device: str = "cpu") -> Stage:
         """Build the stage as a cascade does, with the same weights each time.
@@ -49,6 +76,11 @@ class Place:
         torch.manual_seed(0)
         with torch.device(device):
             stage: Stage = impl(self.config, self.geometry)
+        if device != "meta":
+            with torch.device("meta"):
+                adopt_buffers(stage, impl(self.config, self.geometry))
+        else:
+            adopt_buffers(stage, stage)
         return stage
 
     def stage(self) -> Stage:
@@ -63,7 +95,7 @@ class Place:
     def unlabelled(self) -> Place:
         """The same place without labels."""
         geometry = StageGeometry(self.geometry.output, self.geometry.input, None)
-        return Place(self.entry, self.config, geometry)
+        return replace(self, geometry=geometry)
 
     def upstream(self, count: int = COUNT, device: str = "cpu") -> Tensor | None:
         """Images of the stage before it; None for a generator."""
@@ -137,27 +169,43 @@ def find_place(
     size: int | None,
     channels: int,
     num_classes: int | None,
+    output: ImageShape | None = None,
+    neighbour: Mapping[str, Any] | None = None,
 ) -> Place:
     """The smallest place that fits a config.
+
+    Args:
+        entry: the entry of the kind.
+        settings: its settings.
+        size: height and width of its images; None tries several.
+        channels: channels of its images.
+        num_classes: number of labels; None without labels.
+        output: the shape of its images or latents, instead of size and channels.
+        neighbour: kind and config of the stage beside it.
 
     Raises:
         CheckError: the config does not validate, or fits no place.
     """
     config = validated_config(entry, settings, StageConfig)
     problem: ConfigError | None = None
-    for side in SIZES if size is None else (size,):
-        output = ImageShape(channels, side)
+    shapes = [ImageShape(channels, side) for side in (SIZES if size is None else (size,))]
+    if output is None and size is None and entry.role == "generator":
+        # A generator that makes only latents.
+        shapes += [ImageShape(4, side // 2, latent=True) for side in SIZES]
+    elif output is not None:
+        shapes = [output]
+    for shape in shapes:
         try:
-            fitted = config.fit(output)
-            upstream = fitted.upstream_shape(output)
+            fitted = config.fit(shape)
+            upstream = fitted.upstream_shape(shape)
         except ConfigError as error:
-            problem = error
+            problem = problem or error
             continue
-        _check_config(entry, config, fitted, output, upstream)
-        return Place(entry, fitted, StageGeometry(output, upstream, num_classes))
-    tried = ", ".join(f"{side}x{side}" for side in (SIZES if size is None else (size,)))
+        _check_config(entry, config, fitted, shape, upstream)
+        return Place(entry, fitted, StageGeometry(shape, upstream, num_classes), neighbour)
+    tried = ", ".join(map(str, shapes))
     raise CheckError(
-        f"fits no images of {tried}: {problem and problem.field} {problem}; pass size="
+        f"fits no images of {tried}: {problem and problem.field} {problem}; pass size= or output="
     )
 
 

@@ -5,7 +5,6 @@ Does not import torch: events contain numbers that were already read from the de
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal, Self
 
 from cascadezoo.errors import PluginError
 from cascadezoo.plugins.manager import get_registry
+from cascadezoo.plugins.tracebacks import blame
 from cascadezoo.spec import CallbackSpec
 
 __all__ = [
@@ -225,7 +225,7 @@ class Callbacks:
         try:
             getattr(callback, method)(*args)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin code; raised by check()
-            failure = failed(name, f"in {method}", error)
+            failure = failed(name, f"in {method}", error, type(callback).__module__)
             failure.__cause__ = error
             self.failure = self.failure or failure
 
@@ -248,14 +248,14 @@ def load_callbacks(specs: Iterable[CallbackSpec], run: TrainingRun) -> Callbacks
             raise
         except (Exception, SystemExit) as error:
             callbacks.close()
-            raise failed(spec.kind, "to start", error) from error
+            raise failed(spec.kind, "to start", error, entry.impl) from error
     return callbacks
 
 
-def failed(name: str, when: str, error: BaseException) -> PluginError:
-    """The error for a callback that raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" [{frames[-1].filename}:{frames[-1].lineno}]" if frames else ""
+def failed(name: str, when: str, error: BaseException, module: str) -> PluginError:
+    """The error for a callback that raised; ``module`` is that of its code."""
+    where = blame(error, module.partition(":")[0].partition(".")[0])
+    place = "" if where is None else f" [{where}]"
     return PluginError(
         f"callback {name!r} failed {when}: {type(error).__name__}: {error}{place}",
         hint="the training is saved: run the same command again, or disable callbacks with "

@@ -19,11 +19,18 @@ class LossSums:
 
     Args:
         shared: read the means over all processes, which then read together.
+
+    Attributes:
+        count: number of steps since the last :meth:`take`.
+        flags: further scalar tensors that the next :meth:`read` or :meth:`take` reads.
+        finite: these tensors as they were read last.
     """
 
     def __init__(self, *, shared: bool = False) -> None:
         self.shared = shared
         self.count = 0
+        self.flags: dict[str, Tensor] = {}
+        self.finite: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
@@ -43,15 +50,19 @@ class LossSums:
         if not self._sums:
             return {}
         means = torch.stack(list(self._sums.values())) / self.count
+        if self.flags:
+            means = torch.cat([means, torch.stack(list(self.flags.values())).float()])
         if self.shared and dist.is_available() and dist.is_initialized():
             dist.all_reduce(means)
             means /= dist.get_world_size()
-        return dict(zip(self._sums, means.tolist(), strict=True))
+        values = means.tolist()
+        self.finite = dict(zip(self.flags, values[len(self._sums) :], strict=True))
+        return dict(zip(self._sums, values, strict=False))
 
     def take(self) -> dict[str, float]:
         """Return the means and reset the sums."""
         means = self.read()
-        self._sums, self.count = {}, 0
+        self._sums, self.count, self.flags = {}, 0, {}
         return means
 
 

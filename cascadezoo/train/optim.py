@@ -13,6 +13,7 @@ from accelerate.accelerator import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
+from cascadezoo.cascade.stage_calls import guard
 from cascadezoo.errors import InputError, PluginError, Problem, SpecError
 from cascadezoo.spec import OptimizerSpec, PhaseSpec, ScheduleSpec
 from cascadezoo.spec.models import GroupTraining, StageTraining, TrainingSpec
@@ -78,6 +79,14 @@ class GroupOptimizer:
                 for key, value in values.items()
             }
         self.optimizer.load_state_dict({**state, "state": rows})
+
+    def learning(self, step: int) -> Iterator[tuple[str, str, list[nn.Parameter]]]:
+        """Stage, group and parameters of the rows that learn in a step of the phase, from 0."""
+        every = self.every or [1] * len(self.stages)
+        rows = zip(self.stages, every, self.optimizer.param_groups, strict=True)
+        for name, each, row in rows:
+            if (step + 1) % each == 0:
+                yield name, self.group, row["params"]
 
     def due(self, step: int) -> list[nn.Parameter]:
         """The parameters that learn in a step of the phase, from 0."""
@@ -145,9 +154,11 @@ def check_groups(phases: Iterable[PhaseSpec], stages: Mapping[str, Stage]) -> No
             has options for an unknown group.
         SpecError: a phase names a group that its stage does not have.
     """
-    groups = {name: stage.parameter_groups() for name, stage in stages.items()}
+    groups = {}
     for name, stage in stages.items():
-        _check_whole(name, stage, groups[name])
+        with guard(stage, "parameter_groups"):
+            groups[name] = stage.parameter_groups()
+            _check_whole(name, stage, groups[name])
     problems = list(_unknown_groups(phases, groups))
     if problems:
         raise SpecError(problems)

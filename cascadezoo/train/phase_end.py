@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.stage_calls import guard, upstream_target
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import iterate
 from cascadezoo.stages.base import Stage
@@ -62,7 +63,8 @@ def finish_phase(
             seed_global(derive_seed(cascade.spec.seed, phase, name, "finish"), cascade.device)
             progress.task(f"{name} measures {len(data)} images", len(data))
             targets = _Targets(cascade, name, data, batch_size, check, progress)
-            cascade.stage(name).finish_phase(targets)
+            with guard(cascade.stage(name), "finish_phase"):
+                cascade.stage(name).finish_phase(targets)
     except BaseException:
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
@@ -93,7 +95,7 @@ class _Targets:
             self.check()
             target = images
             for stage in self.later:
-                target = stage.upstream_target(target)
+                target = upstream_target(stage, target)
             yield target
             done += len(images)
             self.progress.advance(done)

@@ -61,11 +61,13 @@ class Recorder:
             The current time.
 
         Raises:
-            TrainingError: a loss is not finite.
+            TrainingError: a loss is not finite, or a first estimate.
+            PluginError: the first estimate of a plugin's stage is not finite.
         """
         count = sums.count
         losses = sums.take()
         now = time.monotonic()
+        phase.walk.checks.read(sums.finite)
         check_finite(phase.spec.name, done - 1, losses)
         rate = count * phase.batches.loader.batch_size / max(now - since, 1e-9)
         self.progress.losses(losses, rate)

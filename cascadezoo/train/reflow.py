@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.stage_calls import guard, require_tensor
 from cascadezoo.cascade.weights import save_tensors
 from cascadezoo.errors import CheckpointError
 from cascadezoo.spec import PhaseSpec, ReflowSpec
@@ -171,7 +172,18 @@ def make_pairs(
         if classes is not None:
             labels = torch.arange(first, first + count, device=device) % classes
         request = SampleRequest(count, draw, labels, **reflow.settings())
-        made = stage.make_pairs(drawn, request).float()
+        with guard(stage, "make_pairs"):
+            made = stage.make_pairs(drawn, request)
+        require_tensor(
+            stage,
+            "make_pairs",
+            "the images",
+            made,
+            shape=tuple(drawn.shape),
+            device=drawn.device,
+            dtype=None,
+        )
+        made = made.float()
         images[start:end] = accelerator.gather(made)[: end - start].cpu()
         progress.advance(end)
         start = end

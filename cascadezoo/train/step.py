@@ -9,16 +9,21 @@ import torch
 from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.stage_calls import guard, upstream_target
 from cascadezoo.errors import PluginError
 from cascadezoo.spec import PhaseSpec
 from cascadezoo.spec.configs import DecoderConfig
 from cascadezoo.spec.phases import taking_part
 from cascadezoo.stages.base import GROUP, Loss, StageOutput, TrainContext
 from cascadezoo.train.extra_losses import ExtraLoss
+from cascadezoo.train.output_checks import OutputChecks
 from cascadezoo.train.teacher_forcing import Choice, choose, mix, probability
 from cascadezoo.util.rng import Draw
 
 __all__ = ["PhaseWalk"]
+
+FIGURES = ""
+"""The group of figures, which no optimizer has."""
 
 
 class PhaseWalk:
@@ -68,6 +73,7 @@ class PhaseWalk:
         self.losses = {
             name: [loss for loss in losses if loss.stage == name] for name in cascade.names
         }
+        self.checks = OutputChecks(cascade, phase.name)
         self.groups = [frozenset(stage.parameter_groups()) for stage in self.stages]
         # A decoder learns from the image that it encodes itself, unless gradients go upstream.
         self.alone = [
@@ -88,6 +94,8 @@ class PhaseWalk:
         parts: int = 1,
     ) -> dict[str, dict[str, Tensor]]:
         """The weighted losses of a batch by parameter group, then by ``stage.loss``.
+
+        Figures of the stages are in the group ``""``.
 
         Args:
             images: [N, C, H, W] in [-1, 1].
@@ -139,9 +147,21 @@ class PhaseWalk:
             # In a joint phase, gradients must pass through a frozen stage to earlier trained ones.
             through = trained or (self.phase.joint and any(self.trained[:index]))
             with nullcontext() if through else torch.no_grad(), self.autocast():
-                inputs = stage.preprocess(targets[index], upstream, context)
-                output: StageOutput = stage(inputs)
+                self.checks.begin(name, stage)
+                with guard(stage, "preprocess"):
+                    inputs = stage.preprocess(targets[index], upstream, context)
+                with guard(stage, "forward"):
+                    returned = stage(inputs)
+                output: StageOutput = self.checks.output(name, stage, returned, targets[index])
                 estimate = output.estimate
+                if self.checks.first(name):
+                    if self.phase.joint and through and index < self.last:
+                        self.checks.passes_gradients(
+                            stage, estimate, upstream, "the joint phase needs"
+                        )
+                    elif trained and self.losses[name]:
+                        need = f"the loss {self.losses[name][0].name!r} needs"
+                        self.checks.passes_gradients(stage, estimate, upstream, need)
                 paired = known
                 if not stage.config.paired:
                     paired = torch.zeros(len(images), dtype=torch.bool, device=images.device)
@@ -160,10 +180,13 @@ class PhaseWalk:
                                 loss=key,
                                 group=group,
                             )
+                        self.checks.loss(name, stage, key, group, value)
                         results.setdefault(group, {})[f"{name}.{key}"] = value
                     for extra in self.losses[name]:
-                        value = extra.weight * extra.module(estimate, targets[index])
+                        value = extra(estimate, targets[index])
                         results.setdefault(GROUP, {})[f"{name}.{extra.name}"] = value
+                for key, value in output.figures.items() if trained else ():
+                    results.setdefault(FIGURES, {})[f"{name}.{key}"] = value.detach().float()
             if index == self.last:
                 break
         return results
@@ -205,7 +228,7 @@ class PhaseWalk:
         # Encoders run here; autocast halves their cost.
         with self.autocast():
             for index in range(len(self.stages) - 1, min(required), -1):
-                targets[index - 1] = self.stages[index].upstream_target(targets[index])
+                targets[index - 1] = upstream_target(self.stages[index], targets[index])
         return targets
 
     def _needed(self, choices: list[Choice]) -> list[bool]:

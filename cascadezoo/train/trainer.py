@@ -349,6 +349,7 @@ class Trainer:
         for step in range(self.position.step, phase.total):
             losses = self._step_or_save(phase, step)
             log.add(losses)
+            log.flags.update(phase.walk.checks.take_flags())
             epoch_sums.add(losses)
             done = step + 1
             epoch = math.ceil(done / phase.per_epoch)
@@ -372,7 +373,9 @@ class Trainer:
             )
             reason = agreed.reason
             if reason is not None or agreed.failed or (agreed.due and not last):
-                check_finite(phase.spec.name, step, log.read())
+                losses_read = log.read()
+                phase.walk.checks.read(log.finite)
+                check_finite(phase.spec.name, step, losses_read)
                 self.position = replace(self.position, seconds=watch.trained())
                 self._save(phase)
                 watch.checkpoint_written()
@@ -414,6 +417,7 @@ class Trainer:
                 group.optimizer.zero_grad(set_to_none=True)
             self._seed(phase, step)
             losses = self._gradients(phase, batch, step)
+        phase.walk.checks.end(losses, (row for g in phase.optimizers for row in g.learning(step)))
         schedule = phase.spec.schedule or self.training.schedule
         factor = schedule_factor(schedule, step, phase.total, phase.per_epoch)
         for group in phase.optimizers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 
 from cascadezoo.errors import InputError
 
@@ -32,6 +33,7 @@ __all__ = [
     "SHIPPED",
     "byte_limit",
     "is_commit",
+    "is_out_of_memory",
     "is_sha256",
     "seconds_limit",
 ]
@@ -157,3 +159,13 @@ def seconds_limit(variable: str, default: float) -> float:
             name=variable,
         )
     return float(text)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory is exhausted, on the CPU or on a device."""
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")  # only if something imported it
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

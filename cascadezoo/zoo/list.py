@@ -17,6 +17,7 @@ from cascadezoo.errors import (
     PluginError,
     UnknownNameError,
 )
+from cascadezoo.plugins.faults import Owner
 from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_registry
 from cascadezoo.plugins.registry import Origin, Registered, ZooEntry
 from cascadezoo.zoo.manifest import (
@@ -126,13 +127,8 @@ class Zoos:
 def _read(row: Registered[ZooEntry]) -> list[ZooModel]:
     load = row.entry.load()
     where = f"the zoo {row.entry.name!r} of {row.origin}"
-    try:
+    with Owner.of(row).guard("to be read", load):
         data = load()
-    except Exception as error:  # third-party code may raise anything
-        first = (str(error).splitlines() or [""])[0]
-        raise PluginError(
-            f"{where} cannot be read: {type(error).__name__}: {first}", code="plugin-zoo-unreadable"
-        ) from error
     models = parse_manifest(data, where).models
     bundled = [model.name for model in models if model.bundled]
     if bundled and not row.entry.folder:

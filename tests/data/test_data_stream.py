@@ -413,13 +413,13 @@ def test_shards_are_read_in_their_order(tmp_path):
     assert np.array_equal(data.images, images.transpose(0, 3, 1, 2))
     assert data.labels.tolist() == [i % 4 for i in range(23)]
     info = config.info()
-    assert (info.size, info.num_classes, info.count) == (8, 4, 23)
+    assert (info.size, info.num_classes, info.train) == (8, 4, 23)
 
 
 @pytest.mark.parametrize("name", ["train-*.tar", "train-{000..002}.tar", ""])
 def test_shards_are_named_by_folder_pattern_or_range(tmp_path, name):
     write_shards(tmp_path, pictures(23), 10)
-    assert WebDatasetConfig(path=str(tmp_path / name)).info().count == 23
+    assert WebDatasetConfig(path=str(tmp_path / name)).info().train == 23
 
 
 def test_a_missing_shard_of_a_range_is_an_error(tmp_path):

@@ -13,10 +13,14 @@ from torch import Tensor
 
 from cascadezoo.data.pixels import check_images, to_uint8
 from cascadezoo.errors import InputError, PluginError, WeightsUnavailableError
+from cascadezoo.plugins.faults import Guard, Owner
 from cascadezoo.plugins.manager import get_registry
+from cascadezoo.plugins.tracebacks import own_definition
 from cascadezoo.spec.lookup import look_up
 
-__all__ = ["FeatureExtractor", "Precision", "load_extractor", "tensors_digest"]
+__all__ = ["FeatureExtractor", "Precision", "load_extractor", "logits_of", "tensors_digest"]
+
+_REQUIRED = ("name", "version", "sha256", "num_features", "input_size")
 
 Precision = Literal["fp32", "bf16"]
 
@@ -47,6 +51,7 @@ class FeatureExtractor(ABC):
     batch_size: int = 64
     device: torch.device = torch.device("cpu")
     head_sha256: str = ""
+    _owner: Owner | None = None  # set when it is loaded by its name
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
@@ -93,7 +98,7 @@ class FeatureExtractor(ABC):
 
         Raises:
             InputError: the images have another shape or type, or are not finite.
-            PluginError: the implementation does not return [N, num_features].
+            PluginError: the implementation fails or does not return [N, num_features].
             WeightsUnavailableError: the features of valid images are not finite: damaged weights.
         """
         if precision not in ("fp32", "bf16"):
@@ -111,7 +116,9 @@ class FeatureExtractor(ABC):
                 batch = to_uint8(chunk.to(self.device))
                 batch = batch.expand(-1, 3, -1, -1)
                 batch = batch.contiguous(memory_format=torch.channels_last)
-                rows.append(self._checked(self.features(batch).float(), len(batch)))
+                with Guard(self._owner, "in features", type(self).features):
+                    features = self.features(batch)
+                rows.append(self._checked(features, len(batch)))
         # Outside inference mode, so that the caller gets an ordinary tensor.
         features = torch.cat(rows)
         if not bool(torch.isfinite(features).all()):
@@ -133,7 +140,14 @@ class FeatureExtractor(ABC):
             "input_size": self.input_size,
         }
 
-    def _checked(self, features: Tensor, count: int) -> Tensor:
+    def _checked(self, features: Any, count: int) -> Tensor:
+        if not isinstance(features, Tensor):
+            raise PluginError(
+                f"extractor {self.name!r} returned a {type(features).__name__}, not a tensor",
+                hint="cascadezoo plugins list shows the plugin that provides it",
+                code="plugin-output-type",
+                name=self.name,
+            )
         if features.shape != (count, self.num_features):
             raise PluginError(
                 f"extractor {self.name!r} returned features of shape {tuple(features.shape)} for "
@@ -143,7 +157,7 @@ class FeatureExtractor(ABC):
                 name=self.name,
                 shape=tuple(features.shape),
             )
-        return features
+        return features.float()
 
     def _autocast(self, precision: Precision) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -163,7 +177,7 @@ def load_extractor(
     Raises:
         UnknownNameError: the extractor is not registered.
         InputError: the extractor does not accept the argument.
-        PluginError: the implementation cannot be imported.
+        PluginError: the implementation cannot be imported, fails, or is no extractor.
         WeightsUnavailableError: the weights of the network are unavailable.
     """
     table = get_registry().features
@@ -171,8 +185,30 @@ def load_extractor(
         row, config = look_up(table, name)
     else:
         row = table.get(name)
-    extractor: FeatureExtractor = row.entry.load()(config, torch.device(device))
+    owner, load = Owner.of(row), row.entry.load()
+    with owner.guard("to load", load):
+        extractor = load(config, torch.device(device))
+    if not isinstance(extractor, FeatureExtractor):
+        what = f"returned a {type(extractor).__name__}, not a FeatureExtractor"
+        raise owner.fault(what, code="plugin-output-type", where=own_definition(load))
+    missing = [name for name in _REQUIRED if not hasattr(extractor, name)]
+    if missing:
+        what = f"returned an extractor without {', '.join(missing)}"
+        where = own_definition(type(extractor))
+        raise owner.fault(what, code="plugin-features-attributes", where=where, attributes=missing)
+    extractor._owner = owner
     return extractor
+
+
+def logits_of(extractor: FeatureExtractor, features: Tensor) -> Tensor:
+    """Call :meth:`FeatureExtractor.logits`, and blame the extractor's plugin for exceptions.
+
+    Raises:
+        InputError: the extractor has no classifier.
+        PluginError: the implementation fails.
+    """
+    with Guard(extractor._owner, "in logits", type(extractor).logits):
+        return extractor.logits(features)
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:

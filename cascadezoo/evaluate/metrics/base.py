@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cascadezoo.errors import CascadezooError, PluginError
 from cascadezoo.plugins.manager import get_registry
+from cascadezoo.plugins.tracebacks import blame, own_definition
 from cascadezoo.spec.lookup import look_up
+from cascadezoo.util.limits import is_out_of_memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -204,12 +206,18 @@ class Metric:
             value = self.measure(self.config, inputs)
         except CascadezooError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            if is_out_of_memory(error):
+                raise
+            package = self.entry.impl.partition(":")[0].partition(".")[0]
+            place = blame(error, package, own_only=True) or own_definition(self.measure)
             raise PluginError(
-                f"metric {self.name!r} ({self.origin}) failed: {type(error).__name__}: {error}",
+                f"metric {self.name!r} ({self.origin}) failed: {type(error).__name__}: {error}"
+                f"{f' [{place}]' if place else ''}",
                 hint='leave it out: --set evaluation.metrics=["kid"]',
                 code="plugin-metric-failed",
                 name=self.name,
+                where=place,
             ) from error
         parts = value if isinstance(value, Mapping) else {"": value}
         return {str(part): self._checked(result) for part, result in parts.items()}

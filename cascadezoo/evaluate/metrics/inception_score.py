@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.configs import INCEPTION_SPLITS as SPLITS
+from cascadezoo.evaluate.features.base import logits_of
 from cascadezoo.evaluate.metrics.base import Measured, MetricFeatures
 from cascadezoo.spec.configs import EmptyConfig
 
@@ -73,8 +74,8 @@ def measure(config: EmptyConfig, features: MetricFeatures) -> Measured:
     _require_splits(features.n, SPLITS)
     # A dry run first, so that a missing classifier is an error before sampling.
     empty = torch.zeros(1, features.num_features, device=extractor.device)
-    classes = extractor.logits(empty).shape[1]
-    score = inception_score(extractor.logits(features.generated), seed=features.seed)
+    classes = logits_of(extractor, empty).shape[1]
+    score = inception_score(logits_of(extractor, features.generated), seed=features.seed)
     settings: dict[str, int | str] = {"splits": SPLITS, "classes": classes}
     if extractor.head_sha256:
         settings["head_sha256"] = extractor.head_sha256

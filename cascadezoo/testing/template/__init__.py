@@ -10,10 +10,12 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from cascadezoo.errors import InputError
 from cascadezoo.model_folder.integrity import refuse_bundled
-from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name
+from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name, get_host
+from cascadezoo.plugins.registry import Table
 
 __all__ = ["KINDS", "project_name", "write_project"]
 
@@ -62,8 +64,8 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
         The folder.
 
     Raises:
-        InputError: the name or kind is invalid, the folder is not empty, or it is inside a bundled
-            model.
+        InputError: the name or kind is invalid, the name is taken by an installed distribution,
+            the folder is not empty, or it is inside a bundled model.
     """
     distribution = project_name(name)
     if kind not in KINDS:
@@ -73,6 +75,7 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
             code="input-plugin-kind",
             name=kind,
         )
+    _refuse_taken(distribution, kind)
     folder = Path(distribution) if folder is None else folder
     refuse_bundled(folder)
     texts = _texts(distribution, kind)
@@ -95,6 +98,33 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
             path=folder,
         ) from error
     return folder
+
+
+def _refuse_taken(distribution: str, kind: str) -> None:
+    """Refuse the name of an installed plugin, and one that its entry could not have."""
+    host = get_host()
+    bare = distribution.removeprefix(_PREFIX)
+    tables = {"dataset": host.registry.datasets, "metric": host.registry.metrics}
+    table: Table[Any] = tables.get(kind, host.registry.stages)
+    holder = next(
+        (
+            str(plugin.origin)
+            for plugin in host.plugins
+            if canonical_name(plugin.origin.distribution) == distribution
+        ),
+        None,
+    )
+    what = f"the distribution {distribution}"
+    if holder is None:
+        what = f"the {table.what} {bare!r}"
+        holder = next(iter(table.holders(bare)), None)
+    if holder is not None:
+        raise InputError(
+            f"{what} already exists: {holder} provides it",
+            hint="choose another name: two plugins cannot provide the same kind",
+            code="input-plugin-name-taken",
+            name=bare,
+        )
 
 
 def _texts(distribution: str, kind: str) -> dict[str, str]:
