@@ -58,7 +58,7 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     "an unknown spec": (
         lambda: load_spec("shapes-dmo"),
         "spec 'shapes-dmo' not found: it is neither a file nor a shipped spec\n"
-        f"Hint: give a .json file, or one of {', '.join(shipped_specs())}",
+        f"Hint: give a .json or .yaml file, or one of {', '.join(shipped_specs())}",
     ),
     "a spec with several problems": (
         lambda: several_problems(),

@@ -344,9 +344,8 @@ class _Build:
             extractor = loaded[evaluation.extractor]
             require_measurable(self.resolved, counts, num_features=extractor.num_features)
             for metric in self._metrics():
-                prepare = getattr(metric.config, "prepare", None)
-                if prepare is not None and self.main:
-                    prepare(extractor, self.resolved.image.size)
+                if self.main:
+                    metric.prepare(extractor, self.resolved.image.size)
         return loaded
 
     def _metrics(self) -> list[Metric]:

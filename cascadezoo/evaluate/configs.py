@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from cascadezoo.spec.configs import ConfigError, MeasurementPlan, MetricConfig, Model
-
-if TYPE_CHECKING:
-    from cascadezoo.evaluate.features.base import FeatureExtractor
 
 __all__ = [
     "ClassifierMetricConfig",
@@ -18,8 +15,8 @@ __all__ = [
     "InceptionConfig",
     "InceptionScoreConfig",
     "KidConfig",
-    "LpipsConfig",
     "LpipsMetricConfig",
+    "LpipsNetConfig",
     "MemorisationConfig",
     "NeighboursConfig",
     "PsnrConfig",
@@ -77,6 +74,8 @@ class FidConfig(MetricConfig):
 class InceptionScoreConfig(MetricConfig):
     """Inception Score."""
 
+    preparation: ClassVar[str] = "cascadezoo.evaluate.metrics.inception_score:prepare"
+
     def check(self, plan: MeasurementPlan) -> None:
         """Refuse fewer than two images for each split."""
         if plan.n < 2 * INCEPTION_SPLITS:
@@ -86,12 +85,6 @@ class InceptionScoreConfig(MetricConfig):
                 f"{2 * INCEPTION_SPLITS} images, not {plan.n}",
                 code="too-few-images",
             )
-
-    def prepare(self, extractor: FeatureExtractor, size: int) -> None:
-        """Refuse an extractor without a classifier."""
-        import torch
-
-        extractor.logits(torch.zeros(1, extractor.num_features, device=extractor.device))
 
 
 class NeighboursConfig(MetricConfig):
@@ -161,8 +154,10 @@ class SsimConfig(ReconstructionConfig):
             )
 
 
-class LpipsConfig(MetricConfig):
+class LpipsNetConfig(MetricConfig):
     """Learned Perceptual Image Patch Similarity, version 0.1 (Zhang et al. 2018)."""
+
+    preparation: ClassVar[str] = "cascadezoo.evaluate.metrics.lpips_distance:prepare"
 
     argument: ClassVar[str] = "net"
     """The field that the part of a name after the colon sets: ``lpips:alex``."""
@@ -180,23 +175,17 @@ class LpipsConfig(MetricConfig):
                 code="images-too-small",
             )
 
-    def prepare(self, extractor: FeatureExtractor, size: int) -> None:
-        """Load the backbone's weights, and run it on an image of this size."""
-        from cascadezoo.evaluate.metrics.lpips_distance import Lpips
 
-        Lpips(self, extractor.device).require(size)
-
-
-class LpipsMetricConfig(LpipsConfig, ReconstructionConfig):
+class LpipsMetricConfig(LpipsNetConfig, ReconstructionConfig):
     """LPIPS between real images and their reconstruction."""
 
     def check(self, plan: MeasurementPlan) -> None:
         """Refuse a generator alone, and images that are too small."""
         ReconstructionConfig.check(self, plan)
-        LpipsConfig.check(self, plan)
+        LpipsNetConfig.check(self, plan)
 
 
-class DiversityConfig(LpipsConfig):
+class DiversityConfig(LpipsNetConfig):
     """LPIPS between samples."""
 
     def check(self, plan: MeasurementPlan) -> None:

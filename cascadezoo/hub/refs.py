@@ -6,6 +6,8 @@ runs/digits                                   the run folder of a build, if it e
 digits            zoo:digits                  a model of the zoo
 org/name          hf://org/name               a repo on the Hub; `@revision` may follow
 ```
+
+`folder/name` is never a repo if `folder` exists or is `runs`: it is a run that does not exist.
 """
 
 from __future__ import annotations
@@ -240,7 +242,9 @@ def _ambiguous(text: str, other: str, spelling: str) -> ModelReferenceError:
 def _not_found(text: str) -> ModelReferenceError:
     names = sorted(get_zoos().models)
     close = difflib.get_close_matches(text, names, n=3, cutoff=0.6)
-    if close:
+    if text in runs_in(Path(RUNS)):
+        hint = f"did you mean {RUNS}/{text}?"
+    elif close:
         hint = f"did you mean {' or '.join(repr(c) for c in close)}?"
     elif names:
         hint = f"cascadezoo zoo list shows the models of the zoo, such as {names[0]}"

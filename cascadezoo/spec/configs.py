@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
     from pydantic_core import CoreSchema
 
-    from cascadezoo.evaluate.features.base import FeatureExtractor
-
 __all__ = [
     "ConfigError",
     "DataConfig",
@@ -346,6 +344,11 @@ class MetricConfig(Model):
     splits: ClassVar[tuple[str, ...]] = ()
     """The splits of the data that the metric reads, besides the requested one."""
 
+    preparation: ClassVar[str | None] = None
+    """``package.module:function`` that ``build`` calls before training, with the config, the loaded
+    extractor and the size of the images. It loads what the measurement needs, such as weights, and
+    raises a ``CascadezooError`` if something is unavailable."""
+
     def check(self, plan: MeasurementPlan) -> None:
         """Check a measurement; ``validate`` and ``build`` call this before training.
 
@@ -355,15 +358,4 @@ class MetricConfig(Model):
         Raises:
             ConfigError: the metric cannot be measured so. The field is the name of a field of the
                 spec's ``evaluation``, or "" for the metric itself.
-        """
-
-    def prepare(self, extractor: FeatureExtractor, size: int) -> None:
-        """Load what the measurement needs, such as weights; ``build`` calls this before training.
-
-        Args:
-            extractor: the loaded feature extractor.
-            size: height and width of the cascade's images in pixels.
-
-        Raises:
-            CascadezooError: something is unavailable.
         """

@@ -305,7 +305,7 @@ class _Resolver:
                 )
                 return None, config, DataInfo()
             info = DataInfo(spec.size, spec.channels, spec.num_classes)
-        update = {"config": config.model_dump(mode="json")}
+        update: dict[str, Any] = {"config": config.model_dump(mode="json")}
         for name, value in stated.items():
             value = getattr(info, name) if value is None else value
             if name == "num_classes" and value is None:

@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         if self.depth > _DEEPEST:
             raise _refused("nested too deeply", event)
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
@@ -53,7 +53,7 @@ class _Loader(yaml.SafeLoader):
             if key.value in seen:
                 raise _refused(f"duplicate key {key.value!r}", key)
             seen.add(key.value)
-        pairs = ((key.value, self.construct_object(value, deep=True)) for key, value in node.value)  # type: ignore[no-untyped-call]
+        pairs = ((key.value, self.construct_object(value, deep=True)) for key, value in node.value)
         return dict(pairs)
 
 
@@ -72,7 +72,7 @@ _Loader.add_implicit_resolver(
 _Loader.add_constructor(_NULL, lambda loader, node: None)
 _Loader.add_constructor(_BOOL, lambda loader, node: node.value == "true")
 _Loader.add_constructor(_NUMBER, _number)
-_Loader.add_constructor(_MAP, lambda loader, node: loader.construct_mapping(node))
+_Loader.add_constructor(_MAP, _Loader.construct_mapping)
 
 
 def parse_yaml(text: bytes, source: str, *, max_bytes: int) -> Any:

@@ -103,6 +103,9 @@ def _reads(entry: DataEntry, settings: Mapping[str, Any]) -> None:
     if splits["train"].digest == splits["test"].digest:
         raise CheckError("training and test images are equal")
     for split, data in splits.items():
+        count = info.train if split == "train" else info.test
+        if count not in (None, len(data)):
+            raise CheckError(f"info() states {count} {split} images, but there are {len(data)}")
         channels, size = data.images.shape[1:3]
         for field, stated, actual in (
             ("size", info.size, size),

@@ -13,11 +13,11 @@ import pytest
 from build_cases import QUICK, TINY, same
 from errors_help import raises
 from filelock import FileLock
+from PIL import Image
 
 from cascadezoo.build.build import build_cascade
 from cascadezoo.errors import (
     CheckpointError,
-    DataError,
     InputError,
     ResourceError,
     RunFolderError,
@@ -72,7 +72,7 @@ def test_missing_data(tmp_path: Path) -> None:
 
 
 def test_labels_outside_the_range_of_the_spec(tmp_path: Path) -> None:
-    with raises(DataError, "data-labels-out-of-range", low=0, high=7):
+    with raises(SpecError, "spec", problems={"data.num_classes": "too-few-classes"}):
         build_cascade(TINY, tmp_path / "run", device="cpu", settings=["data.num_classes=3"])
 
 
@@ -256,3 +256,58 @@ def test_the_display_is_closed_if_the_spec_is_invalid() -> None:
     with pytest.raises(SpecError):
         build_cascade(TINY, device="cpu", settings=["seed=x"], progress=progress)
     assert progress.closed
+
+
+@pytest.mark.parametrize(
+    ("settings", "problems"),
+    [
+        # The small extractor has 256 features.
+        (
+            ['evaluation.metrics=["fid"]', "evaluation.samples=300", "data.config.count=64"],
+            {"evaluation.metrics.0": "too-few-images"},
+        ),
+        (
+            ['evaluation.metrics=["kid"]', "data.config.count=16"],
+            {"evaluation.subset_size": "too-few-images"},
+        ),
+    ],
+)
+def test_figures_that_cannot_be_measured_are_found_first(
+    tmp_path: Path, settings: list[str], problems: dict[str, str]
+) -> None:
+    with raises(SpecError, "spec", problems=problems):
+        build_cascade(TINY, tmp_path / "run", device="cpu", settings=settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_that_only_the_data_tell_are_checked_before_training(tmp_path: Path) -> None:
+    """The test images of a second folder are only counted when they are read."""
+    for name, count in (("train", 24), ("test", 3)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            Image.new("RGB", (16, 16), (index, 0, 0)).save(tmp_path / name / f"{index}.png")
+    config = {"path": str(tmp_path / "train"), "test_path": str(tmp_path / "test")}
+    settings = [
+        f'data={{"source": "folder", "config": {json.dumps(config)}}}',
+        'evaluation.metrics=["kid"]',
+        "evaluation.split=test",
+        "evaluation.samples=20",
+        "evaluation.subset_size=10",
+    ]
+    run = tmp_path / "run"
+    with raises(SpecError, "spec", problems={"evaluation.subset_size": "too-few-images"}):
+        build_cascade(TINY, run, device="cpu", settings=settings)
+    assert not list(read_events(run / "events.jsonl"))
+
+
+def test_weights_of_metrics_are_loaded_before_training(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    run = tmp_path / "run"
+    with pytest.raises(WeightsUnavailableError):
+        build_cascade(
+            TINY,
+            run,
+            device="cpu",
+            settings=['evaluation.metrics=["diversity:alex"]'],
+        )
+    assert not list(read_events(run / "events.jsonl"))

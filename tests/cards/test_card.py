@@ -418,7 +418,9 @@ def test_commands_quote_untrusted_specs() -> None:
 
 def test_names_of_classes_stay_although_the_data_are_not_opened(tmp_path: Path) -> None:
     named = DataInfo(title="Forms", class_names=tuple(f"kind *{n}*" for n in range(8)))
-    data = SPEC.data.model_copy(update={"source": "npz", "config": {"path": str(tmp_path)}})
+    # A model of a version that recorded no names in the spec.
+    update = {"source": "npz", "config": {"path": str(tmp_path)}, "class_names": None}
+    data = SPEC.data.model_copy(update=update)
     spec = SPEC.model_copy(update={"data": data})
     stated = metrics(figure(), data={"source": "npz", "title": "Forms"})
     before = render_card(spec, stated, named)

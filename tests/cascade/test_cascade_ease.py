@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +205,18 @@ def test_a_notebook_shows_samples_of_a_cascade_without_a_folder() -> None:
     assert "<script>" not in html
     (picture,) = pictures_of(html)
     assert picture.size == (4 * 96, 96)
+
+
+def test_compiled_modules_are_saved_under_names_that_load(tmp_path: Path) -> None:
+    cascade = Cascade.from_pretrained("shapes-tiny")
+    plain = {name: set(stage.saved_state()) for name, stage in cascade.named_stages()}
+    # Nothing is compiled before the first call.
+    cascade["coarse"].network = torch.compile(cascade["coarse"].network)
+    inner = next(name for name, _ in cascade["up"].named_children())
+    setattr(cascade["up"], inner, torch.compile(getattr(cascade["up"], inner)))
+    assert any("_orig_mod" in name for name in cascade.state_dict())
+    assert {name: set(stage.saved_state()) for name, stage in cascade.named_stages()} == plain
+    again = Cascade.from_pretrained(cascade.save_pretrained(tmp_path / "model"))
+    original = Cascade.from_pretrained("shapes-tiny").state_dict()
+    assert again.state_dict().keys() == original.keys()
+    assert all(torch.equal(value, original[name]) for name, value in again.state_dict().items())

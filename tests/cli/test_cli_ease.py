@@ -72,6 +72,9 @@ def test_a_run_that_does_not_exist(invoke: Any) -> None:
     check_failed(result, "reference-no-run", name="runs/shape", runs=["digits", "shapes"])
     assert hint(result).startswith("did you mean runs/shapes? runs has digits, shapes; for a repo")
     assert result.exit_code == 2
+    result = invoke("sample", "digits", "--json")
+    check_failed(result, "reference-not-found", name="digits")
+    assert hint(result) == "did you mean runs/digits?"
 
 
 @pytest.mark.parametrize("command", ["build", "validate", "plan"])

@@ -51,8 +51,9 @@ def test_npz_contains_the_images_and_labels_of_the_library(invoke, model):
     result = invoke("sample", model, "-n", 21, "--seed", 3, "--batch-size", 8, "-o", "a.npz")
     assert result.exit_code == 0, result.stderr
     with np.load("a.npz") as rows:
-        assert set(rows.files) == {"arr_0", "arr_1"}
+        assert set(rows.files) == {"arr_0", "arr_1", "class_names"}
         images, labels = rows["arr_0"], rows["arr_1"]
+        assert rows["class_names"].tolist()[:4] == ["circle", "square", "triangle", "star"]
     assert (images.dtype, images.shape) == (np.uint8, (21, 8, 8, 3))
     assert labels.tolist() == [i % 8 for i in range(21)]
     expected = images_of(model, 21, seed=3)
@@ -114,7 +115,8 @@ def test_strip_of_the_stages(invoke, tmp_path):
     assert result.exit_code == 0, result.stderr
     with Image.open(f"{spec}-seed0-stages.png") as picture:
         width, height = picture.size
-    assert width == 3 * 96 + 2 * 10 + 2 * 12
+    names = width - (3 * 96 + 2 * 10 + 2 * 12)
+    assert 30 < names < 130, "the classes of the rows"
     assert height > 3 * 96
 
 
@@ -167,7 +169,7 @@ REFUSED = {
     "label out of range": (
         ["--label", "8"],
         {"code": "sample-label-out-of-range", "label": 8},
-        "0 to 7",
+        "7 'crescent'",
     ),
     "no steps": (["--steps", "0"], {"code": "sample-steps-invalid", "steps": 0}, "1 or more"),
     "unknown stage": (

@@ -45,7 +45,7 @@ def test_exact_pixels_in_order_of_names(tmp_path):
     assert (data.images == np.stack(order).transpose(0, 3, 1, 2)).all()
     assert data.labels is None
     info = FolderConfig(path=str(tmp_path)).info()
-    assert (info.size, info.channels, info.num_classes) == (8, 3, None)
+    assert (info.size, info.channels, info.num_classes) == (8, 3, 0)
 
 
 def test_subfolders_are_classes(tmp_path):

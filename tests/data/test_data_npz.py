@@ -73,7 +73,7 @@ def test_the_names_of_guided_diffusion_are_read(save):
 
 def test_without_labels(save):
     config = NpzConfig(path=save(images=grey()))
-    assert config.info().num_classes is None
+    assert config.info().num_classes == 0
     data = load(config, "train")
     assert data.labels is None
     assert data.images.shape == (20, 1, 6, 6)

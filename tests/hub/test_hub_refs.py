@@ -208,3 +208,15 @@ def test_repo_ids_stay_inside_the_cache(text):
     assert isinstance(ref, HubRef)
     assert ".." not in str(ref)
     assert str(ref).isascii()
+
+
+def test_a_reference_that_may_be_a_run_is_no_repo(cwd):
+    assert parse_reference("models/digits") == HubRef("models/digits")
+    (cwd / "models").mkdir()
+    for text in ("runs/none", "models/digits"):
+        with raises(ModelReferenceError, "reference-no-run", name=text, runs=[]):
+            parse_reference(text)
+        # What only the Hub can mean goes to the Hub.
+        assert parse_reference(f"hf://{text}") == HubRef(text)
+        assert parse_reference(f"{text}@v1") == HubRef(text, "v1")
+        assert parse_reference(text, "v1") == HubRef(text, "v1")

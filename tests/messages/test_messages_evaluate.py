@@ -128,7 +128,9 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an unknown label": (
         lambda: cascade().sample(2, labels=8),
-        "label 8 is out of range\nHint: use labels from 0 to 7",
+        "label 8 is out of range\n"
+        "Hint: the classes are 0 'circle', 1 'square', 2 'triangle', 3 'star', 4 'ring', 5 'cross', "
+        "6 'heart', 7 'crescent'",
     ),
     "the generator as the first stage": (
         lambda: cascade().sample_from("coarse", torch.zeros(2, 3, 8, 8)),

@@ -5,19 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from errors_help import raises
 from PIL import Image
 
-from cascadezoo import load_spec
-from cascadezoo.build.plan import make_plan
-from cascadezoo.errors import SpecError
+from cascadezoo import MetricConfig, load_spec
+from cascadezoo.errors import PluginError, SpecError
 from cascadezoo.evaluate.configs import InceptionConfig, SmallConfig
 from cascadezoo.evaluate.features.inception import InceptionExtractor
 from cascadezoo.evaluate.features.small_network import NUM_FEATURES
+from cascadezoo.evaluate.metrics.base import Metric
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec.measurable import require_measurable
 
 
@@ -84,8 +85,6 @@ def test_what_cannot_be_measured_is_a_problem(
     settings: tuple[str, ...], expected: dict[str, str]
 ) -> None:
     assert problems("shapes-demo", *settings) == expected
-    with pytest.raises(SpecError):
-        make_plan(load_spec("shapes-demo", settings=settings))
 
 
 def test_a_generator_alone_has_nothing_to_reconstruct() -> None:
@@ -208,3 +207,14 @@ def test_class_names_of_a_folder_are_recorded(tmp_path: Path) -> None:
             "data"
         ]
     )  # type: ignore[dict-item]
+
+
+def test_a_preparation_that_cannot_be_imported() -> None:
+    class Unprepared(MetricConfig):
+        preparation: ClassVar[str] = "cascadezoo.nowhere:prepare"
+
+    entry = get_registry().metrics.get("kid").entry
+    metric = Metric("mine", entry, "a plugin", Unprepared(), lambda config, inputs: 0.0)
+    extractor: Any = None
+    with raises(PluginError, "plugin-preparation-missing", name="mine"):
+        metric.prepare(extractor, 16)

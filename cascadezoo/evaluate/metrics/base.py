@@ -6,6 +6,7 @@ stages or labels). Its entry defines which.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -194,6 +195,32 @@ class Metric:
     def takes(self) -> Literal["features", "cascade"]:
         """The kind of input: :class:`MetricFeatures` or :class:`MetricCascade`."""
         return self.entry.takes
+
+    def prepare(self, extractor: FeatureExtractor, size: int) -> None:
+        """Load what the measurement needs, before anything is trained.
+
+        Args:
+            extractor: the loaded feature extractor.
+            size: height and width of the cascade's images in pixels.
+
+        Raises:
+            CascadezooError: something is unavailable.
+            PluginError: the preparation that the config names cannot be imported.
+        """
+        target = getattr(self.config, "preparation", None)
+        if target is None:
+            return
+        module, _, function = str(target).partition(":")
+        try:
+            prepare = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise PluginError(
+                f"the preparation of metric {self.name!r} ({self.origin}) cannot be imported from "
+                f"{target}: {error}",
+                code="plugin-preparation-missing",
+                name=self.name,
+            ) from error
+        prepare(self.config, extractor, size)
 
     def __call__(self, inputs: MetricFeatures | MetricCascade) -> MetricResults:
         """Measure.

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from cascadezoo.errors import InputError
 from cascadezoo.evaluate.configs import INCEPTION_SPLITS as SPLITS
-from cascadezoo.evaluate.features.base import logits_of
+from cascadezoo.evaluate.features.base import FeatureExtractor, logits_of
 from cascadezoo.evaluate.metrics.base import Measured, MetricFeatures
 from cascadezoo.spec.configs import EmptyConfig
 
-__all__ = ["SPLITS", "InceptionScore", "inception_score", "measure"]
+__all__ = ["SPLITS", "InceptionScore", "inception_score", "measure", "prepare"]
 
 _UNLIKELY = -700.0
 """Lower bound of logits relative to the largest one, which avoids the logarithm of zero. The
@@ -80,6 +80,16 @@ def measure(config: EmptyConfig, features: MetricFeatures) -> Measured:
     if extractor.head_sha256:
         settings["head_sha256"] = extractor.head_sha256
     return Measured(score.mean, score.std, n_real=0, settings=settings)
+
+
+def prepare(config: EmptyConfig, extractor: FeatureExtractor, size: int) -> None:
+    """Refuse an extractor without a classifier, before training.
+
+    Raises:
+        InputError: the extractor has no classifier.
+        WeightsUnavailableError: the weights of its classifier are unavailable.
+    """
+    extractor.logits(torch.zeros(1, extractor.num_features, device=extractor.device))
 
 
 def _require_splits(n: int, splits: int) -> None:

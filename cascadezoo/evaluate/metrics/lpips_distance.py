@@ -7,11 +7,11 @@ from torch import Tensor
 
 from cascadezoo.data.pixels import to_float
 from cascadezoo.errors import InputError
-from cascadezoo.evaluate.configs import LpipsConfig
-from cascadezoo.evaluate.features.base import tensors_digest
+from cascadezoo.evaluate.configs import LpipsNetConfig
+from cascadezoo.evaluate.features.base import FeatureExtractor, tensors_digest
 from cascadezoo.nn.perceptual import VERSION, Perceptual
 
-__all__ = ["MIN_TOLERANCE", "Lpips"]
+__all__ = ["MIN_TOLERANCE", "Lpips", "prepare"]
 
 MIN_TOLERANCE = 1e-4
 """Minimum tolerance of a mean distance, for rounding differences between machines."""
@@ -30,7 +30,7 @@ class Lpips:
         WeightsUnavailableError: the weights of the backbone are unavailable.
     """
 
-    def __init__(self, config: LpipsConfig, device: torch.device) -> None:
+    def __init__(self, config: LpipsNetConfig, device: torch.device) -> None:
         others = [net for net in ("vgg", "alex", "squeeze") if net != config.net]
         self.net = config.net
         self.network = Perceptual(
@@ -87,3 +87,13 @@ class Lpips:
             "extractor_version": VERSION,
             "extractor_sha256": self.sha256,
         }
+
+
+def prepare(config: LpipsNetConfig, extractor: FeatureExtractor, size: int) -> None:
+    """Load the weights of the backbone, and run it on an image of this size, before training.
+
+    Raises:
+        InputError: images of this size are too small for the backbone.
+        WeightsUnavailableError: the weights of the backbone are unavailable.
+    """
+    Lpips(config, extractor.device).require(size)
