@@ -7,7 +7,14 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["peak_memory", "reset_peak"]
+__all__ = ["is_out_of_memory", "peak_memory", "reset_peak"]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed. On a CPU PyTorch has no class of its own for it."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def reset_peak(device: torch.device) -> None:

@@ -27,7 +27,7 @@ from cascadezoo.train.exchange import GradientExchange
 from cascadezoo.train.extra_losses import ExtraLoss
 from cascadezoo.train.graphs import graphed
 from cascadezoo.train.loss_sums import LossSums, check_finite
-from cascadezoo.train.memory import reset_peak
+from cascadezoo.train.memory import is_out_of_memory, reset_peak
 from cascadezoo.train.optim import (
     apply_gradients,
     check_groups,
@@ -214,10 +214,13 @@ class Trainer:
             if phase.ema is not None:
                 phase.ema.swap()
             self._finish(phase)
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             raise TrainingError(
                 f"phase {phase.spec.name!r}: out of memory on {self.cascade.device}",
-                hint="lower training.batch_size, or use --precision bf16",
+                hint="lower training.batch_size, raise training.accumulate, set "
+                "training.recompute, or use --precision bf16",
                 code="training-out-of-memory",
                 name=phase.spec.name,
             ) from error

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from errors_help import raises
-from toys import toy_spec, toys
+from toys import toy_cascade, toy_spec, toys
+from train_cases import equal, trainer
 
 import cascadezoo
 from cascadezoo.build.build import build_cascade
@@ -99,6 +100,27 @@ def test_a_cascade_is_compiled_for_many_samples(
     assert decision.reason
     # Nothing is compiled before the first image.
     assert {is_compiled(stage) for _, stage in cascade.named_stages()} == {scope is not None}
+
+
+def test_a_step_whose_backward_pass_cannot_be_compiled_is_repeated() -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    phase = {"train": ["coarse"]}
+    plain, cascade = toy_cascade(phase), toy_cascade(phase)
+    trainer(plain).run()
+    stage: Any = cascade.stage("coarse")
+    stage._compiled_call_impl = stage._call_impl
+
+    def fail(gradient: torch.Tensor) -> torch.Tensor:
+        if is_compiled(cascade):
+            raise TorchDynamoException("no code for the backward pass")
+        return gradient
+
+    stage.scale.register_hook(fail)
+    with pytest.warns(RuntimeWarning, match="^the backward pass cannot be compiled") as caught:
+        trainer(cascade).run()
+    assert len(caught) == 1
+    assert equal(plain, cascade)
 
 
 def test_stages_without_a_network_warn_once() -> None:

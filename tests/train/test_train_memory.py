@@ -7,8 +7,12 @@ import sys
 
 import pytest
 import torch
+from errors_help import raises
+from toys import toy_cascade
+from train_cases import trainer
 
-from cascadezoo.train.memory import peak_memory, reset_peak
+from cascadezoo.errors import TrainingError
+from cascadezoo.train.memory import is_out_of_memory, peak_memory, reset_peak
 
 CODE = """
 import torch
@@ -41,3 +45,21 @@ def test_the_peak_of_a_gpu_can_be_reset() -> None:
     assert peak_memory(device)["device_peak_bytes"] >= 64 << 20
     reset_peak(device)
     assert peak_memory(device)["device_peak_bytes"] < 64 << 20
+
+
+def test_a_failed_allocation_on_a_cpu_is_a_clear_error() -> None:
+    cascade = toy_cascade({"train": ["coarse"]})
+    hook = cascade.stage("coarse").register_forward_pre_hook(
+        lambda *_: torch.empty(1 << 55, dtype=torch.uint8)
+    )
+    with raises(TrainingError, "training-out-of-memory", name="p") as caught:
+        trainer(cascade).run()
+    assert "training.accumulate" in (caught.value.hint or "")
+    hook.remove()
+    trainer(cascade).run()
+
+
+def test_other_errors_are_not_about_memory() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    assert not is_out_of_memory(ValueError("can't allocate memory"))
