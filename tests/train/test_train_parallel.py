@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from errors_help import raises
-from group_toys import duel_spec
+from group_toys import duel_spec, resolved
 from parallel_cases import networks, train
 from process_cases import run_processes
 from toys import toy_spec
@@ -72,6 +73,8 @@ def test_groups_with_paces_of_their_own_train_the_same() -> None:
     spec = duel_spec({"every": 2}, "heeding", phases=phases, optimizer={"lr": 0.01})
     (one,) = run_processes(1, train, spec, None, "group_toys")
     assert isinstance(one, dict), one
+    begun = Cascade.from_spec(resolved(spec)).stages.state_dict()
+    assert all(np.abs(one[k] - v.numpy()).max() > 1e-3 for k, v in begun.items() if v.ndim)
     for state in run_processes(2, train, spec, None, "group_toys"):
         assert_equal(one, state)
 
@@ -91,8 +94,6 @@ def test_a_checkpoint_of_four_processes_goes_on_with_fewer(tmp_path: Path, paral
     assert CheckpointStore(Path(first)).steps()[-1] == 9
     for world in (1, 2, 4):
         folder = tmp_path / f"on-{world}"
-        import shutil
-
         shutil.copytree(first, folder)
         for state in run_processes(world, train, spec, str(folder)):
             assert_equal(whole, state)
@@ -135,8 +136,6 @@ def test_fsdp_refuses_what_it_cannot_divide() -> None:
     check_shardable(spec.spec.training, stages, None)
     with raises(InputError, "input-fsdp-fp16"):
         check_shardable(spec.spec.training, stages, torch.amp.GradScaler("cpu"))
-    from group_toys import resolved
-
     phases = [{"name": "p", "train": ["duel"], "steps": 2}]
     other = resolved(duel_spec({}, phases=phases, parallel="fsdp"))
     duels = dict(Cascade.from_spec(other).named_stages())
