@@ -12,12 +12,12 @@ import pytest
 import torch
 from errors_help import raises
 from group_toys import duel_spec, resolved
-from parallel_cases import networks, train
+from parallel_cases import draw_together, networks, train
 from process_cases import run_processes
 from toys import toy_spec
 
 from cascadezoo.cascade.cascade import Cascade
-from cascadezoo.errors import InputError, SpecError, StoppedError, TrainingError
+from cascadezoo.errors import InputError, SampleError, SpecError, StoppedError, TrainingError
 from cascadezoo.spec import load_spec
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.optim import check_shardable
@@ -160,3 +160,21 @@ def test_the_parallel_setting_is_not_part_of_the_training() -> None:
         for settings in ({}, {"parallel": "ddp"}, {"parallel": "fsdp"})
     }
     assert len(digests) == 1
+
+
+@pytest.mark.slow
+def test_all_processes_draw_the_batches_of_one() -> None:
+    ((_, alone),) = run_processes(1, draw_together, 23, 4)
+    (first, rows), (second, nothing) = run_processes(2, draw_together, 23, 4)
+    np.testing.assert_array_equal(rows, alone)
+    np.testing.assert_array_equal(alone, np.arange(23))
+    assert (first, second) == ([0, 8, 16], [4, 12, 20])
+    assert not len(nothing)
+
+
+@pytest.mark.slow
+def test_an_error_of_any_process_reaches_the_first() -> None:
+    error, served = run_processes(2, draw_together, 23, 4, 12)
+    assert isinstance(error, SampleError)
+    assert str(error) == "image 12"
+    assert served[0] == [4, 12]
