@@ -243,7 +243,7 @@ class _Build:
                 f"{'process' if len(others) == 1 else 'processes'} {', '.join(others)}",
                 hint="start every process with the same command, files and packages",
                 code="input-processes-differ",
-                what=what,
+                subject=what,
                 ranks=", ".join(others),
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from cascadezoo.cli.options import (
 )
 from cascadezoo.cli.output import clean, echo, echo_json
 from cascadezoo.util.numbers import human_seconds
-from cascadezoo.util.processes import process_rank
+from cascadezoo.util.processes import process_count, process_rank
 
 if TYPE_CHECKING:
     from cascadezoo.build.build import BuildResult
@@ -75,6 +76,9 @@ def command(
         changes += [f"training.precision={precision}"] if precision is not None else []
         run_plan(spec, changes, device, as_json)
         return
+    if process_count() > 1:
+        # Torch would warn in each process that unused parameters were looked for and not found.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from cascadezoo.build.build import build_cascade
     from cascadezoo.train.progress import make_progress
 

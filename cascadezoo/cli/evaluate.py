@@ -22,6 +22,7 @@ from cascadezoo.cli.options import (
 )
 from cascadezoo.cli.output import clean, echo, echo_json, table
 from cascadezoo.util.numbers import human_seconds
+from cascadezoo.util.processes import process_count, process_rank
 
 if TYPE_CHECKING:
     from cascadezoo.evaluate.card_check import CheckReport, CheckRow
@@ -130,8 +131,10 @@ def command(
     options |= {"offline": offline or None}
     from cascadezoo.train.progress import make_progress
 
-    progress = make_progress(quiet)
+    progress = make_progress(quiet or process_rank() > 0)
     try:
+        if check and process_count() > 1:
+            raise click.UsageError("--check needs a single process")
         if check:
             from cascadezoo.evaluate.check_model import check_model
 
@@ -147,6 +150,8 @@ def command(
             )
     finally:
         progress.close()
+    if process_rank() > 0:
+        return  # the first process prints
     if check:
         echo_json(report.to_dict()) if as_json else _show_check(report)
         ctx.exit(0 if report.ok else 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from cascadezoo.cli.options import (
 )
 from cascadezoo.cli.output import clean, echo, echo_json
 from cascadezoo.util.numbers import human_seconds
+from cascadezoo.util.processes import process_count, process_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,6 +190,22 @@ def command(
         )
     path = out or f"{resolved.spec.name}-seed{seed}{f'-{strip}' if strip else ''}.png"
     what = format_of(path, strip)
+    turns = numbers or tuple(range(classes or 0))
+    request = _request(options) | {"seed": seed}
+    if process_count() > 1:
+        if strip is not None:
+            raise click.UsageError(f"--{strip} needs a single process")
+        from cascadezoo.train.engine import pick_device
+        from cascadezoo.util.processes import join
+
+        join(pick_device(device))
+    if process_rank() > 0:
+        # The first process writes the images of all.
+        from cascadezoo.evaluate.shared_sampling import SharedSampling
+
+        cascade = load_model(folder, device, precision=precision)
+        SharedSampling.serve(_Batches(cascade, None, None, request).last(turns))
+        return
     with open_images(
         Path(path),
         what,
@@ -204,8 +221,7 @@ def command(
         choice = compile_for_sampling(cascade, compile_, n)
         if compile_ != "no" and not quiet:
             echo(f"compiled: {choice.scope or 'nothing'} ({choice.reason})", err=True)
-        turns = numbers or tuple(range(classes or 0))
-        batches = _Batches(cascade, strip, stage, _request(options) | {"seed": seed})
+        batches = _Batches(cascade, strip, stage, request)
         seconds = _draw(batches, images, n, batch_size, turns, quiet)
     rate = n / max(seconds, 1e-9)
     if as_json:
@@ -275,6 +291,18 @@ class _Batches:
         outputs = self.cascade.sample(count, batch_size=count, return_stages=True, **request)
         return {name: outputs[name] for name in self.shown}
 
+    def last(self, turns: Sequence[int]) -> Callable[[int, int], Tensor]:
+        """A function that draws images of the last stage, cycling through the labels."""
+
+        def sample(first: int, count: int) -> Tensor:
+            return self.draw(first, count, _labels(turns, first, count))[self.shown[-1]]
+
+        return sample
+
+
+def _labels(turns: Sequence[int], first: int, count: int) -> list[int] | None:
+    return [turns[i % len(turns)] for i in range(first, first + count)] if turns else None
+
 
 def _draw(
     batches: _Batches,
@@ -286,21 +314,30 @@ def _draw(
 ) -> float:
     """Sample all batches, cycling through the labels; returns the seconds of sampling."""
     from cascadezoo.data.pixels import to_uint8
+    from cascadezoo.evaluate.shared_sampling import SharedSampling
     from cascadezoo.train.progress import make_progress
 
     progress = make_progress(quiet)
     seconds = 0.0
+    shared = None
+    if process_count() > 1:
+        shared = SharedSampling(batches.last(turns), n, batch_size)
     try:
         progress.task(f"sampling {n} images", n)
         for first in range(0, n, batch_size):
             count = min(batch_size, n - first)
-            labels = [turns[i % len(turns)] for i in range(first, first + count)] if turns else None
+            labels = _labels(turns, first, count)
             began = time.monotonic()
-            outputs = batches.draw(first, count, labels)
+            if shared is not None:
+                outputs = {batches.shown[-1]: shared(first, count)}
+            else:
+                outputs = batches.draw(first, count, labels)
             rows = {name: to_uint8(part).cpu() for name, part in outputs.items()}
             seconds += time.monotonic() - began
             images.add(rows, labels)
             progress.advance(first + count)
     finally:
+        if shared is not None:
+            shared.close()
         progress.close()
     return seconds

@@ -14,7 +14,7 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import CascadezooError, DataError, SpecError
-from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics, no_images
+from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics, no_images, sampler
 from cascadezoo.evaluate.features.base import (
     FeatureExtractor,
     Precision,
@@ -22,6 +22,7 @@ from cascadezoo.evaluate.features.base import (
     logits_of,
 )
 from cascadezoo.evaluate.options import EvaluationOptions
+from cascadezoo.evaluate.samples import SampleFn
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.metrics_file import AttributionRow, ProblemRow
 from cascadezoo.model_folder.trained_spec import dataless_spec, trained_spec
@@ -123,7 +124,7 @@ class Bench:
             self._extractors[name] = LazyExtractor(name, self.cascade.device)
         return self._extractors[name]
 
-    def subject(self, options: EvaluationOptions) -> Subject:
+    def subject(self, options: EvaluationOptions, draw: SampleFn | None = None) -> Subject:
         """The subject of a measurement: the cascade, its samples and available real images."""
         image = self.cascade.resolved.image
         try:
@@ -131,30 +132,31 @@ class Bench:
         except CascadezooError:
             real = no_images((image.channels, image.size, image.size), options.split)
 
+        draw = draw or sampler(self.cascade, options.seed)
+
         def sample(first: int, count: int) -> Tensor:
             if first == 0:
                 self.watch.task(f"sampling {options.n} images", options.n)
-            images: Tensor = self.cascade.sample(
-                count, first=first, seed=options.seed, batch_size=count
-            )
+            images = draw(first, count)
             self.watch.advance(first + count)
             return images
 
         return Subject(cascade=self.cascade, real=real, split=self.split, sample=sample)
 
     def measure(
-        self, names: Iterable[str], options: EvaluationOptions
+        self, names: Iterable[str], options: EvaluationOptions, draw: SampleFn | None = None
     ) -> tuple[list[Figure], list[UnmeasuredMetric]]:
         """Measure metrics; return their figures and the metrics that cannot be measured.
 
         Args:
             names: names of registered metrics.
             options: how to measure.
+            draw: draws the images; None samples them from the cascade in this process.
         """
         problems: list[UnmeasuredMetric] = []
         figures = evaluate_metrics(
             names,
-            self.subject(options),
+            self.subject(options, draw),
             options,
             extractor=self.extractor(options.extractor),
             on_problem=lambda name, error: problems.append(UnmeasuredMetric(name, error)),

@@ -26,7 +26,7 @@ from cascadezoo.evaluate.samples import SampleFn, Samples
 from cascadezoo.evaluate.shared_features import SharedFeatures, TrackedFeatures
 from cascadezoo.model_folder.figures import Figure
 
-__all__ = ["Subject", "evaluate_metrics", "no_images"]
+__all__ = ["Subject", "evaluate_metrics", "no_images", "sampler"]
 
 Problems = Callable[[str, CascadezooError], None]
 
@@ -93,7 +93,7 @@ def evaluate_metrics(
     """
     metrics = {name: load_metric(name) for name in names}
     samples = Samples(
-        subject.sample or _sampler(subject.cascade, options.seed),
+        subject.sample or sampler(subject.cascade, options.seed),
         subject.real.images.shape[1:],
         batch_size=options.batch_size,
         # All metrics on features share one pass over the images.
@@ -175,7 +175,9 @@ def _with_argument(metric: Metric, results: MetricResults) -> MetricResults:
     }
 
 
-def _sampler(cascade: Cascade, seed: int) -> SampleFn:
+def sampler(cascade: Cascade, seed: int) -> SampleFn:
+    """Draws images of a cascade with a seed, with the labels in turn."""
+
     def sample(first: int, count: int) -> Tensor:
         return cascade.sample(count, first=first, seed=seed, batch_size=count)
 

@@ -22,9 +22,11 @@ from cascadezoo.errors import (
     UnknownNameError,
 )
 from cascadezoo.evaluate.bench import UnmeasuredMetric, open_bench
+from cascadezoo.evaluate.evaluate_metrics import sampler
 from cascadezoo.evaluate.features.base import Precision
 from cascadezoo.evaluate.metrics.base import load_metric
 from cascadezoo.evaluate.options import evaluation_options
+from cascadezoo.evaluate.shared_sampling import SharedSampling
 from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.integrity import replace_files, require_writable
@@ -42,6 +44,7 @@ from cascadezoo.plugins.manager import get_registry
 from cascadezoo.train.compilation import SamplingCompile, compile_for_sampling
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, QuietProgress
+from cascadezoo.util.processes import join, process_rank
 
 __all__ = ["Evaluation", "evaluate_model"]
 
@@ -135,6 +138,8 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a trained model. Metrics that cannot be measured are reported with the reason.
 
+    Under torchrun all processes draw images; the first one measures, saves and returns the figures.
+
     Args:
         model: a run folder, a model folder, a zoo name, or a repo on the Hub.
         metrics: names of registered metrics; ``all`` means every metric; None means the metrics of
@@ -202,11 +207,17 @@ def evaluate_model(
     problems: list[UnmeasuredMetric] = []
     known = [name for name in names if _is_known(name, problems)]
     figures: list[Figure] = []
-    if known:
-        figures, unmeasured = bench.measure(known, options)
-        problems += unmeasured
+    join(bench.cascade.device)
+    draw = sampler(bench.cascade, options.seed)
+    if process_rank() > 0:
+        SharedSampling.serve(draw)
+    else:
+        with SharedSampling(draw, options.n, options.batch_size) as shared:
+            if known:
+                figures, unmeasured = bench.measure(known, options, shared)
+                problems += unmeasured
     rows, advice = None, None
-    if stages:
+    if stages and process_rank() == 0:
         metric = next((name for name in names if name in ("kid", "fid")), "kid")
         try:
             rows, advice = bench.attribute(replace(options, subset_size=None), metric)
@@ -225,7 +236,8 @@ def evaluate_model(
         seconds=time.monotonic() - began,
         compiled=choice.scope,
     )
-    return _save(bench.cascade, config, result) if save and result.measured else result
+    save = save and result.measured and process_rank() == 0
+    return _save(bench.cascade, config, result) if save else result
 
 
 def _is_known(name: str, problems: list[UnmeasuredMetric]) -> bool:

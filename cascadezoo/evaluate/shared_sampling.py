@@ -77,6 +77,10 @@ class SharedSampling:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the serving of the other processes."""
         if process_count() > 1:
             broadcast_value(None)
 

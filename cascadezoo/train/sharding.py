@@ -74,8 +74,8 @@ class ShardedCascade:
             for block in recomputed_blocks(stage)
             if any(True for _ in block.parameters())
         ]
-        root = _Root(self.cascade.stages)
-        self.root = fully_shard(root, mesh=mesh)
+        self._run = _Root(self.cascade.stages)
+        self.root: FSDPModule = fully_shard(self._run, mesh=mesh)
         # The first module that runs becomes the root of all.
         with torch.no_grad():
             self.run(dict)
@@ -83,7 +83,7 @@ class ShardedCascade:
 
     def run(self, compute: Callable[[], Result]) -> Result:
         """Call a function that runs stages of :attr:`cascade`; all processes do so together."""
-        result: Result = self.root(compute)
+        result: Result = self._run(compute)
         return result
 
     @contextmanager
@@ -117,6 +117,7 @@ class ShardedCascade:
         pairs = zip(self.original.parameters(), self.cascade.parameters(), strict=True)
         for original, trained in pairs:
             original.data = whole_tensor(trained.detach())
-        for buffer, trained in zip(self.original.buffers(), self.cascade.buffers(), strict=True):
-            buffer.copy_(trained)
+        buffers = zip(self.original.buffers(), self.cascade.buffers(), strict=True)
+        for buffer, measured in buffers:
+            buffer.copy_(measured)
         channels_last(self.original)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate.accelerator import Accelerator
 from torch import Tensor
 
@@ -211,6 +212,7 @@ class Trainer:
             trained = [(n, s) for n, s in self.cascade.named_stages() if n in phase.spec.train]
             with graphed(trained if self.graphs else ()):
                 self._loop(phase)
+            self._share_buffers(phase)
             if phase.ema is not None:
                 phase.ema.swap()
             self._finish(phase)
@@ -379,6 +381,7 @@ class Trainer:
                 losses_read = log.read()
                 phase.walk.checks.read(log.finite)
                 check_finite(phase.spec.name, step, losses_read)
+                self._share_buffers(phase)
                 self.position = replace(self.position, seconds=watch.trained())
                 self._save(phase)
                 watch.checkpoint_written()
@@ -462,6 +465,17 @@ class Trainer:
             return phase.walk.losses_of(images, labels, step, noise, **share)
 
         return compute() if self.sharded is None else self.sharded.run(compute)
+
+    def _share_buffers(self, phase: PhaseRun) -> None:
+        """Give all processes the buffers of the first, such as statistics over a batch."""
+        if self.peers.world == 1:
+            return
+        for name in phase.spec.train:
+            stage = self.cascade.stage(name)
+            parameters = {key for key, _ in stage.named_parameters()}
+            for key, value in stage.state_dict().items():
+                if key not in parameters:
+                    dist.broadcast(value, src=0)
 
     def _whole(self) -> AbstractContextManager[None]:
         """Inside, this process has all weights."""

@@ -76,7 +76,7 @@ def join(device: torch.device) -> None:
         torch.cuda.set_device(device.index if device.index is not None else local)
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore("cascadezoo", _connect()),
+        store=dist.PrefixStore("cascadezoo", _connect()),  # type: ignore[attr-defined]
         rank=process_rank(),
         world_size=process_count(),
     )
@@ -88,9 +88,7 @@ def _connect() -> Any:
     if _store is None:
         from torch.distributed.rendezvous import rendezvous
 
-        _store, _, _ = next(
-            rendezvous("env://", process_rank(), process_count(), timeout=_CONNECT)  # type: ignore[no-untyped-call]
-        )
+        _store, _, _ = next(rendezvous("env://", process_rank(), process_count(), timeout=_CONNECT))
     return _store
 
 

@@ -13,6 +13,8 @@ import torch
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
+from cascadezoo.errors import SampleError
+from cascadezoo.evaluate.shared_sampling import SharedSampling
 from cascadezoo.spec import load_spec
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.engine import make_accelerator
@@ -103,3 +105,33 @@ def train(
     trainer = Trainer(cascade, loader, accelerator, data=data, store=store, stop=stop)
     trainer.run()
     return {k: v.numpy().copy() for k, v in cascade.stages.state_dict().items()}
+
+
+def draw_together(total: int, batch_size: int, fail_at: int = -1) -> tuple[list[int], np.ndarray]:
+    """Sample with all processes; the first images that this one drew, and in the first all images.
+
+    Args:
+        total: number of images.
+        batch_size: images per batch.
+        fail_at: the first image of a batch that cannot be drawn.
+    """
+    accelerator = make_accelerator(torch.device("cpu"), "fp32")
+    drawn = []
+
+    def sample(first: int, count: int) -> torch.Tensor:
+        drawn.append(first)
+        if first == fail_at:
+            raise SampleError(f"image {first}")
+        return torch.arange(first, first + count).float()
+
+    rows = torch.empty(0)
+    if accelerator.is_main_process:
+        with SharedSampling(sample, total, batch_size) as shared:
+            batches = [
+                shared(first, min(batch_size, total - first))
+                for first in range(0, total, batch_size)
+            ]
+            rows = torch.cat(batches)
+    else:
+        SharedSampling.serve(sample)
+    return drawn, rows.numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from errors_help import raises
-from group_toys import duel_spec
-from parallel_cases import networks, train
+from group_toys import duel_spec, resolved
+from parallel_cases import draw_together, networks, train
 from process_cases import run_processes
 from toys import toy_spec
 
 from cascadezoo.cascade.cascade import Cascade
-from cascadezoo.errors import InputError, SpecError, StoppedError, TrainingError
+from cascadezoo.errors import InputError, SampleError, SpecError, StoppedError, TrainingError
 from cascadezoo.spec import load_spec
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.optim import check_shardable
@@ -72,6 +73,8 @@ def test_groups_with_paces_of_their_own_train_the_same() -> None:
     spec = duel_spec({"every": 2}, "heeding", phases=phases, optimizer={"lr": 0.01})
     (one,) = run_processes(1, train, spec, None, "group_toys")
     assert isinstance(one, dict), one
+    begun = Cascade.from_spec(resolved(spec)).stages.state_dict()
+    assert all(np.abs(one[k] - v.numpy()).max() > 1e-3 for k, v in begun.items() if v.ndim)
     for state in run_processes(2, train, spec, None, "group_toys"):
         assert_equal(one, state)
 
@@ -91,8 +94,6 @@ def test_a_checkpoint_of_four_processes_goes_on_with_fewer(tmp_path: Path, paral
     assert CheckpointStore(Path(first)).steps()[-1] == 9
     for world in (1, 2, 4):
         folder = tmp_path / f"on-{world}"
-        import shutil
-
         shutil.copytree(first, folder)
         for state in run_processes(world, train, spec, str(folder)):
             assert_equal(whole, state)
@@ -135,8 +136,6 @@ def test_fsdp_refuses_what_it_cannot_divide() -> None:
     check_shardable(spec.spec.training, stages, None)
     with raises(InputError, "input-fsdp-fp16"):
         check_shardable(spec.spec.training, stages, torch.amp.GradScaler("cpu"))
-    from group_toys import resolved
-
     phases = [{"name": "p", "train": ["duel"], "steps": 2}]
     other = resolved(duel_spec({}, phases=phases, parallel="fsdp"))
     duels = dict(Cascade.from_spec(other).named_stages())
@@ -161,3 +160,21 @@ def test_the_parallel_setting_is_not_part_of_the_training() -> None:
         for settings in ({}, {"parallel": "ddp"}, {"parallel": "fsdp"})
     }
     assert len(digests) == 1
+
+
+@pytest.mark.slow
+def test_all_processes_draw_the_batches_of_one() -> None:
+    ((_, alone),) = run_processes(1, draw_together, 23, 4)
+    (first, rows), (second, nothing) = run_processes(2, draw_together, 23, 4)
+    np.testing.assert_array_equal(rows, alone)
+    np.testing.assert_array_equal(alone, np.arange(23))
+    assert (first, second) == ([0, 8, 16], [4, 12, 20])
+    assert not len(nothing)
+
+
+@pytest.mark.slow
+def test_an_error_of_any_process_reaches_the_first() -> None:
+    error, served = run_processes(2, draw_together, 23, 4, 12)
+    assert isinstance(error, SampleError)
+    assert str(error) == "image 12"
+    assert served[0] == [4, 12]
