@@ -156,5 +156,14 @@ def _show(plan: Plan) -> None:
         f"{human_bytes(plan.weights_bytes)} of it weights; "
         f"{human_bytes(plan.available_bytes)} available"
     )
+    if plan.data is not None:
+        data = plan.data
+        way = "in memory"
+        if data.streamed:
+            way = f"streamed, {human_bytes(data.ahead_bytes)} decoded in advance"
+        echo(
+            f"data: {data.images:,} images, {human_bytes(data.decoded_bytes)} decoded "
+            f"(limit {human_bytes(data.limit_bytes)}); {way}"
+        )
     for warning in plan.warnings:
         echo(f"warning: {clean(warning)}")
