@@ -48,6 +48,8 @@ def open_split(config: HuggingFaceConfig, split: Split) -> ImageSource | Sequent
     dataset = _checked(config, dataset)
     if config.keep == "stream":
         return StreamSource(config, dataset, stored, split, count)
+    if stored == config.train and config.count is not None and config.count < len(dataset):
+        dataset = dataset.select(range(config.count))
     source = MappedSource(config, dataset, stored, split)
     if config.test is not None:
         return source

@@ -109,6 +109,10 @@ def test_splits(saved):
     assert np.array_equal(load(made, "test").images, pictures(12, seed=1).transpose(0, 3, 1, 2))
     held = config(saved / "dict", holdout=0.25)
     assert (len(load(held, "train")), len(load(held, "test"))) == (45, 15)
+    for keep in ("mapped", "stream"):
+        first = load(config(saved / "dict", count=20, keep=keep), "train")
+        assert np.array_equal(first.images, pictures(60)[:20].transpose(0, 3, 1, 2))
+    assert streamed(config(saved / "dict", count=20)).source.sizes().shape == (20,)
     with raises(DataError, "data-no-test-split"):
         open_source(config(saved / "dict", keep="stream"), "test")
 
