@@ -45,6 +45,7 @@ bench:
 	$(PYTHON) tests/benchmarks/loading.py
 	$(PYTHON) tests/benchmarks/startup.py
 	$(PYTHON) tests/benchmarks/features.py
+	$(PYTHON) tests/benchmarks/streaming.py
 
 # The tests of devices and the profile of a step; results go into the folder OUT. Without a GPU both
 # run on the CPU, the profile with GPU_ARGS=--small. Other versions of packages may warn: no error.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cascadezoo.build.build import build_cascade as build_cascade
     from cascadezoo.cascade.cascade import Cascade as Cascade
     from cascadezoo.data.base import ImageData as ImageData
+    from cascadezoo.data.source import ImageSource as ImageSource
     from cascadezoo.errors import CascadezooError as CascadezooError
     from cascadezoo.evaluate.check_model import check_model as check_model
     from cascadezoo.evaluate.evaluate_model import evaluate_model as evaluate_model
@@ -93,6 +94,7 @@ __all__ = [
     "ImageData",
     "ImageDraw",
     "ImageShape",
+    "ImageSource",
     "Loss",
     "LossEntry",
     "Measured",
@@ -151,6 +153,7 @@ _MODULES = {
     "GeneratorConfig": "spec.configs",
     "GroupOptions": "stages.base",
     "ImageData": "data.base",
+    "ImageSource": "data.source",
     "ImageDraw": "util.rng",
     "ImageShape": "spec.configs",
     "Loss": "stages.base",

@@ -35,6 +35,7 @@ PUBLIC = [
     "ImageData",
     "ImageDraw",
     "ImageShape",
+    "ImageSource",
     "Loss",
     "LossEntry",
     "Measured",

@@ -11,7 +11,10 @@ import torch
 
 from cascadezoo.cascade.stage_costs import StagePlan, meta_cascade, plan_stages
 from cascadezoo.cascade.weights import bounded_build
+from cascadezoo.data.memory import largest_data
+from cascadezoo.data.stream_loader import AHEAD, decoding_workers
 from cascadezoo.errors import ModelError, ResourceError
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import PhaseSpec, ResolvedSpec
 from cascadezoo.spec.advice import spec_warnings
 from cascadezoo.train.ema import ema_decay
@@ -29,6 +32,25 @@ MOST_PARTS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
+class DataPlan:
+    """The training images.
+
+    Args:
+        images: their number.
+        decoded_bytes: their size in memory, in the form of the cascade.
+        limit_bytes: the limit of data in memory.
+        streamed: whether they stay encoded.
+        ahead_bytes: the size of the batches that are decoded in advance; None for resident data.
+    """
+
+    images: int
+    decoded_bytes: int
+    limit_bytes: int
+    streamed: bool
+    ahead_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The plan of a build."""
 
@@ -41,6 +63,8 @@ class Plan:
     available_bytes: int | None
     phases: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    data: DataPlan | None = None
+    """None if the number of training images is unknown before they are read."""
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as ``--json`` prints it."""
@@ -128,9 +152,29 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
         available_bytes=available_memory(device),
         phases=phases,
         warnings=[*spec_warnings(resolved), *_untraced(rows)],
+        data=_data_plan(resolved),
     )
     made.warnings.extend(_memory_warning(made))
     return made
+
+
+def _data_plan(resolved: ResolvedSpec) -> DataPlan | None:
+    """How the training images will be read, as far as it is known before they are read."""
+    count = resolved.data_info.count
+    if count is None:
+        return None
+    data, image = resolved.spec.data, resolved.image
+    one = image.channels * image.size**2
+    limit = largest_data()
+    can = get_registry().datasets.get(data.source).entry.source is not None
+    wanted = data.streaming is True or (
+        data.streaming == "auto" and (count * one > limit or data.stream.max_bad > 0)
+    )
+    if not (can and wanted):
+        return DataPlan(count, count * one, limit, streamed=False)
+    ahead = AHEAD * max(1, decoding_workers(data.stream.workers))
+    ahead_bytes = ahead * resolved.spec.training.batch_size * one
+    return DataPlan(count, count * one, limit, streamed=True, ahead_bytes=ahead_bytes)
 
 
 def _memory_warning(plan: Plan) -> Iterator[str]:

@@ -215,6 +215,15 @@ def _show(plan: Plan, *, elsewhere: bool) -> None:
         f"{human_bytes(plan.weights_bytes)} of it weights"
         + ("" if elsewhere else f"; {human_bytes(plan.available_bytes)} available")
     )
+    if plan.data is not None:
+        data = plan.data
+        way = "in memory"
+        if data.streamed:
+            way = f"streamed, {human_bytes(data.ahead_bytes)} decoded in advance"
+        echo(
+            f"data: {data.images:,} images, {human_bytes(data.decoded_bytes)} decoded "
+            f"(limit {human_bytes(data.limit_bytes)}); {way}"
+        )
     for warning in plan.warnings:
         if elsewhere and warning.startswith("training needs about"):
             continue

@@ -107,10 +107,10 @@ def open_source(config: FolderConfig, split: Split) -> ImageSource:
         DataError: the folder is missing, has no images or no such split, or its first image is not
             readable.
     """
-    from cascadezoo.data.folder_source import FolderSource
+    from cascadezoo.data.folder_source import FileSource
 
     listing, files, labels = _files(config, split)
-    return FolderSource(
+    return FileSource(
         listing.root, files, labels, channels=config.channels, resize=config.resize, split=split
     )
 

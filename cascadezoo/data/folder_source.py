@@ -13,10 +13,10 @@ from cascadezoo.data.image_decoder import square_size
 from cascadezoo.data.names import Names
 from cascadezoo.data.source import ImageSource
 
-__all__ = ["FolderSource"]
+__all__ = ["FileSource"]
 
 
-class FolderSource(ImageSource):
+class FileSource(ImageSource):
     """Image files; any order is as fast.
 
     Args:

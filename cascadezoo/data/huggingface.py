@@ -47,7 +47,8 @@ class HuggingFaceConfig(DataConfig):
     """`mapped` maps the downloaded dataset into memory; `memory` reads all encoded images into
     memory; `stream` downloads nothing in advance and reads the dataset from the start."""
     count: Annotated[int, Field(ge=1, le=10_000_000_000)] | None = None
-    """Number of training images, if a stream does not state it; a lower number uses the first."""
+    """Use only the first `count` training images. A stream that does not state its number of
+    images needs it."""
     classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)] | None = None
     """Number of classes; None uses that of a `ClassLabel`."""
     channels: Literal[1, 3] = 3

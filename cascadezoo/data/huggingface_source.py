@@ -44,18 +44,20 @@ def open_split(config: HuggingFaceConfig, split: Split) -> ImageSource | Sequent
             code="data-no-test-split",
             name=config.path,
         )
-    dataset = _load(config, stored)
+    dataset, count = _load(config, stored)
     dataset = _checked(config, dataset)
     if config.keep == "stream":
-        return StreamSource(config, dataset, stored, split)
+        return StreamSource(config, dataset, stored, split, count)
+    if stored == config.train and config.count is not None and config.count < len(dataset):
+        dataset = dataset.select(range(config.count))
     source = MappedSource(config, dataset, stored, split)
     if config.test is not None:
         return source
     return split_source(source, config.holdout, split)
 
 
-def _load(config: HuggingFaceConfig, stored: str) -> Any:
-    """The dataset of a split, mapped or as a stream."""
+def _load(config: HuggingFaceConfig, stored: str) -> tuple[Any, int | None]:
+    """The dataset of a split, mapped or as a stream, and its number of images if it is stated."""
     try:
         import datasets
     except ImportError as error:
@@ -75,8 +77,10 @@ def _load(config: HuggingFaceConfig, stored: str) -> Any:
             saved = datasets.load_from_disk(str(folder), keep_in_memory=memory)
             if isinstance(saved, datasets.DatasetDict):
                 saved = saved[stored]
-            return saved.to_iterable_dataset(num_shards=_shards(saved)) if stream else saved
-        return datasets.load_dataset(
+            if stream:
+                return saved.to_iterable_dataset(num_shards=_shards(saved)), len(saved)
+            return saved, len(saved)
+        loaded = datasets.load_dataset(
             str(folder or config.path),
             config.name,
             split=stored,
@@ -84,6 +88,8 @@ def _load(config: HuggingFaceConfig, stored: str) -> Any:
             streaming=stream,
             keep_in_memory=None if stream else memory,
         )
+        stated = (loaded.info.splits or {}).get(stored)
+        return loaded, getattr(stated, "num_examples", None) or None
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise DataError(
@@ -241,17 +247,25 @@ class StreamSource(SequentialSource):
         dataset: the ``datasets.IterableDataset``, without decoding.
         stored: the name of its split.
         split: the part of the dataset for the cascade.
+        count: its number of images; None if it is not stated.
 
     Raises:
         DataError: the number of images is unknown, or the first image is not readable.
     """
 
-    def __init__(self, config: HuggingFaceConfig, dataset: Any, stored: str, split: Split) -> None:
+    def __init__(
+        self,
+        config: HuggingFaceConfig,
+        dataset: Any,
+        stored: str,
+        split: Split,
+        count: int | None,
+    ) -> None:
         self._dataset = dataset
         self._config = config
         self._stored = stored
         name = clean_remote(config.path, _SHOWN)
-        self._count = self._stated(name, split)
+        self._count = self._stated(name, split, count)
         self.labelled = config.label is not None
         self._title = name
         first = next((s for s in self.samples(0) if s.fault is None), None)
@@ -267,9 +281,7 @@ class StreamSource(SequentialSource):
             resize=config.resize is not None,
         )
 
-    def _stated(self, name: str, split: Split) -> int:
-        splits = getattr(self._dataset.info, "splits", None) or {}
-        stated = getattr(splits.get(self._stored), "num_examples", None) or None
+    def _stated(self, name: str, split: Split, stated: int | None) -> int:
         limit = self._config.count if split == "train" else None
         if stated is None and limit is None:
             raise DataError(

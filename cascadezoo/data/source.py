@@ -90,11 +90,21 @@ class _Source(ABC):
 
 
 class ImageSource(_Source):
-    """Images that can be read in any order. It can be pickled.
+    """Encoded images of a dataset that may be larger than the memory, readable in any order.
+
+    Worker processes read them, so an instance must be picklable.
 
     Args:
+        name: the source in messages.
+        split: the part of the dataset.
+        channels: 1 reads grey images, 3 RGB.
+        side: the height and width of a decoded image in pixels.
+        resize: resize images to ``side``; False requires that they have this size.
+
+    Attributes:
         labels: int64 [N]; None without labels.
         shards: number of images of each shard, in their order; None if any order is as fast.
+        damage: what was left out when the source was opened.
     """
 
     sequential = False

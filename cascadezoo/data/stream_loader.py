@@ -24,10 +24,10 @@ from cascadezoo.data.stream_order import stream_order
 from cascadezoo.data.streamed import StreamedData
 from cascadezoo.errors import CascadezooError, DataError
 
-__all__ = ["StreamLoader", "decoding_workers", "make_loader"]
+__all__ = ["AHEAD", "StreamLoader", "decoding_workers", "make_loader"]
 
 _MOST_WORKERS = 8
-_AHEAD = 2
+AHEAD = 2
 """Batches that each worker decodes in advance."""
 
 
@@ -297,7 +297,7 @@ class _Feed:
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
-            prefetch_factor=_AHEAD if workers else None,
+            prefetch_factor=AHEAD if workers else None,
             worker_init_fn=_ignore_signals if workers else None,
             pin_memory=self._pin,
         )

@@ -55,7 +55,7 @@ def share_skipped(data: StreamedData, processes: int) -> None:
     """
     if processes == 1:
         return
-    from accelerate.utils import gather_object
+    from accelerate.utils.operations import gather_object
 
     data.skip(dict(itertools.chain(*gather_object([list(data.skipped.items())]))))
 
