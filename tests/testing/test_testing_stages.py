@@ -430,13 +430,13 @@ def test_a_neighbour(entry) -> None:
         '    """Of the hidden layer."""\n',
         '    """Of the hidden layer."""\n\n    def check_upstream(self, upstream):\n'
         "        from cascadezoo import ConfigError\n"
-        '        if type(upstream).__name__ != "VitConfig":\n'
-        '            raise ConfigError("", "needs a vit.v1")\n',
+        '        if type(upstream).__name__ != "DaeConfig":\n'
+        '            raise ConfigError("", "needs a dae.v1")\n',
     )
     skip = [name for name in NAMES if name != "joint-training"]
     (failure,) = check_stage(entry(source), skip=skip).failures
-    assert "needs a vit.v1" in failure.message
-    neighbour = {"kind": "vit.v1", "config": {"features": 16, "heads": 2, "blocks": 1}}
+    assert "needs a dae.v1" in failure.message
+    neighbour = {"kind": "dae.v1"}
     assert_stage(entry(source), neighbour=neighbour, skip=skip)
 
 
