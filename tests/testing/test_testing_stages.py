@@ -430,13 +430,13 @@ def test_a_neighbour(entry) -> None:
         '    """Of the hidden layer."""\n',
         '    """Of the hidden layer."""\n\n    def check_upstream(self, upstream):\n'
         "        from cascadezoo import ConfigError\n"
-        '        if type(upstream).__name__ != "DaeConfig":\n'
+        '        if type(upstream).__name__ != "DAEConfig":\n'
         '            raise ConfigError("", "needs a dae.v1")\n',
     )
     skip = [name for name in NAMES if name != "joint-training"]
     (failure,) = check_stage(entry(source), skip=skip).failures
     assert "needs a dae.v1" in failure.message
-    neighbour = {"kind": "dae.v1"}
+    neighbour = {"kind": "dae.v1", "config": {"channels": 8, "multipliers": [1], "steps": 2}}
     assert_stage(entry(source), neighbour=neighbour, skip=skip)
 
 
