@@ -44,7 +44,9 @@ def check(
     """Check what plugins register against the contract.
 
     NAME is an installed distribution; without it all plugins are checked. The exit code is 1 if a
-    check fails. cascadezoo.testing has the same checks for the plugin's own tests.
+    check fails. cascadezoo.testing has the same checks for the plugin's own tests. The settings of
+    [tool.cascadezoo.check."wave.v1"] in the plugin's pyproject.toml apply: config, output,
+    neighbour, num_classes, skip.
     """
     from cascadezoo.plugins.manager import get_host
 
@@ -116,7 +118,8 @@ def _reports(
     host: PluginHost, plugin: Plugin, settings: dict[str, dict[str, Any]], skip: tuple[str, ...]
 ) -> Iterator[Report]:
     from cascadezoo.testing import check_entry, check_names
-    from cascadezoo.testing.plugin_check import check_plugin
+    from cascadezoo.testing.plugin_check import check_manners, check_plugin
+    from cascadezoo.testing.settings import CheckSettings, find_settings
 
     known = check_names(host.entries_of(plugin))
     unknown = sorted(set(skip) - known)
@@ -124,10 +127,14 @@ def _reports(
         raise click.UsageError(
             f"unknown check {unknown[0]!r}; the checks are {', '.join(sorted(known))}"
         )
+    stated = find_settings(plugin.origin.distribution)
     yield check_plugin(host, plugin)
     for entry in host.entries_of(plugin):
-        skipped = set(skip) & check_names([entry])
-        yield check_entry(entry, settings.get(entry.name), skip=skipped)
+        own = stated.get(entry.name, CheckSettings())
+        skipped = {*skip, *own.skip} & check_names([entry])
+        config = {**own.config, **settings.get(entry.name, {})}
+        yield check_entry(entry, config, place=own.place(), skip=skipped)
+    yield check_manners(host, plugin)
 
 
 def _row(plugin: Plugin, report: Report) -> dict[str, Any]:

@@ -628,8 +628,8 @@ def _hook_fault(hook: str, error: BaseException) -> tuple[str, str]:
     unknown = _FIELD.search(str(error)) if isinstance(error, TypeError) else None
     if unknown is not None:
         message = f"{hook}() gives a {unknown[1]} the unknown field {unknown[2]!r}"
-        advice = f"the plugin may be for a newer cascadezoo: {UPGRADE}"
-        return "entry-field-unknown", f"{message}; {advice}"
+        upgrade = f"the plugin may be for a newer cascadezoo: {UPGRADE}"
+        return "entry-field-unknown", f"{message}; {upgrade}"
     message = f"{hook}() raised {type(error).__name__}: {_first_line(error)}"
     advice = missing_name(error)
     return "hook-failed", message if advice is None else f"{message}; {advice}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cascadezoo.errors import PluginError
+from cascadezoo.plugins.faults import Owner
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.plugins.registry import Registry, Table
 from cascadezoo.spec.models import CascadeSpec
@@ -19,10 +20,12 @@ def kind_schema(kind: str, registry: Registry | None = None) -> dict[str, Any]:
 
     Raises:
         UnknownNameError: the kind is not registered.
-        PluginError: its config cannot be imported.
+        PluginError: its config cannot be imported or described.
     """
-    entry = (registry or get_registry()).stages.get(kind).entry
-    schema: dict[str, Any] = entry.load_config().model_json_schema()
+    row = (registry or get_registry()).stages.get(kind)
+    entry, config = row.entry, row.entry.load_config()
+    with Owner.of(row).guard("to describe its config", config):
+        schema: dict[str, Any] = config.model_json_schema()
     return {"$schema": DIALECT, **schema, "title": entry.name}
 
 
@@ -45,9 +48,9 @@ def _branch(defs: dict[str, Any], model: str, key: str, table: Table[Any]) -> No
     names, branches = [], []
     for row in table:
         try:
-            schema = row.entry.load_config().model_json_schema(
-                ref_template=f"#/$defs/{_escaped(row.entry.name)}.{{model}}"
-            )
+            config, prefix = row.entry.load_config(), _escaped(row.entry.name)
+            with Owner.of(row).guard("to describe its config", config):
+                schema = config.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
         except PluginError:
             continue
         for name, part in schema.pop("$defs", {}).items():

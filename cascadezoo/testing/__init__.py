@@ -14,6 +14,7 @@ Nothing heavy is imported before a check runs.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cascadezoo.plugins.manager import get_registry
@@ -28,6 +29,7 @@ __all__ = [
     "Report",
     "assert_entry",
     "assert_stage",
+    "assert_survives_kill",
     "check_entry",
     "check_names",
     "check_stage",
@@ -151,6 +153,30 @@ def assert_entry(
         AssertionError: a check failed; the error lists all failures.
     """
     check_entry(entry, config, skip=skip).require()
+
+
+def assert_survives_kill(
+    spec: Mapping[str, Any], folder: str | Path, *, seconds: int = 600
+) -> Path:
+    """Build a tiny cascade twice, once killed and resumed, and compare models and samples.
+
+    The builds run in processes of their own, on the CPU. The kill is SIGKILL, right after the first
+    checkpoint; the spec needs some dozens of steps.
+
+    Args:
+        spec: a spec as JSON data; its checkpoints are written after every step.
+        folder: an empty folder for the run folders ``whole`` and ``killed``.
+        seconds: the time that each build may take.
+
+    Returns:
+        The model folder of the resumed build.
+
+    Raises:
+        AssertionError: a build fails or ends before the kill, or the models or samples differ.
+    """
+    from cascadezoo.testing.killed_build import run
+
+    return run(spec, Path(folder), seconds)
 
 
 def check_names(entries: Iterable[Entry]) -> set[str]:

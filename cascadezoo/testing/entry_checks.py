@@ -9,13 +9,16 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from torch import Tensor
 
+from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.errors import InputError, WeightsUnavailableError
 from cascadezoo.evaluate.features.base import FeatureExtractor
-from cascadezoo.evaluate.metrics.base import Measured, MetricFeatures
+from cascadezoo.evaluate.metrics.base import Measured, MetricCascade, MetricFeatures
+from cascadezoo.evaluate.samples import Samples
 from cascadezoo.plugins.registry import (
     CallbackEntry,
     CommandEntry,
@@ -149,21 +152,20 @@ def _split(entry: DataEntry, config: Any, split: Split) -> ImageData:
 
 def _measures(entry: MetricEntry, settings: Mapping[str, Any]) -> None:
     config, measure = validated_config(entry, settings, Model), entry.load()
-    if entry.takes == "cascade":
-        return  # needs a trained cascade and data, which this check does not have
     values = []
     for global_seed in (1, 2):
         features = _features()
         kept = features.generated.clone(), features.real.clone()
+        inputs = features if entry.takes == "features" else _cascade()
         torch.manual_seed(global_seed)
-        result = measure(config, features)
+        result = measure(config, inputs)
         parts = list(result.values()) if isinstance(result, Mapping) else [result]
         numbers = [part.value if isinstance(part, Measured) else part for part in parts]
         for number in numbers:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 raise CheckError(f"returns {type(number).__name__}, not a number or Measured")
             if not math.isfinite(number):
-                raise CheckError(f"returns {number} for features of normal numbers")
+                raise CheckError(f"returns {number}, which is not finite")
         if not (torch.equal(kept[0], features.generated) and torch.equal(kept[1], features.real)):
             raise CheckError("changes the features in place")
         values.append(numbers)
@@ -171,6 +173,45 @@ def _measures(entry: MetricEntry, settings: Mapping[str, Any]) -> None:
         raise CheckError(
             "returns another number each time; draw from a generator seeded with features.seed"
         )
+
+
+def _cascade() -> MetricCascade:
+    """An untrained cascade of 16x16 images with labels, and random real images."""
+    cascade = Cascade.from_spec(
+        {
+            "name": "check",
+            "data": {"source": "shapes", "config": {"size": 16}, "num_classes": 8},
+            "stages": [
+                {
+                    "name": "coarse",
+                    "kind": "flow.v1",
+                    "config": {"channels": 8, "multipliers": [1], "steps": 2},
+                },
+                {"name": "up", "kind": "interpolate.v1"},
+            ],
+            "evaluation": {"metrics": [], "extractor": "small"},
+        }
+    ).eval()
+    rng = np.random.default_rng(0)
+
+    def split(name: Split) -> ImageData:
+        images = rng.integers(0, 256, (96, 3, 16, 16), np.uint8)
+        return ImageData(images, np.arange(96, dtype=np.int64) % 8, name)
+
+    def sample(first: int, count: int) -> Tensor:
+        return cascade.sample(count, first=first, batch_size=count)
+
+    rows = {name: split(name) for name in ("train", "test")}
+    return MetricCascade(
+        cascade=cascade,
+        samples=Samples(sample, (3, 16, 16), batch_size=32, keep=True),
+        real=rows["test"],
+        split=rows.__getitem__,
+        n=32,
+        seed=0,
+        batch_size=32,
+        extractor=_Classifier(),
+    )
 
 
 def _features() -> MetricFeatures:
@@ -274,8 +315,9 @@ def _is_a_command(entry: CommandEntry, _settings: Mapping[str, Any]) -> None:
         raise CheckError(f"{entry.impl} has no docstring for --help")
 
 
-def _is_a_callback(entry: CallbackEntry, _settings: Mapping[str, Any]) -> None:
+def _is_a_callback(entry: CallbackEntry, settings: Mapping[str, Any]) -> None:
     """Checks without starting: a tracker may contact its server at the start."""
+    validated_config(entry, settings, Model)
     loaded = entry.load()
     if not (isinstance(loaded, type) and issubclass(loaded, Callback)):
         raise CheckError(f"{entry.impl} is not a subclass of cascadezoo.Callback")

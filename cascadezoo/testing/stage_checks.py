@@ -254,7 +254,7 @@ def global_rng(place: Place) -> None:
             stage = place.stage()
             with _seeded(seed):
                 call(stage)
-                ends.append((torch.get_rng_state(), random.getstate(), np.random.get_state()[1]))
+                ends.append((torch.get_rng_state(), random.getstate(), _numpy_state()))
         for what, same in (
             ("torch", torch.equal(ends[0][0], ends[1][0])),
             ("Python", ends[0][1] == ends[1][1]),
@@ -265,6 +265,11 @@ def global_rng(place: Place) -> None:
                     f"{method} seeds the global generator of {what}, which other stages use; draw "
                     "from context.draw and request.draw"
                 )
+
+
+def _numpy_state() -> Any:
+    state: Any = np.random.get_state()
+    return state[1]
 
 
 @contextmanager

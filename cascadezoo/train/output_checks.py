@@ -67,8 +67,14 @@ class OutputChecks:
             raise stage_fault(stage, "forward", what, code="plugin-output-type")
         if not self.first(name):
             return output
-        form = {"shape": tuple(target.shape), "device": target.device}
-        require_tensor(stage, "forward", "the estimate", output.estimate, **form)
+        require_tensor(
+            stage,
+            "forward",
+            "the estimate",
+            output.estimate,
+            shape=tuple(target.shape),
+            device=target.device,
+        )
         self.flags[name] = torch.isfinite(output.estimate.detach()).all()
         for what, rows in (("loss", output.losses), ("figure", output.figures)):
             for key, row in rows.items():

@@ -88,8 +88,11 @@ def test_plans_on_the_meta_device(case: Case) -> None:
 
 @cases
 def test_the_stage_passes_the_check_of_plugins(case: Case) -> None:
-    """The check of external stages; the tests here replace the skipped parts by stricter ones."""
-    left_out = ("config-without-torch", "import-cost", "bf16", "compile")
+    """The check of external stages; stricter tests replace the skipped parts.
+
+    They are here, and for several processes in tests/train/test_train_processes.py.
+    """
+    left_out = ("config-without-torch", "import-cost", "processes", "bf16", "compile")
     assert_stage(ENTRIES[case.kind], case.settings, size=case.size, skip=left_out)
 
 

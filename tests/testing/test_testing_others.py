@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ FAULTS = [
     ("callback", "on_step(", "on_stepp(", "callback", "on_stepp"),
     ("callback", "on_step(self, event)", "on_step(self)", "callback", "on_step"),
     ("callback", "class Tracker(Callback)", "class Tracker", "callback", "cascadezoo.Callback"),
+    ("callback", "class Settings(Model)", "class Settings(dict)", "callback", "cascadezoo.Model"),
     ("metric", '    """Of something."""', "", "docs", "'power' of Settings"),
 ]  # fmt: skip
 
@@ -157,6 +159,30 @@ def test_each_fault_fails_its_check(kind, old, new, check, shown, entry) -> None
     report = check_entry(entry(kind, VALID.replace(old, new)), skip=APART)
     messages = {result.name: result.message for result in report.failures}
     assert shown in messages[check], report
+
+
+CASCADE_METRIC = VALID.replace(
+    "float(features.generated.mean() - features.real.mean())",
+    "float(sum(b.float().mean() for b in features.samples.batches(features.n)))",
+)
+
+
+def test_a_metric_on_a_cascade_is_called(entry) -> None:
+    def of_cascade(source: str) -> MetricEntry:
+        return replace(entry("metric", source), takes="cascade")
+
+    assert_entry(of_cascade(CASCADE_METRIC), skip=APART)
+    for old, new, shown in (
+        ("features.samples.batches", "features.images.batches", "AttributeError"),
+        ("float(sum(", "str(sum(", "str"),
+        ("b.float().mean()", "b.float().mean() + torch.rand(())", "another number each time"),
+    ):
+        assert old in CASCADE_METRIC
+        broken = of_cascade(CASCADE_METRIC.replace(old, new))
+        sys.modules.pop(broken.impl.partition(":")[0], None)
+        (failure,) = check_entry(broken, skip=APART).failures
+        assert failure.name == "measure"
+        assert shown in failure.message
 
 
 def test_settings_are_validated(entry) -> None:

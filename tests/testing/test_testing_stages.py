@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cascadezoo.plugins.registry import StageEntry
+from cascadezoo.spec.configs import ImageShape
 from cascadezoo.testing import CheckResult, Report, assert_stage, check_stage
 from cascadezoo.testing.stage_checks import NAMES
 
@@ -141,12 +143,55 @@ FAULTS = {
         ),
         {"batch-split": "request.draw"},
     ),
-    "constant on the default device": (
+    "Python counter that scales the images": (
         (
             "        self.last =",
-            "        self.register_buffer('one', torch.ones(()), persistent=False)\n        self.last =",
+            "        self.steps = 0\n        self.last =",
+            "        estimate = self.make(",
+            "        self.steps += self.training\n        estimate = (1 + 0.1 * self.steps) * self.make(",
         ),
-        {"save-load": "buffer one "},
+        {"resume": "Python attributes"},
+    ),
+    "Python counter that only sampling uses": (
+        (
+            "        self.last =",
+            "        self.steps = 0\n        self.last =",
+            "        estimate = self.make(",
+            "        self.steps += self.training\n        estimate = self.make(",
+            ".clamp(-1, 1)",
+            ".clamp(-1, 1) * (1 / (1 + self.steps))",
+        ),
+        {"resume": "samples differ", "round-trip": "after saving and loading"},
+    ),
+    "buffer of forward that is not saved": (
+        (
+            "        self.last =",
+            "        self.register_buffer('seen', torch.zeros((), device='cpu'), persistent=False)\n        self.last =",
+            "        estimate = self.make(",
+            "        self.seen += 1\n        estimate = self.make(",
+        ),
+        {"resume": "'seen'", "joint-training": "'seen'"},
+    ),
+    "seed in forward": (
+        (
+            "        estimate = self.make(",
+            "        torch.manual_seed(0)\n        estimate = self.make(",
+        ),
+        {"global-rng": "a training step seeds the global generator of torch"},
+    ),
+    "seed of numpy in sample": (
+        (
+            "    def sample(self, upstream, request):\n",
+            "    def sample(self, upstream, request):\n        import numpy\n        numpy.random.seed(3)\n",
+        ),
+        {"global-rng": "sample() seeds the global generator of numpy"},
+    ),
+    "random numbers of Python": (
+        (
+            "        estimate = self.make(inputs.upstream + 0.01 * inputs.noise)",
+            "        import random\n        estimate = self.make(inputs.upstream + 0.01 * random.random())",
+        ),
+        {"determinism": "context.draw"},
     ),
     "weights outside of the state dict": (
         (
@@ -236,8 +281,8 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 # The checks in a separate process, and the two that take seconds.
-APART = ("config-without-torch", "import-cost")
-SLOW = ("compile", "joint-training")
+APART = ("config-without-torch", "import-cost", "processes")
+SLOW = ("compile", "joint-training", "resume", "round-trip")
 
 
 def test_a_valid_stage_passes(entry) -> None:
@@ -245,7 +290,7 @@ def test_a_valid_stage_passes(entry) -> None:
     assert report.ok, report
     states = {r.name: r.state for r in report.results}
     assert list(states.values()).count("skipped") == len(APART)
-    assert len(states) == 14
+    assert len(states) == 18
     assert_stage(entry(VALID), size=12, channels=1, num_classes=None, skip=APART)
 
 
@@ -273,6 +318,126 @@ def test_dropout_is_deterministic_enough(entry) -> None:
     )
     report = check_stage(entry(source), skip=(*APART, *SLOW))
     assert report.ok, report
+
+
+RIGHT = {
+    "batch normalisation": (
+        "        self.last =",
+        "        self.norm = nn.BatchNorm2d(config.width)\n        self.last =",
+        "torch.tanh(self.first(upstream))",
+        "torch.tanh(self.norm(self.first(upstream)))",
+    ),
+    "buffers of other packages": (
+        "        self.last =",
+        "        self.register_buffer('one', torch.ones(()), persistent=False)\n        self.last =",
+        "return upstream +",
+        "return upstream * self.one +",
+    ),
+    "a teacher that is an average": (
+        "        self.last =",
+        "        self.teacher = nn.Conv2d(channels, channels, 1).requires_grad_(False)\n"
+        "        self.student = nn.Conv2d(channels, channels, 1)\n        self.last =",
+        "        estimate = self.make(",
+        "        with torch.no_grad():\n"
+        "            self.teacher.weight.lerp_(self.student.weight, 0.5)\n"
+        "        inputs.upstream = inputs.upstream + 0.1 * self.student(inputs.upstream).float()\n"
+        "        estimate = self.make(",
+        "        return self.make(upstream +",
+        "        return self.make(upstream + 0.1 * self.teacher(upstream).float() +",
+    ),
+    "a codebook that forward moves": (
+        "        self.last =",
+        "        self.register_buffer('codes', torch.linspace(-1, 1, 4))\n        self.last =",
+        "        estimate = self.make(",
+        "        with torch.no_grad():\n"
+        "            self.codes.lerp_(inputs.target.float().mean().expand(4), 0.1)\n"
+        "        estimate = self.make(",
+        "        return self.make(upstream +",
+        "        return self.make(upstream + 0.01 * self.codes.mean() +",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_stages_with_state_pass(case: str, entry) -> None:
+    changes, source = RIGHT[case], VALID
+    for old, new in zip(changes[::2], changes[1::2], strict=True):
+        assert source.count(old) >= 1, old
+        source = source.replace(old, new)
+    report = check_stage(entry(source), skip=(*APART, "compile"))
+    assert report.ok, report
+
+
+@pytest.mark.slow
+def test_two_processes(entry) -> None:
+    everything_else = [name for name in NAMES if name != "processes"]
+    assert_stage(entry(VALID), skip=everything_else)
+    source = VALID.replace(
+        "        self.last =",
+        "        self.register_buffer('mean', torch.zeros(()))\n        self.last =",
+    ).replace(
+        "        estimate = self.make(",
+        "        self.mean.copy_(inputs.target.mean())\n        estimate = self.make(",
+    )
+    (result,) = check_stage(entry(source), skip=everything_else).failures
+    assert result.message.startswith("mean differs between two processes")
+
+
+LATENT = '''
+import torch
+from torch import nn
+from cascadezoo import ConfigError, GeneratorConfig, Stage, StageInputs, StageOutput
+
+class Config(GeneratorConfig):
+    """A generator of latents only."""
+
+    def fit(self, output):
+        if not output.latent:
+            raise ConfigError("", "makes latents only")
+        return super().fit(output)
+
+class Impl(Stage):
+    """A stage."""
+    Config = Config
+
+    def __init__(self, config, geometry):
+        super().__init__(config, geometry)
+        self.scale = nn.Parameter(torch.ones(geometry.output.channels, 1, 1))
+
+    def preprocess(self, target, upstream, context):
+        return StageInputs(target, noise=context.draw.randn(*target.shape))
+
+    def forward(self, inputs):
+        estimate = self.scale * inputs.noise
+        return StageOutput(estimate, {"mse": (estimate - inputs.target).square().mean()})
+
+    def sample(self, upstream, request):
+        shape = self.geometry.output
+        return self.scale * request.draw.randn(request.count, shape.channels, shape.size, shape.size)
+'''
+
+
+def test_a_generator_of_latents(entry) -> None:
+    latent = replace(entry(LATENT), role="generator")
+    report = check_stage(latent, skip=(*APART, "compile"))
+    assert report.ok, report
+    report = check_stage(latent, output=ImageShape(2, 4, latent=True), skip=(*APART, "compile"))
+    assert report.ok, report
+
+
+def test_a_neighbour(entry) -> None:
+    source = VALID.replace(
+        '    """Of the hidden layer."""\n',
+        '    """Of the hidden layer."""\n\n    def check_upstream(self, upstream):\n'
+        "        from cascadezoo import ConfigError\n"
+        '        if type(upstream).__name__ != "DAEConfig":\n'
+        '            raise ConfigError("", "needs a dae.v1")\n',
+    )
+    skip = [name for name in NAMES if name != "joint-training"]
+    (failure,) = check_stage(entry(source), skip=skip).failures
+    assert "needs a dae.v1" in failure.message
+    neighbour = {"kind": "dae.v1", "config": {"channels": 8, "multipliers": [1], "steps": 2}}
+    assert_stage(entry(source), neighbour=neighbour, skip=skip)
 
 
 def test_a_config_that_imports_torch_is_reported_with_its_line(entry) -> None:

@@ -104,7 +104,10 @@ def _refuse_taken(distribution: str, kind: str) -> None:
     """Refuse the name of an installed plugin, and one that its entry could not have."""
     host = get_host()
     bare = distribution.removeprefix(_PREFIX)
-    tables = {"dataset": host.registry.datasets, "metric": host.registry.metrics}
+    tables: dict[str, Table[Any]] = {
+        "dataset": host.registry.datasets,
+        "metric": host.registry.metrics,
+    }
     table: Table[Any] = tables.get(kind, host.registry.stages)
     holder = next(
         (
