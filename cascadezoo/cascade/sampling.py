@@ -87,6 +87,8 @@ class SamplingRun:
         device: the device of the stages.
         n: number of images.
         from_images: whether the first stage receives images of the caller.
+        whole: whether every stage receives a finished image, so that none is truncated.
+        unlabelled: whether images have no label if the caller gives none.
         request: all keywords of ``Cascade.sample``.
 
     Raises:
@@ -102,6 +104,8 @@ class SamplingRun:
         *,
         n: int,
         from_images: bool = False,
+        whole: bool = False,
+        unlabelled: bool = False,
         **request: Unpack[SampleOptions],
     ) -> None:
         self.model = model
@@ -114,14 +118,17 @@ class SamplingRun:
         self.batch_size = request["batch_size"]
         self.watch = request["watch"]
         self.progress = request["progress"]
-        self.labels = self._checked_labels(request["labels"])
+        none = unlabelled and request["labels"] is None
+        self.labels = None if none else self._checked_labels(request["labels"])
+        if none:
+            self._check_unlabelled()
         requested = {key: request[key] for key in _FIELDS} | self._checked(request["options"])
         self.options: dict[str, dict[str, Any]] = {name: {} for name in stages}
         for key, value in requested.items():
             if value is not None:
                 self._assign(key, value)
-        if from_images:
-            self._not_truncated(next(iter(stages)))
+        for name in stages if whole else [next(iter(stages))] if from_images else []:
+            self._not_truncated(name)
 
     def run(
         self,
@@ -166,6 +173,27 @@ class SamplingRun:
                 outputs[name] = image
         return outputs
 
+    def request(
+        self, name: str, count: int, draw: ImageDraw, labels: Tensor | None
+    ) -> SampleRequest:
+        """A request to a stage with the options of the call.
+
+        Args:
+            name: the name of the stage.
+            count: number of images.
+            draw: their random numbers.
+            labels: int64 [count], or None.
+        """
+        options = self.options[name]
+        return SampleRequest(
+            count,
+            draw,
+            labels,
+            **{key: options[key] for key in _FIELDS if key in options},
+            options={key: value for key, value in options.items() if key not in _FIELDS},
+            watch=None if self.watch is None else partial(self.watch, name),
+        )
+
     def _requests(self, start: int, stop: int) -> dict[str, SampleRequest]:
         """The request to each stage, from the last on: a stage may change that of its input."""
         labels = None if self.labels is None else self.labels[start:stop]
@@ -173,15 +201,7 @@ class SamplingRun:
         after: str | None = None
         for name in reversed(list(self.stages)):
             draw = ImageDraw(self.seed, name, self.first + start, stop - start, self.device)
-            options = self.options[name]
-            request = SampleRequest(
-                stop - start,
-                draw,
-                labels,
-                **{key: options[key] for key in _FIELDS if key in options},
-                options={key: value for key, value in options.items() if key not in _FIELDS},
-                watch=None if self.watch is None else partial(self.watch, name),
-            )
+            request = self.request(name, stop - start, draw, labels)
             if after is not None:
                 request = self._passed_on(after, requests[after], name, request)
             requests[name] = request
@@ -302,6 +322,18 @@ class SamplingRun:
                 name=name,
             )
         self.options[name]["truncated"] = False
+
+    def _check_unlabelled(self) -> None:
+        """Refuse images without a label if a stage was trained with labels only."""
+        for name, stage in self.stages.items() if self.num_classes is not None else ():
+            config = stage.config
+            if getattr(config, "conditional", False) and getattr(config, "label_drop", 1) == 0:
+                raise SampleError(
+                    f"stage {name!r} needs a label: it was trained with labels only",
+                    hint="give the label of the image",
+                    code="sample-label-missing",
+                    name=name,
+                )
 
     def _checked_labels(self, labels: Labels) -> Tensor | None:
         classes = self.num_classes

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePath
 
@@ -16,31 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from cascadezoo.data.files import open_data
-from cascadezoo.data.memory import DATA_VARIABLE, largest_data, physical_memory, require_data
+from cascadezoo.data.memory import physical_memory, require_data
+from cascadezoo.data.picture_files import bombs_are_errors, opened_picture
 from cascadezoo.errors import DataError
-from cascadezoo.util.limits import LARGEST_PICTURE, LARGEST_PICTURE_FILE
 
 __all__ = ["read_images", "square_size"]
 
-_FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM"]
-_MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr"
-_DAMAGE = (
-    # Exceptions of Pillow's decoders for damaged bytes.
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
 _BLOCK = 4096
 _IN_FLIGHT = 512 << 20
 """Bytes that all threads together may decode at the same time, on a small machine."""
@@ -56,7 +33,7 @@ def square_size(path: Path) -> int:
     Raises:
         DataError: the file is not a readable image, or is too large.
     """
-    with _bombs_are_errors(), _opened(path) as image:
+    with bombs_are_errors(), opened_picture(path) as image:
         return min(image.size)
 
 
@@ -106,7 +83,7 @@ def read_images(
         images[number] = image
         return True
 
-    with _bombs_are_errors(), ThreadPoolExecutor(workers) as pool:
+    with bombs_are_errors(), ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(files), _BLOCK):
             block = range(start, min(start + _BLOCK, len(files)))
             # Raises the first failure in the order of the files and cancels the rest.
@@ -125,7 +102,7 @@ def _decode(
 ) -> NDArray[np.uint8] | None:
     """One image, uint8 [channels, side, side]; None if it takes more than ``most`` bytes."""
     mode = "L" if channels == 1 else "RGB"
-    with _opened(path) as image:
+    with opened_picture(path) as image:
         if resize is not None:
             # JPEG can be decoded at 1/2, 1/4, 1/8; twice the final size loses nothing visible.
             image.draft(mode, (2 * resize, 2 * resize))
@@ -155,67 +132,3 @@ def _square(image: Image.Image, mode: str, resize: int | None) -> Image.Image:
     if resize is not None and side != resize:
         square = square.resize((resize, resize), Image.Resampling.LANCZOS)
     return square
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image and check its mode; errors of later decoding become a DataError, too."""
-    try:
-        _check_size(path)
-        with open_data(path) as file, Image.open(file, formats=_FORMATS) as image:
-            if image.mode not in _MODES.split():
-                raise DataError(
-                    f"{path} has pixels of type {image.mode}, not 8 bits a channel",
-                    hint="convert it to 8 bits",
-                    code="data-pixel-type",
-                    path=path,
-                    mode=image.mode,
-                )
-            yield image
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} not found: it is a broken link, or was removed",
-            code="data-file-missing",
-            path=path,
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(
-            f"{path} is too large: {error}",
-            hint=f"make it smaller, or remove it; or set {DATA_VARIABLE} to a larger limit",
-            code="data-image-too-large",
-            path=path,
-        ) from error
-    except _DAMAGE as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise DataError(
-            f"{path} is not a readable image: {reason}",
-            hint="replace or remove it",
-            code="data-image-unreadable",
-            path=path,
-        ) from error
-
-
-def _check_size(path: Path) -> None:
-    size, most = path.stat().st_size, largest_data(LARGEST_PICTURE_FILE)
-    if size > most:
-        raise DataError(
-            f"{path} is too large: it has {size:,} bytes, more than the limit of {most:,}",
-            hint=f"make it smaller, or remove it; or set {DATA_VARIABLE} to a larger limit",
-            code="data-image-too-large",
-            path=path,
-        )
-
-
-@contextmanager
-def _bombs_are_errors() -> Iterator[None]:
-    """Set Pillow's limit and the warning filters, which threads share, around all threads."""
-    before = Image.MAX_IMAGE_PIXELS
-    with warnings.catch_warnings():
-        # Unusual metadata causes warnings, but only the pixels matter.
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        Image.MAX_IMAGE_PIXELS = largest_data(4 * LARGEST_PICTURE) // 4
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
