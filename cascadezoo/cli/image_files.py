@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
@@ -20,9 +20,18 @@ from cascadezoo.util.files import disk_full, writing_to
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cascadezoo.model_folder.recipe import Recipe
     from cascadezoo.spec.configs import ImageShape
 
-__all__ = ["ImageFile", "format_of", "open_images", "replacing"]
+Describe = Callable[[int, int, int | None], "Recipe"]
+"""Maps the first image, the number of images, and the place of the only shown image (None: all) to
+the recipe of a picture."""
+
+Span = tuple[int, int, int, int | None]
+"""The first image, the number of images, the batch size, and the place of the only image that is
+kept; None keeps all."""
+
+__all__ = ["Describe", "ImageFile", "Span", "format_of", "open_images", "replacing"]
 
 LARGEST_GRID = 2**26
 """Maximum pixels of a grid; Pillow stores three bytes of each."""
@@ -74,17 +83,28 @@ def format_of(path: str, strip: str | None) -> str:
 
 @contextmanager
 def open_images(
-    path: Path, what: str, *, n: int, image: ImageShape, labelled: bool, force: bool
+    path: Path,
+    what: str,
+    *,
+    n: int,
+    image: ImageShape,
+    labelled: bool,
+    force: bool,
+    described: Describe | None = None,
+    span: Span = (0, 0, 1, None),
 ) -> Iterator[ImageFile]:
     """Open an output for ``n`` images. It is complete when the block ends without an error.
 
     Args:
         path: a file, which is replaced, or a folder. Parent folders are created.
-        what: see :func:`format_of`.
+        what: see :func:`format_of`; or ``single``, an image as a file.
         n: the number of images.
         image: the shape of an image.
         labelled: whether the images have labels.
         force: replace files in a folder.
+        described: gives the recipe of a picture, which its file states; None for files that state
+            nothing.
+        span: which images are sampled, see :data:`Span`.
 
     Raises:
         InputError: the path cannot be written, the folder contains such files, or the picture would
@@ -102,7 +122,7 @@ def open_images(
             n=n,
         )
     if what == "folder":
-        yield _Folder(path, n, force)
+        yield _Folder(path, n, force, described, span)
         return
     with replacing(path) as file:
         if what == "npz":
@@ -110,9 +130,10 @@ def open_images(
             with _npz(file, shape, labelled) as npz:
                 yield npz
         else:
-            picture = _Picture(strip=what == "strip")
+            picture = _Picture(what)
             yield picture
-            picture.save(file)
+            first, count, _, index = span
+            picture.save(file, described and described(first, count, index))
 
 
 @contextmanager
@@ -152,28 +173,37 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 class _Picture:
-    def __init__(self, strip: bool) -> None:
-        self.strip = strip
+    def __init__(self, what: str) -> None:
+        self.what = what
         self.rows: dict[str, list[Tensor]] = {}
 
     def add(self, stages: Mapping[str, Tensor], labels: Sequence[int] | None) -> None:
         for name, images in stages.items():
             self.rows.setdefault(name, []).append(images)
 
-    def save(self, file: IO[bytes]) -> None:
+    def save(self, file: IO[bytes], recipe: Recipe | None) -> None:
         import torch
 
-        from cascadezoo.report.images import grid, stage_strip
+        from cascadezoo.report.images import grid, stage_strip, to_pil
 
         stages = {name: torch.cat(rows) for name, rows in self.rows.items()}
-        picture = stage_strip(stages) if self.strip else grid(list(stages.values())[-1])
-        picture.save(file, format="PNG")
+        if self.what == "strip":
+            picture = stage_strip(stages)
+        elif self.what == "single":
+            (picture,) = to_pil(list(stages.values())[-1])
+        else:
+            picture = grid(list(stages.values())[-1])
+        picture.save(file, format="PNG", pnginfo=recipe and recipe.png_info())
 
 
 class _Folder:
-    def __init__(self, path: Path, n: int, force: bool) -> None:
+    def __init__(
+        self, path: Path, n: int, force: bool, described: Describe | None, span: Span
+    ) -> None:
         self.path = path
         self.done = 0
+        self.described = described
+        self.span = span
         with _writable(path):
             path.mkdir(parents=True, exist_ok=True)
             existing = {entry.name for entry in os.scandir(path)}
@@ -196,11 +226,22 @@ class _Folder:
             temporary = self.path / f".{os.getpid()}.tmp"
             try:
                 with writing_to(self.path, hint=_SPACE):
-                    image.save(temporary, format="PNG")
+                    recipe = self._recipe()
+                    image.save(temporary, format="PNG", pnginfo=recipe and recipe.png_info())
                     temporary.replace(self.path / _number(self.done))
             finally:
                 temporary.unlink(missing_ok=True)
             self.done += 1
+
+    def _recipe(self) -> Recipe | None:
+        """The recipe of the next image: its batch, whose rounding it shares, and its place."""
+        if self.described is None:
+            return None
+        first, n, batch_size, index = self.span
+        if index is not None:
+            return self.described(first, n, index)
+        start = self.done // batch_size * batch_size
+        return self.described(first + start, min(batch_size, n - start), self.done - start)
 
 
 def _number(index: int) -> str:
