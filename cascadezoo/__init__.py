@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cascadezoo.evaluate.metrics.base import Measured as Measured
     from cascadezoo.evaluate.metrics.base import MetricCascade as MetricCascade
     from cascadezoo.evaluate.metrics.base import MetricFeatures as MetricFeatures
+    from cascadezoo.model_folder.recipe import Recipe as Recipe
+    from cascadezoo.model_folder.recipe import read_recipe as read_recipe
     from cascadezoo.plugins.hookspecs import hookimpl as hookimpl
     from cascadezoo.plugins.registry import CallbackEntry as CallbackEntry
     from cascadezoo.plugins.registry import (
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from cascadezoo.spec.configs import RefinerConfig as RefinerConfig
     from cascadezoo.spec.configs import StageConfig as StageConfig
     from cascadezoo.spec.configs import UpsamplerConfig as UpsamplerConfig
+    from cascadezoo.stages.base import Edit as Edit
     from cascadezoo.stages.base import GroupOptions as GroupOptions
     from cascadezoo.stages.base import Loss as Loss
     from cascadezoo.stages.base import SampleRequest as SampleRequest
@@ -81,6 +84,7 @@ __all__ = [
     "DataInfo",
     "DecoderConfig",
     "Draw",
+    "Edit",
     "EmptyConfig",
     "EpochEvent",
     "FeatureEntry",
@@ -99,6 +103,7 @@ __all__ = [
     "MetricFeatures",
     "Model",
     "PhaseEvent",
+    "Recipe",
     "RefinerConfig",
     "SampleRequest",
     "SpecEntry",
@@ -120,6 +125,7 @@ __all__ = [
     "hookimpl",
     "load_spec",
     "load_sweep",
+    "read_recipe",
     "run_sweep",
 ]
 

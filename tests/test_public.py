@@ -25,6 +25,7 @@ PUBLIC = [
     "DataInfo",
     "DecoderConfig",
     "Draw",
+    "Edit",
     "EmptyConfig",
     "EpochEvent",
     "FeatureEntry",
@@ -43,6 +44,7 @@ PUBLIC = [
     "MetricFeatures",
     "Model",
     "PhaseEvent",
+    "Recipe",
     "RefinerConfig",
     "SampleRequest",
     "SpecEntry",
@@ -64,6 +66,7 @@ PUBLIC = [
     "hookimpl",
     "load_spec",
     "load_sweep",
+    "read_recipe",
     "run_sweep",
 ]
 
