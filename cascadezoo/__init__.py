@@ -145,6 +145,7 @@ _MODULES = {
     "DataInfo": "spec.configs",
     "DecoderConfig": "spec.configs",
     "Draw": "util.rng",
+    "Edit": "stages.base",
     "EmptyConfig": "spec.configs",
     "EpochEvent": "train.callbacks",
     "FeatureEntry": "plugins.registry",
@@ -163,6 +164,7 @@ _MODULES = {
     "MetricFeatures": "evaluate.metrics.base",
     "Model": "spec.configs",
     "PhaseEvent": "train.callbacks",
+    "Recipe": "model_folder.recipe",
     "RefinerConfig": "spec.configs",
     "SampleRequest": "stages.base",
     "SpecEntry": "plugins.registry",
@@ -183,6 +185,7 @@ _MODULES = {
     "hookimpl": "plugins.hookspecs",
     "load_spec": "spec",
     "load_sweep": "sweep.cells",
+    "read_recipe": "model_folder.recipe",
     "run_sweep": "sweep.run_sweep",
 }
 

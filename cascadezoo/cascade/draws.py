@@ -43,6 +43,9 @@ class MixedDraw(ImageDraw):
         self.ends = [
             [ImageDraw(seed, stage, first, 1, device) for _ in range(len(mix))] for seed in seeds
         ]
+        # A stage that draws from the generators itself gets the numbers of the nearer seed.
+        nearer = [int(share >= 0.5) for share in mix.tolist()]
+        self.generators = [self.ends[end][i].generators[0] for i, end in enumerate(nearer)]
 
     def randn(self, *shape: int) -> Tensor:
         """Standard normal numbers, float32."""
@@ -91,6 +94,8 @@ class TileDraw(ImageDraw):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(seed, stage, number, 1, device)
+        # A stage that draws from the generators itself needs one for each tile.
+        self.generators = [ImageDraw(seed, stage, number, 1, device).generators[0] for _ in corners]
         self.key = (seed, "sample", stage, number, "tiles")
         self.corners = list(corners)
         self.tile = tile
@@ -101,19 +106,11 @@ class TileDraw(ImageDraw):
         self.draws += 1
         factor = shape[-1] // self.tile[1] if len(shape) == 4 else 0
         if factor < 1 or shape[-2:] != (factor * self.tile[0], factor * self.tile[1]):
-            return super().randn(1, *shape[1:]).expand(shape).contiguous()
+            return super().randn(*shape)
         rows = torch.empty(shape, device=self.device)
         for row, (top, left) in zip(rows, self.corners, strict=True):
             self._fill(row, top * factor, left * factor)
         return rows
-
-    def rand(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), float32; the same for all tiles."""
-        return super().rand(1, *shape[1:]).expand(shape).contiguous()
-
-    def randint(self, low: int, high: int, *shape: int) -> Tensor:
-        """Integers in [low, high), int64; the same for all tiles."""
-        return super().randint(low, high, 1, *shape[1:]).expand(shape).contiguous()
 
     def _fill(self, row: Tensor, top: int, left: int) -> None:
         """Write the noise at a place of the picture into a tile [C, H, W]."""

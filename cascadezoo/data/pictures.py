@@ -151,7 +151,7 @@ def read_picture(image: PictureInput, name: str = "picture") -> Picture:
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3):
             raise _no_picture(image, name)
-        rows = torch.from_numpy(np.ascontiguousarray(image))
+        rows = torch.from_numpy(image.copy())
         pixels = rows[None] if rows.ndim == 2 else rows.permute(2, 0, 1)
     elif isinstance(image, Tensor):
         pixels = image.detach().to("cpu")
@@ -186,9 +186,9 @@ def _decoded(image: Image.Image, name: str) -> Picture:
         # "La" and "RGBa" have multiplied colours; conversion divides them.
         upright = upright.convert("RGBA")
         alpha = torch.from_numpy(np.asarray(upright.getchannel("A")).copy())
-    pixels = np.asarray(upright.convert(mode))
-    rows = pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
-    return Picture(to_float(torch.from_numpy(np.ascontiguousarray(rows))), alpha, name)
+    pixels = np.array(upright.convert(mode))
+    rows = pixels[None] if mode == "L" else pixels.transpose(2, 0, 1).copy()
+    return Picture(to_float(torch.from_numpy(rows)), alpha, name)
 
 
 def _no_picture(image: object, name: str) -> InputError:

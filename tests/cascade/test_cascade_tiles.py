@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascadezoo.cascade.draws import BLOCK, MixedDraw, TileDraw
@@ -14,6 +14,7 @@ from cascadezoo.cascade.tiles import blend_weights, tile_starts
 from cascadezoo.util.rng import ImageDraw
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(2, 64), st.data(), st.integers(1, 4))
 def test_tiles_cover_a_side_and_their_weights_add_up(length, tile, data, factor) -> None:
     overlap = data.draw(st.integers(1, max(tile // 2, 1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_upscale_one_file(invoke, photo):
     assert (pixels("large.png") == np.asarray(expected)).all()
     recipe = read_recipe("large.png")
     assert (recipe.command, recipe.reference, recipe.seed) == ("upscale", "zoo:shapes-tiny", 3)
-    assert str(photo) not in open("large.png", "rb").read().decode("latin-1")
+    assert str(photo).encode() not in Path("large.png").read_bytes()
 
 
 def test_several_files_as_json(invoke, photo, tmp_path):
@@ -53,7 +54,7 @@ def test_several_files_as_json(invoke, photo, tmp_path):
     assert (data["model"], data["seed"]) == (MODEL, 0)
     assert data["results"][1] == {
         "input": "grey.jpg",
-        "output": os.path.join("out", "grey.png"),
+        "output": str(Path("out") / "grey.png"),
         "width": 18,
         "height": 10,
     }
@@ -100,7 +101,7 @@ def test_edit_inpaint_and_interpolate(invoke, tmp_path):
     result = invoke("edit", MODEL, picture, "-o", "v/", "-n", 2, "--label", 3, "--json", *fast)
     assert result.exit_code == 0, result.stderr
     assert [r["output"] for r in json.loads(result.stdout)["results"]] == [
-        os.path.join("v", f"000000-{i}.png") for i in range(2)
+        str(Path("v") / f"000000-{i}.png") for i in range(2)
     ]
     mask = Image.new("1", (32, 32))
     mask.paste(1, (16, 0, 32, 32))
