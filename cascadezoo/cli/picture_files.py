@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -189,7 +190,7 @@ def model_of_recipe(recipe: Recipe, picture: str, *, offline: bool, confirmed: b
         if error.code != "reference-offline" or offline:
             raise
     ask = f"{picture} names the model {reference}. Fetch it?"
-    if not confirmed and not (click.get_text_stream("stdin").isatty() and click.confirm(ask)):
+    if not confirmed and not (sys.stdin.isatty() and click.confirm(ask)):
         raise ModelReferenceError(
             f"{picture} names the model {reference}, which is not on this machine",
             hint="fetch it with --yes if you trust it",

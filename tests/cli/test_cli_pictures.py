@@ -85,7 +85,7 @@ def test_wrong_outputs_and_models(invoke, photo, tmp_path):
     bad = invoke("upscale", "bad.png", "-o", "a.png", "-m", MODEL)
     check_failed(bad, "data-image-unreadable", path="bad.png")
     assert bad.exit_code == 2
-    check_failed(invoke("upscale", photo, "-o", "a.png", "-m", "nobody"), "lookup-zoo-model")
+    check_failed(invoke("upscale", photo, "-o", "a.png", "-m", "nobody"), "reference-not-found")
     unknown = invoke("upscale", photo, "-o", "a.png", "-m", MODEL, "--stage", "refine", "--json")
     assert json.loads(unknown.stderr)["error"]["code"] == "sample-picture-stage"
     assert not (tmp_path / "a.png").exists()
