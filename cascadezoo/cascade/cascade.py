@@ -549,8 +549,8 @@ class Cascade(nn.Module):
             ResourceError: a picture and its result do not fit into memory.
         """
         names = picture_stages(self, "upsampler", stage)
-        request = {**_PICTURE_DEFAULTS, **rest}
-        return run_on_pictures(self, names, images, output_type, tile, **request)  # type: ignore[arg-type]
+        request: PictureOptions = {**_PICTURE_DEFAULTS, **rest}
+        return run_on_pictures(self, names, images, output_type, tile, **request)
 
     def refine(
         self,
@@ -581,8 +581,8 @@ class Cascade(nn.Module):
             ResourceError: a picture and its result do not fit into memory.
         """
         names = picture_stages(self, "refiner", stage)
-        request = {**_PICTURE_DEFAULTS, **rest}
-        return run_on_pictures(self, names, images, output_type, tile, **request)  # type: ignore[arg-type]
+        request: PictureOptions = {**_PICTURE_DEFAULTS, **rest}
+        return run_on_pictures(self, names, images, output_type, tile, **request)
 
     # --- editing
 

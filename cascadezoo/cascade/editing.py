@@ -158,7 +158,9 @@ class EditRun(SamplingRun):
     ) -> dict[str, Tensor]:
         requests = self._requests(start, stop)
         outputs: dict[str, Tensor] = {}
-        image, original, last = None, None, list(self.stages)[-1]
+        image: Tensor | None = None
+        original: Tensor | None = None
+        last = list(self.stages)[-1]
         for name, stage in self.stages.items():
             target = self.targets[name][start:stop]
             mask = None

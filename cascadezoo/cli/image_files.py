@@ -133,7 +133,8 @@ def open_images(
             picture = _Picture(what)
             yield picture
             first, count, _, index = span
-            picture.save(file, described and described(first, count, index))
+            recipe = None if described is None else described(first, count, index)
+            picture.save(file, recipe)
 
 
 @contextmanager
@@ -193,7 +194,8 @@ class _Picture:
             (picture,) = to_pil(list(stages.values())[-1])
         else:
             picture = grid(list(stages.values())[-1])
-        picture.save(file, format="PNG", pnginfo=recipe and recipe.png_info())
+        info = None if recipe is None else recipe.png_info()
+        picture.save(file, format="PNG", pnginfo=info)
 
 
 class _Folder:
@@ -227,7 +229,8 @@ class _Folder:
             try:
                 with writing_to(self.path, hint=_SPACE):
                     recipe = self._recipe()
-                    image.save(temporary, format="PNG", pnginfo=recipe and recipe.png_info())
+                    info = None if recipe is None else recipe.png_info()
+                    image.save(temporary, format="PNG", pnginfo=info)
                     temporary.replace(self.path / _number(self.done))
             finally:
                 temporary.unlink(missing_ok=True)

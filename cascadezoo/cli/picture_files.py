@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,8 +22,6 @@ from cascadezoo.cli.output import clean, echo, echo_json
 from cascadezoo.errors import InputError, ModelReferenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from PIL import Image
 
     from cascadezoo.model_folder.recipe import Recipe
@@ -40,12 +38,12 @@ __all__ = [
     "settings_of",
 ]
 
-F = TypeVar("F", bound="Callable[..., Any]")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def file_options(function: F) -> F:
     """``-o``, ``--force``, ``--device``, the Hub's options and ``--json``."""
-    for option in (
+    options: list[Callable[[Any], Any]] = [
         json_option,
         hub_options,
         device_option(),
@@ -57,14 +55,15 @@ def file_options(function: F) -> F:
             required=True,
             help="A .png file for one result, or a folder/ for several.",
         ),
-    ):
+    ]
+    for option in options:
         function = option(function)
     return function
 
 
 def image_options(function: F) -> F:
     """``--seed``, ``--steps``, ``--guidance`` and ``--sampler``."""
-    for option in (
+    options: list[Callable[[Any], Any]] = [
         per_stage_option(
             "--sampler", str, "a name", "Sampler of diffusion and flow stages: ddim, heun, ..."
         ),
@@ -73,7 +72,8 @@ def image_options(function: F) -> F:
         ),
         per_stage_option("--steps", int, "a whole number", "Steps of iterative stages."),
         seed_option("The same seed gives the same images.", default=0),
-    ):
+    ]
+    for option in options:
         function = option(function)
     return function
 

@@ -191,7 +191,8 @@ def command(
             folder = locate(model, revision, offline or None)
         check_model(recipe, read_config(folder), like)
         model = model or str(recipe.reference)
-        n, seed, labels, batch_size = settings.n, recipe.seed, settings.labels, settings.batch_size
+        n, seed, batch_size = settings.n, recipe.seed, settings.batch_size
+        labels = tuple(settings.labels)
         stages, trajectory = (settings.strip == kind for kind in ("stages", "trajectory"))
         stage, begin, index = settings.stage, settings.first, settings.index
         options = {key: getattr(settings, key) for key in options}
@@ -241,7 +242,7 @@ def command(
         span=(begin, n, batch_size, index),
     ) as images:
         cascade = load_model(folder, device)
-        turns = tuple(labels) or tuple(range(classes or 0))
+        turns = labels or tuple(range(classes or 0))
         batches = _Batches(cascade, strip, stage, _request(options) | {"seed": seed})
         seconds = _draw(batches, images, begin, n, batch_size, turns, quiet, index)
     n = 1 if single else n
