@@ -19,7 +19,14 @@ from cascadezoo.cascade.editing import (
     read_originals,
 )
 from cascadezoo.cascade.pictures import PictureOptions, picture_stages, run_on_pictures
-from cascadezoo.cascade.sampling import Precision, SampleOptions, SamplingRun, Watch, autocast
+from cascadezoo.cascade.sampling import (
+    ImageOptions,
+    Precision,
+    SampleOptions,
+    SamplingRun,
+    Watch,
+    autocast,
+)
 from cascadezoo.cascade.sampling_memory import fitting_batch
 from cascadezoo.cascade.weights import (
     HALVES,
@@ -702,7 +709,7 @@ class Cascade(nn.Module):
         labels: tuple[int, int] | int | None = None,
         n: int = 9,
         output_type: OutputType = "pil",
-        **rest: Unpack[SampleOptions],
+        **rest: Unpack[ImageOptions],
     ) -> Any:
         """Sample images between two seeds, two labels, or both.
 

@@ -145,7 +145,7 @@ def run_on_pictures(
         unlabelled=True,
         first=0,
         watch=None,
-        **request,  # type: ignore[misc]
+        **request,
     )
     converted(torch.zeros(0, 3, 1, 1), output_type)  # refuses an unknown type first
     runner = _PictureRun(cascade, run, tile)

@@ -15,7 +15,15 @@ from cascadezoo.errors import SampleError
 from cascadezoo.stages.base import SampleRequest, Stage
 from cascadezoo.util.rng import ImageDraw
 
-__all__ = ["Precision", "SampleOptions", "SamplingRun", "Watch", "autocast", "truncates"]
+__all__ = [
+    "ImageOptions",
+    "Precision",
+    "SampleOptions",
+    "SamplingRun",
+    "Watch",
+    "autocast",
+    "truncates",
+]
 
 Labels = int | Sequence[int] | Tensor | None
 Watch = Callable[[str, Tensor], None]
@@ -27,11 +35,9 @@ _FIELDS: tuple[Literal["steps", "guidance", "sampler"], ...] = ("steps", "guidan
 _NEED_LABELS = ("guidance", "guidance_interval", "negative_label")
 
 
-class SampleOptions(TypedDict, total=False):
-    """The keywords that ``Cascade.sample`` and ``sample_from`` share."""
+class ImageOptions(TypedDict, total=False):
+    """The keywords that all methods share that sample images of a cascade."""
 
-    seed: int
-    labels: Labels
     steps: int | Mapping[str, int] | None
     guidance: float | Mapping[str, float] | None
     sampler: str | Mapping[str, str] | None
@@ -41,6 +47,13 @@ class SampleOptions(TypedDict, total=False):
     precision: Precision
     watch: Watch | None
     progress: Callable[[int], None] | None
+
+
+class SampleOptions(ImageOptions, total=False):
+    """The keywords that ``Cascade.sample`` and ``sample_from`` share."""
+
+    seed: int
+    labels: Labels
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

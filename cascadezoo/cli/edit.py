@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -21,6 +22,8 @@ from cascadezoo.cli.picture_files import (
 
 __all__ = ["command", "count_option", "run", "strength_option"]
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 count_option = click.option(
     "-n",
     "--count",
@@ -33,7 +36,7 @@ count_option = click.option(
 )
 
 
-def strength_option(default: float) -> Any:
+def strength_option(default: float) -> Callable[[F], F]:
     """``--strength``."""
     return click.option(
         "--strength",

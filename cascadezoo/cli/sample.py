@@ -138,6 +138,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     model: str | None,
     like: str | None,
     yes: bool,
