@@ -931,7 +931,7 @@ class Cascade(nn.Module):
             return originals
         labelled = run.labels is not None or self.resolved.num_classes is None
         if strength == 1 and mask is None and labelled:
-            request.update(seed=run.seed, generator=None)  # the run has drawn the seed
+            request["seed"], request["generator"] = run.seed, None  # drawn by the run
             images: Tensor = self._sample(self.names, None, n, False, "pt", **request)
             return images
         return self._evaluated(run, request)[self.names[-1]]

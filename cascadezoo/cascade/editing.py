@@ -146,9 +146,12 @@ class EditRun(SamplingRun):
         resamplings: int,
         *arguments: Any,
         n: int,
+        class_names: Sequence[str] | None = None,
         **request: Unpack[SampleOptions],
     ) -> None:
-        super().__init__(*arguments, n=n, whole=True, unlabelled=True, **request)
+        super().__init__(
+            *arguments, n=n, class_names=class_names, whole=True, unlabelled=True, **request
+        )
         self.targets = targets
         self.strength = strength
         self.mask = mask
@@ -216,9 +219,10 @@ class InterpolationRun(SamplingRun):
         mix: Tensor,
         *arguments: Any,
         n: int,
+        class_names: Sequence[str] | None = None,
         **request: Unpack[SampleOptions],
     ) -> None:
-        super().__init__(*arguments, n=n, **request)
+        super().__init__(*arguments, n=n, class_names=class_names, **request)
         self.seeds = seeds
         self.mix = mix.to(self.device)
         rows: Any = None if labels_to is None else [labels_to] * n
