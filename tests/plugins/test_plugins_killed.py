@@ -36,7 +36,7 @@ def test_a_build_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(str(site))
     get_host.cache_clear()
     try:
-        model = assert_survives_kill(spec(60), tmp_path / "good")
+        model = assert_survives_kill(spec(600), tmp_path / "good")
         assert model == tmp_path / "good" / "killed" / "model"
         # A Python counter is lost by the kill.
         files["stage.py"] = files["stage.py"].replace(
@@ -46,6 +46,6 @@ def test_a_build_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         )
         install(site, "cascadezoo-wave", "2", files)
         with pytest.raises(AssertionError, match="differs after a kill"):
-            assert_survives_kill(spec(60), tmp_path / "bad")
+            assert_survives_kill(spec(600), tmp_path / "bad")
     finally:
         get_host.cache_clear()
