@@ -144,6 +144,7 @@ class SamplingRun:
         self.batch_size = request["batch_size"]
         self.watch = request["watch"]
         self._raised: BaseException | None = None
+        self._finite = stage_calls.FiniteChecks()
         self.progress = request["progress"]
         self.labels = self._checked_labels(request["labels"])
         requested = {key: request[key] for key in _FIELDS} | self._checked(request["options"])
@@ -183,6 +184,7 @@ class SamplingRun:
                     outputs[name][start:stop] = images
             if self.progress is not None:
                 self.progress(stop)
+        self._finite.require()
         return outputs
 
     def _batch(
@@ -192,7 +194,9 @@ class SamplingRun:
         outputs: dict[str, Tensor] = {}
         image, last = upstream, list(self.stages)[-1]
         for name, stage in self.stages.items():
-            image = stage_calls.sample(stage, image, requests[name], passes=self._of_caller)
+            image = stage_calls.sample(
+                stage, image, requests[name], passes=self._of_caller, checks=self._finite
+            )
             if keep or name == last:
                 outputs[name] = image
         return outputs
