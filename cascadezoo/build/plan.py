@@ -160,7 +160,7 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
 
 def _data_plan(resolved: ResolvedSpec) -> DataPlan | None:
     """How the training images will be read, as far as it is known before they are read."""
-    count = resolved.data_info.count
+    count = resolved.data_info.train
     if count is None:
         return None
     data, image = resolved.spec.data, resolved.image

@@ -199,7 +199,9 @@ class EditRun(SamplingRun):
         return bounded(image + (1 - self.strength) * lost, stage.geometry.output)
 
     def _sampled(self, stage: Stage, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        return stage_calls.sample(stage, upstream, request, passes=self._of_caller)
+        return stage_calls.sample(
+            stage, upstream, request, passes=self._of_caller, checks=self._finite
+        )
 
 
 class InterpolationRun(SamplingRun):

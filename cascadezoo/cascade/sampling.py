@@ -74,35 +74,35 @@ def autocast(
             the weights are in half precision.
     """
     own = next((name for name, dtype in DTYPES.items() if dtype == weights), "fp32")
-    precision = precision or own  # type: ignore[assignment]
-    if precision not in DTYPES:
+    name: str = precision or own
+    if name not in DTYPES:
         raise SampleError(
-            f"unknown precision {precision!r}",
+            f"unknown precision {name!r}",
             hint="choose fp32, bf16 or fp16",
             code="sample-precision-unknown",
-            name=precision,
+            name=name,
         )
-    if precision == "fp32" and own != "fp32":
+    if name == "fp32" and own != "fp32":
         raise SampleError(
             f"cannot sample in fp32: the weights are in {own}",
             hint='load the model again with dtype="fp32"',
             code="sample-weights-half",
             name=own,
         )
-    if precision == "fp32":
+    if name == "fp32":
         return nullcontext()
-    if precision == "fp16" and device.type == "cpu":
+    if name == "fp16" and device.type == "cpu":
         raise SampleError(
             "fp16 is not supported on CPUs", hint="choose bf16 or fp32", code="sample-fp16-on-cpu"
         )
-    if precision == "bf16" and not supports_bf16(device):
+    if name == "bf16" and not supports_bf16(device):
         raise SampleError(
             f"{device.type} does not support bf16 here",
             hint="choose fp32",
             code="sample-bf16-unsupported",
             name=device.type,
         )
-    return torch.autocast(device.type, DTYPES[precision])
+    return torch.autocast(device.type, DTYPES[name])
 
 
 def truncates(stage: Stage, requested: bool | None) -> bool:
@@ -161,6 +161,7 @@ class SamplingRun:
         self.batch_size = request["batch_size"]
         self.watch = request["watch"]
         self._raised: BaseException | None = None
+        self._finite = stage_calls.FiniteChecks()
         self.progress = request["progress"]
         none = unlabelled and request["labels"] is None
         self.labels = None if none else self._checked_labels(request["labels"])
@@ -203,6 +204,7 @@ class SamplingRun:
                     outputs[name][start:stop] = images
             if self.progress is not None:
                 self.progress(stop)
+        self._finite.require()
         return outputs
 
     def _batch(
@@ -212,7 +214,9 @@ class SamplingRun:
         outputs: dict[str, Tensor] = {}
         image, last = upstream, list(self.stages)[-1]
         for name, stage in self.stages.items():
-            image = stage_calls.sample(stage, image, requests[name], passes=self._of_caller)
+            image = stage_calls.sample(
+                stage, image, requests[name], passes=self._of_caller, checks=self._finite
+            )
             if keep or name == last:
                 outputs[name] = image
         return outputs

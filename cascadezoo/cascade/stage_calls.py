@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascadezoo.errors import PluginError, SampleError
+from cascadezoo.errors import CascadezooError, PluginError, SampleError
 from cascadezoo.plugins.faults import Guard
 from cascadezoo.plugins.tracebacks import own_definition
 from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.base import SampleRequest, Stage
 
 __all__ = [
+    "FiniteChecks",
     "guard",
-    "require_finite",
     "require_tensor",
     "sample",
     "stage_fault",
@@ -103,26 +103,40 @@ def require_tensor(
         )
 
 
-def require_finite(stage: Stage, images: Tensor) -> None:
-    """Check that sampled images are finite. Waits for the device.
+class FiniteChecks:
+    """Collects on the device whether sampled images are finite; read once for all batches."""
 
-    Raises:
-        PluginError: the images of a plugin's stage are not finite.
-        SampleError: the images of a built-in stage are not finite.
-    """
-    # One pass without a mask in memory: NaN and infinity reach the extremes.
-    low, high = torch.aminmax(images.detach())
-    if bool(torch.isfinite(low) & torch.isfinite(high)):
-        return
+    def __init__(self) -> None:
+        self._rows: list[tuple[Stage, Tensor]] = []
+
+    def add(self, stage: Stage, images: Tensor) -> None:
+        """Add a batch of a stage."""
+        # One pass without a mask in memory: NaN and infinity reach the extremes.
+        low, high = torch.aminmax(images.detach())
+        self._rows.append((stage, torch.isfinite(low) & torch.isfinite(high)))
+
+    def require(self) -> None:
+        """Check all batches. Waits for the device once.
+
+        Raises:
+            PluginError: the images of a plugin's stage are not finite.
+            SampleError: the images of a built-in stage are not finite.
+        """
+        if not self._rows or bool(torch.stack([flag for _, flag in self._rows]).all()):
+            return
+        raise _not_finite(next(stage for stage, flag in self._rows if not flag))
+
+
+def _not_finite(stage: Stage) -> CascadezooError:
     owner = stage._owner
     if owner is None or not owner.builtin:
-        raise stage_fault(
+        return stage_fault(
             stage,
             "sample",
             "sampled images that are not finite",
             code="plugin-samples-not-finite",
         )
-    raise SampleError(
+    return SampleError(
         f"stage {owner.name!r} ({owner.entry.name}) sampled images that are not finite",
         hint="its training diverged, or the precision is too low: use --precision fp32, or train "
         "again with a lower learning rate",
@@ -178,6 +192,7 @@ def sample(
     *,
     passes: Callable[[BaseException], bool] | None = None,
     size: tuple[int, int] | None = None,
+    checks: FiniteChecks | None = None,
 ) -> Tensor:
     """Sample a batch of a stage's images.
 
@@ -187,9 +202,10 @@ def sample(
         request: the request.
         passes: returns True for an error of the caller's own code, e.g. of ``request.watch``.
         size: the expected height and width; None is that of the stage's output shape.
+        checks: takes the check for numbers that are not finite; None checks at once.
 
     Returns:
-        float32 [N, C, H, W] of the stage's output shape, or of ``size``; finite.
+        float32 [N, C, H, W] of the stage's output shape, or of ``size``.
 
     Raises:
         PluginError: the stage fails, or returns something else or images that are not finite.
@@ -208,7 +224,10 @@ def sample(
         dtype=None,
     )
     images = images.float()
-    require_finite(stage, images)
+    finite = FiniteChecks() if checks is None else checks
+    finite.add(stage, images)
+    if checks is None:
+        finite.require()
     return images
 
 

@@ -21,9 +21,9 @@ _CPU_CHECKS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 def supports_bf16(device: torch.device) -> bool:
     """Whether a device computes in bf16 at all, possibly by emulation."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type == "mps":
-        return torch.backends.mps.is_macos_or_newer(14, 0)
+        return bool(torch.backends.mps.is_macos_or_newer(14, 0))
     return True
 
 
@@ -33,8 +33,9 @@ def accelerates_bf16(device: torch.device) -> bool:
     On a CPU these are avx512_bf16 and AMX, as PyTorch reports them. They only help with oneDNN.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if device.type != "cpu" or not onednn:
         return False
     checks = (getattr(torch.cpu, name, None) for name in _CPU_CHECKS)
     return any(check is not None and bool(check()) for check in checks)

@@ -122,7 +122,7 @@ class Plugin:
         disabled_by: the environment variable that disables it, else None.
         hooks: the hooks that it implements.
         names: the names of its entries by type.
-        seconds: the time that its import and hooks took.
+        seconds: the time that its import and hooks took, without waiting for a busy processor.
     """
 
     origin: Origin
@@ -301,16 +301,18 @@ class PluginHost:
     @contextlib.contextmanager
     def _apart(self, plugin: Plugin) -> Iterator[None]:
         """Time the code of a plugin, and send what it prints to stderr."""
-        began = time.perf_counter()
+        began, waited = time.perf_counter(), _waited()
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 yield
         finally:
-            plugin.seconds += time.perf_counter() - began
+            seconds = time.perf_counter() - began - (_waited() - waited)
+            plugin.seconds += max(0.0, seconds)
 
     def _check_manners(self, plugin: Plugin) -> None:
         """Report a plugin that is slow to load, or that changes cascadezoo."""
-        if plugin.seconds > SLOW and not is_builtin(plugin.origin):
+        heavy = any(p.origin == plugin.origin and p.code == "imports-heavy" for p in self.problems)
+        if plugin.seconds > SLOW and not heavy and not is_builtin(plugin.origin):
             message = f"takes {plugin.seconds:.1f} s to load, which slows every command"
             self._report(plugin.origin, "import-slow", message, _definition_of(plugin))
         if plugin.package and plugin.package != BUILTIN_DISTRIBUTION:
@@ -606,6 +608,17 @@ def _origin(point: EntryPoint) -> Origin:
 def _order(origin: Origin) -> tuple[bool, str, str]:
     name = canonical_name(origin.distribution)
     return name != BUILTIN_DISTRIBUTION, name, origin.plugin
+
+
+def _waited() -> float:
+    """Seconds that this thread has waited for a busy processor, if the system reports them.
+
+    They are no fault of a plugin.
+    """
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def _definition_of(plugin: Plugin) -> str | None:

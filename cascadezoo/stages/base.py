@@ -379,7 +379,7 @@ class Stage(nn.Module, ABC):
                 return tensor.to(new.device)
             return new
 
-        applied: Self = super()._apply(converted, recurse)
+        applied: Self = super()._apply(converted, recurse)  # type: ignore[no-untyped-call]
         return applied
 
 

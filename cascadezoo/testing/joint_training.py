@@ -119,14 +119,15 @@ def _spec(place: Place) -> dict[str, Any]:
         small = {"channels": 8, "multipliers": [1], "steps": 2}
         neighbour = {"name": "before", **(place.neighbour or {"kind": "flow.v1", "config": small})}
         stages = [neighbour, stage]
+    classes = place.geometry.num_classes
     return {
         "name": "check",
         "data": {
             "source": "shapes",
-            "config": {"size": max(size, 8)},
+            "config": {"size": max(size, 8), "classes": min(classes or 8, 8)},
             "size": size,
             "channels": channels,
-            "num_classes": place.geometry.num_classes or 0,
+            "num_classes": classes or 0,
         },
         "stages": stages,
         "training": {

@@ -112,7 +112,8 @@ def test_usage_errors(args, invoke):
     assert result.stdout == ""
     lines = result.stderr.splitlines()
     assert lines[0].startswith("Error: ")
-    assert lines[-1].startswith("Hint: cascadezoo")
+    assert lines[-1].startswith("Hint: ")
+    assert f"cascadezoo {args[0]}" in lines[-1]
     as_json = invoke(*args, "--json")
     assert as_json.exit_code == 2
     error = json.loads(as_json.stderr)["error"]

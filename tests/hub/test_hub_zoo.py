@@ -267,7 +267,7 @@ def test_contested_name_shows_both_zoos(zoo_plugin, name: str) -> None:
 def test_broken_zoo_is_reported_and_others_load(zoo_plugin, body: str, shown: str) -> None:
     zoos = zoos_of(zoo_plugin("zoo-broken", body))
     (fault,) = zoos.faults
-    assert "the zoo 'zoo-broken' of zoo-broken 1.0" in fault
+    assert "zoo 'zoo-broken' of zoo-broken 1.0" in fault
     assert shown in fault
     assert zoos.get("shapes-tiny").model == find("shapes-tiny")
     with raises(UnknownNameError, "lookup-zoo-model"):

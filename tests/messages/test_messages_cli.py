@@ -204,9 +204,8 @@ def test_contested_and_deprecated_kinds(plugin) -> None:
     entry = "def register_stages():\n    return [StageEntry(name='a.v1', role='refiner', "
     source = f"{HEAD}{entry}summary='', impl='m:X')]\n"
     host = PluginHost([plugin(name, "1.0", source) for name in ("dist-a", "dist-b")])
-    (problem,) = host.problems
     text = "stage kind 'a.v1' is claimed by dist-a 1.0 and dist-b 1.0; neither is used"
-    assert problem.message == text
+    assert [problem.message for problem in host.problems] == [text, text]
     host = PluginHost(
         [plugin("dist-c", "1.0", source.replace("impl=", "deprecated='use b', impl="))]
     )
@@ -218,7 +217,7 @@ def test_contested_and_deprecated_kinds(plugin) -> None:
 def test_malformed_entries() -> None:
     fields = {"name": "a.v1", "role": "refiner", "summary": "", "impl": "a:b"}
     for wrong, message in {
-        ("name", "Wave"): "stage name 'Wave' does not have the form 'name.v1'",
+        ("name", "Wave"): "stage name 'Wave' does not have the form 'name.v1 or namespace/name.v1'",
         ("impl", "x"): "stage 'a.v1': impl='x' does not have the form 'package.module:Name'",
         ("deprecated", " "): "stage 'a.v1': deprecated must state what to use instead",
     }.items():

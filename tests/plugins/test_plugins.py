@@ -17,6 +17,7 @@ from cascadezoo.plugins.manager import PluginHost, get_host
 from cascadezoo.plugins.registry import (
     API_LEVEL,
     CascadezooDeprecationWarning,
+    DataEntry,
     MetricEntry,
     SpecEntry,
     StageEntry,
@@ -343,6 +344,7 @@ def test_the_contract_of_the_api_level() -> None:
         ', real: "Literal[as-many, all]" = as-many, needs_data: bool = True, title: str = '
         ', better: "Literal[lower, higher] | None" = None, scale: float = 1.0',
         ZooEntry: ", folder: str = ",
+        DataEntry: ", source: str | None = None",
     }
     for name in hooks:
         entry = inspect.signature(hookspecs.__dict__[name]).return_annotation

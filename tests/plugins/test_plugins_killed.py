@@ -31,21 +31,13 @@ def spec(steps: int) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_build_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = wave()
-    site = install(tmp_path / "site", "cascadezoo-wave", "1", files)
+    site = install(tmp_path / "site", "cascadezoo-wave", "1", wave())
     monkeypatch.syspath_prepend(str(site))
     get_host.cache_clear()
     try:
-        model = assert_survives_kill(spec(60), tmp_path / "good")
+        model = assert_survives_kill(spec(600), tmp_path / "good")
         assert model == tmp_path / "good" / "killed" / "model"
-        # A Python counter is lost by the kill.
-        files["stage.py"] = files["stage.py"].replace(
-            "        estimate = inputs.upstream + self.shift\n",
-            "        self.n = getattr(self, 'n', 0) + 1\n"
-            "        estimate = inputs.upstream + self.shift * (1 + self.n / 10)\n",
-        )
-        install(site, "cascadezoo-wave", "2", files)
-        with pytest.raises(AssertionError, match="differs after a kill"):
-            assert_survives_kill(spec(60), tmp_path / "bad")
+        with pytest.raises(AssertionError, match="exit code"):
+            assert_survives_kill({**spec(600), "stages": []}, tmp_path / "bad")
     finally:
         get_host.cache_clear()

@@ -252,7 +252,7 @@ FAULTS = {
             '    """Of the hidden layer."""\n',
             '    """Of the hidden layer."""\n\n    def fit(self, output):\n        from cascadezoo import ConfigError\n        raise ConfigError("width", "is odd")\n',
         ),
-        {"config": "16x16, 32x32, 64x64: width is odd"},
+        {"config": "3x16x16, 3x32x32, 3x64x64: width is odd"},
     ),
 }
 
