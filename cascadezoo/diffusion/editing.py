@@ -12,13 +12,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cascadezoo.diffusion.levels import Level
+from cascadezoo.diffusion.samplers import Noise
 
 __all__ = [
     "DIFFUSION",
@@ -34,14 +35,6 @@ L = TypeVar("L")
 
 PARALLEL = 1e-4
 """Below this sine of the angle between two vectors, :func:`slerp` is linear."""
-
-
-class Noise(Protocol):
-    """A source of random numbers, e.g. an :class:`~cascadezoo.util.rng.ImageDraw`."""
-
-    def randn(self, *shape: int) -> Tensor:
-        """Standard normal numbers."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
