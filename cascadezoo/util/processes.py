@@ -88,7 +88,12 @@ def _connect() -> Any:
     if _store is None:
         from torch.distributed.rendezvous import rendezvous
 
-        _store, _, _ = next(rendezvous("env://", process_rank(), process_count(), timeout=_CONNECT))
+        import torch.distributed as dist
+
+        found, _, _ = next(rendezvous("env://", process_rank(), process_count(), timeout=_CONNECT))
+        # The store outlives a restart, with the addresses of processes that have ended.
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        _store = dist.PrefixStore(f"start-{start}", found)  # type: ignore[attr-defined]
     return _store
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -181,7 +182,7 @@ def test_an_error_of_all_processes_is_printed_once(
     with started(command, tmp_path) as agent:
         stderr = agent.communicate(timeout=HOURGLASS)[1]
     assert agent.returncode != 0
-    assert stderr.count("Error: ") == 1, stderr
+    assert len(re.findall("^Error: ", stderr, re.MULTILINE)) == 1, stderr
     assert shown in stderr
 
 

@@ -28,6 +28,8 @@ from gpu_cases import (
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.errors import StoppedError
 
+pytestmark = pytest.mark.slow
+
 # Images of the loaded and the trained model: the layout of the weights may differ.
 LOADED = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
 # Resumed and uninterrupted weights if an operator has no deterministic algorithm: Adam moves a

@@ -37,6 +37,7 @@ SPECS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_training_steps_do_not_wait(name: str, device: torch.device) -> None:
     check_steps(SPECS[name](name, STEPS), device, "fp32")

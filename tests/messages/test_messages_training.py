@@ -17,7 +17,8 @@ from cascadezoo.sweep.page import correlation_text
 from cascadezoo.sweep.run_sweep import run_sweep
 from cascadezoo.sweep.spec_paths import fault_of
 from cascadezoo.sweep.sweep_folder import SweepFolder
-from cascadezoo.sweep.tables import correlation_lines
+from cascadezoo.sweep.tables import best_text, correlation_lines, variance_text
+from cascadezoo.sweep.variance import Best, Rival, Variance
 from cascadezoo.testing.check_report import Report, run_checks
 from cascadezoo.testing.template import write_project
 from cascadezoo.train.checkpoint import CheckpointStore
@@ -145,20 +146,35 @@ def test_faults_of_paths() -> None:
 
 
 def test_the_correlation_of_a_sweep() -> None:
-    result = Correlation(n=6, rho=-0.9, p=0.02, method="exact", explained={"a": 0.8})
+    result = Correlation(n=6, rho=-0.9, p=0.02, method="exact")
     assert correlation_text(result) == (
         "Spearman's rank correlation of parameters and KID over 6 combinations is -0.90 "
         "(p = 0.020, over all permutations). Cascades with more parameters tend to have a KID that "
         "is lower, which is better."
     )
-    test, share = correlation_lines(result)
+    (test,) = correlation_lines(result)
     assert test.endswith(
         "A negative rho means that more parameters come with a lower, better KID. p is the "
         "probability of a rho at least as far from 0 if the two are independent (exact, over all "
         "permutations)."
     )
-    assert share == (
-        "Share of the variance of KID between the labels of an axis (eta squared): a 80%."
+
+
+def test_the_variance_and_the_best_of_a_sweep() -> None:
+    refused = variance_text(Variance(refused="dae-up has 1 measured cells, others have 2"))
+    assert refused == (
+        "Not computed: dae-up has 1 measured cells, others have 2. Shares of variance need every "
+        "combination of the axes with the same number of seeds. On other grids they overlap, and "
+        "an axis gets what another one causes."
+    )
+    rivals = [
+        Rival(name=name, difference=d, low=d - 0.01, high=d + 0.01, p=p)
+        for name, d, p in (("b", 0.005, 0.4), ("c", 0.05, 0.001))
+    ]
+    assert best_text(Best(name="a", mean=0.1, rivals=rivals)) == (
+        "a has the lowest KID of 3 combinations with several seeds, 100 x 10^-3. By Tukey's range "
+        "test over all pairs, which corrects for the choice of the best, 1 of the other 2 do not "
+        "differ from it: b (+5, p = 0.4)."
     )
 
 

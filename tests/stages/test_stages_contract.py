@@ -86,6 +86,7 @@ def test_plans_on_the_meta_device(case: Case) -> None:
         assert stage.sample(upstream, sample_request).shape == (4, 3, 12, 12)
 
 
+@pytest.mark.slow
 @cases
 def test_the_stage_passes_the_check_of_plugins(case: Case) -> None:
     """The check of external stages; stricter tests replace the skipped parts.
