@@ -57,6 +57,49 @@ def test_strength_one_is_sampling(cascade: Cascade, originals: Tensor) -> None:
     assert torch.equal(first, second)
 
 
+def test_seeds_and_class_names(cascade: Cascade, originals: Tensor) -> None:
+    names = [cascade.class_names[label] for label in LABELS]  # type: ignore[index]
+    request: dict[str, Any] = {"labels": names, "output_type": "pt", **FAST}
+    numbered = {**request, "labels": LABELS}
+    for strength in (0.5, 1.0):
+        edited = [
+            cascade.edit(
+                originals, strength=strength, generator=torch.Generator().manual_seed(seed), **rest
+            )
+            for seed, rest in ((1, request), (1, numbered), (2, request))
+        ]
+        assert torch.equal(edited[0], edited[1])
+        assert not torch.equal(edited[0], edited[2])
+    generator = torch.Generator().manual_seed(1)
+    repeated = cascade.edit(originals, strength=1, generator=generator, **request)
+    assert torch.equal(repeated, edited[0])
+    moved = torch.Generator().manual_seed(1)
+    cascade.sample(1, generator=moved, steps=1)
+    assert torch.equal(generator.get_state(), moved.get_state())  # one seed a call
+    first, second = (cascade.edit(originals, seed=None, **request) for _ in range(2))
+    assert not torch.equal(first, second)
+    ends = cascade.interpolate((0, 1), labels=("ring", "star"), n=2, output_type="pt", **FAST)
+    expected = cascade.interpolate((0, 1), labels=(4, 3), n=2, output_type="pt", **FAST)
+    assert torch.equal(ends, expected)
+    with raises(SampleError, "sample-seed-invalid", seed=-1):
+        cascade.interpolate((0, -1))
+    with raises(SampleError, "sample-output-type-unknown", name="jpg"):
+        cascade.edit(originals, output_type="jpg")  # type: ignore[arg-type]
+
+
+def test_half_precision_weights(originals: Tensor) -> None:
+    half = Cascade.from_pretrained("shapes-tiny", dtype="bf16")
+    request: dict[str, Any] = {"labels": LABELS, "output_type": "pt", **FAST}
+    edited = half.edit(originals, strength=0.5, **request)
+    whole = Cascade.from_pretrained("shapes-tiny").edit(originals, strength=0.5, **request)
+    assert (edited - whole).abs().mean() < 0.1
+    assert half.interpolate(0, n=2, output_type="np", **FAST).shape == (2, 32, 32, 3)
+    (large,) = half.upscale(originals[0])
+    assert large.size == (64, 64)
+    with raises(SampleError, "sample-weights-half", name="bf16"):
+        half.upscale(originals[0], precision="fp32")
+
+
 def test_more_strength_changes_more(cascade: Cascade, originals: Tensor) -> None:
     distances = [
         float(

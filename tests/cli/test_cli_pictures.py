@@ -98,11 +98,12 @@ def test_edit_inpaint_and_interpolate(invoke, tmp_path):
     result = invoke("edit", MODEL, picture, "-o", "same.png", "--strength", 0)
     assert result.exit_code == 0, result.stderr
     assert (pixels("same.png") == pixels(picture)).all()
-    result = invoke("edit", MODEL, picture, "-o", "v/", "-n", 2, "--label", 3, "--json", *fast)
+    result = invoke("edit", MODEL, picture, "-o", "v/", "-n", 2, "--label", "star", "--json", *fast)
     assert result.exit_code == 0, result.stderr
     assert [r["output"] for r in json.loads(result.stdout)["results"]] == [
         str(Path("v") / f"000000-{i}.png") for i in range(2)
     ]
+    assert read_recipe("v/000000-1.png").settings["label"] == 3
     mask = Image.new("1", (32, 32))
     mask.paste(1, (16, 0, 32, 32))
     mask.save("mask.png")
@@ -115,7 +116,9 @@ def test_edit_inpaint_and_interpolate(invoke, tmp_path):
         "input-result-exists",
     )
 
-    result = invoke("interpolate", MODEL, "--to-seed", 1, "--label", 2, "-n", 3, "-o", "f/", *fast)
+    result = invoke(
+        "interpolate", MODEL, "--to-seed", 1, "--label", "triangle", "-n", 3, "-o", "f/", *fast
+    )
     assert result.exit_code == 0, result.stderr
     assert (
         invoke("sample", MODEL, "-n", 1, "--label", 2, "--seed", 1, "-o", "end/", *fast).exit_code
@@ -132,10 +135,11 @@ def test_edit_inpaint_and_interpolate(invoke, tmp_path):
 @pytest.mark.parametrize(
     ("out", "args"),
     [
-        ("grid.png", ["-n", 3, "--seed", 4, "--label", 5, "--label", 2, "--guidance", "1.5"]),
+        ("grid.png", ["-n", 3, "--seed", 4, "--label", "cross", "--label", 2, "--guidance", "1.5"]),
         ("strip.png", ["-n", 2, "--stages", "--guidance-interval", "0.1,0.9"]),
         ("course.png", ["-n", 2, "--trajectory", "--stage", "coarse"]),
-        ("folder/000003.png", ["-n", 5, "--batch-size", 2, "--negative-label", 1]),
+        ("folder/000003.png", ["-n", 5, "--batch-size", 2, "--negative-label", "square"]),
+        ("half.png", ["-n", 2, "--precision", "bf16"]),
     ],
 )
 def test_like_repeats_a_picture(invoke, tmp_path, out, args):
