@@ -86,9 +86,8 @@ def _connect() -> Any:
     """The store of torchrun, which all processes can reach before they form a group."""
     global _store
     if _store is None:
-        from torch.distributed.rendezvous import rendezvous
-
         import torch.distributed as dist
+        from torch.distributed.rendezvous import rendezvous
 
         found, _, _ = next(rendezvous("env://", process_rank(), process_count(), timeout=_CONNECT))
         # The store outlives a restart, with the addresses of processes that have ended.

@@ -62,7 +62,7 @@ print(json.dumps(row))
 def spec(stages: list[dict[str, Any]], size: int = 16) -> dict[str, Any]:
     return {
         "name": "sized",
-        "data": {"source": "shapes", "config": {"size": size}, "num_classes": 4},
+        "data": {"source": "shapes", "config": {"size": size, "classes": 4}, "num_classes": 4},
         "stages": [DRAW, *stages],
         "training": {"losses": []},
     }

@@ -117,7 +117,7 @@ REFUSED = {
     ),
     "negative label": (
         ["--negative-label", "8"],
-        {"code": "sample-negative-label-out-of-range", "label": 8},
+        {"code": "sample-label-out-of-range", "label": 8},
         "0 to 7",
     ),
     "one number": (
@@ -202,7 +202,8 @@ def test_trajectory_from_noise_to_image_across_batches(invoke, cdm, tmp_path):
             expected = (
                 ((images[name][row, :, 0, 0].clamp(-1, 1) + 1) * 127.5).round().int().tolist()
             )
-            left = margin + place * (cell + gap)
+            # Names of the classes stand left of the columns.
+            left = pixels.shape[1] - margin - cell - (6 - place) * (cell + gap)
             actual = pixels[head + row * (cell + 2), left].tolist()
             assert np.abs(np.subtract(actual, expected)).max() <= 1
 

@@ -101,7 +101,7 @@ def test_the_number_of_images_that_a_file_states(tmp_path):
     info = {"splits": {"train": {"name": "train", "num_examples": 50}}, "features": {}}
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))
     made = HuggingFaceConfig(path=str(tmp_path), holdout=0.1)
-    assert (made.info().count, made.info().num_classes) == (45, None)
+    assert (made.info().train, made.info().num_classes) == (45, None)
 
 
 def test_splits(saved):
