@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cascadezoo.evaluate.metrics.base import Measured as Measured
     from cascadezoo.evaluate.metrics.base import MetricCascade as MetricCascade
     from cascadezoo.evaluate.metrics.base import MetricFeatures as MetricFeatures
+    from cascadezoo.model_folder.recipe import Recipe as Recipe
+    from cascadezoo.model_folder.recipe import read_recipe as read_recipe
     from cascadezoo.plugins.hookspecs import hookimpl as hookimpl
     from cascadezoo.plugins.registry import CallbackEntry as CallbackEntry
     from cascadezoo.plugins.registry import (
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from cascadezoo.spec.configs import RefinerConfig as RefinerConfig
     from cascadezoo.spec.configs import StageConfig as StageConfig
     from cascadezoo.spec.configs import UpsamplerConfig as UpsamplerConfig
+    from cascadezoo.stages.base import Edit as Edit
     from cascadezoo.stages.base import GroupOptions as GroupOptions
     from cascadezoo.stages.base import Loss as Loss
     from cascadezoo.stages.base import SampleRequest as SampleRequest
@@ -84,6 +87,7 @@ __all__ = [
     "DataInfo",
     "DecoderConfig",
     "Draw",
+    "Edit",
     "EmptyConfig",
     "EpochEvent",
     "FeatureEntry",
@@ -105,6 +109,7 @@ __all__ = [
     "MetricFeatures",
     "Model",
     "PhaseEvent",
+    "Recipe",
     "RefinerConfig",
     "SampleRequest",
     "SpecEntry",
@@ -126,6 +131,7 @@ __all__ = [
     "hookimpl",
     "load_spec",
     "load_sweep",
+    "read_recipe",
     "run_sweep",
 ]
 
@@ -145,6 +151,7 @@ _MODULES = {
     "DataInfo": "spec.configs",
     "DecoderConfig": "spec.configs",
     "Draw": "util.rng",
+    "Edit": "stages.base",
     "EmptyConfig": "spec.configs",
     "EpochEvent": "train.callbacks",
     "FeatureEntry": "plugins.registry",
@@ -166,6 +173,7 @@ _MODULES = {
     "MetricFeatures": "evaluate.metrics.base",
     "Model": "spec.configs",
     "PhaseEvent": "train.callbacks",
+    "Recipe": "model_folder.recipe",
     "RefinerConfig": "spec.configs",
     "SampleRequest": "stages.base",
     "SpecEntry": "plugins.registry",
@@ -186,6 +194,7 @@ _MODULES = {
     "hookimpl": "plugins.hookspecs",
     "load_spec": "spec",
     "load_sweep": "sweep.cells",
+    "read_recipe": "model_folder.recipe",
     "run_sweep": "sweep.run_sweep",
 }
 

@@ -25,6 +25,7 @@ PUBLIC = [
     "DataInfo",
     "DecoderConfig",
     "Draw",
+    "Edit",
     "EmptyConfig",
     "EpochEvent",
     "FeatureEntry",
@@ -46,6 +47,7 @@ PUBLIC = [
     "MetricFeatures",
     "Model",
     "PhaseEvent",
+    "Recipe",
     "RefinerConfig",
     "SampleRequest",
     "SpecEntry",
@@ -67,6 +69,7 @@ PUBLIC = [
     "hookimpl",
     "load_spec",
     "load_sweep",
+    "read_recipe",
     "run_sweep",
 ]
 

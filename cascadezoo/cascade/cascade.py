@@ -15,10 +15,25 @@ from torch import Tensor, nn
 
 from cascadezoo._version import __version__
 from cascadezoo.cascade.assemble import build_stage
+from cascadezoo.cascade.editing import (
+    EditRun,
+    InterpolationRun,
+    check_edit,
+    read_mask,
+    read_originals,
+)
 from cascadezoo.cascade.labels import Labels, labels_count
-from cascadezoo.cascade.outputs import OutputType, converted, require_output_type
-from cascadezoo.cascade.sampling import Precision, SampleOptions, SamplingRun, Watch, autocast
+from cascadezoo.cascade.pictures import PictureOptions, picture_stages, run_on_pictures
+from cascadezoo.cascade.sampling import (
+    ImageOptions,
+    Precision,
+    SampleOptions,
+    SamplingRun,
+    Watch,
+    autocast,
+)
 from cascadezoo.cascade.sampling_memory import fitting_batch
+from cascadezoo.cascade.seeds import chosen_seed
 from cascadezoo.cascade.stage_calls import upstream_target
 from cascadezoo.cascade.weights import (
     HALVES,
@@ -27,6 +42,14 @@ from cascadezoo.cascade.weights import (
     check_whole,
     load_state,
     save_state,
+)
+from cascadezoo.data.pictures import (
+    OutputType,
+    PictureInput,
+    converted,
+    fitted,
+    read_pictures,
+    require_output_type,
 )
 from cascadezoo.errors import InputError, SampleError
 from cascadezoo.hub.locate import locate
@@ -46,6 +69,35 @@ if TYPE_CHECKING:
     from cascadezoo.hub.publish.result import Published
 
 __all__ = ["Cascade", "channels_last"]
+
+
+_DEFAULTS: SampleOptions = {
+    "seed": 0,
+    "generator": None,
+    "labels": None,
+    "steps": None,
+    "guidance": None,
+    "sampler": None,
+    "options": None,
+    "first": 0,
+    "batch_size": 64,
+    "precision": None,
+    "watch": None,
+    "progress": None,
+}
+
+_PICTURE_DEFAULTS: PictureOptions = {
+    "seed": 0,
+    "generator": None,
+    "labels": None,
+    "steps": None,
+    "guidance": None,
+    "sampler": None,
+    "options": None,
+    "batch_size": 64,
+    "precision": None,
+    "progress": None,
+}
 
 
 class Cascade(nn.Module):
@@ -513,7 +565,7 @@ class Cascade(nn.Module):
     def sample_from(
         self,
         stage: str,
-        upstream: Tensor,
+        upstream: Tensor | PictureInput | Sequence[PictureInput],
         *,
         return_stages: Literal[False] = ...,
         output_type: Literal["pt"] = ...,
@@ -524,7 +576,7 @@ class Cascade(nn.Module):
     def sample_from(
         self,
         stage: str,
-        upstream: Tensor,
+        upstream: Tensor | PictureInput | Sequence[PictureInput],
         *,
         return_stages: Literal[True],
         output_type: Literal["pt"] = ...,
@@ -535,7 +587,7 @@ class Cascade(nn.Module):
     def sample_from(
         self,
         stage: str,
-        upstream: Tensor,
+        upstream: Tensor | PictureInput | Sequence[PictureInput],
         *,
         return_stages: Literal[False] = ...,
         output_type: Literal["np"],
@@ -546,7 +598,7 @@ class Cascade(nn.Module):
     def sample_from(
         self,
         stage: str,
-        upstream: Tensor,
+        upstream: Tensor | PictureInput | Sequence[PictureInput],
         *,
         return_stages: Literal[True],
         output_type: Literal["np"],
@@ -557,7 +609,7 @@ class Cascade(nn.Module):
     def sample_from(
         self,
         stage: str,
-        upstream: Tensor,
+        upstream: Tensor | PictureInput | Sequence[PictureInput],
         *,
         return_stages: Literal[False] = ...,
         output_type: Literal["pil"],
@@ -568,7 +620,7 @@ class Cascade(nn.Module):
     def sample_from(
         self,
         stage: str,
-        upstream: Tensor,
+        upstream: Tensor | PictureInput | Sequence[PictureInput],
         *,
         return_stages: Literal[True],
         output_type: Literal["pil"],
@@ -578,7 +630,7 @@ class Cascade(nn.Module):
     def sample_from(
         self,
         stage: str,
-        upstream: Tensor,
+        upstream: Tensor | PictureInput | Sequence[PictureInput],
         *,
         seed: int | None = 0,
         generator: torch.Generator | None = None,
@@ -605,7 +657,9 @@ class Cascade(nn.Module):
         Args:
             stage: the name of the first stage to run.
             upstream: its input, floating [n, C, H, W] of its input's shape, on any device: images
-                in [-1, 1], or latents; real or sampled.
+                in [-1, 1], or latents; real or sampled. Or pictures (PIL images, paths, arrays,
+                tensors) whose sides are half to twice as long as those of the input: they are
+                cropped to their centre square and resized; transparent ones are put on white.
             seed: see :meth:`sample`.
             generator: see :meth:`sample`.
             labels: see :meth:`sample`.
@@ -638,18 +692,7 @@ class Cascade(nn.Module):
                 code="sample-stage-unusable",
                 name=stage,
             )
-        shape = self.stage(stage).geometry.input
-        expected = None if shape is None else (shape.channels, shape.size, shape.size)
-        actual = tuple(upstream.shape)
-        if not upstream.is_floating_point() or upstream.ndim != 4 or actual[1:] != expected:
-            raise SampleError(
-                f"stage {stage!r} needs floating [n, {', '.join(map(str, expected or ()))}], not "
-                f"{upstream.dtype} {list(actual)}",
-                hint="images are in [-1, 1]; cascade.targets(images) makes them from real images",
-                code="sample-upstream-shape",
-                name=stage,
-                shape=actual,
-            )
+        upstream = self._as_upstream(stage, upstream)
         return self._sample(
             self.names[self.names.index(stage) :],
             upstream,
@@ -670,6 +713,310 @@ class Cascade(nn.Module):
             progress=progress,
         )
 
+    def _as_upstream(
+        self, stage: str, upstream: Tensor | PictureInput | Sequence[PictureInput]
+    ) -> Tensor:
+        """The input of a stage, floating [n, C, H, W] of its shape.
+
+        Raises:
+            SampleError: the stage takes latents, and this is none.
+            InputError: this is not a picture, or contains NaN.
+            DataError: a picture cannot be read, or is too small or too large.
+        """
+        shape = self.stage(stage).geometry.input
+        expected = None if shape is None else (shape.channels, shape.size, shape.size)
+        batch = isinstance(upstream, Tensor) and upstream.ndim == 4
+        if isinstance(upstream, Tensor) and batch and upstream.is_floating_point():
+            if tuple(upstream.shape[1:]) == expected:
+                return upstream
+            pixels = upstream.shape[1] in (1, 3)
+        else:
+            pixels = True
+        if shape is None or shape.latent or not pixels:
+            kind = type(upstream).__name__
+            actual = tuple(upstream.shape) if isinstance(upstream, Tensor) else None
+            raise SampleError(
+                f"stage {stage!r} needs floating [n, {', '.join(map(str, expected or ()))}], not "
+                f"{kind if actual is None else list(actual)}",
+                hint="cascade.targets(images) makes them from real images",
+                code="sample-upstream-shape",
+                name=stage,
+                shape=actual,
+            )
+        rows = [fitted(p, shape.size, shape.channels) for p in read_pictures(upstream)]
+        return torch.stack(rows)
+
+    # --- pictures of any size
+
+    def upscale(
+        self,
+        images: PictureInput | Sequence[PictureInput],
+        *,
+        stage: str | None = None,
+        tile: int | None = None,
+        output_type: OutputType = "pil",
+        **rest: Unpack[PictureOptions],
+    ) -> list[Any]:
+        """Enlarge pictures of any size and aspect by the cascade's upsamplers.
+
+        A stage without attention maps a picture as a whole, up to 1024 pixels in each direction;
+        larger pictures, and the others' inputs, are cut into tiles that overlap and are blended.
+        Overlapping tiles share their noise. Each of picture and result must fit into memory, which
+        is estimated first.
+
+        Args:
+            images: one picture, a list, or a batch: PIL images, paths, arrays uint8 or in [-1, 1]
+                of shape [H, W, C], tensors [C, H, W].
+            stage: the upsampler to begin with; all later stages run too. None is the first.
+            tile: height and width of the tiles in the upstream picture; None chooses them.
+            output_type: ``pil`` for PIL images in the mode of the original, with its transparency;
+                ``pt`` for float tensors [C, H, W] in [-1, 1]; ``np`` for uint8 arrays [H, W, C].
+            rest: ``seed`` (default 0), ``generator``, ``labels`` (default: no label), ``steps``,
+                ``guidance``, ``sampler``, ``options``, ``batch_size`` (of tiles), ``precision``
+                and ``progress``, as for :meth:`sample`.
+
+        Returns:
+            One result per picture.
+
+        Raises:
+            SampleError: the cascade has no upsampler of pictures, or an argument is invalid.
+            InputError: something is not a picture.
+            DataError: a file is missing, damaged, too large, or of an unsupported type.
+            ResourceError: a picture and its result do not fit into memory.
+        """
+        names = picture_stages(self, "upsampler", stage)
+        request: PictureOptions = {**_PICTURE_DEFAULTS, **rest}
+        return run_on_pictures(self, names, images, output_type, tile, **request)
+
+    def refine(
+        self,
+        images: PictureInput | Sequence[PictureInput],
+        *,
+        stage: str | None = None,
+        tile: int | None = None,
+        output_type: OutputType = "pil",
+        **rest: Unpack[PictureOptions],
+    ) -> list[Any]:
+        """Refine pictures of any size and aspect; their size stays.
+
+        Args:
+            images: see :meth:`upscale`.
+            stage: the refiner to begin with; the refiners that follow it directly run too. None is
+                the first.
+            tile: see :meth:`upscale`.
+            output_type: see :meth:`upscale`.
+            rest: see :meth:`upscale`.
+
+        Returns:
+            One result per picture.
+
+        Raises:
+            SampleError: the cascade has no refiner of pictures, or an argument is invalid.
+            InputError: something is not a picture.
+            DataError: a file is missing, damaged, too large, or of an unsupported type.
+            ResourceError: a picture and its result do not fit into memory.
+        """
+        names = picture_stages(self, "refiner", stage)
+        request: PictureOptions = {**_PICTURE_DEFAULTS, **rest}
+        return run_on_pictures(self, names, images, output_type, tile, **request)
+
+    # --- editing
+
+    def edit(
+        self,
+        images: PictureInput | Sequence[PictureInput],
+        *,
+        strength: float = 0.5,
+        n: int | None = None,
+        output_type: OutputType = "pil",
+        **rest: Unpack[SampleOptions],
+    ) -> Any:
+        """Change images: noise is added and removed again (SDEdit, Meng et al. 2022).
+
+        Every stage edits its own part: the coarse image first, then the detail of the stages after
+        it. Stages without diffusion keep the detail of the original, weighted by ``1 - strength``.
+
+        Args:
+            images: see :meth:`upscale`. A picture of another size is cropped to its centre square
+                and resized to the cascade's size; its sides must be at least half of that.
+            strength: 0 returns the images, 1 equals :meth:`sample`.
+            n: number of variants of a single image; None is one for each image.
+            output_type: ``pil``: a list; ``pt``: a tensor [n, C, H, W] in [-1, 1]; ``np``: an
+                array uint8 [n, H, W, C].
+            rest: the other keywords of :meth:`sample`. ``labels`` defaults to no label.
+
+        Returns:
+            The edited images in the cascade's size, of ``output_type``.
+
+        Raises:
+            SampleError: the generator is not a diffusion or a flow, or an argument is invalid.
+            InputError: something is not a picture.
+            DataError: a picture cannot be read or is too small.
+            ResourceError: the memory does not suffice.
+        """
+        self._check_output_type(output_type, self.names[-1:])
+        check_edit(self, strength, 1)
+        originals = read_originals(self, images, n)
+        return converted(self._edit(originals, strength, None, 1, rest), output_type)
+
+    def inpaint(
+        self,
+        images: PictureInput | Sequence[PictureInput],
+        mask: PictureInput | Sequence[PictureInput],
+        *,
+        strength: float = 1.0,
+        resamplings: int = 4,
+        n: int | None = None,
+        output_type: OutputType = "pil",
+        **rest: Unpack[SampleOptions],
+    ) -> Any:
+        """Redraw a part of images (RePaint, Lugmayr et al. 2022); all other pixels stay the same.
+
+        Args:
+            images: see :meth:`edit`.
+            mask: white pixels are redrawn, black ones are kept; of the size of its image. One for
+                all images, or one for each.
+            strength: below 1, the redrawn part starts from the image; see :meth:`edit`.
+            resamplings: how often each step is repeated; more fit the new part better to the rest
+                and take longer.
+            n: number of variants of a single image; None is one for each image.
+            output_type: see :meth:`edit`.
+            rest: see :meth:`edit`.
+
+        Returns:
+            The images in the cascade's size. Their pixels outside of the mask equal those of the
+            images (cropped and resized if their size differs).
+
+        Raises:
+            SampleError: mask and image differ in size, the mask is empty, or as for :meth:`edit`.
+            InputError: something is not a picture.
+            DataError: a picture cannot be read or is too small.
+            ResourceError: the memory does not suffice.
+        """
+        self._check_output_type(output_type, self.names[-1:])
+        check_edit(self, strength, resamplings)
+        originals = read_originals(self, images, n)
+        white = read_mask(self, mask, images).expand(len(originals), -1, -1, -1)
+        return converted(self._edit(originals, strength, white, resamplings, rest), output_type)
+
+    @torch.no_grad()
+    def _edit(
+        self,
+        originals: Tensor,
+        strength: float,
+        mask: Tensor | None,
+        resamplings: int,
+        rest: SampleOptions,
+    ) -> Tensor:
+        request: SampleOptions = {**_DEFAULTS, **rest}
+        n = len(originals)
+        _check_count(n, request)
+        stages = dict(self.named_stages())
+        request["batch_size"] = self._fitting_batch(stages, n, request["batch_size"], keep=True)
+        targets = dict(zip(self.names, self.targets(originals), strict=True))
+        run = EditRun(
+            targets,
+            strength,
+            mask,
+            resamplings,
+            self.spec.name,
+            stages,
+            self.resolved.num_classes,
+            self.device,
+            n=n,
+            class_names=self.class_names,
+            **request,
+        )
+        if strength == 0:
+            return originals
+        labelled = run.labels is not None or self.resolved.num_classes is None
+        if strength == 1 and mask is None and labelled:
+            request["seed"], request["generator"] = run.seed, None  # drawn by the run
+            images: Tensor = self._sample(self.names, None, n, False, "pt", **request)
+            return images
+        return self._evaluated(run, request)[self.names[-1]]
+
+    def interpolate(
+        self,
+        seeds: tuple[int | None, int | None] | int | None = 0,
+        *,
+        labels: tuple[int | str, int | str] | int | str | None = None,
+        n: int = 9,
+        output_type: OutputType = "pil",
+        **rest: Unpack[ImageOptions],
+    ) -> Any:
+        """Sample images between two seeds, two labels, or both.
+
+        The noise of every stage is mixed on the sphere (Song et al. 2021), so this works with every
+        generator. Between labels, the predictions of diffusion and flow stages are mixed (Liu et
+        al. 2022); other stages use the nearer label.
+
+        Args:
+            seeds: the two seeds, or one for both ends; None draws one.
+            labels: the two labels, or one for both ends, as numbers or class names; None is label 0
+                (or no label).
+            n: number of images including both ends, at least 2.
+            output_type: see :meth:`edit`.
+            rest: the other keywords of :meth:`sample`, without ``seed`` and ``generator``.
+
+        Returns:
+            The images. The first equals ``sample(1, seed=seeds[0], labels=labels[0])``, the last
+            ``sample(1, seed=seeds[1], labels=labels[1])``, up to rounding.
+
+        Raises:
+            SampleError: a number is out of range, or :meth:`sample` would refuse the arguments.
+            ResourceError: the memory does not suffice.
+        """
+        self._check_output_type(output_type, self.names[-1:])
+        ends = tuple(seeds) if isinstance(seeds, Sequence) else (chosen_seed(seeds, None),) * 2
+        at = (labels, labels) if isinstance(labels, (int, str)) else labels
+        odd = len(ends) != 2 or (at is not None and len(at) != 2) or n < 2
+        if odd or not rest.keys().isdisjoint(("seed", "generator")):
+            raise SampleError(
+                "an interpolation needs two ends, and at least 2 images",
+                hint="interpolate(seeds=(0, 1), labels=(3, 5), n=9)",
+                code="sample-interpolation-ends",
+                n=n,
+            )
+        request: SampleOptions = {**_DEFAULTS, **rest}
+        request["labels"] = None if at is None else at[0]
+        if at is None and self.resolved.num_classes is not None:
+            request["labels"] = 0
+        _check_count(n, request)
+        stages = dict(self.named_stages())
+        request["batch_size"] = self._fitting_batch(stages, n, request["batch_size"], keep=False)
+        run = InterpolationRun(
+            (chosen_seed(ends[0], None), chosen_seed(ends[1], None)),
+            None if at is None or at[0] == at[1] else at[1],
+            torch.linspace(0, 1, n),
+            self.spec.name,
+            stages,
+            self.resolved.num_classes,
+            self.device,
+            n=n,
+            class_names=self.class_names,
+            **request,
+        )
+        return converted(self._evaluated(run, request)[self.names[-1]], output_type)
+
+    @torch.no_grad()
+    def _evaluated(
+        self,
+        run: SamplingRun,
+        request: SampleOptions,
+        *,
+        upstream: Tensor | None = None,
+        keep: bool = False,
+    ) -> dict[str, Tensor]:
+        """Run in evaluation mode and in the requested precision."""
+        training = self.training
+        self.eval()
+        try:
+            with autocast(self.device, request["precision"], self.dtype):
+                return run.run(upstream=upstream, keep=keep)
+        finally:
+            self.train(training)
+
     @torch.no_grad()
     def _sample(
         self,
@@ -680,24 +1027,10 @@ class Cascade(nn.Module):
         output_type: OutputType,
         **request: Unpack[SampleOptions],
     ) -> Any:
-        first, batch_size = request["first"], request["batch_size"]
-        if n < 1 or batch_size < 1 or first < 0:
-            raise SampleError(
-                f"cannot sample n={n} images from number {first} in batches of {batch_size}",
-                code="sample-count",
-                n=n,
-                batch_size=batch_size,
-            )
-        require_output_type(output_type)
+        _check_count(n, request)
+        batch_size = request["batch_size"]
+        self._check_output_type(output_type, names if return_stages else names[-1:])
         stages = {name: self.stage(name) for name in names}
-        latent = [s.name for s in self.resolved.stages if s.name in stages and s.output.latent]
-        if latent and output_type != "pt" and (return_stages or latent[-1] == names[-1]):
-            raise SampleError(
-                f"the output of stage {latent[0]!r} is latents, not pictures",
-                hint='use output_type="pt"',
-                code="sample-latents-as-pictures",
-                name=latent[0],
-            )
         request["batch_size"] = self._fitting_batch(stages, n, batch_size, keep=return_stages)
         run = SamplingRun(
             self.spec.name,
@@ -709,15 +1042,25 @@ class Cascade(nn.Module):
             from_images=upstream is not None,
             **request,
         )
-        training = self.training
-        self.eval()
-        try:
-            with autocast(self.device, request["precision"], self.dtype):
-                images = run.run(upstream=upstream, keep=return_stages)
-        finally:
-            self.train(training)
+        images = self._evaluated(run, request, upstream=upstream, keep=return_stages)
         outputs = {name: converted(part, output_type) for name, part in images.items()}
         return outputs if return_stages else outputs[names[-1]]
+
+    def _check_output_type(self, output_type: OutputType, names: Sequence[str]) -> None:
+        """Check the format of the output of the stages ``names``.
+
+        Raises:
+            SampleError: it is unknown, or a stage's output is latents.
+        """
+        require_output_type(output_type)
+        latent = [s.name for s in self.resolved.stages if s.name in names and s.output.latent]
+        if latent and output_type != "pt":
+            raise SampleError(
+                f"the output of stage {latent[0]!r} is latents, not pictures",
+                hint='use output_type="pt"',
+                code="sample-latents-as-pictures",
+                name=latent[0],
+            )
 
     def require_memory(self) -> None:
         """Check that the memory suffices to sample one image.
@@ -740,6 +1083,17 @@ class Cascade(nn.Module):
             n=n,
             batch_size=batch_size,
             keep=keep,
+        )
+
+
+def _check_count(n: int, request: SampleOptions) -> None:
+    first, batch_size = request["first"], request["batch_size"]
+    if n < 1 or batch_size < 1 or first < 0:
+        raise SampleError(
+            f"cannot sample n={n} images from number {first} in batches of {batch_size}",
+            code="sample-count",
+            n=n,
+            batch_size=batch_size,
         )
 
 

@@ -13,14 +13,22 @@ from torch import Tensor
 
 from cascadezoo.cascade import stage_calls
 from cascadezoo.cascade.labels import Labels, label_numbers
-from cascadezoo.cascade.outputs import chosen_seed
+from cascadezoo.cascade.seeds import chosen_seed
 from cascadezoo.errors import SampleError
 from cascadezoo.nn.precision import DTYPES, supports_bf16
 from cascadezoo.spec.labels import label_number
 from cascadezoo.stages.base import SampleRequest, Stage
 from cascadezoo.util.rng import ImageDraw
 
-__all__ = ["Precision", "SampleOptions", "SamplingRun", "Watch", "autocast", "truncates"]
+__all__ = [
+    "ImageOptions",
+    "Precision",
+    "SampleOptions",
+    "SamplingRun",
+    "Watch",
+    "autocast",
+    "truncates",
+]
 
 Watch = Callable[[str, Tensor], None]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -29,12 +37,9 @@ _FIELDS: tuple[Literal["steps", "guidance", "sampler"], ...] = ("steps", "guidan
 _NEED_LABELS = ("guidance", "guidance_interval", "negative_label")
 
 
-class SampleOptions(TypedDict, total=False):
-    """The keywords that ``Cascade.sample`` and ``sample_from`` share."""
+class ImageOptions(TypedDict, total=False):
+    """The keywords that all methods share that sample images of a cascade."""
 
-    seed: int | None
-    generator: torch.Generator | None
-    labels: Labels
     steps: int | Mapping[str, int] | None
     guidance: float | Mapping[str, float] | None
     sampler: str | Mapping[str, str] | None
@@ -44,6 +49,14 @@ class SampleOptions(TypedDict, total=False):
     precision: Precision | None
     watch: Watch | None
     progress: Callable[[int], None] | None
+
+
+class SampleOptions(ImageOptions, total=False):
+    """The keywords that ``Cascade.sample`` and ``sample_from`` share."""
+
+    seed: int | None
+    generator: torch.Generator | None
+    labels: Labels
 
 
 def autocast(
@@ -115,6 +128,8 @@ class SamplingRun:
         n: number of images.
         class_names: the names of the labels; None if they are unknown.
         from_images: whether the first stage receives images of the caller.
+        whole: whether every stage receives a finished image, so that none is truncated.
+        unlabelled: whether images have no label if the caller gives none.
         request: all keywords of ``Cascade.sample``.
 
     Raises:
@@ -131,6 +146,8 @@ class SamplingRun:
         n: int,
         class_names: Sequence[str] | None = None,
         from_images: bool = False,
+        whole: bool = False,
+        unlabelled: bool = False,
         **request: Unpack[SampleOptions],
     ) -> None:
         self.model = model
@@ -146,14 +163,17 @@ class SamplingRun:
         self._raised: BaseException | None = None
         self._finite = stage_calls.FiniteChecks()
         self.progress = request["progress"]
-        self.labels = self._checked_labels(request["labels"])
+        none = unlabelled and request["labels"] is None
+        self.labels = None if none else self._checked_labels(request["labels"])
+        if none:
+            self._check_unlabelled()
         requested = {key: request[key] for key in _FIELDS} | self._checked(request["options"])
         self.options: dict[str, dict[str, Any]] = {name: {} for name in stages}
         for key, value in requested.items():
             if value is not None:
                 self._assign(key, value)
-        if from_images:
-            self._not_truncated(next(iter(stages)))
+        for name in stages if whole else [next(iter(stages))] if from_images else []:
+            self._not_truncated(name)
 
     def run(
         self,
@@ -213,6 +233,27 @@ class SamplingRun:
     def _of_caller(self, error: BaseException) -> bool:
         return error is self._raised
 
+    def request(
+        self, name: str, count: int, draw: ImageDraw, labels: Tensor | None
+    ) -> SampleRequest:
+        """A request to a stage with the options of the call.
+
+        Args:
+            name: the name of the stage.
+            count: number of images.
+            draw: their random numbers.
+            labels: int64 [count], or None.
+        """
+        options = self.options[name]
+        return SampleRequest(
+            count,
+            draw,
+            labels,
+            **{key: options[key] for key in _FIELDS if key in options},
+            options={key: value for key, value in options.items() if key not in _FIELDS},
+            watch=None if self.watch is None else partial(self._watch, name),
+        )
+
     def _requests(self, start: int, stop: int) -> dict[str, SampleRequest]:
         """The request to each stage, from the last on: a stage may change that of its input."""
         labels = None if self.labels is None else self.labels[start:stop]
@@ -220,15 +261,7 @@ class SamplingRun:
         after: str | None = None
         for name in reversed(list(self.stages)):
             draw = ImageDraw(self.seed, name, self.first + start, stop - start, self.device)
-            options = self.options[name]
-            request = SampleRequest(
-                stop - start,
-                draw,
-                labels,
-                **{key: options[key] for key in _FIELDS if key in options},
-                options={key: value for key, value in options.items() if key not in _FIELDS},
-                watch=None if self.watch is None else partial(self._watch, name),
-            )
+            request = self.request(name, stop - start, draw, labels)
             if after is not None:
                 request = self._passed_on(after, requests[after], name, request)
             requests[name] = request
@@ -374,6 +407,18 @@ class SamplingRun:
                 name=name,
             )
         self.options[name]["truncated"] = False
+
+    def _check_unlabelled(self) -> None:
+        """Refuse images without a label if a stage was trained with labels only."""
+        for name, stage in self.stages.items() if self.num_classes is not None else ():
+            config = stage.config
+            if getattr(config, "conditional", False) and getattr(config, "label_drop", 1) == 0:
+                raise SampleError(
+                    f"stage {name!r} needs a label: it was trained with labels only",
+                    hint="give the label of the image",
+                    code="sample-label-missing",
+                    name=name,
+                )
 
     def _checked_labels(self, labels: Labels) -> Tensor | None:
         classes = self.num_classes

@@ -191,6 +191,7 @@ def sample(
     request: SampleRequest,
     *,
     passes: Callable[[BaseException], bool] | None = None,
+    size: tuple[int, int] | None = None,
     checks: FiniteChecks | None = None,
 ) -> Tensor:
     """Sample a batch of a stage's images.
@@ -200,10 +201,11 @@ def sample(
         upstream: its input.
         request: the request.
         passes: returns True for an error of the caller's own code, e.g. of ``request.watch``.
+        size: the expected height and width; None is that of the stage's output shape.
         checks: takes the check for numbers that are not finite; None checks at once.
 
     Returns:
-        float32 [N, C, H, W] of the stage's output shape.
+        float32 [N, C, H, W] of the stage's output shape, or of ``size``.
 
     Raises:
         PluginError: the stage fails, or returns something else or images that are not finite.
@@ -211,12 +213,13 @@ def sample(
     """
     with guard(stage, "sample", passes=passes):
         images = stage.sample(upstream, request)
+    shape = _batch(request.count, stage.geometry.output)
     require_tensor(
         stage,
         "sample",
         "the images",
         images,
-        shape=_batch(request.count, stage.geometry.output),
+        shape=shape if size is None else (*shape[:2], *size),
         device=request.draw.device,
         dtype=None,
     )

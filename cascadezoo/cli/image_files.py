@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
@@ -20,9 +20,18 @@ from cascadezoo.util.files import disk_full, writing_to
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cascadezoo.model_folder.recipe import Recipe
     from cascadezoo.spec.configs import ImageShape
 
-__all__ = ["ImageFile", "format_of", "open_images", "replacing"]
+Describe = Callable[[int, int, int | None], "Recipe"]
+"""Maps the first image, the number of images, and the place of the only shown image (None: all) to
+the recipe of a picture."""
+
+Span = tuple[int, int, int, int | None]
+"""The first image, the number of images, the batch size, and the place of the only image that is
+kept; None keeps all."""
+
+__all__ = ["Describe", "ImageFile", "Span", "format_of", "open_images", "replacing"]
 
 LARGEST_GRID = 2**26
 """Maximum pixels of a grid; Pillow stores three bytes of each."""
@@ -82,17 +91,22 @@ def open_images(
     labelled: bool,
     force: bool,
     class_names: Sequence[str] | None = None,
+    described: Describe | None = None,
+    span: Span = (0, 0, 1, None),
 ) -> Iterator[ImageFile]:
     """Open an output for ``n`` images. It is complete when the block ends without an error.
 
     Args:
         path: a file, which is replaced, or a folder. Parent folders are created.
-        what: see :func:`format_of`.
+        what: see :func:`format_of`; or ``single``, an image as a file.
         n: the number of images.
         image: the shape of an image.
         labelled: whether the images have labels.
         force: replace files in a folder.
         class_names: the names of the labels, for a strip and an .npz file; None leaves them out.
+        described: gives the recipe of a picture, which its file states; None for files that state
+            nothing.
+        span: which images are sampled, see :data:`Span`.
 
     Raises:
         InputError: the path cannot be written, the folder contains such files, or the picture would
@@ -110,7 +124,7 @@ def open_images(
             n=n,
         )
     if what == "folder":
-        yield _Folder(path, n, force)
+        yield _Folder(path, n, force, described, span)
         return
     with replacing(path) as file:
         if what == "npz":
@@ -118,9 +132,11 @@ def open_images(
             with _npz(file, shape, labelled, class_names) as npz:
                 yield npz
         else:
-            picture = _Picture(strip=what == "strip", class_names=class_names)
+            picture = _Picture(what, class_names)
             yield picture
-            picture.save(file)
+            first, count, _, index = span
+            recipe = None if described is None else described(first, count, index)
+            picture.save(file, recipe)
 
 
 @contextmanager
@@ -160,8 +176,8 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 class _Picture:
-    def __init__(self, strip: bool, class_names: Sequence[str] | None) -> None:
-        self.strip = strip
+    def __init__(self, what: str, class_names: Sequence[str] | None) -> None:
+        self.what = what
         self.class_names = class_names
         self.labels: list[int] = []
         self.rows: dict[str, list[Tensor]] = {}
@@ -171,24 +187,31 @@ class _Picture:
             self.rows.setdefault(name, []).append(images)
         self.labels += labels or []
 
-    def save(self, file: IO[bytes]) -> None:
+    def save(self, file: IO[bytes], recipe: Recipe | None) -> None:
         import torch
 
-        from cascadezoo.report.images import grid, stage_strip
+        from cascadezoo.report.images import grid, stage_strip, to_pil
 
         stages = {name: torch.cat(rows) for name, rows in self.rows.items()}
         names = [self.class_names[i] for i in self.labels] if self.class_names else None
-        if self.strip:
+        if self.what == "strip":
             picture = stage_strip(stages, names=names or None)
+        elif self.what == "single":
+            (picture,) = to_pil(list(stages.values())[-1])
         else:
             picture = grid(list(stages.values())[-1])
-        picture.save(file, format="PNG")
+        info = None if recipe is None else recipe.png_info()
+        picture.save(file, format="PNG", pnginfo=info)
 
 
 class _Folder:
-    def __init__(self, path: Path, n: int, force: bool) -> None:
+    def __init__(
+        self, path: Path, n: int, force: bool, described: Describe | None, span: Span
+    ) -> None:
         self.path = path
         self.done = 0
+        self.described = described
+        self.span = span
         with _writable(path):
             path.mkdir(parents=True, exist_ok=True)
             existing = {entry.name for entry in os.scandir(path)}
@@ -211,11 +234,23 @@ class _Folder:
             temporary = self.path / f".{os.getpid()}.tmp"
             try:
                 with writing_to(self.path, hint=_SPACE):
-                    image.save(temporary, format="PNG")
+                    recipe = self._recipe()
+                    info = None if recipe is None else recipe.png_info()
+                    image.save(temporary, format="PNG", pnginfo=info)
                     temporary.replace(self.path / _number(self.done))
             finally:
                 temporary.unlink(missing_ok=True)
             self.done += 1
+
+    def _recipe(self) -> Recipe | None:
+        """The recipe of the next image: its batch, whose rounding it shares, and its place."""
+        if self.described is None:
+            return None
+        first, n, batch_size, index = self.span
+        if index is not None:
+            return self.described(first, n, index)
+        start = self.done // batch_size * batch_size
+        return self.described(first + start, min(batch_size, n - start), self.done - start)
 
 
 def _number(index: int) -> str:

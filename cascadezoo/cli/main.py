@@ -24,6 +24,14 @@ COMMANDS = {
         "cascadezoo.cli.report",
         "Write a self-contained page about one or several models.",
     ),
+    "upscale": ("cascadezoo.cli.upscale", "Enlarge pictures of any size by a model's upsamplers."),
+    "refine": ("cascadezoo.cli.refine", "Sharpen pictures of any size by a model's refiners."),
+    "edit": ("cascadezoo.cli.edit", "Change pictures with a diffusion or flow model."),
+    "inpaint": ("cascadezoo.cli.inpaint", "Redraw a part of pictures."),
+    "interpolate": (
+        "cascadezoo.cli.interpolate",
+        "Sample pictures between two seeds or labels.",
+    ),
     "evaluate": (
         "cascadezoo.cli.evaluate",
         "Evaluate a model, or check the figures on its card.",

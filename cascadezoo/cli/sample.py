@@ -23,6 +23,7 @@ from cascadezoo.cli.options import (
     seed_option,
 )
 from cascadezoo.cli.output import clean, echo, echo_json
+from cascadezoo.errors import InputError
 from cascadezoo.util.numbers import human_seconds
 from cascadezoo.util.processes import process_count, process_rank
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from cascadezoo.cascade.cascade import Cascade
     from cascadezoo.cli.image_files import ImageFile
+    from cascadezoo.model_folder.recipe import Recipe
     from cascadezoo.train.compilation import SamplingCompile
 
 
@@ -42,9 +44,16 @@ if TYPE_CHECKING:
         "cascadezoo sample runs/shapes-demo --stages -n 6 -o stages.png",
         "cascadezoo sample runs/shapes-demo --trajectory -n 6 -o from-noise.png",
         "cascadezoo sample runs/shapes-demo -n 10000 --steps coarse=10 -o samples.npz",
+        "cascadezoo sample --like picture.png -o again.png",
     ),
 )
-@model_argument()
+@model_argument(required=False)
+@click.option(
+    "--like",
+    metavar="PICTURE",
+    help="Repeat a PNG picture that this command wrote: its model, seed and settings.",
+)
+@click.option("--yes", is_flag=True, help="Fetch the model that the picture names.")
 @click.option(
     "-n",
     "--count",
@@ -141,8 +150,13 @@ if TYPE_CHECKING:
 @hub_options
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @json_option
+@click.pass_context
 def command(
-    model: str,
+    ctx: click.Context,
+    /,
+    model: str | None,
+    like: str | None,
+    yes: bool,
     n: int,
     seed: int,
     labels: tuple[str, ...],
@@ -165,23 +179,56 @@ def command(
 
     MODEL is a run folder of a finished build, a model folder, the name of a zoo model, or a repo
     on the Hub: org/name, org/name@revision. An .npz file contains the images as arr_0, uint8 of
-    shape [N, H, W, C], the labels as arr_1 and their names as class_names.
+    shape [N, H, W, C], the labels as arr_1 and their names as class_names. A PNG file states its
+    model, seed and settings.
     """
     from cascadezoo.cli.image_files import format_of, open_images
     from cascadezoo.cli.model import load_model
+    from cascadezoo.cli.picture_files import model_of_recipe, reference_of
     from cascadezoo.hub.locate import locate
     from cascadezoo.model_folder.layout import CONFIG, read_config
+    from cascadezoo.model_folder.recipe import (
+        SampleSettings,
+        check_model,
+        model_digest,
+        read_recipe,
+        recipe_of,
+    )
     from cascadezoo.spec import resolve
     from cascadezoo.spec.labels import label_from_text
 
+    if like is None and model is None:
+        raise click.UsageError("give a MODEL, or --like PICTURE")
+    if yes and (like is None or model is not None):
+        raise click.UsageError("--yes needs --like without a MODEL")
+    if like is not None:
+        _only_like(ctx)
+        recipe = read_recipe(like)
+        settings = recipe.sample_settings()
+        if model is None:
+            folder = model_of_recipe(recipe, like, offline=offline, confirmed=yes)
+        else:
+            folder = locate(model, revision, offline or None)
+        check_model(recipe, read_config(folder), like)
+        model = model or str(recipe.reference)
+        n, seed, batch_size = settings.n, recipe.seed, settings.batch_size
+        labels = tuple(f"number:{label}" for label in settings.labels)
+        precision = settings.precision
+        stages, trajectory = (settings.strip == kind for kind in ("stages", "trajectory"))
+        stage, begin, index = settings.stage, settings.first, settings.index
+        options = {key: getattr(settings, key) for key in options}
+        if settings.negative_label is not None:
+            options["negative_label"] = f"number:{settings.negative_label}"
+    else:
+        folder = locate(str(model), revision, offline or None)
+        begin, index = 0, None
     if stages and trajectory:
         raise click.UsageError("--stages and --trajectory exclude each other")
     if stage is not None and not trajectory:
         raise click.UsageError("--stage needs --trajectory")
     strip = "stages" if stages else "trajectory" if trajectory else None
-    folder = locate(model, revision, offline or None)
-    spec = read_config(folder).spec
-    resolved = resolve(spec, source=str(folder / CONFIG), for_training=False)
+    config = read_config(folder)
+    resolved = resolve(config.spec, source=str(folder / CONFIG), for_training=False)
     image, classes = resolved.image, resolved.num_classes
     numbers = tuple(label_from_text(label, classes, resolved.class_names) for label in labels)
     if options["negative_label"] is not None:
@@ -190,6 +237,9 @@ def command(
         )
     path = out or f"{resolved.spec.name}-seed{seed}{f'-{strip}' if strip else ''}.png"
     what = format_of(path, strip)
+    single = index is not None
+    if single:
+        what = _single_format(path, what)
     turns = numbers or tuple(range(classes or 0))
     request = _request(options) | {"seed": seed}
     if process_count() > 1:
@@ -206,14 +256,36 @@ def command(
         cascade = load_model(folder, device, precision=precision)
         SharedSampling.serve(_Batches(cascade, None, None, request).last(turns))
         return
+
+    def described(first: int, count: int, index: int | None) -> Recipe:
+        """The recipe of a picture of images ``first`` to ``first + count``, or of one of them."""
+        stated = {
+            **options,
+            "n": count,
+            "first": first,
+            "index": index,
+            "batch_size": batch_size,
+            "labels": list(numbers),
+            "precision": precision,
+            "strip": strip,
+            "stage": stage,
+        }
+        stated = {key: list(v) if isinstance(v, tuple) else v for key, v in stated.items()}
+        stated = {key: value for key, value in stated.items() if value is not None}
+        SampleSettings.model_validate(stated)
+        return recipe_of(config, "sample", seed, stated, reference=reference)
+
+    reference = reference_of(str(model), folder)
     with open_images(
         Path(path),
         what,
-        n=n,
+        n=1 if single else n,
         image=image,
         labelled=classes is not None,
         force=force,
         class_names=resolved.class_names,
+        described=None if what == "npz" else described,
+        span=(begin, n, batch_size, index),
     ) as images:
         cascade = load_model(folder, device, precision=precision)
         from cascadezoo.train.compilation import compile_for_sampling
@@ -222,7 +294,8 @@ def command(
         if compile_ != "no" and not quiet:
             echo(f"compiled: {choice.scope or 'nothing'} ({choice.reason})", err=True)
         batches = _Batches(cascade, strip, stage, request)
-        seconds = _draw(batches, images, n, batch_size, turns, quiet)
+        seconds = _draw(batches, images, begin, n, batch_size, turns, quiet, index)
+    n = 1 if single else n
     rate = n / max(seconds, 1e-9)
     if as_json:
         data = {
@@ -235,6 +308,7 @@ def command(
             "labels": _listed(numbers, resolved.class_names),
             "precision": precision or "fp32",
             "compiled": choice.scope,
+            "digest": model_digest(config),
             "size": image.size,
             "channels": image.channels,
             "seconds": round(seconds, 3),
@@ -253,6 +327,32 @@ def _listed(
     """The requested labels for ``--json``; None for all labels in turn."""
     rows = [{"label": number, "name": names[number] if names else None} for number in numbers]
     return rows or None
+
+
+def _only_like(ctx: click.Context) -> None:
+    """Refuse settings beside ``--like``, which the picture states."""
+    allowed = {"model", "like", "yes", "device", "out", "force", "revision", "offline", "quiet"}
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        given = ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if given and name not in {*allowed, "as_json", "compile_"}:
+            raise click.UsageError(f"--like repeats all settings: leave out {parameter.opts[-1]}")
+
+
+def _single_format(path: str, what: str) -> str:
+    """The format of a single image of a folder that is repeated.
+
+    Raises:
+        InputError: an .npz file is requested.
+    """
+    if what == "npz":
+        raise InputError(
+            f"a single picture is repeated as a .png file, not {path}",
+            hint="-o again.png",
+            code="input-like-suffix",
+            path=path,
+        )
+    return "folder" if what == "folder" else "single"
 
 
 def _request(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,12 +407,25 @@ def _labels(turns: Sequence[int], first: int, count: int) -> list[int] | None:
 def _draw(
     batches: _Batches,
     images: ImageFile,
+    begin: int,
     n: int,
     batch_size: int,
     turns: tuple[int, ...],
     quiet: bool,
+    index: int | None,
 ) -> float:
-    """Sample all batches, cycling through the labels; returns the seconds of sampling."""
+    """Sample all batches, cycling through the labels; returns the seconds of sampling.
+
+    Args:
+        batches: the sampler.
+        images: the output.
+        begin: the number of the first image.
+        n: the number of images.
+        batch_size: the number of images of a batch.
+        turns: the labels.
+        quiet: show no progress.
+        index: the only image that is written; None writes all.
+    """
     from cascadezoo.data.pixels import to_uint8
     from cascadezoo.evaluate.shared_sampling import SharedSampling
     from cascadezoo.train.progress import make_progress
@@ -321,11 +434,11 @@ def _draw(
     seconds = 0.0
     shared = None
     if process_count() > 1:
-        shared = SharedSampling(batches.last(turns), n, batch_size)
+        shared = SharedSampling(batches.last(turns), begin + n, batch_size)
     try:
         progress.task(f"sampling {n} images", n)
-        for first in range(0, n, batch_size):
-            count = min(batch_size, n - first)
+        for first in range(begin, begin + n, batch_size):
+            count = min(batch_size, begin + n - first)
             labels = _labels(turns, first, count)
             began = time.monotonic()
             if shared is not None:
@@ -334,8 +447,10 @@ def _draw(
                 outputs = batches.draw(first, count, labels)
             rows = {name: to_uint8(part).cpu() for name, part in outputs.items()}
             seconds += time.monotonic() - began
+            if index is not None:
+                rows = {name: part[index : index + 1] for name, part in rows.items()}
             images.add(rows, labels)
-            progress.advance(first + count)
+            progress.advance(first - begin + count)
     finally:
         if shared is not None:
             shared.close()

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData
-from cascadezoo.data.image_decoder import bombs_are_errors, decode_image, decode_share
+from cascadezoo.data.image_decoder import decode_image, decode_share
+from cascadezoo.data.picture_files import bombs_are_errors
 from cascadezoo.data.preparation import Fit, prepare
 from cascadezoo.data.source import ImageSource, SequentialSource
 from cascadezoo.errors import CascadezooError, DataError

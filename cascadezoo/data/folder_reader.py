@@ -11,13 +11,9 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadezoo.data.image_decoder import (
-    bombs_are_errors,
-    decode_image,
-    decode_share,
-    square_size,
-)
+from cascadezoo.data.image_decoder import decode_image, decode_share, square_size
 from cascadezoo.data.memory import require_data
+from cascadezoo.data.picture_files import bombs_are_errors
 from cascadezoo.errors import DataError
 
 __all__ = ["read_images"]

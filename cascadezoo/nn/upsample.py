@@ -8,16 +8,17 @@ from torch import Tensor, nn
 __all__ = ["PixelShuffleUp", "ResizeUp", "TransposedUp", "enlarge", "icnr"]
 
 
-def enlarge(images: Tensor, size: int, mode: str) -> Tensor:
-    """Interpolate images [N, C, H, W] to [N, C, size, size].
+def enlarge(images: Tensor, size: int | tuple[int, int], mode: str) -> Tensor:
+    """Interpolate images [N, C, H, W] to another height and width.
 
     Args:
         images: any values; bicubic interpolation may exceed their range.
-        size: height and width of the result in pixels.
+        size: height and width of the result in pixels, or one number for both.
         mode: ``bicubic``, ``bilinear`` or ``nearest``.
     """
     corners = None if mode == "nearest" else False
-    return F.interpolate(images, size=(size, size), mode=mode, align_corners=corners)
+    shape = (size, size) if isinstance(size, int) else size
+    return F.interpolate(images, size=shape, mode=mode, align_corners=corners)
 
 
 def icnr(layer: nn.Conv2d, factor: int) -> nn.Conv2d:

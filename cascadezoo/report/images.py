@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from cascadezoo.data.pictures import to_pil
 from cascadezoo.data.pixels import to_uint8
 from cascadezoo.errors import InputError
 
@@ -28,22 +29,6 @@ INK = (32, 32, 32)
 NOTE = (110, 110, 110)
 
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
-
-
-def to_pil(images: Tensor) -> list[Image.Image]:
-    """Convert images for PIL.
-
-    Args:
-        images: floating [N, C, H, W] in [-1, 1], or uint8; 1 or 3 channels.
-
-    Returns:
-        N pictures of mode ``L`` or ``RGB``.
-
-    Raises:
-        InputError: wrong shape or type, or values that are not finite.
-    """
-    rows = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row) for row in rows]
 
 
 def grid(

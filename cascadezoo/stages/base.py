@@ -20,6 +20,7 @@ from cascadezoo.util.rng import Draw, ImageDraw
 
 __all__ = [
     "GROUP",
+    "Edit",
     "GroupOptions",
     "Loss",
     "SampleRequest",
@@ -29,6 +30,7 @@ __all__ = [
     "StageOutput",
     "TrainContext",
     "downsample",
+    "enlarged_size",
 ]
 
 GROUP = "generator"
@@ -156,6 +158,25 @@ class StageOutput:
     figures: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """An existing image that a stage changes instead of drawing a new one.
+
+    Args:
+        image: the clean image in the space of the stage's output, [N, C, out_size, out_size].
+        strength: how far it may move from the image, above 0; with 1 and no mask the stage samples
+            as usual.
+        mask: bool [N, 1, out_size, out_size], True for pixels to redraw; all others must equal the
+            image in the result. None redraws all.
+        resamplings: how often each step is repeated with a mask (Lugmayr et al. 2022).
+    """
+
+    image: Tensor
+    strength: float = 1.0
+    mask: Tensor | None = None
+    resamplings: int = 1
+
+
 @dataclass(slots=True)
 class SampleRequest:
     """A request to a stage to sample images.
@@ -170,6 +191,9 @@ class SampleRequest:
         options: other options by name; see :attr:`Stage.sampling_options`.
         watch: called with the image after each step of an iterative stage. The image is reused;
             copy it to keep it.
+        edit: the image to change; only for stages with :attr:`Stage.edits`.
+        labels_to: second labels, int64 [N]; only for stages with :attr:`Stage.mixes_labels`.
+        mix: [N], the share of the second labels, from 0 to 1; set together with ``labels_to``.
     """
 
     count: int
@@ -180,6 +204,9 @@ class SampleRequest:
     sampler: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     watch: Callable[[Tensor], None] | None = None
+    edit: Edit | None = None
+    labels_to: Tensor | None = None
+    mix: Tensor | None = None
 
 
 class Stage(nn.Module, ABC):
@@ -203,6 +230,12 @@ class Stage(nn.Module, ABC):
     sampling_options: ClassVar[frozenset[str]] = frozenset()
     """The supported options: any of ``steps``, ``guidance``, ``sampler`` and further names."""
 
+    edits: ClassVar[bool] = False
+    """Whether :meth:`sample` supports ``SampleRequest.edit``."""
+
+    mixes_labels: ClassVar[bool] = False
+    """Whether :meth:`sample` supports ``SampleRequest.labels_to`` and ``mix``."""
+
     _owner: Owner | None = None  # set by the cascade; None for a stage that is used on its own
 
     def __init__(self, config: Any, geometry: StageGeometry) -> None:
@@ -219,6 +252,15 @@ class Stage(nn.Module, ABC):
     def out_size(self) -> int:
         """Height and width of the stage's image."""
         return self.geometry.output.size
+
+    @property
+    def any_size(self) -> bool:
+        """Whether :meth:`sample` accepts upstream images of any height and width. Default: no.
+
+        The result of such a stage is ``out_size // in_size`` times as high and wide as the
+        upstream image. Large pictures are passed to the other stages in tiles of ``in_size``.
+        """
+        return False
 
     def upstream_target(self, images: Tensor) -> Tensor:
         """Compute the target of the stage before this one.
@@ -339,6 +381,14 @@ class Stage(nn.Module, ABC):
 
         applied: Self = super()._apply(converted, recurse)  # type: ignore[no-untyped-call]
         return applied
+
+
+def enlarged_size(stage: Stage, upstream: Tensor | None) -> tuple[int, int]:
+    """Height and width of a stage's image; ``out_size`` for upstream images of ``in_size``."""
+    if upstream is None or stage.in_size is None:
+        return stage.out_size, stage.out_size
+    height, width = upstream.shape[-2:]
+    return height * stage.out_size // stage.in_size, width * stage.out_size // stage.in_size
 
 
 def downsample(images: Tensor, size: int) -> Tensor:

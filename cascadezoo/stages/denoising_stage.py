@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from cascadezoo.diffusion.editing import DIFFUSION, edited
 from cascadezoo.diffusion.losses import (
     VLB_WEIGHT,
     min_snr_weights,
@@ -40,6 +41,7 @@ from cascadezoo.stages.base import (
     StageInputs,
     StageOutput,
     TrainContext,
+    enlarged_size,
 )
 from cascadezoo.stages.conditional_stage import ConditionalStage
 from cascadezoo.stages.process_config import DiffusionProcessConfig, ProcessConfig
@@ -56,6 +58,7 @@ class DenoisingStage(ConditionalStage):
 
     sampling_options: ClassVar[frozenset[str]] = ConditionalStage.sampling_options | {"eta"}
     samplers: ClassVar[Collection[str]] = tuple(SAMPLERS)
+    edits = True
     config: ProcessConfig  # type: ignore[assignment]
     rates: Tensor
     """Alpha and sigma of each timestep, [T, 2]."""
@@ -128,7 +131,7 @@ class DenoisingStage(ConditionalStage):
     # --- sampling
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """Denoise pure noise to images [N, C, out_size, out_size].
+        """Denoise pure noise, or the noised image of an edit, to images [N, C, H, W].
 
         Supports the options ``eta`` (of the ddim sampler), ``guidance_interval``,
         ``negative_label`` and ``stop``: the signal's variance at which sampling stops and returns
@@ -151,8 +154,24 @@ class DenoisingStage(ConditionalStage):
                 return Denoised(dynamic_threshold(x0, config.dynamic_threshold), spread)
             return Denoised(self._clipped(x0), spread)
 
-        start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
-        states = SAMPLERS[name].run(denoise, start, path, request.draw, options)
+        def run(x: Tensor, levels: Sequence[Level]) -> Iterator[Tensor]:
+            return SAMPLERS[name].run(denoise, x, levels, request.draw, options)
+
+        size = enlarged_size(self, upstream)
+        start = request.draw.randn(request.count, shape.channels, *size)
+        states = run(start, path)
+        if (edit := request.edit) is not None:
+            states = edited(
+                DIFFUSION,
+                run,
+                path,
+                edit.image,
+                start,
+                request.draw,
+                strength=edit.strength,
+                mask=edit.mask,
+                resamplings=edit.resamplings,
+            )
         image = final(states, request.watch)
         return image if stop < 1 else bounded(image, shape)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from cascadezoo.diffusion.editing import FLOW, edited
 from cascadezoo.diffusion.flow import (
     SOLVERS,
     data_from_velocity,
@@ -24,7 +25,13 @@ from cascadezoo.diffusion.flow import (
 from cascadezoo.diffusion.samplers import final
 from cascadezoo.diffusion.schedules import level_of
 from cascadezoo.errors import SampleError
-from cascadezoo.stages.base import SampleRequest, StageInputs, StageOutput, TrainContext
+from cascadezoo.stages.base import (
+    SampleRequest,
+    StageInputs,
+    StageOutput,
+    TrainContext,
+    enlarged_size,
+)
 from cascadezoo.stages.conditional_stage import ConditionalStage
 from cascadezoo.stages.flow.config import FlowFields
 from cascadezoo.stages.request_options import bounded, chosen_sampler, chosen_steps
@@ -42,6 +49,7 @@ class FlowStage(ConditionalStage):
     """
 
     samplers: ClassVar[Collection[str]] = tuple(SOLVERS)
+    edits = True
     config: FlowFields
 
     # --- training
@@ -86,7 +94,7 @@ class FlowStage(ConditionalStage):
     # --- sampling
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """Integrate the velocity from noise to images, [N, C, out_size, out_size].
+        """Integrate the velocity from noise, or an edit's noised image, to images [N, C, H, W].
 
         Supports the options ``guidance_interval``, ``negative_label`` and ``stop``: the signal's
         variance at which sampling stops and returns a noisy image with variance-preserving rates.
@@ -95,7 +103,8 @@ class FlowStage(ConditionalStage):
             SampleError: the model does not support the steps, sampler, labels or guidance.
         """
         shape = self.geometry.output
-        start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
+        size = enlarged_size(self, upstream)
+        start = request.draw.randn(request.count, shape.channels, *size)
         return self.integrate(start, self.sampling_conditions(upstream, request), request)
 
     def make_pairs(self, noise: Tensor, request: SampleRequest) -> Tensor:
@@ -105,7 +114,10 @@ class FlowStage(ConditionalStage):
     def integrate(
         self, start: Tensor, conditions: Sequence[Tensor], request: SampleRequest
     ) -> Tensor:
-        """Integrate the velocity from noise [N, C, H, W] under the network's conditions."""
+        """Integrate the velocity from noise [N, C, H, W] under the network's conditions.
+
+        With an edit, ``request.edit.image`` is the data of the flow.
+        """
         solver = SOLVERS[chosen_sampler(request.sampler, self.config.sampler, SOLVERS)]
         end = self._end(request)
         times = self._times(request.steps, end)
@@ -114,7 +126,23 @@ class FlowStage(ConditionalStage):
         def velocity(x: Tensor, time: float) -> Tensor:
             return predict(x, time * TIME_SCALE, level_at(time))
 
-        image = final(solver.run(velocity, start, times), request.watch)
+        def run(x: Tensor, part: Sequence[float]) -> Iterator[Tensor]:
+            return solver.run(velocity, x, part)
+
+        states = run(start, times)
+        if (edit := request.edit) is not None:
+            states = edited(
+                FLOW,
+                run,
+                times,
+                edit.image,
+                start,
+                request.draw,
+                strength=edit.strength,
+                mask=edit.mask,
+                resamplings=edit.resamplings,
+            )
+        image = final(states, request.watch)
         return preserved(image, end) if end > 0 else self.limited(image)
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:

@@ -8,14 +8,30 @@ from typing import Any
 from torch import Tensor, nn
 
 from cascadezoo.nn.upsample import enlarge
-from cascadezoo.stages.base import SampleRequest, Stage, StageInputs, StageOutput, TrainContext
+from cascadezoo.stages.base import (
+    SampleRequest,
+    Stage,
+    StageInputs,
+    StageOutput,
+    TrainContext,
+    enlarged_size,
+)
 from cascadezoo.stages.request_options import bounded
 
 __all__ = ["MappingStage", "ResidualRefiner", "ResidualStage", "ResidualUpsampler"]
 
 
 class MappingStage(Stage):
-    """Base of stages that map their upstream image to their own: no noise, no labels, one pass."""
+    """Base of stages that map their upstream image to their own: no noise, no labels, one pass.
+
+    Their networks are convolutions, which accept any size; a subclass with another network
+    overrides :attr:`any_size`.
+    """
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the network accepts images of any size."""
+        return True
 
     @abstractmethod
     def predict(self, upstream: Tensor) -> Tensor:
@@ -78,7 +94,7 @@ class ResidualUpsampler(ResidualStage):
 
     def base(self, upstream: Tensor) -> Tensor:
         """The upstream image, interpolated to ``out_size``."""
-        return enlarge(upstream, self.out_size, self.config.interpolation)
+        return enlarge(upstream, enlarged_size(self, upstream), self.config.interpolation)
 
 
 class ResidualRefiner(ResidualStage):

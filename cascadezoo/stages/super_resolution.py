@@ -12,7 +12,7 @@ from cascadezoo.diffusion.augmentation import blur_augmentation, gaussian_augmen
 from cascadezoo.diffusion.schedules import signal_of
 from cascadezoo.errors import SampleError
 from cascadezoo.nn.upsample import enlarge
-from cascadezoo.stages.base import SampleRequest, TrainContext
+from cascadezoo.stages.base import SampleRequest, TrainContext, enlarged_size
 from cascadezoo.stages.conditional_stage import ConditionalStage
 from cascadezoo.stages.request_options import share
 from cascadezoo.stages.shared_config import SuperResolutionConfig
@@ -80,8 +80,8 @@ class SuperResolution(ConditionalStage):
         return dataclasses.replace(request, options=options)
 
     def enlarged(self, image: Tensor) -> Tensor:
-        """The upstream image at ``out_size``."""
-        return enlarge(image, self.out_size, self.config.interpolation)
+        """The upstream image at the size of the stage's image."""
+        return enlarge(image, enlarged_size(self, image), self.config.interpolation)
 
     def _s(self, request: SampleRequest) -> float:
         s = share(request.options, "s", "0 adds no noise to the upstream image")

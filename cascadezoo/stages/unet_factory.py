@@ -6,7 +6,7 @@ from cascadezoo.nn.unet import UNet
 from cascadezoo.stages.base import StageGeometry
 from cascadezoo.stages.shared_config import UNetConfig
 
-__all__ = ["make_unet"]
+__all__ = ["is_convolutional", "make_unet"]
 
 
 def make_unet(
@@ -48,3 +48,9 @@ def make_unet(
         levels=levels,
         pad_to=config.pad_to,
     )
+
+
+def is_convolutional(config: UNetConfig) -> bool:
+    """Whether the network has no attention, whose results would depend on the image's size."""
+    crosses = config.label_conditioning == "cross-attention"
+    return not (config.attention or config.middle_attention or crosses)

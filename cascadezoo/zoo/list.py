@@ -21,6 +21,7 @@ from cascadezoo.plugins.faults import Owner
 from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, get_registry
 from cascadezoo.plugins.registry import Origin, Registered, ZooEntry
 from cascadezoo.zoo.manifest import (
+    Manifest,
     ZooModel,
     parse_manifest,
     read_manifest_file,
@@ -30,6 +31,7 @@ __all__ = [
     "ListedModel",
     "Zoos",
     "bundled_folder",
+    "default_model",
     "entries_to_verify",
     "find",
     "get_zoos",
@@ -57,6 +59,8 @@ class Zoos:
     models: dict[str, ListedModel] = field(default_factory=dict)
     contested: dict[str, list[ListedModel]] = field(default_factory=dict)
     """The names that several zoos claim; none of these models is used."""
+    defaults: dict[str, set[str]] = field(default_factory=dict)
+    """The models that zoos name for commands without a model, by command."""
     faults: list[str] = field(default_factory=list)
     """The errors of zoos that cannot be read, and of contested names."""
 
@@ -66,11 +70,13 @@ class Zoos:
         zoos = cls()
         for row in rows:
             try:
-                models = _read(row)
+                manifest = _read(row)
             except CascadezooError as error:
                 zoos.faults.append(error.what)
                 continue
-            for model in models:
+            for task, name in manifest.defaults.items():
+                zoos.defaults.setdefault(task, set()).add(name)
+            for model in manifest.models:
                 zoos._add(ListedModel(model, row.entry.name, row.origin, row.entry.models_folder()))
         zoos.faults += [zoos._contest_message(name) for name in sorted(zoos.contested)]
         return zoos
@@ -124,13 +130,13 @@ class Zoos:
         return f"the zoo model {name!r} is claimed by {claims}; neither is used"
 
 
-def _read(row: Registered[ZooEntry]) -> list[ZooModel]:
+def _read(row: Registered[ZooEntry]) -> Manifest:
     load = row.entry.load()
     where = f"the zoo {row.entry.name!r} of {row.origin}"
     with Owner.of(row).guard("to be read", load):
         data = load()
-    models = parse_manifest(data, where).models
-    bundled = [model.name for model in models if model.bundled]
+    manifest = parse_manifest(data, where)
+    bundled = [model.name for model in manifest.models if model.bundled]
     if bundled and not row.entry.folder:
         raise PluginError(
             f"{where} lists {bundled[0]!r} as bundled, but its ZooEntry has no folder",
@@ -138,7 +144,7 @@ def _read(row: Registered[ZooEntry]) -> list[ZooModel]:
             code="plugin-zoo-bundled",
             name=bundled[0],
         )
-    return models
+    return manifest
 
 
 @cache
@@ -155,6 +161,23 @@ def find(name: str) -> ZooModel:
         PluginError: several zoos claim it.
     """
     return get_zoos().get(name).model
+
+
+def default_model(command: str) -> str | None:
+    """The zoo model that a command uses if the user gives none; None if no zoo names one.
+
+    Raises:
+        InputError: zoos name different models.
+    """
+    names = sorted(get_zoos().defaults.get(command, ()))
+    if len(names) > 1:
+        raise InputError(
+            f"zoos name different models for {command}: {', '.join(names)}",
+            hint=f"choose one: --model {names[0]}",
+            code="input-model-ambiguous",
+            names=names,
+        )
+    return names[0] if names else None
 
 
 def bundled_folder(model: ZooModel) -> Path | None:

@@ -106,6 +106,16 @@ class Manifest(Model):
 
     version: Literal[1]
     models: Annotated[list[ZooModel], Field(max_length=10_000)]
+    defaults: dict[Literal["upscale", "refine"], str] = {}
+    """The model that a command uses if the user gives none, by command."""
+
+    @model_validator(mode="after")
+    def _defaults_are_listed(self) -> Self:
+        names = {model.name for model in self.models}
+        for task, name in self.defaults.items():
+            if name not in names:
+                raise ValueError(f"has {name!r} as default of {task}, which it does not list")
+        return self
 
     @field_validator("models")
     @classmethod
@@ -121,6 +131,8 @@ class Manifest(Model):
         """The manifest as JSON text with the models sorted by name and a final newline."""
         models = sorted(self.models, key=lambda model: model.name)
         data = {"version": self.version, "models": [model_dict(model) for model in models]}
+        if self.defaults:
+            data["defaults"] = dict(sorted(self.defaults.items()))
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 

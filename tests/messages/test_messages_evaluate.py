@@ -138,9 +138,14 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
         "Hint: choose one of up, refine",
     ),
     "input of a different size": (
-        lambda: cascade().sample_from("up", torch.zeros(2, 3, 16, 16)),
-        "stage 'up' needs floating [n, 3, 8, 8], not torch.float32 [2, 3, 16, 16]\n"
-        "Hint: images are in [-1, 1]; cascade.targets(images) makes them from real images",
+        lambda: cascade().sample_from("up", torch.zeros(2, 3, 40, 40)),
+        "picture 0 is 40x40, but the stage takes 8x8: each side may have 4 to 16 pixels\n"
+        "Hint: resize it first; cascade.upscale takes pictures of any size",
+    ),
+    "input that is no picture": (
+        lambda: cascade().sample_from("up", torch.zeros(2, 5, 8, 8)),
+        "stage 'up' needs floating [n, 3, 8, 8], not [2, 5, 8, 8]\n"
+        "Hint: cascade.targets(images) makes them from real images",
     ),
 }
 

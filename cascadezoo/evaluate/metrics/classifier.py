@@ -24,7 +24,7 @@ from cascadezoo.evaluate.features.small_network import SIZE, SmallNet
 from cascadezoo.evaluate.real_features import choose_real, features_folder
 from cascadezoo.util.rng import derive_seed, seed_global
 
-__all__ = ["VERSION", "Recipe", "predict", "real_classifier", "shrink", "train_classifier"]
+__all__ = ["VERSION", "TrainingRecipe", "predict", "real_classifier", "shrink", "train_classifier"]
 
 VERSION = "v1"
 """Changes whenever the same images and labels would give a different classifier."""
@@ -44,7 +44,7 @@ _CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class TrainingRecipe:
     """How a classifier is trained.
 
     Args:
@@ -90,7 +90,7 @@ def shrink(images: Tensor) -> Tensor:
     return resized.clamp(0, 255).round().to(torch.uint8)
 
 
-def train_classifier(images: Tensor, labels: Tensor, recipe: Recipe) -> SmallNet:
+def train_classifier(images: Tensor, labels: Tensor, recipe: TrainingRecipe) -> SmallNet:
     """Train by SGD with a one-cycle rate on shifted (and mirrored) images.
 
     Args:
@@ -167,7 +167,7 @@ def predict(net: SmallNet, images: Tensor) -> Tensor:
 
 
 def real_classifier(
-    real: ImageData, count: int, recipe: Recipe, *, cache: Path | None = None
+    real: ImageData, count: int, recipe: TrainingRecipe, *, cache: Path | None = None
 ) -> SmallNet:
     """A classifier of real images: trained once, then read from disk.
 

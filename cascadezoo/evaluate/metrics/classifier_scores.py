@@ -15,7 +15,7 @@ from cascadezoo.evaluate.configs import ClassifierMetricConfig
 from cascadezoo.evaluate.features.small_network import SmallNet
 from cascadezoo.evaluate.metrics.base import Measured, MetricCascade
 from cascadezoo.evaluate.metrics.classifier import (
-    Recipe,
+    TrainingRecipe,
     predict,
     real_classifier,
     shrink,
@@ -96,7 +96,7 @@ def measure_agreement(config: ClassifierMetricConfig, inputs: MetricCascade) -> 
     }
 
 
-def _recipe(config: ClassifierMetricConfig, inputs: MetricCascade, metric: str) -> Recipe:
+def _recipe(config: ClassifierMetricConfig, inputs: MetricCascade, metric: str) -> TrainingRecipe:
     cascade = inputs.cascade
     classes = cascade.resolved.num_classes
     if classes is None:
@@ -106,7 +106,7 @@ def _recipe(config: ClassifierMetricConfig, inputs: MetricCascade, metric: str) 
             code="input-metric-needs-labels",
             name=metric,
         )
-    return Recipe(
+    return TrainingRecipe(
         classes=classes,
         epochs=config.epochs,
         seed=config.seed,

@@ -8,7 +8,7 @@ from cascadezoo.stages.base import StageGeometry
 from cascadezoo.stages.denoising_stage import DenoisingStage
 from cascadezoo.stages.diffusion_sr.config import DiffusionSRConfig
 from cascadezoo.stages.super_resolution import SuperResolution
-from cascadezoo.stages.unet_factory import make_unet
+from cascadezoo.stages.unet_factory import is_convolutional, make_unet
 
 __all__ = ["DiffusionUpsampler"]
 
@@ -32,3 +32,8 @@ class DiffusionUpsampler(SuperResolution, DenoisingStage):
             condition=geometry.output.channels,
             levels=self.levels,
         )
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the U-Net has no attention."""
+        return is_convolutional(self.config)

@@ -14,12 +14,13 @@ from cascadezoo.stages.base import (
     StageInputs,
     StageOutput,
     TrainContext,
+    enlarged_size,
 )
 from cascadezoo.stages.flow_sr.config import FlowResidualSRConfig, FlowSRConfig
 from cascadezoo.stages.flow_stage import FlowStage
 from cascadezoo.stages.request_options import bounded
 from cascadezoo.stages.super_resolution import SuperResolution
-from cascadezoo.stages.unet_factory import make_unet
+from cascadezoo.stages.unet_factory import is_convolutional, make_unet
 
 __all__ = ["FlowResidualUpsampler", "FlowUpsampler"]
 
@@ -42,6 +43,11 @@ class FlowUpsampler(SuperResolution, FlowStage):
             condition=geometry.output.channels,
             levels=self.levels,
         )
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the U-Net has no attention."""
+        return is_convolutional(self.config)
 
 
 class FlowResidualUpsampler(FlowUpsampler):
@@ -70,7 +76,7 @@ class FlowResidualUpsampler(FlowUpsampler):
         return StageOutput(self._image(inputs.extra["condition"], output.estimate), output.losses)
 
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
-        """The enlarged image plus a residual integrated from noise, [N, C, out_size, out_size].
+        """The enlarged image plus a residual integrated from noise, [N, C, H, W].
 
         Raises:
             SampleError: the request stops early, or the model does not support it.
@@ -83,8 +89,11 @@ class FlowResidualUpsampler(FlowUpsampler):
                 code="sample-stop-residual",
             )
         conditions = self.sampling_conditions(upstream, request)
-        shape = self.geometry.output
-        start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
+        channels, size = self.geometry.output.channels, enlarged_size(self, upstream)
+        start = request.draw.randn(request.count, channels, *size)
+        if (edit := request.edit) is not None:
+            residual = (edit.image - conditions[0]) / self.config.residual_scale
+            request = dataclasses.replace(request, edit=dataclasses.replace(edit, image=residual))
         if (watch := request.watch) is not None:
             request = dataclasses.replace(
                 request, watch=lambda z: watch(self._image(conditions[0], z))

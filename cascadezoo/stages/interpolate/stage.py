@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cascadezoo.nn.upsample import enlarge
+from cascadezoo.stages.base import enlarged_size
 from cascadezoo.stages.interpolate.config import InterpolateConfig
 from cascadezoo.stages.residual_stage import MappingStage
 
@@ -19,4 +20,4 @@ class Interpolation(MappingStage):
 
     def predict(self, upstream: Tensor) -> Tensor:
         """The upstream image at ``out_size``."""
-        return enlarge(upstream.float(), self.out_size, self.config.interpolation)
+        return enlarge(upstream.float(), enlarged_size(self, upstream), self.config.interpolation)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cascadezoo.nn.resnet import Norm, ResidualBlock
 from cascadezoo.nn.sizes import factor_steps
 from cascadezoo.nn.upsample import TransposedUp, enlarge
-from cascadezoo.stages.base import StageGeometry
+from cascadezoo.stages.base import StageGeometry, enlarged_size
 from cascadezoo.stages.residual_stage import MappingStage
 from cascadezoo.stages.transposed.config import TransposedConfig
 
@@ -95,4 +95,7 @@ class TransposedUpsampler(MappingStage):
         image: Tensor = self.network(upstream).float()
         if self.config.output == "pixels":
             return image
-        return enlarge(upstream.float(), self.out_size, self.config.interpolation) + image
+        return (
+            enlarge(upstream.float(), enlarged_size(self, upstream), self.config.interpolation)
+            + image
+        )

@@ -83,6 +83,11 @@ class ViTRefiner(ResidualRefiner):
     Config = ViTConfig
     config: ViTConfig
 
+    @property
+    def any_size(self) -> bool:
+        """False: the positions of patches are learned."""
+        return False
+
     def __init__(self, config: ViTConfig, geometry: StageGeometry) -> None:
         super().__init__(config, geometry)
         output = geometry.output

@@ -15,7 +15,7 @@ from cascadezoo.evaluate.configs import ClassifierMetricConfig
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.metrics import classifier
 from cascadezoo.evaluate.metrics import classifier_scores as classified
-from cascadezoo.evaluate.metrics.classifier import Recipe, predict, real_classifier, shrink
+from cascadezoo.evaluate.metrics.classifier import TrainingRecipe, predict, real_classifier, shrink
 from cascadezoo.evaluate.metrics.classifier_scores import measure_agreement, measure_cas
 from cascadezoo.evaluate.options import EvaluationOptions
 
@@ -123,7 +123,7 @@ def test_a_cascade_without_labels(means):
 
 def test_training_depends_only_on_the_seed(monkeypatch):
     monkeypatch.setattr(classifier, "MIN_STEPS", 5)
-    recipe = Recipe(classes=CLASSES, epochs=1, seed=3, device=CPU)
+    recipe = TrainingRecipe(classes=CLASSES, epochs=1, seed=3, device=CPU)
     images, labels = shrink(torch.from_numpy(TRAIN.images)), torch.from_numpy(TRAIN.labels)
     torch.manual_seed(0)
     state = torch.get_rng_state()
@@ -139,7 +139,7 @@ def test_training_depends_only_on_the_seed(monkeypatch):
 
 def test_real_classifiers_are_trained_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(classifier, "MIN_STEPS", 5)
-    recipe = Recipe(classes=CLASSES, epochs=1, device=CPU)
+    recipe = TrainingRecipe(classes=CLASSES, epochs=1, device=CPU)
     trained = []
 
     def counting(*parts):
@@ -158,7 +158,7 @@ def test_real_classifiers_are_trained_once(tmp_path, monkeypatch, caplog):
     real_classifier(TRAIN, 40, recipe, cache=tmp_path)
     real_classifier(colours(200, 5), 60, recipe, cache=tmp_path)
     real_classifier(
-        TRAIN, 60, Recipe(classes=CLASSES, epochs=1, seed=1, device=CPU), cache=tmp_path
+        TRAIN, 60, TrainingRecipe(classes=CLASSES, epochs=1, seed=1, device=CPU), cache=tmp_path
     )
     assert len(trained) == 4
     path.write_bytes(b"torn")

@@ -21,6 +21,7 @@ from cascadezoo import (
 from cascadezoo.errors import Problem, SampleError, SpecError
 from cascadezoo_diffusers.arguments import SchedulerArguments, UNet2DArguments
 from cascadezoo_diffusers.config import DiffusersConfig, UNet2DConfig, UNet2DSRConfig
+from cascadezoo_diffusers.editing import edit_states
 from cascadezoo_diffusers.reading import (
     TRAINED,
     check_same,
@@ -40,6 +41,7 @@ class _UNet2D(Stage):
     """Denoising diffusion (Ho et al. 2020) by a U-Net and a scheduler of diffusers."""
 
     sampling_options: ClassVar[frozenset[str]] = frozenset({"steps", "guidance", "sampler", "eta"})
+    edits = True
     kind: ClassVar[str]
     config: DiffusersConfig
     rates: Tensor
@@ -135,12 +137,23 @@ class _UNet2D(Stage):
     def sample(self, upstream: Tensor | None, request: SampleRequest) -> Tensor:
         """Sample images by a scheduler of diffusers, [N, C, out_size, out_size].
 
-        Supports the option ``eta`` of the ddim sampler.
+        Supports the option ``eta`` of the ddim sampler. Edits are made by DDIM, whatever the
+        sampler of the config.
 
         Raises:
             SampleError: the model does not support the sampler, steps, labels, guidance or eta.
         """
-        name = self._sampler(request.sampler)
+        edit = request.edit
+        if edit is not None and edit.strength == 1 and edit.mask is None:
+            edit = None
+        name = self._sampler(request.sampler if edit is None else request.sampler or "ddim")
+        if edit is not None and name != "ddim":
+            raise SampleError(
+                f"{self.kind} edits images by ddim, not by {name}",
+                hint="omit the sampler",
+                code="sample-edit-sampler",
+                name=name,
+            )
         scheduler = make_scheduler(self.process, name, self._steps(request.steps, name))
         eta = self._eta(request, name)
         condition = self.condition(upstream)
@@ -155,7 +168,19 @@ class _UNet2D(Stage):
 
         shape = self.geometry.output
         start = request.draw.randn(request.count, shape.channels, shape.size, shape.size)
-        return self._bounded(reverse(scheduler, predict, start, request, eta))
+        if edit is None:
+            return self._bounded(reverse(scheduler, predict, start, request, eta))
+
+        def estimate(state: Tensor, time: int) -> Tensor:
+            return self._estimate(predict(state, torch.tensor(time)), state, table[time])
+
+        table = [(float(alpha), float(sigma)) for alpha, sigma in self.rates.tolist()]
+        timesteps = [int(time) for time in scheduler.timesteps]
+        image = start
+        for image in edit_states(estimate, table, timesteps, edit, start, request):
+            if request.watch is not None:
+                request.watch(image)
+        return self._bounded(image)
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
         """The forward passes of all steps, for a labelled image if the stage has labels."""
@@ -222,6 +247,19 @@ class _UNet2D(Stage):
             image = torch.cat([image, condition], 1)
         output: Tensor = self.network(image, times, class_labels=labels, return_dict=False)[0]
         return output.float()
+
+    def _estimate(self, output: Tensor, noisy: Tensor, rates: tuple[float, float]) -> Tensor:
+        """The clean image from the output of the network."""
+        alpha, sigma = rates
+        if self.process.prediction_type == "epsilon":
+            image = (noisy - sigma * output) / alpha
+        elif self.process.prediction_type == "v_prediction":
+            image = alpha * noisy - sigma * output
+        else:
+            image = output
+        if not self.process.clip_sample or self.geometry.output.latent:
+            return image
+        return image.clamp(-self.process.clip_sample_range, self.process.clip_sample_range)
 
     def _bounded(self, images: Tensor) -> Tensor:
         return images if self.geometry.output.latent else images.clamp(-1.0, 1.0)
