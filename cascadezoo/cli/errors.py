@@ -10,8 +10,6 @@ import click
 
 from cascadezoo.cli.output import clean, echo, echo_json
 from cascadezoo.errors import CascadezooError, SpecError
-from cascadezoo.util.limits import is_out_of_memory
-from cascadezoo.util.processes import claim_report
 
 __all__ = ["DEBUG_VARIABLE", "report"]
 
@@ -40,6 +38,8 @@ def report(error: BaseException, *, as_json: bool) -> int:
 
         echo("".join(traceback.format_exception(error)).rstrip(), err=True)
     result = _describe(error)
+    from cascadezoo.util.processes import claim_report
+
     if not claim_report(error):
         return result.exit_code
     if as_json:
@@ -56,6 +56,8 @@ def _describe(error: BaseException) -> _Report:
         return _usage(error)
     if isinstance(error, (KeyboardInterrupt, EOFError, click.Abort)):
         return _plain(130, "interrupted", "interrupted")
+    from cascadezoo.util.limits import is_out_of_memory
+
     if is_out_of_memory(error):
         what = f"out of memory: {_first_line(error)}"
         hint = "use a smaller batch or cascade; cascadezoo plan SPEC shows the memory it needs"

@@ -122,7 +122,8 @@ def test_the_checkout_runs_from_the_kit(packed: Path, tmp_path: Path) -> None:
     where = "import cascadezoo; print(cascadezoo.__file__)"
     script = (
         f". {to}/env.sh && cd {tmp_path} && {sys.executable} -c '{where}'"
-        " && cascadezoo validate paper-baseline $KIT_DATA"
+        " && cascadezoo validate paper-baseline $KIT_DATA --set evaluation.subset_size=100"
+        " --set evaluation.samples=100 --set evaluation.in_loop=null"
     )
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True)

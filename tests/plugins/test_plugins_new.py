@@ -61,7 +61,7 @@ def test_every_kind_passes_its_own_tests_and_the_checks(kind: str, tmp_path: Pat
     assert rows[0]["subject"] == "plugin cascadezoo-tidal-wave:tidal-wave 0.1.0"
     states = [check["state"] for row in rows for check in row["checks"]]
     assert set(states) == {"ok"}
-    assert len(states) == {"dataset": 7, "metric": 6}.get(kind, 16)
+    assert len(states) == {"dataset": 9, "metric": 8}.get(kind, 22)
     listed = json.loads(cascadezoo("plugins", "list", "--json", site=site).stdout)
     assert [(row["state"], row["problems"]) for row in listed] == [("loaded", [])]
 
@@ -189,7 +189,7 @@ def test_check_of_a_faulty_plugin(tmp_path: Path) -> None:
     assert "cascadezoo_wave/config.py:1]" in result.stdout
     assert "sample() exceeds [-1, 1]" in result.stdout
     assert "skipped compile" in result.stdout
-    assert re.search(r"16 checks, [34] failed", result.stdout)
+    assert re.search(r"22 checks, [34] failed", result.stdout)
     # Other settings.
     line = ["--set", "wave.v1:strength=0.001", *skip, "--json"]
     rows = json.loads(cascadezoo("plugins", "check", "cascadezoo-wave", *line, site=site).stdout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import importlib.util
 import io
 import json
@@ -296,7 +295,7 @@ def test_an_untrusted_model_cannot_control_the_page(run: Path, tmp_path: Path, c
 def test_missing_data_omit_features_unless_required(run: Path, tmp_path: Path):
     model = tmp_path / "model"
     shutil.copytree(run / "model", model)
-    spec = copy.deepcopy(read_config(model).spec)
+    spec = json.loads(json.dumps(read_config(model).spec))
     spec["data"] |= {"source": "folder", "config": {"path": str(tmp_path / "gone")}}
     seal(model, resolve(spec, for_training=False).spec, __version__)
     data = result(model, "-n", 2, "-o", tmp_path / "a.html")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cascadezoo.errors import InputError, TrainingError, WeightsUnavailableError
+from cascadezoo.nn.precision import accelerates_bf16
 from cascadezoo.spec import EmaSpec, PhaseSpec, ScheduleSpec, StageTraining, TeacherForcing
 from cascadezoo.stages.base import GroupOptions
 from cascadezoo.train.ema import Ema, ema_decay, make_ema
@@ -234,7 +235,7 @@ def test_events_survive_a_torn_line_and_rewind(tmp_path) -> None:
 
 def test_devices_and_precisions() -> None:
     cpu = pick_device("cpu")
-    assert pick_precision("auto", cpu) == "fp32"
+    assert pick_precision("auto", cpu) == ("bf16" if accelerates_bf16(cpu) else "fp32")
     assert pick_precision("bf16", cpu) == "bf16"
     with raises(InputError, "input-fp16-needs-cuda"):
         pick_precision("fp16", cpu)
