@@ -64,7 +64,7 @@ def strength_option(default: float) -> Callable[[F], F]:
 @image_options
 @file_options
 def command(model: str, images: tuple[str, ...], **options: Any) -> None:
-    """Change pictures with a diffusion or flow model (image-to-image).
+    """Change pictures with a diffusion or flow model.
 
     A picture of another size is cropped to its centre square and resized to the model's size.
     """

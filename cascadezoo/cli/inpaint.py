@@ -42,7 +42,7 @@ __all__ = ["command"]
 @image_options
 @file_options
 def command(model: str, images: tuple[str, ...], **options: Any) -> None:
-    """Redraw a part of pictures; all other pixels stay exactly the same.
+    """Redraw a part of pictures.
 
     A picture of another size, and its mask, are cropped to their centre square and resized to the
     model's size.

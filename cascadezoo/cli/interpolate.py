@@ -72,7 +72,7 @@ def command(
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Sample pictures between two seeds, two labels, or both.
+    """Sample between two seeds, two labels, or both.
 
     A .png file shows all of them in a row; a folder receives one file for each.
     """

@@ -24,13 +24,13 @@ COMMANDS = {
         "cascadezoo.cli.report",
         "Write a self-contained page about one or several models.",
     ),
-    "upscale": ("cascadezoo.cli.upscale", "Enlarge pictures of any size by a model's upsamplers."),
-    "refine": ("cascadezoo.cli.refine", "Sharpen pictures of any size by a model's refiners."),
+    "upscale": ("cascadezoo.cli.upscale", "Enlarge pictures by the upsamplers of a model."),
+    "refine": ("cascadezoo.cli.refine", "Sharpen pictures by the refiners of a model."),
     "edit": ("cascadezoo.cli.edit", "Change pictures with a diffusion or flow model."),
     "inpaint": ("cascadezoo.cli.inpaint", "Redraw a part of pictures."),
     "interpolate": (
         "cascadezoo.cli.interpolate",
-        "Sample pictures between two seeds or labels.",
+        "Sample between two seeds, two labels, or both.",
     ),
     "evaluate": (
         "cascadezoo.cli.evaluate",

@@ -29,7 +29,7 @@ __all__ = ["command"]
 @image_options
 @file_options
 def command(images: tuple[str, ...], **options: Any) -> None:
-    """Sharpen pictures of any size by the refiners of a model; their size stays.
+    """Sharpen pictures by the refiners of a model.
 
     Files are read and written as by cascadezoo upscale.
     """

@@ -201,6 +201,10 @@ def command(
         raise click.UsageError("give a MODEL, or --like PICTURE")
     if yes and (like is None or model is not None):
         raise click.UsageError("--yes needs --like without a MODEL")
+    if stages and trajectory:
+        raise click.UsageError("--stages and --trajectory exclude each other")
+    if stage is not None and not trajectory:
+        raise click.UsageError("--stage needs --trajectory")
     if like is not None:
         _only_like(ctx)
         recipe = read_recipe(like)
@@ -222,10 +226,6 @@ def command(
     else:
         folder = locate(str(model), revision, offline or None)
         begin, index = 0, None
-    if stages and trajectory:
-        raise click.UsageError("--stages and --trajectory exclude each other")
-    if stage is not None and not trajectory:
-        raise click.UsageError("--stage needs --trajectory")
     strip = "stages" if stages else "trajectory" if trajectory else None
     config = read_config(folder)
     resolved = resolve(config.spec, source=str(folder / CONFIG), for_training=False)

@@ -59,7 +59,7 @@ images_argument = click.argument("images", nargs=-1, required=True, metavar="IMA
 @image_options
 @file_options
 def command(images: tuple[str, ...], **options: Any) -> None:
-    """Enlarge pictures of any size by the upsamplers of a model.
+    """Enlarge pictures by the upsamplers of a model.
 
     PNG, JPEG, WebP, TIFF, BMP, GIF and PPM are read; results are PNG. Grey pictures stay grey, and
     transparent ones transparent. No file is replaced without --force.

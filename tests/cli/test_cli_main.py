@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_help_has_examples_and_describes_each_option(path, command, invoke):
 def test_help_lists_the_commands_in_order(invoke):
     result = invoke("--help")
     assert result.exit_code == 0
-    listed = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line]
+    listed = re.findall(r"^  (\S+)", result.stdout.split("Commands:")[1], re.MULTILINE)
     assert listed[: len(COMMANDS)] == list(COMMANDS)
 
 
