@@ -66,6 +66,8 @@ def strength_option(default: float) -> Callable[[F], F]:
 def command(model: str, images: tuple[str, ...], **options: Any) -> None:
     """Change pictures with a diffusion or flow model.
 
+    Image-to-image: --strength sets how much changes.
+
     A picture of another size is cropped to its centre square and resized to the model's size.
     """
     run("edit", model, images, **options)

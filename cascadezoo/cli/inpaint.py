@@ -44,6 +44,8 @@ __all__ = ["command"]
 def command(model: str, images: tuple[str, ...], **options: Any) -> None:
     """Redraw a part of pictures.
 
+    All other pixels stay exactly the same.
+
     A picture of another size, and its mask, are cropped to their centre square and resized to the
     model's size.
     """

@@ -31,6 +31,6 @@ __all__ = ["command"]
 def command(images: tuple[str, ...], **options: Any) -> None:
     """Sharpen pictures by the refiners of a model.
 
-    Files are read and written as by cascadezoo upscale.
+    Their size stays. Files are read and written as by cascadezoo upscale.
     """
     run("refine", images, **options)
