@@ -236,6 +236,7 @@ def test_a_run_folder_of_a_stranger_opens_nothing(model: Path, runner: Runner) -
     assert (result["exit_code"], runner.touched(result)) == (0, [])
 
 
+@pytest.mark.slow
 def test_data_of_a_model_that_was_built_here(runner: Runner, lone: dict[str, Any]) -> None:
     images = runner.folder / "mine.npz"
     shutil.copy(runner.folder / OUTSIDE / "images.npz", images)

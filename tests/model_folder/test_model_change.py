@@ -87,10 +87,8 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n != "card" else []) for n in COMMANDS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_that_is_killed_anywhere_ends_well_when_repeated(
     name: str, template: Path, tmp_path: Path
 ) -> None:

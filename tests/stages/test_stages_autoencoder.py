@@ -115,6 +115,7 @@ def trained() -> tuple[Autoencoder, float, float]:
     return stage.eval(), before, after
 
 
+@pytest.mark.slow
 def test_the_error_falls_thirtyfold(trained: tuple[Autoencoder, float, float]) -> None:
     _, before, after = trained
     assert before > 0.7

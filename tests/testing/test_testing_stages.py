@@ -285,6 +285,7 @@ APART = ("config-without-torch", "import-cost", "processes")
 SLOW = ("compile", "joint-training", "resume", "round-trip")
 
 
+@pytest.mark.slow
 def test_a_valid_stage_passes(entry) -> None:
     report = check_stage(entry(VALID), skip=APART)
     assert report.ok, report
@@ -358,6 +359,7 @@ RIGHT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RIGHT)
 def test_stages_with_state_pass(case: str, entry) -> None:
     changes, source = RIGHT[case], VALID
@@ -418,6 +420,7 @@ class Impl(Stage):
 '''
 
 
+@pytest.mark.slow
 def test_a_generator_of_latents(entry) -> None:
     latent = replace(entry(LATENT), role="generator")
     report = check_stage(latent, skip=(*APART, "compile"))
@@ -441,6 +444,7 @@ def test_a_neighbour(entry) -> None:
     assert_stage(entry(source), neighbour=neighbour, skip=skip)
 
 
+@pytest.mark.slow
 def test_a_config_that_imports_torch_is_reported_with_its_line(entry) -> None:
     results = {r.name: r for r in check_stage(entry(VALID), skip=SLOW).results}
     result = results["config-without-torch"]
