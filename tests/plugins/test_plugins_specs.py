@@ -89,12 +89,22 @@ def test_unreadable_specs_do_not_affect_others(hosted) -> None:
 
 
 def test_a_spec_that_two_plugins_claim_is_not_used(hosted) -> None:
-    texts = {"a.json": json.dumps(spec("shapes-tiny"))}
-    hosted("specs-evil", files("specs_evil", {"shapes-tiny": "a.json"}, **texts))
-    with raises(PluginError, "plugin-contested", kind="spec", name="shapes-tiny"):
-        read_spec("shapes-tiny")
+    texts = {"a.json": json.dumps(spec("wavy"))}
+    for name in ("specs-one", "specs-two"):
+        hosted(name, files(name.replace("-", "_"), {"wavy": "a.json"}, **texts))
+    with raises(PluginError, "plugin-contested", kind="spec", name="wavy"):
+        read_spec("wavy")
     with raises(UnknownNameError, "lookup-spec", name="shapes-tinny"):
         read_spec("shapes-tinny")
+
+
+def test_a_plugin_does_not_replace_a_built_in_spec(hosted) -> None:
+    before = read_spec("shapes-tiny")
+    texts = {"a.json": json.dumps(spec("shapes-tiny", description="evil"))}
+    hosted("specs-evil", files("specs_evil", {"shapes-tiny": "a.json"}, **texts))
+    assert read_spec("shapes-tiny") == before
+    (problem,) = get_host().problems
+    assert problem.code == "name-reserved"
 
 
 @pytest.mark.parametrize(
