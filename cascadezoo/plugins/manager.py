@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -49,6 +49,7 @@ from cascadezoo.plugins.requirements import (
     UPGRADE,
     Misfit,
     level_misfit,
+    metadata_of,
     missing_name,
     stated_level,
     version_misfit,
@@ -164,6 +165,35 @@ class _Manager(pluggy.PluginManager):
         return options
 
 
+_NOTABLE = 0.05
+"""Seconds from which on it is worth knowing how long a plugin waited for a busy processor."""
+
+
+class _Apart:
+    """Times the code of a plugin, and sends what it prints to stderr."""
+
+    __slots__ = ("_began", "_host", "_plugin", "_stdout")
+
+    def __init__(self, host: PluginHost, plugin: Plugin) -> None:
+        self._host, self._plugin = host, plugin
+
+    def __enter__(self) -> None:
+        self._stdout, sys.stdout = sys.stdout, sys.stderr
+        if self._plugin.implementation is None:
+            # Only imports are worth the time to read this; hooks take what was read last.
+            self._host.waited = _waited()
+        self._began = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        sys.stdout = self._stdout
+        seconds = time.perf_counter() - self._began
+        if seconds > _NOTABLE:
+            waited = _waited()
+            seconds -= min(seconds, waited - self._host.waited)
+            self._host.waited = waited
+        self._plugin.seconds += seconds
+
+
 class PluginHost:
     """The installed plugins, their entries and their problems.
 
@@ -192,6 +222,7 @@ class PluginHost:
         self.plugins: list[Plugin] = []
         self.problems: list[PluginProblem] = []
         self._locations: dict[tuple[Origin, str, str], str | None] = {}
+        self.waited = _waited()
         if points is None:
             points = entry_points(group=hookspecs.ENTRY_POINT_GROUP)
         rows = [(_origin(point), point) for point in points]
@@ -207,9 +238,10 @@ class PluginHost:
                 self._register(plugin)
         for hook, (entry_type, table) in _HOOKS.items():
             self._collect(hook, entry_type, getattr(self.registry, table))
-        for plugin in self.plugins:
-            if plugin.implementation is not None:
-                self._check_manners(plugin)
+        loaded = [plugin for plugin in self.plugins if plugin.implementation is not None]
+        found = patches({p.package for p in loaded if p.package} - {BUILTIN_DISTRIBUTION})
+        for plugin in loaded:
+            self._check_manners(plugin, found.get(plugin.package, []))
         faulty = {problem.origin for problem in self.problems}
         for plugin in self.plugins:
             if plugin.state == "loaded" and plugin.origin in faulty:
@@ -298,31 +330,21 @@ class PluginHost:
         self._mark_unusable(plugin.origin, f"is for another cascadezoo: {message}")
         plugin.state = "incompatible"
 
-    @contextlib.contextmanager
-    def _apart(self, plugin: Plugin) -> Iterator[None]:
+    def _apart(self, plugin: Plugin) -> _Apart:
         """Time the code of a plugin, and send what it prints to stderr."""
-        began, waited = time.perf_counter(), _waited()
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                yield
-        finally:
-            seconds = time.perf_counter() - began - (_waited() - waited)
-            plugin.seconds += max(0.0, seconds)
+        return _Apart(self, plugin)
 
-    def _check_manners(self, plugin: Plugin) -> None:
-        """Report a plugin that is slow to load, or that changes cascadezoo."""
+    def _check_manners(self, plugin: Plugin, replaced: Sequence[str]) -> None:
+        """Report a plugin that is slow to load, or that replaces names of cascadezoo."""
         heavy = any(p.origin == plugin.origin and p.code == "imports-heavy" for p in self.problems)
         if plugin.seconds > SLOW and not heavy and not is_builtin(plugin.origin):
             message = f"takes {plugin.seconds:.1f} s to load, which slows every command"
             self._report(plugin.origin, "import-slow", message, _definition_of(plugin))
-        if plugin.package and plugin.package != BUILTIN_DISTRIBUTION:
-            self._report_patches(plugin)
-
-    def _report_patches(self, plugin: Plugin) -> None:
-        found = patches(plugin.package)
-        if found:
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            message = f"replaces {found[0]}{more}, which changes cascadezoo for every other plugin"
+        if replaced:
+            more = f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
+            message = (
+                f"replaces {replaced[0]}{more}, which changes cascadezoo for every other plugin"
+            )
             self._report(plugin.origin, "patches-cascadezoo", message, _definition_of(plugin))
 
     def _target_fault(self, plugin: Plugin) -> tuple[str, str] | None:
@@ -599,7 +621,7 @@ def _plugin_name(text: str) -> str:
 def _origin(point: EntryPoint) -> Origin:
     name, version = point.value.partition(":")[0], "unknown"
     if point.dist is not None:
-        metadata = point.dist.metadata  # parsed on every access
+        metadata = metadata_of(point.dist)
         name = metadata["Name"] if "Name" in metadata else name  # noqa: SIM401 - it has no get
         version = metadata["Version"] if "Version" in metadata else version  # noqa: SIM401
     return Origin(name, version, f"{name}:{point.name}")

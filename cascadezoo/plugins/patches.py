@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from cascadezoo.plugins.registry import BUILTIN_DISTRIBUTION
@@ -11,29 +11,34 @@ from cascadezoo.plugins.registry import BUILTIN_DISTRIBUTION
 __all__ = ["patches"]
 
 
-def patches(package: str) -> list[str]:
-    """The names in cascadezoo's modules and classes that hold code of another package.
+def patches(packages: Collection[str]) -> dict[str, list[str]]:
+    """The names in cascadezoo's modules and classes that hold code of other packages.
 
     Args:
-        package: the top-level package, which is not cascadezoo's.
+        packages: top-level packages, none of them cascadezoo's.
 
     Returns:
-        Names such as ``cascadezoo.stages.base.Stage.sample``, sorted.
+        For each package that replaces something, names such as
+        ``cascadezoo.stages.base.Stage.sample``, sorted.
     """
-    return sorted(_patched(package))
+    found: dict[str, list[str]] = {}
+    for name, package in _members():
+        if package in packages:
+            found.setdefault(package, []).append(name)
+    return {package: sorted(names) for package, names in found.items()}
 
 
-def _patched(package: str) -> Iterator[str]:
+def _members() -> Iterator[tuple[str, str]]:
+    """The name of each function and class in cascadezoo's modules, and its package."""
     for name, module in list(sys.modules.items()):
         if module is None or name.partition(".")[0] != BUILTIN_DISTRIBUTION:
             continue
         for key, value in list(vars(module).items()):
-            if _package(value) == package:
-                yield f"{name}.{key}"
-            elif isinstance(value, type) and value.__module__ == name:
+            yield f"{name}.{key}", _package(value)
+            if isinstance(value, type) and value.__module__ == name:
                 for attribute, member in list(vars(value).items()):
-                    if attribute != "__module__" and _package(member) == package:
-                        yield f"{name}.{key}.{attribute}"
+                    if attribute != "__module__":
+                        yield f"{name}.{key}.{attribute}", _package(member)
 
 
 def _package(value: Any) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from importlib.metadata import EntryPoint
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, PackageMetadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ __all__ = [
     "UPGRADE",
     "Misfit",
     "level_misfit",
+    "metadata_of",
     "missing_name",
     "stated_level",
     "version_misfit",
@@ -37,12 +39,19 @@ class Misfit(NamedTuple):
     where: str | None = None
 
 
+@cache
+def metadata_of(distribution: Distribution) -> PackageMetadata:
+    """The metadata of a distribution, which ``importlib`` parses on every access."""
+    return distribution.metadata
+
+
 def version_misfit(point: EntryPoint) -> Misfit | None:
     """The misfit of the version that ``Requires-Dist`` of a plugin's metadata requires, if any."""
     if point.dist is None:
         return None
     name = re.compile(rf"{BUILTIN_DISTRIBUTION}(?![\w.-])", re.IGNORECASE)
-    rows = [row for row in point.dist.metadata.get_all("Requires-Dist") or () if name.match(row)]
+    stated = metadata_of(point.dist).get_all("Requires-Dist") or ()
+    rows = [row for row in stated if name.match(row)]
     for row in rows:
         from packaging.requirements import InvalidRequirement, Requirement
         from packaging.version import Version
@@ -71,11 +80,14 @@ def stated_level(point: EntryPoint) -> tuple[int, str] | None:
     The source is read, not imported: a plugin for a later level may import names that this version
     does not have.
     """
-    file = _source(point.value.partition(":")[0].strip())
+    module = point.value.partition(":")[0].strip()
+    file = _installed(point, module) or _source(module)
     if file is None:
         return None
     try:
-        text = file.read_text(encoding="utf-8")
+        content = file.read_bytes()
+        # Nearly all plugins state none.
+        text = content.decode() if LEVEL_NAME.encode() in content else ""
     except (OSError, UnicodeDecodeError):
         return None
     for number, line in enumerate(text.splitlines(), 1):
@@ -105,6 +117,14 @@ def missing_name(error: BaseException) -> str | None:
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "cascadezoo":
         return f"the plugin may be for a newer cascadezoo: {UPGRADE}"
     return None
+
+
+def _installed(point: EntryPoint, module: str) -> Path | None:
+    """The file of a top-level package beside its metadata, which needs no search."""
+    if point.dist is None or not module.isidentifier():
+        return None
+    file = Path(str(point.dist.locate_file(f"{module}/__init__.py")))
+    return file if file.is_file() else None
 
 
 def _source(module: str) -> Path | None:

@@ -57,7 +57,7 @@ def check_manners(host: PluginHost, plugin: Plugin) -> Report:
     def changes_nothing() -> None:
         packages = {e.impl.partition(".")[0].partition(":")[0] for e in host.entries_of(plugin)}
         for package in sorted(packages | {plugin.package}):
-            found = patches(package)
+            found = patches({package}).get(package, [])
             if found:
                 raise CheckError(f"{package} replaces {', '.join(found[:3])}, which others use")
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from all_hooks import build, recorded, spec
 from plugin_sites import cascadezoo, install
+
+from cascadezoo.train.engine import pick_precision
 
 
 def test_a_build_uses_every_type_of_entry(tmp_path: Path, here: Path) -> None:
@@ -25,7 +28,7 @@ def test_a_build_uses_every_type_of_entry(tmp_path: Path, here: Path) -> None:
     events = [json.loads(r) for r in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert any("refine.all-loss" in row.get("losses", {}) for row in events)
     assert recorded(tmp_path) == [
-        "run all cpu fp32 0",
+        f"run all cpu {pick_precision('auto', torch.device('cpu'))} 0",
         "phase one 0 start 0 5",
         "step 2 2 ['coarse.velocity'] ['coarse']",
         "step 4 4 ['coarse.velocity'] ['coarse']",
