@@ -622,8 +622,8 @@ def _origin(point: EntryPoint) -> Origin:
     name, version = point.value.partition(":")[0], "unknown"
     if point.dist is not None:
         metadata = metadata_of(point.dist)
-        name = metadata["Name"] if "Name" in metadata else name  # noqa: SIM401 - it has no get
-        version = metadata["Version"] if "Version" in metadata else version  # noqa: SIM401
+        name = metadata.get("Name", [name])[0]
+        version = metadata.get("Version", [version])[0]
     return Origin(name, version, f"{name}:{point.name}")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 from cascadezoo.plugins.registry import BUILTIN_DISTRIBUTION
 
 __all__ = ["patches"]
+
+_OWN = f"{BUILTIN_DISTRIBUTION}."
 
 
 def patches(packages: Collection[str]) -> dict[str, list[str]]:
@@ -22,27 +24,24 @@ def patches(packages: Collection[str]) -> dict[str, list[str]]:
         ``cascadezoo.stages.base.Stage.sample``, sorted.
     """
     found: dict[str, list[str]] = {}
-    for name, package in _members():
-        if package in packages:
-            found.setdefault(package, []).append(name)
-    return {package: sorted(names) for package, names in found.items()}
-
-
-def _members() -> Iterator[tuple[str, str]]:
-    """The name of each function and class in cascadezoo's modules, and its package."""
     for name, module in list(sys.modules.items()):
         if module is None or name.partition(".")[0] != BUILTIN_DISTRIBUTION:
             continue
         for key, value in list(vars(module).items()):
-            yield f"{name}.{key}", _package(value)
+            if (package := _package(value)) in packages:
+                found.setdefault(package, []).append(f"{name}.{key}")
             if isinstance(value, type) and value.__module__ == name:
                 for attribute, member in list(vars(value).items()):
-                    if attribute != "__module__":
-                        yield f"{name}.{key}.{attribute}", _package(member)
+                    if attribute != "__module__" and (package := _package(member)) in packages:
+                        found.setdefault(package, []).append(f"{name}.{key}.{attribute}")
+    return {package: sorted(names) for package, names in found.items()}
 
 
 def _package(value: Any) -> str:
     """The top-level package in which a function or class is defined; empty for data."""
+    module = getattr(value, "__module__", None)
+    if type(module) is str and module.startswith(_OWN):
+        return BUILTIN_DISTRIBUTION  # nearly all are
     if isinstance(value, property):
         value = value.fget
     value = getattr(value, "__func__", value)  # static and class methods

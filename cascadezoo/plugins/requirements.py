@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint, PackageMetadata
+from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,9 +41,21 @@ class Misfit(NamedTuple):
 
 
 @cache
-def metadata_of(distribution: Distribution) -> PackageMetadata:
-    """The metadata of a distribution, which ``importlib`` parses on every access."""
-    return distribution.metadata
+def metadata_of(distribution: Distribution) -> Mapping[str, list[str]]:
+    """The headers of a distribution's metadata, by their names.
+
+    ``importlib.metadata`` parses them as an email, on every access; that takes longer than loading
+    a plugin.
+    """
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    headers: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        name, colon, value = line.partition(": ")
+        if not line:
+            break
+        if colon and name and not name[0].isspace():
+            headers.setdefault(name, []).append(value.strip())
+    return headers
 
 
 def version_misfit(point: EntryPoint) -> Misfit | None:
@@ -50,7 +63,7 @@ def version_misfit(point: EntryPoint) -> Misfit | None:
     if point.dist is None:
         return None
     name = re.compile(rf"{BUILTIN_DISTRIBUTION}(?![\w.-])", re.IGNORECASE)
-    stated = metadata_of(point.dist).get_all("Requires-Dist") or ()
+    stated = metadata_of(point.dist).get("Requires-Dist", [])
     rows = [row for row in stated if name.match(row)]
     for row in rows:
         from packaging.requirements import InvalidRequirement, Requirement
