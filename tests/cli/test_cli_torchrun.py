@@ -213,5 +213,6 @@ def test_two_agents_train_as_two_machines(tmp_path: Path, spec_path: Path) -> No
         pair = agents("differ", spec_path, other)
         outputs = [agent.communicate(timeout=HOURGLASS)[1] for agent in pair]
     assert all(agent.returncode != 0 for agent in pair)
-    assert "".join(outputs).count("Error: ") == 1, outputs
+    printed = "\n".join(outputs)
+    assert len(re.findall("^Error: ", printed, re.MULTILINE)) == 1, outputs
     assert "disagree on the spec" in "".join(outputs)
