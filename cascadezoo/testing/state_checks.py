@@ -83,6 +83,7 @@ def processes(place: Place) -> None:
     """
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         raise CheckSkippedError("this PyTorch has no gloo")
+    make_cascade(place)  # raises here what would end both processes, such as missing weights
     first, second = _run_two(place)
     _compare_digests(first, second)
 
