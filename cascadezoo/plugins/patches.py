@@ -24,6 +24,8 @@ def patches(packages: Collection[str]) -> dict[str, list[str]]:
         ``cascadezoo.stages.base.Stage.sample``, sorted.
     """
     found: dict[str, list[str]] = {}
+    if not packages:
+        return found
     for name, module in list(sys.modules.items()):
         if module is None or name.partition(".")[0] != BUILTIN_DISTRIBUTION:
             continue
