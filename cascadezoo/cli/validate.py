@@ -35,8 +35,7 @@ def command(spec: str, settings: tuple[str, ...], resolved: bool, as_json: bool)
     SPEC is a file, - for standard input, or the name of a shipped spec. Nothing is built, and at
     most the header of a dataset is read.
     """
-    # Pydantic's own plugins are looked for in all installed distributions, which takes longer than
-    # to read the spec.
+    # The search for plugins of pydantic in all distributions takes longer than reading the spec.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     with _gc_disabled():
         from cascadezoo.spec import load_spec
@@ -78,8 +77,6 @@ def _gc_disabled() -> Iterator[None]:
     try:
         yield
     finally:
-        # What was created stays until the end, so that no collection need go through it.
-        gc.freeze()
         if enabled:
             gc.enable()
 

@@ -144,7 +144,7 @@ def variance_text(result: Variance) -> str:
 
 
 def best_text(result: Best) -> str:
-    """Which combinations cannot be told apart from the best one."""
+    """Which combinations are not distinguishable from the best one."""
     tied = [f"{r.name} (+{KID_SCALE * r.difference:.3g}, p = {r.p:.2g})" for r in result.tied]
     others = len(result.rivals)
     start = (

@@ -17,7 +17,7 @@ RESAMPLES = 400
 COVERAGE = 0.9
 """Of the interval of a share."""
 LEVEL = 0.05
-"""A rival with a larger p-value cannot be told apart from the best."""
+"""A rival with a larger p-value is not distinguishable from the best."""
 _LARGEST_RIVALS = 100
 """Tukey's distribution takes seconds for more groups."""
 
@@ -104,7 +104,7 @@ class Best:
 
     @property
     def tied(self) -> list[Rival]:
-        """The rivals that cannot be told apart from the best."""
+        """The rivals that are not distinguishable from the best."""
         return [rival for rival in self.rivals if rival.p > LEVEL]
 
     @classmethod
