@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from lone_spec import lone_spec
 
 from cascadezoo.cli import errors, lazy
 from cascadezoo.cli.main import main
@@ -17,30 +18,11 @@ from cascadezoo.cli.main import main
 Invoke = Callable[..., Result]
 Plugin = Callable[..., dict[str, str]]
 
-LONE = {
-    "name": "lone",
-    "data": {"source": "shapes", "config": {"size": 8, "count": 64, "test_count": 32}},
-    "stages": [
-        {
-            "name": "coarse",
-            "kind": "flow.v1",
-            "config": {"channels": 8, "multipliers": [1, 1], "steps": 2},
-        }
-    ],
-    "training": {
-        "batch_size": 16,
-        "losses": [],
-        "phases": [{"name": "coarse", "train": ["coarse"], "steps": 4}],
-    },
-    "evaluation": {"metrics": [], "extractor": "small"},
-}
-
 
 @pytest.fixture
 def lone() -> dict[str, Any]:
     """A small valid spec that a test may change."""
-    data: dict[str, Any] = json.loads(json.dumps(LONE))
-    return data
+    return lone_spec()
 
 
 @pytest.fixture
