@@ -104,7 +104,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from cascadezoo import Cascade
 
-    cascade = Cascade.from_spec(LONE)
+    cascade = Cascade.from_spec(lone_spec())
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in cascade.parameters():  # an untrained flow is zero and ignores its inputs
