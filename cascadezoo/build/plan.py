@@ -179,14 +179,17 @@ def _data_plan(resolved: ResolvedSpec) -> DataPlan | None:
 
 def _memory_warning(plan: Plan) -> Iterator[str]:
     if plan.available_bytes is not None and plan.training_bytes > plan.available_bytes:
+        what = "training needs" if plan.phases else "the weights need"
         yield (
-            f"training needs about {_gib(plan.training_bytes)}, but "
+            f"{what} about {_gib(plan.training_bytes)}, but "
             f"{_gib(plan.available_bytes)} are available; {_what_fits(plan, plan.available_bytes)}"
         )
 
 
 def _what_fits(plan: Plan, available: int) -> str:
     """The settings with which the largest phase fits."""
+    if not plan.phases:
+        return "make the stages smaller"
     phase = max(plan.phases, key=lambda row: row["bytes"])
     activations = {row.name: row.activation_bytes or 0 for row in plan.stages}
     one = sum(activations[name] for name in phase["train"])

@@ -154,3 +154,12 @@ def test_build_refuses_activations_that_cannot_fit(tmp_path: Path, batch_size: i
         build_cascade(data, tmp_path / "run", device="cpu")
     assert caught.value.fields["needed"] > plan.available_bytes
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_do_not_fit_without_any_training() -> None:
+    data = spec("flow.v1", {"channels": 65536, "multipliers": [1]})
+    data["training"] = {"losses": [], "phases": []}
+    made = make_plan(load_spec(data))
+    assert made.phases == []
+    assert made.training_bytes == made.weights_bytes > 1e12
+    assert [text for text in made.warnings if text.startswith("the weights need about")]
