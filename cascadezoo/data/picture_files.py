@@ -31,6 +31,7 @@ _DAMAGE = (
     TypeError,
     LookupError,
     AttributeError,
+    AssertionError,
     OverflowError,
     NotImplementedError,
     RuntimeError,
@@ -65,6 +66,8 @@ def opened_picture(
                     path=path,
                     mode=image.mode,
                 )
+            if image.mode in ("P", "PA") and image.palette is None:
+                raise SyntaxError("its palette is missing")
             yield image
     except FileNotFoundError as error:
         raise DataError(

@@ -52,7 +52,14 @@ LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token with write per
 _TRY_AGAIN = "try again later; nothing is lost"
 _TRANSPORT: type[Exception] = hf.HfHubHTTPError.__mro__[1]
 """Base error of the HTTP library; the client's version determines which library that is."""
-_MALFORMED = (KeyError, IndexError, TypeError, AttributeError, OverflowError)
+_MALFORMED = (
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    UnboundLocalError,  # for an upload of an object that it did not offer
+)
 """What the client raises for a response that is JSON of an unexpected form."""
 
 

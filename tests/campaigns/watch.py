@@ -166,7 +166,8 @@ class Canary:
                 while at < len(data):
                     size = int.from_bytes(data[at + 12 : at + 16], sys.byteorder)
                     name = data[at + 16 : at + 16 + size].rstrip(b"\0")
-                    names.append(os.fsdecode(name) or ".")
+                    if name:  # else the folder was listed, as by a search through the disk
+                        names.append(os.fsdecode(name))
                     at += 16 + size
         except BlockingIOError:
             pass

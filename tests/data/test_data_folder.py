@@ -235,6 +235,18 @@ def test_bad_images_are_named(tmp_path):
     rejected(config, "file-missing", bad)
 
 
+def test_indices_without_a_palette_are_rejected(tmp_path):
+    picture = Image.fromarray(np.zeros((8, 8), np.uint8)).convert("P")
+    picture.save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    start = whole.index(b"PLTE") - 4
+    end = start + 12 + int.from_bytes(whole[start : start + 4])
+    (tmp_path / "a.png").write_bytes(whole[:start] + whole[end:])
+    for resize in (None, 4):
+        config = FolderConfig(path=str(tmp_path), resize=resize)
+        rejected(config, "image-unreadable", tmp_path / "a.png", "palette")
+
+
 def test_deep_pixels_are_rejected(tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "a.png")
     rejected(FolderConfig(path=str(tmp_path)), "pixel-type", tmp_path / "a.png")

@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path
 
 import architecture
 import pytest
+from warm_cli import warm_commands
 
 import cascadezoo
 from cascadezoo.plugins import hookspecs
@@ -39,9 +41,17 @@ def blocks(path: Path) -> list[Block]:
     return [Block(*found) for found in BLOCK.findall(path.read_text())]
 
 
-def shell(text: str, folder: Path) -> None:
-    # `cascadezoo` of this environment, whatever else is on the PATH.
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a `cascadezoo` that starts fast."""
+    with warm_commands(tmp_path_factory.mktemp("warm")) as folder:
+        yield folder
+
+
+def shell(text: str, folder: Path, commands: Path) -> None:
+    """Run a block with `cascadezoo` and `python` of this environment."""
+    path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {**os.environ, "PATH": path}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
         cwd=folder,
@@ -52,7 +62,9 @@ def shell(text: str, folder: Path) -> None:
     assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
 
 
-def run_page(page: list[Block], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_page(
+    page: list[Block], folder: Path, commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     names: dict[str, object] = {}
@@ -66,25 +78,27 @@ def run_page(page: list[Block], folder: Path, monkeypatch: pytest.MonkeyPatch) -
         elif block.language == "python":
             exec(compile(block.text, "docs", "exec"), names)
         elif block.language == "bash":
-            shell(block.text, folder)
+            shell(block.text, folder, commands)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p.name for p in PAGES if p.name not in ELSEWHERE])
-def test_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_page(blocks(ROOT / "docs" / page), tmp_path, monkeypatch)
+def test_blocks_run(
+    page: str, tmp_path: Path, commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_page(blocks(ROOT / "docs" / page), tmp_path, commands, monkeypatch)
 
 
 @pytest.mark.slow
-def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_runs(tmp_path: Path, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = " ".join(f"--set training.phases.{i}.steps=3" for i in range(3))
     quick = f"cascadezoo build shapes-demo {short} --set evaluation.metrics=[] --quiet"
     page = blocks(ROOT / "README.md")
     install, test = (b.text.strip() for b in page if "pip install" in b.text)
     assert install == "pip install . && cascadezoo build shapes-demo"
     assert test == "pip install -e '.[dev]' && make test"
-    shell(quick, tmp_path)
-    run_page([b for b in page if "pip install" not in b.text], tmp_path, monkeypatch)
+    shell(quick, tmp_path, commands)
+    run_page([b for b in page if "pip install" not in b.text], tmp_path, commands, monkeypatch)
     assert (tmp_path / "grid.png").stat().st_size > 1000
 
 

@@ -202,6 +202,19 @@ def test_answers_arrive_without_compression(hub, repo, newer, call):
         act(newer)
 
 
+def test_an_upload_of_another_object(hub, repo, newer):
+    """The server asks for an object that was not offered."""
+    other = {"oid": "0" * 64, "size": 1, "actions": {"upload": {"href": f"{hub.url}/lfs/x"}}}
+    body = json.dumps({"transfer": "basic", "objects": [other]}).encode()
+    json_type = {"Content-Type": "application/json"}
+    hub.fail(
+        Fault("status", "/objects/batch", times=ALWAYS, status=200, headers=json_type, body=body)
+    )
+    with raises(HubUnavailableError, "hub-unavailable-answer"):
+        publish_hub(newer, REPO)
+    assert not hub.seen("PUT")
+
+
 def test_pages_without_an_end(hub, repo, monkeypatch):
     """Each page is small and names a next one."""
     monkeypatch.setenv("CASCADEZOO_HUB_ANSWER", "50000")
