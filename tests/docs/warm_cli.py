@@ -35,8 +35,8 @@ def warm_commands(folder: Path) -> Iterator[Path]:
     server = subprocess.Popen(
         [sys.executable, __file__, address], stdout=subprocess.PIPE, text=True
     )
+    assert server.stdout is not None
     try:
-        assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
         command = folder / "cascadezoo"
         command.write_text(CLIENT.format(python=sys.executable, address=address))
@@ -45,6 +45,7 @@ def warm_commands(folder: Path) -> Iterator[Path]:
     finally:
         server.terminate()
         server.wait()
+        server.stdout.close()
 
 
 PRELOADED = (
@@ -64,11 +65,8 @@ PRELOADED = (
 
 def serve(address: str) -> None:
     """Answer commands until the process is terminated."""
-    import torch
-
     for name in PRELOADED:
         importlib.import_module(name)
-    torch.set_num_threads(1)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
