@@ -43,6 +43,7 @@ def check_cases(tmp_path: Path, *names: str, cases: int) -> None:
     assert done.returncode == (1 if failed else 0)
 
 
+@pytest.mark.slow
 def test_planted_faults_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     done = campaigns("planted", "--cases", len(FAULTS), "--jobs", 4, "--json", path)
@@ -62,6 +63,7 @@ def test_planted_faults_are_reported(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["campaigns"]["planted"]["refused"] == 1
 
 
+@pytest.mark.slow
 def test_a_case_is_the_same_each_time() -> None:
     case = f"specs:{SEED}:3"
     lines = campaigns("--only", case, "--only", case, "--verbose").stdout.splitlines()
@@ -70,6 +72,7 @@ def test_a_case_is_the_same_each_time() -> None:
     assert titles[0] == titles[1]
 
 
+@pytest.mark.slow
 def test_files_of_strangers(tmp_path: Path) -> None:
     check_cases(tmp_path, "folders", "specs", "data", cases=3)
 

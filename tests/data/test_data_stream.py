@@ -524,6 +524,7 @@ print(json.dumps([data.images.nbytes, peak() - before, children - before]))
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path):
     if not Path("/proc/self/status").exists():
         pytest.skip("the peak of memory is read from /proc")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from cascadezoo.build.plan import make_plan
 from cascadezoo.cascade.stage_costs import StagePlan
 from cascadezoo.plugins.builtin import register_stages
@@ -49,6 +51,7 @@ def test_every_kind_has_its_paragraph() -> None:
         assert f"**`{kind}`**" in PAGE
 
 
+@pytest.mark.slow
 def test_the_table_of_shipped_specs_is_whole_and_right() -> None:
     page = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
     rows = dict(re.findall(r"^\| `([\w-]+)` \| [^|]+ \| ([\d.,]+) M \| .+ \|$", page, re.M))

@@ -294,6 +294,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(means, tmp_path, caplog):
     assert str(blocked) in caplog.text
 
 
+@pytest.mark.slow
 def test_kid_of_real_images_is_about_zero(cifar10):
     real = ImageData(cifar10["train"][:6000].numpy(), None, "train")
     test = cifar10["test"][:1000].float() / 127.5 - 1

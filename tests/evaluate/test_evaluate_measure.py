@@ -60,6 +60,7 @@ def subject(cascade, splits):
     return make
 
 
+@pytest.mark.slow
 def test_all_metrics_on_features_of_a_real_cascade(cascade, splits, means, monkeypatch):
     monkeypatch.setattr(type(means), "logits", lambda self, features: 9 * features, raising=False)
     extractor = means

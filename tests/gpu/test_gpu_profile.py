@@ -43,6 +43,7 @@ def test_a_trace_is_read() -> None:
     assert read_trace(events[-3:], 2) is None
 
 
+@pytest.mark.slow
 def test_the_profile_runs_at_small_size(tmp_path: Path) -> None:
     script = Path(__file__).with_name("profile_step.py")
     command = [sys.executable, str(script), "--small", "--scopes", "eager", "--device", "cpu"]

@@ -40,6 +40,7 @@ def run(hub, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_pull_then_sample(hub, repo, files, run):
     result = run("pull", REPO)
     assert result.returncode == 0, result.stderr

@@ -252,6 +252,7 @@ def test_kinds_resolve_only_to_plugins(files, config, tmp_path):
 # --- other files
 
 
+@pytest.mark.slow
 def test_other_files_of_a_repo_are_not_opened(hub, files):
     """Code, pickles, archives and images of a repo are not downloaded; no program is started."""
     more = {"modeling.py": b"import os", "pytorch_model.bin": b"\x80\x04", "x.zip": b"PK"}

@@ -1,6 +1,7 @@
 """Kills a command before each of its file events in turn, and runs it again after each kill.
 
-``python kill_driver.py TEMPLATE WORK FOLDER ARGUMENT...`` copies TEMPLATE to WORK for each kill,
+``python kill_driver.py FIRST STEP TEMPLATE WORK FOLDER ARGUMENT...`` kills before the events FIRST,
+FIRST + STEP and so on, and at last after all of them: it copies TEMPLATE to WORK for each kill,
 runs ``cascadezoo ARGUMENT...`` there and prints one JSON row for each kill. FOLDER is the model
 folder that the command changes. Every run is a fork of this process, which has imported everything.
 """
@@ -127,7 +128,7 @@ def contents() -> list[str]:
     return sorted(str(p) for p in Path().rglob("*") if p.is_file())
 
 
-def drive(template: Path, work: Path, folder: Path, arguments: list[str]) -> None:
+def drive(numbers: range, template: Path, work: Path, folder: Path, arguments: list[str]) -> None:
     def fresh() -> None:
         os.chdir("/")
         shutil.rmtree(work, ignore_errors=True)
@@ -139,7 +140,7 @@ def drive(template: Path, work: Path, folder: Path, arguments: list[str]) -> Non
     code, text = forked(lambda: again(arguments, folder))
     assert code == 0, text
     print(json.dumps({"old": old, **json.loads(text)}))
-    for number in range(1000):
+    for number in numbers:
         fresh()
         if not killed(arguments, number):
             return
@@ -154,4 +155,6 @@ def drive(template: Path, work: Path, folder: Path, arguments: list[str]) -> Non
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    drive(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+    first, step = int(sys.argv[1]), int(sys.argv[2])
+    folders = [Path(name) for name in sys.argv[3:6]]
+    drive(range(first, 1000, step), *folders, sys.argv[6:])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,13 @@ def test_a_command_that_is_killed_anywhere_ends_well_when_repeated(
     name: str, template: Path, tmp_path: Path
 ) -> None:
     folder, arguments = COMMANDS[name]
-    driver = Path(__file__).with_name("kill_driver.py")
+    driver = str(Path(__file__).with_name("kill_driver.py"))
+    # The campaign of kills takes all events in turn; here are others each day.
+    step = 3
+    numbers = [str(datetime.now(tz=UTC).toordinal() % step), str(step)]
+    folders = [str(template), str(tmp_path / "work"), folder]
     done = subprocess.run(
-        [sys.executable, str(driver), str(template), str(tmp_path / "work"), folder, *arguments],
+        [sys.executable, driver, *numbers, *folders, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -105,7 +110,7 @@ def test_a_command_that_is_killed_anywhere_ends_well_when_repeated(
     first, *rows = map(json.loads, done.stdout.splitlines())
     old, new, files = first["old"], first["state"], first["files"]
     assert (first["again"], first["card"]) == (0, 0), first
-    assert len(rows) > 10
+    assert len(rows) > 10 // step
     states = set()
     for row in rows:
         # A reader after the kill sees the old or the new version, and never a mixture.

@@ -114,6 +114,7 @@ def test_blocks_that_cannot_be_compiled_warn_once_for_the_network() -> None:
     assert not is_compiled(net)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["blocks", "network"])
 def test_many_batch_sizes_need_few_compilations(scope: CompileScope) -> None:
     graphs = 0

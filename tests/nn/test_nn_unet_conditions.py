@@ -84,6 +84,7 @@ def test_the_gradient_reaches_every_parameter(way: str) -> None:
             assert (table.grad != 0).any(dim=1).all()
 
 
+@pytest.mark.slow
 @every_way
 def test_the_meaning_of_labels_is_learned(way: str) -> None:
     """From pure noise, only the label determines which of two constant images to predict."""

@@ -22,6 +22,7 @@ def test_callbacks_do_not_change_the_training(tmp_path: Path, here: Path) -> Non
     assert runs[0]["training_digest"] == runs[1]["training_digest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", ["step", "epoch", "phase"])
 def test_a_callback_that_fails_ends_the_build_after_a_checkpoint(
     event: str, tmp_path: Path, here: Path

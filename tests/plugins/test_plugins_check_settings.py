@@ -77,6 +77,7 @@ def test_invalid_settings(
     assert shown in caught.value.what
 
 
+@pytest.mark.slow
 def test_skip_does_not_hide_a_broken_import_or_a_patch(tmp_path: Path) -> None:
     skip = [part for name in NAMES for part in ("--skip", name)]
 

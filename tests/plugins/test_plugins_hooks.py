@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from all_hooks import build, recorded, spec
 from plugin_sites import cascadezoo, install
@@ -133,6 +134,7 @@ def test_faulty_commands(tmp_path: Path) -> None:
     assert "cascadezoo_bad.d" in problems["config-unusable"]["message"]
 
 
+@pytest.mark.slow
 def test_every_hook_passes_its_checks(tmp_path: Path, all_site: Path) -> None:
     done = cascadezoo("plugins", "check", "all", "--skip", "compile", site=all_site)
     results = [line for line in done.stdout.splitlines() if line[:2] == "  "]

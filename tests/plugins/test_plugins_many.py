@@ -66,6 +66,7 @@ def test_no_implementation_is_imported(line: str, site: Path) -> None:
         assert "pydantic" not in result["loaded"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["--help", "stages list"])
 def test_the_time_of_commands(line: str, site: Path, tmp_path: Path) -> None:
     compiled = {"PYTHONPYCACHEPREFIX": str(tmp_path)}  # compiled, as after an install with pip

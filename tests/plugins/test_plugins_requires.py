@@ -109,6 +109,7 @@ def test_a_changed_config_that_refuses_its_position(tmp_path: Path) -> None:
     assert "pip install 'cascadezoo-wave==1.2'" in rows["stages.1.config.strength"]["hint"]
 
 
+@pytest.mark.slow
 def test_a_published_model(tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model of version 1.5; then the plugin changes, breaks, needs another API and is removed."""
     path = tmp_path / "spec.json"

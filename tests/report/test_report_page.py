@@ -508,6 +508,7 @@ def test_folded_parts_are_open_on_paper(chromium, tmp_path: Path):
         assert not seen.page.locator("details[open]").count()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_everything_is_readable_in_light_and_dark(dark: bool, chromium, tmp_path: Path):
     path = tmp_path / "page.html"

@@ -129,6 +129,7 @@ def cells(seen: browser.Opened, label: str) -> list[list[str]]:
     return [rows.nth(i).locator("th, td").all_inner_texts() for i in range(rows.count())]
 
 
+@pytest.mark.slow
 def test_the_page_is_self_contained(page: Path, chromium: Any):
     with browser.opened(chromium, page) as seen:
         seen.check()

@@ -162,6 +162,7 @@ def test_images_do_not_depend_on_how_a_batch_is_split(case: Case, options: dict[
     assert (whole[0] - whole[1]).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @cases
 def test_the_network_compiles_into_one_graph(case: Case) -> None:
     stage = case.stage()

@@ -290,6 +290,7 @@ def test_bad_augmentation_options(
         case.stage().sample(case.upstream(2), request(case, 0, 2, options=options))
 
 
+@pytest.mark.slow
 @upsamplers
 def test_the_estimate_of_a_trained_upsampler_beats_its_condition(case: Case) -> None:
     """Stripes at a period that the upstream image cannot show: only the network can add them."""

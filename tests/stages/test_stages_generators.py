@@ -217,6 +217,7 @@ def test_flow_draws_its_times_as_configured(sampling: str, spread: float) -> Non
     assert times.std().item() == pytest.approx(spread, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "settings", "start", "end"),
     [

@@ -139,6 +139,7 @@ def shapes() -> torch.Tensor:
     return torch.from_numpy(images).float() / 127.5 - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [

@@ -124,6 +124,7 @@ def two_shades(candidates: int) -> torch.Tensor:
         return stage.eval().sample(None, request(case, 0, 64)).mean((1, 2, 3))
 
 
+@pytest.mark.slow
 def test_candidates_prevent_learning_the_mean_image() -> None:
     mean, both = two_shades(1), two_shades(8)
     assert mean.abs().max() < 0.2

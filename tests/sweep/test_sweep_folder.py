@@ -61,6 +61,7 @@ def unchanged(folder: Path) -> Iterator[None]:
     assert look() == before
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_built_again(copied: Path):
     ended = []
     with unchanged(copied / "cells"):

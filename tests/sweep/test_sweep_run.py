@@ -37,6 +37,7 @@ def lost(folder: Path) -> Job:
     return dying
 
 
+@pytest.mark.slow
 def test_a_refused_build_reports_its_reason(tmp_path: Path):
     process = CellProcess(job(tmp_path))
     outcome = wait_for(process.poll)

@@ -166,6 +166,7 @@ class Lines(QuietProgress):
         self.lines.append(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"\xff\xfe\n", b"\0" * 300 + b"\n", b"{}\n", b'{"event": 1}\n'])
 def test_a_training_resumes_with_damaged_events_and_counts_them(
     tmp_path: Path, damage: bytes

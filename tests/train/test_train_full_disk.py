@@ -50,6 +50,7 @@ def content(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", range(7))
 def test_a_training_on_a_full_disk_resumes(whole: Cascade, tmp_path: Path, pages: int) -> None:
     with small_disk(tmp_path / "run", 64 * PAGE) as run:
@@ -75,6 +76,7 @@ def test_a_training_on_a_full_disk_resumes(whole: Cascade, tmp_path: Path, pages
         assert not [p for p in run.rglob("*") if p.name.endswith(".tmp")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 10, 100, 400, 1000, 2000])
 def test_the_former_checkpoint_stays(tmp_path: Path, size: int) -> None:
     with pytest.raises(StoppedError):

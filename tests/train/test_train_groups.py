@@ -239,6 +239,7 @@ def test_a_group_that_is_not_averaged_ends_on_its_last_weights() -> None:
     assert torch.equal(ends[False]["0.painter.weight"], ends[True]["0.painter.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 4, 7])
 def test_a_stopped_duel_ends_on_the_same_weights(tmp_path: Path, stop: int) -> None:
     phase = {"stages": {"duel": {"groups": {"adversary": {"every": 2, "betas": [0.0, 0.9]}}}}}

@@ -93,6 +93,7 @@ def test_a_precision_that_a_device_lacks(
     assert "fp32" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [True, False])
 def test_a_build_records_the_precision_of_auto(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: bool
@@ -110,6 +111,7 @@ def weights(run: Path) -> dict[str, Any]:
     return load_file(run / "model" / "stages" / "coarse" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_build_goes_on_in_its_own_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_build_goes_on_in_its_own_precision(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_a_build_that_starts_over_follows_the_hardware(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def test_a_stop_at_any_time_resumes_to_the_same_weights(
     assert not [p for p in run.iterdir() if "pairs" in p.name]
 
 
+@pytest.mark.slow
 def test_missing_pairs_are_not_made_again_with_other_weights(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         trainer(cascade(), tmp_path, stop=StopAfter(10)).run()

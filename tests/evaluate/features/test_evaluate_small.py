@@ -57,6 +57,7 @@ def test_the_accuracy_agrees_with_the_card(cifar10):
     assert train_small.accuracy(network, images, labels) == pytest.approx(0.8648, abs=0.025)
 
 
+@pytest.mark.slow
 def test_ranks_degradations_like_inception(extractor, cifar10, degraded):
     real = extractor(cifar10["train"][:5000])
     kids = {

@@ -55,6 +55,7 @@ def test_batches_do_not_change_the_distances():
     assert float(small[0].mean()) == pytest.approx(1 / 3, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The parameter 'pretrained'", "ignore:Arguments other than")
 def test_mean_distance_equals_the_lpips_package(means, torch_home):
     import lpips

@@ -138,6 +138,7 @@ def test_the_standard_error_agrees_with_repeated_draws(shift, n):
     assert 0.8 * spread < error < (2 if shift == 0 else 1.25) * spread
 
 
+@pytest.mark.slow
 def test_real_cifar10_against_train_and_test(cifar10, degraded):
     """Test images are nearer to training images than anything degraded; n = 2000, D = 256."""
     extractor = load_extractor("small")
