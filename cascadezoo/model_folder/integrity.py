@@ -14,7 +14,7 @@ from typing import Any
 from cascadezoo._version import __version__
 from cascadezoo.errors import InputError, ModelError, RunFolderError
 from cascadezoo.model_folder.change import new_version, recover
-from cascadezoo.model_folder.files import file_sha256, file_size, stat_file
+from cascadezoo.model_folder.files import file_sha256, file_size, open_file, stat_file
 from cascadezoo.model_folder.layout import (
     CARD,
     CONFIG,
@@ -30,6 +30,7 @@ from cascadezoo.model_folder.verified_files import VerifiedFiles
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.util.files import FileRefusedError, disk_full, write_atomically
+from cascadezoo.util.limits import LARGEST_HEADER
 
 __all__ = [
     "check_files",
@@ -42,6 +43,9 @@ __all__ = [
 
 Fault = tuple[str, str]
 """A fault in one word and in a sentence."""
+
+_SOON_HASHED = 64 << 20
+"""Largest file in bytes that is hashed whatever its header says."""
 
 
 def seal(folder: Path, spec: CascadeSpec, version: str, *, new: Path | None = None) -> ModelConfig:
@@ -135,6 +139,9 @@ def _faults(
     rest = [n for n in requested if not (trust_verified and verified.matches(n, digests[n]))]
     if not rest:
         return {}
+    faults = {name: fault for name in rest if (fault := _fault_of_length(folder, name))}
+    if faults:
+        return faults
     with ThreadPoolExecutor(max_workers=4) as pool:
         actual = list(pool.map(lambda name: file_sha256(folder, name), rest))
     text = f"was changed: its sha256 differs from the one in {CONFIG}"
@@ -163,6 +170,31 @@ def _fault_unread(folder: Path, config: ModelConfig, name: str) -> Fault | None:
     if size != record.size:
         return "size", f"{name} has {size} bytes, but {CONFIG} says {record.size}"
     return None
+
+
+def _fault_of_length(folder: Path, name: str) -> Fault | None:
+    """Return the fault of weights that are longer than their header says.
+
+    A sparse file of a terabyte costs its author nothing, and its reader half an hour.
+    """
+    if not name.endswith(".safetensors"):
+        return None
+    try:
+        with open_file(folder, name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= _SOON_HASHED:
+                return None
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length if length <= LARGEST_HEADER else 0))
+        rows = [row["data_offsets"][1] for key, row in header.items() if key != "__metadata__"]
+        described = 8 + length + int(max(rows, default=0))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        described = 0
+    except OSError as error:
+        return "unreadable", f"{name} cannot be read: {error.strerror}"
+    if size <= described:
+        return None
+    return "length", f"{name} has {size} bytes, but its header describes {described}"
 
 
 def require_writable(folder: Path, reference: str | Path) -> ModelConfig:
