@@ -22,6 +22,7 @@ __all__ = [
     "alphas_cumprod",
     "cosine_betas",
     "determined_timesteps",
+    "interpolated_signal",
     "level_of",
     "linear_betas",
     "rescale_zero_terminal_snr",
@@ -200,3 +201,15 @@ def determined_timesteps(signal: Sequence[float], faintest: float = FAINTEST_DET
     3
     """
     return max(1, sum(kept >= faintest for kept in signal))
+
+
+def interpolated_signal(signal: Sequence[float], steps: int) -> list[float]:
+    """The signal's variance at ``steps`` evenly spaced places, including the last timestep."""
+    before = [1.0, *signal]
+    rows = []
+    for step in range(1, steps + 1):
+        place = step * len(signal) / steps
+        index = min(int(place), len(signal) - 1)
+        share_of_next = place - index
+        rows.append(before[index] + share_of_next * (before[index + 1] - before[index]))
+    return rows

@@ -52,6 +52,7 @@ REQUESTS = {
         {"options": {"s": 0.3, "truncated": False}},
     ),
     "eta": (["--eta", "coarse=1"], {"options": {"eta": {"coarse": 1.0}}}),
+    "restart": (["--restart", "coarse=0.9"], {"options": {"restart": {"coarse": 0.9}}}),
     "negative label": (
         ["--guidance", "3", "--negative-label", "2"],
         {"guidance": 3.0, "options": {"negative_label": 2}},
