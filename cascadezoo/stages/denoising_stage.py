@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from cascadezoo.diffusion.samplers import (
     final,
     restart_path,
 )
+from cascadezoo.diffusion.schedules import SamplingSchedule
 from cascadezoo.errors import SampleError
 from cascadezoo.stages.base import (
     SampleRequest,
@@ -47,6 +48,8 @@ from cascadezoo.stages.request_options import bounded, chosen_sampler, chosen_st
 
 __all__ = ["DenoisingStage"]
 
+SCHEDULES: tuple[str, ...] = get_args(SamplingSchedule)
+
 
 class DenoisingStage(ConditionalStage):
     """Base of stages of denoising diffusion (Ho et al. 2020). A subclass sets ``network``."""
@@ -54,6 +57,7 @@ class DenoisingStage(ConditionalStage):
     sampling_options: ClassVar[frozenset[str]] = ConditionalStage.sampling_options | {
         "eta",
         "restart",
+        "sampling_schedule",
     }
     samplers: ClassVar[Collection[str]] = tuple(SAMPLERS)
     edits = True
@@ -132,22 +136,22 @@ class DenoisingStage(ConditionalStage):
         """Denoise pure noise, or the noised image of an edit, to images [N, C, H, W].
 
         Supports the options ``eta`` (of the ddim sampler), ``guidance_interval``,
-        ``negative_label``, ``restart`` and ``stop``: the signal's variance at which sampling stops
-        and returns a noisy image.
+        ``negative_label``, ``restart``, ``sampling_schedule`` and ``stop``: the signal's variance
+        at which sampling stops and returns a noisy image.
 
         ``restart`` is the re-noising of Ho et al. 2021 ("Cascaded Diffusion Models", section 4.2
         and table 2a): the forward process adds noise to the finished image up to this noise level,
         and the sampler runs again from there. An edit is not restarted.
 
         Raises:
-            SampleError: the model does not support the steps, sampler, eta, restart, labels or
-                guidance.
+            SampleError: the model does not support the steps, sampler, schedule, eta, restart,
+                labels or guidance.
         """
         config, shape = self.config, self.geometry.output
         name = chosen_sampler(request.sampler, config.sampler, SAMPLERS)
         options = SamplerOptions(self._eta(request, name), config.step_variance())
         stop = request.options.get("stop", 1.0)
-        path = self._path(request.steps, stop)
+        path = self._path(request.steps, stop, self._schedule(request))
         again = self._restart(request, path)
         predict = self.predictor(request, self.sampling_conditions(upstream, request))
 
@@ -189,13 +193,15 @@ class DenoisingStage(ConditionalStage):
         evaluated = SAMPLERS[self.config.sampler].evaluations(len(levels))
         return self.forwards(levels, evaluated, guidance)
 
-    def _path(self, requested: int | None, stop: float) -> Sequence[Level]:
+    def _path(
+        self, requested: int | None, stop: float, schedule: SamplingSchedule | None = None
+    ) -> Sequence[Level]:
         """The levels to visit."""
         timesteps = self.config.timesteps
         most = None if self.continuous else timesteps
         steps = chosen_steps(requested, self.config.steps or timesteps, most)
         try:
-            return self.config.sampling_path(self.geometry.output, steps, stop)
+            return self.config.sampling_path(self.geometry.output, steps, stop, schedule)
         except ValueError:
             raise SampleError(
                 "sampling cannot stop before its first step: the requested noise level is too high",
@@ -238,7 +244,7 @@ class DenoisingStage(ConditionalStage):
     ) -> Iterator[Tensor]:
         """The states of sampling to the clean image, then of the path from its noised image."""
         image = start
-        for image in run(start, self._path(request.steps, 1.0)):
+        for image in run(start, self._path(request.steps, 1.0, self._schedule(request))):
             yield image
         image = bounded(image, self.geometry.output)
         noise = request.draw.randn(*image.shape)
@@ -253,6 +259,20 @@ class DenoisingStage(ConditionalStage):
 
     def _clipped(self, x0: Tensor) -> Tensor:
         return bounded(x0, self.geometry.output) if self.config.clip_x0 else x0
+
+    def _schedule(self, request: SampleRequest) -> SamplingSchedule | None:
+        name: Any = request.options.get("sampling_schedule")
+        if name is None:
+            return None
+        if name not in SCHEDULES:
+            raise SampleError(
+                f"there is no sampling schedule {name!r}",
+                hint=f"use one of {', '.join(SCHEDULES)}",
+                code="sample-schedule-unknown",
+                name=name,
+            )
+        schedule: SamplingSchedule = name
+        return schedule
 
     def _eta(self, request: SampleRequest, sampler: str) -> float:
         eta = share(request.options, "eta", "0 adds no noise, 1 as much as ddpm")

@@ -10,15 +10,17 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from cascadezoo.diffusion.levels import Level, restart_path, reverse_path
 from cascadezoo.diffusion.schedules import (
+    SamplingSchedule,
     Spacing,
     alphas_cumprod,
     cosine_betas,
     determined_timesteps,
-    interpolated_signal,
     linear_betas,
     rescale_zero_terminal_snr,
+    sampling_signal,
     spaced_timesteps,
     terminal_signal_variance,
+    timestep_of,
 )
 from cascadezoo.spec.configs import ConfigError, ImageShape, Probability, StageConfig
 
@@ -84,6 +86,12 @@ class ProcessConfig(StageConfig):
     spacing: Spacing = "trailing"
     """Which timesteps sampling visits: including the last (trailing), the first (leading), or both
     (linspace)."""
+
+    sampling_schedule: SamplingSchedule = "trained"
+    """The noise levels that sampling visits: those of the trained timesteps, or others that are
+    chosen after the training (Ho et al. 2021, section 4.4): DDPM's linear or the cosine schedule,
+    `karras` (Karras et al. 2022, rho 7), or evenly spaced log-SNR. Other schedules than `trained`
+    ignore `spacing`. A network of timesteps visits the nearest trained ones, each at most once."""
 
     eta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Noise of the ddim sampler's steps: 0 is none, 1 is as much as ddpm."""
@@ -176,7 +184,11 @@ class ProcessConfig(StageConfig):
         return determined_timesteps(self.signal())
 
     def sampling_path(
-        self, output: ImageShape, steps: int | None = None, stop: float = 1.0
+        self,
+        output: ImageShape,
+        steps: int | None = None,
+        stop: float = 1.0,
+        schedule: SamplingSchedule | None = None,
     ) -> list[Level]:
         """The levels that sampling visits; the time of each is the network's input.
 
@@ -187,13 +199,22 @@ class ProcessConfig(StageConfig):
             output: the shape of the stage's images.
             steps: the number of steps, from 1 to ``timesteps``; None uses the config's.
             stop: the signal variance at the end; 1 for the clean image.
+            schedule: the schedule of sampling; None uses the config's.
 
         Raises:
             ValueError: no step starts at a noisier level than ``stop``.
         """
-        usable = self.usable_timesteps(output)
+        schedule = schedule or self.sampling_schedule
+        signal, usable = self.signal(), self.usable_timesteps(output)
         steps = min(steps or self.steps or self.timesteps, usable)
-        return reverse_path(self.signal(), spaced_timesteps(usable, steps, self.spacing), stop)
+        if schedule == "trained":
+            visited = spaced_timesteps(usable, steps, self.spacing)
+        else:
+            # A network of timesteps has seen no time between them.
+            levels = sampling_signal(schedule, steps, signal[:usable])
+            times = (round(timestep_of(signal, kept)) for kept in reversed(levels))
+            visited = list(dict.fromkeys(times))
+        return reverse_path(signal, visited, stop)
 
     def first_signal(self, output: ImageShape) -> float:
         """The signal variance at the timestep where sampling starts."""
@@ -266,7 +287,11 @@ class DiffusionProcessConfig(ProcessConfig):
         return self.variance or ("learned" if self.loss == "hybrid" else "small")
 
     def sampling_path(
-        self, output: ImageShape, steps: int | None = None, stop: float = 1.0
+        self,
+        output: ImageShape,
+        steps: int | None = None,
+        stop: float = 1.0,
+        schedule: SamplingSchedule | None = None,
     ) -> list[Level]:
         """The levels that sampling visits; continuous conditioning allows any number of steps.
 
@@ -274,10 +299,11 @@ class DiffusionProcessConfig(ProcessConfig):
             ValueError: no step starts at a noisier level than ``stop``.
         """
         if self.noise_conditioning == "timestep":
-            return super().sampling_path(output, steps, stop)
+            return super().sampling_path(output, steps, stop, schedule)
         count = steps or self.steps or self.timesteps
-        signal = interpolated_signal(self.signal()[: self.usable_timesteps(output)], count)
-        path = reverse_path(signal, range(count - 1, -1, -1), stop)
+        trained = self.signal()[: self.usable_timesteps(output)]
+        signal = sampling_signal(schedule or self.sampling_schedule, count, trained)
+        path = reverse_path(signal, range(len(signal) - 1, -1, -1), stop)
         return [dataclasses.replace(at, time=at.level * LEVEL_SCALE) for at in path]
 
     def fit(self, output: ImageShape) -> Self:

@@ -54,6 +54,7 @@ _READ: dict[str, tuple[Callable[[str], Value], str]] = {
     "sampler": (str, "the name of a sampler"),
     "eta": (_number, "a number from 0 to 1"),
     "restart": (_number, "a noise level from 0 (no restart) to 1"),
+    "sampling_schedule": (str, "the name of a schedule"),
     "truncated": (_switch, "true or false"),
 }
 
@@ -280,8 +281,8 @@ def _default_values(stage: Stage, key: str, name: str) -> Iterable[Value]:
         return [0.0, *levels]
     elif key == "truncated":
         return [False, True]
-    elif key == "sampler":
-        field = type(config).model_fields.get("sampler")
+    elif key in ("sampler", "sampling_schedule"):
+        field = type(config).model_fields.get(key)
         if field is not None and get_origin(field.annotation) is Literal:
             return list(get_args(field.annotation))
     raise InputError(
