@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from cascadezoo._version import __version__
+from cascadezoo.build.best_weights import BestWeights
 from cascadezoo.build.plan import Plan, check_activations, check_memory, make_plan
 from cascadezoo.build.run_folder import RunFolder, RunState
 from cascadezoo.build.write_model import read_figures, write_model
@@ -30,6 +31,7 @@ from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.metrics.base import Metric, load_metric
 from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
+from cascadezoo.evaluate.samples import SampleFn
 from cascadezoo.evaluate.shared_sampling import SharedSampling
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
 from cascadezoo.model_folder.data_trust import record_built
@@ -214,6 +216,7 @@ class _Build:
         extractors = self._load_extractors()
         with self._load_callbacks() as callbacks:
             cascade = self._train(extractors, callbacks, trained=state.state != "training")
+            self._choose_weights(cascade)
             if not self.main:
                 if self._evaluates():
                     SharedSampling.serve(lambda first, n: self._sample(cascade, first, n))
@@ -452,15 +455,40 @@ class _Build:
             SharedSampling.serve(sample)
             return []
         with SharedSampling(sample, options.n, options.batch_size) as shared:
-            figure = evaluate_kid(
-                shared,
-                self.data[options.split],
-                options,
-                extractor=extractors[options.extractor],
-                note="during training",
-            )
-        self.progress.say(str(figure))
+            figure = self._in_loop_figure(cascade, shared, options, extractors[options.extractor])
+        best = self._best()
+        kept = best is not None and best.offer(cascade, figure)
+        self.progress.say(f"{figure}{', the best so far' if kept else ''}")
         return [figure.to_dict()]
+
+    def _in_loop_figure(
+        self,
+        cascade: Cascade,
+        sample: SampleFn,
+        options: EvaluationOptions,
+        extractor: FeatureExtractor,
+    ) -> Figure:
+        spec, real, note = self.spec.evaluation.in_loop, self.data[options.split], "during training"
+        if spec is None or spec.metric == "kid":
+            return evaluate_kid(sample, real, options, extractor=extractor, note=note)
+        subject = Subject(cascade=cascade, real=real, split=self._split, sample=sample)
+        figure, *_ = evaluate_metrics([spec.metric], subject, options, extractor=extractor)
+        return figure.model_copy(update={"note": note})
+
+    def _best(self) -> BestWeights | None:
+        """The weights with the best figure, if the model shall have them."""
+        in_loop = self.spec.evaluation.in_loop
+        if in_loop is None or in_loop.keep == "last":
+            return None
+        return BestWeights(self.run.best, self.spec.training_digest())
+
+    def _choose_weights(self, cascade: Cascade) -> None:
+        """Give the trained cascade the weights with the best figure, if the spec says so."""
+        best = self._best()
+        # The first process wrote the file before all processes ended the training.
+        figure = None if best is None else best.load(cascade)
+        if figure is not None and self.main:
+            self.progress.say(f"the model has the weights of the best figure: {figure}")
 
     def _in_loop_options(self) -> EvaluationOptions | None:
         spec = self.spec.evaluation.in_loop

@@ -33,7 +33,8 @@ __all__ = ["RunFolder", "RunState"]
 State = Literal["training", "trained", "done"]
 
 STATE = "run.json"
-_OWN = ("spec.json", STATE, "events.jsonl", "curves.png", "checkpoints", "model")
+BEST = "best.safetensors"
+_OWN = ("spec.json", STATE, "events.jsonl", "curves.png", "checkpoints", BEST, "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class RunFolder:
         self.events = path / "events.jsonl"
         self.checkpoints = path / "checkpoints"
         self.curves = path / "curves.png"
+        self.best = path / BEST
         self.model = path / "model"
         self.spec = path / "spec.json"
 
