@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,12 @@ import torch
 
 from cascadezoo._version import __version__
 from cascadezoo.build.best_weights import BestWeights
+from cascadezoo.build.converged import (
+    SAMPLES,
+    falling_losses,
+    noiseless_stages,
+    worse_without_noise,
+)
 from cascadezoo.build.plan import Plan, check_activations, check_memory, make_plan
 from cascadezoo.build.run_folder import RunFolder, RunState
 from cascadezoo.build.write_model import read_figures, write_model
@@ -30,6 +36,7 @@ from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.metrics.base import Metric, load_metric
+from cascadezoo.evaluate.metrics.kid import default_subset_size
 from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
 from cascadezoo.evaluate.samples import SampleFn
 from cascadezoo.evaluate.shared_sampling import SharedSampling
@@ -38,6 +45,7 @@ from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.layout import METRICS, read_config
 from cascadezoo.nn.recompute import recompute_blocks
+from cascadezoo.report.course import read_course
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
 from cascadezoo.spec.measurable import require_measurable
 from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
@@ -51,7 +59,7 @@ from cascadezoo.train.engine import (
     pick_precision,
     tune_backends,
 )
-from cascadezoo.train.events import EventLog
+from cascadezoo.train.events import EventLog, read_event_rows
 from cascadezoo.train.extra_losses import load_losses
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.skipped import describe_stream, record_skipped, share_skipped
@@ -82,6 +90,7 @@ class BuildResult:
         already_done: whether nothing was left to do.
         published: the folder or Hub address of the published model; None if not published.
         commit: the commit of the repo on the Hub.
+        warnings: what the checks after the training found.
     """
 
     run: Path
@@ -91,6 +100,7 @@ class BuildResult:
     already_done: bool = False
     published: str | None = None
     commit: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
@@ -102,6 +112,7 @@ class BuildResult:
             "already_done": self.already_done,
             "published": self.published,
             "commit": self.commit,
+            "warnings": list(self.warnings),
         }
 
 
@@ -195,6 +206,7 @@ class _Build:
         self.main = self.accelerator.is_main_process
         self.data: dict[str, ImageData] = {}
         self.trained_seconds = 0.0
+        self.warnings: tuple[str, ...] = ()
 
     def run_all(self, resume: bool | None, began: float) -> BuildResult:
         if self.main:
@@ -224,6 +236,9 @@ class _Build:
             state = replace(state, state="trained", spec_digest=self.spec.digest())
             self.run.write_state(state)
             figures = self._evaluate(cascade, extractors)
+            self.warnings = tuple(self._unconverged(cascade, extractors))
+            for warning in self.warnings:
+                self.progress.say(f"warning: {warning}")
             write_model(
                 self.run, cascade, figures, self.data["train"], self.precision, self.trained_seconds
             )
@@ -263,6 +278,7 @@ class _Build:
             already_done=already_done,
             published=None if published is None else str(published),
             commit=getattr(published, "commit", None),
+            warnings=self.warnings,
         )
 
     def _record(self) -> None:
@@ -537,6 +553,43 @@ class _Build:
                     extractor=extractors[options.extractor],
                 )
         return [measure_sampling(lambda first, count: self._sample(cascade, first, count), n=64)]
+
+    def _unconverged(
+        self, cascade: Cascade, extractors: dict[str, FeatureExtractor]
+    ) -> Iterator[str]:
+        """Warn about stages that sample without noise and were not trained for long enough."""
+        stages = noiseless_stages(self.resolved)
+        if not stages:
+            return
+        yield from falling_losses(read_course(read_event_rows(self.run.events).rows), [*stages])
+        if not self._evaluates():
+            return
+        spec = self.spec.evaluation
+        n = min(SAMPLES, spec.samples)
+        real = self.data[spec.split]
+        options = evaluation_options(
+            spec, n=n, subset_size=default_subset_size(n, min(n, len(real)))
+        )
+        self.progress.task(f"comparing samplers on {n} images", 2 * n)
+        drawn = 0
+
+        def draw(first: int, count: int, request: Mapping[str, Any]) -> torch.Tensor:
+            nonlocal drawn
+            reason = self.stop()
+            if reason is not None:
+                raise StoppedError(
+                    f"stopped by {reason} during the evaluation; the trained weights are kept",
+                    code="interrupted-evaluating",
+                    reason=reason,
+                )
+            images = cascade.sample(count, first=first, seed=spec.seed, batch_size=count, **request)
+            drawn += count
+            self.progress.advance(drawn)
+            return images
+
+        warning = worse_without_noise(draw, stages, real, options, extractors[spec.extractor])
+        if warning is not None:
+            yield warning
 
     def _sample(self, cascade: Cascade, first: int, count: int) -> torch.Tensor:
         seed = self.spec.evaluation.seed
