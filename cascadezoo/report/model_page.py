@@ -328,7 +328,7 @@ def _features(views: Sequence[ModelView]) -> Mapping[str, Any]:
     alone = len(views) == 1
     charts = [projection_chart(p, "Feature plane" if alone else name) for name, p in shown]
     return {
-        "plots": draw_plots(charts),
+        "plots": draw_plots([*charts, *(chart for view in views for chart in view.by_class)]),
         "extractors": ", ".join(sorted({p.extractor for _, p in shown})),
         "pca": {p.method for _, p in shown} == {"pca"},
     }
