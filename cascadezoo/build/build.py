@@ -46,6 +46,7 @@ from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.layout import METRICS, read_config
 from cascadezoo.nn.recompute import recompute_blocks
 from cascadezoo.report.course import read_course
+from cascadezoo.report.epoch_pictures import draw_epoch_pictures
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
 from cascadezoo.spec.measurable import require_measurable
 from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
@@ -437,6 +438,7 @@ class _Build:
                 progress=self.progress,
                 figures=lambda c: self._in_loop(c, extractors),
                 figures_every=in_loop.every_epochs if in_loop else None,
+                pictures=self._draw if in_loop and in_loop.pictures and self.main else None,
                 stop=self.stop,
                 callbacks=callbacks,
                 graphs=graphs,
@@ -476,6 +478,22 @@ class _Build:
         kept = best is not None and best.offer(cascade, figure)
         self.progress.say(f"{figure}{', the best so far' if kept else ''}")
         return [figure.to_dict()]
+
+    def _draw(self, cascade: Cascade, index: int, phase: str, epoch: int) -> None:
+        """Draw samples and reconstructions during the training."""
+        evaluation = self.spec.evaluation
+        if evaluation.in_loop is None:
+            return
+        for picture in draw_epoch_pictures(
+            cascade,
+            self.data[evaluation.split],
+            evaluation.in_loop.pictures,
+            seed=evaluation.seed,
+            index=index,
+            phase=phase,
+            epoch=epoch,
+        ):
+            self.run.write_picture(picture.file, picture.image)
 
     def _in_loop_figure(
         self,

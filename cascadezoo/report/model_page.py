@@ -71,6 +71,7 @@ def _model(view: ModelView, alone: bool) -> dict[str, Any]:
         "strip": _inline(view.strip),
         "latent": ", ".join(latent),
         "trajectories": {stage: _inline(shown) for stage, shown in view.trajectories.items()},
+        "epochs": {topic: _inline(shown) for topic, shown in view.epochs.items()},
         "figures_missing": _figures_missing(view),
         "attribution": _attribution(view, attribution),
         "attribution_plots": draw_plots([_attribution_bars(attribution)] if attribution else []),

@@ -23,6 +23,7 @@ from cascadezoo.evaluate.real_features import choose_real, real_features
 from cascadezoo.model_folder.trained_spec import trained_spec
 from cascadezoo.report.charts import Chart
 from cascadezoo.report.course import Course, read_course
+from cascadezoo.report.epoch_pictures import read_epoch_pictures
 from cascadezoo.report.images import to_pil
 from cascadezoo.report.page_pictures import sheet
 from cascadezoo.report.projection import Method, Projection, class_chart, project
@@ -68,6 +69,7 @@ class ModelView:
         count: number of samples on the sheet.
         strip: its stages side by side.
         trajectories: states by stage, for stages that sample in steps.
+        epochs: pictures of the training by topic: samples, reconstructions.
         projection: features in a plane.
         by_class: plots of real images by class: their features, and their latents.
         lacks: reasons for missing parts, by topic: samples, strip, trajectories, course, features.
@@ -83,6 +85,7 @@ class ModelView:
     count: int = 0
     strip: Shown = ()
     trajectories: dict[str, Shown] = field(default_factory=dict)
+    epochs: dict[str, Shown] = field(default_factory=dict)
     projection: Projection | None = None
     by_class: list[Chart] = field(default_factory=list)
     lacks: dict[str, str] = field(default_factory=dict)
@@ -243,6 +246,9 @@ def _latents(
 
 
 def _read_course(view: ModelView, run: Path) -> None:
+    for picture in read_epoch_pictures(run / "pictures"):
+        row = (f"{picture.phase}, epoch {picture.epoch}", "", picture.image)
+        view.epochs[picture.topic] = [*view.epochs.get(picture.topic, ()), row]
     events = run / "events.jsonl"
     if events.is_file():
         view.course = read_course(events)

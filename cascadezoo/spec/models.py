@@ -309,6 +309,9 @@ class InLoopSpec(Model):
     metric: Literal["kid", "fid"] = "kid"
     """The figure; subsets are those of KID. FID needs more samples than the extractor has
     features."""
+    pictures: Annotated[int, Field(ge=0, le=64)] = 0
+    """Number of samples to draw beside each figure, for the run folder and its report. A decoder's
+    reconstructions of real images are drawn too."""
     keep: Literal["last", "best"] = "last"
     """The weights of the model: those at the end of the training, or those with the lowest figure
     during it (Ho et al. 2021, section 4, choose by FID of 10,000 samples)."""
@@ -413,7 +416,7 @@ def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
         del data["evaluation"]["precision"]
     evaluation = data["evaluation"] or {}
     in_loop = evaluation.get("in_loop", evaluation) or {}
-    for key, default in {"metric": "kid", "keep": "last"}.items():
+    for key, default in {"metric": "kid", "keep": "last", "pictures": 0}.items():
         if in_loop.get(key) == default:
             del in_loop[key]
     if not data["training"].get("callbacks", True):

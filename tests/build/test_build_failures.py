@@ -210,7 +210,8 @@ def test_in_loop_figures_do_not_change_the_training(built: Path, tmp_path: Path)
 
 
 def test_the_best_weights_of_the_training_become_the_model(tmp_path: Path) -> None:
-    in_loop = '{"every_epochs": 1, "samples": 20, "subset_size": 10, "subsets": 3, "keep": "best"}'
+    in_loop = '{"every_epochs": 1, "samples": 20, "subset_size": 10, "subsets": 3, "keep": "best"'
+    in_loop += ', "pictures": 4}'
     run = tmp_path / "run"
     build_cascade(TINY, run, device="cpu", settings=[*QUICK, f"evaluation.in_loop={in_loop}"])
     rows = [r["figure"] for r in read_events(run / "events.jsonl") if r["event"] == "figure"]
@@ -224,6 +225,12 @@ def test_the_best_weights_of_the_training_become_the_model(tmp_path: Path) -> No
         for key, value in stage.saved_state().items():
             assert torch.equal(value, tensors[f"{name}.{key}"])
     assert BestWeights(file, "another training").figure() is None
+    assert sorted(path.name for path in (run / "pictures").iterdir()) == [
+        "samples-0-coarse-000001.png",
+        "samples-0-coarse-000002.png",
+        "samples-1-cascade-000001.png",
+        "samples-2-joint-000001.png",
+    ]
 
 
 def test_in_loop_figures_against_the_test_split_alone(tmp_path: Path) -> None:
