@@ -228,8 +228,8 @@ def sampling_signal(
 
     A network that is trained at all noise levels can be sampled along other levels than those of
     its training (Chen et al. 2021, "WaveGrad", section 3.2; Ho et al. 2021, "Cascaded Diffusion
-    Models", section 4.4). All schedules start at the noisiest trained level and stay between the
-    trained levels.
+    Models", section 4.4). All schedules start at the noisiest trained level; but for ``trained``,
+    they end at the cleanest timestep or before it.
 
     - ``linear`` and ``cosine``: the levels of DDPM's linear schedule, or of the cosine schedule, at
       evenly spaced times.
@@ -253,8 +253,8 @@ def sampling_signal(
     if steps < 1:
         raise ValueError(f"sampling needs at least one step, not {steps}")
     if schedule == "trained":
-        rows = interpolated_signal(trained, steps)
-    elif schedule == "linear":
+        return interpolated_signal(trained, steps)
+    if schedule == "linear":
         rows = interpolated_signal(alphas_cumprod(linear_betas(1000)), steps)
     elif schedule == "cosine":
         rows = interpolated_signal(alphas_cumprod(cosine_betas(1000)), steps)

@@ -190,7 +190,8 @@ class DenoisingStage(ConditionalStage):
         path = self._path(steps, 1.0)
         again = restart_path(path, self.config.restart) if self.config.restart else []
         levels = [level.level for level in (*path[:-1], *again[:-1])]
-        evaluated = SAMPLERS[self.config.sampler].evaluations(len(levels))
+        count = SAMPLERS[self.config.sampler].evaluations
+        evaluated = count(len(path) - 1) + (count(len(again) - 1) if again else 0)
         return self.forwards(levels, evaluated, guidance)
 
     def _path(

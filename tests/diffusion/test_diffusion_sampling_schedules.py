@@ -14,6 +14,7 @@ from cascadezoo.diffusion.schedules import (
     SamplingSchedule,
     alphas_cumprod,
     cosine_betas,
+    interpolated_signal,
     linear_betas,
     rescale_zero_terminal_snr,
     sampling_signal,
@@ -42,6 +43,11 @@ def test_levels_are_trained_ones_in_order(schedule, trained, steps):
     rows = sampling_signal(schedule, steps, signal)
     assert 1 <= len(rows) <= steps
     assert all(before > after for before, after in pairwise(rows))
+    assert rows[-1] == pytest.approx(signal[-1], abs=1e-15)
+    if schedule == "trained":
+        # As continuous conditioning trains them, down to the clean image.
+        assert rows == interpolated_signal(signal, steps)
+        return
     assert rows[-1] == signal[-1]
     assert rows[0] <= max(signal[0], rows[-1])
     if schedule in ("karras", "log-snr"):
