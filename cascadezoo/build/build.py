@@ -600,7 +600,9 @@ class _Build:
                     code="interrupted-evaluating",
                     reason=reason,
                 )
-            images = cascade.sample(count, first=first, seed=spec.seed, batch_size=count, **request)
+            images: torch.Tensor = cascade.sample(
+                count, first=first, seed=spec.seed, batch_size=count, **request
+            )
             drawn += count
             self.progress.advance(drawn)
             return images

@@ -47,7 +47,7 @@ Draw = Callable[[int, int, Mapping[str, Any]], Tensor]
 
 def noiseless_stages(resolved: ResolvedSpec) -> dict[str, str]:
     """The samplers of the diffusion stages that draw no noise after the first, by stage."""
-    found = {}
+    found: dict[str, str] = {}
     for stage in resolved.stages:
         config = stage.config
         if not isinstance(config, ProcessConfig):

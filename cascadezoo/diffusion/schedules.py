@@ -258,8 +258,10 @@ def sampling_signal(
         rows = interpolated_signal(alphas_cumprod(linear_betas(1000)), steps)
     elif schedule == "cosine":
         rows = interpolated_signal(alphas_cumprod(cosine_betas(1000)), steps)
-    elif schedule in ("karras", "log-snr"):
-        rows = _ratio_spaced(steps, trained, KARRAS_RHO if schedule == "karras" else None)
+    elif schedule == "karras":
+        rows = _ratio_spaced(steps, trained, KARRAS_RHO)
+    elif schedule == "log-snr":
+        rows = _ratio_spaced(steps, trained, None)
     else:
         assert_never(schedule)
     limited = [max(trained[-1], min(kept, trained[0])) for kept in rows[:-1]]

@@ -123,9 +123,8 @@ def train_resnet50(images: Tensor, labels: Tensor, recipe: ResNetRecipe) -> torc
             count=count,
         )
     batch = min(BATCH, count)
-    augment = RandomResizedCrop(recipe.crop, CROP_SCALE, CROP_RATIO, antialias=True)
-    if recipe.flip:
-        augment = Compose([augment, RandomHorizontalFlip()])
+    crop = RandomResizedCrop(recipe.crop, CROP_SCALE, CROP_RATIO, antialias=True)
+    augment = Compose([crop, RandomHorizontalFlip()] if recipe.flip else [crop])
     # torchvision's transforms draw from the global generator.
     with torch.random.fork_rng(devices=[]):
         seed_global(derive_seed("resnet50", recipe.seed) % 2**63)
@@ -136,7 +135,7 @@ def train_resnet50(images: Tensor, labels: Tensor, recipe: ResNetRecipe) -> torc
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(epoch, batch)
             order = torch.randperm(count)[: count // batch * batch]
-            for rows in order.split(batch):
+            for rows in torch.split(order, batch):
                 part = images[rows.to(images.device)].to(recipe.device)
                 pixels = _normalised(torch.stack([augment(image) for image in part]))
                 loss = F.cross_entropy(

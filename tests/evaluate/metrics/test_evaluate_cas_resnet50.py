@@ -71,7 +71,8 @@ def test_top_1_top_5_and_classes_of_samples_and_real_images(means, monkeypatch, 
 
     for module in (cas_resnet50, resnet50):
         monkeypatch.setattr(module, "train_resnet50", trained)
-    inputs = cascade_inputs(cascade, means, train, n=16, test=test, cache=tmp_path)
+    sample = of_labels(train, classes=8)
+    inputs = cascade_inputs(cascade, means, train, n=16, test=test, sample=sample, cache=tmp_path)
     results = measure(ResNetScoreConfig(), inputs)
     assert [row[0] for row in seen] == [16, 16]
     assert seen[1][1] == list(range(8)) * 2
