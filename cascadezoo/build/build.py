@@ -62,6 +62,7 @@ from cascadezoo.train.engine import (
 )
 from cascadezoo.train.events import EventLog, read_event_rows
 from cascadezoo.train.extra_losses import load_losses
+from cascadezoo.train.phase_end import finish_phase, stages_to_finish
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.skipped import describe_stream, record_skipped, share_skipped
 from cascadezoo.train.stop_signals import StopSignals
@@ -436,7 +437,7 @@ class _Build:
                 store=store,
                 events=events,
                 progress=self.progress,
-                figures=lambda c: self._in_loop(c, extractors),
+                figures=lambda c: self._in_loop(c, extractors, trainer.position.phase),
                 figures_every=in_loop.every_epochs if in_loop else None,
                 pictures=self._draw if in_loop and in_loop.pictures and self.main else None,
                 stop=self.stop,
@@ -460,7 +461,7 @@ class _Build:
         return choose_compilation(self.spec.training, self.device, flops, networks)
 
     def _in_loop(
-        self, cascade: Cascade, extractors: dict[str, FeatureExtractor]
+        self, cascade: Cascade, extractors: dict[str, FeatureExtractor], phase: int
     ) -> list[dict[str, Any]]:
         options = self._in_loop_options()
         if options is None:
@@ -474,7 +475,8 @@ class _Build:
             return []
         with SharedSampling(sample, options.n, options.batch_size) as shared:
             figure = self._in_loop_figure(cascade, shared, options, extractors[options.extractor])
-        best = self._best()
+        # Before the last phase, other stages are not trained yet.
+        best = self._best() if phase + 1 == len(self.spec.training.phases or []) else None
         kept = best is not None and best.offer(cascade, figure)
         self.progress.say(f"{figure}{', the best so far' if kept else ''}")
         return [figure.to_dict()]
@@ -521,7 +523,19 @@ class _Build:
         best = self._best()
         # The first process wrote the file before all processes ended the training.
         figure = None if best is None else best.load(cascade)
-        if figure is not None and self.main:
+        if figure is None:
+            return
+        phase = (self.spec.training.phases or [])[-1]
+        if names := stages_to_finish(cascade, phase.train):
+            finish_phase(
+                cascade,
+                names,
+                self.data["train"],
+                phase=phase.name,
+                batch_size=self.spec.training.batch_size,
+                progress=self.progress,
+            )
+        if self.main:
             self.progress.say(f"the model has the weights of the best figure: {figure}")
 
     def _in_loop_options(self) -> EvaluationOptions | None:

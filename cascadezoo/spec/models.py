@@ -314,7 +314,7 @@ class InLoopSpec(Model):
     reconstructions of real images are drawn too."""
     keep: Literal["last", "best"] = "last"
     """The weights of the model: those at the end of the training, or those with the lowest figure
-    during it (Ho et al. 2021, section 4, choose by FID of 10,000 samples)."""
+    in its last phase (Ho et al. 2021, section 4, choose by FID of 10,000 samples)."""
 
     @model_validator(mode="after")
     def _subset_fits(self) -> Self:

@@ -213,23 +213,27 @@ def test_the_best_weights_of_the_training_become_the_model(tmp_path: Path) -> No
     in_loop = '{"every_epochs": 1, "samples": 20, "subset_size": 10, "subsets": 3, "keep": "best"'
     in_loop += ', "pictures": 4}'
     run = tmp_path / "run"
-    build_cascade(TINY, run, device="cpu", settings=[*QUICK, f"evaluation.in_loop={in_loop}"])
-    rows = [r["figure"] for r in read_events(run / "events.jsonl") if r["event"] == "figure"]
-    best = min(rows, key=lambda figure: figure["value"])
+    settings = [*QUICK, f"evaluation.in_loop={in_loop}", "training.phases.joint.steps=24"]
+    build_cascade(TINY, run, device="cpu", settings=settings)
+    rows = [r for r in read_events(run / "events.jsonl") if r["event"] == "figure"]
+    last = [row["figure"] for row in rows if row["phase"] == "joint"]
+    assert len(last) == 3
+    best = min(last, key=lambda figure: figure["value"])
     file = run / "best.safetensors"
     kept = BestWeights(file, load_spec(run / "spec.json").spec.training_digest()).figure()
     assert kept is not None
     assert kept.value == best["value"]
     tensors = load_file(file)
-    for name, stage in Cascade.from_pretrained(run / "model").named_stages():
-        for key, value in stage.saved_state().items():
-            assert torch.equal(value, tensors[f"{name}.{key}"])
+    for name, value in Cascade.from_pretrained(run / "model").stages.state_dict().items():
+        assert torch.equal(value, tensors[name]), name
     assert BestWeights(file, "another training").figure() is None
     assert sorted(path.name for path in (run / "pictures").iterdir()) == [
         "samples-0-coarse-000001.png",
         "samples-0-coarse-000002.png",
         "samples-1-cascade-000001.png",
         "samples-2-joint-000001.png",
+        "samples-2-joint-000002.png",
+        "samples-2-joint-000003.png",
     ]
 
 
