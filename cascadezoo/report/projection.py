@@ -26,8 +26,11 @@ __all__ = [
 Method = Literal["pca", "umap"]
 _UMAP = "pip install umap-learn"
 
-CLASSES = 14
-"""Number of colours times number of shapes of the points of a cloud."""
+STYLES = (0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 13)
+"""Styles that are easy to tell apart. The colour of 5 and 12 resembles that of 0, as does its
+shape."""
+CLASSES = len(STYLES)
+"""Largest number of classes in one plot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ def class_chart(
         points[label].append(Point(float(x), float(y)))
     series = [
         Series(names[label] if names else f"label {label}", rows, style=style)
-        for style, (label, rows) in enumerate(points.items())
+        for style, (label, rows) in zip(STYLES, points.items(), strict=False)
     ]
     across, up = _axes(projection)
     return Chart(title, across, up, series, cloud=True)
