@@ -209,6 +209,7 @@ def test_in_loop_figures_do_not_change_the_training(built: Path, tmp_path: Path)
     assert same(tmp_path / "run/model", built / "model")
 
 
+@pytest.mark.slow
 def test_the_best_weights_of_the_training_become_the_model(tmp_path: Path) -> None:
     in_loop = '{"every_epochs": 1, "samples": 20, "subset_size": 10, "subsets": 3, "keep": "best"'
     in_loop += ', "pictures": 4}'
