@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,13 @@ from typing import Any
 import torch
 
 from cascadezoo._version import __version__
+from cascadezoo.build.best_weights import BestWeights
+from cascadezoo.build.converged import (
+    SAMPLES,
+    falling_losses,
+    noiseless_stages,
+    worse_without_noise,
+)
 from cascadezoo.build.plan import Plan, check_activations, check_memory, make_plan
 from cascadezoo.build.run_folder import RunFolder, RunState
 from cascadezoo.build.write_model import read_figures, write_model
@@ -29,13 +36,17 @@ from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
 from cascadezoo.evaluate.metrics.base import Metric, load_metric
+from cascadezoo.evaluate.metrics.kid import default_subset_size
 from cascadezoo.evaluate.options import EvaluationOptions, evaluation_options
+from cascadezoo.evaluate.samples import SampleFn
 from cascadezoo.evaluate.shared_sampling import SharedSampling
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
 from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.layout import METRICS, read_config
 from cascadezoo.nn.recompute import recompute_blocks
+from cascadezoo.report.course import read_course
+from cascadezoo.report.epoch_pictures import draw_epoch_pictures
 from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
 from cascadezoo.spec.measurable import require_measurable
 from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
@@ -49,8 +60,9 @@ from cascadezoo.train.engine import (
     pick_precision,
     tune_backends,
 )
-from cascadezoo.train.events import EventLog
+from cascadezoo.train.events import EventLog, read_event_rows
 from cascadezoo.train.extra_losses import load_losses
+from cascadezoo.train.phase_end import finish_phase, stages_to_finish
 from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.skipped import describe_stream, record_skipped, share_skipped
 from cascadezoo.train.stop_signals import StopSignals
@@ -80,6 +92,7 @@ class BuildResult:
         already_done: whether nothing was left to do.
         published: the folder or Hub address of the published model; None if not published.
         commit: the commit of the repo on the Hub.
+        warnings: what the checks after the training found.
     """
 
     run: Path
@@ -89,6 +102,7 @@ class BuildResult:
     already_done: bool = False
     published: str | None = None
     commit: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
@@ -100,6 +114,7 @@ class BuildResult:
             "already_done": self.already_done,
             "published": self.published,
             "commit": self.commit,
+            "warnings": list(self.warnings),
         }
 
 
@@ -193,6 +208,7 @@ class _Build:
         self.main = self.accelerator.is_main_process
         self.data: dict[str, ImageData] = {}
         self.trained_seconds = 0.0
+        self.warnings: tuple[str, ...] = ()
 
     def run_all(self, resume: bool | None, began: float) -> BuildResult:
         if self.main:
@@ -214,6 +230,7 @@ class _Build:
         extractors = self._load_extractors()
         with self._load_callbacks() as callbacks:
             cascade = self._train(extractors, callbacks, trained=state.state != "training")
+            self._choose_weights(cascade)
             if not self.main:
                 if self._evaluates():
                     SharedSampling.serve(lambda first, n: self._sample(cascade, first, n))
@@ -221,6 +238,9 @@ class _Build:
             state = replace(state, state="trained", spec_digest=self.spec.digest())
             self.run.write_state(state)
             figures = self._evaluate(cascade, extractors)
+            self.warnings = tuple(self._unconverged(cascade, extractors))
+            for warning in self.warnings:
+                self.progress.say(f"warning: {warning}")
             write_model(
                 self.run, cascade, figures, self.data["train"], self.precision, self.trained_seconds
             )
@@ -260,6 +280,7 @@ class _Build:
             already_done=already_done,
             published=None if published is None else str(published),
             commit=getattr(published, "commit", None),
+            warnings=self.warnings,
         )
 
     def _record(self) -> None:
@@ -416,8 +437,9 @@ class _Build:
                 store=store,
                 events=events,
                 progress=self.progress,
-                figures=lambda c: self._in_loop(c, extractors),
+                figures=lambda c: self._in_loop(c, extractors, trainer.position.phase),
                 figures_every=in_loop.every_epochs if in_loop else None,
+                pictures=self._draw if in_loop and in_loop.pictures and self.main else None,
                 stop=self.stop,
                 callbacks=callbacks,
                 graphs=graphs,
@@ -439,7 +461,7 @@ class _Build:
         return choose_compilation(self.spec.training, self.device, flops, networks)
 
     def _in_loop(
-        self, cascade: Cascade, extractors: dict[str, FeatureExtractor]
+        self, cascade: Cascade, extractors: dict[str, FeatureExtractor], phase: int
     ) -> list[dict[str, Any]]:
         options = self._in_loop_options()
         if options is None:
@@ -452,15 +474,69 @@ class _Build:
             SharedSampling.serve(sample)
             return []
         with SharedSampling(sample, options.n, options.batch_size) as shared:
-            figure = evaluate_kid(
-                shared,
-                self.data[options.split],
-                options,
-                extractor=extractors[options.extractor],
-                note="during training",
-            )
-        self.progress.say(str(figure))
+            figure = self._in_loop_figure(cascade, shared, options, extractors[options.extractor])
+        # Before the last phase, other stages are not trained yet.
+        best = self._best() if phase + 1 == len(self.spec.training.phases or []) else None
+        kept = best is not None and best.offer(cascade, figure)
+        self.progress.say(f"{figure}{', the best so far' if kept else ''}")
         return [figure.to_dict()]
+
+    def _draw(self, cascade: Cascade, index: int, phase: str, epoch: int) -> None:
+        """Draw samples and reconstructions during the training."""
+        evaluation = self.spec.evaluation
+        if evaluation.in_loop is None:
+            return
+        for picture in draw_epoch_pictures(
+            cascade,
+            self.data[evaluation.split],
+            evaluation.in_loop.pictures,
+            seed=evaluation.seed,
+            index=index,
+            phase=phase,
+            epoch=epoch,
+        ):
+            self.run.write_picture(picture.file, picture.image)
+
+    def _in_loop_figure(
+        self,
+        cascade: Cascade,
+        sample: SampleFn,
+        options: EvaluationOptions,
+        extractor: FeatureExtractor,
+    ) -> Figure:
+        spec, real, note = self.spec.evaluation.in_loop, self.data[options.split], "during training"
+        if spec is None or spec.metric == "kid":
+            return evaluate_kid(sample, real, options, extractor=extractor, note=note)
+        subject = Subject(cascade=cascade, real=real, split=self._split, sample=sample)
+        figure, *_ = evaluate_metrics([spec.metric], subject, options, extractor=extractor)
+        return figure.model_copy(update={"note": note})
+
+    def _best(self) -> BestWeights | None:
+        """The weights with the best figure, if the model shall have them."""
+        in_loop = self.spec.evaluation.in_loop
+        if in_loop is None or in_loop.keep == "last":
+            return None
+        return BestWeights(self.run.best, self.spec.training_digest())
+
+    def _choose_weights(self, cascade: Cascade) -> None:
+        """Give the trained cascade the weights with the best figure, if the spec says so."""
+        best = self._best()
+        # The first process wrote the file before all processes ended the training.
+        figure = None if best is None else best.load(cascade)
+        if figure is None:
+            return
+        phase = (self.spec.training.phases or [])[-1]
+        if names := stages_to_finish(cascade, phase.train):
+            finish_phase(
+                cascade,
+                names,
+                self.data["train"],
+                phase=phase.name,
+                batch_size=self.spec.training.batch_size,
+                progress=self.progress,
+            )
+        if self.main:
+            self.progress.say(f"the model has the weights of the best figure: {figure}")
 
     def _in_loop_options(self) -> EvaluationOptions | None:
         spec = self.spec.evaluation.in_loop
@@ -509,6 +585,45 @@ class _Build:
                     extractor=extractors[options.extractor],
                 )
         return [measure_sampling(lambda first, count: self._sample(cascade, first, count), n=64)]
+
+    def _unconverged(
+        self, cascade: Cascade, extractors: dict[str, FeatureExtractor]
+    ) -> Iterator[str]:
+        """Warn about stages that sample without noise and were not trained for long enough."""
+        stages = noiseless_stages(self.resolved)
+        if not stages:
+            return
+        yield from falling_losses(read_course(read_event_rows(self.run.events).rows), [*stages])
+        if not self._evaluates():
+            return
+        spec = self.spec.evaluation
+        n = min(SAMPLES, spec.samples)
+        real = self.data[spec.split]
+        options = evaluation_options(
+            spec, n=n, subset_size=default_subset_size(n, min(n, len(real)))
+        )
+        self.progress.task(f"comparing samplers on {n} images", 2 * n)
+        drawn = 0
+
+        def draw(first: int, count: int, request: Mapping[str, Any]) -> torch.Tensor:
+            nonlocal drawn
+            reason = self.stop()
+            if reason is not None:
+                raise StoppedError(
+                    f"stopped by {reason} during the evaluation; the trained weights are kept",
+                    code="interrupted-evaluating",
+                    reason=reason,
+                )
+            images: torch.Tensor = cascade.sample(
+                count, first=first, seed=spec.seed, batch_size=count, **request
+            )
+            drawn += count
+            self.progress.advance(drawn)
+            return images
+
+        warning = worse_without_noise(draw, stages, real, options, extractors[spec.extractor])
+        if warning is not None:
+            yield warning
 
     def _sample(self, cascade: Cascade, first: int, count: int) -> torch.Tensor:
         seed = self.spec.evaluation.seed

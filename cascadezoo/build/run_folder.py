@@ -5,6 +5,8 @@ spec.json      the resolved spec
 run.json       the state of the build
 events.jsonl   every figure of the training
 checkpoints/   the newest checkpoints
+best.safetensors   the weights with the best figure, if the spec keeps them
+pictures/      samples during the training, if the spec draws them
 curves.png     losses, teacher forcing, learning rates
 model/         the model folder, as it is published
 ```
@@ -12,13 +14,14 @@ model/         the model folder, as it is published
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -28,12 +31,17 @@ from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.spec import CascadeSpec
 from cascadezoo.util.files import check_writable, disk_full, is_leftover, write_atomically
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 __all__ = ["RunFolder", "RunState"]
 
 State = Literal["training", "trained", "done"]
 
 STATE = "run.json"
-_OWN = ("spec.json", STATE, "events.jsonl", "curves.png", "checkpoints", "model")
+BEST = "best.safetensors"
+PICTURES = "pictures"
+_OWN = ("spec.json", STATE, "events.jsonl", "curves.png", "checkpoints", BEST, PICTURES, "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,8 @@ class RunFolder:
         self.events = path / "events.jsonl"
         self.checkpoints = path / "checkpoints"
         self.curves = path / "curves.png"
+        self.best = path / BEST
+        self.pictures = path / PICTURES
         self.model = path / "model"
         self.spec = path / "spec.json"
 
@@ -133,6 +143,21 @@ class RunFolder:
             RunFolderError: it cannot be written.
         """
         self._write(self.spec, spec.to_json().encode())
+
+    def write_picture(self, name: str, image: Image.Image) -> None:
+        """Write a PNG file into the folder of pictures.
+
+        Raises:
+            DiskFullError: the disk is full.
+            RunFolderError: it cannot be written.
+        """
+        content = io.BytesIO()
+        image.save(content, format="PNG")
+        try:
+            self.pictures.mkdir(exist_ok=True)
+        except OSError as error:
+            raise self._not_writable(error) from error
+        self._write(self.pictures / name, content.getvalue())
 
     def clear(self, *, keep_state: bool = False) -> None:
         """Remove the files of an earlier build and nothing else.

@@ -111,6 +111,8 @@ def _show(result: BuildResult) -> None:
     echo(f"model: {clean(result.model)}")
     for figure in result.figures:
         echo(f"  {clean(figure)}")
+    for warning in result.warnings:
+        echo(f"warning: {clean(warning)}", err=True)
     if result.published is not None:
         commit = f", commit {clean(result.commit)}" if result.commit else ""
         echo(f"published: {clean(result.published)}{commit}")

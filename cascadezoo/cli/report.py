@@ -66,7 +66,11 @@ from cascadezoo.cli.output import clean, echo, echo_json
     help="Number of images to plot features of; 0 for none.  [default: 500 if data are available]",
 )
 @click.option(
-    "--extractor", default="small", show_default=True, metavar="NAME", help="The feature extractor."
+    "--extractor",
+    default="small",
+    show_default=True,
+    metavar="NAME",
+    help="The feature extractor; pixels plots the pixels themselves.",
 )
 @click.option(
     "--projection",

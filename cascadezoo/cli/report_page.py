@@ -19,6 +19,7 @@ from cascadezoo.hub.locate import locate
 from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.report.model_page import model_page
 from cascadezoo.report.model_view import (
+    PIXELS,
     ModelView,
     view_features,
     view_model,
@@ -173,7 +174,9 @@ def _add_features(
         cascade,
         folder,
         n,
-        load_extractor(options.extractor, device=cascade.device),
+        None
+        if options.extractor == PIXELS
+        else load_extractor(options.extractor, device=cascade.device),
         _method(options),
         required=options.features is not None,
         trust_data=options.trust_data,

@@ -101,6 +101,18 @@ if TYPE_CHECKING:
     "--eta", float, "a number", "Noise that DDIM adds: 0 (none) to 1 (as much as DDPM)."
 )
 @per_stage_option(
+    "--sampling-schedule",
+    str,
+    "a name",
+    "Noise levels that diffusion stages visit: trained, linear, cosine, karras, log-snr.",
+)
+@per_stage_option(
+    "--restart",
+    float,
+    "a number",
+    "Noise level, 0 to 1, at which diffusion stages noise their image and sample again; 0 is none.",
+)
+@per_stage_option(
     "--s",
     float,
     "a number",

@@ -57,8 +57,8 @@ def _by_name(
     required=True,
     callback=_listed,
     metavar="A,B,...",
-    help="Settings to search: s, steps, guidance, sampler, eta, truncated; STAGE.NAME for one "
-    "stage only.",
+    help="Settings to search: s, steps, guidance, sampler, eta, restart, sampling_schedule, "
+    "truncated; STAGE.NAME for one stage only.",
 )
 @click.option(
     "--values",

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cascadezoo.diffusion.schedules import level_of, timestep_of
+from cascadezoo.diffusion.schedules import level_of, signal_of, timestep_of
 
-__all__ = ["CLEAN", "Level", "reverse_path"]
+__all__ = ["CLEAN", "Level", "restart_path", "reverse_path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def reverse_path(
     """The levels that sampling visits, from noise to the clean image or to a chosen level.
 
     Stopping early gives the noisy image of truncated conditioning augmentation (Ho et al. 2021,
-    "Cascaded Diffusion Models", section 4.2).
+    "Cascaded Diffusion Models", section 3.2).
 
     Args:
         signal: ``alphas_cumprod`` of all timesteps.
@@ -71,3 +71,27 @@ def reverse_path(
         raise ValueError(f"no timestep is noisier than a signal of {stop:g}")
     end = CLEAN if stop == 1 else Level(timestep_of(signal, stop), stop)
     return [*visited, end]
+
+
+def restart_path(path: Sequence[Level], level: float) -> list[Level]:
+    """The end of a path, from its noisiest level that is at most ``level``.
+
+    Ho et al. 2021 ("Cascaded Diffusion Models", section 4.2) add noise to finished samples up to a
+    timestep and run the reverse process again from there. Timestep 2000 of their 4000 is level
+    0.504.
+
+    Args:
+        path: the levels of sampling; see :func:`reverse_path`.
+        level: the noise level to start again at, from 0 (clean) to 1 (pure noise).
+
+    Returns:
+        At least two levels, or none if every step of the path starts at a noisier level.
+
+    >>> path = [Level(2.0, 0.1), Level(1.0, 0.5), CLEAN]
+    >>> [at.time for at in restart_path(path, 0.5)]
+    [1.0, 0.0]
+    """
+    signal = signal_of(level)
+    # A level and its signal differ by rounding, so that a level of the path finds itself.
+    rest = [at for at in path if at.signal >= signal - 1e-12]
+    return rest if len(rest) > 1 else []

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-from cascadezoo.diffusion.levels import CLEAN, Level, reverse_path
+from cascadezoo.diffusion.levels import CLEAN, Level, restart_path, reverse_path
 
 __all__ = [
     "CLEAN",
@@ -37,6 +37,7 @@ __all__ = [
     "dpmpp_2m",
     "final",
     "heun",
+    "restart_path",
     "reverse_path",
 ]
 

@@ -18,13 +18,16 @@ from operator import mul
 from typing import Literal, assert_never
 
 __all__ = [
+    "SamplingSchedule",
     "Spacing",
     "alphas_cumprod",
     "cosine_betas",
     "determined_timesteps",
+    "interpolated_signal",
     "level_of",
     "linear_betas",
     "rescale_zero_terminal_snr",
+    "sampling_signal",
     "signal_of",
     "spaced_timesteps",
     "terminal_signal_variance",
@@ -32,6 +35,10 @@ __all__ = [
 ]
 
 Spacing = Literal["trailing", "leading", "linspace"]
+SamplingSchedule = Literal["trained", "linear", "cosine", "karras", "log-snr"]
+
+KARRAS_RHO = 7.0
+"""The exponent of Karras et al. 2022 (table 1)."""
 
 FAINTEST_DETERMINED = 4e-5
 """The signal variance below which a predicted noise does not determine the clean image.
@@ -200,3 +207,79 @@ def determined_timesteps(signal: Sequence[float], faintest: float = FAINTEST_DET
     3
     """
     return max(1, sum(kept >= faintest for kept in signal))
+
+
+def interpolated_signal(signal: Sequence[float], steps: int) -> list[float]:
+    """The signal's variance at ``steps`` evenly spaced places, including the last timestep."""
+    before = [1.0, *signal]
+    rows = []
+    for step in range(1, steps + 1):
+        place = step * len(signal) / steps
+        index = min(int(place), len(signal) - 1)
+        share_of_next = place - index
+        rows.append(before[index] + share_of_next * (before[index + 1] - before[index]))
+    return rows
+
+
+def sampling_signal(
+    schedule: SamplingSchedule, steps: int, trained: Sequence[float]
+) -> list[float]:
+    """The signal variances at which the steps of sampling start, by a schedule chosen for sampling.
+
+    A network that is trained at all noise levels can be sampled along other levels than those of
+    its training (Chen et al. 2021, "WaveGrad", section 3.2; Ho et al. 2021, "Cascaded Diffusion
+    Models", section 4.4). All schedules start at the noisiest trained level; but for ``trained``,
+    they end at the cleanest timestep or before it.
+
+    - ``linear`` and ``cosine``: the levels of DDPM's linear schedule, or of the cosine schedule, at
+      evenly spaced times.
+    - ``karras``: the ratio sigma/alpha between the noisiest and the cleanest trained level, spaced
+      as in Karras et al. 2022 (eq. 5) with rho 7, which puts most steps at low noise.
+    - ``log-snr``: the same ratio, spaced geometrically (Lu et al. 2022, "DPM-Solver", section 3.3).
+
+    A ratio above 158 (see :data:`FAINTEST_DETERMINED`) is only that of the first step.
+
+    Args:
+        schedule: the name of the schedule; ``trained`` spaces the trained levels evenly.
+        steps: the number of steps, at least 1.
+        trained: ``alphas_cumprod`` of the timesteps that can be used.
+
+    Returns:
+        Up to ``steps`` variances, from the cleanest to the noisiest, all different.
+
+    Raises:
+        ValueError: fewer than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"sampling needs at least one step, not {steps}")
+    if schedule == "trained":
+        return interpolated_signal(trained, steps)
+    if schedule == "linear":
+        rows = interpolated_signal(alphas_cumprod(linear_betas(1000)), steps)
+    elif schedule == "cosine":
+        rows = interpolated_signal(alphas_cumprod(cosine_betas(1000)), steps)
+    elif schedule == "karras":
+        rows = _ratio_spaced(steps, trained, KARRAS_RHO)
+    elif schedule == "log-snr":
+        rows = _ratio_spaced(steps, trained, None)
+    else:
+        assert_never(schedule)
+    limited = [max(trained[-1], min(kept, trained[0])) for kept in rows[:-1]]
+    return list(dict.fromkeys([*limited, trained[-1]]))
+
+
+def _ratio_spaced(steps: int, trained: Sequence[float], rho: float | None) -> list[float]:
+    """Levels between the trained ones, spaced in sigma/alpha: by a power, or geometrically."""
+    faintest = max(trained[-1], FAINTEST_DETERMINED)
+    begin = [] if faintest == trained[-1] else [trained[-1]]
+    count = steps - len(begin)
+    low, high = (math.sqrt((1 - kept) / kept) for kept in (trained[0], faintest))
+    if count < 2:
+        return ([faintest] * count + begin)[-steps:]
+    shares = [step / (count - 1) for step in range(count)]
+    if rho is None:
+        ratios = [low * (high / low) ** share for share in shares]
+    else:
+        first, last = low ** (1 / rho), high ** (1 / rho)
+        ratios = [(first + share * (last - first)) ** rho for share in shares]
+    return [1 / (1 + ratio**2) for ratio in ratios] + begin

@@ -21,6 +21,7 @@ __all__ = [
     "NeighboursConfig",
     "PsnrConfig",
     "ReconstructionConfig",
+    "ResNetScoreConfig",
     "SmallConfig",
     "SsimConfig",
     "TimmConfig",
@@ -221,6 +222,37 @@ class ClassifierMetricConfig(MetricConfig):
                 code="needs-labels",
             )
         _require_test(plan, "the metric")
+
+
+class ResNetScoreConfig(MetricConfig):
+    """The ResNet-50 that CAS trains by torchvision's recipe."""
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+
+    argument: ClassVar[str] = "epochs"
+    """The field that the part of a name after the colon sets: ``cas-resnet50:30``."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 90
+    """Number of epochs; the rate falls to a tenth after each third of them."""
+
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """Seed of its weights, data order and augmentation."""
+
+    def check(self, plan: MeasurementPlan) -> None:
+        """Refuse data without labels or test images, and a single image."""
+        if plan.num_classes is None:
+            raise ConfigError(
+                "metrics",
+                "cas-resnet50 needs labels, but data.num_classes is 0",
+                code="needs-labels",
+            )
+        if plan.n < 2:
+            raise ConfigError(
+                "samples",
+                f"cas-resnet50 needs at least 2 images, not {plan.n}",
+                code="too-few-images",
+            )
+        _require_test(plan, "cas-resnet50")
 
 
 class InceptionConfig(Model):

@@ -83,6 +83,8 @@ class SampleSettings(Model):
     guidance_interval: _Interval | None = None
     negative_label: _Label | None = None
     eta: Probability | dict[_Stage, Probability] | None = None
+    restart: Probability | dict[_Stage, Probability] | None = None
+    sampling_schedule: _Name | dict[_Stage, _Name] | None = None
     s: Probability | dict[_Stage, Probability] | None = None
     truncated: bool | None = None
 
@@ -90,7 +92,15 @@ class SampleSettings(Model):
         """The keywords of ``Cascade.sample`` for these images, without the seed."""
         turns = self.labels
         rows = [turns[i % len(turns)] for i in range(self.first, self.first + self.n)]
-        further = ("guidance_interval", "negative_label", "eta", "s", "truncated")
+        further = (
+            "guidance_interval",
+            "negative_label",
+            "eta",
+            "restart",
+            "sampling_schedule",
+            "s",
+            "truncated",
+        )
         options = {key: getattr(self, key) for key in further}
         return {
             "n": self.n,

@@ -23,6 +23,13 @@ WIDTH, WIDE, HEIGHT = 440.0, 920.0, 290.0
 
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 20.0, 14.0, 48.0
 COLOURS = 7
+_CORNERS = {
+    1: ((-3.6, -3.6), (3.6, -3.6), (3.6, 3.6), (-3.6, 3.6)),
+    2: ((0.0, -4.8), (4.6, 3.6), (-4.6, 3.6)),
+    3: ((0.0, -5.2), (5.2, 0.0), (0.0, 5.2), (-5.2, 0.0)),
+    4: ((0.0, 4.8), (4.6, -3.6), (-4.6, -3.6)),
+}
+"""The corners of the marks by style modulo 5; style 0 is a circle."""
 DASHES = (None, "7 4", "2 4", "9 3 2 3")
 _LETTER = 6.2
 _LINE = 13.0
@@ -258,17 +265,22 @@ def _series(series: Series, frame: _Frame) -> list[_Shape]:
 
 
 def _cloud(series: Series, frame: _Frame) -> list[_Shape]:
-    """Draw all points of a series as one path, which keeps a thousand points small."""
+    """Draw all points of a series as one path, which keeps a thousand points small.
+
+    The shapes are those of the marks in the legend.
+    """
     style, size = series.style or 0, 2.4
     steps = []
     for point in series.points:
         x, y = frame.across(point.x), frame.up(point.y)
-        if style % 2 == 0:
+        if style % 5 == 0:
             arc = f"a{size} {size} 0 1 0 "
             steps.append(f"M{x - size:.1f} {y:.1f}{arc}{2 * size:.1f} 0{arc}{-2 * size:.1f} 0z")
         else:
-            steps.append(f"M{x - 2.2:.1f} {y - 2.2:.1f}h4.4v4.4h-4.4z")
-    path = {"d": "".join(steps), "class": f"dot s{style % COLOURS}"}
+            corners = [(x + 0.6 * a, y + 0.6 * b) for a, b in _CORNERS[style % 5]]
+            steps.append("M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in corners) + "z")
+    kind = "mark open" if style // COLOURS % 2 else "dot"
+    path = {"d": "".join(steps), "class": f"{kind} s{style % COLOURS}"}
     return [_Shape("path", path, title=series.name)]
 
 
@@ -299,12 +311,7 @@ def _mark(series: Series, x: float, y: float, title: str) -> _Shape:
         return _shape("circle", title, cx=x, cy=y, r=4.0, kind=kind)
     if shape == 1:
         return _shape("rect", title, x=x - 3.6, y=y - 3.6, width=7.2, height=7.2, kind=kind)
-    corners = {
-        2: ((0, -4.8), (4.6, 3.6), (-4.6, 3.6)),
-        3: ((0, -5.2), (5.2, 0), (0, 5.2), (-5.2, 0)),
-        4: ((0, 4.8), (4.6, -3.6), (-4.6, -3.6)),
-    }[shape]
-    places = " ".join(f"{_n(x + a)},{_n(y + b)}" for a, b in corners)
+    places = " ".join(f"{_n(x + a)},{_n(y + b)}" for a, b in _CORNERS[shape])
     return _Shape("polygon", {"points": places, "class": kind}, title=title)
 
 

@@ -71,6 +71,7 @@ def _model(view: ModelView, alone: bool) -> dict[str, Any]:
         "strip": _inline(view.strip),
         "latent": ", ".join(latent),
         "trajectories": {stage: _inline(shown) for stage, shown in view.trajectories.items()},
+        "epochs": {topic: _inline(shown) for topic, shown in view.epochs.items()},
         "figures_missing": _figures_missing(view),
         "attribution": _attribution(view, attribution),
         "attribution_plots": draw_plots([_attribution_bars(attribution)] if attribution else []),
@@ -328,7 +329,7 @@ def _features(views: Sequence[ModelView]) -> Mapping[str, Any]:
     alone = len(views) == 1
     charts = [projection_chart(p, "Feature plane" if alone else name) for name, p in shown]
     return {
-        "plots": draw_plots(charts),
+        "plots": draw_plots([*charts, *(chart for view in views for chart in view.by_class)]),
         "extractors": ", ".join(sorted({p.extractor for _, p in shown})),
         "pca": {p.method for _, p in shown} == {"pca"},
     }

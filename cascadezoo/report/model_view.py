@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.data.base import ImageData
+from cascadezoo.data.pixels import to_float, to_uint8
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import CascadezooError, InputError
 from cascadezoo.evaluate.features.base import FeatureExtractor
-from cascadezoo.evaluate.real_features import real_features
+from cascadezoo.evaluate.real_features import choose_real, real_features
 from cascadezoo.model_folder.trained_spec import trained_spec
+from cascadezoo.report.charts import Chart
 from cascadezoo.report.course import Course, read_course
+from cascadezoo.report.epoch_pictures import read_epoch_pictures
 from cascadezoo.report.images import to_pil
 from cascadezoo.report.page_pictures import sheet
-from cascadezoo.report.projection import Method, Projection, project
+from cascadezoo.report.projection import Method, Projection, class_chart, project
 from cascadezoo.report.recorded_metrics import Recorded, read_recorded
 from cascadezoo.report.trajectory import sample_trajectory
 from cascadezoo.spec import ResolvedSpec
@@ -33,6 +39,9 @@ STRIP = 8
 COURSE = 6
 STATES = 7
 _BATCH = 64
+
+PIXELS = "pixels"
+"""The name of features that are the pixels themselves."""
 
 Shown = Sequence[tuple[str, str, Image.Image]]
 """Name, note and picture of each column."""
@@ -60,7 +69,9 @@ class ModelView:
         count: number of samples on the sheet.
         strip: its stages side by side.
         trajectories: states by stage, for stages that sample in steps.
+        epochs: pictures of the training by topic: samples, reconstructions.
         projection: features in a plane.
+        by_class: plots of real images by class: their features, and their latents.
         lacks: reasons for missing parts, by topic: samples, strip, trajectories, course, features.
     """
 
@@ -74,7 +85,9 @@ class ModelView:
     count: int = 0
     strip: Shown = ()
     trajectories: dict[str, Shown] = field(default_factory=dict)
+    epochs: dict[str, Shown] = field(default_factory=dict)
     projection: Projection | None = None
+    by_class: list[Chart] = field(default_factory=list)
     lacks: dict[str, str] = field(default_factory=dict)
 
 
@@ -141,7 +154,7 @@ def view_features(
     cascade: Cascade,
     folder: Path,
     n: int,
-    extractor: FeatureExtractor,
+    extractor: FeatureExtractor | None,
     method: Method,
     *,
     required: bool,
@@ -156,7 +169,7 @@ def view_features(
         cascade: its model.
         folder: its model folder.
         n: number of samples, and largest number of real images.
-        extractor: the feature extractor.
+        extractor: the feature extractor; None takes the pixels.
         method: the projection onto a plane.
         required: raise errors of the real images instead of recording them in the view, and
             download missing data.
@@ -181,15 +194,61 @@ def view_features(
     for first in range(0, n, _BATCH):
         count = min(_BATCH, n - first)
         images = cascade.sample(count, first=first, batch_size=count, **request(count, first))
-        rows.append(extractor(images))
+        rows.append(_pixels(to_uint8(images)) if extractor is None else extractor(images))
         advance(first + count)
-    known = real_features(real, extractor, count=min(n, len(real)))
-    view.projection = project(
-        known, torch.cat(rows), method, extractor=extractor.name, split=real.split
-    )
+    chosen = choose_real(len(real), min(n, len(real)))
+    if extractor is None:
+        known = _pixels(torch.from_numpy(real.images[chosen]))
+    else:
+        known = real_features(real, extractor, count=len(chosen))
+    name = PIXELS if extractor is None else extractor.name
+    view.projection = project(known, torch.cat(rows), method, extractor=name, split=real.split)
+    if real.labels is not None and cascade.resolved.num_classes is not None:
+        labels = [int(label) for label in real.labels[chosen]]
+        chart = class_chart(
+            view.projection, labels, cascade.class_names, f"{view.name}: real images by class"
+        )
+        view.by_class = [] if chart is None else [chart]
+        view.by_class += _latents(view.name, cascade, real, chosen, labels, method)
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """uint8 [N, C, H, W] to vectors [N, C * H * W] in 0..1, on the CPU."""
+    return images.cpu().flatten(1).float() / 255
+
+
+def _latents(
+    name: str,
+    cascade: Cascade,
+    real: ImageData,
+    chosen: NDArray[np.int64],
+    labels: Sequence[int],
+    method: Method,
+) -> Iterator[Chart]:
+    """The latents of real images by class, for each stage that makes latents."""
+    latent = [place for place, s in enumerate(cascade.resolved.stages) if s.output.latent]
+    rows: dict[int, list[Tensor]] = {place: [] for place in latent}
+    with torch.no_grad():
+        for first in range(0, len(chosen) if latent else 0, _BATCH):
+            images = torch.from_numpy(real.images[chosen[first : first + _BATCH]])
+            targets = cascade.targets(to_float(images).to(cascade.device))
+            for place in latent:
+                rows[place].append(targets[place].float().flatten(1).cpu())
+    for place in latent:
+        vectors, stage = torch.cat(rows[place]), cascade.resolved.stages[place]
+        if vectors.shape[1] < 2:
+            continue
+        plane = project(vectors, vectors[:1], method, extractor="", split=real.split)
+        title = f"{name}: latents for {stage.name} ({stage.output}) by class"
+        chart = class_chart(plane, labels, cascade.class_names, title)
+        if chart is not None:
+            yield chart
 
 
 def _read_course(view: ModelView, run: Path) -> None:
+    for picture in read_epoch_pictures(run / "pictures"):
+        row = (f"{picture.phase}, epoch {picture.epoch}", "", picture.image)
+        view.epochs[picture.topic] = [*view.epochs.get(picture.topic, ()), row]
     events = run / "events.jsonl"
     if events.is_file():
         view.course = read_course(events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +13,24 @@ from torch import Tensor
 from cascadezoo.errors import InputError
 from cascadezoo.report.charts import Axis, Chart, Point, Series
 
-__all__ = ["Method", "Projection", "check_method", "pca", "project", "projection_chart"]
+__all__ = [
+    "Method",
+    "Projection",
+    "check_method",
+    "class_chart",
+    "pca",
+    "project",
+    "projection_chart",
+]
 
 Method = Literal["pca", "umap"]
 _UMAP = "pip install umap-learn"
+
+STYLES = (0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 13)
+"""Styles that are easy to tell apart. The colour of 5 and 12 resembles that of 0, as does its
+shape."""
+CLASSES = len(STYLES)
+"""Largest number of classes in one plot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +132,7 @@ def pca(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor, tuple[float, f
 
 def projection_chart(projection: Projection, title: str) -> Chart:
     """Return a scatter plot of real and generated features."""
-    pca_used = projection.method == "pca"
-    names = ("component 1", "component 2") if pca_used else ("UMAP 1", "UMAP 2")
-    if projection.explained is not None:
-        names = tuple(  # type: ignore[assignment]
-            f"{name} ({share:.0%} of the variance)"
-            for name, share in zip(names, projection.explained, strict=True)
-        )
+    across, up = _axes(projection)
     series = [
         Series(name, [Point(float(x), float(y)) for x, y in points.tolist()])
         for name, points in (
@@ -131,7 +140,42 @@ def projection_chart(projection: Projection, title: str) -> Chart:
             (f"{len(projection.generated)} generated", projection.generated),
         )
     ]
-    return Chart(title, Axis(names[0]), Axis(names[1]), series, cloud=True)
+    return Chart(title, across, up, series, cloud=True)
+
+
+def class_chart(
+    projection: Projection, labels: Sequence[int], names: Sequence[str] | None, title: str
+) -> Chart | None:
+    """Return a scatter plot of the real points, with a colour and shape for each class.
+
+    Args:
+        projection: the points; only the real ones are drawn.
+        labels: the class of each real point.
+        names: the names of the classes; None writes their numbers.
+        title: the title.
+
+    Returns:
+        The plot; None for more than :data:`CLASSES` classes, which no colours tell apart.
+    """
+    if len(set(labels)) > CLASSES:
+        return None
+    points: dict[int, list[Point]] = {label: [] for label in sorted(set(labels))}
+    for label, (x, y) in zip(labels, projection.real.tolist(), strict=True):
+        points[label].append(Point(float(x), float(y)))
+    series = [
+        Series(names[label] if names else f"label {label}", rows, style=style)
+        for style, (label, rows) in zip(STYLES, points.items(), strict=False)
+    ]
+    across, up = _axes(projection)
+    return Chart(title, across, up, series, cloud=True)
+
+
+def _axes(projection: Projection) -> tuple[Axis, Axis]:
+    if projection.method == "umap":
+        return Axis("UMAP 1"), Axis("UMAP 2")
+    shares = projection.explained or ()
+    texts = [f" ({share:.0%} of the variance)" for share in shares] or ["", ""]
+    return Axis(f"component 1{texts[0]}"), Axis(f"component 2{texts[1]}")
 
 
 def _umap() -> type:

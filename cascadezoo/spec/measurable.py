@@ -8,6 +8,7 @@ from cascadezoo.errors import Problem, SpecError
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec.configs import ConfigError, MeasurementPlan
 from cascadezoo.spec.lookup import look_up
+from cascadezoo.spec.models import InLoopSpec
 from cascadezoo.spec.resolution import ResolvedSpec
 
 __all__ = ["require_measurable"]
@@ -74,3 +75,21 @@ def _problems(
             f"is {in_loop.subset_size}, but there are only {total} real images",
             code="too-few-images",
         )
+    if in_loop is not None and in_loop.metric == "fid":
+        yield from _in_loop_fid(in_loop, total)
+
+
+def _in_loop_fid(in_loop: InLoopSpec, total: int | None) -> Iterator[Problem]:
+    _, extractor = look_up(get_registry().features, in_loop.extractor)
+    features = getattr(extractor, "num_features", None)
+    if features is None:
+        return
+    for field, count in (("samples", in_loop.samples), ("metric", total)):
+        if count is not None and count <= features:
+            which = "sampled" if field == "samples" else "real"
+            yield Problem(
+                f"evaluation.in_loop.{field}",
+                f"fid on {features} features needs at least {features + 1} {which} images, not "
+                f"{count}: use more, or the metric kid",
+                code="too-few-images",
+            )

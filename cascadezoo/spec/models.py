@@ -306,6 +306,15 @@ class InLoopSpec(Model):
     samples: Annotated[int, Field(ge=10, le=1_000_000)] = 500
     subsets: Annotated[int, Field(ge=1, le=10_000)] = 20
     subset_size: Annotated[int, Field(ge=5, le=1_000_000)] = 250
+    metric: Literal["kid", "fid"] = "kid"
+    """The figure; subsets are those of KID. FID needs more samples than the extractor has
+    features."""
+    pictures: Annotated[int, Field(ge=0, le=64)] = 0
+    """Number of samples to draw beside each figure, for the run folder and its report. A decoder's
+    reconstructions of real images are drawn too."""
+    keep: Literal["last", "best"] = "last"
+    """The weights of the model: those at the end of the training, or those with the lowest figure
+    in its last phase (Ho et al. 2021, section 4, choose by FID of 10,000 samples)."""
 
     @model_validator(mode="after")
     def _subset_fits(self) -> Self:
@@ -405,6 +414,11 @@ def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
     # The training digest only includes the evaluation during training.
     if (data["evaluation"] or {}).get("precision") == "fp32":
         del data["evaluation"]["precision"]
+    evaluation = data["evaluation"] or {}
+    in_loop = evaluation.get("in_loop", evaluation) or {}
+    for key, default in {"metric": "kid", "keep": "last", "pictures": 0}.items():
+        if in_loop.get(key) == default:
+            del in_loop[key]
     if not data["training"].get("callbacks", True):
         del data["training"]["callbacks"]
     later = {"compile": "auto", "accumulate": 1, "recompute": False, "parallel": "auto"}
@@ -422,6 +436,9 @@ def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
             del stage["config"]["pad_to"]
         if stage["config"].get("halve_last") is False:
             del stage["config"]["halve_last"]
+        for key, default in {"restart": 0.0, "sampling_schedule": "trained"}.items():
+            if stage["config"].get(key) == default:
+                del stage["config"][key]
     for phase in data["training"]["phases"] or []:
         if phase["reflow"] is None:
             del phase["reflow"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -31,9 +30,9 @@ from cascadezoo.diffusion.samplers import (
     Level,
     SamplerOptions,
     final,
-    reverse_path,
+    restart_path,
 )
-from cascadezoo.diffusion.schedules import spaced_timesteps
+from cascadezoo.diffusion.schedules import SamplingSchedule
 from cascadezoo.errors import SampleError
 from cascadezoo.stages.base import (
     SampleRequest,
@@ -44,19 +43,22 @@ from cascadezoo.stages.base import (
     enlarged_size,
 )
 from cascadezoo.stages.conditional_stage import ConditionalStage
-from cascadezoo.stages.process_config import DiffusionProcessConfig, ProcessConfig
+from cascadezoo.stages.process_config import LEVEL_SCALE, DiffusionProcessConfig, ProcessConfig
 from cascadezoo.stages.request_options import bounded, chosen_sampler, chosen_steps, share
 
 __all__ = ["DenoisingStage"]
 
-# A time embedding expects neighbours about 1 apart; noise levels are in [0, 1].
-LEVEL_SCALE = 1000.0
+SCHEDULES: tuple[str, ...] = get_args(SamplingSchedule)
 
 
 class DenoisingStage(ConditionalStage):
     """Base of stages of denoising diffusion (Ho et al. 2020). A subclass sets ``network``."""
 
-    sampling_options: ClassVar[frozenset[str]] = ConditionalStage.sampling_options | {"eta"}
+    sampling_options: ClassVar[frozenset[str]] = ConditionalStage.sampling_options | {
+        "eta",
+        "restart",
+        "sampling_schedule",
+    }
     samplers: ClassVar[Collection[str]] = tuple(SAMPLERS)
     edits = True
     config: ProcessConfig  # type: ignore[assignment]
@@ -134,17 +136,23 @@ class DenoisingStage(ConditionalStage):
         """Denoise pure noise, or the noised image of an edit, to images [N, C, H, W].
 
         Supports the options ``eta`` (of the ddim sampler), ``guidance_interval``,
-        ``negative_label`` and ``stop``: the signal's variance at which sampling stops and returns
-        a noisy image.
+        ``negative_label``, ``restart``, ``sampling_schedule`` and ``stop``: the signal's variance
+        at which sampling stops and returns a noisy image.
+
+        ``restart`` is the re-noising of Ho et al. 2021 ("Cascaded Diffusion Models", section 4.2
+        and table 2a): the forward process adds noise to the finished image up to this noise level,
+        and the sampler runs again from there. An edit is not restarted.
 
         Raises:
-            SampleError: the model does not support the steps, sampler, eta, labels or guidance.
+            SampleError: the model does not support the steps, sampler, schedule, eta, restart,
+                labels or guidance.
         """
         config, shape = self.config, self.geometry.output
         name = chosen_sampler(request.sampler, config.sampler, SAMPLERS)
         options = SamplerOptions(self._eta(request, name), config.step_variance())
         stop = request.options.get("stop", 1.0)
-        path = self._path(request.steps, stop)
+        path = self._path(request.steps, stop, self._schedule(request))
+        again = self._restart(request, path)
         predict = self.predictor(request, self.sampling_conditions(upstream, request))
 
         def denoise(x: Tensor, level: Level) -> Denoised:
@@ -160,6 +168,8 @@ class DenoisingStage(ConditionalStage):
         size = enlarged_size(self, upstream)
         start = request.draw.randn(request.count, shape.channels, *size)
         states = run(start, path)
+        if again:
+            states = self._restarted(run, start, request, again)
         if (edit := request.edit) is not None:
             states = edited(
                 DIFFUSION,
@@ -177,33 +187,69 @@ class DenoisingStage(ConditionalStage):
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
         """The forward passes of all steps, for a labelled image if the stage has labels."""
-        levels = [level.level for level in self._path(steps, 1.0)[:-1]]
-        evaluated = SAMPLERS[self.config.sampler].evaluations(len(levels))
+        path = self._path(steps, 1.0)
+        again = restart_path(path, self.config.restart) if self.config.restart else []
+        levels = [level.level for level in (*path[:-1], *again[:-1])]
+        count = SAMPLERS[self.config.sampler].evaluations
+        evaluated = count(len(path) - 1) + (count(len(again) - 1) if again else 0)
         return self.forwards(levels, evaluated, guidance)
 
-    def _path(self, requested: int | None, stop: float) -> Sequence[Level]:
-        """The levels to visit.
-
-        An unclipped noise prediction starts at the last timestep that determines the clean image,
-        so where all timesteps are requested, the few noisier ones are left out.
-        """
+    def _path(
+        self, requested: int | None, stop: float, schedule: SamplingSchedule | None = None
+    ) -> Sequence[Level]:
+        """The levels to visit."""
         timesteps = self.config.timesteps
         most = None if self.continuous else timesteps
         steps = chosen_steps(requested, self.config.steps or timesteps, most)
-        usable = self.config.usable_timesteps(self.geometry.output)
         try:
-            if not self.continuous:
-                visited = spaced_timesteps(usable, min(steps, usable), self.config.spacing)
-                return reverse_path(self.signal, visited, stop)
-            signal = _interpolated(self.signal[:usable], steps)
-            path = reverse_path(signal, range(steps - 1, -1, -1), stop)
+            return self.config.sampling_path(self.geometry.output, steps, stop, schedule)
         except ValueError:
             raise SampleError(
                 "sampling cannot stop before its first step: the requested noise level is too high",
                 hint="use a smaller s, or more steps",
                 code="sample-stop-at-start",
             ) from None
-        return [dataclasses.replace(at, time=at.level * LEVEL_SCALE) for at in path]
+
+    def _restart(self, request: SampleRequest, path: Sequence[Level]) -> Sequence[Level]:
+        """The levels that sampling visits again after its end; none without a restart."""
+        hint = "0 is no restart, 1 starts again from pure noise"
+        restart = share(request.options, "restart", hint)
+        if request.edit is not None:
+            if restart:
+                raise SampleError(
+                    "an edit cannot be restarted, because the restart would change its strength",
+                    hint="leave out restart",
+                    code="sample-restart-edit",
+                )
+            return []
+        level = self.config.restart if restart is None else restart
+        if not level:
+            return []
+        again = restart_path(path, level)
+        if not again:
+            raise SampleError(
+                f"sampling cannot restart at noise level {level:g}: its last step starts at "
+                f"{path[-2].level:.3g}",
+                hint=f"use a restart of {path[-2].level:.3g} to 1, or more steps",
+                code="sample-restart-too-low",
+                value=level,
+            )
+        return again
+
+    def _restarted(
+        self,
+        run: Callable[[Tensor, Sequence[Level]], Iterator[Tensor]],
+        start: Tensor,
+        request: SampleRequest,
+        again: Sequence[Level],
+    ) -> Iterator[Tensor]:
+        """The states of sampling to the clean image, then of the path from its noised image."""
+        image = start
+        for image in run(start, self._path(request.steps, 1.0, self._schedule(request))):
+            yield image
+        image = bounded(image, self.geometry.output)
+        noise = request.draw.randn(*image.shape)
+        yield from run(add_noise(image, noise, again[0].alpha, again[0].sigma), again)
 
     def _split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """The prediction, and the network's output for the variances."""
@@ -214,6 +260,20 @@ class DenoisingStage(ConditionalStage):
 
     def _clipped(self, x0: Tensor) -> Tensor:
         return bounded(x0, self.geometry.output) if self.config.clip_x0 else x0
+
+    def _schedule(self, request: SampleRequest) -> SamplingSchedule | None:
+        name: Any = request.options.get("sampling_schedule")
+        if name is None:
+            return None
+        if name not in SCHEDULES:
+            raise SampleError(
+                f"there is no sampling schedule {name!r}",
+                hint=f"use one of {', '.join(SCHEDULES)}",
+                code="sample-schedule-unknown",
+                name=name,
+            )
+        schedule: SamplingSchedule = name
+        return schedule
 
     def _eta(self, request: SampleRequest, sampler: str) -> float:
         eta = share(request.options, "eta", "0 adds no noise, 1 as much as ddpm")
@@ -227,15 +287,3 @@ class DenoisingStage(ConditionalStage):
                 name=sampler,
             )
         return eta
-
-
-def _interpolated(signal: Sequence[float], steps: int) -> list[float]:
-    """The signal's variance at ``steps`` evenly spaced places, including the last timestep."""
-    before = [1.0, *signal]
-    rows = []
-    for step in range(1, steps + 1):
-        place = step * len(signal) / steps
-        index = min(int(place), len(signal) - 1)
-        share_of_next = place - index
-        rows.append(before[index] + share_of_next * (before[index + 1] - before[index]))
-    return rows

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from cascadezoo.diffusion.levels import Level, restart_path, reverse_path
 from cascadezoo.diffusion.schedules import (
+    SamplingSchedule,
     Spacing,
     alphas_cumprod,
     cosine_betas,
     determined_timesteps,
     linear_betas,
     rescale_zero_terminal_snr,
+    sampling_signal,
     spaced_timesteps,
     terminal_signal_variance,
+    timestep_of,
 )
-from cascadezoo.spec.configs import ConfigError, ImageShape, StageConfig
+from cascadezoo.spec.configs import ConfigError, ImageShape, Probability, StageConfig
 
-__all__ = ["DiffusionProcessConfig", "ProcessConfig"]
+__all__ = ["LEVEL_SCALE", "DiffusionProcessConfig", "ProcessConfig"]
 
 Variance = Literal["small", "large", "learned"]
 Beta = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+# A time embedding expects neighbours about 1 apart; noise levels are in [0, 1].
+LEVEL_SCALE = 1000.0
 
 # Below this, alpha and quotients by alpha leave the range of float32.
 FAINTEST_SIGNAL = 1e-20
@@ -79,8 +87,19 @@ class ProcessConfig(StageConfig):
     """Which timesteps sampling visits: including the last (trailing), the first (leading), or both
     (linspace)."""
 
+    sampling_schedule: SamplingSchedule = "trained"
+    """The noise levels that sampling visits: those of the trained timesteps, or others that are
+    chosen after the training (Ho et al. 2021, section 4.4): DDPM's linear or the cosine schedule,
+    `karras` (Karras et al. 2022, rho 7), or evenly spaced log-SNR. Other schedules than `trained`
+    ignore `spacing`. A network of timesteps visits the nearest trained ones, each at most once."""
+
     eta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Noise of the ddim sampler's steps: 0 is none, 1 is as much as ddpm."""
+
+    restart: Probability = 0.0
+    """Noise level, 0 to 1, that finished images are noised to; sampling runs again from there (Ho
+    et al. 2021, "Cascaded Diffusion Models", table 2a: 0.504, timestep 2000 of 4000). 0 is no
+    restart. It costs the steps below this level once more."""
 
     @field_validator("beta_end")
     @classmethod
@@ -116,16 +135,23 @@ class ProcessConfig(StageConfig):
         return steps
 
     def fit(self, output: ImageShape) -> Self:
-        """Check that dynamic thresholding has a range.
+        """Check that dynamic thresholding has a range, and a restart a step.
 
         Raises:
-            ConfigError: dynamic thresholding of latents.
+            ConfigError: dynamic thresholding of latents; a restart below the last step.
         """
         if self.dynamic_threshold is not None and output.latent:
             raise ConfigError(
                 "dynamic_threshold",
                 "is set, but latents have no range to scale to; omit it",
                 code="latents",
+            )
+        if self.restart and not restart_path(path := self.sampling_path(output), self.restart):
+            raise ConfigError(
+                "restart",
+                f"is {self.restart:g}, but the last step of sampling starts at noise level "
+                f"{path[-2].level:.3g}; use {path[-2].level:.3g} to 1, or more steps",
+                code="too-low",
             )
         return super().fit(output)
 
@@ -157,11 +183,42 @@ class ProcessConfig(StageConfig):
             return self.timesteps
         return determined_timesteps(self.signal())
 
+    def sampling_path(
+        self,
+        output: ImageShape,
+        steps: int | None = None,
+        stop: float = 1.0,
+        schedule: SamplingSchedule | None = None,
+    ) -> list[Level]:
+        """The levels that sampling visits; the time of each is the network's input.
+
+        Where all timesteps are requested, those that sampling cannot use are left out (see
+        :meth:`usable_timesteps`).
+
+        Args:
+            output: the shape of the stage's images.
+            steps: the number of steps, from 1 to ``timesteps``; None uses the config's.
+            stop: the signal variance at the end; 1 for the clean image.
+            schedule: the schedule of sampling; None uses the config's.
+
+        Raises:
+            ValueError: no step starts at a noisier level than ``stop``.
+        """
+        schedule = schedule or self.sampling_schedule
+        signal, usable = self.signal(), self.usable_timesteps(output)
+        steps = min(steps or self.steps or self.timesteps, usable)
+        if schedule == "trained":
+            visited = spaced_timesteps(usable, steps, self.spacing)
+        else:
+            # A network of timesteps has seen no time between them.
+            levels = sampling_signal(schedule, steps, signal[:usable])
+            times = (round(timestep_of(signal, kept)) for kept in reversed(levels))
+            visited = list(dict.fromkeys(times))
+        return reverse_path(signal, visited, stop)
+
     def first_signal(self, output: ImageShape) -> float:
         """The signal variance at the timestep where sampling starts."""
-        usable = self.usable_timesteps(output)
-        steps = min(self.steps or usable, usable)
-        return self.signal()[spaced_timesteps(usable, steps, self.spacing)[0]]
+        return self.sampling_path(output)[0].signal
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
         """Warn if sampling starts far from pure noise, by the schedule or by the spacing."""
@@ -229,11 +286,25 @@ class DiffusionProcessConfig(ProcessConfig):
         """The variance of the ddpm sampler's steps."""
         return self.variance or ("learned" if self.loss == "hybrid" else "small")
 
-    def first_signal(self, output: ImageShape) -> float:
-        """The signal variance at the timestep where sampling starts."""
-        if self.noise_conditioning == "continuous":
-            return self.signal()[self.usable_timesteps(output) - 1]
-        return super().first_signal(output)
+    def sampling_path(
+        self,
+        output: ImageShape,
+        steps: int | None = None,
+        stop: float = 1.0,
+        schedule: SamplingSchedule | None = None,
+    ) -> list[Level]:
+        """The levels that sampling visits; continuous conditioning allows any number of steps.
+
+        Raises:
+            ValueError: no step starts at a noisier level than ``stop``.
+        """
+        if self.noise_conditioning == "timestep":
+            return super().sampling_path(output, steps, stop, schedule)
+        count = steps or self.steps or self.timesteps
+        trained = self.signal()[: self.usable_timesteps(output)]
+        signal = sampling_signal(schedule or self.sampling_schedule, count, trained)
+        path = reverse_path(signal, range(len(signal) - 1, -1, -1), stop)
+        return [dataclasses.replace(at, time=at.level * LEVEL_SCALE) for at in path]
 
     def fit(self, output: ImageShape) -> Self:
         """Fill in ``variance`` and check the number of steps.

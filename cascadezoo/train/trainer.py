@@ -75,6 +75,8 @@ class Trainer:
         figures: computes figures every ``figures_every`` epochs. All processes call it; the rows of
             the first one are recorded.
         figures_every: number of epochs; None computes no figures.
+        pictures: draws pictures beside the figures, from the number and name of the phase and the
+            epoch; only in the first process.
         stop: called after every step; a text stops the training after a checkpoint.
         callbacks: receive events; only in the first process.
         graphs: replay the trained networks from CUDA graphs.
@@ -93,6 +95,7 @@ class Trainer:
         progress: Progress | None = None,
         figures: Figures | None = None,
         figures_every: int | None = None,
+        pictures: Callable[[Cascade, int, str, int], None] | None = None,
         stop: Callable[[], str | None] = lambda: None,
         callbacks: Callbacks | None = None,
         graphs: bool = False,
@@ -122,6 +125,7 @@ class Trainer:
         self.record = Recorder(self.events, self.progress, self.callbacks)
         self.figures = figures
         self.figures_every = figures_every
+        self.pictures = pictures
         self.stop = stop
         self.position = Position()
         self.peers = Peers()
@@ -521,6 +525,8 @@ class Trainer:
         try:
             with self._whole():
                 rows = self.figures(self.cascade)
+                if self.pictures is not None:
+                    self.pictures(self.cascade, phase.index, phase.spec.name, epoch)
         finally:
             if phase.ema is not None:
                 phase.ema.swap()

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.diffusion.levels import restart_path
 from cascadezoo.errors import InputError
 from cascadezoo.stages.base import Stage
+from cascadezoo.stages.process_config import ProcessConfig
 
 __all__ = ["PARAMETERS", "Parameter", "Setting", "SettingGrid", "Value", "make_grid", "show"]
 
@@ -51,6 +53,8 @@ _READ: dict[str, tuple[Callable[[str], Value], str]] = {
     "guidance": (_number, "a number of at least 0"),
     "sampler": (str, "the name of a sampler"),
     "eta": (_number, "a number from 0 to 1"),
+    "restart": (_number, "a noise level from 0 (no restart) to 1"),
+    "sampling_schedule": (str, "the name of a schedule"),
     "truncated": (_switch, "true or false"),
 }
 
@@ -269,10 +273,16 @@ def _default_values(stage: Stage, key: str, name: str) -> Iterable[Value]:
         return [1.0, 1.5, 2.0, 3.0]
     elif key == "eta":
         return [0.0, 0.5, 1.0]
+    elif key == "restart":
+        levels = [0.25, 0.5, 0.75]
+        if isinstance(config, ProcessConfig):
+            path = config.sampling_path(stage.geometry.output)
+            levels = [level for level in levels if restart_path(path, level)]
+        return [0.0, *levels]
     elif key == "truncated":
         return [False, True]
-    elif key == "sampler":
-        field = type(config).model_fields.get("sampler")
+    elif key in ("sampler", "sampling_schedule"):
+        field = type(config).model_fields.get(key)
         if field is not None and get_origin(field.annotation) is Literal:
             return list(get_args(field.annotation))
     raise InputError(

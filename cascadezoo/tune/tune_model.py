@@ -88,8 +88,8 @@ def tune_model(
 
     Args:
         model: a run folder of a finished build, or a model folder.
-        over: the parameters: ``s``, ``steps``, ``guidance``, ``sampler``, ``eta``, ``truncated``;
-            ``STAGE.NAME`` for only one stage.
+        over: the parameters: ``s``, ``steps``, ``guidance``, ``sampler``, ``eta``, ``restart``,
+            ``sampling_schedule``, ``truncated``; ``STAGE.NAME`` for only one stage.
         values: the values of each parameter as text; None uses values that suit the stage's
             config.
         n: number of images for each setting.

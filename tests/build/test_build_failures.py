@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from build_cases import QUICK, TINY, same
 from errors_help import raises
 from filelock import FileLock
 from PIL import Image
+from safetensors.torch import load_file
 
+from cascadezoo import Cascade
+from cascadezoo.build.best_weights import BestWeights
 from cascadezoo.build.build import build_cascade
 from cascadezoo.errors import (
     CheckpointError,
@@ -26,6 +30,7 @@ from cascadezoo.errors import (
     TrainingError,
     WeightsUnavailableError,
 )
+from cascadezoo.spec import load_spec
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.events import read_events
 
@@ -202,6 +207,35 @@ def test_in_loop_figures_do_not_change_the_training(built: Path, tmp_path: Path)
         TINY, tmp_path / "run", device="cpu", settings=[f"evaluation.in_loop={in_loop}", *QUICK]
     )
     assert same(tmp_path / "run/model", built / "model")
+
+
+@pytest.mark.slow
+def test_the_best_weights_of_the_training_become_the_model(tmp_path: Path) -> None:
+    in_loop = '{"every_epochs": 1, "samples": 20, "subset_size": 10, "subsets": 3, "keep": "best"'
+    in_loop += ', "pictures": 4}'
+    run = tmp_path / "run"
+    settings = [*QUICK, f"evaluation.in_loop={in_loop}", "training.phases.joint.steps=24"]
+    build_cascade(TINY, run, device="cpu", settings=settings)
+    rows = [r for r in read_events(run / "events.jsonl") if r["event"] == "figure"]
+    last = [row["figure"] for row in rows if row["phase"] == "joint"]
+    assert len(last) == 3
+    best = min(last, key=lambda figure: figure["value"])
+    file = run / "best.safetensors"
+    kept = BestWeights(file, load_spec(run / "spec.json").spec.training_digest()).figure()
+    assert kept is not None
+    assert kept.value == best["value"]
+    tensors = load_file(file)
+    for name, value in Cascade.from_pretrained(run / "model").stages.state_dict().items():
+        assert torch.equal(value, tensors[name]), name
+    assert BestWeights(file, "another training").figure() is None
+    assert sorted(path.name for path in (run / "pictures").iterdir()) == [
+        "samples-0-coarse-000001.png",
+        "samples-0-coarse-000002.png",
+        "samples-1-cascade-000001.png",
+        "samples-2-joint-000001.png",
+        "samples-2-joint-000002.png",
+        "samples-2-joint-000003.png",
+    ]
 
 
 def test_in_loop_figures_against_the_test_split_alone(tmp_path: Path) -> None:

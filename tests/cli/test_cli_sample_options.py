@@ -52,6 +52,11 @@ REQUESTS = {
         {"options": {"s": 0.3, "truncated": False}},
     ),
     "eta": (["--eta", "coarse=1"], {"options": {"eta": {"coarse": 1.0}}}),
+    "schedule": (
+        ["--sampling-schedule", "coarse=karras"],
+        {"options": {"sampling_schedule": {"coarse": "karras"}}},
+    ),
+    "restart": (["--restart", "coarse=0.9"], {"options": {"restart": {"coarse": 0.9}}}),
     "negative label": (
         ["--guidance", "3", "--negative-label", "2"],
         {"guidance": 3.0, "options": {"negative_label": 2}},

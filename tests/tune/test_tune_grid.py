@@ -27,6 +27,10 @@ def test_default_values_come_from_the_configs(cdm: Cascade) -> None:
     assert {p.name: p.stages for p in grid.parameters}["steps"] == ("coarse", "sr")
     assert make_grid(cdm, ["sr.steps"]).parameters[0].values == (1, 2)
     assert "ddim" in make_grid(cdm, ["sampler"]).parameters[0].values
+    schedules = make_grid(cdm, ["sr.sampling_schedule"]).parameters[0]
+    assert schedules.values == ("trained", "linear", "cosine", "karras", "log-snr")
+    assert make_grid(cdm, ["restart"]).parameters[0].values == (0.0, 0.5, 0.75)
+    assert make_grid(cdm, ["eta"]).parameters[0].values == (0.0, 0.5, 1.0)
 
 
 def test_settings_of_the_first_stages_are_outermost(cdm: Cascade) -> None:

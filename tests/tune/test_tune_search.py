@@ -194,6 +194,11 @@ def test_real_images_before_the_stage(model: Path) -> None:
 REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "s outside the trained range": (["s"], {"values": {"s": ["0.9"]}}, "sample-s-out-of-range"),
     "steps above T": (["steps"], {"values": {"steps": ["9"]}}, "sample-steps-too-many"),
+    "unknown schedule": (
+        ["sampling_schedule"],
+        {"values": {"sampling_schedule": ["magic"]}},
+        "sample-schedule-unknown",
+    ),
     "unknown sampler": (["sampler"], {"values": {"sampler": ["magic"]}}, "sample-sampler-unknown"),
     "truncated real images": (["truncated"], {"upstream": "real"}, "sample-truncated-given"),
     "storing a result of real images": (
@@ -230,6 +235,20 @@ def test_searches_that_are_refused_before_they_begin(case: str, model: Path) -> 
         tune_model(model, over, **{"n": 20, **rest})
     assert (caught.value.code, caught.value.exit_code) == (code, 2)
     assert {p: p.read_bytes() for p in model.rglob("*") if p.is_file()} == before
+
+
+def test_the_schedule_of_sampling_is_searched_and_stored(model: Path) -> None:
+    values = {"sr.sampling_schedule": ["karras", "log-snr"], "coarse.restart": ["0.8"]}
+    old = Cascade.from_pretrained(model)
+    result = tune_model(model, list(values), values=values, n=20, write=True)
+    best = result.table.best.setting["sr.sampling_schedule"]
+    new = Cascade.from_pretrained(model)
+    coarse, sr = (stage.config for _, stage in new.named_stages())
+    assert (sr.sampling_schedule, coarse.sampling_schedule) == (best, "trained")
+    assert (sr.restart, coarse.restart) == (0.0, 0.8)
+    options = {"sampling_schedule": {"sr": best}, "restart": {"coarse": 0.8}}
+    assert torch.equal(new.sample(3), old.sample(3, options=options))
+    assert "karras" in (Path("runs") / "tune-cdm" / "TUNE.md").read_text()
 
 
 def test_a_combination_is_tried_as_one(model: Path) -> None:

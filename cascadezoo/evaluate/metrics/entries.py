@@ -87,6 +87,15 @@ ENTRIES = (
         better="higher",
     ),
     MetricEntry(
+        name="cas-resnet50",
+        title="Classification Accuracy Score of ResNet-50",
+        summary="the same with torchvision's ResNet-50 and recipe: top-1, top-5, by class",
+        config="cascadezoo.evaluate.configs:ResNetScoreConfig",
+        impl="cascadezoo.evaluate.metrics.cas_resnet50:measure",
+        takes="cascade",
+        better="higher",
+    ),
+    MetricEntry(
         name="label-agreement",
         title="Label agreement",
         summary="share of samples whose label a classifier of real images predicts",

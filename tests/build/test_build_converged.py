@@ -1,0 +1,112 @@
+"""The checks of stages that sample without noise."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from cascadezoo import load_spec
+from cascadezoo.build.converged import falling_losses, noiseless_stages, worse_without_noise
+from cascadezoo.data.pixels import to_float
+from cascadezoo.data.split import load_split
+from cascadezoo.evaluate.features.base import load_extractor
+from cascadezoo.evaluate.options import EvaluationOptions
+from cascadezoo.report.course import Course, read_course
+
+
+def course(losses: list[float], *, phase: str = "base", index: int = 0, first: int = 0) -> Any:
+    return [
+        {
+            "event": "log",
+            "phase": phase,
+            "phase_index": index,
+            "step": first + 10 * (number + 1),
+            "losses": {"draw.mse": loss, "up.mse": 1.0},
+        }
+        for number, loss in enumerate(losses)
+    ]
+
+
+def noisy(values: list[float], seed: int = 0, scale: float = 0.02) -> list[float]:
+    draw = random.Random(seed)
+    return [value + draw.gauss(0, scale) for value in values]
+
+
+def warned(rows: Any, *stages: str) -> list[str]:
+    found: Course = read_course(rows)
+    return list(falling_losses(found, stages or ("draw",)))
+
+
+FALLING = [1.0 - 0.005 * step for step in range(100)]
+
+
+def test_a_loss_that_falls_to_the_end_is_found() -> None:
+    (text,) = warned(course(noisy(FALLING)))
+    assert text.startswith("phase base: the loss draw.mse still fell by ")
+    assert text.endswith("train longer")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flat_loss_is_not(seed: int) -> None:
+    flat = [max(0.3, 1.0 - 0.02 * step) for step in range(100)]
+    assert warned(course(noisy(flat, seed))) == []
+
+
+def test_what_says_nothing() -> None:
+    assert warned(course(noisy(FALLING)[:30])) == []  # six losses in the last fifth
+    assert warned(course(noisy(FALLING)), "up") == []  # another stage
+    assert warned(course(noisy(FALLING, scale=0.5))) == []  # within its noise
+    assert warned([]) == []
+
+
+def test_only_the_last_phase_of_a_stage_counts() -> None:
+    flat = [0.3] * 100
+    later = course(noisy(flat), phase="joint", index=1, first=1000)
+    assert warned(course(noisy(FALLING)) + later) == []
+    later = course(noisy(FALLING), phase="joint", index=1, first=1000)
+    assert warned(course(noisy(flat)) + later)[0].startswith("phase joint")
+
+
+def test_stages_that_sample_without_noise() -> None:
+    def stages(*settings: str) -> dict[str, str]:
+        path = "stages.coarse.config"
+        changes = [f"{path}.{setting}" for setting in settings]
+        return noiseless_stages(load_spec("diffusion-pixelshuffle-vit-tiny", settings=changes))
+
+    assert stages() == {}
+    assert stages("sampler=ddim", "eta=0.5") == {}
+    assert stages("sampler=ddim") == {"coarse": "ddim with eta 0"}
+    assert stages("sampler=dpmpp-2m") == {"coarse": "dpmpp-2m"}
+    assert noiseless_stages(load_spec("shapes-demo")) == {}  # flows have no other sampler
+
+
+def test_a_model_that_is_better_with_noise_is_found() -> None:
+    data = {"data.source=shapes", 'data.config={"size": 16, "count": 64}'}
+    resolved = load_spec("diffusion-pixelshuffle-vit-tiny", settings=sorted(data))
+    real = load_split(resolved, "train")
+    options = EvaluationOptions(extractor="small", n=40, subsets=10, subset_size=20)
+    good = to_float(torch.from_numpy(real.images))
+    seen: list[Any] = []
+
+    def draw(better: bool) -> Any:
+        def sample(first: int, count: int, request: Any) -> torch.Tensor:
+            seen.append(request)
+            if bool(request) == better:
+                return good[first : first + count]
+            noise = torch.randn(good.shape, generator=torch.Generator().manual_seed(0))
+            return noise[first : first + count].clamp(-1, 1)
+
+        return sample
+
+    stages = {"coarse": "dpmpp-2m"}
+    small = load_extractor("small")
+    text = worse_without_noise(draw(True), stages, real, options, small)
+    assert text is not None
+    assert "40 images" in text
+    assert "coarse (dpmpp-2m)" in text
+    assert {} in seen
+    assert {"sampler": {"coarse": "ddim"}, "options": {"eta": {"coarse": 1.0}}} in seen
+    assert worse_without_noise(draw(False), stages, real, options, small) is None
