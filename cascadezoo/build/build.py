@@ -21,10 +21,13 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.reload_check import check_reload
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.loader import BatchLoader
+from cascadezoo.data.python_config import PythonConfig
+from cascadezoo.data.python_data import DataInput, GivenData
+from cascadezoo.data.python_spec import load_spec_with
 from cascadezoo.data.split import load_split
 from cascadezoo.data.stream_loader import StreamLoader, make_loader
 from cascadezoo.data.streamed import StreamedData
-from cascadezoo.errors import InputError, RunFolderError, StoppedError
+from cascadezoo.errors import DataError, InputError, RunFolderError, StoppedError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
@@ -36,7 +39,7 @@ from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.model_folder.layout import METRICS, read_config
 from cascadezoo.nn.recompute import recompute_blocks
-from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
+from cascadezoo.spec import CascadeSpec, ResolvedSpec
 from cascadezoo.spec.measurable import require_measurable
 from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
 from cascadezoo.train.checkpoint import CheckpointStore
@@ -113,6 +116,7 @@ def build_cascade(
     precision: str | None = None,
     resume: bool | None = None,
     progress: Progress | None = None,
+    data: DataInput | None = None,
 ) -> BuildResult:
     """Assemble, train, evaluate, write and publish a cascade.
 
@@ -128,6 +132,12 @@ def build_cascade(
         precision: overrides the spec's precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         resume: None resumes if the folder contains a build; True requires one; False starts over.
         progress: the progress display.
+        data: images that replace the spec's dataset: a map-style dataset (``torch.utils.data``), a
+            Hugging Face ``datasets.Dataset``, arrays or tensors, or the pair ``(images, labels)``
+            of them, an :class:`~cascadezoo.ImageData`, an :class:`~cascadezoo.ImageSource`; or
+            ``{"train": ..., "test": ...}``; or the config of a registered dataset. The images are
+            not saved: the spec records their number, size and digest, and a build resumes only
+            with the same ones.
 
     Raises:
         InputError: invalid spec, data or folder, or too little memory; exit code 2.
@@ -142,7 +152,7 @@ def build_cascade(
         changes.append(f"training.precision={json.dumps(precision)}")
     show = progress or QuietProgress()
     try:
-        resolved = load_spec(spec, settings=changes)
+        resolved, given = load_spec_with(spec, data, changes)
         run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
         require_measurable(resolved)
         home = pick_device(device)
@@ -153,17 +163,19 @@ def build_cascade(
         with run.locked() if process_rank() == 0 else nullcontext(), StopSignals() as stop:
             try:
                 with lost_peers():
-                    build = _Build(resolved, run, home, show, stop.requested, plan, resume)
+                    build = _Build(resolved, run, home, show, stop.requested, plan, resume, given)
                     return build.run_all(resume, began)
             except StoppedError as error:
                 raise StoppedError(
-                    error.what, hint=_resume_hint(run, device), code=error.code, **error.fields
+                    error.what, hint=_resume_hint(run, device, given), code=error.code, **error.fields
                 ) from None
     finally:
         show.close()
 
 
-def _resume_hint(run: RunFolder, device: str) -> str:
+def _resume_hint(run: RunFolder, device: str, given: GivenData | None) -> str:
+    if given is not None:
+        return f"resume with: build_cascade({str(run.spec)!r}, {str(run.path)!r}, data=...)"
     option = "" if device == "auto" else f" --device {shlex.quote(device)}"
     command = f"cascadezoo build {shlex.quote(str(run.spec))} -o {shlex.quote(str(run.path))}"
     return f"resume with: {command}{option}"
@@ -179,7 +191,9 @@ class _Build:
         stop: Stop,
         plan: Plan,
         resume: bool | None,
+        given: GivenData | None = None,
     ) -> None:
+        self.given = given
         self.resolved = resolved
         self.plan = plan
         self.spec = resolved.spec
@@ -300,6 +314,7 @@ class _Build:
                 precision=self.precision,
             )
         elif state.training_digest != self.spec.training_digest():
+            self._refuse_other_images()
             raise RunFolderError(
                 f"{self.run.path} contains a build of {state.name!r} from another spec",
                 hint="choose another folder with -o DIR, or start over with --fresh",
@@ -312,6 +327,22 @@ class _Build:
             self.run.write_state(state)
         return state
 
+    def _refuse_other_images(self) -> None:
+        """Raise a more specific error if the spec of the folder's build has other given images."""
+        former = self.run.read_spec()
+        if self.given is None or former is None or former.data.source != self.spec.data.source:
+            return
+        try:
+            self.given.require(PythonConfig.model_validate(former.data.config))
+        except DataError as error:
+            raise RunFolderError(
+                f"{self.run.path} contains a build on other images: {error.what}",
+                hint="pass the same images in the same order, without random transforms; choose "
+                "another folder, or start over with resume=False",
+                code="run-folder-other-images",
+                path=self.run.path,
+            ) from error
+
     def _load_data(self) -> None:
         self._split("train")
         evaluation = self.spec.evaluation
@@ -323,7 +354,12 @@ class _Build:
 
     def _split(self, split: Split) -> ImageData:
         if split not in self.data:
-            data = self.data[split] = load_split(self.resolved, split)
+            given = self.given
+            if given is None:
+                data = load_split(self.resolved, split)
+            else:
+                data = given.split(self.resolved, split)
+            self.data[split] = data
             if isinstance(data, StreamedData):
                 self.progress.say(f"{describe_stream(data)} ({split})")
         return self.data[split]

@@ -7,6 +7,7 @@ events.jsonl   every figure of the training
 checkpoints/   the newest checkpoints
 curves.png     losses, teacher forcing, learning rates
 model/         the model folder, as it is published
+trackers/      files of trackers, if the build has any
 ```
 """
 
@@ -33,7 +34,7 @@ __all__ = ["RunFolder", "RunState"]
 State = Literal["training", "trained", "done"]
 
 STATE = "run.json"
-_OWN = ("spec.json", STATE, "events.jsonl", "curves.png", "checkpoints", "model")
+_OWN = ("spec.json", STATE, "events.jsonl", "curves.png", "checkpoints", "model", "trackers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,13 @@ class RunFolder:
             RunFolderError: it cannot be written.
         """
         self._write(self.spec, spec.to_json().encode())
+
+    def read_spec(self) -> CascadeSpec | None:
+        """Return the spec of spec.json; None if the file is missing or damaged."""
+        try:
+            return CascadeSpec.model_validate_json(self.spec.read_bytes())
+        except (OSError, ValueError):
+            return None
 
     def clear(self, *, keep_state: bool = False) -> None:
         """Remove the files of an earlier build and nothing else.
