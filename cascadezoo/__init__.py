@@ -67,7 +67,9 @@ if TYPE_CHECKING:
     from cascadezoo.train.callbacks import Callback as Callback
     from cascadezoo.train.callbacks import EpochEvent as EpochEvent
     from cascadezoo.train.callbacks import FigureEvent as FigureEvent
+    from cascadezoo.train.callbacks import ModelEvent as ModelEvent
     from cascadezoo.train.callbacks import PhaseEvent as PhaseEvent
+    from cascadezoo.train.callbacks import SamplesEvent as SamplesEvent
     from cascadezoo.train.callbacks import StepEvent as StepEvent
     from cascadezoo.train.callbacks import TrainingRun as TrainingRun
     from cascadezoo.util.rng import Draw as Draw
@@ -108,10 +110,12 @@ __all__ = [
     "MetricEntry",
     "MetricFeatures",
     "Model",
+    "ModelEvent",
     "PhaseEvent",
     "Recipe",
     "RefinerConfig",
     "SampleRequest",
+    "SamplesEvent",
     "SpecEntry",
     "Stage",
     "StageConfig",
@@ -172,10 +176,12 @@ _MODULES = {
     "MetricEntry": "plugins.registry",
     "MetricFeatures": "evaluate.metrics.base",
     "Model": "spec.configs",
+    "ModelEvent": "train.callbacks",
     "PhaseEvent": "train.callbacks",
     "Recipe": "model_folder.recipe",
     "RefinerConfig": "spec.configs",
     "SampleRequest": "stages.base",
+    "SamplesEvent": "train.callbacks",
     "SpecEntry": "plugins.registry",
     "Stage": "stages.base",
     "StageConfig": "spec.configs",

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cascadezoo._version import __version__
 from cascadezoo.build.plan import Plan, check_activations, check_memory, make_plan
@@ -21,13 +23,14 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.reload_check import check_reload
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.loader import BatchLoader
+from cascadezoo.data.pixels import to_uint8
 from cascadezoo.data.python_config import PythonConfig
 from cascadezoo.data.python_data import DataInput, GivenData
 from cascadezoo.data.python_spec import load_spec_with
 from cascadezoo.data.split import load_split
 from cascadezoo.data.stream_loader import StreamLoader, make_loader
 from cascadezoo.data.streamed import StreamedData
-from cascadezoo.errors import DataError, InputError, RunFolderError, StoppedError
+from cascadezoo.errors import DataError, InputError, RunFolderError, SampleError, StoppedError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
@@ -37,11 +40,20 @@ from cascadezoo.evaluate.shared_sampling import SharedSampling
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
 from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
-from cascadezoo.model_folder.layout import METRICS, read_config
+from cascadezoo.model_folder.layout import CARD, METRICS, read_config
+from cascadezoo.model_folder.metrics_file import read_metrics
 from cascadezoo.nn.recompute import recompute_blocks
 from cascadezoo.spec import CascadeSpec, ResolvedSpec
 from cascadezoo.spec.measurable import require_measurable
-from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
+from cascadezoo.train.callbacks import (
+    Callback,
+    Callbacks,
+    FigureEvent,
+    ModelEvent,
+    TrainingRun,
+    check_callbacks,
+    load_callbacks,
+)
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.compilation import CompileChoice, choose_compilation
 from cascadezoo.train.engine import (
@@ -117,6 +129,7 @@ def build_cascade(
     resume: bool | None = None,
     progress: Progress | None = None,
     data: DataInput | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> BuildResult:
     """Assemble, train, evaluate, write and publish a cascade.
 
@@ -138,6 +151,8 @@ def build_cascade(
             ``{"train": ..., "test": ...}``; or the config of a registered dataset. The images are
             not saved: the spec records their number, size and digest, and a build resumes only
             with the same ones.
+        callbacks: objects that receive the events of the training, in addition to those that the
+            spec names. They do not change the training.
 
     Raises:
         InputError: invalid spec, data or folder, or too little memory; exit code 2.
@@ -151,6 +166,7 @@ def build_cascade(
     if precision is not None:
         changes.append(f"training.precision={json.dumps(precision)}")
     show = progress or QuietProgress()
+    objects = check_callbacks(callbacks)
     try:
         resolved, given = load_spec_with(spec, data, changes)
         run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
@@ -163,11 +179,15 @@ def build_cascade(
         with run.locked() if process_rank() == 0 else nullcontext(), StopSignals() as stop:
             try:
                 with lost_peers():
-                    build = _Build(resolved, run, home, show, stop.requested, plan, resume, given)
+                    build = _Build(resolved, run, home, show, stop.requested, plan, resume)
+                    build.given, build.objects = given, objects
                     return build.run_all(resume, began)
             except StoppedError as error:
                 raise StoppedError(
-                    error.what, hint=_resume_hint(run, device, given), code=error.code, **error.fields
+                    error.what,
+                    hint=_resume_hint(run, device, given),
+                    code=error.code,
+                    **error.fields,
                 ) from None
     finally:
         show.close()
@@ -191,9 +211,9 @@ class _Build:
         stop: Stop,
         plan: Plan,
         resume: bool | None,
-        given: GivenData | None = None,
     ) -> None:
-        self.given = given
+        self.given: GivenData | None = None
+        self.objects: list[Callback] = []
         self.resolved = resolved
         self.plan = plan
         self.spec = resolved.spec
@@ -207,6 +227,7 @@ class _Build:
         self.main = self.accelerator.is_main_process
         self.data: dict[str, ImageData] = {}
         self.trained_seconds = 0.0
+        self.trained_steps = 0
 
     def run_all(self, resume: bool | None, began: float) -> BuildResult:
         if self.main:
@@ -241,6 +262,7 @@ class _Build:
             self.run.write_state(replace(state, state="done"))
             for figure in figures:
                 callbacks.send(FigureEvent(figure.to_dict()))
+            callbacks.send(_model_event(self.run.model, self.trained_steps))
             return self._result(figures, began)
 
     def _agree_on(self, what: str, value: str) -> None:
@@ -392,7 +414,9 @@ class _Build:
         run = TrainingRun(
             self.spec.name, self.spec.to_dict(), self.run.path, str(self.device), self.precision
         )
-        return load_callbacks(self.spec.training.callbacks if self.main else (), run)
+        if not self.main:
+            return load_callbacks((), run)
+        return load_callbacks(self.spec.training.callbacks, run, self.objects)
 
     # --- training
 
@@ -428,6 +452,8 @@ class _Build:
             world=accelerator.num_processes,
         )
         in_loop = spec.evaluation.in_loop
+        # The first process has the callbacks; the others take part in its sampling.
+        shown = int(gather_values(str(callbacks.samples))[0])
         events = EventLog(self.run.events if self.main else None)
         graphs = False
         if isinstance(data, StreamedData) and self.main:
@@ -456,6 +482,7 @@ class _Build:
                 figures_every=in_loop.every_epochs if in_loop else None,
                 stop=self.stop,
                 callbacks=callbacks,
+                samples=(lambda c: self._samples(c, shown)) if shown else None,
                 graphs=graphs,
             )
             trainer.run()
@@ -466,7 +493,18 @@ class _Build:
                 loader.close()
             events.close()
         self.trained_seconds = trainer.position.seconds
+        self.trained_steps = trainer.position.global_step
         return cascade
+
+    def _samples(self, cascade: Cascade, count: int) -> dict[str, NDArray[np.uint8]]:
+        """Images for the callbacks by stage; none if they cannot be sampled."""
+        try:
+            images = cascade.sample(count, seed=self.spec.evaluation.seed, return_stages=True)
+        except SampleError as error:  # for example of a network that diverges
+            self.progress.say(f"no samples for the callbacks: {error.what}")
+            return {}
+        stages = [stage.name for stage in cascade.resolved.stages if not stage.output.latent]
+        return {name: to_uint8(images[name]).permute(0, 2, 3, 1).cpu().numpy() for name in stages}
 
     def _compilation(self, loader: BatchLoader) -> CompileChoice:
         flops = self.plan.training_flops(self.spec.training.batch_size, loader.steps_per_epoch)
@@ -549,6 +587,11 @@ class _Build:
     def _sample(self, cascade: Cascade, first: int, count: int) -> torch.Tensor:
         seed = self.spec.evaluation.seed
         return cascade.sample(count, first=first, seed=seed, batch_size=count)
+
+
+def _model_event(folder: Path, step: int) -> ModelEvent:
+    card = (folder / CARD).read_text(encoding="utf-8")
+    return ModelEvent(folder, card, read_metrics(folder).to_dict(), step)
 
 
 def _no_run_file(run: RunFolder) -> RunState:
