@@ -438,7 +438,8 @@ def _pixels(image: Any, where: str) -> Pixels:
             shape=shape,
         )
     _check_floats(array, where)
-    return array
+    pixels: Pixels = array
+    return pixels
 
 
 def _channels_first(shape: Sequence[int], *, first: bool) -> bool:

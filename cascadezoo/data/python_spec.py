@@ -16,6 +16,7 @@ from cascadezoo.spec import CascadeSpec, ResolvedSpec, apply_settings, load_spec
 from cascadezoo.spec.configs import DataConfig
 from cascadezoo.spec.faults import problems_of
 from cascadezoo.spec.models import MOST_NAMES
+from cascadezoo.spec.resolution import spec_data
 
 __all__ = ["SOURCE", "load_spec_with", "source_of"]
 
@@ -109,7 +110,7 @@ def _recorded(config: Mapping[str, Any], source: str) -> PythonConfig:
 def _raw(spec: CascadeSpec | Mapping[str, Any] | str | Path) -> tuple[dict[str, Any], str]:
     if isinstance(spec, (str, Path)):
         return read_spec(spec)
-    return (spec.to_dict() if isinstance(spec, CascadeSpec) else dict(spec)), "spec"
+    return spec_data(spec), "spec"
 
 
 def _about_data(settings: Iterable[str]) -> list[str]:

@@ -265,7 +265,7 @@ def evaluate_model(
 def _are_own(data: DataInput, config: ModelConfig) -> bool:
     """Whether given images can only be those of the model's training."""
     row = config.spec.get("data", {})
-    return row.get("source") == SOURCE and not isinstance(data, DataConfig)
+    return bool(row.get("source") == SOURCE) and not isinstance(data, DataConfig)
 
 
 def _is_known(name: str, problems: list[UnmeasuredMetric]) -> bool:
