@@ -72,6 +72,9 @@ if TYPE_CHECKING:
     from cascadezoo.train.callbacks import SamplesEvent as SamplesEvent
     from cascadezoo.train.callbacks import StepEvent as StepEvent
     from cascadezoo.train.callbacks import TrainingRun as TrainingRun
+    from cascadezoo.train.trackers import TensorBoardTracker as TensorBoardTracker
+    from cascadezoo.train.trackers import TrackioTracker as TrackioTracker
+    from cascadezoo.train.trackers import WandbTracker as WandbTracker
     from cascadezoo.util.rng import Draw as Draw
     from cascadezoo.util.rng import ImageDraw as ImageDraw
 
@@ -124,9 +127,12 @@ __all__ = [
     "StageInputs",
     "StageOutput",
     "StepEvent",
+    "TensorBoardTracker",
+    "TrackioTracker",
     "TrainContext",
     "TrainingRun",
     "UpsamplerConfig",
+    "WandbTracker",
     "ZooEntry",
     "__version__",
     "build_cascade",
@@ -190,9 +196,12 @@ _MODULES = {
     "StageInputs": "stages.base",
     "StageOutput": "stages.base",
     "StepEvent": "train.callbacks",
+    "TensorBoardTracker": "train.trackers",
+    "TrackioTracker": "train.trackers",
     "TrainContext": "stages.base",
     "TrainingRun": "train.callbacks",
     "UpsamplerConfig": "spec.configs",
+    "WandbTracker": "train.trackers",
     "ZooEntry": "plugins.registry",
     "build_cascade": "build.build",
     "check_model": "evaluate.check_model",
