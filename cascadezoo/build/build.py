@@ -24,9 +24,8 @@ from cascadezoo.cascade.reload_check import check_reload
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.loader import BatchLoader
 from cascadezoo.data.pixels import to_uint8
-from cascadezoo.data.python_config import PythonConfig
 from cascadezoo.data.python_data import DataInput, GivenData
-from cascadezoo.data.python_spec import load_spec_with
+from cascadezoo.data.python_spec import load_spec_with, recorded
 from cascadezoo.data.split import load_split
 from cascadezoo.data.stream_loader import StreamLoader, make_loader
 from cascadezoo.data.streamed import StreamedData
@@ -355,7 +354,7 @@ class _Build:
         if self.given is None or former is None or former.data.source != self.spec.data.source:
             return
         try:
-            self.given.require(PythonConfig.model_validate(former.data.config))
+            self.given.require(recorded(former.data.config, str(self.run.spec)))
         except DataError as error:
             raise RunFolderError(
                 f"{self.run.path} contains a build on other images: {error.what}",

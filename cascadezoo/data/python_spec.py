@@ -18,7 +18,7 @@ from cascadezoo.spec.faults import problems_of
 from cascadezoo.spec.models import MOST_NAMES
 from cascadezoo.spec.resolution import spec_data
 
-__all__ = ["SOURCE", "load_spec_with", "source_of"]
+__all__ = ["SOURCE", "load_spec_with", "recorded", "source_of"]
 
 SOURCE = "python"
 """The registered name of the dataset of images that were passed."""
@@ -69,7 +69,7 @@ def load_spec_with(
     given = read_given(data, size=size if isinstance(size, int) else None)
     config = given.config()
     if own and isinstance(row.get("config"), Mapping) and row["config"]:
-        given.require(_recorded(row["config"], name))
+        given.require(recorded(row["config"], name))
     kept = {**kept, "source": SOURCE, "config": config.model_dump(mode="json")}
     classes = sized.get("num_classes")
     names = given.class_names
@@ -100,7 +100,16 @@ def source_of(config: DataConfig) -> str:
     )
 
 
-def _recorded(config: Mapping[str, Any], source: str) -> PythonConfig:
+def recorded(config: Mapping[str, Any], source: str) -> PythonConfig:
+    """What a spec states of the images that were passed.
+
+    Args:
+        config: its ``data.config``.
+        source: the name of the spec in error messages.
+
+    Raises:
+        SpecError: the config is invalid.
+    """
     try:
         return PythonConfig.model_validate(config)
     except ValidationError as error:

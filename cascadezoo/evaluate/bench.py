@@ -13,9 +13,8 @@ from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData, Split
-from cascadezoo.data.python_config import PythonConfig
 from cascadezoo.data.python_data import DataInput, read_given
-from cascadezoo.data.python_spec import SOURCE, source_of
+from cascadezoo.data.python_spec import SOURCE, recorded, source_of
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import CascadezooError, DataError, SpecError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics, no_images, sampler
@@ -255,7 +254,7 @@ def _given_bench(
     spec = resolved.spec
     given = read_given(data, size=resolved.image.size, alone=split or spec.evaluation.split)
     if spec.data.source == SOURCE:
-        given.require(PythonConfig.model_validate(spec.data.config))
+        given.require(recorded(spec.data.config, spec.name))
     why = DataError(
         "data contains no images of that split",
         hint='pass data={"train": ..., "test": ...}',
