@@ -124,26 +124,28 @@ class GivenData:
             DataError: the split was not given, or its images or labels do not fit the cascade.
             ResourceError: the images are too large.
         """
-        data = self.splits.get(split)
-        if data is None:
+        given = self.splits.get(split)
+        if given is None:
             not_given(PythonConfig(), split)
         spec, image = resolved.spec.data, resolved.image
-        if not isinstance(data, ImageData):
+        if not isinstance(given, ImageData):
             form = ImageForm(image.size, image.channels, spec.fit, resolved.num_classes)
             if spec.streaming is True or (spec.streaming == "auto" and spec.stream.max_bad > 0):
-                return StreamedData(data, form, spec.stream)
+                return StreamedData(given, form, spec.stream)
             try:
-                data = resident(data)
+                data = resident(given)
             except ResourceError as error:
                 if spec.streaming != "auto" or error.code not in TOO_LARGE:
                     raise
-                return StreamedData(data, form, spec.stream)
+                return StreamedData(given, form, spec.stream)
         elif spec.streaming is True:
             raise DataError(
                 "images that are already in memory cannot be streamed",
                 hint="set data.streaming to auto or false, or pass a cascadezoo.ImageSource",
                 code="data-not-streamable",
             )
+        else:
+            data = given
         data = prepare(data, size=image.size, channels=image.channels, fit=spec.fit)
         if resolved.num_classes is not None:
             require_labels(data, resolved.num_classes)

@@ -14,6 +14,7 @@ from errors_help import raises
 
 from cascadezoo import Callback, build_cascade, check_model, evaluate_model
 from cascadezoo.cards.check_card import card_faults
+from cascadezoo.configs import ShapesConfig
 from cascadezoo.errors import DataError, InputError, RunFolderError, SpecError, StoppedError
 from cascadezoo.model_folder.layout import read_config
 from cascadezoo.train.callbacks import PhaseEvent, StepEvent
@@ -105,7 +106,7 @@ def test_it_is_measured_only_with_its_images(run: Path) -> None:
     other = evaluate_model(run, ["kid"], data=(IMAGES[::-1], LABELS), split="test", device="cpu")
     assert other.figures[0].split == "test"
     with raises(InputError, "input-save-other-data"):
-        evaluate_model("shapes-tiny", ["kid"], data=(IMAGES, LABELS), save=True, device="cpu")
+        evaluate_model(run, ["kid"], data=ShapesConfig(size=8), save=True, device="cpu")
 
 
 @pytest.mark.slow

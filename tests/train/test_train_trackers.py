@@ -48,7 +48,7 @@ SPEC: dict[str, Any] = {
     },
     "evaluation": {"metrics": []},
 }
-LOSS = "loss/coarse.mse"
+LOSS = "loss/coarse.velocity"
 
 
 class Stop(Callback):
@@ -84,12 +84,12 @@ def test_tensorboard(tmp_path: Path) -> None:
     log = EventAccumulator(str(folder))
     log.Reload()
     tags = log.Tags()
-    assert {LOSS, "lr/coarse", "epoch/coarse.mse", "images_per_second", "phase"} <= {
+    assert {LOSS, "lr/coarse", "epoch/coarse.velocity", "images_per_second", "phase"} <= {
         *tags["scalars"]
     }
     assert [row.step for row in log.Scalars(LOSS)] == [1, 2, 3, 4, 5]
     logged = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
-    losses = [row["losses"]["coarse.mse"] for row in logged if row["event"] == "log"]
+    losses = [row["losses"]["coarse.velocity"] for row in logged if row["event"] == "log"]
     assert [row.value for row in log.Scalars(LOSS)] == pytest.approx(losses)
     (speed,) = log.Scalars("figure/images-per-second.n64")
     assert speed.step == 5
