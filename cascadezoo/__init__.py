@@ -67,9 +67,14 @@ if TYPE_CHECKING:
     from cascadezoo.train.callbacks import Callback as Callback
     from cascadezoo.train.callbacks import EpochEvent as EpochEvent
     from cascadezoo.train.callbacks import FigureEvent as FigureEvent
+    from cascadezoo.train.callbacks import ModelEvent as ModelEvent
     from cascadezoo.train.callbacks import PhaseEvent as PhaseEvent
+    from cascadezoo.train.callbacks import SamplesEvent as SamplesEvent
     from cascadezoo.train.callbacks import StepEvent as StepEvent
     from cascadezoo.train.callbacks import TrainingRun as TrainingRun
+    from cascadezoo.train.trackers import TensorBoardTracker as TensorBoardTracker
+    from cascadezoo.train.trackers import TrackioTracker as TrackioTracker
+    from cascadezoo.train.trackers import WandbTracker as WandbTracker
     from cascadezoo.util.rng import Draw as Draw
     from cascadezoo.util.rng import ImageDraw as ImageDraw
 
@@ -108,10 +113,12 @@ __all__ = [
     "MetricEntry",
     "MetricFeatures",
     "Model",
+    "ModelEvent",
     "PhaseEvent",
     "Recipe",
     "RefinerConfig",
     "SampleRequest",
+    "SamplesEvent",
     "SpecEntry",
     "Stage",
     "StageConfig",
@@ -120,9 +127,12 @@ __all__ = [
     "StageInputs",
     "StageOutput",
     "StepEvent",
+    "TensorBoardTracker",
+    "TrackioTracker",
     "TrainContext",
     "TrainingRun",
     "UpsamplerConfig",
+    "WandbTracker",
     "ZooEntry",
     "__version__",
     "build_cascade",
@@ -172,10 +182,12 @@ _MODULES = {
     "MetricEntry": "plugins.registry",
     "MetricFeatures": "evaluate.metrics.base",
     "Model": "spec.configs",
+    "ModelEvent": "train.callbacks",
     "PhaseEvent": "train.callbacks",
     "Recipe": "model_folder.recipe",
     "RefinerConfig": "spec.configs",
     "SampleRequest": "stages.base",
+    "SamplesEvent": "train.callbacks",
     "SpecEntry": "plugins.registry",
     "Stage": "stages.base",
     "StageConfig": "spec.configs",
@@ -184,9 +196,12 @@ _MODULES = {
     "StageInputs": "stages.base",
     "StageOutput": "stages.base",
     "StepEvent": "train.callbacks",
+    "TensorBoardTracker": "train.trackers",
+    "TrackioTracker": "train.trackers",
     "TrainContext": "stages.base",
     "TrainingRun": "train.callbacks",
     "UpsamplerConfig": "spec.configs",
+    "WandbTracker": "train.trackers",
     "ZooEntry": "plugins.registry",
     "build_cascade": "build.build",
     "check_model": "evaluate.check_model",

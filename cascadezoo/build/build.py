@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cascadezoo._version import __version__
 from cascadezoo.build.best_weights import BestWeights
@@ -28,10 +30,13 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.reload_check import check_reload
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.loader import BatchLoader
+from cascadezoo.data.pixels import to_uint8
+from cascadezoo.data.python_data import DataInput, GivenData
+from cascadezoo.data.python_spec import load_spec_with, recorded
 from cascadezoo.data.split import load_split
 from cascadezoo.data.stream_loader import StreamLoader, make_loader
 from cascadezoo.data.streamed import StreamedData
-from cascadezoo.errors import InputError, RunFolderError, StoppedError
+from cascadezoo.errors import DataError, InputError, RunFolderError, SampleError, StoppedError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
@@ -43,13 +48,22 @@ from cascadezoo.evaluate.shared_sampling import SharedSampling
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
 from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
-from cascadezoo.model_folder.layout import METRICS, read_config
+from cascadezoo.model_folder.layout import CARD, METRICS, read_config
+from cascadezoo.model_folder.metrics_file import read_metrics
 from cascadezoo.nn.recompute import recompute_blocks
 from cascadezoo.report.course import read_course
 from cascadezoo.report.epoch_pictures import draw_epoch_pictures
-from cascadezoo.spec import CascadeSpec, ResolvedSpec, load_spec
+from cascadezoo.spec import CascadeSpec, ResolvedSpec
 from cascadezoo.spec.measurable import require_measurable
-from cascadezoo.train.callbacks import Callbacks, FigureEvent, TrainingRun, load_callbacks
+from cascadezoo.train.callbacks import (
+    Callback,
+    Callbacks,
+    FigureEvent,
+    ModelEvent,
+    TrainingRun,
+    check_callbacks,
+    load_callbacks,
+)
 from cascadezoo.train.checkpoint import CheckpointStore
 from cascadezoo.train.compilation import CompileChoice, choose_compilation
 from cascadezoo.train.engine import (
@@ -128,6 +142,8 @@ def build_cascade(
     precision: str | None = None,
     resume: bool | None = None,
     progress: Progress | None = None,
+    data: DataInput | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> BuildResult:
     """Assemble, train, evaluate, write and publish a cascade.
 
@@ -143,6 +159,14 @@ def build_cascade(
         precision: overrides the spec's precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         resume: None resumes if the folder contains a build; True requires one; False starts over.
         progress: the progress display.
+        data: images that replace the spec's dataset: a map-style dataset (``torch.utils.data``), a
+            Hugging Face ``datasets.Dataset``, arrays or tensors, or the pair ``(images, labels)``
+            of them, an :class:`~cascadezoo.ImageData`, an :class:`~cascadezoo.ImageSource`; or
+            ``{"train": ..., "test": ...}``; or the config of a registered dataset. The images are
+            not saved: the spec records their number, size and digest, and a build resumes only
+            with the same ones.
+        callbacks: objects that receive the events of the training, in addition to those that the
+            spec names. They do not change the training.
 
     Raises:
         InputError: invalid spec, data or folder, or too little memory; exit code 2.
@@ -156,8 +180,9 @@ def build_cascade(
     if precision is not None:
         changes.append(f"training.precision={json.dumps(precision)}")
     show = progress or QuietProgress()
+    objects = check_callbacks(callbacks)
     try:
-        resolved = load_spec(spec, settings=changes)
+        resolved, given = load_spec_with(spec, data, changes)
         run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
         require_measurable(resolved)
         home = pick_device(device)
@@ -169,16 +194,22 @@ def build_cascade(
             try:
                 with lost_peers():
                     build = _Build(resolved, run, home, show, stop.requested, plan, resume)
+                    build.given, build.objects = given, objects
                     return build.run_all(resume, began)
             except StoppedError as error:
                 raise StoppedError(
-                    error.what, hint=_resume_hint(run, device), code=error.code, **error.fields
+                    error.what,
+                    hint=_resume_hint(run, device, given),
+                    code=error.code,
+                    **error.fields,
                 ) from None
     finally:
         show.close()
 
 
-def _resume_hint(run: RunFolder, device: str) -> str:
+def _resume_hint(run: RunFolder, device: str, given: GivenData | None) -> str:
+    if given is not None:
+        return f"resume with: build_cascade({str(run.spec)!r}, {str(run.path)!r}, data=...)"
     option = "" if device == "auto" else f" --device {shlex.quote(device)}"
     command = f"cascadezoo build {shlex.quote(str(run.spec))} -o {shlex.quote(str(run.path))}"
     return f"resume with: {command}{option}"
@@ -195,6 +226,8 @@ class _Build:
         plan: Plan,
         resume: bool | None,
     ) -> None:
+        self.given: GivenData | None = None
+        self.objects: list[Callback] = []
         self.resolved = resolved
         self.plan = plan
         self.spec = resolved.spec
@@ -209,6 +242,7 @@ class _Build:
         self.data: dict[str, ImageData] = {}
         self.trained_seconds = 0.0
         self.warnings: tuple[str, ...] = ()
+        self.trained_steps = 0
 
     def run_all(self, resume: bool | None, began: float) -> BuildResult:
         if self.main:
@@ -247,6 +281,7 @@ class _Build:
             self.run.write_state(replace(state, state="done"))
             for figure in figures:
                 callbacks.send(FigureEvent(figure.to_dict()))
+            callbacks.send(_model_event(self.run.model, self.trained_steps))
             return self._result(figures, began)
 
     def _agree_on(self, what: str, value: str) -> None:
@@ -321,6 +356,7 @@ class _Build:
                 precision=self.precision,
             )
         elif state.training_digest != self.spec.training_digest():
+            self._refuse_other_images()
             raise RunFolderError(
                 f"{self.run.path} contains a build of {state.name!r} from another spec",
                 hint="choose another folder with -o DIR, or start over with --fresh",
@@ -333,6 +369,22 @@ class _Build:
             self.run.write_state(state)
         return state
 
+    def _refuse_other_images(self) -> None:
+        """Raise a more specific error if the spec of the folder's build has other given images."""
+        former = self.run.read_spec()
+        if self.given is None or former is None or former.data.source != self.spec.data.source:
+            return
+        try:
+            self.given.require(recorded(former.data.config, str(self.run.spec)))
+        except DataError as error:
+            raise RunFolderError(
+                f"{self.run.path} contains a build on other images: {error.what}",
+                hint="pass the same images in the same order, without random transforms; choose "
+                "another folder, or start over with resume=False",
+                code="run-folder-other-images",
+                path=self.run.path,
+            ) from error
+
     def _load_data(self) -> None:
         self._split("train")
         evaluation = self.spec.evaluation
@@ -344,7 +396,12 @@ class _Build:
 
     def _split(self, split: Split) -> ImageData:
         if split not in self.data:
-            data = self.data[split] = load_split(self.resolved, split)
+            given = self.given
+            if given is None:
+                data = load_split(self.resolved, split)
+            else:
+                data = given.split(self.resolved, split)
+            self.data[split] = data
             if isinstance(data, StreamedData):
                 self.progress.say(f"{describe_stream(data)} ({split})")
         return self.data[split]
@@ -377,7 +434,9 @@ class _Build:
         run = TrainingRun(
             self.spec.name, self.spec.to_dict(), self.run.path, str(self.device), self.precision
         )
-        return load_callbacks(self.spec.training.callbacks if self.main else (), run)
+        if not self.main:
+            return load_callbacks((), run)
+        return load_callbacks(self.spec.training.callbacks, run, self.objects)
 
     # --- training
 
@@ -413,6 +472,8 @@ class _Build:
             world=accelerator.num_processes,
         )
         in_loop = spec.evaluation.in_loop
+        # The first process has the callbacks; the others take part in its sampling.
+        shown = int(gather_values(str(callbacks.samples))[0])
         events = EventLog(self.run.events if self.main else None)
         graphs = False
         if isinstance(data, StreamedData) and self.main:
@@ -442,6 +503,7 @@ class _Build:
                 pictures=self._draw if in_loop and in_loop.pictures and self.main else None,
                 stop=self.stop,
                 callbacks=callbacks,
+                samples=(lambda c: self._samples(c, shown)) if shown else None,
                 graphs=graphs,
             )
             trainer.run()
@@ -452,7 +514,18 @@ class _Build:
                 loader.close()
             events.close()
         self.trained_seconds = trainer.position.seconds
+        self.trained_steps = trainer.position.global_step
         return cascade
+
+    def _samples(self, cascade: Cascade, count: int) -> dict[str, NDArray[np.uint8]]:
+        """Images for the callbacks by stage; none if they cannot be sampled."""
+        try:
+            images = cascade.sample(count, seed=self.spec.evaluation.seed, return_stages=True)
+        except SampleError as error:  # for example of a network that diverges
+            self.progress.say(f"no samples for the callbacks: {error.what}")
+            return {}
+        stages = [stage.name for stage in cascade.resolved.stages if not stage.output.latent]
+        return {name: to_uint8(images[name]).permute(0, 2, 3, 1).cpu().numpy() for name in stages}
 
     def _compilation(self, loader: BatchLoader) -> CompileChoice:
         flops = self.plan.training_flops(self.spec.training.batch_size, loader.steps_per_epoch)
@@ -628,6 +701,11 @@ class _Build:
     def _sample(self, cascade: Cascade, first: int, count: int) -> torch.Tensor:
         seed = self.spec.evaluation.seed
         return cascade.sample(count, first=first, seed=seed, batch_size=count)
+
+
+def _model_event(folder: Path, step: int) -> ModelEvent:
+    card = (folder / CARD).read_text(encoding="utf-8")
+    return ModelEvent(folder, card, read_metrics(folder).to_dict(), step)
 
 
 def _no_run_file(run: RunFolder) -> RunState:

@@ -9,6 +9,7 @@ best.safetensors   the weights with the best figure, if the spec keeps them
 pictures/      samples during the training, if the spec draws them
 curves.png     losses, teacher forcing, learning rates
 model/         the model folder, as it is published
+trackers/      files of trackers, if the build has any
 ```
 """
 
@@ -41,7 +42,17 @@ State = Literal["training", "trained", "done"]
 STATE = "run.json"
 BEST = "best.safetensors"
 PICTURES = "pictures"
-_OWN = ("spec.json", STATE, "events.jsonl", "curves.png", "checkpoints", BEST, PICTURES, "model")
+_OWN = (
+    "spec.json",
+    STATE,
+    "events.jsonl",
+    "curves.png",
+    "checkpoints",
+    BEST,
+    PICTURES,
+    "model",
+    "trackers",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +169,13 @@ class RunFolder:
         except OSError as error:
             raise self._not_writable(error) from error
         self._write(self.pictures / name, content.getvalue())
+
+    def read_spec(self) -> CascadeSpec | None:
+        """Return the spec of spec.json; None if the file is missing or damaged."""
+        try:
+            return CascadeSpec.model_validate_json(self.spec.read_bytes())
+        except (OSError, ValueError):
+            return None
 
     def clear(self, *, keep_state: bool = False) -> None:
         """Remove the files of an earlier build and nothing else.

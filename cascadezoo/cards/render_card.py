@@ -29,6 +29,9 @@ TASK = "unconditional-image-generation"
 BLOCKS = ("what", "use", "figures", "attribution", "training", "limits")
 """The generated parts of a card, in their order."""
 
+GIVEN = "python"
+"""The dataset of images that were passed in Python; no command can open them."""
+
 MOST_COURSE_ROWS = 12
 """Number of figures measured during training that a card shows."""
 
@@ -207,7 +210,17 @@ def _figures(spec: CascadeSpec, metrics: Row) -> str:
             "give other values than the KID and FID in papers."
         )
     again = list(_again(spec, rows))
-    if again:
+    if spec.data.source == GIVEN and any(f.get("data_digest") for f in rows):
+        text = (
+            "The figures that use real images are reproduced in Python, with the images that were "
+            "given to the build; this checks the whole card:"
+        )
+        python = (
+            "from cascadezoo import check_model",
+            f'report = check_model("{_address(spec)}", data=...)',
+        )
+        parts += [text, fenced("python", python)]
+    elif again:
         parts.append(
             f"Commands that reproduce each figure, and one that checks the whole card (if the data "
             f"have moved, add {code('--set data.config.path=...')}):"
@@ -345,13 +358,19 @@ def _training(spec: CascadeSpec, metrics: Row) -> str:
         f"in {plain(row.get('precision', ''))}, batches of {_batches(spec)}, "
         f"seed {spec.seed}{f', torch {plain(torch)}' if torch else ''}."
         f"{_memory(row)}{extra}{_skipped(row)} "
-        "The whole spec is in config.json: `cascadezoo build` repeats the training from it."
+        f"The whole spec is in config.json: {_repeat(spec)} repeats the training from it."
     )
     parts = ["## Training", table(head, cells, right=(4,)), text]
     course = metrics.get("course") or []
     if course:
         parts.append(_course(course))
     return "\n\n".join(parts)
+
+
+def _repeat(spec: CascadeSpec) -> str:
+    if spec.data.source == GIVEN:
+        return f"{code('build_cascade(spec, data=...)')}, with the same images,"
+    return code("cascadezoo build")
 
 
 def _phase(spec: CascadeSpec, phase: PhaseSpec, seconds: float | None) -> tuple[str, ...]:
@@ -403,6 +422,8 @@ def _course(rows: list[Row]) -> str:
 def _limits(spec: CascadeSpec, info: DataInfo) -> str:
     """Licence of the data, intended use and limits."""
     source = plain(info.title) if info.title else f"the dataset {code(spec.data.source)}"
+    if spec.data.source == GIVEN:
+        source = _given(spec)
     licence = (
         f"Licence of the data: {plain(info.license)}."
         if info.license
@@ -421,6 +442,21 @@ def _limits(spec: CascadeSpec, info: DataInfo) -> str:
         "including their flaws, and nothing else. Do not use it as a source of facts or of "
         "pictures of people. How close its samples are to single training images is known only if "
         "a figure above measures it."
+    )
+
+
+def _given(spec: CascadeSpec) -> str:
+    """Images that were passed to the build, which nobody else can open."""
+    config = spec.data.config
+    row = config.get("train")
+    row = row if isinstance(row, Mapping) else {}
+    count, digest = row.get("count"), str(row.get("digest"))
+    number = f"{count:,} images" if isinstance(count, int) else "images"
+    sizes = [config.get(key) for key in ("height", "width")]
+    pixels = f" of {sizes[0]}x{sizes[1]} pixels" if all(isinstance(n, int) for n in sizes) else ""
+    return (
+        f"{number}{pixels} that were given to the build in Python. This model does not contain "
+        f"them, and nothing names a place where they are; their sha256 is {code(digest)}"
     )
 
 

@@ -64,4 +64,11 @@ ENTRIES = (
         impl="cascadezoo.data.huggingface:load",
         source="cascadezoo.data.huggingface:open_source",
     ),
+    DataEntry(
+        name="python",
+        summary="images passed to build_cascade(spec, data=...); no file contains them",
+        config="cascadezoo.data.python_config:PythonConfig",
+        impl="cascadezoo.data.python_config:load",
+        source="cascadezoo.data.python_config:open_source",
+    ),
 )

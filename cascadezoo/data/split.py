@@ -15,9 +15,10 @@ from cascadezoo.plugins.registry import DataEntry, Registered
 from cascadezoo.plugins.tracebacks import own_definition
 from cascadezoo.spec import ResolvedSpec
 
-__all__ = ["load_split"]
+__all__ = ["TOO_LARGE", "load_split"]
 
-_TOO_LARGE = ("resources-data", "resources-memory")
+TOO_LARGE = ("resources-data", "resources-memory")
+"""The codes of errors of data that may be streamed instead."""
 
 
 def load_split(resolved: ResolvedSpec, split: Split) -> ImageData:
@@ -48,7 +49,7 @@ def load_split(resolved: ResolvedSpec, split: Split) -> ImageData:
         return _resident(resolved, row, split)
     except ResourceError as error:
         streams = spec.streaming == "auto" and entry.source is not None
-        if not streams or error.code not in _TOO_LARGE:
+        if not streams or error.code not in TOO_LARGE:
             raise
     return _streamed(resolved, row, split)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData, Split
+from cascadezoo.data.python_data import DataInput, read_given
+from cascadezoo.data.python_spec import SOURCE, recorded, source_of
 from cascadezoo.data.split import load_split
 from cascadezoo.errors import CascadezooError, DataError, SpecError
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics, no_images, sampler
@@ -28,6 +31,7 @@ from cascadezoo.model_folder.metrics_file import AttributionRow, ProblemRow
 from cascadezoo.model_folder.trained_spec import dataless_spec, trained_spec
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec import ResolvedSpec
+from cascadezoo.spec.configs import DataConfig
 from cascadezoo.spec.lookup import look_up
 
 __all__ = [
@@ -196,6 +200,8 @@ def open_bench(
     *,
     settings: Iterable[str] = (),
     trust_data: bool = False,
+    data: DataInput | None = None,
+    split: Split | None = None,
 ) -> Bench:
     """Load a model to measure it.
 
@@ -209,14 +215,23 @@ def open_bench(
         settings: changes to ``data.*`` and ``evaluation.*``; see
             :func:`~cascadezoo.model_folder.trained_spec.trained_spec`.
         trust_data: also open files that the model names.
+        data: real images in place of the model's dataset, which then is not opened; see
+            :data:`~cascadezoo.data.python_data.DataInput`.
+        split: the split that data without splits are; None is that of the spec's evaluation.
 
     Raises:
+        DataError: ``data`` cannot be used, or are not the images of the model's training.
         InputError: the model cannot be loaded, its images do not fit into memory, or a setting is
             invalid.
     """
     changes = list(settings)
     cascade = Cascade.from_pretrained(folder, device=device)
     cascade.require_memory()  # before its real images are read in the same size
+    if isinstance(data, DataConfig):
+        changes.append(f"data.source={json.dumps(source_of(data))}")
+        changes.append(f"data.config={data.model_dump_json()}")
+    elif data is not None:
+        return _given_bench(cascade, dataless_spec(folder, changes), watch, data, split)
     try:
         return Bench(cascade, trained_spec(folder, changes, trust_data=trust_data), watch)
     except DataError as refused:
@@ -231,6 +246,24 @@ def open_bench(
             code="data-unknown",
         )
         return Bench(cascade, None, watch, why)
+
+
+def _given_bench(
+    cascade: Cascade, resolved: ResolvedSpec, watch: Watch, data: DataInput, split: Split | None
+) -> Bench:
+    spec = resolved.spec
+    given = read_given(data, size=resolved.image.size, alone=split or spec.evaluation.split)
+    if spec.data.source == SOURCE:
+        given.require(recorded(spec.data.config, spec.name))
+    why = DataError(
+        "data contains no images of that split",
+        hint='pass data={"train": ..., "test": ...}',
+        code="data-not-given",
+    )
+    rows: dict[Split, ImageData | CascadezooError] = {
+        name: given.split(resolved, name) for name in given.splits
+    }
+    return Bench(cascade, resolved, watch, why, rows)
 
 
 class LazyExtractor(FeatureExtractor):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cascadezoo.cards.card_file import read_card
 from cascadezoo.cards.check_card import card_faults, claim_faults
+from cascadezoo.data.python_data import DataInput
 from cascadezoo.errors import InputError, ModelError
 from cascadezoo.evaluate.bench import open_bench
 from cascadezoo.evaluate.card_check import CheckReport, CheckRow, check_attribution, check_figures
@@ -34,6 +35,7 @@ def check_model(
     offline: bool | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
+    data: DataInput | None = None,
 ) -> CheckReport:
     """Recompute the figures of a model's card, each from its own record.
 
@@ -53,6 +55,7 @@ def check_model(
         offline: send no request.
         cache: folder for features of real images.
         progress: the progress display.
+        data: real images in place of the model's dataset; see :func:`evaluate_model`.
 
     Raises:
         InputError: the model does not exist, or has no figures.
@@ -91,7 +94,8 @@ def check_model(
         why = f"{weights[0]} was changed, so the model is not loaded"
         rows = tuple(CheckRow(figure.name, figure.value, reason=why) for figure in figures)
         return CheckReport(folder, stated.name, rows, tuple(faults))
-    bench = open_bench(folder, pick_device(device), show, settings=settings, trust_data=trust_data)
+    home = pick_device(device)
+    bench = open_bench(folder, home, show, settings=settings, trust_data=trust_data, data=data)
     evaluation = (bench.resolved or bench.cascade.resolved).spec.evaluation
     defaults = evaluation_options(evaluation, batch_size=batch_size, cache=cache)
     checked = check_figures(bench, figures, defaults)

@@ -14,6 +14,8 @@ from cascadezoo._version import __version__
 from cascadezoo.cards.card_file import new_card, read_card
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.stage_costs import stage_rows
+from cascadezoo.data.python_data import DataInput
+from cascadezoo.data.python_spec import SOURCE
 from cascadezoo.errors import (
     CascadezooError,
     InputError,
@@ -41,6 +43,7 @@ from cascadezoo.model_folder.metrics_file import AttributionRow, MetricsFile, re
 from cascadezoo.model_folder.reproduction import SPEED
 from cascadezoo.model_folder.trained_spec import published_spec
 from cascadezoo.plugins.manager import get_registry
+from cascadezoo.spec.configs import DataConfig
 from cascadezoo.train.compilation import SamplingCompile, compile_for_sampling
 from cascadezoo.train.engine import pick_device
 from cascadezoo.train.progress import Progress, QuietProgress
@@ -135,6 +138,7 @@ def evaluate_model(
     offline: bool | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
+    data: DataInput | None = None,
 ) -> Evaluation:
     """Evaluate a trained model. Metrics that cannot be measured are reported with the reason.
 
@@ -165,10 +169,14 @@ def evaluate_model(
         offline: send no request.
         cache: folder for features of real images; None uses the default folder.
         progress: the progress display.
+        data: real images in place of the model's dataset, as in
+            :func:`~cascadezoo.build_cascade`; data without splits are those of ``split``. A model
+            that was trained on given images accepts only the same ones.
 
     Raises:
+        DataError: ``data`` cannot be used, or are not the images of the model's training.
         InputError: the model, metric, extractor or setting does not exist; ``save`` was given for
-            a model that cannot be changed.
+            a model that cannot be changed, or with images of another dataset.
     """
     began = time.monotonic()
     show = progress or QuietProgress()
@@ -178,7 +186,21 @@ def evaluate_model(
     named = () if metrics is None or metrics == "all" else tuple(metrics)
     for name in named:
         load_metric(name)  # fail early on an unknown name
-    bench = open_bench(folder, pick_device(device), show, settings=changes, trust_data=trust_data)
+    if save and data is not None and not _are_own(data, config):
+        raise InputError(
+            "figures on other images are not written onto the card of the model",
+            hint="leave out save or data",
+            code="input-save-other-data",
+        )
+    bench = open_bench(
+        folder,
+        pick_device(device),
+        show,
+        settings=changes,
+        trust_data=trust_data,
+        data=data,
+        split=split,
+    )
     evaluation = (bench.resolved or bench.cascade.resolved).spec.evaluation
     options = evaluation_options(
         evaluation,
@@ -238,6 +260,12 @@ def evaluate_model(
     )
     save = save and result.measured and process_rank() == 0
     return _save(bench.cascade, config, result) if save else result
+
+
+def _are_own(data: DataInput, config: ModelConfig) -> bool:
+    """Whether given images can only be those of the model's training."""
+    row = config.spec.get("data", {})
+    return bool(row.get("source") == SOURCE) and not isinstance(data, DataConfig)
 
 
 def _is_known(name: str, problems: list[UnmeasuredMetric]) -> bool:

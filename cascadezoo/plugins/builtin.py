@@ -1,8 +1,8 @@
 """Registers the built-in entries, through the same entry-point group as any plugin.
 
 Entries are declared beside their implementation, as ``ENTRIES``: those of a stage in the
-``__init__.py`` of its folder, the others in the ``entries.py`` of their folder. These modules
-import no torch.
+``__init__.py`` of its folder, the others in the ``entries.py`` of their folder (trackers:
+``tracker_entries.py``). These modules import no torch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from cascadezoo.plugins.hookspecs import hookimpl
 from cascadezoo.plugins.registry import (
+    CallbackEntry,
     DataEntry,
     FeatureEntry,
     LossEntry,
@@ -63,6 +64,12 @@ def register_features() -> Iterable[FeatureEntry]:
 def register_zoos() -> Iterable[ZooEntry]:
     """The shipped zoo."""
     return _declared("cascadezoo.zoo.entries")
+
+
+@hookimpl
+def register_callbacks() -> Iterable[CallbackEntry]:
+    """The built-in trackers."""
+    return _declared("cascadezoo.train.tracker_entries")
 
 
 @hookimpl

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cascadezoo.plugins.faults import Owner
+from cascadezoo.plugins.manager import get_registry
 from cascadezoo.spec.resolution import ResolvedSpec, ResolvedStage
 
 __all__ = ["size_warnings", "spec_warnings"]
@@ -50,6 +51,7 @@ def spec_warnings(resolved: ResolvedSpec) -> Iterator[str]:
         with owner.guard("in advice of its config", advice):
             texts = list(advice(stage.output, resolved.num_classes))
         yield from (f"{stage.name} ({stage.kind}): {text}" for text in texts)
+    yield from _data_warnings(resolved)
     training = resolved.spec.training
     outputs = {stage.name: stage.output for stage in resolved.stages}
     for phase in (training.phases or [])[-1:]:
@@ -74,6 +76,14 @@ def spec_warnings(resolved: ResolvedSpec) -> Iterator[str]:
                 f"{loss.stage}: {size}x{size} images are much smaller than the 64x64 patches that "
                 "LPIPS was calibrated on"
             )
+
+
+def _data_warnings(resolved: ResolvedSpec) -> list[str]:
+    config, row = resolved.data_config, get_registry().datasets.rows.get(resolved.spec.data.source)
+    if config is None or row is None:
+        return []
+    with Owner.of(row).guard("in advice of its config", config.advice):
+        return list(config.advice())
 
 
 def _needs_estimates(stage: ResolvedStage) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 __all__ = [
+    "CallbackConfig",
     "ConfigError",
     "DataConfig",
     "DataInfo",
@@ -307,6 +308,18 @@ class DataConfig(Model):
             DataError: the file or folder of the config is missing or not readable.
         """
         return DataInfo()
+
+    def advice(self) -> Iterable[str]:
+        """Warnings before training, shown by ``cascadezoo validate`` and ``plan``."""
+        return ()
+
+
+class CallbackConfig(Model):
+    """Base config of a callback that needs packages that cascadezoo does not install."""
+
+    packages: ClassVar[Mapping[str, str]] = {}
+    """The distributions that must be installed, with the pip requirement of each. ``validate``,
+    ``plan`` and ``build`` refuse the callback if one is missing."""
 
 
 class EmptyConfig(Model):

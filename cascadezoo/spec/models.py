@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from cascadezoo.spec.configs import Model, Probability
+from cascadezoo.errors import UnknownNameError
+from cascadezoo.spec.configs import DataConfig, Model, Probability, StageConfig
+from cascadezoo.spec.typed import config_data
 from cascadezoo.util.limits import MOST_CLASSES
 
 __all__ = [
@@ -58,6 +61,17 @@ class StageSpec(Model):
     config: dict[str, Any] = {}
     """The settings of that kind; `cascadezoo stages show KIND` lists them."""
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, *, name: str, kind: str, config: Mapping[str, Any] | StageConfig = ...
+        ) -> None: ...
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _typed_config(cls, config: Any, info: ValidationInfo) -> Any:
+        return config_data(config, info.data.get("kind"), "stages")
+
 
 class StreamSpec(Model):
     """How data that stay encoded are read; resident data ignore these settings."""
@@ -79,6 +93,29 @@ class DataSpec(Model):
     """The registered name of the dataset."""
     config: dict[str, Any] = {}
     """The dataset's own settings."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            source: str,
+            config: Mapping[str, Any] | DataConfig = ...,
+            size: int | None = ...,
+            channels: Literal[1, 3] | None = ...,
+            num_classes: int | None = ...,
+            class_names: list[str] | None = ...,
+            fit: Literal["resize", "pad", "crop"] = ...,
+            streaming: Literal["auto"] | bool = ...,
+            stream: StreamSpec = ...,
+            flip: bool = ...,
+        ) -> None: ...
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _typed_config(cls, config: Any, info: ValidationInfo) -> Any:
+        return config_data(config, info.data.get("source"), "datasets")
+
     size: Annotated[int, Field(ge=1, le=65536)] | None = None
     """Height and width of the cascade's images in pixels; None uses the dataset's size."""
     channels: Literal[1, 3] | None = None
@@ -218,6 +255,22 @@ class LossSpec(Model):
     """The factor of the loss; with 0 the loss is neither loaded nor computed."""
     config: dict[str, Any] = {}
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            stage: str,
+            kind: str = ...,
+            weight: float = ...,
+            config: Mapping[str, Any] | Model = ...,
+        ) -> None: ...
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _typed_config(cls, config: Any, info: ValidationInfo) -> Any:
+        return config_data(config, info.data.get("kind"), "losses")
+
 
 class CallbackSpec(Model):
     """A receiver of training events, for example a tracker. It does not affect the training.
@@ -228,6 +281,15 @@ class CallbackSpec(Model):
     kind: Annotated[str, Field(min_length=1, max_length=80)]
     """The registered name of the callback."""
     config: dict[str, Any] = {}
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, kind: str, config: Mapping[str, Any] | Model = ...) -> None: ...
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _typed_config(cls, config: Any, info: ValidationInfo) -> Any:
+        return config_data(config, info.data.get("kind"), "callbacks")
 
 
 class EmaSpec(Model):
@@ -373,6 +435,26 @@ class CascadeSpec(Model):
     publish: PublishSpec | None = None
     requires: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=64)] = []
     """The distributions that provide the kinds, as pip requirements; derived if omitted."""
+
+    def with_stage(self, stage: StageSpec) -> Self:
+        """A copy with another stage in the place of the one of the same name.
+
+        Args:
+            stage: the new stage.
+
+        Raises:
+            UnknownNameError: no stage has this name.
+        """
+        names = [row.name for row in self.stages]
+        if stage.name not in names:
+            raise UnknownNameError(
+                f"the spec {self.name!r} has no stage {stage.name!r}",
+                hint=f"use one of {', '.join(map(repr, names))}",
+                code="lookup-stage",
+                name=stage.name,
+            )
+        stages = [stage if row.name == stage.name else row for row in self.stages]
+        return self.model_copy(update={"stages": stages})
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON data, with every default written out."""

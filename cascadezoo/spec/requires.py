@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 __all__ = [
+    "absent_packages",
     "changed_since",
     "check_requires",
     "derive_requires",
@@ -102,6 +103,12 @@ def missing(stated: Iterable[str]) -> list[str]:
         if _installed(requirement.name) is None:
             rows.append(text)
     return rows
+
+
+def absent_packages(config: object) -> list[str]:
+    """The requirements of a :class:`~cascadezoo.spec.configs.CallbackConfig` not installed."""
+    packages: Mapping[str, str] = getattr(config, "packages", {})
+    return [text for name, text in packages.items() if _installed(name) is None]
 
 
 def install_hint(stated: Iterable[str]) -> str | None:

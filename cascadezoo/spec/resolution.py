@@ -38,13 +38,16 @@ from cascadezoo.spec.models import (
 )
 from cascadezoo.spec.phases import Trainee, check_phases, default_phases, override, unknown
 from cascadezoo.spec.requires import (
+    absent_packages,
     changed_since,
     check_requires,
     derive_requires,
     install_hint,
+    install_line,
 )
+from cascadezoo.spec.typed import ConfigKindError, json_data
 
-__all__ = ["ResolvedSpec", "ResolvedStage", "load_spec", "resolve"]
+__all__ = ["ResolvedSpec", "ResolvedStage", "load_spec", "resolve", "spec_data"]
 
 _UNRESOLVED = "is missing, but the spec of a trained model must state it"
 
@@ -122,7 +125,7 @@ def resolve(
     Raises:
         SpecError: with all problems.
     """
-    raw: Any = spec.to_dict() if isinstance(spec, CascadeSpec) else spec
+    raw: Any = spec_data(spec) if isinstance(spec, (CascadeSpec, dict)) else spec
     return _Resolver(registry or get_registry(), for_training).run(raw, source)
 
 
@@ -132,7 +135,8 @@ def load_spec(
     """Read a spec and resolve it.
 
     Args:
-        source: a spec, its JSON data, a file, ``-``, or the name of a shipped spec.
+        source: a spec, its JSON data (in which configs may be objects, such as ``FlowConfig``), a
+            file, ``-``, or the name of a shipped spec.
         settings: ``path=value`` changes, as for ``cascadezoo build --set``.
 
     Raises:
@@ -142,11 +146,24 @@ def load_spec(
     name = "spec"
     if isinstance(source, (str, Path)):
         data, name = read_spec(source)
-    elif isinstance(source, CascadeSpec):
-        data = source.to_dict()
     else:
-        data = dict(source)
+        data = spec_data(source)
     return resolve(apply_settings(data, settings), source=name)
+
+
+def spec_data(spec: CascadeSpec | Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON data of a spec; typed configs in it are converted.
+
+    Raises:
+        SpecError: a config belongs to another kind.
+    """
+    if isinstance(spec, CascadeSpec):
+        return spec.to_dict()
+    try:
+        data: dict[str, Any] = json_data(spec)
+    except ConfigKindError as error:
+        raise SpecError([error.problem], source="spec") from None
+    return data
 
 
 class _Resolver:
@@ -519,6 +536,11 @@ class _Resolver:
             config = self.config_of(registered, part.config, f"{path}.config", Model)
         if config is None:
             return part
+        if absent := absent_packages(config):
+            names = ", ".join(absent)
+            message = f"{part.kind} needs a package that is not installed: {names}"
+            hint = install_line(absent)
+            self.problems.append(Problem(f"{path}.kind", message, hint, code="package-missing"))
         return part.model_copy(update={"config": config.model_dump(mode="json")})
 
     def evaluation(self, spec: CascadeSpec) -> None:

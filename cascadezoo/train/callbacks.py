@@ -5,16 +5,21 @@ Does not import torch: events contain numbers that were already read from the de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from cascadezoo.errors import PluginError
+from cascadezoo.errors import CascadezooError, InputError, PluginError
 from cascadezoo.plugins.manager import get_registry
 from cascadezoo.plugins.tracebacks import blame
 from cascadezoo.spec import CallbackSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "Callback",
@@ -22,9 +27,12 @@ __all__ = [
     "EpochEvent",
     "Event",
     "FigureEvent",
+    "ModelEvent",
     "PhaseEvent",
+    "SamplesEvent",
     "StepEvent",
     "TrainingRun",
+    "check_callbacks",
     "load_callbacks",
 ]
 
@@ -132,29 +140,79 @@ class FigureEvent:
     step: int | None = None
 
 
-Event = PhaseEvent | StepEvent | EpochEvent | FigureEvent
+@dataclass(frozen=True, slots=True)
+class SamplesEvent:
+    """Images were sampled at the end of a phase, because a callback asked for them.
+
+    Args:
+        phase: the name of the phase.
+        step: finished steps of the whole training.
+        images: uint8 [N, H, W, C] by stage, from the generator up to the last stage that was
+            trained so far, without latents. The same seed each time.
+    """
+
+    phase: str
+    step: int
+    images: Mapping[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvent:
+    """The model was written.
+
+    Args:
+        folder: its folder.
+        card: its metric card, the text of README.md.
+        metrics: the content of metrics.json.
+        step: finished steps of the whole training.
+    """
+
+    folder: Path
+    card: str
+    metrics: Mapping[str, Any]
+    step: int
+
+
+Event = PhaseEvent | StepEvent | EpochEvent | FigureEvent | SamplesEvent | ModelEvent
 
 _METHODS = {
     PhaseEvent: "on_phase",
     StepEvent: "on_step",
     EpochEvent: "on_epoch",
     FigureEvent: "on_figure",
+    SamplesEvent: "on_samples",
+    ModelEvent: "on_model",
 }
 
 
 class Callback:
     """Receives training events. Override the methods you need.
 
-    With several processes only the first one has callbacks. After a crash, events since the last
-    checkpoint are sent again. If a callback raises, the build ends with a checkpoint.
+    Pass an object to ``build_cascade(spec, callbacks=[MyCallback()])``, or register an entry, which
+    a spec names in ``training.callbacks``. With several processes only the first one has callbacks.
+    After a crash, events since the last checkpoint are sent again. If a callback raises, the build
+    ends with a checkpoint.
 
     Args:
-        config: the validated config of the entry.
-        run: the build.
+        config: the validated config of the entry; None for an object.
+        run: the build; None for an object, which gets it by :meth:`begin`.
+
+    Attributes:
+        samples: number of images to sample at the end of each phase for :meth:`on_samples`; the
+            largest number that a callback asks for is sampled once for all.
+        run: the build, set before the first event.
     """
 
-    def __init__(self, config: Any, run: TrainingRun) -> None:
+    samples: int = 0
+    run: TrainingRun
+
+    def __init__(self, config: Any = None, run: TrainingRun | None = None) -> None:
         self.config = config
+        if run is not None:
+            self.run = run
+
+    def begin(self, run: TrainingRun) -> None:
+        """Called once before the training, also when a build resumes."""
         self.run = run
 
     def on_phase(self, event: PhaseEvent) -> None:
@@ -168,6 +226,12 @@ class Callback:
 
     def on_figure(self, event: FigureEvent) -> None:
         """Called when a figure was measured, during or after training."""
+
+    def on_samples(self, event: SamplesEvent) -> None:
+        """Called at the end of a phase if :attr:`samples` is above 0."""
+
+    def on_model(self, event: ModelEvent) -> None:
+        """Called when the model was written, after all figures."""
 
     def close(self) -> None:
         """Called once at the end of the build, also after an error."""
@@ -185,6 +249,11 @@ class Callbacks:
     def __init__(self, rows: Iterable[tuple[str, Callback]] = ()) -> None:
         self.rows = list(rows)
         self.failure: PluginError | None = None
+
+    @property
+    def samples(self) -> int:
+        """Number of images that the callbacks ask for at the end of each phase."""
+        return max((getattr(callback, "samples", 0) for _, callback in self.rows), default=0)
 
     def send(self, event: Event) -> None:
         """Send an event to every callback."""
@@ -222,34 +291,82 @@ class Callbacks:
             self.check()
 
     def _call(self, name: str, callback: Callback, method: str, *args: Event) -> None:
+        function = getattr(callback, method, None)
+        if function is None:  # a plugin for an earlier version, which is no Callback
+            return
         try:
-            getattr(callback, method)(*args)
+            function(*args)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin code; raised by check()
             failure = failed(name, f"in {method}", error, type(callback).__module__)
             failure.__cause__ = error
             self.failure = self.failure or failure
 
 
-def load_callbacks(specs: Iterable[CallbackSpec], run: TrainingRun) -> Callbacks:
-    """Start the callbacks of a spec.
+def check_callbacks(callbacks: Iterable[object]) -> list[Callback]:
+    """Check objects that a program passes as callbacks.
+
+    Raises:
+        InputError: one is not a :class:`Callback`.
+    """
+    rows = list(callbacks)
+    for row in rows:
+        if isinstance(row, Callback):
+            continue
+        name = row.__name__ if isinstance(row, type) else type(row).__name__
+        what = f"the class {name}" if isinstance(row, type) else f"{name}, which is no Callback"
+        raise InputError(
+            f"callbacks contains {what}",
+            hint=f"pass an object: callbacks=[{name}()]"
+            if isinstance(row, type)
+            else "derive its class from cascadezoo.Callback; callbacks of plugins are named in "
+            "training.callbacks of the spec",
+            code="input-callback-type",
+            type=name,
+        )
+    return rows  # type: ignore[return-value]
+
+
+def load_callbacks(
+    specs: Iterable[CallbackSpec], run: TrainingRun, objects: Iterable[Callback] = ()
+) -> Callbacks:
+    """Start the callbacks of a spec, and those that a program passes.
 
     Raises:
         UnknownNameError: no callback has this name.
         PluginError: a callback cannot be imported or fails to start; the others are closed.
     """
     callbacks = Callbacks()
-    for spec in specs:
-        entry = get_registry().callbacks.get(spec.kind).entry
-        try:
-            config = entry.load_config().model_validate(spec.config)
-            callbacks.rows.append((spec.kind, entry.load()(config, run)))
-        except PluginError:
-            callbacks.close()
-            raise
-        except (Exception, SystemExit) as error:
-            callbacks.close()
-            raise failed(spec.kind, "to start", error, entry.impl) from error
+    try:
+        for spec in specs:
+            entry = get_registry().callbacks.get(spec.kind).entry
+            with _starting(spec.kind, entry.impl):
+                config = entry.load_config().model_validate(spec.config)
+                callback = entry.load()(config, run)
+            _begin(callbacks, spec.kind, callback, run)
+        for callback in objects:
+            _begin(callbacks, type(callback).__name__, callback, run)
+    except CascadezooError:
+        callbacks.close()
+        raise
     return callbacks
+
+
+def _begin(callbacks: Callbacks, name: str, callback: Callback, run: TrainingRun) -> None:
+    callbacks.rows.append((name, callback))
+    begin = getattr(callback, "begin", None)
+    if begin is not None:
+        with _starting(name, type(callback).__module__):
+            begin(run)
+
+
+@contextmanager
+def _starting(name: str, module: str) -> Iterator[None]:
+    try:
+        yield
+    except CascadezooError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise failed(name, "to start", error, module) from error
 
 
 def failed(name: str, when: str, error: BaseException, module: str) -> PluginError:
@@ -259,7 +376,8 @@ def failed(name: str, when: str, error: BaseException, module: str) -> PluginErr
     return PluginError(
         f"callback {name!r} failed {when}: {type(error).__name__}: {error}{place}",
         hint="the training is saved: run the same command again, or disable callbacks with "
-        "--set 'training.callbacks=[]'; `cascadezoo plugins list` shows the plugin",
+        "--set 'training.callbacks=[]'; `cascadezoo plugins list` shows the plugin. In Python, "
+        "leave the object out of callbacks",
         code="plugin-callback-failed",
         name=name,
     )

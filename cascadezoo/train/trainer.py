@@ -9,9 +9,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate.accelerator import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cascadezoo.cascade.cascade import Cascade, channels_last
@@ -20,7 +22,7 @@ from cascadezoo.data.loader import BatchLoader
 from cascadezoo.errors import DataError, RunFolderError, StoppedError, TrainingError
 from cascadezoo.nn.compiled import uncompile_failed
 from cascadezoo.spec import PhaseSpec
-from cascadezoo.train.callbacks import Callbacks
+from cascadezoo.train.callbacks import Callbacks, SamplesEvent
 from cascadezoo.train.checkpoint import Checkpoint, CheckpointStore, Position
 from cascadezoo.train.ema import make_ema
 from cascadezoo.train.events import DAMAGED, EventLog
@@ -48,7 +50,7 @@ from cascadezoo.train.stopwatch import Stopwatch
 from cascadezoo.util.processes import Peers, is_lost_peer, lost_peers
 from cascadezoo.util.rng import derive_seed, seed_global
 
-__all__ = ["Figures", "Trainer"]
+__all__ = ["Figures", "Samples", "Trainer"]
 
 _OTHER = (
     "restore the spec, data and plugins of that training, choose another folder with -o DIR, or "
@@ -57,6 +59,9 @@ _OTHER = (
 
 Figures = Callable[[Cascade], list[dict[str, Any]]]
 """Computes figures of a cascade during training, as rows of events."""
+
+Samples = Callable[[Cascade], Mapping[str, NDArray[np.uint8]]]
+"""Samples images of a cascade, uint8 [N, H, W, C] by stage."""
 
 
 class Trainer:
@@ -79,6 +84,8 @@ class Trainer:
             epoch; only in the first process.
         stop: called after every step; a text stops the training after a checkpoint.
         callbacks: receive events; only in the first process.
+        samples: samples images for the callbacks at the end of each phase; given to all processes
+            or to none.
         graphs: replay the trained networks from CUDA graphs.
     """
 
@@ -98,6 +105,7 @@ class Trainer:
         pictures: Callable[[Cascade, int, str, int], None] | None = None,
         stop: Callable[[], str | None] = lambda: None,
         callbacks: Callbacks | None = None,
+        samples: Samples | None = None,
         graphs: bool = False,
     ) -> None:
         self.sharded: ShardedCascade | None = None
@@ -123,6 +131,7 @@ class Trainer:
         self.progress = progress or QuietProgress()
         self.callbacks = callbacks or Callbacks()
         self.record = Recorder(self.events, self.progress, self.callbacks)
+        self.samples = samples
         self.figures = figures
         self.figures_every = figures_every
         self.pictures = pictures
@@ -220,6 +229,7 @@ class Trainer:
             if phase.ema is not None:
                 phase.ema.swap()
             self._finish(phase)
+            self._samples(phase)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -537,6 +547,23 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self.record.figures(phase, rows, epoch, self.position.global_step)
         return time.monotonic() - began
+
+    def _samples(self, phase: PhaseRun) -> None:
+        """Send images to the callbacks: of the stages up to the last one that was trained so far.
+
+        The generators of random numbers are seeded before each step, so sampling changes nothing.
+        """
+        if self.samples is None:
+            return
+        with self._whole():
+            images = self.samples(self.cascade) if self.accelerator.is_main_process else {}
+        self.accelerator.wait_for_everyone()
+        names = list(self.cascade.names)
+        trained = {name for spec in self.phases[: phase.index + 1] for name in spec.train}
+        until = max(names.index(name) for name in trained)
+        shown = {name: images[name] for name in names[: until + 1] if name in images}
+        if shown:
+            self.callbacks.send(SamplesEvent(phase.spec.name, self.position.global_step, shown))
 
     # --- checkpoints
 
