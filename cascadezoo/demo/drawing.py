@@ -49,6 +49,8 @@ MOST_PIXELS = 256 * 256
 EDITED = 256
 """Approximate width of a sample in the editor."""
 
+_OPAQUE = [0] * 128 + [255] * 128
+
 
 @dataclass(frozen=True, slots=True)
 class DrawSettings:
@@ -265,7 +267,7 @@ def inpaint_picture(
         raise _no_picture("upload a picture, or press Draw a picture")
     mask = Image.new("L", picture.size)
     for layer in painted:
-        opaque = layer.convert("RGBA").getchannel("A").point(lambda alpha: 255 * (alpha > 127))
+        opaque = layer.convert("RGBA").getchannel("A").point(_OPAQUE)
         mask.paste(255, mask=opaque.resize(picture.size))
     if mask.getbbox() is None:
         raise InputError(
@@ -278,7 +280,7 @@ def inpaint_picture(
         # The exact inverse of an enlargement by square pixels, as in `sample_for_editing`.
         factor = picture.width // size
         picture = picture.reduce(factor)
-        mask = mask.reduce(factor).point(lambda value: 255 * (value > 127))
+        mask = mask.reduce(factor).point(_OPAQUE)
     images = model.cascade.inpaint(
         picture.convert("RGB"),
         mask,

@@ -192,7 +192,7 @@ class _Panes:
                     min_width=280, visible=title in settings.chosen, elem_classes="pane"
                 )
                 with column:
-                    gr.HTML(Markup("<h3>{}</h3>").format(title))
+                    gr.HTML(str(Markup("<h3>{}</h3>").format(title)))
                     self.outputs.append(gr.HTML(before[number] if before else ""))
                     self.outputs += [
                         gr.Image(
@@ -253,7 +253,7 @@ class _Panes:
         note = f"drawn in {human_seconds(time.monotonic() - began)}"
         rows = [gr.update(value=picture, visible=True) for picture in pictures[: self.count]]
         rows += [gr.update(value=None, visible=False)] * (self.count - len(rows))
-        return [Markup("<p>{}</p>").format(note), *rows]
+        return [f"<p>{note}</p>", *rows]
 
 
 def _draw_tab(models: Sequence[DemoModel], titles: list[str], settings: _Settings) -> _Panes:
@@ -310,7 +310,8 @@ def _inpaint_tab(models: Sequence[DemoModel], titles: list[str], settings: _Sett
         editor = gr.ImageEditor(
             label="Picture", type="pil", sources=["upload", "clipboard"], height=420,
             brush=gr.Brush(colors=["#ffffff"], color_mode="fixed", default_size=24),
-            layers=False, transforms=(), canvas_size=(256, 256), elem_id="inpaint-picture",
+            layers=False, transforms=(), canvas_size=(256, 256), format="png",
+            elem_id="inpaint-picture",
         )  # fmt: skip
         strength = gr.Slider(
             0.1, 1.0, value=1.0, step=0.05, label="Strength",
@@ -357,24 +358,25 @@ def _titles(models: Sequence[DemoModel]) -> list[str]:
     ]
 
 
-def _head(models: Sequence[DemoModel]) -> Markup:
+def _head(models: Sequence[DemoModel]) -> str:
     if len(models) > 1:
         about = "Image generators made of stages: choose models, a class and a seed, and draw."
     else:
         about = models[0].resolved.spec.description or "An image generator made of stages."
     text = Markup("<h2>cascadezoo</h2><p>{}</p>")
-    return text.format(page_text(about)[:400])
+    return str(text.format(page_text(about)[:400]))
 
 
-def _failed(what: str, hint: str | None) -> Markup:
+def _failed(what: str, hint: str | None) -> str:
     """An error of the cascade on the page."""
     lines = [Markup("<b>{}</b>").format(page_text(what))]
     if hint:
         lines.append(Markup("Hint: {}").format(page_text(hint)))
-    return Markup('<div class="failed" role="alert">{}</div>').format(Markup("<br>").join(lines))
+    box = Markup('<div class="failed" role="alert">{}</div>')
+    return str(box.format(Markup("<br>").join(lines)))
 
 
-def _card(model: DemoModel) -> Markup:
+def _card(model: DemoModel) -> str:
     """The stages and figures of a model."""
     stages = [
         (stage.name, stage.kind, f"{stage.input or 'noise'} → {stage.output}")
@@ -395,7 +397,7 @@ def _card(model: DemoModel) -> Markup:
     else:
         parts.append(Markup("<p>Its card has no figures.</p>"))
     facts = f"{model.reference}, digest {model.digest[:12]}, cascadezoo {__version__}"
-    return Markup("").join([*parts, Markup("<p>{}</p>").format(page_text(facts))])
+    return str(Markup("").join([*parts, Markup("<p>{}</p>").format(page_text(facts))]))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:

@@ -16,7 +16,7 @@ from PIL import Image
 IMAGES = Path(__file__).parents[2] / "docs" / "img"
 PICTURE = IMAGES / "cascade.svg"
 
-WIDTH, HEIGHT = 900, 300
+WIDTH, HEIGHT = 830, 280
 CELL, GAP, LEFT, TOP = 96, 10, 12, 12
 """The cells of a strip, as ``report/images.py`` draws them."""
 
@@ -57,7 +57,10 @@ def drawn(image: Image.Image, x: int, y: int) -> str:
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode()
-    return (
+    frame = (
+        f'<rect x="{x - 1}" y="{y - 1}" width="{SIDE + 2}" height="{SIDE + 2}" class="frame"/>'
+    )
+    return frame + (
         f'<image x="{x}" y="{y}" width="{SIDE}" height="{SIDE}" '
         f'style="image-rendering:pixelated" href="data:image/png;base64,{data}"/>'
     )
@@ -82,7 +85,7 @@ def picture() -> str:
         "training go the other way.</desc>",
         "<style>text{font-family:sans-serif;fill:#1c2733}.name{font-size:17px;font-weight:600}"
         ".note{font-size:13px;fill:#44525f}.arrow{fill:none;stroke:#24577a;stroke-width:1.6}"
-        ".back{stroke-dasharray:5 4}</style>",
+        ".frame{fill:none;stroke:#c3ced8}.back{stroke-dasharray:5 4}</style>",
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto-start-reverse"><path d="M0 0L8 4L0 8z" fill="#24577a"/>'
         "</marker></defs>",
