@@ -57,9 +57,7 @@ def drawn(image: Image.Image, x: int, y: int) -> str:
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode()
-    frame = (
-        f'<rect x="{x - 1}" y="{y - 1}" width="{SIDE + 2}" height="{SIDE + 2}" class="frame"/>'
-    )
+    frame = f'<rect x="{x - 1}" y="{y - 1}" width="{SIDE + 2}" height="{SIDE + 2}" class="frame"/>'
     return frame + (
         f'<image x="{x}" y="{y}" width="{SIDE}" height="{SIDE}" '
         f'style="image-rendering:pixelated" href="data:image/png;base64,{data}"/>'
