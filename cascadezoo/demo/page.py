@@ -37,13 +37,16 @@ _MOST_STEPS = 1000
 
 CSS = """
 .gradio-container { max-width: 1400px !important; margin: 0 auto; }
-.pane { min-width: min(100%, 300px) !important; }
+.pane { min-width: min(100%, 260px) !important; }
+.pane h3 { margin: 0; }
 .pane img { image-rendering: pixelated; }
+.pane .image-container { padding-top: 34px; }
 .failed { border-left: 4px solid #c0392b; padding: .4em .8em; }
 .scroll { overflow-x: auto; }
 .facts { border-collapse: collapse; margin: .4em 0 1em; }
-.facts th, .facts td { text-align: left; padding: .25em .9em .25em 0; vertical-align: top; }
-.facts td.value { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.facts th, .facts td { text-align: left; padding: .25em .6em !important; vertical-align: top;
+  border: solid var(--border-color-primary) !important; border-width: 0 0 1px !important; }
+.facts { font-size: 14px; font-variant-numeric: tabular-nums; }
 footer { display: none !important; }
 """
 
@@ -385,15 +388,14 @@ def _card(model: DemoModel) -> str:
     figures = [
         (
             f"{figure.metric}{f' ({figure.extractor})' if figure.extractor else ''}",
-            figure.text,
-            f"{figure.n:,}",
-            figure.split or "-",
+            figure.text.replace("+-", "±"),
+            f"{figure.n:,}{f', {figure.split}' if figure.split else ''}",
         )
         for figure in model.figures
     ]
     parts = [_table(("Stage", "Kind", "Image"), stages)]
     if figures:
-        parts.append(_table(("Figure", "Value", "Images", "Split"), figures))
+        parts.append(_table(("Figure", "Value", "Images"), figures))
     else:
         parts.append(Markup("<p>Its card has no figures.</p>"))
     facts = f"{model.reference}, digest {model.digest[:12]}, cascadezoo {__version__}"
@@ -404,7 +406,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
     heads = Markup("").join(Markup("<th>{}</th>").format(name) for name in head)
     lines = Markup("").join(
         Markup("<tr>{}</tr>").format(
-            Markup("").join(Markup('<td class="value">{}</td>').format(page_text(c)) for c in row)
+            Markup("").join(Markup("<td>{}</td>").format(page_text(c)) for c in row)
         )
         for row in rows
     )

@@ -103,6 +103,16 @@ def picture(page: Any, alt: str, folder: Path) -> Path:
     return path
 
 
+def open_tab(page: Any, name: str) -> None:
+    """Open a tab; on a phone the last ones are in a menu."""
+    tab = page.get_by_role("tab", name=name)
+    if tab.count() and tab.first.is_visible():
+        tab.first.click()
+        return
+    page.locator(".overflow-menu > button").first.click()
+    page.locator(".overflow-dropdown button", has_text=name).first.click()
+
+
 @pytest.mark.parametrize("width", [1280, 375])
 def test_it_draws_the_chosen_class_with_both_models(chrome, address, width, tmp_path):
     alts = [f"Samples of shapes-tiny ({name})" for name in ("shapes-tiny", "./copy")]
@@ -134,13 +144,13 @@ def test_it_draws_the_chosen_class_with_both_models(chrome, address, width, tmp_
 @pytest.mark.parametrize("width", [1280, 375])
 def test_errors_and_figures_are_in_the_page(chrome, address, width):
     with shown(chrome, address, width) as page:
-        page.get_by_role("tab", name="Upscale").click()
+        open_tab(page, "Upscale")
         page.locator("#upscale").click()
         failed = page.locator(".failed:visible").first
         failed.wait_for()
         assert "there is no picture yet" in failed.inner_text()
         assert "Traceback" not in page.content()
-        page.get_by_role("tab", name="Card").click()
+        open_tab(page, "Card")
         card = page.locator("table.facts:visible")
         card.first.wait_for()
         text = " ".join(card.all_inner_texts())
@@ -150,7 +160,7 @@ def test_errors_and_figures_are_in_the_page(chrome, address, width):
 
 def test_it_redraws_the_painted_part(chrome, address, tmp_path):
     with shown(chrome, address, 1280) as page:
-        page.get_by_role("tab", name="Inpaint").click()
+        open_tab(page, "Inpaint")
         page.locator("#inpaint-start").click()
         canvas = page.locator("#inpaint-picture canvas").first
         canvas.wait_for()
