@@ -46,8 +46,11 @@ CSS = """
 .facts { border-collapse: collapse; margin: .4em 0 1em; }
 .facts th, .facts td { text-align: left; padding: .25em .6em !important; vertical-align: top;
   border: solid var(--border-color-primary) !important; border-width: 0 0 1px !important; }
-.facts { font-size: 14px; font-variant-numeric: tabular-nums; }
+.facts { border: 0 !important; font-size: 14px; font-variant-numeric: tabular-nums; }
 footer { display: none !important; }
+@media (max-width: 480px) {
+  .tab-wrapper button { padding: 0 5px !important; font-size: 14px !important; }
+}
 """
 
 Task = Callable[..., list[Image.Image]]
@@ -281,7 +284,9 @@ def _trajectory_tab(models: Sequence[DemoModel], titles: list[str], settings: _S
         gr.HTML("<p>A stage on its way from noise to image.</p>")
         stages = list(dict.fromkeys(name for model in models for name in model.iterative))
         with gr.Row(equal_height=True):
-            stage = gr.Dropdown([_GENERATOR, *stages], value=_GENERATOR, label="Stage")
+            stage = gr.Dropdown(
+                [_GENERATOR, *stages], value=_GENERATOR, label="Stage", min_width=240
+            )
             draw = gr.Button("Draw", variant="primary", elem_id="draw-trajectory", min_width=120)
         panes = _Panes(models, titles, settings, ["Trajectory"])
 
