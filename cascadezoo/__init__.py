@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cascadezoo.cascade.cascade import Cascade as Cascade
     from cascadezoo.data.base import ImageData as ImageData
     from cascadezoo.data.source import ImageSource as ImageSource
+    from cascadezoo.demo.serve import launch_demo as launch_demo
     from cascadezoo.errors import CascadezooError as CascadezooError
     from cascadezoo.evaluate.check_model import check_model as check_model
     from cascadezoo.evaluate.evaluate_model import evaluate_model as evaluate_model
@@ -139,6 +140,7 @@ __all__ = [
     "check_model",
     "evaluate_model",
     "hookimpl",
+    "launch_demo",
     "load_spec",
     "load_sweep",
     "read_recipe",
@@ -207,6 +209,7 @@ _MODULES = {
     "check_model": "evaluate.check_model",
     "evaluate_model": "evaluate.evaluate_model",
     "hookimpl": "plugins.hookspecs",
+    "launch_demo": "demo.serve",
     "load_spec": "spec",
     "load_sweep": "sweep.cells",
     "read_recipe": "model_folder.recipe",

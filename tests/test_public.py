@@ -72,6 +72,7 @@ PUBLIC = [
     "check_model",
     "evaluate_model",
     "hookimpl",
+    "launch_demo",
     "load_spec",
     "load_sweep",
     "read_recipe",

@@ -93,6 +93,8 @@ def open_images(
     class_names: Sequence[str] | None = None,
     described: Describe | None = None,
     span: Span = (0, 0, 1, None),
+    captions: bool = False,
+    columns: int | None = None,
 ) -> Iterator[ImageFile]:
     """Open an output for ``n`` images. It is complete when the block ends without an error.
 
@@ -107,6 +109,8 @@ def open_images(
         described: gives the recipe of a picture, which its file states; None for files that state
             nothing.
         span: which images are sampled, see :data:`Span`.
+        captions: write the class of each image of a grid below it: its name, or its number.
+        columns: images in a row of a grid; None makes it about square.
 
     Raises:
         InputError: the path cannot be written, the folder contains such files, or the picture would
@@ -132,7 +136,7 @@ def open_images(
             with _npz(file, shape, labelled, class_names) as npz:
                 yield npz
         else:
-            picture = _Picture(what, class_names)
+            picture = _Picture(what, class_names, captions, columns)
             yield picture
             first, count, _, index = span
             recipe = None if described is None else described(first, count, index)
@@ -176,9 +180,17 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 class _Picture:
-    def __init__(self, what: str, class_names: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        what: str,
+        class_names: Sequence[str] | None,
+        captions: bool,
+        columns: int | None,
+    ) -> None:
         self.what = what
         self.class_names = class_names
+        self.captions = captions
+        self.columns = columns
         self.labels: list[int] = []
         self.rows: dict[str, list[Tensor]] = {}
 
@@ -199,7 +211,8 @@ class _Picture:
         elif self.what == "single":
             (picture,) = to_pil(list(stages.values())[-1])
         else:
-            picture = grid(list(stages.values())[-1])
+            captions = (names or list(map(str, self.labels))) if self.captions else None
+            picture = grid(list(stages.values())[-1], self.columns, names=captions)
         info = None if recipe is None else recipe.png_info()
         picture.save(file, format="PNG", pnginfo=info)
 

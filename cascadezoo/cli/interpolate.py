@@ -14,7 +14,6 @@ from cascadezoo.cli.picture_files import (
     label_of,
     output_paths,
     print_results,
-    reference_of,
     save_picture,
     settings_of,
 )
@@ -78,6 +77,7 @@ def command(
     """
     from cascadezoo.cli.model import load_model
     from cascadezoo.hub.locate import locate
+    from cascadezoo.hub.refs import reference_of
     from cascadezoo.model_folder.layout import read_config
     from cascadezoo.model_folder.recipe import recipe_of
 

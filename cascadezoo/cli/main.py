@@ -32,6 +32,7 @@ COMMANDS = {
         "cascadezoo.cli.interpolate",
         "Sample between two seeds, two labels, or both.",
     ),
+    "demo": ("cascadezoo.cli.demo", "Open a page to play with models in a browser."),
     "evaluate": (
         "cascadezoo.cli.evaluate",
         "Evaluate a model, or check the figures on its card.",

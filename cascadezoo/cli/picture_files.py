@@ -35,7 +35,6 @@ __all__ = [
     "model_of_recipe",
     "output_paths",
     "print_results",
-    "reference_of",
     "save_picture",
     "settings_of",
 ]
@@ -162,24 +161,6 @@ def save_picture(image: Image.Image, path: Path, recipe: Recipe) -> None:
     """Write a PNG file that states how it was made; it appears complete or not at all."""
     with replacing(path) as file:
         image.save(file, format="PNG", pnginfo=recipe.png_info())
-
-
-def reference_of(model: str, folder: Path) -> str | None:
-    """The reference of a model that a picture may state: a zoo name, or a repo with its commit.
-
-    Args:
-        model: the reference that the user gave.
-        folder: the model's folder.
-    """
-    from cascadezoo.hub.refs import HubRef, ZooRef, parse_reference
-    from cascadezoo.util.limits import is_commit
-
-    parsed = parse_reference(model)
-    if isinstance(parsed, ZooRef):
-        return f"zoo:{parsed.name}"
-    if isinstance(parsed, HubRef) and is_commit(folder.name):
-        return f"hf://{parsed.repo_id}@{folder.name}"
-    return None
 
 
 def model_of_recipe(recipe: Recipe, picture: str, *, offline: bool, confirmed: bool) -> Path:

@@ -151,6 +151,15 @@ if TYPE_CHECKING:
     shell_complete=complete_stages,
     help="The stage for --trajectory.  [default: the generator]",
 )
+@click.option(
+    "--captions", is_flag=True, help="Write the class of each image below it; for a grid."
+)
+@click.option(
+    "--columns",
+    type=Whole(1, 1000),
+    metavar="N",
+    help="Images in a row of a grid.  [default: about square]",
+)
 @device_option()
 @click.option(
     "-o",
@@ -178,6 +187,8 @@ def command(
     stages: bool,
     trajectory: bool,
     stage: str | None,
+    captions: bool,
+    columns: int | None,
     device: str,
     out: str | None,
     force: bool,
@@ -196,8 +207,9 @@ def command(
     """
     from cascadezoo.cli.image_files import format_of, open_images
     from cascadezoo.cli.model import load_model
-    from cascadezoo.cli.picture_files import model_of_recipe, reference_of
+    from cascadezoo.cli.picture_files import model_of_recipe
     from cascadezoo.hub.locate import locate
+    from cascadezoo.hub.refs import reference_of
     from cascadezoo.model_folder.layout import CONFIG, read_config
     from cascadezoo.model_folder.recipe import (
         SampleSettings,
@@ -232,6 +244,7 @@ def command(
         precision = settings.precision
         stages, trajectory = (settings.strip == kind for kind in ("stages", "trajectory"))
         stage, begin, index = settings.stage, settings.first, settings.index
+        captions, columns = settings.captions, settings.columns
         options = {key: getattr(settings, key) for key in options}
         if settings.negative_label is not None:
             options["negative_label"] = f"number:{settings.negative_label}"
@@ -252,6 +265,10 @@ def command(
     single = index is not None
     if single:
         what = _single_format(path, what)
+    if captions and (what != "grid" or classes is None):
+        raise click.UsageError("--captions needs a grid (a .png file) and a model with labels")
+    if columns is not None and what != "grid":
+        raise click.UsageError("--columns needs a grid (a .png file)")
     turns = numbers or tuple(range(classes or 0))
     request = _request(options) | {"seed": seed}
     if process_count() > 1:
@@ -281,6 +298,8 @@ def command(
             "precision": precision,
             "strip": strip,
             "stage": stage,
+            "captions": captions or None,
+            "columns": columns,
         }
         stated = {key: list(v) if isinstance(v, tuple) else v for key, v in stated.items()}
         stated = {key: value for key, value in stated.items() if value is not None}
@@ -298,6 +317,8 @@ def command(
         class_names=resolved.class_names,
         described=None if what == "npz" else described,
         span=(begin, n, batch_size, index),
+        captions=captions,
+        columns=columns,
     ) as images:
         cascade = load_model(folder, device, precision=precision)
         from cascadezoo.train.compilation import compile_for_sampling

@@ -16,7 +16,6 @@ from cascadezoo.cli.picture_files import (
     label_option,
     output_paths,
     print_results,
-    reference_of,
     save_picture,
     settings_of,
 )
@@ -87,6 +86,7 @@ def run(
     """Run ``upscale`` or ``refine``."""
     from cascadezoo.cli.model import load_model
     from cascadezoo.hub.locate import locate
+    from cascadezoo.hub.refs import reference_of
     from cascadezoo.model_folder.layout import read_config
     from cascadezoo.model_folder.recipe import recipe_of
     from cascadezoo.zoo.list import default_model

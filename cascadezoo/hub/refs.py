@@ -22,7 +22,7 @@ from cascadezoo.model_folder.layout import CONFIG
 from cascadezoo.util.limits import REVISION, is_commit
 from cascadezoo.zoo.list import get_zoos
 
-__all__ = ["HubRef", "ZooRef", "as_argument", "is_hub_id", "parse_reference"]
+__all__ = ["HubRef", "ZooRef", "as_argument", "is_hub_id", "parse_reference", "reference_of"]
 
 HF = "hf://"
 _ZOO = "zoo:"
@@ -80,6 +80,24 @@ def as_argument(path: str | Path) -> str:
     text = str(path)
     plain = _is_written_as_path(text) or not (is_hub_id(text) or _ZOO_NAME.fullmatch(text))
     return text if plain else f"./{text}"
+
+
+def reference_of(model: str, folder: Path) -> str | None:
+    """The reference of a model that others can use too: a zoo name, or a repo with its commit.
+
+    Args:
+        model: the reference that the user gave.
+        folder: the model's folder.
+
+    Returns:
+        ``zoo:name`` or ``hf://org/name@commit``; None for a local folder.
+    """
+    parsed = parse_reference(model)
+    if isinstance(parsed, ZooRef):
+        return f"{_ZOO}{parsed.name}"
+    if isinstance(parsed, HubRef) and is_commit(folder.name):
+        return f"{HF}{parsed.repo_id}@{folder.name}"
+    return None
 
 
 def parse_reference(reference: str | Path, revision: str | None = None) -> Path | ZooRef | HubRef:

@@ -77,6 +77,10 @@ class SampleSettings(Model):
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     strip: Literal["stages", "trajectory"] | None = None
     stage: _Stage | None = None
+    captions: bool = False
+    """Whether the classes are below the images of a grid."""
+    columns: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Images in a row of a grid; None makes it about square."""
     steps: _Steps | dict[_Stage, _Steps] | None = None
     guidance: _Scale | dict[_Stage, _Scale] | None = None
     sampler: _Name | dict[_Stage, _Name] | None = None

@@ -32,7 +32,12 @@ _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 def grid(
-    images: Tensor, columns: int | None = None, scale: int | None = None, pad: int = 2
+    images: Tensor,
+    columns: int | None = None,
+    scale: int | None = None,
+    pad: int = 2,
+    *,
+    names: Sequence[str] | None = None,
 ) -> Image.Image:
     """Draw images side by side on light grey, with each pixel enlarged to a square.
 
@@ -42,13 +47,16 @@ def grid(
         scale: width of each drawn pixel; None enlarges small images to about 96 pixels and keeps
             large ones.
         pad: pixels between and around the images.
+        names: captions below the images, such as their classes; None leaves them out.
 
     Returns:
         An RGB picture, ``columns * (W * scale + pad) + pad`` wide and
-        ``rows * (H * scale + pad) + pad`` high.
+        ``rows * (H * scale + pad) + pad`` high, with a line of text more in each row if it has
+        captions.
 
     Raises:
-        InputError: no images, or a number below its minimum.
+        InputError: no images, another number of captions than images, or a number below its
+            minimum.
     """
     cells = to_pil(images)
     if not cells:
@@ -64,15 +72,30 @@ def grid(
             hint="use columns and scale of at least 1 and padding of at least 0",
             code="input-grid-invalid",
         )
+    if names is not None and len(names) != len(cells):
+        raise InputError(
+            f"{len(names)} captions do not match {len(cells)} images",
+            hint="give one caption for each image",
+            code="input-grid-names",
+            names=len(names),
+            images=len(cells),
+        )
     columns = min(columns, len(cells))
     width, height = width * scale, height * scale
     rows = math.ceil(len(cells) / columns)
-    size = (columns * (width + pad) + pad, rows * (height + pad) + pad)
+    _, font = fonts()
+    line = 0 if names is None else line_height(font)
+    size = (columns * (width + pad) + pad, rows * (height + line + pad) + pad)
     sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
     for number, cell in enumerate(cells):
         row, column = divmod(number, columns)
-        place = (pad + column * (width + pad), pad + row * (height + pad))
-        sheet.paste(enlarge(cell, width, height), place)
+        left, top = pad + column * (width + pad), pad + row * (height + line + pad)
+        sheet.paste(enlarge(cell, width, height), (left, top))
+        if names is not None:
+            caption = fit(names[number], font, width)
+            place = (left + (width - font.getlength(caption)) / 2, top + height)
+            pen.text(place, caption, fill=INK, font=font)
     return sheet
 
 

@@ -47,6 +47,7 @@ LIGHT = [
     "edit --help",
     "inpaint --help",
     "interpolate --help",
+    "demo --help",
     "plan --help",
     "report --help",
     "tune --help",

@@ -120,6 +120,25 @@ def test_strip_of_the_stages(invoke, tmp_path):
     assert height > 3 * 96
 
 
+def test_captions_and_columns_of_a_grid(invoke, model):
+    args = ["sample", model, "-n", 4, "--columns", 4, "-q"]
+    assert invoke(*args, "-o", "plain.png").exit_code == 0
+    result = invoke(*args, "--captions", "-o", "named.png")
+    assert result.exit_code == 0, result.stderr
+    with Image.open("plain.png") as plain, Image.open("named.png") as named:
+        assert named.width == plain.width
+        assert named.width == 4 * 98 + 2
+        assert 10 < named.height - plain.height < 30
+    for out in ("a.npz", "a/"):
+        for option in (["--columns", 4], ["--captions"]):
+            result = invoke("sample", model, *option, "-o", out)
+            check_failed(result, "usage", shown=option[0])
+    again = invoke("sample", model, "--like", "named.png", "-o", "again.png", "-q")
+    assert again.exit_code == 0, again.stderr
+    with Image.open("again.png") as repeated, Image.open("named.png") as named:
+        assert (np.asarray(repeated) == np.asarray(named)).all()
+
+
 REFUSED = {
     "an unknown suffix": (
         ["-o", "a.jpg"],

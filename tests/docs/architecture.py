@@ -40,7 +40,7 @@ BOXES = [
         "imported by all",
     ),
     (2, 4, 1, "tune/", "search for the best", "sampling settings"),
-    (3, 4, 1, "report/", "charts and pages", "about models"),
+    (3, 4, 1, "report/  demo/", "pages about models, and", "one to play with them"),
 ]
 
 # From, side it leaves by, to, side it arrives at, label.
@@ -60,7 +60,7 @@ ARROWS = [
     ("cards/", "bottom", "model_folder/", "top-right", "card"),
     ("zoo/", "right", "hub/", "left", "names"),
     ("model_folder/", "bottom-left", "tune/", "top", "model"),
-    ("model_folder/", "bottom-right", "report/", "top", "model"),
+    ("model_folder/", "bottom-right", "report/  demo/", "top", "model"),
 ]
 
 

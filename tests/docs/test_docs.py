@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
+import io
 import json
 import os
 import re
@@ -14,7 +16,9 @@ from importlib.metadata import Distribution
 from pathlib import Path
 
 import architecture
+import cascade_picture
 import pytest
+from PIL import Image
 from warm_cli import warm_commands
 
 import cascadezoo
@@ -195,3 +199,21 @@ def test_the_picture_of_the_architecture() -> None:
     shown = " ".join(box[3] for box in architecture.BOXES) + " cli/ testing/"
     packages = {p.parent.name for p in (ROOT / "cascadezoo").glob("*/__init__.py")}
     assert {name.rstrip("/") for name in shown.split() if name.endswith("/")} == packages
+
+
+def pixels_for_data(svg: str) -> str:
+    """An SVG with the pixels of its pictures in place of their bytes, which zlib's version changes."""
+
+    def pixels(match: re.Match[str]) -> str:
+        with Image.open(io.BytesIO(base64.b64decode(match[1]))) as image:
+            return f"{image.size} {image.convert('RGB').tobytes().hex()}"
+
+    return re.sub(r"data:image/png;base64,([A-Za-z0-9+/=]+)", pixels, svg)
+
+
+def test_the_picture_of_a_cascade() -> None:
+    stored = pixels_for_data(cascade_picture.PICTURE.read_text())
+    assert stored.count("(32, 32)") == 2
+    assert stored == pixels_for_data(cascade_picture.picture()), (
+        "run: python tests/docs/cascade_picture.py"
+    )

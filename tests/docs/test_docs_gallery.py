@@ -1,4 +1,4 @@
-"""The pictures of the gallery are those that its commands draw."""
+"""The pictures of the gallery and of the README are those that their commands draw."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ TEXT = (DOCS / "gallery.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^cascadezoo (sample .*)$", TEXT, re.MULTILINE)
 PICTURES = re.findall(r"!\[[^\]]+\]\(img/([\w-]+\.png)\)", TEXT)
 QUICK = "shapes-tiny"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = re.findall(r"\(docs/img/((?:row|stages)-[\w-]+\.png)\)", README)
+"""The pictures of the README; it states the command of each kind."""
 
 
 def test_each_picture_has_the_command_that_drew_it() -> None:
@@ -30,6 +33,27 @@ def test_each_picture_has_the_command_that_drew_it() -> None:
 def test_each_model_of_the_zoo_has_a_picture() -> None:
     drawn = {shlex.split(command)[1] for command in COMMANDS}
     assert drawn == {p.name for p in BUNDLED.iterdir()} | {QUICK}
+
+
+def command_of(picture: str) -> str:
+    """The command of a picture of the README."""
+    kind, _, model = picture.removesuffix(".png").partition("-")
+    n = 8 if model == QUICK else 10
+    options = "-n 4 --stages" if kind == "stages" else f"-n {n} --columns {n} --captions"
+    return f"sample {model} {options} -o {picture}"
+
+
+def test_the_readme_shows_each_model_and_states_its_commands() -> None:
+    models = {p.name for p in BUNDLED.iterdir()} | {QUICK}
+    assert {f"row-{name}.png" for name in models} == {n for n in SHOWN if n.startswith("row-")}
+    assert sum(name.startswith("stages-") for name in SHOWN) == 3
+    text = " ".join(README.split())
+    for stated in (
+        "`cascadezoo sample cifar10 -n 4 --stages`",
+        "`cascadezoo sample NAME -n 10 --columns 10 --captions`",
+        "`-n 8 --columns 8`",
+    ):
+        assert stated in text
 
 
 def draw(command: str, folder: Path) -> np.ndarray:
@@ -46,7 +70,7 @@ def draw(command: str, folder: Path) -> np.ndarray:
     "command",
     [
         pytest.param(c, marks=[] if QUICK in c else pytest.mark.slow, id=shlex.split(c)[-1])
-        for c in COMMANDS
+        for c in (*COMMANDS, *map(command_of, SHOWN))
     ],
 )
 def test_a_command_draws_its_picture(command: str, tmp_path: Path) -> None:

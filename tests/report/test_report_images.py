@@ -138,3 +138,20 @@ def test_a_strip_names_its_rows() -> None:
     assert stage_strip(stages, names=["x" * 500, "y"]).width < plain.width + 140
     with raises(InputError, "input-strip-names", names=1, rows=2):
         stage_strip(stages, names=["star"])
+
+
+def test_a_grid_has_captions_below_its_images() -> None:
+    images = noise(3, 3, 32)
+    plain, named = grid(images, 2), grid(images, 2, names=["star", "ring", "x" * 300])
+    line = (named.height - plain.height) // 2
+    assert (named.width, 10 < line < 30) == (plain.width, True)
+    before, after = np.asarray(plain), np.asarray(named)
+    cell = CELL + 2
+    # The images of the second row move down by a line; the captions are between them.
+    assert np.array_equal(after[:cell], before[:cell])
+    assert np.array_equal(after[cell + line : 2 * cell + line], before[cell : 2 * cell])
+    for row in (cell, 2 * cell + line):
+        assert (after[row : row + line].max(axis=2) < 100).any()
+    assert (after[2 * cell + line :, cell:] == 236).all(), "the empty place has no caption"
+    with raises(InputError, "input-grid-names", names=1, images=3):
+        grid(images, names=["star"])
