@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from cascadezoo.stages.base import StageGeometry as StageGeometry
     from cascadezoo.stages.base import StageInputs as StageInputs
     from cascadezoo.stages.base import StageOutput as StageOutput
+    from cascadezoo.stages.base import StepContext as StepContext
     from cascadezoo.stages.base import TrainContext as TrainContext
     from cascadezoo.sweep.cells import load_sweep as load_sweep
     from cascadezoo.sweep.run_sweep import run_sweep as run_sweep
@@ -119,6 +120,7 @@ __all__ = [
     "StageGeometry",
     "StageInputs",
     "StageOutput",
+    "StepContext",
     "StepEvent",
     "TrainContext",
     "TrainingRun",
@@ -183,6 +185,7 @@ _MODULES = {
     "StageGeometry": "stages.base",
     "StageInputs": "stages.base",
     "StageOutput": "stages.base",
+    "StepContext": "stages.base",
     "StepEvent": "train.callbacks",
     "TrainContext": "stages.base",
     "TrainingRun": "train.callbacks",

@@ -57,6 +57,7 @@ PUBLIC = [
     "StageGeometry",
     "StageInputs",
     "StageOutput",
+    "StepContext",
     "StepEvent",
     "TrainContext",
     "TrainingRun",

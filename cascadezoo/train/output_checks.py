@@ -88,6 +88,10 @@ class OutputChecks:
                     device=target.device,
                     dtype=None,
                 )
+        for key, value in output.statistics.items():
+            if not isinstance(value, Tensor):
+                what = f"returned a {type(value).__name__} as the statistic {key!r}, not a tensor"
+                raise stage_fault(stage, "forward", what, code="plugin-output-type")
         return output
 
     def passes_gradients(
