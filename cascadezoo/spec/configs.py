@@ -122,15 +122,33 @@ class ConfigError(ValueError):
 class ImageShape:
     """The shape of an image between stages: ``channels`` x ``size`` x ``size``.
 
-    Pixels are in [-1, 1]. ``latent`` marks the output of an encoder, which is not bounded.
+    Pixels are in [-1, 1]. ``latent`` marks the output of an encoder, which is not bounded. With
+    ``tokens``, the latents are discrete: float tensors of whole numbers from 0 to ``tokens - 1``.
+    Gradients end at them.
+
+    Args:
+        channels: number of channels; for tokens, the number of tokens at each place.
+        size: height and width.
+        latent: whether it is the output of an encoder.
+        tokens: the size of the vocabulary; None for images and continuous latents.
+
+    Raises:
+        ValueError: ``tokens`` is below 1, or is set without ``latent``.
     """
 
     channels: int
     size: int
     latent: bool = False
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None and (self.tokens < 1 or not self.latent):
+            raise ValueError("tokens must be 1 or more, and are latents: set latent=True")
 
     def __str__(self) -> str:
         kind = " latents" if self.latent else ""
+        if self.tokens is not None:
+            kind = f" tokens of {self.tokens}"
         return f"{self.channels}x{self.size}x{self.size}{kind}"
 
 
@@ -156,6 +174,10 @@ class StageConfig(Model):
     heeds_paired: ClassVar[bool] = False
     """Whether the stage can learn from upstream images that do not belong to its targets. It then
     must respect ``TrainContext.paired``."""
+
+    makes_tokens: ClassVar[bool] = False
+    """Whether the stage's output is tokens. Only such a stage may stand where tokens are needed,
+    and it may stand nowhere else."""
 
     parameterless: ClassVar[bool] = False
     """Whether the stage has nothing to train. It makes no difference whether a phase names it: it
@@ -205,6 +227,13 @@ class StageConfig(Model):
             ConfigError: this config requires something that the other stage does not support.
         """
 
+    def check_downstream(self, downstream: StageConfig) -> None:
+        """Check the config of the stage after this one.
+
+        Raises:
+            ConfigError: this config requires something that the other stage does not support.
+        """
+
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
         """Warnings before training, shown by ``cascadezoo plan``."""
         return ()
@@ -249,7 +278,7 @@ class UpsamplerConfig(StageConfig):
         if output.size % self.factor:
             message = f"is {self.factor}, which does not divide {output.size} pixels"
             raise ConfigError("factor", message, code="factor")
-        return ImageShape(output.channels, output.size // self.factor, output.latent)
+        return ImageShape(output.channels, output.size // self.factor, output.latent, output.tokens)
 
 
 class RefinerConfig(StageConfig):
@@ -259,8 +288,8 @@ class RefinerConfig(StageConfig):
 class DecoderConfig(StageConfig):
     """Base config of a stage that decodes latents into an image, and also encodes images.
 
-    Its :meth:`upstream_shape` is a shape of latents. The stage's ``upstream_target`` encodes
-    images.
+    Its :meth:`upstream_shape` is a shape of latents or of tokens. The stage's ``upstream_target``
+    encodes images.
     """
 
 

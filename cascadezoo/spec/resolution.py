@@ -421,6 +421,10 @@ class _Resolver:
                 rows = [f"stages.{index}.config.{name}" for name in missing]
                 self.problems += [Problem(path, _UNRESOLVED, code="unresolved") for path in rows]
                 return None
+            if config.makes_tokens != (output.tokens is not None):
+                kind, last = registered.entry.name, index == len(stages) - 1
+                self.problems.append(_token_problem(index, kind, config, output, last=last))
+                return None
             try:
                 with owner.guard("to fit its config", config.fit, passes=_is_misfit):
                     config = config.fit(output)
@@ -457,6 +461,13 @@ class _Resolver:
                     check(before.config)
             except ConfigError as error:
                 self.misfit(index, error)
+            owner = Owner(before.entry, before.origin, before.name)
+            check = before.config.check_downstream
+            try:
+                with owner.guard("in check_downstream of its config", check, passes=_is_misfit):
+                    check(stage.config)
+            except ConfigError as error:
+                self.misfit(index - 1, error)
         return placed
 
     def misfit(self, index: int, error: ConfigError) -> None:
@@ -538,6 +549,18 @@ class _Resolver:
             named.look_up(table, text)
         except CascadezooError as error:
             self.problems.append(Problem(path, error.what, error.hint, code=error.code))
+
+
+def _token_problem(
+    index: int, kind: str, config: StageConfig, output: ImageShape, *, last: bool
+) -> Problem:
+    """The problem of a stage that makes tokens where none are needed, or the reverse."""
+    need = f"the cascade makes {output}" if last else f"the next stage needs {output}"
+    what = "makes tokens" if config.makes_tokens else "makes no tokens"
+    hint = "choose a kind that makes tokens"
+    if config.makes_tokens:
+        hint = "put a stage that decodes tokens after it"
+    return Problem(f"stages.{index}.kind", f"{kind} {what}, but {need}", hint, code="tokens")
 
 
 def _is_misfit(error: BaseException) -> bool:

@@ -108,6 +108,8 @@ class OutputChecks:
         Raises:
             PluginError: it is detached from the stage's parameters and its upstream image.
         """
+        if stage.geometry.output.tokens is not None:
+            return  # gradients end at tokens
         learns = any(p.requires_grad for p in stage.parameters())
         if estimate.requires_grad or not (
             learns or (upstream is not None and upstream.requires_grad)
