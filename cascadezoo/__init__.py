@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from cascadezoo.spec.configs import MeasurementPlan as MeasurementPlan
     from cascadezoo.spec.configs import MetricConfig as MetricConfig
     from cascadezoo.spec.configs import Model as Model
+    from cascadezoo.spec.configs import Option as Option
     from cascadezoo.spec.configs import RefinerConfig as RefinerConfig
     from cascadezoo.spec.configs import StageConfig as StageConfig
     from cascadezoo.spec.configs import UpsamplerConfig as UpsamplerConfig
@@ -109,6 +110,7 @@ __all__ = [
     "MetricEntry",
     "MetricFeatures",
     "Model",
+    "Option",
     "PhaseEvent",
     "Recipe",
     "RefinerConfig",
@@ -174,6 +176,7 @@ _MODULES = {
     "MetricEntry": "plugins.registry",
     "MetricFeatures": "evaluate.metrics.base",
     "Model": "spec.configs",
+    "Option": "spec.configs",
     "PhaseEvent": "train.callbacks",
     "Recipe": "model_folder.recipe",
     "RefinerConfig": "spec.configs",

@@ -46,6 +46,7 @@ PUBLIC = [
     "MetricEntry",
     "MetricFeatures",
     "Model",
+    "Option",
     "PhaseEvent",
     "Recipe",
     "RefinerConfig",

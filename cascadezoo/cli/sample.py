@@ -113,6 +113,13 @@ if TYPE_CHECKING:
     "[default: the model's]",
 )
 @click.option(
+    "--option",
+    "option",
+    multiple=True,
+    metavar="[STAGE.]NAME=VALUE",
+    help="An option that stages declare: cascadezoo stages show KIND.",
+)
+@click.option(
     "--batch-size",
     type=Whole(1, 1_000_000),
     default=64,
@@ -185,6 +192,7 @@ def command(
     from cascadezoo.cli.image_files import format_of, open_images
     from cascadezoo.cli.model import load_model
     from cascadezoo.cli.picture_files import model_of_recipe, reference_of
+    from cascadezoo.cli.stage_options import read_options
     from cascadezoo.hub.locate import locate
     from cascadezoo.model_folder.layout import CONFIG, read_config
     from cascadezoo.model_folder.recipe import (
@@ -230,6 +238,9 @@ def command(
     config = read_config(folder)
     resolved = resolve(config.spec, source=str(folder / CONFIG), for_training=False)
     image, classes = resolved.image, resolved.num_classes
+    if like is None:
+        options["option"] = read_options(options["option"], resolved) or None
+        _check_twice(options)
     numbers = tuple(label_from_text(label, classes, resolved.class_names) for label in labels)
     if options["negative_label"] is not None:
         options["negative_label"] = label_from_text(
@@ -329,6 +340,14 @@ def _listed(
     return rows or None
 
 
+def _check_twice(options: Mapping[str, Any]) -> None:
+    """Refuse an option that has a flag of its own and is also given by ``--option``."""
+    for name in options["option"] or ():
+        if options.get(name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"give {name} once: by {flag} or by --option")
+
+
 def _only_like(ctx: click.Context) -> None:
     """Refuse settings beside ``--like``, which the picture states."""
     allowed = {"model", "like", "yes", "device", "out", "force", "revision", "offline", "quiet"}
@@ -358,6 +377,7 @@ def _single_format(path: str, what: str) -> str:
 def _request(options: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of ``Cascade.sample``; the model's defaults apply to the others."""
     values = {key: value for key, value in options.items() if value is not None}
+    values |= values.pop("option", {})
     request: dict[str, Any] = {
         key: values.pop(key) for key in ("steps", "guidance", "sampler") if key in values
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +26,7 @@ __all__ = [
     "MeasurementPlan",
     "MetricConfig",
     "Model",
+    "Option",
     "Probability",
     "RefinerConfig",
     "StageConfig",
@@ -118,6 +120,67 @@ class ConfigError(ValueError):
         self.code = code
 
 
+OptionType: TypeAlias = type[int] | type[float] | type[bool] | type[str]
+_TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A setting of a stage's sampling, besides steps, guidance and sampler.
+
+    Args:
+        type: ``int``, ``float``, ``bool`` or ``str``.
+        low: the lowest number; None has no limit.
+        high: the highest number; None has no limit.
+        help: what it does, in one sentence.
+
+    Raises:
+        ValueError: the type is another one, or a limit belongs to no number.
+    """
+
+    type: OptionType
+    low: float | None = None
+    high: float | None = None
+    help: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type not in _TYPES:
+            raise ValueError(f"the type of an option is int, float, bool or str, not {self.type}")
+        if self.type in (bool, str) and (self.low, self.high) != (None, None):
+            raise ValueError(f"an option of type {self.type.__name__} has no limits")
+
+    def __str__(self) -> str:
+        text = _TYPES[self.type]
+        if self.low is not None and self.high is not None:
+            return f"{text}, {self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"{text}, {self.low:g} or more"
+        return text if self.high is None else f"{text}, at most {self.high:g}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value has the type and is within the limits."""
+        if self.type in (bool, str):
+            return isinstance(value, self.type)
+        known = (int, float) if self.type is float else int
+        if isinstance(value, bool) or not isinstance(value, known):
+            return False
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return math.isfinite(value) and low <= value <= high
+
+    def parse(self, text: str) -> int | float | bool | str:
+        """The value of a text, as on a command line.
+
+        Raises:
+            ValueError: the text has another type. Limits are not checked.
+        """
+        if self.type is bool:
+            if text.lower() not in ("true", "false"):
+                raise ValueError(f"{text!r} is neither true nor false")
+            return text.lower() == "true"
+        return self.type(text)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageShape:
     """The shape of an image between stages: ``channels`` x ``size`` x ``size``.
@@ -174,6 +237,10 @@ class StageConfig(Model):
     heeds_paired: ClassVar[bool] = False
     """Whether the stage can learn from upstream images that do not belong to its targets. It then
     must respect ``TrainContext.paired``."""
+
+    sampling_options: ClassVar[Mapping[str, Option]] = {}
+    """Settings of the stage's sampling by name, which ``SampleRequest.options`` contains. They are
+    validated, shown by ``stages show``, and set by ``sample --option``."""
 
     makes_tokens: ClassVar[bool] = False
     """Whether the stage's output is tokens. Only such a stage may stand where tokens are needed,

@@ -289,7 +289,10 @@ class Stage(nn.Module, ABC):
     """The names that the option ``sampler`` accepts; empty: not known before sampling."""
 
     sampling_options: ClassVar[frozenset[str]] = frozenset()
-    """The supported options: any of ``steps``, ``guidance``, ``sampler`` and further names."""
+    """The supported options: any of ``steps``, ``guidance``, ``sampler`` and further names.
+
+    Those that the config declares (``StageConfig.sampling_options``) are added.
+    """
 
     edits: ClassVar[bool] = False
     """Whether :meth:`sample` supports ``SampleRequest.edit``."""
@@ -306,6 +309,12 @@ class Stage(nn.Module, ABC):
     """The names of floating persistent buffers that ``training.ema`` averages like parameters."""
 
     _owner: Owner | None = None  # set by the cascade; None for a stage that is used on its own
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared = getattr(getattr(cls, "Config", None), "sampling_options", {})
+        if declared:
+            cls.sampling_options = frozenset(cls.sampling_options) | frozenset(declared)
 
     def __init__(self, config: Any, geometry: StageGeometry) -> None:
         super().__init__()
