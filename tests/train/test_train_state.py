@@ -123,20 +123,33 @@ def test_one_process_is_its_own_sum_and_mean() -> None:
 @pytest.mark.slow
 def test_two_processes_have_the_state_of_one() -> None:
     spec = state_spec("codes", "mean", "norm", "broadcast", accumulate=1)
-    (alone,) = run_processes(1, train, spec, None, "state_toys")
+    alone = train(spec, None, "state_toys")
     first, second = run_processes(2, train, spec, None, "state_toys")
-    assert isinstance(alone, dict), alone
     for states in (first, second):
         assert isinstance(states, dict), states
     assert all(np.array_equal(first[k], second[k]) for k in first)
-    for stage in ("codes", "mean"):
+    for stage in (1, 2):  # codes and mean
         rows = {k: v for k, v in alone.items() if k.startswith(f"{stage}.")}
-        assert f"{stage}.codes" in rows
         assert np.abs(rows[f"{stage}.codes"]).max() > 1e-3
+        assert rows[f"{stage}.steps"] == 6
         for name, value in rows.items():
             np.testing.assert_allclose(first[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
     # The first process's, which are those of its own images.
-    assert np.abs(first["broadcast.level"] - alone["broadcast.level"]) > 1e-5
+    assert np.abs(first["4.level"] - alone["4.level"]) > 1e-5
+
+
+@pytest.mark.slow
+def test_divided_parameters_move_with_each_other() -> None:
+    """With fsdp a teacher follows its student shard by shard."""
+    spec = state_spec("codes", steps=3, parallel="fsdp")
+    config = {"channels": 8, "blocks": 1, "multipliers": [1]}
+    spec["stages"][0] = {"name": "coarse", "kind": "flow.v1", "config": config}
+    alone = train(spec, None, "state_toys")
+    for state in run_processes(2, train, spec, None, "state_toys"):
+        assert isinstance(state, dict), state
+        assert np.abs(alone["1.teacher"]).max() > 1e-3
+        for name in ("1.teacher", "1.scale", "1.codes", "1.level"):
+            np.testing.assert_allclose(state[name], alone[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow
