@@ -454,21 +454,19 @@ class _Resolver:
 
     def neighbours(self, placed: list[ResolvedStage]) -> list[ResolvedStage]:
         for index, (before, stage) in enumerate(itertools.pairwise(placed), start=1):
-            owner = Owner(stage.entry, stage.origin, stage.name)
-            check = stage.config.check_upstream
-            try:
-                with owner.guard("in check_upstream of its config", check, passes=_is_misfit):
-                    check(before.config)
-            except ConfigError as error:
-                self.misfit(index, error)
-            owner = Owner(before.entry, before.origin, before.name)
-            check = before.config.check_downstream
-            try:
-                with owner.guard("in check_downstream of its config", check, passes=_is_misfit):
-                    check(stage.config)
-            except ConfigError as error:
-                self.misfit(index - 1, error)
+            self.neighbour(index, stage, "check_upstream", before.config)
+            self.neighbour(index - 1, before, "check_downstream", stage.config)
         return placed
+
+    def neighbour(self, index: int, stage: ResolvedStage, method: str, other: StageConfig) -> None:
+        """Let a stage check the config of the one beside it."""
+        owner = Owner(stage.entry, stage.origin, stage.name)
+        check = getattr(stage.config, method)
+        try:
+            with owner.guard(f"in {method} of its config", check, passes=_is_misfit):
+                check(other)
+        except ConfigError as error:
+            self.misfit(index, error)
 
     def misfit(self, index: int, error: ConfigError) -> None:
         path = ".".join(p for p in (f"stages.{index}.config", error.field) if p)
