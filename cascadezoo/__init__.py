@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from cascadezoo.spec.configs import MeasurementPlan as MeasurementPlan
     from cascadezoo.spec.configs import MetricConfig as MetricConfig
     from cascadezoo.spec.configs import Model as Model
+    from cascadezoo.spec.configs import Option as Option
     from cascadezoo.spec.configs import RefinerConfig as RefinerConfig
     from cascadezoo.spec.configs import StageConfig as StageConfig
     from cascadezoo.spec.configs import UpsamplerConfig as UpsamplerConfig
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from cascadezoo.stages.base import StageGeometry as StageGeometry
     from cascadezoo.stages.base import StageInputs as StageInputs
     from cascadezoo.stages.base import StageOutput as StageOutput
+    from cascadezoo.stages.base import StepContext as StepContext
     from cascadezoo.stages.base import TrainContext as TrainContext
     from cascadezoo.sweep.cells import load_sweep as load_sweep
     from cascadezoo.sweep.run_sweep import run_sweep as run_sweep
@@ -115,6 +117,7 @@ __all__ = [
     "MetricFeatures",
     "Model",
     "ModelEvent",
+    "Option",
     "PhaseEvent",
     "Recipe",
     "RefinerConfig",
@@ -127,6 +130,7 @@ __all__ = [
     "StageGeometry",
     "StageInputs",
     "StageOutput",
+    "StepContext",
     "StepEvent",
     "TensorBoardTracker",
     "TrackioTracker",
@@ -185,6 +189,7 @@ _MODULES = {
     "MetricFeatures": "evaluate.metrics.base",
     "Model": "spec.configs",
     "ModelEvent": "train.callbacks",
+    "Option": "spec.configs",
     "PhaseEvent": "train.callbacks",
     "Recipe": "model_folder.recipe",
     "RefinerConfig": "spec.configs",
@@ -197,6 +202,7 @@ _MODULES = {
     "StageGeometry": "stages.base",
     "StageInputs": "stages.base",
     "StageOutput": "stages.base",
+    "StepContext": "stages.base",
     "StepEvent": "train.callbacks",
     "TensorBoardTracker": "train.trackers",
     "TrackioTracker": "train.trackers",

@@ -127,4 +127,6 @@ def _image(stage: Stage, place: ResolvedStage, classes: int | None, device: torc
 def _upstream(shape: ImageShape, device: torch.device) -> Tensor:
     draw = Draw("reload", device=device)
     size = (1, shape.channels, shape.size, shape.size)
+    if shape.tokens is not None:
+        return draw.randint(0, shape.tokens, *size).float()
     return draw.randn(*size) if shape.latent else draw.rand(*size) * 2 - 1

@@ -348,9 +348,24 @@ class SamplingRun:
             if setting is None:
                 continue
             self._check_label_option(key, setting)
+            self._check_option(name, key, setting)
             if key == "negative_label" and isinstance(setting, str):
                 setting = label_number(setting, self.num_classes or 0, self.class_names)
             self.options[name][key] = setting
+
+    def _check_option(self, name: str, key: str, value: Any) -> None:
+        """Check the value of an option that the stage's config declares."""
+        config = getattr(self.stages[name], "config", None)
+        option = getattr(config, "sampling_options", {}).get(key)
+        if option is not None and not option.allows(value):
+            raise SampleError(
+                f"{key} of stage {name!r} cannot be {value!r}",
+                hint=f"it is a {option}{f': {option.help}' if option.help else ''}",
+                code="sample-option-invalid",
+                name=name,
+                option=key,
+                value=value,
+            )
 
     def _check_samplers(self, requested: Mapping[str, Any]) -> None:
         """Refuse a sampler that a stage does not have, before any stage runs."""

@@ -104,7 +104,10 @@ def require_tensor(
 
 
 class FiniteChecks:
-    """Collects on the device whether sampled images are finite; read once for all batches."""
+    """Collects on the device whether sampled images are finite, and tokens of their vocabulary.
+
+    The results are read once for all batches.
+    """
 
     def __init__(self) -> None:
         self._rows: list[tuple[Stage, Tensor]] = []
@@ -113,13 +116,19 @@ class FiniteChecks:
         """Add a batch of a stage."""
         # One pass without a mask in memory: NaN and infinity reach the extremes.
         low, high = torch.aminmax(images.detach())
-        self._rows.append((stage, torch.isfinite(low) & torch.isfinite(high)))
+        flag = torch.isfinite(low) & torch.isfinite(high)
+        tokens = stage.geometry.output.tokens
+        if tokens is not None:
+            whole = (images.detach() == images.detach().round()).all()
+            flag = flag & whole & (low >= 0) & (high < tokens)
+        self._rows.append((stage, flag))
 
     def require(self) -> None:
         """Check all batches. Waits for the device once.
 
         Raises:
-            PluginError: the images of a plugin's stage are not finite.
+            PluginError: the images of a plugin's stage are not finite, or are not tokens where
+                tokens are needed.
             SampleError: the images of a built-in stage are not finite.
         """
         if not self._rows or bool(torch.stack([flag for _, flag in self._rows]).all()):
@@ -129,6 +138,15 @@ class FiniteChecks:
 
 def _not_finite(stage: Stage) -> CascadezooError:
     owner = stage._owner
+    tokens = stage.geometry.output.tokens
+    if tokens is not None:
+        return stage_fault(
+            stage,
+            "sample",
+            f"sampled tokens that are not whole numbers from 0 to {tokens - 1}",
+            code="plugin-samples-not-tokens",
+            tokens=tokens,
+        )
     if owner is None or not owner.builtin:
         return stage_fault(
             stage,

@@ -125,6 +125,13 @@ if TYPE_CHECKING:
     "[default: the model's]",
 )
 @click.option(
+    "--option",
+    "option",
+    multiple=True,
+    metavar="[STAGE.]NAME=VALUE",
+    help="An option that stages declare: cascadezoo stages show KIND.",
+)
+@click.option(
     "--batch-size",
     type=Whole(1, 1_000_000),
     default=64,
@@ -208,6 +215,7 @@ def command(
     from cascadezoo.cli.image_files import format_of, open_images
     from cascadezoo.cli.model import load_model
     from cascadezoo.cli.picture_files import model_of_recipe
+    from cascadezoo.cli.stage_options import read_options
     from cascadezoo.hub.locate import locate
     from cascadezoo.hub.refs import reference_of
     from cascadezoo.model_folder.layout import CONFIG, read_config
@@ -255,6 +263,9 @@ def command(
     config = read_config(folder)
     resolved = resolve(config.spec, source=str(folder / CONFIG), for_training=False)
     image, classes = resolved.image, resolved.num_classes
+    if like is None:
+        options["option"] = read_options(options["option"], resolved) or None
+        _check_twice(options)
     numbers = tuple(label_from_text(label, classes, resolved.class_names) for label in labels)
     if options["negative_label"] is not None:
         options["negative_label"] = label_from_text(
@@ -362,6 +373,14 @@ def _listed(
     return rows or None
 
 
+def _check_twice(options: Mapping[str, Any]) -> None:
+    """Refuse an option that has a flag of its own and is also given by ``--option``."""
+    for name in options["option"] or ():
+        if options.get(name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"give {name} once: by {flag} or by --option")
+
+
 def _only_like(ctx: click.Context) -> None:
     """Refuse settings beside ``--like``, which the picture states."""
     allowed = {"model", "like", "yes", "device", "out", "force", "revision", "offline", "quiet"}
@@ -391,6 +410,7 @@ def _single_format(path: str, what: str) -> str:
 def _request(options: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of ``Cascade.sample``; the model's defaults apply to the others."""
     values = {key: value for key, value in options.items() if value is not None}
+    values |= values.pop("option", {})
     request: dict[str, Any] = {
         key: values.pop(key) for key in ("steps", "guidance", "sampler") if key in values
     }

@@ -15,6 +15,7 @@ from cascadezoo.cli.output import clean, echo, echo_json, table
 
 if TYPE_CHECKING:
     from cascadezoo.plugins.registry import Registered, StageEntry
+    from cascadezoo.spec.configs import Option
 
 ROLES = ("generator", "upsampler", "refiner", "decoder")
 
@@ -77,10 +78,12 @@ def show(kind: str, as_json: bool) -> None:
     row = get_registry().stages.get(kind)
     schema = kind_schema(row.entry.name)
     fields = describe(schema)
+    options = getattr(row.entry.load_config(), "sampling_options", {})
     if as_json:
         config = [field.to_dict() for field in fields]
         description = schema.get("description", "")
-        echo_json({**_row(row), "description": description, "config": config})
+        data = {**_row(row), "description": description, "config": config}
+        echo_json({**data, "options": [_option(name, o) for name, o in sorted(options.items())]})
         return
     echo(f"{row.entry.name}: {clean(_summary(row.entry))}")
     article = "an" if row.entry.role[0] in "aeiou" else "a"
@@ -93,9 +96,25 @@ def show(kind: str, as_json: bool) -> None:
         echo(f"  {clean(field.name)}: {clean(field.type)}; {clean(default)}")
         if field.description:
             echo(textwrap.fill(clean(field.description), 96, **_INDENT))
+    if options:
+        echo("\noptions of sample --option:")
+    for name, option in sorted(options.items()):
+        echo(f"  {clean(name)}: {clean(option)}")
+        if option.help:
+            echo(textwrap.fill(clean(option.help), 96, **_INDENT))
 
 
 _INDENT: dict[str, Any] = {"initial_indent": "      ", "subsequent_indent": "      "}
+
+
+def _option(name: str, option: Option) -> dict[str, Any]:
+    return {
+        "name": name,
+        "type": option.type.__name__,
+        "low": option.low,
+        "high": option.high,
+        "help": option.help,
+    }
 
 
 def _summary(entry: StageEntry) -> str:

@@ -57,6 +57,7 @@ _Stage = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
 _Steps = Annotated[int, Field(ge=1, le=_MOST_STEPS)]
 _Scale = Annotated[float, Field(ge=0, le=1000)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,80}$")]
+_Value = bool | int | float | _Name
 _Label = Annotated[int, Field(ge=0, le=1_000_000)]
 _Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _Interval = Annotated[list[Probability], Field(min_length=2, max_length=2)]
@@ -91,6 +92,10 @@ class SampleSettings(Model):
     sampling_schedule: _Name | dict[_Stage, _Name] | None = None
     s: Probability | dict[_Stage, Probability] | None = None
     truncated: bool | None = None
+    option: Annotated[dict[_Name, _Value | dict[_Stage, _Value]], Field(max_length=100)] | None = (
+        None
+    )
+    """Options that stages declare, by name."""
 
     def arguments(self) -> dict[str, Any]:
         """The keywords of ``Cascade.sample`` for these images, without the seed."""
@@ -115,7 +120,10 @@ class SampleSettings(Model):
             "guidance": self.guidance,
             "sampler": self.sampler,
             "precision": self.precision,
-            "options": {key: value for key, value in options.items() if value is not None},
+            "options": {
+                **{key: value for key, value in options.items() if value is not None},
+                **(self.option or {}),
+            },
         }
 
 

@@ -495,6 +495,7 @@ class Table(Generic[E]):
 
 
 PROVIDED = {
+    "ar-prior": "cascadezoo-tokens",
     "autoencoder-kl": "cascadezoo-diffusers",
     "diffusers-autoencoder-kl": "cascadezoo-diffusers",
     "diffusers-unet2d": "cascadezoo-diffusers",
@@ -502,6 +503,7 @@ PROVIDED = {
     "gan": "cascadezoo-gan",
     "linear-sr": "cascadezoo-hello",
     "srgan": "cascadezoo-gan",
+    "vq-autoencoder": "cascadezoo-tokens",
 }
 """The stage kinds of the plugins in the repository, without versions, for hints."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +27,7 @@ __all__ = [
     "MeasurementPlan",
     "MetricConfig",
     "Model",
+    "Option",
     "Probability",
     "RefinerConfig",
     "StageConfig",
@@ -119,19 +121,98 @@ class ConfigError(ValueError):
         self.code = code
 
 
+OptionType: TypeAlias = type[int] | type[float] | type[bool] | type[str]
+_TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A setting of a stage's sampling, besides steps, guidance and sampler.
+
+    Args:
+        type: ``int``, ``float``, ``bool`` or ``str``.
+        low: the lowest number; None has no limit.
+        high: the highest number; None has no limit.
+        help: what it does, in one sentence.
+
+    Raises:
+        ValueError: the type is another one, or a limit belongs to no number.
+    """
+
+    type: OptionType
+    low: float | None = None
+    high: float | None = None
+    help: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type not in _TYPES:
+            raise ValueError(f"the type of an option is int, float, bool or str, not {self.type}")
+        if self.type in (bool, str) and (self.low, self.high) != (None, None):
+            raise ValueError(f"an option of type {self.type.__name__} has no limits")
+
+    def __str__(self) -> str:
+        text = _TYPES[self.type]
+        if self.low is not None and self.high is not None:
+            return f"{text}, {self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"{text}, {self.low:g} or more"
+        return text if self.high is None else f"{text}, at most {self.high:g}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value has the type and is within the limits."""
+        if self.type in (bool, str):
+            return isinstance(value, self.type)
+        known = (int, float) if self.type is float else int
+        if isinstance(value, bool) or not isinstance(value, known):
+            return False
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return math.isfinite(value) and low <= value <= high
+
+    def parse(self, text: str) -> int | float | bool | str:
+        """The value of a text, as on a command line.
+
+        Raises:
+            ValueError: the text has another type. Limits are not checked.
+        """
+        if self.type is bool:
+            if text.lower() not in ("true", "false"):
+                raise ValueError(f"{text!r} is neither true nor false")
+            return text.lower() == "true"
+        return self.type(text)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageShape:
     """The shape of an image between stages: ``channels`` x ``size`` x ``size``.
 
-    Pixels are in [-1, 1]. ``latent`` marks the output of an encoder, which is not bounded.
+    Pixels are in [-1, 1]. ``latent`` marks the output of an encoder, which is not bounded. With
+    ``tokens``, the latents are discrete: float tensors of whole numbers from 0 to ``tokens - 1``.
+    Gradients end at them.
+
+    Args:
+        channels: number of channels; for tokens, the number of tokens at each place.
+        size: height and width.
+        latent: whether it is the output of an encoder.
+        tokens: the size of the vocabulary; None for images and continuous latents.
+
+    Raises:
+        ValueError: ``tokens`` is below 1, or is set without ``latent``.
     """
 
     channels: int
     size: int
     latent: bool = False
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None and (self.tokens < 1 or not self.latent):
+            raise ValueError("tokens must be 1 or more, and are latents: set latent=True")
 
     def __str__(self) -> str:
         kind = " latents" if self.latent else ""
+        if self.tokens is not None:
+            kind = f" tokens of {self.tokens}"
         return f"{self.channels}x{self.size}x{self.size}{kind}"
 
 
@@ -157,6 +238,14 @@ class StageConfig(Model):
     heeds_paired: ClassVar[bool] = False
     """Whether the stage can learn from upstream images that do not belong to its targets. It then
     must respect ``TrainContext.paired``."""
+
+    sampling_options: ClassVar[Mapping[str, Option]] = {}
+    """Settings of the stage's sampling by name, which ``SampleRequest.options`` contains. They are
+    validated, shown by ``stages show``, and set by ``sample --option``."""
+
+    makes_tokens: ClassVar[bool] = False
+    """Whether the stage's output is tokens. Only such a stage may stand where tokens are needed,
+    and it may stand nowhere else."""
 
     parameterless: ClassVar[bool] = False
     """Whether the stage has nothing to train. It makes no difference whether a phase names it: it
@@ -206,6 +295,13 @@ class StageConfig(Model):
             ConfigError: this config requires something that the other stage does not support.
         """
 
+    def check_downstream(self, downstream: StageConfig) -> None:
+        """Check the config of the stage after this one.
+
+        Raises:
+            ConfigError: this config requires something that the other stage does not support.
+        """
+
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:
         """Warnings before training, shown by ``cascadezoo plan``."""
         return ()
@@ -250,7 +346,7 @@ class UpsamplerConfig(StageConfig):
         if output.size % self.factor:
             message = f"is {self.factor}, which does not divide {output.size} pixels"
             raise ConfigError("factor", message, code="factor")
-        return ImageShape(output.channels, output.size // self.factor, output.latent)
+        return ImageShape(output.channels, output.size // self.factor, output.latent, output.tokens)
 
 
 class RefinerConfig(StageConfig):
@@ -260,8 +356,8 @@ class RefinerConfig(StageConfig):
 class DecoderConfig(StageConfig):
     """Base config of a stage that decodes latents into an image, and also encodes images.
 
-    Its :meth:`upstream_shape` is a shape of latents. The stage's ``upstream_target`` encodes
-    images.
+    Its :meth:`upstream_shape` is a shape of latents or of tokens. The stage's ``upstream_target``
+    encodes images.
     """
 
 

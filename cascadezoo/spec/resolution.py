@@ -438,6 +438,10 @@ class _Resolver:
                 rows = [f"stages.{index}.config.{name}" for name in missing]
                 self.problems += [Problem(path, _UNRESOLVED, code="unresolved") for path in rows]
                 return None
+            if config.makes_tokens != (output.tokens is not None):
+                kind, last = registered.entry.name, index == len(stages) - 1
+                self.problems.append(_token_problem(index, kind, config, output, last=last))
+                return None
             try:
                 with owner.guard("to fit its config", config.fit, passes=_is_misfit):
                     config = config.fit(output)
@@ -467,14 +471,19 @@ class _Resolver:
 
     def neighbours(self, placed: list[ResolvedStage]) -> list[ResolvedStage]:
         for index, (before, stage) in enumerate(itertools.pairwise(placed), start=1):
-            owner = Owner(stage.entry, stage.origin, stage.name)
-            check = stage.config.check_upstream
-            try:
-                with owner.guard("in check_upstream of its config", check, passes=_is_misfit):
-                    check(before.config)
-            except ConfigError as error:
-                self.misfit(index, error)
+            self.neighbour(index, stage, "check_upstream", before.config)
+            self.neighbour(index - 1, before, "check_downstream", stage.config)
         return placed
+
+    def neighbour(self, index: int, stage: ResolvedStage, method: str, other: StageConfig) -> None:
+        """Let a stage check the config of the one beside it."""
+        owner = Owner(stage.entry, stage.origin, stage.name)
+        check = getattr(stage.config, method)
+        try:
+            with owner.guard(f"in {method} of its config", check, passes=_is_misfit):
+                check(other)
+        except ConfigError as error:
+            self.misfit(index, error)
 
     def misfit(self, index: int, error: ConfigError) -> None:
         path = ".".join(p for p in (f"stages.{index}.config", error.field) if p)
@@ -560,6 +569,18 @@ class _Resolver:
             named.look_up(table, text)
         except CascadezooError as error:
             self.problems.append(Problem(path, error.what, error.hint, code=error.code))
+
+
+def _token_problem(
+    index: int, kind: str, config: StageConfig, output: ImageShape, *, last: bool
+) -> Problem:
+    """The problem of a stage that makes tokens where none are needed, or the reverse."""
+    need = f"the cascade makes {output}" if last else f"the next stage needs {output}"
+    what = "makes tokens" if config.makes_tokens else "makes no tokens"
+    hint = "choose a kind that makes tokens"
+    if config.makes_tokens:
+        hint = "put a stage that decodes tokens after it"
+    return Problem(f"stages.{index}.kind", f"{kind} {what}, but {need}", hint, code="tokens")
 
 
 def _is_misfit(error: BaseException) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ __all__ = [
     "StageGeometry",
     "StageInputs",
     "StageOutput",
+    "StepContext",
     "TrainContext",
     "downsample",
     "enlarged_size",
@@ -151,11 +153,70 @@ class StageOutput:
             must have a gradient.
         figures: further scalar tensors by name, such as an accuracy. They are recorded with the
             losses and train nothing.
+        statistics: tensors by name for :meth:`Stage.after_step`, such as how often each code was
+            used. If a batch is divided (``training.accumulate``), those of its parts are summed.
     """
 
     estimate: Tensor
     losses: dict[str, Tensor | Loss] = field(default_factory=dict)
     figures: dict[str, Tensor] = field(default_factory=dict)
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class StepContext:
+    """Information about a finished training step, passed to :meth:`Stage.after_step`.
+
+    Args:
+        draw: random numbers of this step, equal in all processes. The first dimension of a shape is
+            the number of rows to draw.
+        statistics: what ``forward`` returned in ``StageOutput.statistics``, detached, for this
+            process's share of the batch.
+        progress: the finished share of the phase, with this step, in (0, 1].
+        step: the step within the phase, from 0.
+        phase: the phase's name.
+    """
+
+    draw: Draw
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    progress: float = 0.0
+    step: int = 0
+    phase: str = ""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, the same in each of them.
+
+        Every process must call this the same number of times, with tensors of the same shape.
+
+        Args:
+            tensor: any shape, floating or integer; unchanged.
+
+        Returns:
+            A new tensor without gradient.
+        """
+        total = tensor.detach().clone(memory_format=torch.contiguous_format)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(total)
+        return total
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean of a tensor over all processes, the same in each of them.
+
+        All processes have equal shares of a batch: the mean of their means is that of the batch.
+
+        Args:
+            tensor: any shape, floating; unchanged.
+
+        Returns:
+            A new tensor without gradient.
+
+        Raises:
+            TypeError: the tensor is not floating.
+        """
+        if not tensor.is_floating_point():
+            raise TypeError(f"context.mean needs a floating tensor, not {tensor.dtype}")
+        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        return self.sum(tensor).div_(world)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +289,10 @@ class Stage(nn.Module, ABC):
     """The names that the option ``sampler`` accepts; empty: not known before sampling."""
 
     sampling_options: ClassVar[frozenset[str]] = frozenset()
-    """The supported options: any of ``steps``, ``guidance``, ``sampler`` and further names."""
+    """The supported options: any of ``steps``, ``guidance``, ``sampler`` and further names.
+
+    Those that the config declares (``StageConfig.sampling_options``) are added.
+    """
 
     edits: ClassVar[bool] = False
     """Whether :meth:`sample` supports ``SampleRequest.edit``."""
@@ -236,7 +300,21 @@ class Stage(nn.Module, ABC):
     mixes_labels: ClassVar[bool] = False
     """Whether :meth:`sample` supports ``SampleRequest.labels_to`` and ``mix``."""
 
+    sync_buffers: ClassVar[Literal["mean", "broadcast"] | None] = None
+    """How processes share the persistent buffers that a training step changes: ``"mean"`` averages
+    them after each step, ``"broadcast"`` copies those of the first process. None: they are equal
+    anyway, because only :meth:`after_step` changes them. A difference is then an error."""
+
+    averaged_buffers: ClassVar[Collection[str]] = ()
+    """The names of floating persistent buffers that ``training.ema`` averages like parameters."""
+
     _owner: Owner | None = None  # set by the cascade; None for a stage that is used on its own
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared = getattr(getattr(cls, "Config", None), "sampling_options", {})
+        if declared:
+            cls.sampling_options = frozenset(cls.sampling_options) | frozenset(declared)
 
     def __init__(self, config: Any, geometry: StageGeometry) -> None:
         super().__init__()
@@ -296,6 +374,18 @@ class Stage(nn.Module, ABC):
     def upstream_request(self, request: SampleRequest) -> SampleRequest:
         """Return the request for the stage before this one. Default: the same request."""
         return request
+
+    def after_step(self, context: StepContext) -> None:
+        """Called without gradients after the optimizer's step, before ``training.ema`` averages.
+
+        Move teachers, codebooks and schedules here: parameters that no optimizer trains, and
+        persistent buffers. Use ``context.sum`` and ``context.mean`` for numbers that depend on the
+        batch, so that all processes compute the same. Called once for each step of a phase that
+        trains the stage, also if the batch is divided. Default: nothing.
+
+        Args:
+            context: the step.
+        """
 
     def finish_phase(self, images: Iterable[Tensor]) -> None:
         """Called without gradients at the end of a phase if this is its first trained stage.

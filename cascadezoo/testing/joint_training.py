@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -13,7 +13,7 @@ from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
 from cascadezoo.data.loader import DeviceLoader
 from cascadezoo.errors import CascadezooError
-from cascadezoo.plugins.manager import PluginHost
+from cascadezoo.plugins.manager import PluginHost, get_registry
 from cascadezoo.plugins.registry import Origin, Registry, StageEntry
 from cascadezoo.spec import resolve
 from cascadezoo.spec.configs import ImageShape
@@ -26,6 +26,7 @@ from cascadezoo.train.trainer import Trainer
 __all__ = ["NAME", "joint_training", "make_cascade", "make_data", "make_trainer"]
 
 NAME = "checked"
+_NEEDS_NEIGHBOUR = "no built-in kind is {}, so this check needs one: pass neighbour="
 BATCH = 4
 STEPS = 2
 
@@ -61,7 +62,9 @@ def make_cascade(place: Place) -> Cascade:
     Raises:
         CheckSkippedError: the weights of a frozen stage are not available.
     """
-    resolved = resolve(_spec(place), registry=_registry(place.entry))
+    spec = _spec(place)
+    kinds = [stage["kind"] for stage in spec["stages"] if stage["name"] != NAME]
+    resolved = resolve(spec, registry=_registry(place.entry, kinds))
     try:
         return Cascade.from_spec(resolved)
     except CascadezooError as error:
@@ -116,6 +119,9 @@ def _spec(place: Place) -> dict[str, Any]:
         size, channels = (place.image_size or 2 * output.size), 3 if output.latent else channels
         stages = [stage, neighbour]
     else:
+        upstream = place.geometry.input
+        if upstream is not None and upstream.tokens is not None and place.neighbour is None:
+            raise CheckError(_NEEDS_NEIGHBOUR.format("a generator of tokens"))
         small = {"channels": 8, "multipliers": [1], "steps": 2}
         neighbour = {"name": "before", **(place.neighbour or {"kind": "flow.v1", "config": small})}
         stages = [neighbour, stage]
@@ -143,7 +149,13 @@ def _spec(place: Place) -> dict[str, Any]:
 
 
 def _after(output: ImageShape) -> dict[str, Any]:
-    """A built-in stage that follows a generator: an upsampler, or the decoder of its latents."""
+    """A built-in stage that follows a generator: an upsampler, or the decoder of its latents.
+
+    Raises:
+        CheckError: it makes tokens, which no built-in kind decodes.
+    """
+    if output.tokens is not None:
+        raise CheckError(_NEEDS_NEIGHBOUR.format("a decoder of tokens"))
     if not output.latent:
         return {"kind": "pixelshuffle.v1", "config": {"hidden": 8}}
     config = {"latent_channels": output.channels, "channels": 8, "multipliers": [1, 1]}
@@ -168,14 +180,23 @@ def _phases(place: Place, neighbour: str) -> list[dict[str, Any]]:
     return [{"name": "alone", "train": learns, "steps": STEPS}, joint]
 
 
-def _registry(entry: StageEntry) -> Registry:
-    """A registry of the built-in kinds and this one, installed or not."""
+def _registry(entry: StageEntry, neighbours: Iterable[str]) -> Registry:
+    """A registry of the built-in kinds, this one, installed or not, and its neighbours.
+
+    Raises:
+        UnknownNameError: a neighbour is not installed.
+    """
     points = [
         p for p in entry_points(group="cascadezoo") if p.value == "cascadezoo.plugins.builtin"
     ]
     registry = PluginHost(points).registry
     if entry.name not in registry.stages.rows:
         registry.stages.add(entry, Origin("unknown", "0", "unknown"))
+    for kind in neighbours:
+        if kind not in registry.stages.names():
+            found = get_registry().stages.get(kind)
+            if found.entry.name not in registry.stages.rows:
+                registry.stages.add(found.entry, found.origin)
     return registry
 
 

@@ -29,6 +29,7 @@ class _Output(_Model):
     channels: Size
     size: Size
     latent: bool = False
+    tokens: Annotated[int, Field(ge=1)] | None = None
 
 
 class _Neighbour(_Model):

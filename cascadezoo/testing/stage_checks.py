@@ -131,6 +131,9 @@ def shapes(place: Place) -> None:
         )
     output = place.train(stage)
     _tensor("the estimate", output.estimate, shape)
+    _tokens("the estimate", output.estimate, expected)
+    if taken is not None:
+        _tokens("upstream_target", upstream, taken)
     groups = set(stage.parameter_groups())
     for name, loss in _losses(output).items():
         if loss.group not in groups:
@@ -141,6 +144,7 @@ def shapes(place: Place) -> None:
         raise CheckError("forward returns no losses, but the config is not frozen")
     images = place.sample(stage)
     _tensor("sample()", images, shape)
+    _tokens("sample()", images, expected)
     if not expected.latent and images.abs().max() > 1:
         raise CheckError(f"sample() exceeds [-1, 1]: {images.min():.3g} to {images.max():.3g}")
 
@@ -205,7 +209,12 @@ def gradients(place: Place) -> None:
 
 
 def _check_upstream_gradient(place: Place, stage: Stage) -> None:
+    if place.geometry.output.tokens is not None:
+        return  # gradients end at tokens
+    taken = place.geometry.input
     upstream = place.upstream()
+    if taken is not None and taken.tokens is not None:
+        upstream = None
     if upstream is not None:
         upstream.requires_grad_()
     estimate = place.train(stage, upstream=upstream).estimate
@@ -379,6 +388,16 @@ def _tensor(what: str, tensor: Any, shape: tuple[int, ...]) -> None:
         )
     if not bool(torch.isfinite(tensor).all()):
         raise CheckError(f"{what} is not finite")
+
+
+def _tokens(what: str, tensor: Tensor, shape: ImageShape) -> None:
+    if shape.tokens is None:
+        return
+    whole = bool((tensor == tensor.round()).all())
+    low, high = float(tensor.min()), float(tensor.max())
+    if not whole or low < 0 or high >= shape.tokens:
+        found = f"{low:.3g} to {high:.3g}{'' if whole else ', not all whole'}"
+        raise CheckError(f"{what} is {found}, not whole numbers from 0 to {shape.tokens - 1}")
 
 
 def _without_torch(imported: Imported) -> None:

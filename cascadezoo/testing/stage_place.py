@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ class Place:
         shapes = (self.geometry.output, self.geometry.input)
         return {
             "config": self.config.model_dump(mode="json"),
-            "shapes": [None if s is None else [s.channels, s.size, s.latent] for s in shapes],
+            "shapes": [None if s is None else list(astuple(s)) for s in shapes],
             "num_classes": self.geometry.num_classes,
             "neighbour": None if self.neighbour is None else dict(self.neighbour),
             "image_size": self.image_size,
@@ -189,12 +189,18 @@ def find_place(
     config = validated_config(entry, settings, StageConfig)
     problem: ConfigError | None = None
     shapes = [ImageShape(channels, side) for side in (SIZES if size is None else (size,))]
-    if output is None and size is None and entry.role == "generator":
+    if output is None and config.makes_tokens:
+        shapes = [ImageShape(1, side // 4, latent=True, tokens=16) for side in SIZES]
+    elif output is None and size is None and entry.role == "generator":
         # A generator that makes only latents.
         shapes += [ImageShape(4, side // 2, latent=True) for side in SIZES]
     elif output is not None:
         shapes = [output]
     for shape in shapes:
+        if config.makes_tokens != (shape.tokens is not None):
+            what = "makes tokens" if config.makes_tokens else "makes no tokens"
+            problem = problem or ConfigError("makes_tokens", f"says that it {what}")
+            continue
         try:
             fitted = config.fit(shape)
             upstream = fitted.upstream_shape(shape)
@@ -234,6 +240,8 @@ def _images(name: str, shape: ImageShape, count: int, device: str) -> Tensor:
     # Separate draws, because torch's first normal numbers depend on the number drawn at once.
     size = (1, shape.channels, shape.size, shape.size)
     draws = [Draw(name, index, device=device) for index in range(count)]
+    if shape.tokens is not None:
+        return torch.cat([draw.randint(0, shape.tokens, *size).float() for draw in draws])
     if shape.latent:
         return torch.cat([draw.randn(*size) for draw in draws])
     return torch.cat([draw.rand(*size) * 2 - 1 for draw in draws])

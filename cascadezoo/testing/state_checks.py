@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cascadezoo.cascade.assemble import unsaved_buffers
 from cascadezoo.cascade.reload_check import reload_stage
-from cascadezoo.errors import PluginError, StoppedError
+from cascadezoo.errors import CascadezooError, PluginError, StoppedError
 from cascadezoo.plugins.registry import StageEntry
 from cascadezoo.testing.check_report import CheckError, CheckSkippedError
 from cascadezoo.testing.joint_training import NAME, make_cascade, make_trainer
@@ -95,7 +95,10 @@ def child() -> None:
     entry = StageEntry(**request["entry"])
     place = Place.load(entry, request["place"])
     cascade = make_cascade(place)
-    make_trainer(cascade).run()
+    try:
+        make_trainer(cascade).run()
+    except CascadezooError as error:
+        raise SystemExit(" ".join(error.what.split())) from None
     stage = cascade.stage(NAME)
     own = {
         f"{prefix}.{name}" if prefix else name

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cascadezoo.spec import EmaSpec, PhaseSpec
 from cascadezoo.stages.base import Stage
 from cascadezoo.train.sharded_tensors import place_like
+from cascadezoo.train.stage_state import averaged_buffers
 
 __all__ = ["Ema", "ema_decay", "make_ema"]
 
@@ -18,7 +19,7 @@ class Ema:
     """The average of the weights over a phase.
 
     Args:
-        parameters: the trained parameters by name.
+        parameters: the trained parameters and the averaged buffers by name.
         decay: the share of the average that each step keeps, in [0, 1); one number, or one for
             each name.
         warmup: use ``min(decay, (1 + step) / (10 + step))``.
@@ -26,7 +27,7 @@ class Ema:
 
     def __init__(
         self,
-        parameters: Mapping[str, nn.Parameter],
+        parameters: Mapping[str, Tensor],
         decay: float | Mapping[str, float],
         *,
         warmup: bool,
@@ -35,10 +36,12 @@ class Ema:
         self.names = list(parameters)
         self.parameters: list[Tensor] = list(parameters.values())
         self.shadow = [p.detach().clone() for p in self.parameters]
-        self._members: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
+        # Parameters may be divided among processes, which buffers never are.
+        self._members: dict[tuple[float, bool], tuple[list[Tensor], list[Tensor]]] = {}
         for name, parameter, shadow in zip(self.names, self.parameters, self.shadow, strict=True):
             own = decay[name] if isinstance(decay, Mapping) else decay
-            shadows, weights = self._members.setdefault(own, ([], []))
+            key = own, isinstance(parameter, nn.Parameter)
+            shadows, weights = self._members.setdefault(key, ([], []))
             shadows.append(shadow)
             weights.append(parameter)
 
@@ -46,7 +49,7 @@ class Ema:
     def update(self, step: int) -> None:
         """Update the average with the weights after ``step`` (from 0)."""
         most = (1 + step) / (10 + step) if self.warmup else 1.0
-        for decay, (shadows, weights) in self._members.items():
+        for (decay, _), (shadows, weights) in self._members.items():
             torch._foreach_lerp_(shadows, weights, 1.0 - min(decay, most))
 
     @torch.no_grad()
@@ -79,12 +82,14 @@ def ema_decay(spec: EmaSpec | None, phase: PhaseSpec, stage: str) -> float | Non
 def make_ema(spec: EmaSpec | None, phase: PhaseSpec, stages: Mapping[str, nn.Module]) -> Ema | None:
     """The average over the trained parameters of a phase's stages; None without such parameters.
 
+    Stages may declare buffers that are averaged too (``Stage.averaged_buffers``).
+
     Args:
         spec: the setting of the training; None averages only stages with a decay in the phase.
         phase: the phase; its ``stages`` may set other decays.
         stages: the trained stages by name.
     """
-    parameters: dict[str, nn.Parameter] = {}
+    parameters: dict[str, Tensor] = {}
     decays: dict[str, float] = {}
     for name, stage in stages.items():
         decay = ema_decay(spec, phase, name)
@@ -97,6 +102,9 @@ def make_ema(spec: EmaSpec | None, phase: PhaseSpec, stages: Mapping[str, nn.Mod
             if parameter.is_floating_point():
                 parameters[f"{name}.{key}"] = parameter
                 decays[f"{name}.{key}"] = decay
+        for key, buffer in averaged_buffers(stage).items() if isinstance(stage, Stage) else ():
+            parameters[f"{name}.{key}"] = buffer
+            decays[f"{name}.{key}"] = decay
     warmup = EmaSpec().warmup if spec is None else spec.warmup
     return Ema(parameters, decays, warmup=warmup) if parameters else None
 

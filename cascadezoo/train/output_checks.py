@@ -88,6 +88,10 @@ class OutputChecks:
                     device=target.device,
                     dtype=None,
                 )
+        for key, value in output.statistics.items():
+            if not isinstance(value, Tensor):
+                what = f"returned a {type(value).__name__} as the statistic {key!r}, not a tensor"
+                raise stage_fault(stage, "forward", what, code="plugin-output-type")
         return output
 
     def passes_gradients(
@@ -104,6 +108,8 @@ class OutputChecks:
         Raises:
             PluginError: it is detached from the stage's parameters and its upstream image.
         """
+        if stage.geometry.output.tokens is not None:
+            return  # gradients end at tokens
         learns = any(p.requires_grad for p in stage.parameters())
         if estimate.requires_grad or not (
             learns or (upstream is not None and upstream.requires_grad)

@@ -12,6 +12,7 @@ from cascadezoo.train.ema import Ema
 from cascadezoo.train.exchange import GradientExchange
 from cascadezoo.train.optim import GroupOptimizer
 from cascadezoo.train.reflow import PairLoader
+from cascadezoo.train.stage_state import StageState
 from cascadezoo.train.step import PhaseWalk
 
 __all__ = ["Batches", "PhaseRun", "epoch_steps"]
@@ -61,6 +62,7 @@ class PhaseRun:
         ema: the average of the weights.
         batches: the training batches.
         exchange: averages the gradients over the processes.
+        state: moves and shares the state of the trained stages.
     """
 
     spec: PhaseSpec
@@ -72,6 +74,7 @@ class PhaseRun:
     ema: Ema | None
     batches: Batches
     exchange: GradientExchange
+    state: StageState
 
 
 def epoch_steps(spec: PhaseSpec, loader: BatchLoader) -> int:

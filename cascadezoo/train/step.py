@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -74,6 +74,8 @@ class PhaseWalk:
             name: [loss for loss in losses if loss.stage == name] for name in cascade.names
         }
         self.checks = OutputChecks(cascade, phase.name)
+        self.statistics: dict[str, dict[str, Tensor]] = {}
+        """What the trained stages returned for their ``after_step``, summed over a step's parts."""
         self.groups = [frozenset(stage.parameter_groups()) for stage in self.stages]
         # A decoder learns from the image that it encodes itself, unless gradients go upstream.
         self.alone = [
@@ -108,6 +110,8 @@ class PhaseWalk:
                 and sliced, so the parts together get the numbers of the whole.
         """
         share = (self.rank * parts + part, self.world * parts)
+        if part == 0:
+            self.statistics = {}
         names = self.cascade.names
         choices = self._choices(len(images), step, images.device, share)
         needed = self._needed(choices)
@@ -187,9 +191,25 @@ class PhaseWalk:
                         results.setdefault(GROUP, {})[f"{name}.{extra.name}"] = value
                 for key, value in output.figures.items() if trained else ():
                     results.setdefault(FIGURES, {})[f"{name}.{key}"] = value.detach().float()
+                if trained and output.statistics:
+                    self._add_statistics(name, output.statistics)
             if index == self.last:
                 break
         return results
+
+    @property
+    def learning(self) -> list[str]:
+        """The names of the stages that the phase trains."""
+        return [
+            name
+            for name, trained in zip(self.cascade.names, self.trained, strict=True)
+            if trained and not self.cascade.stage(name).config.frozen
+        ]
+
+    def _add_statistics(self, name: str, statistics: Mapping[str, Tensor]) -> None:
+        sums = self.statistics.setdefault(name, {})
+        for key, value in statistics.items():
+            sums[key] = sums[key] + value.detach() if key in sums else value.detach()
 
     def forcing(self, step: int) -> float | None:
         """The probability of true upstream images at a step; None if no stage has an upstream."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from accelerate.accelerator import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
@@ -45,6 +44,7 @@ from cascadezoo.train.recorder import Recorder
 from cascadezoo.train.reflow import PairLoader, PairStore, pairs_of
 from cascadezoo.train.sharded_tensors import whole_value
 from cascadezoo.train.sharding import ShardedCascade
+from cascadezoo.train.stage_state import StageState, check_declarations
 from cascadezoo.train.step import PhaseWalk
 from cascadezoo.train.stopwatch import Stopwatch
 from cascadezoo.util.processes import Peers, is_lost_peer, lost_peers
@@ -143,6 +143,8 @@ class Trainer:
             for name, stage in cascade.named_stages()
         }
         check_groups(self.phases, dict(cascade.named_stages()))
+        check_declarations(stage for _, stage in cascade.named_stages())
+        self._updated = False
         # Made for all phases, so that a batch size that cannot be split stops the first.
         self._loaders = [
             loader if p.batch_size is None else loader.with_batch_size(p.batch_size)
@@ -225,7 +227,7 @@ class Trainer:
             trained = [(n, s) for n, s in self.cascade.named_stages() if n in phase.spec.train]
             with graphed(trained if self.graphs else ()):
                 self._loop(phase)
-            self._share_buffers(phase)
+            phase.state.check()
             if phase.ema is not None:
                 phase.ema.swap()
             self._finish(phase)
@@ -278,6 +280,14 @@ class Trainer:
             batches=Batches(loader, index, self.cascade.resolved.num_classes is not None),
             # FSDP exchanges gradients itself.
             exchange=GradientExchange(() if self.sharded else optimizers),
+            state=StageState(
+                self.cascade,
+                walk.learning,
+                phase=spec.name,
+                total=total,
+                seed=self.spec.seed,
+                parameters=self.sharded is None,
+            ),
         )
 
     def _pairs(self, phase: PhaseRun) -> PairLoader | None:
@@ -325,6 +335,7 @@ class Trainer:
                     check=lambda: self._check_stop(f"ending phase {phase.spec.name!r}"),
                     progress=self.progress,
                 )
+            phase.state.broadcast(names)
         except StoppedError as error:
             if phase.ema is not None:
                 phase.ema.swap()
@@ -395,7 +406,7 @@ class Trainer:
                 losses_read = log.read()
                 phase.walk.checks.read(log.finite)
                 check_finite(phase.spec.name, step, losses_read)
-                self._share_buffers(phase)
+                phase.state.check()
                 self.position = replace(self.position, seconds=watch.trained())
                 self._save(phase)
                 watch.checkpoint_written()
@@ -416,11 +427,18 @@ class Trainer:
 
     def _step_or_save(self, phase: PhaseRun, step: int) -> Mapping[str, Tensor]:
         """One training step. If another process ends meanwhile, the last step is saved."""
+        versions, self._updated = phase.state.versions(), False
         try:
             return self._step(phase, step)
         except RuntimeError as error:
-            # The weights still are those of the last step: the optimizer follows the exchange.
-            if self.sharded is None and is_lost_peer(error) and self.position.step == step:
+            # Before the optimizer's step, the weights still are those of the last step. Buffers are
+            # if forward has not changed them.
+            if (
+                self.sharded is None
+                and is_lost_peer(error)
+                and not self._updated
+                and phase.state.versions() == versions
+            ):
                 self._save(phase)
             raise
 
@@ -442,7 +460,9 @@ class Trainer:
         factor = schedule_factor(schedule, step, phase.total, phase.per_epoch)
         for group in phase.optimizers:
             group.set_factor(factor)
+        self._updated = True
         apply_gradients(self.accelerator, phase.optimizers, self.training.clip_norm)
+        phase.state.finish_step(step, phase.walk.statistics)
         if phase.ema is not None:
             phase.ema.update(step)
         return losses
@@ -479,17 +499,6 @@ class Trainer:
             return phase.walk.losses_of(images, labels, step, noise, **share)
 
         return compute() if self.sharded is None else self.sharded.run(compute)
-
-    def _share_buffers(self, phase: PhaseRun) -> None:
-        """Give all processes the buffers of the first, such as statistics over a batch."""
-        if self.peers.world == 1:
-            return
-        for name in phase.spec.train:
-            stage = self.cascade.stage(name)
-            parameters = {key for key, _ in stage.named_parameters()}
-            for key, value in stage.state_dict().items():
-                if key not in parameters:
-                    dist.broadcast(value, src=0)
 
     def _whole(self) -> AbstractContextManager[None]:
         """Inside, this process has all weights."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.diffusion.levels import restart_path
 from cascadezoo.errors import InputError
+from cascadezoo.spec.configs import Option
 from cascadezoo.stages.base import Stage
 from cascadezoo.stages.process_config import ProcessConfig
 
@@ -169,7 +170,8 @@ def _parameter(
     cascade: Cascade, name: str, texts: Sequence[str] | None, skip: Sequence[str]
 ) -> Parameter:
     stage, dot, key = name.rpartition(".")
-    if key not in _READ:
+    option = _declared(cascade, key)
+    if key not in _READ and option is None:
         raise InputError(
             f"unknown parameter {name!r}",
             hint=f"use {', '.join(PARAMETERS)}",
@@ -198,7 +200,7 @@ def _parameter(
     if texts is None:
         values = _default_values(cascade.stage(chosen[0]), key, name)
     else:
-        values = [_read(name, key, text) for text in texts]
+        values = [_read(name, key, text, option) for text in texts]
     return Parameter(name, key, tuple(chosen), tuple(dict.fromkeys(values)))
 
 
@@ -235,10 +237,25 @@ def _supports(cascade: Cascade, stage: str, key: str) -> bool:
     return key in cascade.stage(stage).sampling_options
 
 
-def _read(name: str, key: str, text: str) -> Value:
-    read, description = _READ[key]
+def _declared(cascade: Cascade, key: str) -> Option | None:
+    """The option that a stage's config declares under this name."""
+    for _, stage in cascade.named_stages():
+        option = stage.config.sampling_options.get(key)
+        if isinstance(option, Option):
+            return option
+    return None
+
+
+def _read(name: str, key: str, text: str, option: Option | None) -> Value:
+    if option is None:
+        read, description = _READ[key]
+    else:
+        read, description = option.parse, f"a {option}"
     try:
-        return read(text.strip())
+        value = read(text.strip())
+        if option is not None and not option.allows(value):
+            raise ValueError(text)
+        return value
     except (ValueError, OverflowError):
         raise InputError(
             f"invalid value {text!r} of {name}: it must be {description}",

@@ -374,7 +374,7 @@ def test_stages_with_state_pass(case: str, entry) -> None:
 def test_two_processes(entry) -> None:
     everything_else = [name for name in NAMES if name != "processes"]
     assert_stage(entry(VALID), skip=everything_else)
-    # Buffers come from the first process; parameters that forward changes do not.
+    # The training itself compares state that no optimizer trains.
     source = VALID.replace(
         "        self.last =",
         "        self.mean = nn.Parameter(torch.zeros(()), requires_grad=False)\n        self.last =",
@@ -383,7 +383,8 @@ def test_two_processes(entry) -> None:
         "        self.mean.copy_(inputs.target.mean())\n        estimate = self.make(",
     )
     (result,) = check_stage(entry(source), skip=everything_else).failures
-    assert result.message.startswith("mean differs between two processes")
+    assert result.message.startswith("a training on two processes fails: ")
+    assert "parameter 'mean' that differs between the 2 processes" in result.message
 
 
 LATENT = '''

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from pathlib import Path
@@ -85,10 +86,8 @@ def train(
         import toys as module
 
         cascade = module.toys(spec)
-    elif toys == "group_toys":
-        import group_toys
-
-        cascade = Cascade.from_spec(group_toys.resolved(spec))
+    elif toys is not None:
+        cascade = Cascade.from_spec(importlib.import_module(toys).resolved(spec))
     else:
         cascade = Cascade.from_spec(load_spec(spec))
     store = None if folder is None else CheckpointStore(Path(folder))
