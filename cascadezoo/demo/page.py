@@ -39,7 +39,6 @@ CSS = """
 .gradio-container { max-width: 1400px !important; margin: 0 auto; }
 .pane { min-width: min(100%, 260px) !important; }
 .pane h3 { margin: 0; }
-.pane img { image-rendering: pixelated; }
 .pane .image-container { padding-top: 34px; }
 .failed { border-left: 4px solid #c0392b; padding: .4em .8em; }
 .scroll { overflow-x: auto; }

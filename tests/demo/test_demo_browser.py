@@ -68,7 +68,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, chrome: Any) -> Iterator[s
         yield data["url"]
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
 
 
 @contextmanager
@@ -79,19 +79,23 @@ def shown(chrome: Any, address: str, width: int) -> Iterator[Any]:
     page = context.new_page()
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
-    page.goto(address)
-    yield page
-    local = (address, "data:", "blob:")
-    assert [url for url in requests if not url.startswith(local)] == []
-    wide = page.evaluate(
-        "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
-    assert wide <= 0, f"the page of {width} pixels can be scrolled sideways by {wide}"
-    folder = os.environ.get("CASCADEZOO_SCREENSHOTS")
-    if folder:
-        name = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].split(" ")[0]
-        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
-    context.close()
+    try:
+        page.goto(address)
+        page.locator("#draw").wait_for()
+        page.get_by_role("tab", name="Draw").wait_for()
+        yield page
+        local = (address, "data:", "blob:")
+        assert [url for url in requests if not url.startswith(local)] == []
+        wide = page.evaluate(
+            "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert wide <= 0, f"the page of {width} pixels can be scrolled sideways by {wide}"
+        folder = os.environ.get("CASCADEZOO_SCREENSHOTS")
+        if folder:
+            name = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].split(" ")[0]
+            page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
+    finally:
+        context.close()
 
 
 def picture(page: Any, alt: str, folder: Path) -> Path:
