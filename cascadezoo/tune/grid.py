@@ -246,7 +246,7 @@ def _declared(cascade: Cascade, key: str) -> Option | None:
     return None
 
 
-def _read(name: str, key: str, text: str, option: Option | None) -> Value:
+def _read(name: str, key: str, text: str, option: Option | None = None) -> Value:
     if option is None:
         read, description = _READ[key]
     else:
