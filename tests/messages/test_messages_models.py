@@ -100,7 +100,7 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an unknown parameter to search": (
         lambda: make_grid(cascade(), ["magic"]),
-        "unknown parameter 'magic'\nHint: use s, steps, guidance, sampler, eta, truncated",
+        "unknown parameter 'magic'\nHint: use s, steps, guidance, sampler, eta, restart, sampling_schedule, truncated",
     ),
     "a parameter that a stage does not support": (
         lambda: make_grid(cascade(), ["up.steps"]),

@@ -357,9 +357,12 @@ def test_the_contract_of_the_api_level() -> None:
         if inspect.isfunction(f)
     }
     assert methods == {
-        "__init__": "(self, config: Any, run: TrainingRun) -> None",
+        "__init__": "(self, config: Any = None, run: TrainingRun | None = None) -> None",
+        "begin": "(self, run: TrainingRun) -> None",
         "on_phase": "(self, event: PhaseEvent) -> None",
         "on_step": "(self, event: StepEvent) -> None",
+        "on_samples": "(self, event: SamplesEvent) -> None",
+        "on_model": "(self, event: ModelEvent) -> None",
         "on_epoch": "(self, event: EpochEvent) -> None",
         "on_figure": "(self, event: FigureEvent) -> None",
         "close": "(self) -> None",
