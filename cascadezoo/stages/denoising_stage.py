@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, ClassVar, get_args
 
@@ -227,10 +228,11 @@ class DenoisingStage(ConditionalStage):
             return []
         again = restart_path(path, level)
         if not again:
+            lowest = math.ceil(1000 * path[-2].level) / 1000
             raise SampleError(
                 f"sampling cannot restart at noise level {level:g}: its last step starts at "
-                f"{path[-2].level:.3g}",
-                hint=f"use a restart of {path[-2].level:.3g} to 1, or more steps",
+                f"{lowest:g}",
+                hint=f"use a restart of {lowest:g} to 1, or more steps",
                 code="sample-restart-too-low",
                 value=level,
             )

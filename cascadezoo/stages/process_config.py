@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -147,10 +148,11 @@ class ProcessConfig(StageConfig):
                 code="latents",
             )
         if self.restart and not restart_path(path := self.sampling_path(output), self.restart):
+            lowest = math.ceil(1000 * path[-2].level) / 1000
             raise ConfigError(
                 "restart",
                 f"is {self.restart:g}, but the last step of sampling starts at noise level "
-                f"{path[-2].level:.3g}; use {path[-2].level:.3g} to 1, or more steps",
+                f"{lowest:g}; use {lowest:g} to 1, or more steps",
                 code="too-low",
             )
         return super().fit(output)
