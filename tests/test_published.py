@@ -14,6 +14,8 @@ from cascadezoo import Cascade, check_model
 from cascadezoo.cards.card_file import read_card
 from cascadezoo.errors import ModelError
 from cascadezoo.hub.publish.publish_model import publish
+from cascadezoo.model_folder.layout import read_config
+from cascadezoo.spec import resolve
 
 FOLDERS = sorted(path for path in (Path(__file__).parent / "published").iterdir() if path.is_dir())
 
@@ -22,6 +24,19 @@ FOLDERS = sorted(path for path in (Path(__file__).parent / "published").iterdir(
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy of a published model."""
     return Path(shutil.copytree(request.param, tmp_path / request.param.name))
+
+
+BUNDLED = (
+    Path(__file__).parents[1] / "plugins" / "cascadezoo-models" / "cascadezoo_models" / "models"
+)
+
+
+@pytest.mark.parametrize(
+    "folder", [*FOLDERS, *sorted(BUNDLED.iterdir())], ids=lambda path: path.name
+)
+def test_settings_of_later_versions_change_no_digest(folder: Path) -> None:
+    config = read_config(folder)
+    assert resolve(config.spec, for_training=False).spec.digest() == config.spec_digest
 
 
 def test_it_draws_the_images_that_its_own_version_drew(published: Path) -> None:

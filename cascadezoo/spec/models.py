@@ -489,6 +489,18 @@ class CascadeSpec(Model):
         return _digest(_without_later_keys(data))
 
 
+_LATER_SETTINGS: dict[str, object] = {
+    "blur_probability": 0.5,
+    "blur_sigma": [0.4, 0.6],
+    "cosine_offset": 0.008,
+    "dynamic_threshold": None,
+    "restart": 0.0,
+    "s_min": 0.0,
+    "sampling_schedule": "trained",
+}
+"""Settings of stages that kinds got after models of them were published, with their defaults."""
+
+
 def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
     """Drop keys of later versions at their defaults, so that digests do not change."""
     # Names change neither the training nor the images.
@@ -518,8 +530,8 @@ def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
             del stage["config"]["pad_to"]
         if stage["config"].get("halve_last") is False:
             del stage["config"]["halve_last"]
-        for key, default in {"restart": 0.0, "sampling_schedule": "trained"}.items():
-            if stage["config"].get(key) == default:
+        for key, default in _LATER_SETTINGS.items():
+            if key in stage["config"] and stage["config"][key] == default:
                 del stage["config"][key]
     for phase in data["training"]["phases"] or []:
         if phase["reflow"] is None:
