@@ -169,6 +169,9 @@ def test_guided_pairs_need_labels() -> None:
     assert codes(data)["training.phases.1.reflow.guidance"] == "guidance-needs-labels"
 
 
+LATER = ("restart", "sampling_schedule", "cosine_offset", "dynamic_threshold")
+
+
 def test_digests_do_not_change_with_defaults_of_later_keys() -> None:
     """Runs from before these keys existed can resume."""
     spec = load_spec("diffusion-pixelshuffle-vit-tiny").spec
@@ -193,7 +196,7 @@ def test_digests_do_not_change_with_defaults_of_later_keys() -> None:
     del plain["evaluation"]["precision"]
     for key in ("metric", "keep", "pictures"):
         (plain["evaluation"]["in_loop"] or {}).pop(key, None)
-    for key in ("restart", "sampling_schedule"):
+    for key in LATER:
         for stage in plain["stages"]:
             stage["config"].pop(key, None)
     for phase in plain["training"]["phases"]:
