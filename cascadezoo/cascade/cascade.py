@@ -406,7 +406,26 @@ class Cascade(nn.Module):
 
         Returns:
             One tensor per stage, from the generator on.
+
+        Raises:
+            InputError: the images have another type or shape.
         """
+        shape = (self.resolved.image.channels, *[self.resolved.image.size] * 2)
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            kind = str(images.dtype) if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(
+                f"images are {kind}, not a floating tensor",
+                hint="cascadezoo.data.pixels.to_float(torch.from_numpy(images)) converts bytes",
+                code="input-images-dtype",
+                dtype=kind,
+            )
+        if images.dim() != 4 or images.shape[1:] != shape:
+            raise InputError(
+                f"images have the shape {tuple(images.shape)}, not {('N', *shape)}",
+                hint="pass images in the size of the last stage's output",
+                code="input-images-shape",
+                shape=tuple(images.shape),
+            )
         rows = [images]
         for name in reversed(self.names[1:]):
             rows.insert(0, upstream_target(self.stage(name), rows[0]))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from errors_help import raises
@@ -429,3 +430,25 @@ def test_damaged_files_raise_only_cascadezoo_errors(
         Cascade.from_pretrained(folder)
     except CascadezooError as error:
         assert error.what
+
+
+@pytest.mark.parametrize(
+    ("images", "code"),
+    [
+        (np.zeros((2, 3, 16, 16), np.uint8), "input-images-dtype"),
+        (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "input-images-dtype"),
+        (torch.zeros(3, 16, 16), "input-images-shape"),
+        (torch.zeros(2, 3, 8, 8), "input-images-shape"),
+        (torch.zeros(2, 1, 16, 16), "input-images-shape"),
+    ],
+)
+def test_targets_of_other_images_are_refused(images: Any, code: str) -> None:
+    cascade = Cascade.from_spec(load_spec("diffusion-pixelshuffle-vit-tiny"))
+    with raises(InputError, code):
+        cascade.targets(images)
+    assert [tuple(t.shape) for t in cascade.targets(torch.zeros(2, 3, 16, 16))][-1] == (
+        2,
+        3,
+        16,
+        16,
+    )
