@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -100,6 +102,10 @@ def command(
         echo(f"{served.url} shows {clean(', '.join(names))}")
         echo("Ctrl-C ends it.", err=True)
     served.wait()
+    # Threads that still draw for an open page would abort the end of the interpreter.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _export(

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from cascadezoo import Cascade
 from cascadezoo.errors import (
     CascadezooError,
+    InputError,
     ModelError,
     ModelReferenceError,
     SampleError,

@@ -117,7 +117,7 @@ def test_the_small_spec_learns_in_seconds(tmp_path: Path) -> None:
     epochs = [r for r in rows if r.get("event") == "epoch"]
     by_phase = {p: [r for r in epochs if r["phase"] == p] for p in ("autoencoder", "prior")}
     first, last = (by_phase["autoencoder"][i]["losses"]["decode.mse"] for i in (0, -1))
-    assert last < 0.5 * first
+    assert last < 0.6 * first
     first, last = (by_phase["prior"][i]["losses"]["prior.nll"] for i in (0, -1))
     assert last < 0.8 * first
     images = Cascade.from_pretrained(result).sample(4, seed=0)
