@@ -39,7 +39,7 @@ def environment(rank: int, world: int, port: int) -> dict[str, str]:
 
 
 def run_processes(
-    world: int, function: Callable[..., Any], *args: Any, timeout: float = 240.0
+    world: int, function: Callable[..., Any], *args: Any, timeout: float = 600.0
 ) -> list[Any]:
     """The results of a function of an importable module, called in each of several processes.
 
