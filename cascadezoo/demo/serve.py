@@ -30,7 +30,7 @@ def require_gradio() -> str:
     """
     try:
         return str(importlib.import_module("gradio").__version__)
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # a folder named gradio has no version
         raise InputError(
             f"the demo needs gradio, which is not installed ({error})",
             hint="pip install 'cascadezoo[demo]'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 
@@ -19,6 +20,15 @@ def test_a_missing_gradio_is_named_with_its_command(invoke, monkeypatch):
     result = invoke("demo", "shapes-tiny")
     check_failed(result, "input-gradio-missing", shown="pip install 'cascadezoo[demo]'")
     assert result.exit_code == 2
+
+
+def test_a_folder_named_gradio_is_not_gradio(invoke, monkeypatch, tmp_path):
+    (tmp_path / "gradio").mkdir()
+    monkeypatch.delitem(sys.modules, "gradio", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    if list(importlib.metadata.distributions(name="gradio")):
+        pytest.skip("gradio is installed and wins over a folder")
+    check_failed(invoke("demo", "shapes-tiny"), "input-gradio-missing")
 
 
 def test_the_export_needs_no_gradio(invoke, monkeypatch, tmp_path):

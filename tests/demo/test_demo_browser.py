@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import json
 import os
 import signal
@@ -28,7 +28,7 @@ PATIENCE = 90_000
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        importlib.util.find_spec("gradio") is None,
+        not list(importlib.metadata.distributions(name="gradio")),
         reason="gradio is not installed: pip install 'cascadezoo[demo]'",
     ),
 ]
