@@ -168,13 +168,14 @@ def test_defaults_do_not_change_the_digest() -> None:
 
 
 PEAK = """
-import json, resource, sys, torch
+import json, sys, torch
 torch.set_num_threads(1)
 from cascadezoo.build.plan import make_plan
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.nn.recompute import recompute_blocks
 from cascadezoo.spec import load_spec
 from cascadezoo.stages.base import TrainContext
+from cascadezoo.train.memory import peak_memory
 from cascadezoo.util.rng import Draw
 recompute = json.loads(sys.argv[1])
 resolved = load_spec("shapes-demo", settings=["stages.0.config.blocks=6", f"training.recompute={sys.argv[1]}"])
@@ -188,10 +189,11 @@ def run(n):
     context = TrainContext(Draw(0), torch.zeros(n, dtype=torch.int64))
     sum(stage(stage.preprocess(images, None, context)).losses.values()).backward()
 run(2)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def measured():  # not ru_maxrss, which starts at the parent's value
+    return peak_memory(torch.device("cpu"))["process_peak_bytes"]
+before = measured()
 run(256)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps([peak * 1024, row.activation_bytes * 256]))
+print(json.dumps([measured() - before, row.activation_bytes * 256]))
 """
 
 
