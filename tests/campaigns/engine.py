@@ -78,7 +78,7 @@ def warm_up() -> None:
     import cascadezoo
 
     for module in pkgutil.walk_packages(cascadezoo.__path__, "cascadezoo."):
-        if not module.name.endswith(("__main__", "ray_executor", "fused_norm")):
+        if not module.name.endswith(("__main__", "ray_executor", "fused_norm", "demo.page")):
             importlib.import_module(module.name)
     from cascadezoo.plugins.manager import get_host
 
