@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,17 @@ from cascadezoo.evaluate.features.small_network import SIZE, SmallNet
 from cascadezoo.evaluate.real_features import choose_real, features_folder
 from cascadezoo.util.rng import derive_seed, seed_global
 
-__all__ = ["VERSION", "TrainingRecipe", "predict", "real_classifier", "shrink", "train_classifier"]
+__all__ = [
+    "VERSION",
+    "TrainingRecipe",
+    "class_labels",
+    "predict",
+    "real_classifier",
+    "require_training_images",
+    "shrink",
+    "train_classifier",
+    "write_cache",
+]
 
 VERSION = "v1"
 """Changes whenever the same images and labels would give a different classifier."""
@@ -90,6 +101,37 @@ def shrink(images: Tensor) -> Tensor:
     return resized.clamp(0, 255).round().to(torch.uint8)
 
 
+def require_training_images(count: int) -> None:
+    """Check the number of images that a classifier learns from.
+
+    Raises:
+        InputError: there are fewer than two.
+    """
+    if count < 2:
+        raise InputError(
+            f"a classifier needs at least 2 training images, not {count}",
+            hint="use more images",
+            code="input-classifier-too-few",
+            count=count,
+        )
+
+
+def class_labels(data: ImageData) -> Tensor:
+    """The labels of images, int64 [N].
+
+    Raises:
+        InputError: the images have no labels.
+    """
+    if data.labels is None:
+        raise InputError(
+            f"cannot train or test a classifier: the {data.split} images have no labels",
+            hint='set "labels" in the config of the data',
+            code="input-classifier-no-labels",
+            split=data.split,
+        )
+    return torch.from_numpy(data.labels).long()
+
+
 def train_classifier(images: Tensor, labels: Tensor, recipe: TrainingRecipe) -> SmallNet:
     """Train by SGD with a one-cycle rate on shifted (and mirrored) images.
 
@@ -105,13 +147,7 @@ def train_classifier(images: Tensor, labels: Tensor, recipe: TrainingRecipe) -> 
         InputError: there are fewer than two images.
     """
     count = len(images)
-    if count < 2:
-        raise InputError(
-            f"a classifier needs at least 2 training images, not {count}",
-            hint="use more images",
-            code="input-classifier-too-few",
-            count=count,
-        )
+    require_training_images(count)
     batch = min(BATCH, count)
     per_epoch = count // batch
     total = max(MIN_STEPS, recipe.epochs * per_epoch)
@@ -180,14 +216,7 @@ def real_classifier(
     Raises:
         InputError: the images have no labels, or there are fewer than ``count``.
     """
-    labels = real.labels
-    if labels is None:
-        raise InputError(
-            f"cannot train a classifier: the {real.split} images have no labels",
-            hint='set "labels" in the config of the data',
-            code="input-classifier-no-labels",
-            split=real.split,
-        )
+    labels = class_labels(real)
     rows = choose_real(len(real), count)
     key: dict[str, Any] = {
         "data": real.digest,
@@ -211,8 +240,8 @@ def real_classifier(
         shrink(torch.from_numpy(real.images[rows[first : first + _CHUNK]]))
         for first in range(0, count, _CHUNK)
     ]
-    net = train_classifier(torch.cat(parts), torch.from_numpy(labels[rows]), recipe)
-    _write(path, net, {"key": text})
+    net = train_classifier(torch.cat(parts), labels[rows], recipe)
+    write_cache(path, net.state_dict(), text)
     return net
 
 
@@ -254,14 +283,14 @@ def _read(path: Path, net: SmallNet) -> bool:
     return True
 
 
-def _write(path: Path, net: SmallNet, metadata: dict[str, str]) -> None:
-    """Cache the weights. A failure is only logged."""
+def write_cache(path: Path, tensors: Mapping[str, Tensor], key: str) -> None:
+    """Cache tensors with the key of their file. A failure is only logged."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             part = Path(folder) / path.name
-            weights = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}
-            save_file(weights, part, metadata=metadata)
+            rows = {name: value.cpu().contiguous() for name, value in tensors.items()}
+            save_file(rows, part, metadata={"key": key})
             part.replace(path)
     except (OSError, SafetensorError) as error:
         _LOG.warning("cannot cache the classifier of the real images in %s: %s", path, error)

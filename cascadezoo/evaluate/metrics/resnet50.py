@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cascadezoo.data.base import ImageData
-from cascadezoo.errors import InputError
 from cascadezoo.evaluate.features.base import Precision
+from cascadezoo.evaluate.metrics.classifier import (
+    class_labels,
+    require_training_images,
+    write_cache,
+)
 from cascadezoo.evaluate.real_features import choose_real, features_folder
 from cascadezoo.util.rng import derive_seed, seed_global
 
@@ -115,13 +118,7 @@ def train_resnet50(images: Tensor, labels: Tensor, recipe: ResNetRecipe) -> torc
     from torchvision.transforms import Compose, RandomHorizontalFlip, RandomResizedCrop
 
     count = len(images)
-    if count < 2:
-        raise InputError(
-            f"a classifier needs at least 2 training images, not {count}",
-            hint="use more images",
-            code="input-classifier-too-few",
-            count=count,
-        )
+    require_training_images(count)
     batch = min(BATCH, count)
     crop = RandomResizedCrop(recipe.crop, CROP_SCALE, CROP_RATIO, antialias=True)
     augment = Compose([crop, RandomHorizontalFlip()] if recipe.flip else [crop])
@@ -163,7 +160,7 @@ def label_ranks(net: torch.nn.Module, test: ImageData, recipe: ResNetRecipe) -> 
     """
     from torchvision.transforms.functional import center_crop, resize
 
-    labels = _labels(test)
+    labels = class_labels(test)
     size = [round(recipe.crop * RESIZE)]
     ranks = []
     with torch.inference_mode():
@@ -215,9 +212,9 @@ def real_ranks(
     path = folder / f"resnet50-{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
     ranks = _read(path, len(test))
     if ranks is None:
-        images, labels = torch.from_numpy(train.images[rows]), _labels(train)[rows]
+        images, labels = torch.from_numpy(train.images[rows]), class_labels(train)[rows]
         ranks = label_ranks(train_resnet50(images, labels, recipe), test, recipe)
-        _write(path, ranks, text)
+        write_cache(path, {"ranks": ranks}, text)
     return ranks
 
 
@@ -234,17 +231,6 @@ def _normalised(images: Tensor) -> Tensor:
     return (pixels - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
 
 
-def _labels(data: ImageData) -> Tensor:
-    if data.labels is None:
-        raise InputError(
-            f"cannot train or test a classifier: the {data.split} images have no labels",
-            hint='set "labels" in the config of the data',
-            code="input-classifier-no-labels",
-            split=data.split,
-        )
-    return torch.from_numpy(data.labels).long()
-
-
 def _read(path: Path, count: int) -> Tensor | None:
     """Cached ranks, or None. A damaged file is logged."""
     try:
@@ -255,15 +241,3 @@ def _read(path: Path, count: int) -> Tensor | None:
         _LOG.warning("training a ResNet-50 again: %s cannot be read: %s", path, error)
         return None
     return ranks if ranks.shape == (count,) else None
-
-
-def _write(path: Path, ranks: Tensor, key: str) -> None:
-    """Cache the ranks. A failure is only logged."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            save_file({"ranks": ranks}, part, metadata={"key": key})
-            part.replace(path)
-    except (OSError, SafetensorError) as error:
-        _LOG.warning("cannot cache the accuracy on real images in %s: %s", path, error)
