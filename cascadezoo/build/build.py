@@ -183,7 +183,7 @@ def build_cascade(
     objects = check_callbacks(callbacks)
     try:
         resolved, given = load_spec_with(spec, data, changes)
-        _check_best_weights(resolved.spec)
+        _check_in_loop(resolved.spec)
         run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
         require_measurable(resolved)
         home = pick_device(device)
@@ -208,18 +208,17 @@ def build_cascade(
         show.close()
 
 
-def _check_best_weights(spec: CascadeSpec) -> None:
-    """Check that the weights with the best figure can be kept.
+def _check_in_loop(spec: CascadeSpec) -> None:
+    """Check that figures can be measured during the training.
 
     Raises:
-        InputError: they are divided among processes.
+        InputError: the weights are divided among processes.
     """
-    in_loop = spec.evaluation.in_loop
-    if in_loop is not None and in_loop.keep == "best" and spec.training.parallel == "fsdp":
+    if spec.evaluation.in_loop is not None and spec.training.parallel == "fsdp":
         raise InputError(
-            "evaluation.in_loop.keep is 'best', which does not work with fsdp",
-            hint='set training.parallel to "ddp", or evaluation.in_loop.keep to "last"',
-            code="input-fsdp-best",
+            "evaluation.in_loop measures figures during the training, which does not work with fsdp",
+            hint='set training.parallel to "ddp", or evaluation.in_loop to null',
+            code="input-fsdp-in-loop",
         )
 
 

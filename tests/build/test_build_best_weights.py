@@ -76,7 +76,7 @@ def test_defaults_of_later_versions_change_no_digest() -> None:
 
 
 def test_divided_weights_are_refused_before_the_training(tmp_path: Path) -> None:
-    settings = ["evaluation.in_loop.keep=best", "training.parallel=fsdp"]
-    with raises(InputError, "input-fsdp-best"):
+    settings = ["evaluation.in_loop={}", "training.parallel=fsdp"]
+    with raises(InputError, "input-fsdp-in-loop"):
         build_cascade("diffusion-pixelshuffle-vit-tiny", tmp_path / "run", settings=settings)
     assert not (tmp_path / "run").exists()
