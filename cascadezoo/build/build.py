@@ -216,7 +216,7 @@ def _check_in_loop(spec: CascadeSpec) -> None:
     """
     if spec.evaluation.in_loop is not None and spec.training.parallel == "fsdp":
         raise InputError(
-            "evaluation.in_loop measures figures during the training, which does not work with fsdp",
+            "evaluation.in_loop measures during the training, which does not work with fsdp",
             hint='set training.parallel to "ddp", or evaluation.in_loop to null',
             code="input-fsdp-in-loop",
         )
