@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from accelerate.accelerator import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from cascadezoo.cascade.stage_calls import guard
@@ -241,8 +240,8 @@ def apply_gradients(
 ) -> None:
     """Clip and apply the gradients of each group, and clear them.
 
-    The fp16 scaler unscales once for each group and updates its scale once for all. Accelerate
-    supports a single optimizer: it would unscale the second one twice.
+    The fp16 scaler unscales once for each group and updates its scale once for all. Accelerate's
+    own optimizers are not used: they support a single one, and would unscale the second one twice.
 
     Args:
         accelerator: its scaler is used if it has one.
@@ -254,22 +253,16 @@ def apply_gradients(
     for group in ready:
         if clip_norm is not None:
             if scaler is not None:
-                scaler.unscale_(_plain(group.optimizer))
+                scaler.unscale_(group.optimizer)
             nn.utils.clip_grad_norm_(group.parameters, clip_norm)
     for group in ready:
         if scaler is not None:
-            scaler.step(_plain(group.optimizer))
+            scaler.step(group.optimizer)
         else:
             group.optimizer.step()
         group.optimizer.zero_grad(set_to_none=True)
     if scaler is not None and ready:
         scaler.update()
-
-
-def _plain(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    while isinstance(optimizer, AcceleratedOptimizer):
-        optimizer = optimizer.optimizer
-    return optimizer
 
 
 def schedule_factor(spec: ScheduleSpec, step: int, total: int, steps_per_epoch: int) -> float:

@@ -222,8 +222,6 @@ class Trainer:
             self.callbacks.check()
             counts = (index, len(self.phases), phase.total, self.position.step)
             self.progress.phase(phase.spec.name, *counts)
-            for group in phase.optimizers:
-                group.optimizer = self.accelerator.prepare_optimizer(group.optimizer)
             trained = [(n, s) for n, s in self.cascade.named_stages() if n in phase.spec.train]
             with graphed(trained if self.graphs else ()):
                 self._loop(phase)
@@ -243,7 +241,9 @@ class Trainer:
                 name=phase.spec.name,
             ) from error
         finally:
-            self.accelerator.free_memory()
+            # Collecting all of Python's garbage takes up to a second. On a CPU it comes by itself.
+            if self.cascade.device.type != "cpu":
+                self.accelerator.free_memory()
         self.record.mark(phase, "end", self.position.global_step)
         self.position = replace(self.position, phase=index + 1, step=0)
         self._save(None)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +78,6 @@ def spec(generator: str, upsampler: str, refiner: str, *, named: bool = True) ->
         "training": {"batch_size": 8, "losses": [], "phases": phases, "log_steps": 1},
         "evaluation": {"metrics": [], "extractor": "small"},
     }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _old_objects_are_kept() -> Iterator[None]:
-    """Exclude the objects of other tests from the garbage collections of the trainer."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
