@@ -49,6 +49,7 @@ def losses(run: Path, phase: str) -> list[float]:
     ]
 
 
+@pytest.mark.slow
 def test_a_wrapped_pipeline_is_finetuned_jointly_and_published(tmp_path: Path) -> None:
     source = tmp_path / "source"
     save_pipeline(source)
@@ -98,6 +99,7 @@ def test_a_wrapped_pipeline_is_finetuned_jointly_and_published(tmp_path: Path) -
     assert sum(rows[-2:]) < sum(rows[:2])
 
 
+@pytest.mark.slow
 def test_latent_diffusion_of_diffusers_alone(tmp_path: Path) -> None:
     data = spec(
         [

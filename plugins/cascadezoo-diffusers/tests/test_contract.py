@@ -93,6 +93,7 @@ def test_plans_on_the_meta_device(case: Case) -> None:
         assert stage.sample(upstream, meta_request(case)).shape == (4, 3, 12, 12)
 
 
+@pytest.mark.slow
 def test_every_sampler_plans_on_the_meta_device() -> None:
     case = SMALL["diffusers-unet2d.v1"]
     stage = on_meta(case)
@@ -196,6 +197,7 @@ def test_images_with_options_do_not_depend_on_how_a_batch_is_split(
     _split(SMALL[kind], **options)
 
 
+@pytest.mark.slow
 @cases
 def test_the_network_compiles_into_one_graph(case: Case) -> None:
     stage = case.stage()
@@ -210,6 +212,10 @@ def test_the_network_compiles_into_one_graph(case: Case) -> None:
     assert torch.allclose(compiled(inputs), run(inputs), rtol=0, atol=1e-5)
 
 
+# They start processes and compile; `cascadezoo plugins check` runs them in CI.
+LONG = ("config-without-torch", "import-cost", "processes", "compile")
+
+
 @cases
 def test_the_stage_passes_the_check_of_cascadezoo(case: Case) -> None:
     testing = pytest.importorskip("cascadezoo.testing", reason="an older cascadezoo")
@@ -219,6 +225,7 @@ def test_the_stage_passes_the_check_of_cascadezoo(case: Case) -> None:
         size=case.size,
         channels=case.channels,
         num_classes=case.num_classes,
+        skip=LONG,
     )
 
 

@@ -81,6 +81,7 @@ def test_gradients_go_upstream_in_joint_phases_only(tmp_path: Path) -> None:
     assert torch.equal(build(tmp_path / "alone", data)[key], ends[False][key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [("p0", 3), ("p1", 5)])
 def test_a_stopped_training_ends_on_the_same_weights(tmp_path: Path, stop: tuple[str, int]) -> None:
     turns = {"coarse": {"groups": {"discriminator": {"every": 2}}}}
@@ -92,6 +93,7 @@ def test_a_stopped_training_ends_on_the_same_weights(tmp_path: Path, stop: tuple
     assert same(build(tmp_path / "run", spec(phases)), whole)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     data = spec([{**JOINT, "steps": 4}])
     # Only rounding may differ; a larger eps keeps Adam from amplifying it.
@@ -121,6 +123,7 @@ def test_bfloat16_builds(tmp_path: Path) -> None:
     assert all(value.isfinite().all() for value in weights(model).values())
 
 
+@pytest.mark.slow
 def test_a_small_gan_learns_four_patterns(tmp_path: Path) -> None:
     """19 of 20 images within 0.1 mean squared error of a pattern, no pattern below a tenth."""
     rng = np.random.default_rng(0)
