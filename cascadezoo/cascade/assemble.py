@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cascadezoo.errors import PluginError, ResourceError
 from cascadezoo.plugins.faults import Owner
@@ -43,7 +46,7 @@ def build_stage(
     geometry = StageGeometry(stage.output, stage.input, num_classes)
     # On the CPU first, so that the initial weights do not depend on the device.
     home = "meta" if torch.device(device).type == "meta" else "cpu"
-    with torch.random.fork_rng(devices=[]), torch.device(home):
+    with torch.random.fork_rng(devices=[]), torch.device(home), _initialised(home):
         seed_global(derive_seed(seed, "init", stage.name))
         try:
             with owner.guard("in __init__", impl.__init__, passes=_is_too_large):
@@ -67,7 +70,12 @@ def build_stage(
     twin = built if home == "meta" else None
     if home == "cpu" and not owner.builtin and next(unsaved_buffers(built), None) is not None:
         on_meta = owner.guard("in __init__ on the meta device", impl.__init__)
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), on_meta:
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.device("meta"),
+            _initialised("meta"),
+            on_meta,
+        ):
             twin = impl(stage.config, geometry)
     if twin is not None:
         adopt_buffers(built, twin)
@@ -100,6 +108,34 @@ def unsaved_buffers(stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
             buffer = module._buffers.get(key)
             if buffer is not None:
                 yield f"{prefix}.{key}" if prefix else key, buffer
+
+
+def _initialised(device: str) -> AbstractContextManager[object]:
+    return _NoInitialisation() if device == "meta" else nullcontext()
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves out ``torch.nn.init``: on the meta device it changes nothing, but imports a compiler.
+
+    That import takes longer than loading a small model.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensor = args[0] if args else kwargs.get("tensor")
+        if (
+            getattr(func, "__module__", None) == nn.init.__name__
+            and isinstance(tensor, Tensor)
+            and tensor.is_meta
+        ):
+            return tensor
+        return func(*args, **kwargs)
 
 
 def _is_too_large(error: BaseException) -> bool:

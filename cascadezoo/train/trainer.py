@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,12 +43,14 @@ from cascadezoo.train.progress import Progress, QuietProgress
 from cascadezoo.train.recorder import Recorder
 from cascadezoo.train.reflow import PairLoader, PairStore, pairs_of
 from cascadezoo.train.sharded_tensors import whole_value
-from cascadezoo.train.sharding import ShardedCascade
 from cascadezoo.train.stage_state import StageState, check_declarations
 from cascadezoo.train.step import PhaseWalk
 from cascadezoo.train.stopwatch import Stopwatch
 from cascadezoo.util.processes import Peers, is_lost_peer, lost_peers
 from cascadezoo.util.rng import derive_seed, seed_global
+
+if TYPE_CHECKING:
+    from cascadezoo.train.sharding import ShardedCascade
 
 __all__ = ["Figures", "Samples", "Trainer"]
 
@@ -111,6 +113,9 @@ class Trainer:
         self.sharded: ShardedCascade | None = None
         if cascade.spec.training.parallel == "fsdp" and accelerator.num_processes > 1:
             check_shardable(cascade.spec.training, dict(cascade.named_stages()), accelerator.scaler)
+            # Its part of torch takes a second to import.
+            from cascadezoo.train.sharding import ShardedCascade
+
             self.sharded = ShardedCascade(cascade)
             cascade = self.sharded.cascade
         # The memory layout for tensor cores; saved weights are contiguous in any case.
