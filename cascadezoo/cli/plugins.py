@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from cascadezoo.plugins.manager import Plugin, PluginHost, PluginProblem
 
 # The keys of cascadezoo.testing.template.KINDS; --help shows them without importing it.
-KINDS = ("generator", "upsampler", "refiner", "decoder", "dataset", "metric")
+KINDS = (
+    "generator",
+    "upsampler",
+    "refiner",
+    "decoder",
+    "dataset",
+    "metric",
+    "loss",
+    "features",
+    "zoo",
+    "specs",
+    "command",
+    "callback",
+)
 
 
 @click.group("plugins", cls=Commands)
@@ -95,21 +108,30 @@ def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
     help="The folder to write.  [default: cascadezoo-NAME]",
 )
 @json_option
-def new(name: str, kind: str, out: Path | None, as_json: bool) -> None:
+@click.pass_context
+def new(ctx: click.Context, name: str, kind: str, out: Path | None, as_json: bool) -> None:
     """Write a working project of a new plugin, as a starting point.
 
     NAME is the name of the distribution, with or without the prefix cascadezoo-.
     """
-    from cascadezoo.testing.template import project_name, write_project
+    from cascadezoo.testing.template import (
+        described,
+        project_name,
+        refuse_builtin_command,
+        write_project,
+    )
 
     distribution = project_name(name)
+    root = ctx.find_root().command
+    if kind == "command" and isinstance(root, LazyGroup):
+        refuse_builtin_command(distribution, root.table)
     folder = write_project(name, kind, out)
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     if as_json:
         rows = {"distribution": distribution, "kind": kind, "folder": str(folder), "files": files}
         echo_json(rows)
         return
-    echo(f"wrote a plugin with a {kind} to {clean(folder)}:")
+    echo(f"wrote a plugin with {described(kind)} to {clean(folder)}:")
     echo("\n".join(f"  {file}" for file in files))
     echo(
         f"\nTo install and check it:\n"
