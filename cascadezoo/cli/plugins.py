@@ -1,4 +1,4 @@
-"""``cascadezoo plugins``: ``list``, ``new`` and ``check``."""
+"""``cascadezoo plugins``: ``list``, ``new``, ``check`` and ``search``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cascadezoo.cli.lazy import Commands, LazyGroup
 from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, table
 from cascadezoo.cli.plugins_check import check
+from cascadezoo.cli.plugins_search import search
 
 if TYPE_CHECKING:
     from cascadezoo.plugins.manager import Plugin, PluginHost, PluginProblem
@@ -35,7 +36,7 @@ KINDS = (
 
 @click.group("plugins", cls=Commands)
 def command() -> None:
-    """List and check the installed plugins, or create a new one."""
+    """List and check the installed plugins, find others, or create a new one."""
 
 
 @command.command(
@@ -141,6 +142,7 @@ def new(ctx: click.Context, name: str, kind: str, out: Path | None, as_json: boo
 
 
 command.add_command(check)
+command.add_command(search)
 
 
 def _names(plugin: Plugin) -> str:
