@@ -222,6 +222,8 @@ class MetricEntry(Entry):
             ``all`` of the split.
         needs_data: whether the metric uses real images. A metric that does not can be measured
             without the model's data.
+        extractor: whether the metric uses the feature extractor that the spec names. A build loads
+            the extractor only if one of its metrics does.
         title: the display name; empty uses the name.
         better: which values are better: ``lower``, ``higher``, or None for neither.
         scale: the factor for displayed values, for example 1000 for KID.
@@ -232,6 +234,7 @@ class MetricEntry(Entry):
     takes: Literal["features", "cascade"] = "features"
     real: Literal["as-many", "all"] = "as-many"
     needs_data: bool = True
+    extractor: bool = True
     title: str = ""
     better: Literal["lower", "higher"] | None = None
     scale: float = 1.0
@@ -246,6 +249,11 @@ class MetricEntry(Entry):
             if value not in known:
                 shown = ", ".join(map(repr, known))
                 raise ValueError(f"metric {self.name!r}: {label}={value!r} is not one of {shown}")
+        if self.takes == "features" and not self.extractor:
+            raise ValueError(
+                f"metric {self.name!r}: takes='features' needs an extractor, so extractor=False "
+                "is not possible"
+            )
         if not 0 < self.scale < float("inf"):
             raise ValueError(f"metric {self.name!r}: scale={self.scale!r} is not above 0")
 

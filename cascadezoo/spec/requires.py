@@ -230,7 +230,7 @@ def install_advice(requirements: Iterable[str], urls: Mapping[str, str]) -> str:
         urls: the result of :func:`stated_urls`.
     """
     requirements = list(requirements)
-    notes = []
+    notes, warnings = [], []
     for text in requirements:
         requirement = _parse(text)
         name = canonical_name(text if requirement is None else requirement.name)
@@ -240,11 +240,16 @@ def install_advice(requirements: Iterable[str], urls: Mapping[str, str]) -> str:
         elif name in urls:
             notes.append(f"{name} is {urls[name]}, says the author of the spec or model")
         else:
-            notes.append(
-                f"careful: the name {name} comes from the author of the spec or model and is not "
-                "in the index of plugins; check whose package it is before you install it"
-            )
-    return f"{install_line(requirements)} ({'; '.join(notes)})"
+            warnings.append(name)
+    text = install_line(requirements)
+    if notes:
+        text = f"{text} ({'; '.join(notes)})"
+    if warnings:
+        text = (
+            f"the name {' and '.join(warnings)} comes from the author of the spec or model and is "
+            f"not in the index of plugins, so check whose package it is before you run {text}"
+        )
+    return text
 
 
 _LABELS = ("repository", "source", "sourcecode", "homepage")

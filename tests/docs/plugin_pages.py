@@ -26,7 +26,7 @@ from typing import Any
 from test_docs import ROOT, Block, blocks
 
 PLUGINS = ROOT / "plugins"
-PAGES = ("first-plugin.md", "use-a-plugin.md", "plugin-list.md")
+PAGES = ("first-plugin.md", "use-a-plugin.md", "hooks.md", "plugin-list.md")
 
 
 @dataclass(frozen=True)
