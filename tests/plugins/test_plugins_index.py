@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from plugin_sites import cascadezoo, environment, install, lay_out
 
 from cascadezoo.cli.main import main
+from cascadezoo.errors import SpecError
 from cascadezoo.plugins.index import indexed, provider_of, read_index, search_index
 from cascadezoo.plugins.registry import Origin
 from cascadezoo.spec import load_spec
@@ -130,7 +131,7 @@ def test_addresses_that_could_deceive_are_refused(url: object) -> None:
         "other": "https://example.org/a"
     }
     data = load_spec("shapes-tiny").spec.to_dict() | {"project_urls": {"wave": url}}
-    with pytest.raises(ValueError, match="project_urls"):
+    with pytest.raises(SpecError, match="project_urls"):
         load_spec(data)
 
 
@@ -214,7 +215,7 @@ def test_specs_without_plugins_have_no_addresses() -> None:
 def test_a_kind_of_the_index_is_found_by_its_name() -> None:
     data = load_spec("shapes-tiny").spec.to_dict()
     data["stages"][2] = {"name": "refine", "kind": "srgan.v1"}
-    with pytest.raises(ValueError, match="srgan") as caught:
+    with pytest.raises(SpecError, match="srgan") as caught:
         load_spec(data)
     assert f"the plugin cascadezoo-gan provides it: pip install cascadezoo-gan ({GAN})" in str(
         caught.value
