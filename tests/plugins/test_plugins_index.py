@@ -38,7 +38,7 @@ def test_search() -> None:
     assert names("GAN adversaries") == ["cascadezoo-gan"]
     assert names("linear-sr.v1") == ["cascadezoo-hello"]
     assert names("ar-prior") == ["cascadezoo-tokens"]
-    assert names("zoo: models") == []
+    assert names("spec MNIST") == ["cascadezoo-models", "cascadezoo-tokens"]
     assert names("gan nonsense") == []
     assert indexed("Cascadezoo_GAN") == provider_of("srgan") == provider_of("srgan.v1")
     assert provider_of("srgan.v2") is None
