@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cascadezoo.evaluate.metrics.base import Measured as Measured
     from cascadezoo.evaluate.metrics.base import MetricCascade as MetricCascade
     from cascadezoo.evaluate.metrics.base import MetricFeatures as MetricFeatures
+    from cascadezoo.evaluate.samples import Samples as Samples
     from cascadezoo.model_folder.recipe import Recipe as Recipe
     from cascadezoo.model_folder.recipe import read_recipe as read_recipe
     from cascadezoo.plugins.hookspecs import hookimpl as hookimpl
@@ -122,6 +123,7 @@ __all__ = [
     "Recipe",
     "RefinerConfig",
     "SampleRequest",
+    "Samples",
     "SamplesEvent",
     "SpecEntry",
     "Stage",
@@ -194,6 +196,7 @@ _MODULES = {
     "Recipe": "model_folder.recipe",
     "RefinerConfig": "spec.configs",
     "SampleRequest": "stages.base",
+    "Samples": "evaluate.samples",
     "SamplesEvent": "train.callbacks",
     "SpecEntry": "plugins.registry",
     "Stage": "stages.base",

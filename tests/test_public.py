@@ -52,6 +52,7 @@ PUBLIC = [
     "Recipe",
     "RefinerConfig",
     "SampleRequest",
+    "Samples",
     "SamplesEvent",
     "SpecEntry",
     "Stage",

@@ -37,6 +37,7 @@ from cascadezoo.data.split import load_split
 from cascadezoo.data.stream_loader import StreamLoader, make_loader
 from cascadezoo.data.streamed import StreamedData
 from cascadezoo.errors import DataError, InputError, RunFolderError, SampleError, StoppedError
+from cascadezoo.evaluate.bench import LazyExtractor
 from cascadezoo.evaluate.evaluate_metrics import Subject, evaluate_metrics
 from cascadezoo.evaluate.evaluate_sampler import evaluate_kid, measure_sampling
 from cascadezoo.evaluate.features.base import FeatureExtractor, load_extractor
@@ -426,23 +427,31 @@ class _Build:
 
     def _load_extractors(self) -> dict[str, FeatureExtractor]:
         """Load the extractors before training, so that missing weights do not waste a training."""
-        evaluation = self.spec.evaluation
-        names = {evaluation.extractor} if self._evaluates() else set()
-        if evaluation.in_loop is not None:
-            names.add(evaluation.in_loop.extractor)
+        evaluation, in_loop = self.spec.evaluation, self.spec.evaluation.in_loop
+        named = {evaluation.extractor} if self._evaluates() else set()
+        used = {evaluation.extractor} if self._uses_extractor() else set()
+        if in_loop is not None:
+            named.add(in_loop.extractor)
+            used.add(in_loop.extractor)
         counts = {split: len(data) for split, data in self.data.items()}
         require_measurable(self.resolved, counts)
-        loaded = {name: load_extractor(name, device=self.device) for name in sorted(names)}
-        if self._evaluates():
-            extractor = loaded[evaluation.extractor]
-            require_measurable(self.resolved, counts, num_features=extractor.num_features)
-            for metric in self._metrics():
-                if self.main:
-                    metric.prepare(extractor, self.resolved.image.size)
+        loaded: dict[str, FeatureExtractor] = {}
+        for name in sorted(named):
+            load = load_extractor if name in used else LazyExtractor
+            loaded[name] = load(name, device=self.device)
+        if self._uses_extractor():
+            features = loaded[evaluation.extractor].num_features
+            require_measurable(self.resolved, counts, num_features=features)
+        for metric in self._metrics():
+            if self.main:
+                metric.prepare(loaded[evaluation.extractor], self.resolved.image.size)
         return loaded
 
     def _metrics(self) -> list[Metric]:
         return [load_metric(name) for name in self.spec.evaluation.metrics]
+
+    def _uses_extractor(self) -> bool:
+        return any(metric.entry.extractor for metric in self._metrics())
 
     def _load_callbacks(self) -> Callbacks:
         """Start the callbacks before training, only on the first process."""
@@ -682,7 +691,7 @@ class _Build:
         if not stages:
             return
         yield from falling_losses(read_course(read_event_rows(self.run.events).rows), [*stages])
-        if not self._evaluates():
+        if not self._uses_extractor():
             return
         spec = self.spec.evaluation
         n = min(SAMPLES, spec.samples)

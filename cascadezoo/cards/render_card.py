@@ -184,9 +184,15 @@ def _use(spec: CascadeSpec) -> str:
     )
     shell = (f"cascadezoo sample {_address(spec)} -n 16 -o grid.png",)
     return (
-        f"## How to use it\n\nInstall with {code(f'pip install {needs}')}.\n\n"
+        f"## How to use it\n\nInstall with {code(f'pip install {needs}')}.{_projects(spec)}\n\n"
         f"{fenced('python', python)}\n\n{fenced('bash', shell)}"
     )
+
+
+def _projects(spec: CascadeSpec) -> str:
+    """The projects of the plugins that the model needs."""
+    rows = [f"{code(name)} is <{url}>" for name, url in spec.project_urls.items()]
+    return f" {', '.join(rows)}." if rows else ""
 
 
 def _address(spec: CascadeSpec) -> str:

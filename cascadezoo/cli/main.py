@@ -68,7 +68,7 @@ COMMANDS = {
     "zoo": ("cascadezoo.cli.zoo", "List, show, add, verify and search pretrained models."),
     "plugins": (
         "cascadezoo.cli.plugins",
-        "List and check the installed plugins, or create a new one.",
+        "List and check the installed plugins, find others, or create a new one.",
     ),
     "doctor": ("cascadezoo.cli.doctor", "Check this machine: packages, devices, weights, caches."),
 }

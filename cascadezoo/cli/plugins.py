@@ -1,4 +1,4 @@
-"""``cascadezoo plugins``: ``list``, ``new`` and ``check``."""
+"""``cascadezoo plugins``: ``list``, ``new``, ``check`` and ``search``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,31 @@ from cascadezoo.cli.lazy import Commands, LazyGroup
 from cascadezoo.cli.options import examples, json_option
 from cascadezoo.cli.output import clean, echo, echo_json, table
 from cascadezoo.cli.plugins_check import check
+from cascadezoo.cli.plugins_search import search
 
 if TYPE_CHECKING:
     from cascadezoo.plugins.manager import Plugin, PluginHost, PluginProblem
 
 # The keys of cascadezoo.testing.template.KINDS; --help shows them without importing it.
-KINDS = ("generator", "upsampler", "refiner", "decoder", "dataset", "metric")
+KINDS = (
+    "generator",
+    "upsampler",
+    "refiner",
+    "decoder",
+    "dataset",
+    "metric",
+    "loss",
+    "features",
+    "zoo",
+    "specs",
+    "command",
+    "callback",
+)
 
 
 @click.group("plugins", cls=Commands)
 def command() -> None:
-    """List and check the installed plugins, or create a new one."""
+    """List and check the installed plugins, find others, or create a new one."""
 
 
 @command.command(
@@ -95,21 +109,30 @@ def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
     help="The folder to write.  [default: cascadezoo-NAME]",
 )
 @json_option
-def new(name: str, kind: str, out: Path | None, as_json: bool) -> None:
+@click.pass_context
+def new(ctx: click.Context, name: str, kind: str, out: Path | None, as_json: bool) -> None:
     """Write a working project of a new plugin, as a starting point.
 
     NAME is the name of the distribution, with or without the prefix cascadezoo-.
     """
-    from cascadezoo.testing.template import project_name, write_project
+    from cascadezoo.testing.template import (
+        described,
+        project_name,
+        refuse_builtin_command,
+        write_project,
+    )
 
     distribution = project_name(name)
+    root = ctx.find_root().command
+    if kind == "command" and isinstance(root, LazyGroup):
+        refuse_builtin_command(distribution, root.table)
     folder = write_project(name, kind, out)
     files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     if as_json:
         rows = {"distribution": distribution, "kind": kind, "folder": str(folder), "files": files}
         echo_json(rows)
         return
-    echo(f"wrote a plugin with a {kind} to {clean(folder)}:")
+    echo(f"wrote a plugin with {described(kind)} to {clean(folder)}:")
     echo("\n".join(f"  {file}" for file in files))
     echo(
         f"\nTo install and check it:\n"
@@ -119,6 +142,7 @@ def new(name: str, kind: str, out: Path | None, as_json: bool) -> None:
 
 
 command.add_command(check)
+command.add_command(search)
 
 
 def _names(plugin: Plugin) -> str:

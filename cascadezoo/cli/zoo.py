@@ -59,7 +59,7 @@ def list_(pattern: str, as_json: bool) -> None:
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show the zoo entry of a model."""
-    from cascadezoo.spec.requires import install_line, missing
+    from cascadezoo.spec.requires import install_advice, missing
     from cascadezoo.zoo.list import get_zoos
 
     listed = get_zoos().get(name)
@@ -87,7 +87,7 @@ def show(name: str, as_json: bool) -> None:
     files = [(key, human_bytes(f.size), f.sha256) for key, f in model.files.items()]
     echo("\n" + table(("FILE", "SIZE", "SHA256"), files, right=(1,)))
     if absent:
-        echo(f"\nRequirements are missing: {install_line(absent)}", err=True)
+        echo(f"\nRequirements are missing: {install_advice(absent, {})}", err=True)
     else:
         echo(f"\nNext: cascadezoo sample {model.name}", err=True)
 

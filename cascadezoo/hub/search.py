@@ -1,4 +1,4 @@
-"""Searches the Hub for models with cascadezoo's tag, by any publisher."""
+"""Searches the Hub for models and plugins with cascadezoo's tags, by any publisher."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from cascadezoo.zoo.list import Zoos, get_zoos
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
-__all__ = ["SearchResult", "search"]
+__all__ = ["PLUGIN_TAG", "SearchResult", "search", "search_plugins"]
 
 LIBRARY = "cascadezoo"
 """The tag of a repo, set by the card of a published model."""
+
+PLUGIN_TAG = "cascadezoo-plugin"
+"""The tag of a repo that holds a plugin; its author sets it in the front matter of README.md."""
 
 _REPO = re.compile(REPO)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """A model repo on the Hub with cascadezoo's tag. Its content is not reviewed.
+    """A repo on the Hub with cascadezoo's tag. Its content is not reviewed.
 
     Args:
         repo: ``org/name``.
@@ -63,18 +66,37 @@ def search(text: str, *, limit: int = 20) -> list[SearchResult]:
     Raises:
         HubError: the search failed.
     """
+    zoos = get_zoos()
+    infos = _tagged(LIBRARY, text, limit, "the search for models on the Hub")
+    return [_result(info, zoos) for info in infos]
+
+
+def search_plugins(text: str, *, limit: int = 20) -> list[SearchResult]:
+    """Search the Hub for repos with the tag of plugins, the most downloaded first.
+
+    Args:
+        text: part of the repo's name; empty for all.
+        limit: maximum number of results.
+
+    Raises:
+        HubError: the search failed.
+    """
+    infos = _tagged(PLUGIN_TAG, text, limit, "the search for plugins on the Hub")
+    return [_result(info, None) for info in infos]
+
+
+def _tagged(tag: str, text: str, limit: int, what: str) -> list[ModelInfo]:
     from cascadezoo.hub.client import hub_api, translated
 
-    zoos = get_zoos()
-    with translated("the search for models on the Hub"):
+    with translated(what):
         response = hub_api().list_models(
-            filter=LIBRARY, search=text or None, sort="downloads", limit=limit, full=True
+            filter=tag, search=text or None, sort="downloads", limit=limit, full=True
         )
         infos = list(islice(response, limit))
-    return [_result(i, zoos) for i in infos if isinstance(i.id, str) and _REPO.fullmatch(i.id)]
+    return [info for info in infos if isinstance(info.id, str) and _REPO.fullmatch(info.id)]
 
 
-def _result(info: ModelInfo, zoos: Zoos) -> SearchResult:
+def _result(info: ModelInfo, zoos: Zoos | None) -> SearchResult:
     """Convert the Hub's description of a repo; every value is checked, none is trusted."""
     from cascadezoo.hub.client import remote_text
 
@@ -88,7 +110,7 @@ def _result(info: ModelInfo, zoos: Zoos) -> SearchResult:
         gated=bool(info.gated),
         private=bool(info.private),
         tags=[remote_text(tag, 80) for tag in tags[:50]],
-        zoo=zoos.of_repo(info.id),
+        zoo=[] if zoos is None else zoos.of_repo(info.id),
     )
 
 

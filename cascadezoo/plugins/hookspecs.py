@@ -27,6 +27,7 @@ ENTRY_POINT_GROUP = "cascadezoo"
 
 hookspec = pluggy.HookspecMarker("cascadezoo")
 hookimpl = pluggy.HookimplMarker("cascadezoo")
+"""Marks a function of a plugin as an implementation of the hook of its name; a marker of pluggy."""
 
 
 @hookspec

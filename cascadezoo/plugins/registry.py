@@ -12,11 +12,15 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from cascadezoo.errors import PluginError, UnknownNameError
+from cascadezoo.plugins.names import canonical_name
 from cascadezoo.plugins.tracebacks import blame
 from cascadezoo.util.limits import is_out_of_memory
+
+if TYPE_CHECKING:
+    from cascadezoo.plugins.index import IndexedPlugin
 
 __all__ = [
     "API_LEVEL",
@@ -218,6 +222,8 @@ class MetricEntry(Entry):
             ``all`` of the split.
         needs_data: whether the metric uses real images. A metric that does not can be measured
             without the model's data.
+        extractor: whether the metric uses the feature extractor that the spec names. A build loads
+            the extractor only if one of its metrics does.
         title: the display name; empty uses the name.
         better: which values are better: ``lower``, ``higher``, or None for neither.
         scale: the factor for displayed values, for example 1000 for KID.
@@ -228,6 +234,7 @@ class MetricEntry(Entry):
     takes: Literal["features", "cascade"] = "features"
     real: Literal["as-many", "all"] = "as-many"
     needs_data: bool = True
+    extractor: bool = True
     title: str = ""
     better: Literal["lower", "higher"] | None = None
     scale: float = 1.0
@@ -242,6 +249,11 @@ class MetricEntry(Entry):
             if value not in known:
                 shown = ", ".join(map(repr, known))
                 raise ValueError(f"metric {self.name!r}: {label}={value!r} is not one of {shown}")
+        if self.takes == "features" and not self.extractor:
+            raise ValueError(
+                f"metric {self.name!r}: takes='features' needs an extractor, so extractor=False "
+                "is not possible"
+            )
         if not 0 < self.scale < float("inf"):
             raise ValueError(f"metric {self.name!r}: scale={self.scale!r} is not above 0")
 
@@ -445,13 +457,13 @@ class Table(Generic[E]):
         return max(same, key=_natural)
 
     def holders(self, name: str) -> list[str]:
-        """The plugins that provide a name or a version of it, or whose name it was before."""
+        """The plugins that provide a name or a version of it, or that the index lists with it."""
         known = [*self.rows, *self.contested]
         same = [k for k in known if name in (k, k.rpartition(".v")[0])]
         origins = [self.rows[k].origin for k in same if k in self.rows]
         origins += [origin for k in same for origin in self.contested.get(k, ())]
-        moved = PROVIDED.get(name) if self.what == "stage kind" else None
-        return [*map(str, origins), *([] if moved is None else [moved])]
+        elsewhere = self._indexed(name)
+        return [*map(str, origins), *([] if elsewhere is None else [elsewhere.name])]
 
     def _holders(self, name: str) -> set[str]:
         """The distributions that claim a name."""
@@ -472,6 +484,14 @@ class Table(Generic[E]):
             deprecated(f"{self.what} {row.entry.name!r}", row.entry.deprecated)
         return row
 
+    def _indexed(self, name: str) -> IndexedPlugin | None:
+        """The plugin of the index that registers a stage kind, given without its version."""
+        if self.what != "stage kind":
+            return None
+        from cascadezoo.plugins.index import provider_of  # only for names that are not found
+
+        return provider_of(name)
+
     def _contest(self, name: str) -> str:
         origins = " and ".join(f"{o.distribution} {o.version}" for o in self.contested[name])
         return f"{self.what} {name!r} is claimed by {origins}; neither is used"
@@ -484,28 +504,15 @@ class Table(Generic[E]):
             stems = {k.rpartition(".v")[0] or k: k for k in self.rows}
             matches = difflib.get_close_matches(stem, list(stems), n=3, cutoff=0.6)
             close = [stems[s] for s in matches]
-        known = PROVIDED.get(stem)
-        if known is not None and known not in self.unusable and not versions:
-            return f"the plugin {known} provides it: pip install {known}"
+        known = self._indexed(stem)
+        if known is not None and known.name not in self.unusable and not versions:
+            return f"the plugin {known.name} provides it: pip install {known.name} ({known.url})"
         guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
         if self.unusable and not versions:
             rows = "; ".join(f"{name} {why}" for name, why in sorted(self.unusable.items()))
             return f"{guess}An installed plugin that is not in use may provide it: {rows}"
         return f"{guess}{self.install_hint}"
 
-
-PROVIDED = {
-    "ar-prior": "cascadezoo-tokens",
-    "autoencoder-kl": "cascadezoo-diffusers",
-    "diffusers-autoencoder-kl": "cascadezoo-diffusers",
-    "diffusers-unet2d": "cascadezoo-diffusers",
-    "diffusers-unet2d-sr": "cascadezoo-diffusers",
-    "gan": "cascadezoo-gan",
-    "linear-sr": "cascadezoo-hello",
-    "srgan": "cascadezoo-gan",
-    "vq-autoencoder": "cascadezoo-tokens",
-}
-"""The stage kinds of the plugins in the repository, without versions, for hints."""
 
 _INSTALL = "A plugin may provide it: pip install DISTRIBUTION"
 
@@ -532,11 +539,6 @@ class Registry:
     def _table(self, what: str, command: str | None = None) -> Table[Any]:
         shown = "" if command is None else f"; {command} shows the installed ones"
         return Table(what, f"{_INSTALL}{shown}", self.unusable)
-
-
-def canonical_name(name: str) -> str:
-    """The canonical name of a distribution: lower case, with dashes."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def is_builtin(origin: Origin) -> bool:

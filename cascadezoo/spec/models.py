@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from cascadezoo.errors import UnknownNameError
 from cascadezoo.spec.configs import DataConfig, Model, Probability, StageConfig
 from cascadezoo.spec.typed import config_data
-from cascadezoo.util.limits import MOST_CLASSES
+from cascadezoo.util.limits import MOST_CLASSES, PROJECT_NAME, PROJECT_URL
 
 __all__ = [
     "FROM_DATA",
@@ -435,6 +435,14 @@ class CascadeSpec(Model):
     publish: PublishSpec | None = None
     requires: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=64)] = []
     """The distributions that provide the kinds, as pip requirements; derived if omitted."""
+    project_urls: Annotated[
+        dict[
+            Annotated[str, Field(pattern=PROJECT_NAME, max_length=100)],
+            Annotated[str, Field(pattern=PROJECT_URL, max_length=200)],
+        ],
+        Field(max_length=64),
+    ] = {}
+    """The address of each distribution's project, from its metadata; derived if omitted."""
 
     def with_stage(self, stage: StageSpec) -> Self:
         """A copy with another stage in the place of the one of the same name.
@@ -463,6 +471,8 @@ class CascadeSpec(Model):
             del data["$schema"]
         if self.data.class_names is None:
             del data["data"]["class_names"]
+        if not self.project_urls:
+            del data["project_urls"]
         return data
 
     def to_json(self) -> str:
@@ -503,8 +513,9 @@ _LATER_SETTINGS: dict[str, object] = {
 
 def _without_later_keys(data: dict[str, Any]) -> dict[str, Any]:
     """Drop keys of later versions at their defaults, so that digests do not change."""
-    # Names change neither the training nor the images.
+    # Names and addresses change neither the training nor the images.
     data["data"].pop("class_names", None)
+    data.pop("project_urls", None)
     # The training digest only includes the evaluation during training.
     if (data["evaluation"] or {}).get("precision") == "fp32":
         del data["evaluation"]["precision"]

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from packaging.version import InvalidVersion, Version
 
 from cascadezoo.errors import Problem
+from cascadezoo.plugins.index import indexed
 from cascadezoo.plugins.manager import canonical_name
-from cascadezoo.plugins.registry import Origin
+from cascadezoo.plugins.registry import Origin, is_builtin
+from cascadezoo.plugins.requirements import metadata_of
+from cascadezoo.util.limits import PROJECT_NAME, PROJECT_URL
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -21,9 +24,12 @@ __all__ = [
     "changed_since",
     "check_requires",
     "derive_requires",
+    "derive_urls",
+    "install_advice",
     "install_hint",
     "install_line",
     "missing",
+    "stated_urls",
 ]
 
 # People paste the requirements of a spec or a pulled model into a shell. So only names and version
@@ -48,12 +54,52 @@ def derive_requires(origins: Iterable[Origin], stated: Iterable[str] = ()) -> li
     return [rows[name] for name in sorted(rows)]
 
 
-def check_requires(stated: Iterable[str], only: frozenset[str] | None = None) -> Iterator[Problem]:
+def derive_urls(origins: Iterable[Origin], stated: Mapping[str, str]) -> dict[str, str]:
+    """The addresses of the projects of distributions, by their canonical names.
+
+    Args:
+        origins: the distributions that provide the kinds of a spec. cascadezoo is left out, and so
+            is a distribution whose metadata state no address.
+        stated: the spec's ``project_urls``, which are kept.
+    """
+    urls = dict(stated)
+    for origin in origins:
+        name = canonical_name(origin.distribution)
+        if not is_builtin(origin) and name not in urls:
+            url = _project_url(name)
+            if url is not None:
+                urls[name] = url
+    return dict(sorted(urls.items()))
+
+
+def stated_urls(raw: object) -> dict[str, str]:
+    """The valid rows of a spec's ``project_urls``, by canonical name.
+
+    Hints show them even if the rest of the spec is invalid.
+    """
+    rows = raw.items() if isinstance(raw, Mapping) else ()
+    return {
+        canonical_name(name): url
+        for name, url in rows
+        if isinstance(name, str)
+        and isinstance(url, str)
+        and max(len(name), len(url)) <= 200
+        and re.fullmatch(PROJECT_NAME, name)
+        and re.fullmatch(PROJECT_URL, url)
+    }
+
+
+def check_requires(
+    stated: Iterable[str],
+    only: frozenset[str] | None = None,
+    urls: Mapping[str, str] | None = None,
+) -> Iterator[Problem]:
     """The problems of the stated requirements on this machine.
 
     Args:
         stated: the spec's ``requires``.
         only: the distributions to check; None checks all.
+        urls: the result of :func:`stated_urls`.
     """
     for index, text in enumerate(stated):
         path = f"requires.{index}"
@@ -81,7 +127,7 @@ def check_requires(stated: Iterable[str], only: frozenset[str] | None = None) ->
             yield Problem(
                 path,
                 f"{requirement.name} is not installed",
-                install_line([text]),
+                install_advice([text], urls or {}),
                 code="not-installed",
             )
         elif not requirement.specifier.contains(installed, prereleases=True):
@@ -111,15 +157,19 @@ def absent_packages(config: object) -> list[str]:
     return [text for name, text in packages.items() if _installed(name) is None]
 
 
-def install_hint(stated: Iterable[str]) -> str | None:
+def install_hint(stated: Iterable[str], urls: Mapping[str, str]) -> str | None:
     """A hint which distribution may provide an unknown name; None without a candidate.
 
     Only requirements of the spec are candidates: a guessed package is a risk.
+
+    Args:
+        stated: the spec's ``requires``.
+        urls: the result of :func:`stated_urls`.
     """
     stated = list(stated)
     absent = missing(stated)
     if absent:
-        return f"a missing distribution may provide it: {install_line(absent)}"
+        return f"a missing distribution may provide it: {install_advice(absent, urls)}"
     unmet = next((p.hint for p in check_requires(stated) if p.hint), None)
     return unmet and f"another version of a distribution may provide it: {unmet}"
 
@@ -166,6 +216,62 @@ def install_line(requirements: Iterable[str], *, upgrade: bool = False) -> str:
     """
     quoted = " ".join(f"'{text}'" for text in requirements)
     return f"pip install {'--upgrade ' if upgrade else ''}{quoted}"
+
+
+def install_advice(requirements: Iterable[str], urls: Mapping[str, str]) -> str:
+    """The pip command for missing distributions, and whose they are.
+
+    The names come from whoever wrote the spec or model. The index of plugins is reviewed, so its
+    address comes first; then the address that the spec states. A name without an address might
+    belong to anybody, and the text warns of it.
+
+    Args:
+        requirements: names and version ranges without problems in :func:`check_requires`.
+        urls: the result of :func:`stated_urls`.
+    """
+    requirements = list(requirements)
+    notes, warnings = [], []
+    for text in requirements:
+        requirement = _parse(text)
+        name = canonical_name(text if requirement is None else requirement.name)
+        known = indexed(name)
+        if known is not None:
+            notes.append(f"{name} is {known.url}")
+        elif name in urls:
+            notes.append(f"{name} is {urls[name]}, says the author of the spec or model")
+        else:
+            warnings.append(name)
+    text = install_line(requirements)
+    if notes:
+        text = f"{text} ({'; '.join(notes)})"
+    if warnings:
+        text = (
+            f"the name {' and '.join(warnings)} comes from the author of the spec or model and is "
+            f"not in the index of plugins, so check whose package it is before you run {text}"
+        )
+    return text
+
+
+_LABELS = ("repository", "source", "sourcecode", "homepage")
+"""The labels of the preferred addresses in metadata, without blanks and dashes."""
+
+
+def _project_url(distribution: str) -> str | None:
+    """The address of a project in the metadata of its installed distribution."""
+    try:
+        headers = metadata_of(metadata.distribution(distribution))
+    except metadata.PackageNotFoundError:
+        return None
+    rows = [row.partition(",") for row in headers.get("Project-URL", [])]
+    urls = {re.sub(r"[\s_-]+", "", label).lower(): url.strip() for label, _, url in rows}
+    urls = {label: url for label, url in urls.items() if _is_url(url)}
+    chosen = next((urls[label] for label in _LABELS if label in urls), None)
+    homes = (url for url in headers.get("Home-page", []) if _is_url(url))
+    return chosen or next(homes, None) or next(iter(urls.values()), None)
+
+
+def _is_url(text: str) -> bool:
+    return len(text) <= 200 and re.fullmatch(PROJECT_URL, text) is not None
 
 
 def _parse(text: str) -> Requirement | None:

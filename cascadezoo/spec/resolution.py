@@ -42,8 +42,10 @@ from cascadezoo.spec.requires import (
     changed_since,
     check_requires,
     derive_requires,
+    derive_urls,
     install_hint,
     install_line,
+    stated_urls,
 )
 from cascadezoo.spec.typed import ConfigKindError, json_data
 
@@ -173,6 +175,7 @@ class _Resolver:
         self.problems: list[Problem] = []
         self.origins: list[Origin] = []
         self.requires: list[str] = []
+        self.urls: dict[str, str] = {}
 
     def run(self, raw: Any, source: str) -> ResolvedSpec:
         if not isinstance(raw, Mapping):
@@ -184,6 +187,7 @@ class _Resolver:
         self.requires = (
             [t for t in stated if isinstance(t, str)] if isinstance(stated, list) else []
         )
+        self.urls = stated_urls(raw.get("project_urls"))
         # Parts are validated one by one, so that a problem in one does not hide those of others.
         rows = raw.get("stages")
         stages = self.parts(StageSpec, rows) if isinstance(rows, list) else []
@@ -201,7 +205,7 @@ class _Resolver:
         used = None
         if not self.for_training:
             used = frozenset(canonical_name(o.distribution) for o in self.origins)
-        self.problems += check_requires(self.requires, used)
+        self.problems += check_requires(self.requires, used, self.urls)
         if self.problems or not (envelope and data and placed and training):
             raise SpecError(_unique(self.problems), source=source)
         update = {
@@ -212,6 +216,8 @@ class _Resolver:
             ],
             "training": training,
             "requires": derive_requires(self.origins, self.requires),
+            # Those of a trained model are what it was published with.
+            "project_urls": derive_urls(self.origins if self.for_training else (), self.urls),
         }
         return ResolvedSpec(envelope.model_copy(update=update), tuple(placed), data_config, info)
 
@@ -249,7 +255,7 @@ class _Resolver:
         try:
             registered = table.get(name)
         except UnknownNameError as error:
-            hint = install_hint(self.requires) or error.hint
+            hint = install_hint(self.requires, self.urls) or error.hint
             self.problems.append(Problem(path, error.what, hint, code=error.code))
             return None
         except PluginError as error:

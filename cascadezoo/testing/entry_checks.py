@@ -156,7 +156,7 @@ def _measures(entry: MetricEntry, settings: Mapping[str, Any]) -> None:
     for global_seed in (1, 2):
         features = _features()
         kept = features.generated.clone(), features.real.clone()
-        inputs = features if entry.takes == "features" else _cascade()
+        inputs = features if entry.takes == "features" else _cascade(entry)
         torch.manual_seed(global_seed)
         result = measure(config, inputs)
         parts = list(result.values()) if isinstance(result, Mapping) else [result]
@@ -175,7 +175,7 @@ def _measures(entry: MetricEntry, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _cascade() -> MetricCascade:
+def _cascade(entry: MetricEntry) -> MetricCascade:
     """An untrained cascade of 16x16 images with labels, and random real images."""
     cascade = Cascade.from_spec(
         {
@@ -210,7 +210,7 @@ def _cascade() -> MetricCascade:
         n=32,
         seed=0,
         batch_size=32,
-        extractor=_Classifier(),
+        extractor=_Classifier() if entry.extractor else _Refusing(),
     )
 
 
@@ -240,6 +240,16 @@ class _Classifier(FeatureExtractor):
 
     def logits(self, features: Tensor) -> Tensor:
         return features
+
+
+class _Refusing(_Classifier):
+    """The extractor of a metric whose entry states that it uses none."""
+
+    def features(self, images: Tensor) -> Tensor:
+        raise CheckError("uses inputs.extractor, but its entry states extractor=False")
+
+    def logits(self, features: Tensor) -> Tensor:
+        raise CheckError("uses inputs.extractor, but its entry states extractor=False")
 
 
 # --- losses

@@ -27,6 +27,8 @@ __all__ = [
     "LARGEST_SAMPLES",
     "LARGEST_WEIGHTS",
     "MOST_CLASSES",
+    "PROJECT_NAME",
+    "PROJECT_URL",
     "REPO",
     "REVISION",
     "SHA256",
@@ -37,6 +39,12 @@ __all__ = [
     "is_sha256",
     "seconds_limit",
 ]
+
+PROJECT_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+"""The name of a distribution."""
+
+PROJECT_URL = r"^https?://[A-Za-z0-9][A-Za-z0-9.:-]*(/[A-Za-z0-9._~%+@=#/-]*)?$"
+"""The address of a project. Without password, query, quotes and letters that look like others."""
 
 LARGEST_JSON = 1 << 20
 """Maximum bytes of a spec, a config.json or a manifest."""

@@ -101,6 +101,15 @@ def test_missing_weights_are_reported_before_training(tmp_path: Path, monkeypatc
         shutil.rmtree(run)
 
 
+@pytest.mark.slow
+def test_an_extractor_that_no_metric_uses_is_not_loaded(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    settings = ['evaluation.metrics=["psnr"]', "evaluation.extractor=inception"]
+    settings += ["evaluation.in_loop=null"]
+    result = build_cascade(TINY, tmp_path / "run", device="cpu", settings=settings)
+    assert any(figure.name.startswith("psnr") for figure in result.figures)
+
+
 def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     settings = [*QUICK, "training.optimizer.lr=10", "training.clip_norm=null"]
     settings += ["training.optimizer.eps=1e-30", "training.phases.0.steps=400"]

@@ -40,6 +40,8 @@ LIGHT = [
     "plugins list --all",
     "plugins new --help",
     "plugins check --help",
+    "plugins search",
+    "plugins search gan --json",
     "build --help",
     "sample --help",
     "upscale --help",

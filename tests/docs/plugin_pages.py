@@ -1,6 +1,7 @@
 """The pages that install plugins: what is written into them, and how they are run.
 
-``python tests/docs/plugin_pages.py write`` brings them up to date with plugins/.
+``python tests/docs/plugin_pages.py write`` brings them, and the index of plugins, up to date with
+plugins/.
 ``... run first-plugin.md`` does in this folder what a page says, with whatever pip and python come
 first on the PATH. Tests put a ``pip`` there that copies a project and writes its metadata, so that
 they need neither a build nor a network; ``.ci/plugins`` runs the same pages with the real one.
@@ -25,7 +26,7 @@ from typing import Any
 from test_docs import ROOT, Block, blocks
 
 PLUGINS = ROOT / "plugins"
-PAGES = ("first-plugin.md", "use-a-plugin.md", "plugin-list.md")
+PAGES = ("first-plugin.md", "use-a-plugin.md", "hooks.md", "plugin-list.md")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Project:
         rows = {"Metadata-Version": "2.4", "Name": self.name, "Version": self.table["version"]}
         metadata = [f"{key}: {value}" for key, value in rows.items()]
         metadata += [f"Requires-Dist: {text}" for text in self.table.get("dependencies", [])]
+        urls = self.table.get("urls", {}).items()
+        metadata += [f"Project-URL: {label}, {url}" for label, url in urls]
         (info / "METADATA").write_text("\n".join(metadata) + "\n")
         groups = self.table.get("entry-points", {})
         lines = [
@@ -204,6 +207,47 @@ def listing() -> str:
     return "\n".join(sections)
 
 
+INDEX = ROOT / "cascadezoo" / "plugins" / "plugin_index.json"
+REPOSITORY = "https://github.com/cascadezoo/cascadezoo/tree/main/plugins/"
+
+
+def updated_index() -> dict[str, Any]:
+    """The index of plugins, with what the projects in plugins/ state and register."""
+    own = {project.name: project for project in projects()}
+    with tempfile.TemporaryDirectory() as folder:
+        env = emulated(Path(folder) / "env")
+        for project in own.values():
+            project.install(Path(env["PYTHONPATH"]))
+        listed = json.loads(shell("cascadezoo plugins list --json", Path(folder), env))
+    index = json.loads(INDEX.read_text())
+    old = {row["name"]: row for row in index["plugins"]}
+    rows = [row for name, row in old.items() if name not in own]
+    for name, project in own.items():
+        registers: dict[str, list[str]] = {}
+        for plugin in listed:
+            if plugin["distribution"] == name:
+                for what, names in plugin["registers"].items():
+                    registers.setdefault(what, []).extend(names)
+        (needed,) = (
+            text
+            for text in project.table["dependencies"]
+            if re.match(r"cascadezoo(?![\w.-])", text)
+        )
+        versions = old[name]["versions"] if name in old else []
+        version = project.table["version"]
+        rows.append(
+            {
+                "name": name,
+                "description": project.table["description"],
+                "url": project.table.get("urls", {}).get("Repository", REPOSITORY + name),
+                "registers": registers,
+                "versions": [*(v for v in versions if v != version), version],
+                "requires": needed,
+            }
+        )
+    return {**index, "plugins": sorted(rows, key=lambda row: row["name"])}
+
+
 def main(command: str, *pages: str) -> None:
     """``run PAGE...`` or ``write``."""
     if command == "run":
@@ -212,6 +256,7 @@ def main(command: str, *pages: str) -> None:
     elif command == "write":
         for name in PAGES:
             (ROOT / "docs" / name).write_text(updated(name))
+        INDEX.write_text(json.dumps(updated_index(), indent=2, ensure_ascii=False) + "\n")
     else:
         raise SystemExit("usage: plugin_pages.py run PAGE... | write")
 

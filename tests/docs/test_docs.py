@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import inspect
 import io
@@ -25,10 +26,11 @@ import cascadezoo
 from cascadezoo.plugins import hookspecs
 from cascadezoo.plugins.manager import PluginHost, get_registry
 from cascadezoo.spec import parse_json
+from cascadezoo.testing.template import KINDS, write_project
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "README.md")
-ELSEWHERE = {"first-plugin.md", "use-a-plugin.md", "gallery.md"}
+ELSEWHERE = {"first-plugin.md", "use-a-plugin.md", "hooks.md", "gallery.md"}
 """Pages that install plugins, which test_docs_plugins.py runs where that does no harm, and the
 gallery, whose pictures test_docs_gallery.py compares."""
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
@@ -160,7 +162,9 @@ def test_every_hook_is_documented() -> None:
         n for n, f in inspect.getmembers(hookspecs, inspect.isfunction) if n.startswith("register_")
     ]
     assert len(hooks) == 9
+    examples = blocks(ROOT / "docs" / "hooks.md")
     for name in hooks:
+        assert any(f"\ndef {name}():\n" in block.text for block in examples), name
         # The exact signature, as a plugin must write it.
         signature = str(inspect.signature(getattr(hookspecs, name))).replace("'", "")
         assert f"| `{name}{signature}` |" in page
@@ -169,8 +173,30 @@ def test_every_hook_is_documented() -> None:
 def test_every_public_name_is_documented() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
     for name in cascadezoo.__all__:
-        if name not in ("__version__", "hookimpl", "Model", "EmptyConfig", "CascadezooError"):
+        if name not in ("__version__", "CascadezooError"):  # the latter by ::: cascadezoo.errors
             assert f"::: cascadezoo.{name}\n" in page, name
+
+
+def test_what_the_templates_import_is_in_the_reference(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    found = set()
+    for kind in KINDS:
+        for file in write_project("wave", kind, tmp_path / kind).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if (
+                    isinstance(node, ast.ImportFrom)
+                    and (node.module or "").split(".")[0] == "cascadezoo"
+                ):
+                    found |= {(node.module, alias.name) for alias in node.names}
+    assert len(found) > 30
+    assert {module for module, _ in found} == {"cascadezoo", "cascadezoo.testing"}
+    for module, name in found:
+        if module == "cascadezoo":
+            assert f"::: cascadezoo.{name}\n" in page, name
+        else:
+            assert (
+                name in re.search(r"::: cascadezoo.testing\n.*?members: \[(.*?)\]", page, re.S)[1]
+            )
 
 
 def test_every_dataset_is_documented() -> None:

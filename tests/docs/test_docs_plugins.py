@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from plugin_pages import (
+    INDEX,
     PAGES,
     PLUGINS,
     Project,
@@ -16,6 +17,7 @@ from plugin_pages import (
     run_page,
     shell,
     updated,
+    updated_index,
     write,
 )
 from test_docs import ROOT, blocks
@@ -33,6 +35,12 @@ def env(tmp_path: Path) -> dict[str, str]:
 def test_pages_are_up_to_date(page: str) -> None:
     text = (ROOT / "docs" / page).read_text()
     assert text == updated(page), "run: python tests/docs/plugin_pages.py write"
+
+
+def test_the_index_states_what_the_plugins_are() -> None:
+    index = json.loads(INDEX.read_text())
+    assert index == updated_index(), "run: python tests/docs/plugin_pages.py write"
+    assert {row["name"] for row in index["plugins"]} >= {project.name for project in projects()}
 
 
 def test_an_old_block_is_brought_up_to_date() -> None:

@@ -16,7 +16,7 @@ import yaml
 from release_dist import project_of
 
 import cascadezoo
-from cascadezoo.plugins.registry import PROVIDED
+from cascadezoo.plugins.index import read_index
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -114,11 +114,12 @@ def test_links_in_the_policies_lead_somewhere() -> None:
             assert target.startswith("https://") or (ROOT / target).exists(), (name, target)
 
 
-def test_hints_know_the_kinds_of_the_plugins_in_the_repository() -> None:
+def test_the_index_knows_the_kinds_of_the_plugins_in_the_repository() -> None:
     kinds = {}
     for path in ROOT.glob("plugins/*/**/__init__.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "StageEntry":
                 (name,) = [k.value.value for k in node.keywords if k.arg == "name"]  # type: ignore[attr-defined]
-                kinds[name.rpartition(".v")[0]] = path.relative_to(ROOT).parts[1]
-    assert kinds == PROVIDED
+                kinds[name] = path.relative_to(ROOT).parts[1]
+    rows = ((p.name, p.registers.get("stage kind", ())) for p in read_index())
+    assert {kind: name for name, stages in rows for kind in stages} == kinds

@@ -83,8 +83,9 @@ def lay_out(project: Path, site: Path) -> None:
     shutil.copytree(project / package, site / package)
     info = site / f"{package}-{data['version']}.dist-info"
     info.mkdir()
+    urls = [f"Project-URL: {label}, {url}\n" for label, url in data.get("urls", {}).items()]
     (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {data['name']}\nVersion: {data['version']}\n"
+        f"Metadata-Version: 2.1\nName: {data['name']}\nVersion: {data['version']}\n{''.join(urls)}"
     )
     points = data["entry-points"]["cascadezoo"].items()
     rows = "\n".join(f"{key} = {value}" for key, value in points)

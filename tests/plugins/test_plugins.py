@@ -341,7 +341,7 @@ def test_the_contract_of_the_api_level() -> None:
     more = {
         StageEntry: ", role: Role",
         MetricEntry: ', takes: "Literal[features, cascade]" = features'
-        ', real: "Literal[as-many, all]" = as-many, needs_data: bool = True, title: str = '
+        ', real: "Literal[as-many, all]" = as-many, needs_data: bool = True, extractor: bool = True, title: str = '
         ', better: "Literal[lower, higher] | None" = None, scale: float = 1.0',
         ZooEntry: ", folder: str = ",
         DataEntry: ", source: str | None = None",

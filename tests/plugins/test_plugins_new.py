@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from errors_help import raises
 from hypothesis import given, settings
@@ -18,112 +22,215 @@ from plugin_sites import cascadezoo, environment, install, lay_out, wave
 from cascadezoo.cli.main import main
 from cascadezoo.cli.plugins import KINDS as OFFERED
 from cascadezoo.errors import InputError
-from cascadezoo.testing.template import KINDS, project_name, write_project
+from cascadezoo.testing.template import KINDS, described, project_name, write_project
+
+ROOT = Path(__file__).parents[2]
 
 
 def invoke(*args: object) -> Result:
     return CliRunner().invoke(main, [str(a) for a in args], prog_name="cascadezoo")
 
 
-def run_tests(project: Path, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run_tests(*folders: Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests of projects in one process; without folders those of the project in ``cwd``."""
+    line = ["-q", "-p", "no:cacheprovider", "-W", "error"]
+    where = ["--rootdir", str(cwd), *(str(f / "tests") for f in folders)] if folders else []
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *more],
-        cwd=project,
+        [sys.executable, "-m", "pytest", *line, *where],
+        cwd=cwd,
         env=environment() | env,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 
 
-FEW = ("dataset", "metric")
-"""The kinds of every test run; the others take longer."""
-CHECKED = (*FEW, "upsampler")
-"""The kinds for which `plugins check` repeats the checks of the project's own tests."""
+STAGES = ("generator", "upsampler", "refiner", "decoder")
+CHECKED = tuple(kind for kind in KINDS if kind not in ("generator", "refiner", "decoder"))
+"""The kinds for which `plugins check` repeats the checks of the projects' own tests."""
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[] if k in FEW else [pytest.mark.slow]) for k in KINDS]
-)
-def test_every_kind_passes_its_own_tests_and_the_checks(kind: str, tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    result = invoke("plugins", "new", "tidal-wave", "--kind", kind, "-o", project)
-    assert result.exit_code == 0, result.output
-    assert f" {kind} " in result.stdout
-    assert "cascadezoo plugins check cascadezoo-tidal-wave" in result.stdout
-    tests = run_tests(project)
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A new project of each kind."""
+    top = tmp_path_factory.mktemp("projects")
+    return {kind: write_project(f"my-{kind}", kind, top / kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def site(projects: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All projects, installed."""
+    folder = tmp_path_factory.mktemp("site")
+    for project in projects.values():
+        lay_out(project, folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_every_kind_passes_its_own_tests(projects: dict[str, Path], site: Path) -> None:
+    # One process for all: most of the time goes into importing torch.
+    tests = run_tests(*projects.values(), cwd=site.parent, PYTHONPATH=str(site))
     assert tests.returncode == 0, tests.stdout
-    assert "2 passed" in tests.stdout
-    site = tmp_path / "site"
-    lay_out(project, site)
-    listed = json.loads(cascadezoo("plugins", "list", "--json", site=site).stdout)
-    assert [(row["state"], row["problems"]) for row in listed] == [("loaded", [])]
-    if kind not in CHECKED:
-        return
-    checked = cascadezoo("plugins", "check", "tidal-wave", "--json", site=site)
+    assert f"{2 * len(KINDS)} passed" in tests.stdout
+
+
+@pytest.mark.slow
+def test_every_kind_passes_the_checks(projects: dict[str, Path], tmp_path: Path) -> None:
+    for kind in CHECKED:
+        lay_out(projects[kind], tmp_path)
+    checked = cascadezoo("plugins", "check", "--json", site=tmp_path)
     assert checked.returncode == 0, checked.stdout
-    rows = json.loads(checked.stdout)
-    assert rows[0]["subject"] == "plugin cascadezoo-tidal-wave:tidal-wave 0.1.0"
-    states = [check["state"] for row in rows for check in row["checks"]]
-    assert set(states) == {"ok"}
-    assert len(states) == {"dataset": 9, "metric": 8}.get(kind, 22)
+    states: dict[str, list[str]] = {}
+    for row in json.loads(checked.stdout):
+        rows = states.setdefault(row["distribution"].removeprefix("cascadezoo-my-"), [])
+        rows += [check["state"] for check in row["checks"]]
+    assert {kind: set(rows) for kind, rows in states.items()} == {key: {"ok"} for key in CHECKED}
+    counts = {kind: len(rows) for kind, rows in states.items()}
+    assert counts == {kind: {"dataset": 9, "upsampler": 22}.get(kind, 8) for kind in CHECKED}
 
 
-def test_the_project_passes_ruff(tmp_path: Path) -> None:
-    for kind in KINDS:
-        project = write_project("wave", kind, tmp_path / kind)
-        for tool in (["check", "--select", "E,F,I,UP,B,SIM,D1"], ["format", "--check"]):
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "ruff",
-                    *tool,
-                    "--isolated",
-                    "--no-cache",
-                    "--line-length",
-                    "100",
-                    ".",
-                ]
-                + (["--per-file-ignores", "tests/*:D,*.py:D107"] if tool[0] == "check" else []),
-                cwd=project,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, f"{kind}\n{done.stdout}"
-        texts = [p.read_text() for p in project.rglob("*") if p.is_file()]
-        assert not [text for text in texts if re.search(r"\$[a-zA-Z{]", text)]
-        readme = (project / "README.md").read_text()
-        for block in re.findall(r"```json\n(.*?)```", readme, re.S):
-            json.loads(block)
+def test_every_kind_is_loaded_without_problems(site: Path) -> None:
+    listed = json.loads(cascadezoo("plugins", "list", "--json", site=site).stdout)
+    assert {row["distribution"]: (row["state"], row["problems"]) for row in listed} == {
+        f"cascadezoo-my-{kind}": ("loaded", []) for kind in KINDS
+    }
+    registered = {row["distribution"].removeprefix("cascadezoo-my-"): row for row in listed}
+    for kind, row in registered.items():
+        ((_, names),) = row["registers"].items()
+        assert names == [f"my-{kind}.v1" if kind in STAGES else f"my-{kind}"]
 
 
-def test_the_specs_of_the_readmes_resolve(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    for kind in KINDS:
-        project = write_project(f"my-{kind}", kind, tmp_path / kind)
-        lay_out(project, site)
-    for kind in KINDS:
-        (block,) = re.findall(
-            r"```json\n(.*?)```", (tmp_path / kind / "README.md").read_text(), re.S
+@pytest.mark.slow
+def test_every_kind_passes_mypy(projects: dict[str, Path], tmp_path: Path) -> None:
+    """With the options of this repository, so that a cache of torch's types can be used again."""
+    packages, tests = [], []
+    for project in projects.values():
+        table = tomllib.loads((project / "pyproject.toml").read_text())["tool"]["mypy"]
+        (package,) = (p.parent for p in project.glob("*/__init__.py"))
+        assert table == {
+            "strict": True,
+            "files": [package.name, "tests"],
+            "plugins": ["pydantic.mypy"],
+        }
+        packages.append(str(package))
+        tests.append(str(project / "tests"))
+    cache = tmp_path / "cache"
+    if (ROOT / ".mypy_cache").is_dir():
+        shutil.copytree(ROOT / ".mypy_cache", cache)
+    line = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(cache)]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *line, *packages, *tests],
+        cwd=ROOT,
+        env=environment(MYPYPATH=os.pathsep.join(map(str, projects.values()))),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_kind_passes_ruff(projects: dict[str, Path]) -> None:
+    folders = [str(project) for project in projects.values()]
+    for tool in (["check"], ["format", "--check"]):
+        # Each file is checked with the options of its own project.
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *tool, "--no-cache", *folders],
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        data = json.loads(block)
-        if kind == "metric":
-            data |= {
-                "name": "m",
-                "data": {"source": "shapes", "config": {"size": 16}},
-                "stages": [{"name": "coarse", "kind": "flow.v1"}],
-            }
-        path = tmp_path / f"{kind}.json"
-        path.write_text(json.dumps(data))
-        done = cascadezoo("validate", path, site=site)
-        assert done.returncode == 0, f"{kind}: {done.stderr}"
+        assert done.returncode == 0, done.stdout
+    project = projects["loss"]
+    fault = project / "cascadezoo_my_loss" / "fault.py"
+    fault.write_text("import os\n")
+    line = [sys.executable, "-m", "ruff", "check", "--no-cache", str(project)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    fault.unlink()
+    assert {"F401", "D100"} <= set(done.stdout.split())
+
+
+def test_the_texts_of_the_projects(projects: dict[str, Path]) -> None:
+    for kind, project in projects.items():
+        files = [p for p in project.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+        texts = {p.relative_to(project).as_posix(): p.read_text() for p in files}
+        assert not [name for name, text in texts.items() if re.search(r"\$[a-zA-Z]", text)]
+        for block in re.findall(r"```json\n(.*?)```", texts["README.md"], re.S):
+            json.loads(block)
+        workflow = yaml.safe_load(texts[".github/workflows/ci.yml"])
+        assert workflow["permissions"] == {"contents": "read"}
+        steps = workflow["jobs"]["test"]["steps"]
+        assert [step["run"] for step in steps if "run" in step] == [
+            "python -m pip install -e '.[dev]'",
+            "ruff check .",
+            "ruff format --check .",
+            "mypy",
+            "python -m pytest",
+            f"cascadezoo plugins check cascadezoo-my-{kind}",
+        ]
+        uses = [step["uses"] for step in steps if "uses" in step]
+        assert uses == ["actions/checkout@v4", "actions/setup-python@v5"]
+        needed = tomllib.loads(texts["pyproject.toml"])["project"]["optional-dependencies"]["dev"]
+        assert {re.split("[><=]", text)[0] for text in needed} == {"mypy", "pytest", "ruff"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_says_what_it_wrote(kind: str, tmp_path: Path) -> None:
+    result = invoke("plugins", "new", "tidal-wave", "--kind", kind, "-o", tmp_path / "project")
+    assert result.exit_code == 0, result.output
+    assert f"wrote a plugin with {described(kind)} to " in result.stdout
+    assert "cascadezoo plugins check cascadezoo-tidal-wave" in result.stdout
+
+
+def test_names_of_built_in_commands_are_refused(tmp_path: Path) -> None:
+    for name, kind in (("validate", "command"), ("shapes-tiny", "specs"), ("lpips", "loss")):
+        result = invoke("plugins", "new", name, "--kind", kind, "-o", tmp_path / "p", "--json")
+        assert result.exit_code == 2
+        assert json.loads(result.stderr)["error"]["code"] == "input-plugin-name-taken"
+    assert not (tmp_path / "p").exists()
+    # The name is free for what is no command.
+    assert invoke("plugins", "new", "validate", "-o", tmp_path / "p").exit_code == 0
+
+
+RESOLVE = """
+import json, sys
+from cascadezoo import load_spec
+for kind, data in json.load(sys.stdin).items():
+    print(kind, load_spec(data).spec.requires)
+"""
+
+
+def test_the_specs_of_the_readmes_resolve(projects: dict[str, Path], site: Path) -> None:
+    specs = {}
+    for kind, project in projects.items():
+        for block in re.findall(r"```json\n(.*?)```", (project / "README.md").read_text(), re.S):
+            specs[kind] = json.loads(block)
+            if "stages" not in specs[kind]:
+                specs[kind] |= {
+                    "name": "m",
+                    "data": {"source": "shapes", "config": {"size": 16}},
+                    "stages": [{"name": "coarse", "kind": "flow.v1"}],
+                }
+    assert set(KINDS) - set(specs) == {"zoo", "specs", "command"}
+    done = subprocess.run(
+        [sys.executable, "-c", RESOLVE],
+        env=environment(site),
+        input=json.dumps(specs),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert set(lines) == set(specs)
+    for kind in STAGES:
+        assert f"cascadezoo-my-{kind}>=0.1.0" in lines[kind]
 
 
 def test_help_offers_all_kinds() -> None:
     assert tuple(KINDS) == OFFERED
+    prose = [described(kind) for kind in ("upsampler", "loss", "features", "specs")]
+    assert prose == ["an upsampler", "a loss", "a feature extractor", "a spec"]
 
 
 def test_the_default_folder_and_json(tmp_path: Path, monkeypatch) -> None:
@@ -133,6 +240,7 @@ def test_the_default_folder_and_json(tmp_path: Path, monkeypatch) -> None:
     assert result["kind"] == "generator"
     assert result["folder"] == "cascadezoo-wave"
     assert result["files"] == [
+        ".github/workflows/ci.yml",
         ".gitignore",
         "README.md",
         "cascadezoo_wave/__init__.py",
@@ -242,5 +350,5 @@ def test_pip_installs_the_project(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
     # The tests run on the installed package, not on the project folder.
     (project / "cascadezoo_wave").rename(tmp_path / "elsewhere")
-    tests = run_tests(project, PYTHONPATH=str(site))
+    tests = run_tests(cwd=project, PYTHONPATH=str(site))
     assert tests.returncode == 0, tests.stdout

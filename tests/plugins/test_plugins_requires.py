@@ -54,7 +54,19 @@ def test_missing(tmp_path: Path) -> None:
     assert line in rows["stages.1.kind"]["hint"]
     assert rows["requires.0"]["code"] == "not-installed"
     assert "cascadezoo-wave" in rows["requires.0"]["message"]
-    assert rows["requires.0"]["hint"] == line
+    # Nobody vouches for the name.
+    hint = rows["requires.0"]["hint"]
+    assert hint.startswith("the name cascadezoo-wave comes from the author")
+    assert hint.endswith(line)
+
+
+def test_missing_with_an_address(tmp_path: Path) -> None:
+    url = "https://example.org/wave"
+    data = spec(["cascadezoo-wave>=1.2"]) | {"project_urls": {"cascadezoo-wave": url}}
+    rows = problems(tmp_path, data, None)
+    for path in ("stages.1.kind", "requires.0"):
+        assert "pip install 'cascadezoo-wave>=1.2'" in rows[path]["hint"]
+        assert url in rows[path]["hint"]
 
 
 def test_missing_and_nothing_is_required(tmp_path: Path) -> None:

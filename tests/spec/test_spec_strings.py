@@ -37,6 +37,7 @@ SPEC: dict[str, Any] = {
     "evaluation": {"metrics": ["kid"], "extractor": "small", "samples": 10, "subset_size": 5},
     "publish": {"to": "out"},
     "requires": ["cascadezoo"],
+    "project_urls": {"cascadezoo-wave": "https://example.org/wave"},
 }
 SOURCES: dict[str, dict[str, Any]] = {
     "folder": {"path": "pictures", "test_path": "pictures"},

@@ -185,6 +185,21 @@ def test_a_metric_on_a_cascade_is_called(entry) -> None:
         assert shown in failure.message
 
 
+def test_a_metric_that_states_no_extractor_uses_none(entry) -> None:
+    def without(source: str) -> MetricEntry:
+        return replace(entry("metric", source), takes="cascade", extractor=False)
+
+    assert_entry(without(CASCADE_METRIC), skip=APART)
+    old = "features.samples.batches(features.n)"
+    broken = without(CASCADE_METRIC.replace(old, f"map(features.extractor, {old})"))
+    sys.modules.pop(broken.impl.partition(":")[0], None)
+    (failure,) = check_entry(broken, skip=APART).failures
+    assert failure.name == "measure"
+    assert "states extractor=False" in failure.message
+    with pytest.raises(ValueError, match="takes='features' needs an extractor"):
+        replace(entry("metric"), extractor=False)
+
+
 def test_settings_are_validated(entry) -> None:
     report = check_entry(entry("loss"), {"powre": 3}, skip=APART)
     assert not report.ok

@@ -57,6 +57,7 @@ ENTRIES = (
         config="cascadezoo.evaluate.configs:LpipsMetricConfig",
         impl="cascadezoo.evaluate.metrics.reconstruction:measure_lpips",
         takes="cascade",
+        extractor=False,
         better="lower",
     ),
     MetricEntry(
@@ -66,6 +67,7 @@ ENTRIES = (
         config="cascadezoo.evaluate.configs:PsnrConfig",
         impl="cascadezoo.evaluate.metrics.reconstruction:measure_psnr",
         takes="cascade",
+        extractor=False,
         better="higher",
     ),
     MetricEntry(
@@ -75,6 +77,7 @@ ENTRIES = (
         config="cascadezoo.evaluate.configs:SsimConfig",
         impl="cascadezoo.evaluate.metrics.reconstruction:measure_ssim",
         takes="cascade",
+        extractor=False,
         better="higher",
     ),
     MetricEntry(
@@ -84,6 +87,7 @@ ENTRIES = (
         config="cascadezoo.evaluate.configs:ClassifierMetricConfig",
         impl="cascadezoo.evaluate.metrics.classifier_scores:measure_cas",
         takes="cascade",
+        extractor=False,
         better="higher",
     ),
     MetricEntry(
@@ -93,6 +97,7 @@ ENTRIES = (
         config="cascadezoo.evaluate.configs:ResNetScoreConfig",
         impl="cascadezoo.evaluate.metrics.cas_resnet50:measure",
         takes="cascade",
+        extractor=False,
         better="higher",
     ),
     MetricEntry(
@@ -102,6 +107,7 @@ ENTRIES = (
         config="cascadezoo.evaluate.configs:ClassifierMetricConfig",
         impl="cascadezoo.evaluate.metrics.classifier_scores:measure_agreement",
         takes="cascade",
+        extractor=False,
         better="higher",
     ),
     MetricEntry(
@@ -111,6 +117,7 @@ ENTRIES = (
         config="cascadezoo.evaluate.configs:DiversityConfig",
         impl="cascadezoo.evaluate.metrics.diversity:measure",
         takes="cascade",
+        extractor=False,
         needs_data=False,
     ),
     MetricEntry(

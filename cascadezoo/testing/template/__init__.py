@@ -6,6 +6,7 @@ A name and a kind enter; the files of a project leave, made from the files besid
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -17,7 +18,7 @@ from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name, get_host
 from cascadezoo.plugins.registry import Table
 
-__all__ = ["KINDS", "project_name", "write_project"]
+__all__ = ["KINDS", "described", "project_name", "refuse_builtin_command", "write_project"]
 
 KINDS = {
     "generator": "rectified flow on a few convolutions",
@@ -26,8 +27,17 @@ KINDS = {
     "decoder": "convolutional autoencoder; generators draw its latents",
     "dataset": "stripes in two directions, made and not downloaded",
     "metric": "distance between the means of the features",
+    "loss": "absolute difference that is smooth at zero",
+    "features": "mean and deviation of the colours on a grid",
+    "zoo": "pretrained models on the Hub",
+    "specs": "shapes at 32x32, drawn at 16x16 and enlarged",
+    "command": "show the images that each stage of a spec makes",
+    "callback": "writes the losses of a training to a CSV file",
 }
 """The kinds of plugins, with the summary of the entry."""
+
+_LABELS = {"features": "a feature extractor", "specs": "a spec", "upsampler": "an upsampler"}
+"""A plugin's content in prose, where it is not ``a`` and the kind."""
 
 _STAGES = ("generator", "upsampler", "refiner", "decoder")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -50,6 +60,11 @@ def project_name(name: str) -> str:
             name=name,
         )
     return _PREFIX + bare
+
+
+def described(kind: str) -> str:
+    """A plugin's content in prose: ``an upsampler``."""
+    return _LABELS.get(kind, f"a {kind}")
 
 
 def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
@@ -100,6 +115,17 @@ def write_project(name: str, kind: str, folder: Path | None = None) -> Path:
     return folder
 
 
+def refuse_builtin_command(distribution: str, names: Container[str]) -> None:
+    """Refuse the name of a built-in command, which a plugin's command cannot replace.
+
+    Raises:
+        InputError: the name is one of ``names``.
+    """
+    bare = distribution.removeprefix(_PREFIX)
+    if bare in names:
+        raise _taken(f"the command {bare!r}", BUILTIN_DISTRIBUTION, bare)
+
+
 def _refuse_taken(distribution: str, kind: str) -> None:
     """Refuse the name of an installed plugin, and one that its entry could not have."""
     host = get_host()
@@ -107,6 +133,12 @@ def _refuse_taken(distribution: str, kind: str) -> None:
     tables: dict[str, Table[Any]] = {
         "dataset": host.registry.datasets,
         "metric": host.registry.metrics,
+        "loss": host.registry.losses,
+        "features": host.registry.features,
+        "zoo": host.registry.zoos,
+        "specs": host.registry.specs,
+        "command": host.registry.commands,
+        "callback": host.registry.callbacks,
     }
     table: Table[Any] = tables.get(kind, host.registry.stages)
     holder = next(
@@ -122,12 +154,16 @@ def _refuse_taken(distribution: str, kind: str) -> None:
         what = f"the {table.what} {bare!r}"
         holder = next(iter(table.holders(bare)), None)
     if holder is not None:
-        raise InputError(
-            f"{what} already exists: {holder} provides it",
-            hint="choose another name: two plugins cannot provide the same kind",
-            code="input-plugin-name-taken",
-            name=bare,
-        )
+        raise _taken(what, holder, bare)
+
+
+def _taken(what: str, holder: str, bare: str) -> InputError:
+    return InputError(
+        f"{what} already exists: {holder} provides it",
+        hint="choose another name: two plugins cannot provide the same kind",
+        code="input-plugin-name-taken",
+        name=bare,
+    )
 
 
 def _texts(distribution: str, kind: str) -> dict[str, str]:
@@ -138,6 +174,8 @@ def _texts(distribution: str, kind: str) -> dict[str, str]:
         "name": bare,
         "Class": "".join(part.capitalize() for part in bare.split("-")),
         "role": kind,
+        "what": described(kind),
+        "What": described(kind).capitalize(),
         "summary": KINDS[kind],
     }
     top = resources.files("cascadezoo.testing.template")
@@ -148,6 +186,7 @@ def _texts(distribution: str, kind: str) -> dict[str, str]:
         for path, file in _files(top / layer):
             if path != "use.md.txt":
                 name = path.removesuffix(".txt").replace("package", values["package"])
+                name = name.replace("__name__", bare)
                 texts[name] = Template(_read(file)).substitute(values)
     return texts
 
