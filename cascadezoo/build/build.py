@@ -183,7 +183,6 @@ def build_cascade(
     objects = check_callbacks(callbacks)
     try:
         resolved, given = load_spec_with(spec, data, changes)
-        _check_in_loop(resolved.spec)
         run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
         require_measurable(resolved)
         home = pick_device(device)
@@ -206,20 +205,6 @@ def build_cascade(
                 ) from None
     finally:
         show.close()
-
-
-def _check_in_loop(spec: CascadeSpec) -> None:
-    """Check that figures can be measured during the training.
-
-    Raises:
-        InputError: the weights are divided among processes.
-    """
-    if spec.evaluation.in_loop is not None and spec.training.parallel == "fsdp":
-        raise InputError(
-            "evaluation.in_loop measures during the training, which does not work with fsdp",
-            hint='set training.parallel to "ddp", or evaluation.in_loop to null',
-            code="input-fsdp-in-loop",
-        )
 
 
 def _resume_hint(run: RunFolder, device: str, given: GivenData | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from process_cases import run_processes
 
 from cascadezoo.cascade.cascade import Cascade
