@@ -187,8 +187,12 @@ def build_cascade(
         require_measurable(resolved)
         home = pick_device(device)
         plan = make_plan(resolved, home)
-        check_memory(plan)
-        check_activations(plan, processes=process_count() if home.type == "cuda" else 1)
+        # Processes on CPUs share the memory of the host.
+        alone = home.type != "cuda"
+        own = 1 if alone else process_count()
+        divided = not alone and resolved.spec.training.parallel == "fsdp"
+        check_memory(plan, processes=own, divided=divided)
+        check_activations(plan, processes=own, divided=divided)
         # Processes of torchrun share one run folder; the first one writes it.
         with run.locked() if process_rank() == 0 else nullcontext(), StopSignals() as stop:
             try:

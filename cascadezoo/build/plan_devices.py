@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from cascadezoo.build.plan import FLOAT, Plan
-from cascadezoo.cascade.stage_costs import StagePlan, meta_cascade, plan_stages
+from cascadezoo.build.plan import FLOAT, Plan, activations_with
+from cascadezoo.cascade.stage_costs import meta_cascade
 from cascadezoo.errors import DataError, ResourceError
 from cascadezoo.nn.recompute import recomputed_blocks
-from cascadezoo.spec import PhaseSpec, ResolvedSpec, load_spec
+from cascadezoo.spec import PhaseSpec, ResolvedSpec
 from cascadezoo.train.ema import ema_decay
 
 __all__ = ["DevicePlan", "plan_devices"]
@@ -136,7 +136,8 @@ class _Costs:
         self.resolved = resolved
         self.weights = plan.weights_bytes
         self.rows = {row.name: row for row in plan.stages}
-        self._activations = {resolved.spec.training.recompute: _activations(plan.stages)}
+        own = {row.name: row.activation_bytes or 0 for row in plan.stages}
+        self._activations = {resolved.spec.training.recompute: own}
         cascade = meta_cascade(resolved)
         blocks: list[int] = []
         self.outside = 0
@@ -152,10 +153,7 @@ class _Costs:
     def activations(self, recompute: bool) -> dict[str, int]:
         """Bytes of activations for one image by stage."""
         if recompute not in self._activations:
-            data = self.resolved.spec.to_dict()
-            data["training"] |= {"recompute": recompute, "compile": "auto"}
-            other = load_spec(data)
-            self._activations[recompute] = _activations(plan_stages(other, meta_cascade(other)))
+            self._activations[recompute] = activations_with(self.resolved, recompute=recompute)
         return self._activations[recompute]
 
     def state(self, phase: PhaseSpec, parallel: Parallel, devices: int) -> int:
@@ -172,10 +170,6 @@ class _Costs:
         # run and that come next.
         gathered = 2 * self.outside + 3 * self.block
         return (self.weights + trained) // devices + gathered
-
-
-def _activations(rows: Iterator[StagePlan] | list[StagePlan]) -> dict[str, int]:
-    return {row.name: row.activation_bytes or 0 for row in rows}
 
 
 def _largest(
@@ -196,6 +190,9 @@ def _largest(
         changes.append(f"training.accumulate={accumulate}")
     if recompute != training.recompute:
         changes.append(f"training.recompute={str(recompute).lower()}")
+    # Neither works with a compilation that the spec requires.
+    if training.compile not in (False, "auto") and changes and (recompute or parallel == "fsdp"):
+        changes.append("training.compile=auto")
     made = []
     for phase in training.phases or []:
         images = (phase.batch_size or training.batch_size) // devices
