@@ -50,11 +50,13 @@ class DevicePlan:
     activation_bytes: int
     phase: str
     settings: list[str]
+    whole_bytes: int = 0
+    """State of each device while all weights are gathered, for figures and samples; with ``fsdp``."""
 
     @property
     def bytes(self) -> int:
         """The memory of each device that the training needs; an estimate for fp32."""
-        return self.state_bytes + self.activation_bytes
+        return max(self.state_bytes + self.activation_bytes, self.whole_bytes)
 
 
 def plan_devices(resolved: ResolvedSpec, plan: Plan, devices: int, memory_bytes: int) -> DevicePlan:
@@ -156,8 +158,12 @@ class _Costs:
             self._activations[recompute] = activations_with(self.resolved, recompute=recompute)
         return self._activations[recompute]
 
-    def state(self, phase: PhaseSpec, parallel: Parallel, devices: int) -> int:
-        """Bytes of weights, gradients, optimizer and average on each device."""
+    def state(self, phase: PhaseSpec, parallel: Parallel, devices: int) -> tuple[int, int]:
+        """Bytes of weights, gradients, optimizer and average on each device.
+
+        Returns:
+            Those during a step, and those while all weights are gathered between steps.
+        """
         training = self.resolved.spec.training
         trained = 0
         for name in phase.train:
@@ -165,11 +171,12 @@ class _Costs:
             copies = 3 if ema_decay(training.ema, phase, name) is None else 4
             trained += self.rows[name].parameters * FLOAT * copies
         if parallel == "ddp" or devices == 1:
-            return self.weights + trained
+            return self.weights + trained, 0
         # Each device also gathers what is outside of blocks, with gradients, and the blocks that
         # run and that come next.
         gathered = 2 * self.outside + 3 * self.block
-        return (self.weights + trained) // devices + gathered
+        divided = (self.weights + trained) // devices
+        return divided + gathered, divided + self.weights
 
 
 def _largest(
@@ -197,6 +204,7 @@ def _largest(
     for phase in training.phases or []:
         images = (phase.batch_size or training.batch_size) // devices
         images = -(-images // accumulate)
+        state, whole = costs.state(phase, parallel, devices)
         made.append(
             DevicePlan(
                 devices=devices,
@@ -205,10 +213,11 @@ def _largest(
                 accumulate=accumulate,
                 recompute=recompute,
                 images=images,
-                state_bytes=costs.state(phase, parallel, devices),
+                state_bytes=state,
                 activation_bytes=images * sum(one[name] for name in phase.train),
                 phase=phase.name,
                 settings=changes,
+                whole_bytes=whole,
             )
         )
     return max(made, key=lambda row: row.bytes)
