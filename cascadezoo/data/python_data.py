@@ -236,9 +236,9 @@ class _Raw:
 
 def _read(data: Any, split: Split) -> _Raw | ImageData | ImageSource | SequentialSource:
     if isinstance(data, ImageData):
-        data = data if data.split == split else replace(data, split=split)
-        _check_labels(data)
-        return data
+        images: ImageData = data if data.split == split else replace(data, split=split)
+        _check_labels(images)
+        return images
     if isinstance(data, (ImageSource, SequentialSource)):
         if data.split != split:
             raise DataError(

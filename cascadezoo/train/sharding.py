@@ -121,8 +121,8 @@ class ShardedCascade:
         pairs = zip(self.original.parameters(), self.cascade.parameters(), strict=True)
         for original, trained in pairs:
             original.data = whole_tensor(trained.detach())
-        for own, original in self._buffers():
-            original.copy_(own)
+        for measured, buffer in self._buffers():
+            buffer.copy_(measured)
         channels_last(self.original)
 
     def _buffers(self) -> Iterator[tuple[Tensor, Tensor]]:

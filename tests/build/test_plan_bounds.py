@@ -147,6 +147,7 @@ def test_build_refuses_activations_that_cannot_fit(tmp_path: Path, batch_size: i
     Image.new("RGB", (1280, 900)).save(tmp_path / "a.png")
     data = spec("flow.v1", {"channels": 256})
     data["data"] = {"source": "folder", "config": {"path": str(tmp_path)}}
+    data["evaluation"] = {"metrics": []}
     data["training"]["batch_size"] = batch_size
     plan = make_plan(load_spec(data), "cpu")
     assert plan.training_bytes > plan.available_bytes
@@ -193,7 +194,8 @@ def test_recomputed_activations_are_offered_alone_if_parts_do_not_suffice() -> N
     data, plan = too_large()
     batch_size, (row,) = data["training"]["batch_size"], plan.stages
     state = plan.training_bytes - batch_size * row.activation_bytes
-    tight = state + (row.activation_bytes + plan.recomputed_bytes["last"]) // 2
+    tight = state + plan.recomputed_bytes["last"]
+    assert plan.recomputed_bytes["last"] < row.activation_bytes
     (settings,) = offered(replace(plan, available_bytes=tight))
     assert settings == [f"training.accumulate={batch_size}", "training.recompute=true"]
     # Each of two devices has half of the images.
