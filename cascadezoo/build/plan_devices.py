@@ -51,7 +51,7 @@ class DevicePlan:
     phase: str
     settings: list[str]
     whole_bytes: int = 0
-    """State of each device while all weights are gathered, for figures and samples; with ``fsdp``."""
+    """State of each device while ``fsdp`` gathers all weights, for figures and samples."""
 
     @property
     def bytes(self) -> int:
