@@ -184,13 +184,16 @@ def build_cascade(
     objects = check_callbacks(callbacks)
     try:
         resolved, given = load_spec_with(spec, data, changes)
-        _check_in_loop(resolved.spec)
         run = RunFolder(Path(out) if out is not None else Path("runs") / resolved.spec.name)
         require_measurable(resolved)
         home = pick_device(device)
         plan = make_plan(resolved, home)
-        check_memory(plan)
-        check_activations(plan, processes=process_count() if home.type == "cuda" else 1)
+        # Processes on CPUs share the memory of the host.
+        alone = home.type != "cuda"
+        own = 1 if alone else process_count()
+        divided = not alone and resolved.spec.training.parallel == "fsdp"
+        check_memory(plan, processes=own, divided=divided)
+        check_activations(plan, processes=own, divided=divided)
         # Processes of torchrun share one run folder; the first one writes it.
         with run.locked() if process_rank() == 0 else nullcontext(), StopSignals() as stop:
             try:
@@ -207,20 +210,6 @@ def build_cascade(
                 ) from None
     finally:
         show.close()
-
-
-def _check_in_loop(spec: CascadeSpec) -> None:
-    """Check that figures can be measured during the training.
-
-    Raises:
-        InputError: the weights are divided among processes.
-    """
-    if spec.evaluation.in_loop is not None and spec.training.parallel == "fsdp":
-        raise InputError(
-            "evaluation.in_loop measures during the training, which does not work with fsdp",
-            hint='set training.parallel to "ddp", or evaluation.in_loop to null',
-            code="input-fsdp-in-loop",
-        )
 
 
 def _resume_hint(run: RunFolder, device: str, given: GivenData | None) -> str:

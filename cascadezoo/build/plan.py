@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,12 +15,19 @@ from cascadezoo.data.memory import largest_data
 from cascadezoo.data.stream_loader import AHEAD, decoding_workers
 from cascadezoo.errors import ModelError, ResourceError
 from cascadezoo.plugins.manager import get_registry
-from cascadezoo.spec import PhaseSpec, ResolvedSpec
+from cascadezoo.spec import PhaseSpec, ResolvedSpec, load_spec
 from cascadezoo.spec.advice import spec_warnings
 from cascadezoo.train.ema import ema_decay
 from cascadezoo.train.optim import check_groups
 
-__all__ = ["Plan", "available_memory", "check_activations", "check_memory", "make_plan"]
+__all__ = [
+    "Plan",
+    "activations_with",
+    "available_memory",
+    "check_activations",
+    "check_memory",
+    "make_plan",
+]
 
 FLOAT = 4
 # Weights, gradients and the two moments of Adam; an average of the weights is one more.
@@ -65,6 +72,9 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     data: DataPlan | None = None
     """None if the number of training images is unknown before they are read."""
+    recomputed_bytes: dict[str, int] | None = None
+    """Activations of one image by stage with ``training.recompute``; None if the training fits as
+    it is, or cannot be changed to it."""
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as ``--json`` prints it."""
@@ -143,16 +153,22 @@ def make_plan(resolved: ResolvedSpec, device: torch.device | str = "auto") -> Pl
         }
         for phase in spec.training.phases or []
     ]
+    need = max((p["bytes"] for p in phases), default=weights)
+    available = available_memory(device)
+    short = available is not None and need > available and bool(phases)
+    # Compiled networks cannot be recomputed.
+    can = not spec.training.recompute and spec.training.compile in (False, "auto")
     made = Plan(
         name=spec.name,
         stages=rows,
         parameters=sum(row.parameters for row in rows),
         weights_bytes=weights,
-        training_bytes=max((p["bytes"] for p in phases), default=weights),
-        available_bytes=available_memory(device),
+        training_bytes=need,
+        available_bytes=available,
         phases=phases,
         warnings=[*spec_warnings(resolved), *_untraced(rows)],
         data=_data_plan(resolved),
+        recomputed_bytes=activations_with(resolved, recompute=True) if short and can else None,
     )
     made.warnings.extend(_memory_warning(made))
     return made
@@ -186,28 +202,85 @@ def _memory_warning(plan: Plan) -> Iterator[str]:
         )
 
 
-def _what_fits(plan: Plan, available: int) -> str:
-    """The settings with which the largest phase fits."""
+def activations_with(resolved: ResolvedSpec, *, recompute: bool) -> dict[str, int]:
+    """Bytes of activations for one image by stage, with another ``training.recompute``."""
+    data = resolved.spec.to_dict()
+    data["training"] |= {"recompute": recompute, "compile": "auto"}
+    other = load_spec(data)
+    return _activations(plan_stages(other, meta_cascade(other)))
+
+
+def _activations(rows: Iterable[StagePlan]) -> dict[str, int]:
+    return {row.name: row.activation_bytes or 0 for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class _Devices:
+    """The processes of a training with a memory of their own.
+
+    Args:
+        processes: their number; they share each batch.
+        divided: whether they also share weights, gradients, optimizer and average.
+    """
+
+    processes: int = 1
+    divided: bool = False
+
+    def state(self, plan: Plan, size: int) -> int:
+        """The least part of the state of a training on each of them."""
+        # The cascade is assembled, measured and saved as a whole.
+        return max(size // self.processes, plan.weights_bytes) if self.divided else size
+
+
+_ALONE = _Devices()
+
+
+def _what_fits(plan: Plan, available: int, devices: _Devices = _ALONE) -> str:
+    """The settings with which all phases fit."""
     if not plan.phases:
         return "make the stages smaller"
-    phase = max(plan.phases, key=lambda row: row["bytes"])
-    activations = {row.name: row.activation_bytes or 0 for row in plan.stages}
-    one = sum(activations[name] for name in phase["train"])
-    batch_size = phase["images"]
-    rest = phase["bytes"] - one * (batch_size // phase["accumulate"])
-    for parts in range(phase["accumulate"] + 1, batch_size + 1):
-        even = all(row["images"] % parts == 0 for row in plan.phases)
-        if even and rest + one * (batch_size // parts) <= available:
-            return f"set training.accumulate to {parts}"
-    return "lower data.size, or make the stages smaller"
+    now = plan.phases[0]["accumulate"]
+    plain = _parts_that_fit(plan, available, devices, _activations(plan.stages), now + 1)
+    found = [] if plain is None else [f"training.accumulate={plain}"]
+    if plan.recomputed_bytes is not None:
+        parts = _parts_that_fit(plan, available, devices, plan.recomputed_bytes, now)
+        if parts is not None and (plain is None or parts < plain):
+            changed = f"training.accumulate={parts} and " if parts > now else ""
+            found.append(f"{changed}training.recompute=true")
+    if not found:
+        return "lower data.size, or make the stages smaller"
+    return f"set {', or '.join(found)}"
 
 
-def check_activations(plan: Plan, *, processes: int = 1) -> None:
+def _parts_that_fit(
+    plan: Plan, available: int, devices: _Devices, activations: Mapping[str, int], least: int
+) -> int | None:
+    """The smallest ``training.accumulate`` from ``least`` on with which all phases fit."""
+    rows = []
+    own = _activations(plan.stages)
+    for phase in plan.phases:
+        whole = sum(own[name] for name in phase["train"])
+        state = phase["bytes"] - whole * (phase["images"] // phase["accumulate"])
+        one = sum(activations[name] for name in phase["train"])
+        rows.append((phase["images"], devices.state(plan, state), one))
+    world = devices.processes
+    for parts in range(least, min(images for images, _, _ in rows) // world + 1):
+        if any(images % (world * parts) for images, _, _ in rows):
+            continue
+        if all(
+            state + one * (images // world // parts) <= available for images, state, one in rows
+        ):
+            return parts
+    return None
+
+
+def check_activations(plan: Plan, *, processes: int = 1, divided: bool = False) -> None:
     """Reject a plan whose training cannot fit into memory even with half of the activations.
 
     Args:
         plan: the plan.
         processes: number of processes with a memory of their own that share each batch.
+        divided: whether they also share weights, gradients, optimizer and average.
 
     Raises:
         ResourceError: weights, optimizer and 0.4 of the estimated activations of a phase exceed the
@@ -215,11 +288,13 @@ def check_activations(plan: Plan, *, processes: int = 1) -> None:
     """
     if plan.available_bytes is None:
         return
-    activations = {row.name: row.activation_bytes or 0 for row in plan.stages}
+    devices = _Devices(processes, divided)
+    activations = _activations(plan.stages)
     for phase in plan.phases:
         one = sum(activations[name] for name in phase["train"])
         whole = one * (phase["images"] // phase["accumulate"])
-        need = phase["bytes"] - whole + int(SURE_ACTIVATIONS * whole / processes)
+        state = devices.state(plan, phase["bytes"] - whole)
+        need = state + int(SURE_ACTIVATIONS * whole / processes)
         if need <= plan.available_bytes:
             continue
         largest = max(phase["train"], key=lambda name: activations[name])
@@ -228,8 +303,8 @@ def check_activations(plan: Plan, *, processes: int = 1) -> None:
             f"{plan.name} needs at least {_gib(need)} to train phase {phase['name']}, but "
             f"{_gib(plan.available_bytes)} are available; most of it are activations of stage "
             f"{largest!r} ({shape}): {_gib(activations[largest])} for each image of a batch",
-            hint=f"{_what_fits(plan, plan.available_bytes)}; or lower training.batch_size (now "
-            f"{phase['images']})",
+            hint=f"{_what_fits(plan, plan.available_bytes, devices)}; or lower training.batch_size "
+            f"(now {phase['images']})",
             code="resources-activations",
             name=plan.name,
             stage=largest,
@@ -238,20 +313,30 @@ def check_activations(plan: Plan, *, processes: int = 1) -> None:
         )
 
 
-def check_memory(plan: Plan) -> None:
+def check_memory(plan: Plan, *, processes: int = 1, divided: bool = False) -> None:
     """Reject a plan whose weights and optimizer alone exceed the memory.
+
+    Args:
+        plan: the plan.
+        processes: number of processes with a memory of their own.
+        divided: whether they share weights, gradients, optimizer and average.
 
     Raises:
         ResourceError: the required memory exceeds the available memory.
     """
-    need = plan.weights_bytes * (COPIES + 1)
+    whole = plan.weights_bytes * (COPIES + 1)
+    need = _Devices(processes, divided).state(plan, whole)
     if plan.available_bytes is None or need <= plan.available_bytes:
         return
+    shared = _Devices(processes, divided=True).state(plan, whole)
+    other = ""
+    if shared <= plan.available_bytes:
+        other = "set training.parallel=fsdp, which divides them among the processes; or "
     largest = max(plan.stages, key=lambda row: row.parameters)
     raise ResourceError(
         f"{plan.name} has {plan.parameters:,} parameters and needs about {_gib(need)} to train "
         f"(weights, gradients, optimizer, average), but {_gib(plan.available_bytes)} are available",
-        hint=f"make stage {largest.name!r} ({largest.kind}) smaller: it has "
+        hint=f"{other}make stage {largest.name!r} ({largest.kind}) smaller: it has "
         f"{largest.parameters:,} parameters",
         code="resources-training",
         name=plan.name,

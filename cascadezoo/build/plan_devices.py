@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from cascadezoo.build.plan import FLOAT, Plan
-from cascadezoo.cascade.stage_costs import StagePlan, meta_cascade, plan_stages
+from cascadezoo.build.plan import FLOAT, Plan, activations_with
+from cascadezoo.cascade.stage_costs import meta_cascade
 from cascadezoo.errors import DataError, ResourceError
 from cascadezoo.nn.recompute import recomputed_blocks
-from cascadezoo.spec import PhaseSpec, ResolvedSpec, load_spec
+from cascadezoo.spec import PhaseSpec, ResolvedSpec
 from cascadezoo.train.ema import ema_decay
 
 __all__ = ["DevicePlan", "plan_devices"]
@@ -50,11 +50,13 @@ class DevicePlan:
     activation_bytes: int
     phase: str
     settings: list[str]
+    whole_bytes: int = 0
+    """State of each device while ``fsdp`` gathers all weights, for figures and samples."""
 
     @property
     def bytes(self) -> int:
         """The memory of each device that the training needs; an estimate for fp32."""
-        return self.state_bytes + self.activation_bytes
+        return max(self.state_bytes + self.activation_bytes, self.whole_bytes)
 
 
 def plan_devices(resolved: ResolvedSpec, plan: Plan, devices: int, memory_bytes: int) -> DevicePlan:
@@ -136,7 +138,8 @@ class _Costs:
         self.resolved = resolved
         self.weights = plan.weights_bytes
         self.rows = {row.name: row for row in plan.stages}
-        self._activations = {resolved.spec.training.recompute: _activations(plan.stages)}
+        own = {row.name: row.activation_bytes or 0 for row in plan.stages}
+        self._activations = {resolved.spec.training.recompute: own}
         cascade = meta_cascade(resolved)
         blocks: list[int] = []
         self.outside = 0
@@ -152,14 +155,15 @@ class _Costs:
     def activations(self, recompute: bool) -> dict[str, int]:
         """Bytes of activations for one image by stage."""
         if recompute not in self._activations:
-            data = self.resolved.spec.to_dict()
-            data["training"] |= {"recompute": recompute, "compile": "auto"}
-            other = load_spec(data)
-            self._activations[recompute] = _activations(plan_stages(other, meta_cascade(other)))
+            self._activations[recompute] = activations_with(self.resolved, recompute=recompute)
         return self._activations[recompute]
 
-    def state(self, phase: PhaseSpec, parallel: Parallel, devices: int) -> int:
-        """Bytes of weights, gradients, optimizer and average on each device."""
+    def state(self, phase: PhaseSpec, parallel: Parallel, devices: int) -> tuple[int, int]:
+        """Bytes of weights, gradients, optimizer and average on each device.
+
+        Returns:
+            Those during a step, and those while all weights are gathered between steps.
+        """
         training = self.resolved.spec.training
         trained = 0
         for name in phase.train:
@@ -167,15 +171,12 @@ class _Costs:
             copies = 3 if ema_decay(training.ema, phase, name) is None else 4
             trained += self.rows[name].parameters * FLOAT * copies
         if parallel == "ddp" or devices == 1:
-            return self.weights + trained
+            return self.weights + trained, 0
         # Each device also gathers what is outside of blocks, with gradients, and the blocks that
         # run and that come next.
         gathered = 2 * self.outside + 3 * self.block
-        return (self.weights + trained) // devices + gathered
-
-
-def _activations(rows: Iterator[StagePlan] | list[StagePlan]) -> dict[str, int]:
-    return {row.name: row.activation_bytes or 0 for row in rows}
+        divided = (self.weights + trained) // devices
+        return divided + gathered, divided + self.weights
 
 
 def _largest(
@@ -196,10 +197,14 @@ def _largest(
         changes.append(f"training.accumulate={accumulate}")
     if recompute != training.recompute:
         changes.append(f"training.recompute={str(recompute).lower()}")
+    # Neither works with a compilation that the spec requires.
+    if training.compile not in (False, "auto") and changes and (recompute or parallel == "fsdp"):
+        changes.append("training.compile=auto")
     made = []
     for phase in training.phases or []:
         images = (phase.batch_size or training.batch_size) // devices
         images = -(-images // accumulate)
+        state, whole = costs.state(phase, parallel, devices)
         made.append(
             DevicePlan(
                 devices=devices,
@@ -208,10 +213,11 @@ def _largest(
                 accumulate=accumulate,
                 recompute=recompute,
                 images=images,
-                state_bytes=costs.state(phase, parallel, devices),
+                state_bytes=state,
                 activation_bytes=images * sum(one[name] for name in phase.train),
                 phase=phase.name,
                 settings=changes,
+                whole_bytes=whole,
             )
         )
     return max(made, key=lambda row: row.bytes)

@@ -159,6 +159,11 @@ def _show_devices(placed: DevicePlan) -> None:
         f"{human_bytes(placed.bytes)} on each: {human_bytes(placed.state_bytes)} of weights, "
         f"gradients, optimizer and average, {human_bytes(placed.activation_bytes)} of activations "
         f"({parts}) in phase {clean(placed.phase)}"
+        + (
+            f"; {human_bytes(placed.whole_bytes)} while figures and samples need all weights"
+            if placed.whole_bytes
+            else ""
+        )
     )
     shown = " ".join(f"--set {change}" for change in placed.settings)
     echo(f"settings: {shown or 'none needed'}")

@@ -236,7 +236,9 @@ class _Raw:
 
 def _read(data: Any, split: Split) -> _Raw | ImageData | ImageSource | SequentialSource:
     if isinstance(data, ImageData):
-        return data if data.split == split else replace(data, split=split)
+        images: ImageData = data if data.split == split else replace(data, split=split)
+        _check_labels(images)
+        return images
     if isinstance(data, (ImageSource, SequentialSource)):
         if data.split != split:
             raise DataError(
@@ -245,6 +247,8 @@ def _read(data: Any, split: Split) -> _Raw | ImageData | ImageSource | Sequentia
                 code="data-source-split",
                 split=data.split,
             )
+        if isinstance(data, ImageSource):
+            _check_labels(data)
         return data
     if isinstance(data, (np.ndarray, Tensor)):
         return _arrays(data, None, split)
@@ -402,15 +406,32 @@ def _label(label: Any, where: str) -> int:
             hint="number the classes from 0",
             code="data-labels-not-whole",
         ) from None
-    if not -1 <= number < 2**31:
-        raise DataError(
-            f"the label of {where} is {number}",
-            hint="number the classes from 0",
-            code="data-labels-out-of-range",
-            low=number,
-            high=number,
-        )
+    if not 0 <= number < 2**31:
+        raise _out_of_range(number, where)
     return number
+
+
+def _check_labels(data: ImageData | ImageSource) -> None:
+    """Check the labels of images that were read elsewhere."""
+    if data.labels is None:
+        return
+    wrong = np.flatnonzero((data.labels < 0) | (data.labels >= 2**31))
+    if len(wrong):
+        row = int(wrong[0])
+        raise _out_of_range(int(data.labels[row]), f"{data.split} image {row}")
+
+
+def _out_of_range(label: int, where: str) -> DataError:
+    hint = "number the classes from 0"
+    if label < 0:
+        hint += "; datasets without labels often have -1 there: pass those images without labels"
+    return DataError(
+        f"the label of {where} is {label}",
+        hint=hint,
+        code="data-labels-out-of-range",
+        low=label,
+        high=label,
+    )
 
 
 def _pixels(image: Any, where: str) -> Pixels:

@@ -41,7 +41,7 @@ class ShardedCascade:
     Each residual and attention block is a unit of its own: its weights are gathered when it runs,
     forward and backward, and its gradients are averaged and divided as soon as they are complete.
     All other weights, and those of kinds without such blocks, are gathered for a whole step. The
-    original cascade has no weights until :meth:`restore`.
+    original cascade has no weights until :meth:`restore`, except inside :meth:`whole`.
 
     Args:
         cascade: the cascade; equal in all processes.
@@ -64,8 +64,7 @@ class ShardedCascade:
         for _, stage in cascade.named_stages():
             # FSDP divides contiguous tensors only.
             stages.append(copy.deepcopy(stage).to(memory_format=torch.contiguous_format))
-            for parameter in stage.parameters():
-                parameter.data = parameter.data.new_empty(0)
+            _release(stage)
         self.cascade = Cascade(cascade.resolved, stages)
         mesh = init_device_mesh(cascade.device.type, (dist.get_world_size(),))
         self.blocks: list[FSDPModule] = [
@@ -87,19 +86,22 @@ class ShardedCascade:
         return result
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Gather all weights inside the block, where each process may run stages on its own."""
-        for module in (self.root, *self.blocks):
-            module.unshard()
-        for block in self.blocks:
-            block.set_reshard_after_forward(False, recurse=False)
+    def whole(self) -> Iterator[Cascade]:
+        """The original cascade with all weights, in every process; all enter the block together.
+
+        Inside, each process may run stages on its own, in any number. The blocks of :attr:`cascade`
+        must not run there: FSDP2 records the order of their calls and gathers weights ahead by it,
+        so another number of calls in one process leaves the processes waiting for each other.
+        Buffers that change inside the block are kept.
+        """
+        self.restore()
         try:
-            yield
+            yield self.original
+            with torch.no_grad():
+                for own, changed in self._buffers():
+                    own.copy_(changed)
         finally:
-            for block in self.blocks:
-                block.set_reshard_after_forward(True, recurse=False)
-            for module in (self.root, *self.blocks):
-                module.reshard()
+            _release(self.original)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Load the whole state of the stages; every process passes the same.
@@ -114,10 +116,21 @@ class ShardedCascade:
     @torch.no_grad()
     def restore(self) -> None:
         """Give the original cascade the trained weights, in every process."""
+        for module in (self.root, *self.blocks):
+            module.reshard()
         pairs = zip(self.original.parameters(), self.cascade.parameters(), strict=True)
         for original, trained in pairs:
             original.data = whole_tensor(trained.detach())
-        buffers = zip(self.original.buffers(), self.cascade.buffers(), strict=True)
-        for buffer, measured in buffers:
+        for measured, buffer in self._buffers():
             buffer.copy_(measured)
         channels_last(self.original)
+
+    def _buffers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The buffers of the cascade, each with that of the original."""
+        return zip(self.cascade.buffers(), self.original.buffers(), strict=True)
+
+
+def _release(module: nn.Module) -> None:
+    """Free the weights of a module."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.new_empty(0)

@@ -300,9 +300,9 @@ class Trainer:
             return None
         began = time.monotonic()
         loader = phase.batches.loader
-        with self._whole():
+        with self._whole() as cascade:
             pairs = pairs_of(
-                self.cascade,
+                cascade,
                 phase.spec,
                 phase.index,
                 self.accelerator,
@@ -330,9 +330,9 @@ class Trainer:
             return
         began = time.monotonic()
         try:
-            with self._whole():
+            with self._whole() as cascade:
                 finish_phase(
-                    self.cascade,
+                    cascade,
                     names,
                     self.data,
                     phase=phase.spec.name,
@@ -505,9 +505,9 @@ class Trainer:
 
         return compute() if self.sharded is None else self.sharded.run(compute)
 
-    def _whole(self) -> AbstractContextManager[None]:
-        """Inside, this process has all weights."""
-        return nullcontext() if self.sharded is None else self.sharded.whole()
+    def _whole(self) -> AbstractContextManager[Cascade]:
+        """The cascade with all weights, which this process may run on its own inside the block."""
+        return nullcontext(self.cascade) if self.sharded is None else self.sharded.whole()
 
     def _seed(self, phase: PhaseRun, step: int) -> None:
         """Seed the global generators, which dropout uses, by the step."""
@@ -547,10 +547,10 @@ class Trainer:
         if phase.ema is not None:
             phase.ema.swap()
         try:
-            with self._whole():
-                rows = self.figures(self.cascade)
+            with self._whole() as cascade:
+                rows = self.figures(cascade)
                 if self.pictures is not None:
-                    self.pictures(self.cascade, phase.index, phase.spec.name, epoch)
+                    self.pictures(cascade, phase.index, phase.spec.name, epoch)
         finally:
             if phase.ema is not None:
                 phase.ema.swap()
@@ -569,8 +569,8 @@ class Trainer:
         """
         if self.samples is None:
             return
-        with self._whole():
-            images = self.samples(self.cascade) if self.accelerator.is_main_process else {}
+        with self._whole() as cascade:
+            images = self.samples(cascade) if self.accelerator.is_main_process else {}
         self.accelerator.wait_for_everyone()
         names = list(self.cascade.names)
         trained = {name for spec in self.phases[: phase.index + 1] for name in spec.train}

@@ -1,6 +1,6 @@
 """Measures the memory of each process of a training with ddp and with fsdp, on the CPU.
 
-python tests/benchmarks/process_memory.py [--channels 320] [--worlds 2,4]
+python tests/benchmarks/process_memory.py [--channels 320] [--worlds 2,4] [--parallel ddp,fsdp]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from process_cases import run_processes
 
 from cascadezoo.cascade.cascade import Cascade
@@ -81,11 +81,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--channels", type=int, default=320)
     parser.add_argument("--worlds", default="2,4")
+    parser.add_argument("--parallel", default="ddp,fsdp")
     arguments = parser.parse_args()
     cascade = Cascade.from_spec(load_spec(spec(arguments.channels, "ddp")), device="meta")
     number = sum(p.numel() for p in cascade.parameters())
     print(f"{number / 1e6:.1f} M parameters, {number * 4 / 2**20:.0f} MiB of weights", flush=True)
-    for parallel in ("ddp", "fsdp"):
+    for parallel in arguments.parallel.split(","):
         for world in map(int, arguments.worlds.split(",")):
             rows = run_processes(world, measure, arguments.channels, parallel, timeout=900.0)
             most = {key: max(row[key] for row in rows) for key in rows[0]}

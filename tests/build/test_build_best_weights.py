@@ -8,9 +8,9 @@ import pytest
 import torch
 from errors_help import raises
 
-from cascadezoo import Cascade, build_cascade
+from cascadezoo import Cascade
 from cascadezoo.build.best_weights import BestWeights
-from cascadezoo.errors import InputError, RunFolderError, SpecError
+from cascadezoo.errors import RunFolderError, SpecError
 from cascadezoo.model_folder.figures import Figure
 from cascadezoo.spec import load_spec
 from cascadezoo.spec.measurable import require_measurable
@@ -73,10 +73,3 @@ def test_defaults_of_later_versions_change_no_digest() -> None:
         changed = CascadeSpec.model_validate(data)
         assert changed.digest() != digests
         assert changed.training_digest() != training
-
-
-def test_divided_weights_are_refused_before_the_training(tmp_path: Path) -> None:
-    settings = ["evaluation.in_loop={}", "training.parallel=fsdp"]
-    with raises(InputError, "input-fsdp-in-loop"):
-        build_cascade("diffusion-pixelshuffle-vit-tiny", tmp_path / "run", settings=settings)
-    assert not (tmp_path / "run").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from cascadezoo import build_cascade
-from cascadezoo.build.plan import make_plan
+from cascadezoo.build.plan import Plan, check_activations, check_memory, make_plan
 from cascadezoo.cascade.stage_costs import StagePlan, meta_cascade, plan_stages
 from cascadezoo.errors import ResourceError
 from cascadezoo.spec import load_spec
@@ -146,6 +147,7 @@ def test_build_refuses_activations_that_cannot_fit(tmp_path: Path, batch_size: i
     Image.new("RGB", (1280, 900)).save(tmp_path / "a.png")
     data = spec("flow.v1", {"channels": 256})
     data["data"] = {"source": "folder", "config": {"path": str(tmp_path)}}
+    data["evaluation"] = {"metrics": []}
     data["training"]["batch_size"] = batch_size
     plan = make_plan(load_spec(data), "cpu")
     assert plan.training_bytes > plan.available_bytes
@@ -154,6 +156,73 @@ def test_build_refuses_activations_that_cannot_fit(tmp_path: Path, batch_size: i
         build_cascade(data, tmp_path / "run", device="cpu")
     assert caught.value.fields["needed"] > plan.available_bytes
     assert not (tmp_path / "run").exists()
+
+
+def too_large() -> tuple[dict[str, Any], Plan]:
+    """A spec whose batch needs 8 to 16 times the memory of this machine, and its plan."""
+    data = spec("flow.v1", {"channels": 16, "multipliers": [1, 1], "blocks": 4}, size=16)
+    data["training"] |= {"phases": [{"name": "all", "train": ["last"], "steps": 1}]}
+    small = make_plan(load_spec(data), "cpu")
+    one = small.stages[0].activation_bytes
+    data["training"]["batch_size"] = 8 * 2 ** (small.available_bytes // one).bit_length()
+    return data, make_plan(load_spec(data), "cpu")
+
+
+def offered(plan: Plan, **devices: Any) -> list[list[str]]:
+    """The settings that the error of too little memory offers."""
+    with raises(ResourceError, "resources-activations") as caught:
+        check_activations(plan, **devices)
+    hint = (caught.value.hint or "").partition(";")[0]
+    assert hint.startswith("set ")
+    return [row.split(" and ") for row in hint.removeprefix("set ").split(", or ")]
+
+
+def test_each_offered_setting_fits() -> None:
+    data, plan = too_large()
+    options = offered(plan)
+    # Recomputed activations need fewer parts.
+    (parts,), (fewer, recompute) = options
+    assert recompute == "training.recompute=true"
+    assert 1 < int(fewer.partition("=")[2]) < int(parts.partition("=")[2])
+    for settings in options:
+        fitting = make_plan(load_spec(data, settings=settings), "cpu")
+        assert fitting.training_bytes <= fitting.available_bytes
+        check_activations(fitting)
+
+
+def test_recomputed_activations_are_offered_alone_if_parts_do_not_suffice() -> None:
+    data, plan = too_large()
+    batch_size, (row,) = data["training"]["batch_size"], plan.stages
+    state = plan.training_bytes - batch_size * row.activation_bytes
+    tight = state + plan.recomputed_bytes["last"]
+    assert plan.recomputed_bytes["last"] < row.activation_bytes
+    (settings,) = offered(replace(plan, available_bytes=tight))
+    assert settings == [f"training.accumulate={batch_size}", "training.recompute=true"]
+    # Each of two devices has half of the images.
+    (settings,) = offered(replace(plan, available_bytes=tight), processes=2)
+    assert settings == [f"training.accumulate={batch_size // 2}", "training.recompute=true"]
+    # A network that must be compiled cannot be recomputed.
+    data["training"]["compile"] = "network"
+    assert make_plan(load_spec(data), "cpu").recomputed_bytes is None
+
+
+def test_dividing_the_weights_is_offered_if_it_suffices() -> None:
+    plan = replace(make_plan(load_spec(spec("flow.v1", {}))), available_bytes=None)
+    room = 3 * plan.weights_bytes
+    small = replace(plan, available_bytes=room)
+    with raises(ResourceError, "resources-training") as caught:
+        check_memory(small, processes=4)
+    assert "training.parallel=fsdp" in (caught.value.hint or "")
+    check_memory(small, processes=4, divided=True)
+    for settings in ({}, {"processes": 1, "divided": True}):
+        with raises(ResourceError, "resources-training") as caught:
+            check_memory(small, **settings)
+        assert "fsdp" not in (caught.value.hint or "")
+    # The whole weights must fit on each device in any case.
+    with raises(ResourceError, "resources-training"):
+        check_memory(
+            replace(plan, available_bytes=plan.weights_bytes - 1), processes=99, divided=True
+        )
 
 
 def test_weights_that_do_not_fit_without_any_training() -> None:

@@ -176,6 +176,7 @@ class Failing(list[Any]):
         ([(PIXELS[0], 1.0)], DataError, "data-labels-not-whole"),
         ([(PIXELS[0], True)], DataError, "data-labels-not-whole"),
         ([(PIXELS[0], -2)], DataError, "data-labels-out-of-range"),
+        ([(PIXELS[0], 2**31)], DataError, "data-labels-out-of-range"),
         ([(PIXELS[0], 1), (PIXELS[1], None)], DataError, "data-labels-missing"),
         ((PIXELS, LABELS[:3]), DataError, "data-labels-form"),
         ((PIXELS, LABELS / 2), DataError, "data-labels-form"),
@@ -188,6 +189,21 @@ def test_what_is_refused(data: Any, kind: type[DataError], code: str) -> None:
     with raises(kind, code) as caught:
         read_given(data).config()
     assert caught.value.hint or code in ("data-no-images", "data-item-failed")
+
+
+@pytest.mark.parametrize("form", ["items", "arrays", "images"])
+def test_negative_labels_are_refused(form: str) -> None:
+    """Hugging Face marks images without a label by -1."""
+    labels = np.where(np.arange(12) == 7, -1, LABELS)
+    forms: dict[str, Any] = {
+        "items": list(zip(PIXELS, labels.tolist(), strict=True)),
+        "arrays": (PIXELS, labels),
+        "images": ImageData(PIXELS.transpose(0, 3, 1, 2), labels, "test"),
+    }
+    with raises(DataError, "data-labels-out-of-range", low=-1) as caught:
+        read_given({"train": Pictures(), "test": forms[form]})
+    assert caught.value.what == "the label of test image 7 is -1"
+    assert "without labels" in (caught.value.hint or "")
 
 
 def test_more_labels_than_names() -> None:

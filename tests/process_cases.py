@@ -5,11 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 # A fresh interpreter for each process would spend most of a test importing torch.
@@ -75,7 +73,6 @@ def _work(
     theirs: Connection, variables: dict[str, str], function: Callable[..., Any], args: Any
 ) -> None:
     os.environ.update(variables)
-    sys.path.insert(0, str(Path(__file__).parent))
     import torch
 
     torch.set_num_threads(1)
