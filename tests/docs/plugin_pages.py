@@ -25,7 +25,13 @@ from typing import Any
 from test_docs import ROOT, Block, blocks
 
 PLUGINS = ROOT / "plugins"
-PAGES = ("first-plugin.md", "use-a-plugin.md", "plugin-list.md")
+PAGES = (
+    "first-plugin.md",
+    "use-a-plugin.md",
+    "latent-and-token-stages.md",
+    "adversarial-stages.md",
+    "plugin-list.md",
+)
 
 
 @dataclass(frozen=True)
