@@ -5,14 +5,15 @@ Attention, perceptrons and patches are timm's.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Mlp, PatchEmbed
+from timm.layers.activations import GELUTanh
+from timm.layers.mlp import Mlp
+from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
-from timm.models.vision_transformer import Attention
+from timm.models.vision_transformer import Attention  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from cascadezoo.nn.attention import FEW_TOKENS, TokenBlock
@@ -59,9 +60,8 @@ class DiTBlock(TokenBlock):
         attention.fused_attn = tokens > FEW_TOKENS
         self.attention = attention
         self.norm2 = _norm(features)
-        activation = partial(nn.GELU, approximate="tanh")
         hidden = int(features * mlp_ratio)
-        self.mlp = Mlp(features, hidden, act_layer=activation, drop=dropout)
+        self.mlp = Mlp(features, hidden, act_layer=GELUTanh, drop=dropout)
         self.modulation = nn.Linear(features, 6 * features)
         for layer in (attention.qkv, attention.proj, self.mlp.fc1, self.mlp.fc2):
             _start(layer)
@@ -141,7 +141,8 @@ class DiT(nn.Module):
         """The initialisation of the authors' code."""
         projection = self.embed.proj
         nn.init.xavier_uniform_(projection.weight.flatten(1))
-        nn.init.zeros_(projection.bias)
+        if projection.bias is not None:
+            nn.init.zeros_(projection.bias)
         for perceptron in (self.embedding.time, *self.embedding.levels):
             for layer in perceptron.modules():
                 if isinstance(layer, nn.Linear):

@@ -146,4 +146,3 @@ def test_the_upsampler_starts_as_the_interpolation() -> None:
     enlarged = stage.enlarged(upstream)
     scale = stage.config.residual_scale
     assert torch.allclose(estimate, (enlarged + scale * inputs.noisy).clamp(-1, 1), atol=1e-6)
-
