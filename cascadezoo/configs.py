@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         PureNoiseDiffusionConfig as PureNoiseDiffusionConfig,
     )
     from cascadezoo.stages.diffusion_sr.config import DiffusionSRConfig as DiffusionSRConfig
+    from cascadezoo.stages.dit.config import DiTConfig as DiTConfig
+    from cascadezoo.stages.dit.config import DiTSRConfig as DiTSRConfig
     from cascadezoo.stages.flow.config import FlowConfig as FlowConfig
     from cascadezoo.stages.flow_sr.config import FlowResidualSRConfig as FlowResidualSRConfig
     from cascadezoo.stages.flow_sr.config import FlowSRConfig as FlowSRConfig
@@ -73,6 +75,8 @@ __all__ = [
     "ConvRefinerConfig",
     "DAEConfig",
     "DataSpec",
+    "DiTConfig",
+    "DiTSRConfig",
     "DiffusionConfig",
     "DiffusionSRConfig",
     "EmaSpec",
@@ -122,6 +126,8 @@ _STAGES = {
     "AutoencoderConfig": "autoencoder",
     "ConvRefinerConfig": "conv_refiner",
     "DAEConfig": "dae",
+    "DiTConfig": "dit",
+    "DiTSRConfig": "dit",
     "DiffusionConfig": "diffusion",
     "DiffusionSRConfig": "diffusion_sr",
     "FlowConfig": "flow",

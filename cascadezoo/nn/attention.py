@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cascadezoo.nn.resnet import Norm, zero
 from cascadezoo.nn.sizes import divisor_near
 
-__all__ = ["FEW_TOKENS", "CrossAttention", "SelfAttention", "attend"]
+__all__ = ["FEW_TOKENS", "CrossAttention", "SelfAttention", "TokenBlock", "attend"]
 
 FEW_TOKENS = 64
 """Up to this number of tokens, CPUs compute attention by plain matrix products.
@@ -17,6 +17,13 @@ FEW_TOKENS = 64
 PyTorch's fused kernel is not faster for so few tokens, and its backward pass in bfloat16 takes six
 times as long (measured with 64 tokens, 8 heads of width 32). GPUs always use the fused kernel.
 """
+
+
+class TokenBlock(nn.Module):
+    """Base of the blocks of a transformer: compiled, recomputed and divided one by one.
+
+    A subclass implements ``forward``. It may need timm, which this module does not import.
+    """
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from cascadezoo.nn.attention import CrossAttention, SelfAttention
+from cascadezoo.nn.attention import CrossAttention, SelfAttention, TokenBlock
 from cascadezoo.nn.resnet import BottleneckBlock, ResidualBlock
 
 __all__ = [
@@ -29,6 +29,7 @@ COMPILED_BLOCKS: tuple[type[nn.Module], ...] = (
     BottleneckBlock,
     SelfAttention,
     CrossAttention,
+    TokenBlock,
 )
 """The modules that the scope ``blocks`` compiles. Equal modules of a network share code."""
 

@@ -15,7 +15,7 @@ __all__ = ["recompute_blocks", "recomputed_blocks"]
 
 
 def recomputed_blocks(network: nn.Module) -> list[nn.Module]:
-    """The residual and attention blocks of a network, without blocks inside of other blocks."""
+    """The blocks of :data:`COMPILED_BLOCKS` in a network, without blocks inside of others."""
     blocks = {m: None for m in network.modules() if isinstance(m, COMPILED_BLOCKS)}
     inner = {m for block in blocks for m in block.modules() if m is not block}
     return [block for block in blocks if block not in inner]

@@ -309,7 +309,7 @@ class TrainingSpec(Model):
     """Number of equal parts of each batch. The gradients of the parts are added before the
     optimizer's step, so only one part must fit in memory. `batch_size` must be a multiple of it."""
     recompute: bool = False
-    """Recompute the activations of residual and attention blocks in the backward pass, which
+    """Recompute the activations of residual, attention and DiT blocks in the backward pass, which
     needs less memory and about a third more time (Chen et al. 2016)."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` uses bf16 on GPUs and CPUs with instructions for it (CPUs: avx512_bf16 or AMX), and

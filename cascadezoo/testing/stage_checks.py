@@ -394,7 +394,7 @@ def _tokens(what: str, tensor: Tensor, shape: ImageShape) -> None:
     if shape.tokens is None:
         return
     whole = bool((tensor == tensor.round()).all())
-    low, high = float(tensor.min()), float(tensor.max())
+    low, high = float(tensor.detach().min()), float(tensor.detach().max())
     if not whole or low < 0 or high >= shape.tokens:
         found = f"{low:.3g} to {high:.3g}{'' if whole else ', not all whole'}"
         raise CheckError(f"{what} is {found}, not whole numbers from 0 to {shape.tokens - 1}")

@@ -38,10 +38,10 @@ class _Root(nn.Module):
 class ShardedCascade:
     """A copy of a cascade whose weights are divided among the processes.
 
-    Each residual and attention block is a unit of its own: its weights are gathered when it runs,
-    forward and backward, and its gradients are averaged and divided as soon as they are complete.
-    All other weights, and those of kinds without such blocks, are gathered for a whole step. The
-    original cascade has no weights until :meth:`restore`, except inside :meth:`whole`.
+    Each residual, attention and DiT block is a unit of its own: its weights are gathered when it
+    runs, forward and backward, and its gradients are averaged and divided as soon as they are
+    complete. All other weights, and those of kinds without such blocks, are gathered for a whole
+    step. The original cascade has no weights until :meth:`restore`, except inside :meth:`whole`.
 
     Args:
         cascade: the cascade; equal in all processes.

@@ -61,6 +61,7 @@ def last(data: dict[str, Any]) -> StagePlan:
         ("transposed.v1", {"hidden": 8}, ["blocks"]),
         ("conv-refiner.v1", {"hidden": 8}, ["layers"]),
         ("vit.v1", {"features": 8, "heads": 2}, ["blocks"]),
+        ("dit-sr.v1", {"features": 8, "heads": 2}, ["blocks"]),
     ],
 )
 def test_the_cost_of_repeated_parts_is_that_of_a_full_trace(

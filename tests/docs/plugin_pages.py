@@ -26,7 +26,14 @@ from typing import Any
 from test_docs import ROOT, Block, blocks
 
 PLUGINS = ROOT / "plugins"
-PAGES = ("first-plugin.md", "use-a-plugin.md", "hooks.md", "plugin-list.md")
+PAGES = (
+    "first-plugin.md",
+    "use-a-plugin.md",
+    "hooks.md",
+    "latent-and-token-stages.md",
+    "adversarial-stages.md",
+    "plugin-list.md",
+)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,14 @@ from cascadezoo.testing.template import KINDS, write_project
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "README.md")
-ELSEWHERE = {"first-plugin.md", "use-a-plugin.md", "hooks.md", "gallery.md"}
+ELSEWHERE = {
+    "first-plugin.md",
+    "use-a-plugin.md",
+    "hooks.md",
+    "latent-and-token-stages.md",
+    "adversarial-stages.md",
+    "gallery.md",
+}
 """Pages that install plugins, which test_docs_plugins.py runs where that does no harm, and the
 gallery, whose pictures test_docs_gallery.py compares."""
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)

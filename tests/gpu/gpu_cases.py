@@ -45,6 +45,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "diffusion-sr.v1": {**UNET, "timesteps": 8, "steps": 4, "s": 0.2},
     "flow-sr.v1": {**UNET, "steps": 3, "s": 0.2},
     "flow-sr.v2": {**UNET, "steps": 3, "s": 0.2},
+    "dit.v1": {"features": 16, "blocks": 1, "heads": 2, "steps": 3},
+    "dit-sr.v1": {"features": 16, "blocks": 1, "heads": 2, "steps": 3, "s": 0.2},
     "autoencoder.v1": {"channels": 8, "multipliers": [1, 2]},
     "pixelshuffle.v1": {"hidden": 8, "blocks": 1},
     "resnet-upsampler.v1": {"hidden": 8, "blocks": 1},

@@ -23,6 +23,7 @@ GRAPHED = [
     "diffusion.v1",
     "pixelshuffle.v1",
     "vit.v1",
+    "dit.v1",
 ]
 
 

@@ -79,6 +79,8 @@ SMALL = {
     "diffusion-sr.v1": Case("diffusion-sr.v1", {"channels": 8, "timesteps": 6, "s": 0.2}),
     "flow-sr.v1": Case("flow-sr.v1", {"channels": 8, "steps": 3}),
     "flow-sr.v2": Case("flow-sr.v2", {"channels": 8, "steps": 3, "residual_scale": 0.5}),
+    "dit.v1": Case("dit.v1", {"features": 16, "blocks": 2, "heads": 2, "steps": 3}),
+    "dit-sr.v1": Case("dit-sr.v1", {"features": 16, "blocks": 2, "heads": 2, "steps": 3}),
     "autoencoder.v1": Case("autoencoder.v1", {"channels": 8, "multipliers": [1, 2]}),
     "dae.v1": Case("dae.v1", {"channels": 8, "levels": 6}),
     "resnet.v1": Case("resnet.v1", {"channels": 16, "candidates": 3}),
