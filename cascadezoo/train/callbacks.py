@@ -331,7 +331,7 @@ def check_callbacks(callbacks: object) -> list[Callback]:
             code="input-callback-type",
             type=name,
         )
-    return rows  # type: ignore[return-value]
+    return rows
 
 
 def load_callbacks(
