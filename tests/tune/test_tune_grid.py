@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 from errors_help import raises
@@ -174,7 +175,7 @@ def test_a_value_has_the_limits_of_its_own_stage(cdm: Cascade) -> None:
     for name, most in (("coarse", 1.0), ("sr", 10.0)):
         stage = cascade.stage(name)
         declared = {"level": Option(float, 0.0, most)}
-        config = type("Levelled", (type(stage.config),), {"sampling_options": declared})
+        config: Any = type("Levelled", (type(stage.config),), {"sampling_options": declared})
         stage.config = config.model_validate(stage.config.model_dump())
         stage.sampling_options = stage.sampling_options | {"level"}  # type: ignore[misc]
     assert make_grid(cascade, ["sr.level"], {"sr.level": ["5"]}).parameters[0].values == (5.0,)
