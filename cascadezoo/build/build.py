@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -379,8 +379,21 @@ class _Build:
         former = self.run.read_spec()
         if self.given is None or former is None or former.data.source != self.spec.data.source:
             return
+        config = recorded(former.data.config, str(self.run.spec))
+        given, needed = (
+            [split for split in get_args(Split) if split in splits]
+            for splits in (self.given.splits, config.model_dump(exclude_none=True))
+        )
+        if given != needed:
+            raise RunFolderError(
+                f"{self.run.path} contains a build on {' and '.join(needed)} images, but "
+                f"{' and '.join(given)} images are given",
+                hint="pass the same splits; choose another folder, or start over with resume=False",
+                code="run-folder-other-images",
+                path=self.run.path,
+            )
         try:
-            self.given.require(recorded(former.data.config, str(self.run.spec)))
+            self.given.require(config)
         except DataError as error:
             raise RunFolderError(
                 f"{self.run.path} contains a build on other images: {error.what}",
@@ -608,9 +621,17 @@ class _Build:
         """Give the trained cascade the weights with the best figure, if the spec says so."""
         best = self._best()
         # The first process wrote the file before all processes ended the training.
-        figure = None if best is None else best.load(cascade)
-        if figure is None:
+        if best is None:
             return
+        figure = best.load(cascade)
+        if figure is None:
+            raise RunFolderError(
+                f"the weights with the best figure of the trained run {self.run.path} are missing: "
+                f"{best.path.name} is gone, or belongs to another training",
+                hint="start over with --fresh",
+                code="run-folder-best-gone",
+                path=best.path,
+            )
         phase = (self.spec.training.phases or [])[-1]
         if names := stages_to_finish(cascade, phase.train):
             finish_phase(

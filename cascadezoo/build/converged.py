@@ -116,6 +116,8 @@ def worse_without_noise(
 
     without, with_noise = measured({}), measured(noisy)
     joint = math.hypot(without.std or 0.0, with_noise.std or 0.0)
+    if joint == 0:  # a single subset, or subsets of all images, have no spread to compare with
+        return None
     if without.value - with_noise.value <= SPREADS * joint:
         return None
     shown = [spread(figure.value, figure.std, 1000, decimals=1) for figure in (without, with_noise)]

@@ -18,12 +18,11 @@ from cascadezoo.data.memory import DATA_VARIABLE, largest_data
 from cascadezoo.errors import DataError
 from cascadezoo.util.limits import LARGEST_PICTURE, LARGEST_PICTURE_FILE
 
-__all__ = ["MODES", "bombs_are_errors", "opened_picture"]
+__all__ = ["DAMAGE", "MODES", "bombs_are_errors", "opened_picture"]
 
 _FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM"]
 MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr"
-_DAMAGE = (
-    # Exceptions of Pillow's decoders for damaged bytes.
+DAMAGE = (
     OSError,
     EOFError,
     SyntaxError,
@@ -39,6 +38,7 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+"""What Pillow's decoders raise for damaged bytes."""
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def opened_picture(
             code="data-image-too-large",
             path=path,
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         if isinstance(source, bytes) and isinstance(error, UnidentifiedImageError):
             reason = "its format is unknown"  # Pillow's message is about an object in memory

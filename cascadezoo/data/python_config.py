@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from cascadezoo.data.base import ImageData, Split
     from cascadezoo.data.source import ImageSource
 
-__all__ = ["GivenSplit", "PythonConfig", "load", "not_given", "open_source"]
+__all__ = ["LARGEST_SIDE", "GivenSplit", "PythonConfig", "load", "not_given", "open_source"]
 
 SHOWN_DIGEST = 12
 """Number of digits of a digest that a message shows."""
 
-Side = Annotated[int, Field(ge=1, le=65536)]
+LARGEST_SIDE = 65536
+"""Largest height and width of images that are passed."""
+
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class GivenSplit(Model):

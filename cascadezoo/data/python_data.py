@@ -17,15 +17,16 @@ from torch import Tensor
 from cascadezoo.data.base import ImageData, Split
 from cascadezoo.data.decoder import ImageForm
 from cascadezoo.data.memory import require_data
-from cascadezoo.data.picture_files import MODES
+from cascadezoo.data.picture_files import DAMAGE, MODES
 from cascadezoo.data.preparation import prepare, require_labels
-from cascadezoo.data.python_config import GivenSplit, PythonConfig, not_given
+from cascadezoo.data.python_config import LARGEST_SIDE, GivenSplit, PythonConfig, not_given
 from cascadezoo.data.source import ImageSource, SequentialSource
 from cascadezoo.data.split import TOO_LARGE
 from cascadezoo.data.streamed import StreamedData, resident
 from cascadezoo.errors import DataError, InputError, ResourceError
 from cascadezoo.spec import ResolvedSpec
 from cascadezoo.spec.configs import DataConfig
+from cascadezoo.util.limits import MOST_CLASSES
 
 __all__ = ["DataInput", "GivenData", "read_given"]
 
@@ -70,7 +71,8 @@ class GivenData:
         """The config of the dataset ``python`` for these images.
 
         Raises:
-            DataError: the splits differ in size or channels.
+            DataError: the splits differ in size or channels, or their size, channels or labels are
+                beyond what a cascade can have.
         """
         shapes = {split: _shape(data) for split, data in self.splits.items()}
         if len(set(shapes.values())) > 1:
@@ -81,7 +83,14 @@ class GivenData:
                 hint="give both in the same size and channels",
                 code="data-splits-differ",
             )
-        channels, height, width = next(iter(shapes.values()))
+        channels, height, width = shape = next(iter(shapes.values()))
+        if channels not in (1, 3) or max(height, width) > LARGEST_SIDE:
+            raise DataError(
+                f"the images are {_size(shape)} with {channels} channels",
+                hint=f"use 1 or 3 channels, and at most {LARGEST_SIDE} pixels a side",
+                code="data-images-form",
+                shape=shape,
+            )
         rows = {
             split: GivenSplit(count=len(data), digest=_digest(data))
             for split, data in self.splits.items()
@@ -98,6 +107,13 @@ class GivenData:
         if not known:
             return 0
         most = max(0, *(int(row.max()) + 1 for row in known))
+        if most > MOST_CLASSES:
+            raise DataError(
+                f"the labels go up to {most - 1:,}, but there may be {MOST_CLASSES:,} classes",
+                hint="number the classes 0, 1, 2, and so on",
+                code="data-labels-out-of-range",
+                high=most - 1,
+            )
         if self.class_names is None:
             return most
         if most > len(self.class_names):
@@ -189,6 +205,7 @@ def read_given(data: DataInput, *, size: int | None = None, alone: Split = "trai
         ResourceError: the images are larger than the limit or the machine's memory.
     """
     parts = dict(data) if isinstance(data, Mapping) else {alone: data}
+    parts = {split: part for split, part in parts.items() if part is not None}
     unknown = [name for name in parts if name not in get_args(Split)]
     if unknown or not parts:
         shown = ", ".join(map(repr, unknown)) or "nothing"
@@ -198,7 +215,7 @@ def read_given(data: DataInput, *, size: int | None = None, alone: Split = "trai
             code="input-data-splits",
             names=tuple(map(str, unknown)),
         )
-    read = {split: _read(part, split) for split, part in parts.items() if part is not None}
+    read = {split: _read(part, split) for split, part in parts.items()}
     raws = [part for part in read.values() if isinstance(part, _Raw)]
     signed = any(part.low < 0 for part in raws)
     names = {part.names for part in raws if part.names is not None}
@@ -381,7 +398,10 @@ def _arrays(images: Any, labels: Any, split: Split) -> _Raw:
 
 
 def _label_list(labels: Any, count: int, split: Split) -> list[int]:
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    try:
+        array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(labels, dtype=object)
     if array.dtype.kind not in "iu" or array.shape != (count,):
         raise DataError(
             f"the {split} labels are {array.dtype} {list(array.shape)}, not whole numbers "
@@ -514,7 +534,22 @@ def _picture(image: Image.Image, where: str) -> NDArray[np.uint8]:
             code="data-pixel-type",
             mode=image.mode,
         )
+    try:
+        return _decoded(image)
+    except DAMAGE as error:  # Pillow decodes an opened file only now
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise DataError(
+            f"{where} is not a readable image: {reason}",
+            hint="replace or remove it",
+            code="data-image-unreadable",
+        ) from error
+
+
+def _decoded(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a picture upright on white, [C, H, W]."""
     image = ImageOps.exif_transpose(image)
+    if image.mode == "La":  # Pillow converts it to nothing else
+        image = image.convert("LA")
     mode = "L" if image.mode in ("1", "L", "La", "LA") else "RGB"
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -36,8 +36,8 @@ def load_spec_with(
 
     The data replace ``data.source`` and ``data.config``. Of a spec with another source, ``size``,
     ``fit``, ``flip``, ``streaming`` and ``stream`` are kept; ``channels``, ``num_classes`` and
-    ``class_names`` are those of the data, unless ``settings`` state them. A spec without ``data``,
-    or with the source ``python``, is completed.
+    ``class_names`` are those of the data, unless ``settings`` state them. Images complete a spec
+    without ``data``, or with the source ``python``.
 
     Args:
         spec: as for :func:`~cascadezoo.load_spec`.
@@ -59,7 +59,7 @@ def load_spec_with(
     raw, name = _raw(spec)
     row = raw.get("data")
     row = dict(row) if isinstance(row, Mapping) else {}
-    own = row.get("source") == SOURCE
+    own = row.get("source") == SOURCE and not isinstance(data, DataConfig)
     kept = row if own else {key: row[key] for key in _KEPT if key in row}
     if isinstance(data, DataConfig):
         kept = {**kept, "source": source_of(data), "config": data.model_dump(mode="json")}

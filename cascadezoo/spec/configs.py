@@ -167,7 +167,8 @@ class Option:
             return False
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
-        return math.isfinite(value) and low <= value <= high
+        finite = isinstance(value, int) or math.isfinite(value)  # whole numbers exceed floats
+        return finite and low <= value <= high
 
     def parse(self, text: str) -> int | float | bool | str:
         """The value of a text, as on a command line.

@@ -302,12 +302,20 @@ class Callbacks:
             self.failure = self.failure or failure
 
 
-def check_callbacks(callbacks: Iterable[object]) -> list[Callback]:
+def check_callbacks(callbacks: object) -> list[Callback]:
     """Check objects that a program passes as callbacks.
 
     Raises:
-        InputError: one is not a :class:`Callback`.
+        InputError: one is not a :class:`Callback`, or they are no list.
     """
+    if isinstance(callbacks, (Callback, type)) or not isinstance(callbacks, Iterable):
+        name = callbacks.__name__ if isinstance(callbacks, type) else type(callbacks).__name__
+        raise InputError(
+            f"callbacks is {name}, not a list",
+            hint=f"pass a list of objects: callbacks=[{name}()]",
+            code="input-callback-type",
+            type=name,
+        )
     rows = list(callbacks)
     for row in rows:
         if isinstance(row, Callback):
@@ -323,7 +331,7 @@ def check_callbacks(callbacks: Iterable[object]) -> list[Callback]:
             code="input-callback-type",
             type=name,
         )
-    return rows  # type: ignore[return-value]
+    return rows
 
 
 def load_callbacks(

@@ -184,6 +184,17 @@ class StageState:
         for (stage, key, tensor), flag in zip(rows, flags.tolist(), strict=False):
             if flag:
                 raise self._difference(stage, key, tensor)
+        self.share_batch_statistics()
+
+    @torch.no_grad()
+    def share_batch_statistics(self) -> None:
+        """Give all processes the first one's statistics of batch normalisation.
+
+        They are those of a process's own images if their stage declares nothing. The average of
+        the weights may contain them, so they are shared again after it replaces the weights.
+        """
+        if self.world == 1:
+            return
         for name, stage in self.stages.items():
             if stage.sync_buffers is None:
                 buffers = self._buffers(name)

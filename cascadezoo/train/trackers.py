@@ -98,6 +98,7 @@ class Tracker(Callback):
     def begin(self, run: TrainingRun) -> None:
         """Start the tracker, or continue with the run of a build that resumes."""
         super().begin(run)
+        self._step, self._figures = 0, {}  # an object may be passed to several builds
         self.folder.mkdir(exist_ok=True)
 
     @abstractmethod
@@ -188,6 +189,11 @@ class TensorBoardTracker(Tracker):
 
     Config = TensorBoardConfig
     _purge: int | None = None
+
+    def begin(self, run: TrainingRun) -> None:
+        """Start the tracker. Its file is made by the first event."""
+        super().begin(run)
+        self._purge = None
 
     def on_phase(self, event: PhaseEvent) -> None:
         """Start with the first phase, whose step states which events are repeated."""

@@ -233,6 +233,7 @@ class Trainer:
             phase.state.check()
             if phase.ema is not None:
                 phase.ema.swap()
+            phase.state.share_batch_statistics()
             self._finish(phase)
             self._samples(phase)
         except Exception as error:
@@ -546,6 +547,7 @@ class Trainer:
         modes = {name: stage.training for name, stage in self.cascade.named_stages()}
         if phase.ema is not None:
             phase.ema.swap()
+        phase.state.share_batch_statistics()  # all processes sample, and only one model is kept
         try:
             with self._whole() as cascade:
                 rows = self.figures(cascade)

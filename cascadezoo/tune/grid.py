@@ -170,7 +170,7 @@ def _parameter(
     cascade: Cascade, name: str, texts: Sequence[str] | None, skip: Sequence[str]
 ) -> Parameter:
     stage, dot, key = name.rpartition(".")
-    option = _declared(cascade, key)
+    option = _declared(cascade, key, stage)
     if key not in _READ and option is None:
         raise InputError(
             f"unknown parameter {name!r}",
@@ -237,10 +237,10 @@ def _supports(cascade: Cascade, stage: str, key: str) -> bool:
     return key in cascade.stage(stage).sampling_options
 
 
-def _declared(cascade: Cascade, key: str) -> Option | None:
-    """The option that a stage's config declares under this name."""
-    for _, stage in cascade.named_stages():
-        option = stage.config.sampling_options.get(key)
+def _declared(cascade: Cascade, key: str, first: str) -> Option | None:
+    """The option that a config declares under this name: that of a stage first, then of any."""
+    for name in sorted(cascade.names, key=lambda name: name != first):
+        option = cascade.stage(name).config.sampling_options.get(key)
         if isinstance(option, Option):
             return option
     return None

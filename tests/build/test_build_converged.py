@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,3 +111,5 @@ def test_a_model_that_is_better_with_noise_is_found() -> None:
     assert {} in seen
     assert {"sampler": {"coarse": "ddim"}, "options": {"eta": {"coarse": 1.0}}} in seen
     assert worse_without_noise(draw(False), stages, real, options, small) is None
+    single = replace(options, subsets=1)  # has no spread, so no difference is clear
+    assert worse_without_noise(draw(True), stages, real, single, small) is None

@@ -237,6 +237,10 @@ def test_the_best_weights_of_the_training_become_the_model(tmp_path: Path) -> No
     for name, value in Cascade.from_pretrained(run / "model").stages.state_dict().items():
         assert torch.equal(value, tensors[name]), name
     assert BestWeights(file, "another training").figure() is None
+    # Without them, the last weights would silently become the model.
+    file.unlink()
+    with raises(RunFolderError, "run-folder-best-gone"):
+        build_cascade(TINY, run, device="cpu", settings=[*settings, "evaluation.samples=50"])
     assert sorted(path.name for path in (run / "pictures").iterdir()) == [
         "samples-0-coarse-000001.png",
         "samples-0-coarse-000002.png",

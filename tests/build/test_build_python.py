@@ -117,6 +117,10 @@ def test_a_stopped_build_resumes_with_the_same_images_only(run: Path, tmp_path: 
     assert "data=..." in str(caught.value.hint)
     with raises(RunFolderError, "run-folder-other-images"):
         build_cascade(SPEC, out, data=(IMAGES[::-1], LABELS), device="cpu")
+    with raises(RunFolderError, "run-folder-other-images") as refused:
+        both = {"train": (IMAGES, LABELS), "test": (IMAGES, LABELS)}
+        build_cascade(SPEC, out, data=both, device="cpu")
+    assert "on train images, but train and test images are given" in refused.value.what
     with raises(DataError, "data-given-in-python"):
         build_cascade(out / "spec.json", out, device="cpu")
     # Another container with the same images, and the spec of the run.
@@ -139,6 +143,10 @@ def test_what_is_missing_is_found_before_the_training(tmp_path: Path) -> None:
         build_cascade(SPEC, out, data=IMAGES, callbacks=[Stop])  # type: ignore[list-item]
     with raises(InputError, "input-callback-type"):
         build_cascade(SPEC, out, data=IMAGES, callbacks=[print])  # type: ignore[list-item]
+    for single in (Stop(), Stop, None):
+        with raises(InputError, "input-callback-type") as caught:
+            build_cascade(SPEC, out, data=IMAGES, callbacks=single)  # type: ignore[arg-type]
+        assert "a list" in str(caught.value)
     assert not out.exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,7 @@ def test_pictures_of_every_mode() -> None:
     assert both.shape == (2, 3, 8, 8)
     assert (both[0] == 7).all()
     assert (both[1] == 255).all()  # on white, as files
+    assert (train([Image.new("La", (8, 8), (0, 0))]).images == 255).all()
     with raises(DataError, "data-pixel-type"):
         train([Image.new("I;16", (8, 8))])
 
@@ -170,6 +172,7 @@ class Failing(list[Any]):
         (torch.utils.data.DataLoader(Pictures()), InputError, "input-data-type"),
         ({"images": PIXELS, "labels": LABELS}, InputError, "input-data-splits"),
         ({}, InputError, "input-data-splits"),
+        ({"train": None, "test": None}, InputError, "input-data-splits"),
         ([], DataError, "data-no-images"),
         ([{"image": 1}], DataError, "data-item-type"),
         (Failing([1]), DataError, "data-item-failed"),
@@ -180,6 +183,10 @@ class Failing(list[Any]):
         ([(PIXELS[0], 1), (PIXELS[1], None)], DataError, "data-labels-missing"),
         ((PIXELS, LABELS[:3]), DataError, "data-labels-form"),
         ((PIXELS, LABELS / 2), DataError, "data-labels-form"),
+        ((PIXELS[:2], [[0], [1, 2]]), DataError, "data-labels-form"),
+        ((PIXELS[:2], [0, 2_000_000]), DataError, "data-labels-out-of-range"),
+        (ImageData(np.zeros((1, 4, 8, 8), np.uint8), None, "train"), DataError, "data-images-form"),
+        (np.zeros((1, 1, 70_000), np.uint8), DataError, "data-images-form"),
         (PIXELS.astype(np.int64), DataError, "data-pixel-type"),
         (PIXELS[0, 0], DataError, "data-images-form"),
         ({"train": PIXELS, "test": PIXELS[:, :4]}, DataError, "data-splits-differ"),
@@ -204,6 +211,14 @@ def test_negative_labels_are_refused(form: str) -> None:
         read_given({"train": Pictures(), "test": forms[form]})
     assert caught.value.what == "the label of test image 7 is -1"
     assert "without labels" in (caught.value.hint or "")
+
+
+def test_a_damaged_file_that_is_decoded_late() -> None:
+    whole = png(PIXELS[0])
+    rows = [Image.open(io.BytesIO(data)) for data in (whole, whole[: len(whole) // 2])]
+    with raises(DataError, "data-image-unreadable") as caught:
+        train(rows)
+    assert "train image 1" in caught.value.what
 
 
 def test_more_labels_than_names() -> None:
@@ -279,6 +294,12 @@ def test_the_config_of_a_registered_dataset() -> None:
     assert given is None
     assert (resolved.spec.data.source, resolved.num_classes) == ("shapes", 4)
     assert resolved.class_names == ("circle", "square", "triangle", "star")
+
+    # The classes and channels of images that were passed before are not those of the dataset.
+    passed = load_spec_with(SPEC, (PIXELS, LABELS))[0].spec
+    changed = load_spec_with(passed, ShapesConfig(size=16, classes=4))[0]
+    assert changed.num_classes == 4
+    assert changed.class_names == resolved.class_names
 
     class Unregistered(DataConfig):
         pass

@@ -15,7 +15,7 @@ from cascadezoo.spec.configs import Option
     [
         (Option(float, 0.5, 2.0), [0.5, 1, 2.0], [0.4, 2.1, math.nan, True, "1", None]),
         (Option(float), [-1e9, 0, 3.5], [math.inf, math.nan, False]),
-        (Option(int, 0), [0, 7], [-1, 1.0, True, "1"]),
+        (Option(int, 0), [0, 7, 10**400], [-1, 1.0, True, "1"]),
         (Option(int, None, 3), [-5, 3], [4]),
         (Option(bool), [True, False], [0, 1, "true"]),
         (Option(str), ["", "a"], [1, None]),

@@ -61,6 +61,7 @@ def train(
     toys: str | None = None,
     stop_at: dict[int, int] | None = None,
     kill_at: dict[int, int] | None = None,
+    figures_every: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Train in this process; the final state.
 
@@ -70,6 +71,7 @@ def train(
         toys: the module whose ``resolved`` or ``toys`` builds the cascade; None has real kinds.
         stop_at: the steps of the whole training after which processes want to stop, by rank.
         kill_at: the steps after which processes kill themselves, by rank.
+        figures_every: add the state at each time that figures are measured, ``at-N.`` in front.
     """
     accelerator = make_accelerator(torch.device("cpu"), "fp32")
     images = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), dtype=np.uint8)
@@ -101,9 +103,28 @@ def train(
             os.kill(os.getpid(), signal.SIGKILL)
         return "SIGTERM" if done >= (stop_at or {}).get(rank, 10**9) else None
 
-    trainer = Trainer(cascade, loader, accelerator, data=data, store=store, stop=stop)
+    measured: dict[str, np.ndarray] = {}
+
+    def state() -> dict[str, np.ndarray]:
+        return {k: v.numpy().copy() for k, v in cascade.stages.state_dict().items()}
+
+    def figures(_: Cascade) -> list[dict[str, Any]]:
+        number = trainer.position.global_step
+        measured.update({f"at-{number}.{k}": v for k, v in state().items()})
+        return []
+
+    trainer = Trainer(
+        cascade,
+        loader,
+        accelerator,
+        data=data,
+        store=store,
+        stop=stop,
+        figures=figures,
+        figures_every=figures_every,
+    )
     trainer.run()
-    return {k: v.numpy().copy() for k, v in cascade.stages.state_dict().items()}
+    return {**state(), **measured}
 
 
 def draw_together(total: int, batch_size: int, fail_at: int = -1) -> tuple[list[int], np.ndarray]:

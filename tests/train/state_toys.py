@@ -138,6 +138,12 @@ class ToyNorm(ToyCodes):
         self.steps += 1
 
 
+class ToyAveragedNorm(ToyNorm):
+    """Batch normalisation whose statistics are averaged with the weights."""
+
+    averaged_buffers = ("norm.running_mean", "norm.running_var")
+
+
 class ToyMisdeclared(ToyCodes):
     sync_buffers: ClassVar = "sum"  # type: ignore[assignment]
 
@@ -153,6 +159,7 @@ KINDS = {
     "broadcast": ToyBroadcast,
     "teacher": ToyTeacher,
     "norm": ToyNorm,
+    "averaged-norm": ToyAveragedNorm,
     "misdeclared": ToyMisdeclared,
     "misnamed": ToyMisnamed,
 }

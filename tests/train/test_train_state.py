@@ -122,9 +122,10 @@ def test_one_process_is_its_own_sum_and_mean() -> None:
 
 @pytest.mark.slow
 def test_two_processes_have_the_state_of_one() -> None:
-    spec = state_spec("codes", "mean", "norm", "broadcast", accumulate=1)
+    spec = state_spec("codes", "mean", "norm", "broadcast", "averaged-norm", accumulate=1)
     alone = train(spec, None, "state_toys")
-    first, second = run_processes(2, train, spec, None, "state_toys")
+    # All processes sample for the figures, so they measure the same weights.
+    first, second = run_processes(2, train, spec, None, "state_toys", None, None, 1)
     for states in (first, second):
         assert isinstance(states, dict), states
     assert all(np.array_equal(first[k], second[k]) for k in first)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from errors_help import raises
 
 from cascadezoo import Callback, build_cascade
@@ -19,7 +20,15 @@ from cascadezoo.plugins.manager import PluginHost, get_registry
 from cascadezoo.plugins.registry import CallbackEntry, Origin, Registered
 from cascadezoo.spec import load_spec, resolve
 from cascadezoo.spec.configs import CallbackConfig
-from cascadezoo.train.callbacks import StepEvent, TrainingRun, load_callbacks
+from cascadezoo.train.callbacks import (
+    FigureEvent,
+    ModelEvent,
+    PhaseEvent,
+    StepEvent,
+    TrainingRun,
+    load_callbacks,
+)
+from cascadezoo.train.engine import make_accelerator
 from cascadezoo.train.tracker_configs import TensorBoardConfig
 from cascadezoo.train.trackers import TensorBoardTracker, TrackioTracker, WandbTracker, _sheet
 
@@ -109,6 +118,29 @@ def test_tensorboard(tmp_path: Path) -> None:
         resume=False,
     )
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+
+
+def test_an_object_begins_each_build_anew(tmp_path: Path) -> None:
+    needs("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    make_accelerator(torch.device("cpu"), "fp32")
+    tracker = TensorBoardTracker(samples=0)
+    tags = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        tracker.begin(TrainingRun(name, {}, folder))
+        if name == "first":
+            tracker.on_phase(PhaseEvent("one", 0, "start", 0, 3))
+            tracker.on_figure(FigureEvent({"name": "kid.small.n32", "value": 0.1}))
+        tracker.on_model(ModelEvent(folder, "card", {}, 3))
+        tracker.close()
+        log = EventAccumulator(str(folder / "trackers" / "tensorboard"))
+        log.Reload()
+        tags.append(log.Tags()["scalars"])
+    assert "figure/kid.small.n32" in tags[0]
+    assert tags[1] == []
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 from errors_help import raises
@@ -10,6 +11,7 @@ from tune_cases import CDM, untrained
 
 from cascadezoo import Cascade
 from cascadezoo.errors import InputError
+from cascadezoo.spec.configs import Option
 from cascadezoo.tune.grid import PARAMETERS, make_grid, request_of, show
 
 
@@ -166,3 +168,16 @@ def test_a_shown_value_can_be_read(name: str, data: st.DataObject) -> None:
 
     assert name in PARAMETERS
     assert _read(name, name, show(value)) == value
+
+
+def test_a_value_has_the_limits_of_its_own_stage(cdm: Cascade) -> None:
+    cascade = copy.deepcopy(cdm)
+    for name, most in (("coarse", 1.0), ("sr", 10.0)):
+        stage = cascade.stage(name)
+        declared = {"level": Option(float, 0.0, most)}
+        config: Any = type("Levelled", (type(stage.config),), {"sampling_options": declared})
+        stage.config = config.model_validate(stage.config.model_dump())
+        stage.sampling_options = stage.sampling_options | {"level"}  # type: ignore[misc]
+    assert make_grid(cascade, ["sr.level"], {"sr.level": ["5"]}).parameters[0].values == (5.0,)
+    with raises(InputError, "input-tune-value"):
+        make_grid(cascade, ["coarse.level"], {"coarse.level": ["5"]})

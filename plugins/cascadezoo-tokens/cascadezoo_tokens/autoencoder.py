@@ -160,7 +160,7 @@ class VqAutoencoder(Stage):
 
 
 def _exact(device: torch.device) -> AbstractContextManager[object]:
-    """Products of float32 inside are float32, in any precision of the training."""
+    """Inside, autocast rounds no products. CUDA devices may still use TF32 in bf16 trainings."""
     if device.type == "meta":
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

@@ -89,8 +89,15 @@ class ArPrior(Stage):
             float32 whole numbers, [N, C, out_size, out_size].
 
         Raises:
-            SampleError: the guidance is out of range, or the model was trained without any.
+            SampleError: the guidance is out of range, or the model was trained without any, or
+                without labels.
         """
+        if request.guidance is not None and self.num_labels is None:
+            raise SampleError(
+                f"guidance {request.guidance:g} was requested, but the model has no labels",
+                hint="sample without guidance",
+                code="sample-guidance-without-labels",
+            )
         temperature = float(request.options.get("temperature", self.config.temperature))
         top_k = int(request.options.get("top_k", self.config.top_k))
         scale = self.config.guidance if request.guidance is None else request.guidance

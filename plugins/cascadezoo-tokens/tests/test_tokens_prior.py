@@ -108,6 +108,8 @@ def test_options() -> None:
     assert stage.sampling_options == {"guidance", "temperature", "top_k"}
     with pytest.raises(SampleError, match="guidance"):
         prior(label_drop=0.0).sample(None, request(guidance=2.0))
+    with pytest.raises(SampleError, match="no labels"):
+        prior(None).sample(None, request(guidance=2.0))
 
 
 def test_draws_by_inversion() -> None:
