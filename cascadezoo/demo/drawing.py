@@ -315,8 +315,10 @@ def _one(model: DemoModel, settings: DrawSettings) -> int | None:
     """The number of the chosen class; None for all."""
     if settings.label is None:
         return None
-    resolved = model.resolved
-    return label_from_text(settings.label, resolved.num_classes, resolved.class_names)
+    resolved, label = model.resolved, settings.label
+    # The page offers names, which may be numbers: "10" is then the class of that name.
+    text = f"name:{label}" if label in (resolved.class_names or ()) else label
+    return label_from_text(text, resolved.num_classes, resolved.class_names)
 
 
 def _numbers(model: DemoModel, settings: DrawSettings) -> list[int]:

@@ -57,6 +57,21 @@ def test_classes_come_in_turn_and_are_listed(model):
     assert (np.asarray(picture) == np.asarray(grid(images, names=model.labels[:3]))).all()
 
 
+def test_a_class_whose_name_is_the_number_of_another(tmp_path):
+    cascade = Cascade.from_pretrained("shapes-tiny")
+    names = ["0", "1", "10", "11", "2", "3", "4", "5"]  # folders of images, sorted by name
+    spec = cascade.spec.model_copy(
+        update={"data": cascade.spec.data.model_copy(update={"class_names": names})}
+    )
+    named = Cascade.from_spec(spec)
+    named.load_state_dict(cascade.state_dict())
+    model = DemoModel(str(named.save_pretrained(tmp_path / "named")))
+    assert model.labels == names
+    picture, _ = draw_samples(model, DrawSettings(label="10", n=1, steps=2))
+    images = cascade.sample(1, labels=[2], steps=2)
+    assert (np.asarray(picture) == np.asarray(grid(images, names=["10"]))).all()
+
+
 def test_a_trajectory_and_errors_of_the_cascade(model):
     (picture,) = draw_trajectory(model, DrawSettings(n=2, steps=3))
     assert picture.width > picture.height
