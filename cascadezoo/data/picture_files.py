@@ -93,7 +93,7 @@ def opened_picture(
         ) from error
     except _DAMAGE as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        if isinstance(source, bytes) and isinstance(error, UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError):
             reason = "its format is unknown"  # Pillow's message is about an object in memory
         raise DataError(
             f"{path} is not a readable image: {reason}",
