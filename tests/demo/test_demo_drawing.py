@@ -79,6 +79,8 @@ def test_a_trajectory_and_errors_of_the_cascade(model):
         draw_trajectory(model, DrawSettings(n=2), "up")
     with raises(SampleError, "sample-class-unknown"):
         draw_samples(model, DrawSettings(label="zebra"))
+    with raises(InputError, "input-demo-images", n=37):
+        draw_samples(model, DrawSettings(n=37))
     with raises(SampleError, "sample-sampler-unknown"):
         draw_samples(model, DrawSettings(sampler="none"))
 
@@ -117,6 +119,8 @@ def test_inpainting_keeps_what_is_not_painted(model):
     assert (pixels[:, 16:] != before[:, 16:]).any()
     with raises(InputError, "input-demo-no-picture"):
         inpaint_picture(model, settings, None, [])
+    with raises(InputError, "input-demo-picture-large", width=5000, height=4000):
+        inpaint_picture(model, settings, Image.new("L", (5000, 4000)), [])
     with raises(InputError, "input-demo-no-mask"):
         inpaint_picture(model, settings, picture, [Image.new("RGBA", picture.size)])
 
