@@ -92,7 +92,7 @@ def export_space(
             path=folder,
         )
     found = [(text, locate(text, revision, offline)) for text in dict.fromkeys(references)]
-    models = []
+    models: list[SpaceModel] = []
     for text, place in found:
         model = _space_model(text, place, read_config(place), {m.reference for m in models})
         if model.local:
