@@ -97,6 +97,13 @@ def test_wrong_outputs_and_models(invoke, photo, tmp_path):
     assert not (tmp_path / "a.png").exists()
 
 
+def test_a_row_of_very_many_images_is_refused_before_sampling(invoke, tmp_path):
+    result = invoke("interpolate", MODEL, "--to-seed", 1, "-n", 100_000, "-o", "row.png")
+    check_failed(result, "input-picture-too-large", n=100_000)
+    assert result.exit_code == 2
+    assert not (tmp_path / "row.png").exists()
+
+
 def test_the_names_of_very_many_results_are_checked_at_once():
     names = [f"photo-{i}" for i in range(100_000)]
     began = time.process_time()
