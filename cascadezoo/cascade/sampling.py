@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -34,6 +35,10 @@ Watch = Callable[[str, Tensor], None]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _FIELDS: tuple[Literal["steps", "guidance", "sampler"], ...] = ("steps", "guidance", "sampler")
+_NUMBERS: dict[str, tuple[type, str]] = {
+    "steps": (numbers.Integral, "a whole number"),
+    "guidance": (numbers.Real, "a number"),
+}
 _NEED_LABELS = ("guidance", "guidance_interval", "negative_label")
 
 
@@ -354,7 +359,17 @@ class SamplingRun:
             self.options[name][key] = setting
 
     def _check_option(self, name: str, key: str, value: Any) -> None:
-        """Check the value of an option that the stage's config declares."""
+        """Check the type of steps and guidance, and an option that the stage's config declares."""
+        kind, form = _NUMBERS.get(key, (object, ""))
+        if not isinstance(value, kind) or (form and isinstance(value, bool)):
+            raise SampleError(
+                f"{key} of stage {name!r} cannot be {value!r}",
+                hint=f"it is {form}",
+                code="sample-option-invalid",
+                name=name,
+                option=key,
+                value=value,
+            )
         config = getattr(self.stages[name], "config", None)
         option = getattr(config, "sampling_options", {}).get(key)
         if option is not None and not option.allows(value):

@@ -41,7 +41,8 @@ def _completion(candidates: Callable[[click.Context, str], Iterable[str]]) -> Co
     def complete(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
         try:
             rows = list(dict.fromkeys(candidates(ctx, incomplete)))
-        except (CascadezooError, OSError):
+        except (CascadezooError, OSError, RuntimeError, ValueError):
+            # A path with an unknown home folder, or one that no file can have, among others.
             return []
         return [row for row in rows if row.startswith(incomplete)]
 

@@ -31,7 +31,7 @@ Span = tuple[int, int, int, int | None]
 """The first image, the number of images, the batch size, and the place of the only image that is
 kept; None keeps all."""
 
-__all__ = ["Describe", "ImageFile", "Span", "format_of", "open_images", "replacing"]
+__all__ = ["Describe", "ImageFile", "Span", "format_of", "open_images", "replacing", "require_grid"]
 
 LARGEST_GRID = 2**26
 """Maximum pixels of a grid; Pillow stores three bytes of each."""
@@ -117,16 +117,10 @@ def open_images(
             be too large.
         DiskFullError: the disk is full.
     """
-    cell = image.size * max(1, CELL // image.size)
-    if (what == "grid" and n * cell * cell > LARGEST_GRID) or (
-        what == "strip" and n > LONGEST_STRIP
-    ):
-        raise InputError(
-            f"a picture of {n} images is too large",
-            hint="-o DIR/ or -o images.npz",
-            code="input-picture-too-large",
-            n=n,
-        )
+    if what == "grid":
+        require_grid(n, image.size)
+    elif what == "strip" and n > LONGEST_STRIP:
+        raise _too_large(n, "-o DIR/ or -o images.npz")
     if what == "folder":
         yield _Folder(path, n, force, described, span)
         return
@@ -141,6 +135,23 @@ def open_images(
             first, count, _, index = span
             recipe = None if described is None else described(first, count, index)
             picture.save(file, recipe)
+
+
+def require_grid(n: int, size: int, hint: str = "-o DIR/ or -o images.npz") -> None:
+    """Check before sampling that a grid of ``n`` images of height and width ``size`` is possible.
+
+    Raises:
+        InputError: the grid would be too large.
+    """
+    cell = size * max(1, CELL // size)
+    if n * cell * cell > LARGEST_GRID:
+        raise _too_large(n, hint)
+
+
+def _too_large(n: int, hint: str) -> InputError:
+    return InputError(
+        f"a picture of {n} images is too large", hint=hint, code="input-picture-too-large", n=n
+    )
 
 
 @contextmanager

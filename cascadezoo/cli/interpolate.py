@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cascadezoo.cli.completion import complete_labels
+from cascadezoo.cli.image_files import require_grid
 from cascadezoo.cli.options import Whole, examples, model_argument
 from cascadezoo.cli.picture_files import (
     file_options,
@@ -91,6 +92,8 @@ def command(
     folder = locate(model, revision, offline or None)
     config = read_config(folder)
     cascade = load_model(folder, device)
+    if one_file:
+        require_grid(n, cascade.resolved.image.size, "write single files: -o frames/")
     ends = (seed, seed if to_seed is None else to_seed)
     start, end = label_of(label, cascade), label_of(to_label, cascade)
     labels = None if start is None else (start, start if end is None else end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -118,11 +119,11 @@ def output_paths(out: str, inputs: Sequence[str], names: Sequence[str], force: b
     path = Path(out)
     folder = out.endswith(("/", "\\")) or path.is_dir() or not path.suffix
     if folder:
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise InputError(
                 f"two results would be written to {path / twice[0]}.png",
-                hint="run the command once for each folder of pictures",
+                hint="run the command once for each of these pictures, with another folder",
                 code="input-output-twice",
                 path=path / f"{twice[0]}.png",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
     from cascadezoo.build.plan import Plan
     from cascadezoo.build.plan_devices import DevicePlan
     from cascadezoo.spec import ResolvedSpec
+
+
+class _Memory(click.FloatRange):
+    """GiB above 0; click's own type lets nan pass."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read the number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number of GiB", param, ctx)
+        return number
+
 
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -66,7 +81,7 @@ def _count(text: str) -> int:
 )
 @click.option(
     "--memory",
-    type=click.FloatRange(0, 1e6, min_open=True),
+    type=_Memory(0, 1e6, min_open=True),
     metavar="GIB",
     help="The memory of each of them.  [default: the device's]",
 )

@@ -70,9 +70,18 @@ def opened_picture(
                 raise SyntaxError("its palette is missing")
             yield image
     except FileNotFoundError as error:
+        link = isinstance(source, Path) and source.is_symlink()
         raise DataError(
-            f"{path} not found: it is a broken link, or was removed",
+            f"{path} not found{': it is a broken link' if link else ''}",
+            hint="remove the link" if link else "check the spelling of the path",
             code="data-file-missing",
+            path=path,
+        ) from error
+    except IsADirectoryError as error:
+        raise DataError(
+            f"{path} is a folder, not a picture",
+            hint=f"name the files in it: {path}/*.png",
+            code="data-image-folder",
             path=path,
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -84,7 +93,7 @@ def opened_picture(
         ) from error
     except DAMAGE as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        if isinstance(source, bytes) and isinstance(error, UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError):
             reason = "its format is unknown"  # Pillow's message is about an object in memory
         raise DataError(
             f"{path} is not a readable image: {reason}",

@@ -46,6 +46,10 @@ STATES = 7
 MOST_PIXELS = 256 * 256
 """Largest picture to enlarge; a larger one takes minutes on a CPU."""
 
+MOST_EDITED = 2**24
+"""Pixels of the largest picture to inpaint: that of a camera. Copies of it need 30 times as many
+bytes."""
+
 EDITED = 256
 """Approximate width of a sample in the editor."""
 
@@ -58,7 +62,7 @@ class DrawSettings:
 
     Args:
         label: name or number of a class; None draws each class in turn.
-        n: number of images.
+        n: number of images, 1 to 36.
         seed: seed of the noise.
         steps: of iterative stages; None uses the model's.
         guidance: scale of guidance; None uses the model's.
@@ -225,14 +229,7 @@ def upscale_picture(
     """
     if picture is None:
         raise _no_picture("upload a picture of up to 256x256 pixels")
-    if picture.width * picture.height > MOST_PIXELS:
-        raise InputError(
-            f"the picture of {picture.width}x{picture.height} pixels is too large for this page",
-            hint="cascadezoo upscale PICTURE -o large.png --model MODEL",
-            code="input-demo-picture-large",
-            width=picture.width,
-            height=picture.height,
-        )
+    _require_small(picture, MOST_PIXELS, "upscale PICTURE -o large.png --model MODEL")
     names = picture_stages(model.cascade, "upsampler", None)
     large: list[Image.Image] = model.cascade.upscale(
         picture,
@@ -260,11 +257,12 @@ def inpaint_picture(
         strength: below 1, the new part starts from the old one.
 
     Raises:
-        InputError: there is no picture, or nothing is painted.
+        InputError: there is no picture, it is too large for the page, or nothing is painted.
         SampleError: the model cannot edit pictures.
     """
     if picture is None:
         raise _no_picture("upload a picture, or press Draw a picture")
+    _require_small(picture, MOST_EDITED, "inpaint MODEL PICTURE --mask MASK -o new.png")
     mask = Image.new("L", picture.size)
     for layer in painted:
         opaque = layer.convert("RGBA").getchannel("A").point(_OPAQUE)
@@ -307,6 +305,18 @@ def sample_for_editing(model: DemoModel, settings: DrawSettings) -> Image.Image:
     return image.convert("RGB").resize(size, Image.Resampling.NEAREST)
 
 
+def _require_small(picture: Image.Image, most: int, command: str) -> None:
+    """Check the size of an uploaded picture, before anything is made of it."""
+    if picture.width * picture.height > most:
+        raise InputError(
+            f"the picture of {picture.width}x{picture.height} pixels is too large for this page",
+            hint=f"make it smaller, or use the command line: cascadezoo {command}",
+            code="input-demo-picture-large",
+            width=picture.width,
+            height=picture.height,
+        )
+
+
 def _no_picture(hint: str) -> InputError:
     return InputError("there is no picture yet", hint=hint, code="input-demo-no-picture")
 
@@ -315,8 +325,10 @@ def _one(model: DemoModel, settings: DrawSettings) -> int | None:
     """The number of the chosen class; None for all."""
     if settings.label is None:
         return None
-    resolved = model.resolved
-    return label_from_text(settings.label, resolved.num_classes, resolved.class_names)
+    resolved, label = model.resolved, settings.label
+    # The page offers names, which may be numbers: "10" is then the class of that name.
+    text = f"name:{label}" if label in (resolved.class_names or ()) else label
+    return label_from_text(text, resolved.num_classes, resolved.class_names)
 
 
 def _numbers(model: DemoModel, settings: DrawSettings) -> list[int]:
@@ -339,7 +351,17 @@ def _request(
     """The keywords of ``Cascade.sample`` for steps, guidance and sampler.
 
     A sampler is for those stages (of ``names``, if given) that have it.
+
+    Raises:
+        InputError: too many images, which only a program can ask for.
     """
+    if not 1 <= settings.n <= MOST_IMAGES:
+        raise InputError(
+            f"the page draws 1 to {MOST_IMAGES} images, not {settings.n}",
+            hint="use the command line for more: cascadezoo sample MODEL -n N",
+            code="input-demo-images",
+            n=settings.n,
+        )
     request: dict[str, Any] = {}
     if settings.steps is not None:
         request["steps"] = settings.steps

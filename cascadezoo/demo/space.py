@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 
 import yaml
@@ -76,9 +77,10 @@ def export_space(
         The models.
 
     Raises:
-        InputError: the folder already contains an app.
+        InputError: the folder already contains an app, or cannot be written.
         ModelReferenceError: a model does not exist.
         RunFolderError: a local model cannot be copied.
+        DiskFullError: the disk is full.
     """
     refuse_bundled(folder)
     taken = [name for name in (APP, "requirements.txt", "README.md") if (folder / name).exists()]
@@ -90,14 +92,13 @@ def export_space(
             path=folder,
         )
     found = [(text, locate(text, revision, offline)) for text in dict.fromkeys(references)]
-    models = []
+    models: list[SpaceModel] = []
     for text, place in found:
-        config = read_config(place)
-        model = _space_model(text, place, config)
+        model = _space_model(text, place, read_config(place), {m.reference for m in models})
         if model.local:
             check_copy_target(folder / model.reference)
         models.append(model)
-    with writing_to(folder):
+    with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for model, (_, place) in zip(models, found, strict=True):
             if model.local:
@@ -108,7 +109,22 @@ def export_space(
     return models
 
 
-def _space_model(text: str, place: Path, config: ModelConfig) -> SpaceModel:
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        with writing_to(folder):
+            yield
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written: {error.strerror}",
+            hint="choose another folder",
+            code="input-output-not-writable",
+            path=folder,
+        ) from error
+
+
+def _space_model(text: str, place: Path, config: ModelConfig, taken: Collection[str]) -> SpaceModel:
+    """Describe a model; the reference of a local one is none of ``taken``."""
     name = clean_remote(model_name(config), 80)
     # Only a validated list: a line break in it would add further requirements.
     resolved = resolve(config.spec, source=str(place / CONFIG), for_training=False)
@@ -121,7 +137,9 @@ def _space_model(text: str, place: Path, config: ModelConfig) -> SpaceModel:
             requires.append(f"{listed.origin.distribution}=={listed.origin.version}")
         else:
             shared = f"{HF}{listed.model.repo}@{listed.model.commit}"
-    reference = shared or f"./{MODELS}/{name}"
+    # Runs of one spec have one name.
+    places = (f"./{MODELS}/{name}{f'-{i}' if i > 1 else ''}" for i in count(1))
+    reference = shared or next(row for row in places if row not in taken)
     return SpaceModel(name, reference, model_digest(config), tuple(requires))
 
 

@@ -12,9 +12,9 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from cascadezoo._version import __version__
 from cascadezoo.data.files import data_path, open_data
@@ -96,6 +96,15 @@ class SampleSettings(Model):
         None
     )
     """Options that stages declare, by name."""
+
+    @model_validator(mode="after")
+    def _single_is_in_its_batch(self) -> Self:
+        if self.index is not None and not self.index < self.n <= self.batch_size:
+            raise ValueError(
+                f"index {self.index} is not in a single batch: n is {self.n}, and batch_size "
+                f"{self.batch_size}"
+            )
+        return self
 
     def arguments(self) -> dict[str, Any]:
         """The keywords of ``Cascade.sample`` for these images, without the seed."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.data.base import ImageData
+from cascadezoo.data.picture_files import bombs_are_errors, opened_picture
 from cascadezoo.data.pixels import to_float
 from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.report.images import to_pil
@@ -98,6 +99,9 @@ def read_epoch_pictures(folder: Path) -> list[EpochPicture]:
 
     Returns:
         At most :data:`SHOWN` epochs of each topic, evenly spaced, including the first and last.
+
+    Raises:
+        DataError: a picture is damaged, too large, or of another format than those of datasets.
     """
     topics: tuple[Topic, Topic] = ("samples", "reconstructions")
     found: dict[str, list[tuple[int, int, str, Path]]] = {topic: [] for topic in topics}
@@ -112,7 +116,8 @@ def read_epoch_pictures(folder: Path) -> list[EpochPicture]:
         last, count = len(rows) - 1, min(SHOWN, len(rows))
         chosen = {round(k * last / max(1, count - 1)) for k in range(count)}
         for index, epoch, phase, path in (rows[k] for k in sorted(chosen)):
-            with Image.open(path) as image:
+            # A run may come from anyone.
+            with bombs_are_errors(), opened_picture(path) as image:
                 image.load()
                 pictures.append(EpochPicture(topic, index, phase, epoch, image))
     return pictures

@@ -75,19 +75,33 @@ def find_settings(name: str) -> dict[str, CheckSettings]:
         name: the distribution.
 
     Raises:
-        InputError: the settings are invalid.
+        InputError: the settings are invalid, or the file of the editable installation is.
     """
-    for folder in (_project_of(name), Path.cwd()):
+    project = _project_of(name)
+    for folder in (project, Path.cwd()):
         file = None if folder is None else folder / "pyproject.toml"
         if file is None or not file.is_file():
             continue
         try:
             data = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-            continue  # pip reports it
-        if canonical_name(str(data.get("project", {}).get("name", ""))) == canonical_name(name):
-            return _parsed(data.get("tool", {}).get("cascadezoo", {}), file)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            if folder != project:
+                continue  # of whatever project the current folder is
+            raise InputError(
+                f"{file} cannot be read: {error}",
+                hint="correct it: the settings of the checks are in it",
+                code="input-check-settings",
+                path=file,
+            ) from error
+        if canonical_name(str(_table(data, "project").get("name", ""))) == canonical_name(name):
+            return _parsed(_table(data, "tool").get("cascadezoo", {}), file)
     return {}
+
+
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A table of a TOML file; an empty one in place of any other value, which pip reports."""
+    row = data.get(key, {})
+    return row if isinstance(row, Mapping) else {}
 
 
 def _project_of(name: str) -> Path | None:

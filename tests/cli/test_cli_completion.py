@@ -68,6 +68,7 @@ def test_models(tmp_path: Path) -> None:
         ("cascadezoo sample no-model --label s", []),
         ("cascadezoo sample org/none --label s", []),
         ("cascadezoo validate no-spec --set training.b", []),
+        ("cascadezoo sample ~no-such-user/", []),
     ],
 )
 def test_options(line: str, expected: list[str], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from errors_help import check_failed
 from PIL import Image
 
 from cascadezoo import Cascade, read_recipe
+from cascadezoo.cli.picture_files import output_paths
 
 MODEL = "shapes-tiny"
 
@@ -85,10 +87,28 @@ def test_wrong_outputs_and_models(invoke, photo, tmp_path):
     bad = invoke("upscale", "bad.png", "-o", "a.png", "-m", MODEL)
     check_failed(bad, "data-image-unreadable", path="bad.png")
     assert bad.exit_code == 2
+    folder = invoke("upscale", tmp_path, "-o", "a.png", "-m", MODEL)
+    check_failed(folder, "data-image-folder", shown="/*.png")
+    missing = invoke("upscale", "phoot.png", "-o", "a.png", "-m", MODEL)
+    check_failed(missing, "data-file-missing", shown="spelling")
     check_failed(invoke("upscale", photo, "-o", "a.png", "-m", "nobody"), "reference-not-found")
     unknown = invoke("upscale", photo, "-o", "a.png", "-m", MODEL, "--stage", "refine", "--json")
     assert json.loads(unknown.stderr)["error"]["code"] == "sample-picture-stage"
     assert not (tmp_path / "a.png").exists()
+
+
+def test_a_row_of_very_many_images_is_refused_before_sampling(invoke, tmp_path):
+    result = invoke("interpolate", MODEL, "--to-seed", 1, "-n", 100_000, "-o", "row.png")
+    check_failed(result, "input-picture-too-large", n=100_000)
+    assert result.exit_code == 2
+    assert not (tmp_path / "row.png").exists()
+
+
+def test_the_names_of_very_many_results_are_checked_at_once():
+    names = [f"photo-{i}" for i in range(100_000)]
+    began = time.process_time()
+    assert len(output_paths("new/", ["photo.png"], names, force=True)) == len(names)
+    assert time.process_time() - began < 20, "a comparison of all pairs takes minutes"
 
 
 def test_edit_inpaint_and_interpolate(invoke, tmp_path):
@@ -184,6 +204,8 @@ def test_a_picture_from_elsewhere_opens_and_fetches_nothing(invoke, tmp_path):
             ({"reference": "zoo:no-such-model"}, "lookup-zoo-model"),
             ({"digest": "0" * 64}, "model-not-of-picture"),
             ({"command": "upscale"}, "input-recipe-command"),
+            ({"settings": {"n": 3, "index": 3}}, "input-recipe-invalid"),
+            ({"settings": {"n": 3, "index": 1, "batch_size": 2}}, "input-recipe-invalid"),
         ):
             Image.new("RGB", (2, 2)).save(
                 "evil.png", pnginfo=recipe.model_copy(update=change).png_info()

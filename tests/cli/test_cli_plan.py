@@ -116,6 +116,13 @@ def test_too_little_memory_on_all_devices_is_refused(invoke, lone, spec_file):
     check_failed(uneven, "data-batch-uneven", shown="7 devices")
 
 
+@pytest.mark.parametrize("memory", ["nan", "0", "inf", "much"])
+def test_a_memory_that_is_no_number_of_gib_is_refused(invoke, memory):
+    result = invoke("plan", "shapes-demo", "--memory", memory)
+    assert result.exit_code == 2
+    check_failed(result, "usage", shown="--memory")
+
+
 def test_imagenet_fits_on_eight_devices_of_80_gib(invoke):
     result = invoke("plan", "imagenet256-cdm", "--devices", "8", "--memory", "80", "--json")
     assert result.exit_code == 0, result.stderr

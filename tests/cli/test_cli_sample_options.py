@@ -145,6 +145,16 @@ REFUSED = {
         {"code": "sample-steps-too-many", "steps": 7, "most": 6},
         "1 to 6",
     ),
+    "steps that are no number, as an option": (
+        ["--option", "steps=nan"],
+        {"code": "sample-option-invalid", "option": "steps", "value": "nan"},
+        "a whole number",
+    ),
+    "guidance that is no number, as an option": (
+        ["--option", "coarse.guidance=strong"],
+        {"code": "sample-option-invalid", "option": "guidance", "value": "strong"},
+        "a number",
+    ),
     "two pictures": (
         ["--stages", "--trajectory"],
         {"code": "usage", "shown": "--trajectory"},

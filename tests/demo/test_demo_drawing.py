@@ -57,6 +57,21 @@ def test_classes_come_in_turn_and_are_listed(model):
     assert (np.asarray(picture) == np.asarray(grid(images, names=model.labels[:3]))).all()
 
 
+def test_a_class_whose_name_is_the_number_of_another(tmp_path):
+    cascade = Cascade.from_pretrained("shapes-tiny")
+    names = ["0", "1", "10", "11", "2", "3", "4", "5"]  # folders of images, sorted by name
+    spec = cascade.spec.model_copy(
+        update={"data": cascade.spec.data.model_copy(update={"class_names": names})}
+    )
+    named = Cascade.from_spec(spec)
+    named.load_state_dict(cascade.state_dict())
+    model = DemoModel(str(named.save_pretrained(tmp_path / "named")))
+    assert model.labels == names
+    picture, _ = draw_samples(model, DrawSettings(label="10", n=1, steps=2))
+    images = cascade.sample(1, labels=[2], steps=2)
+    assert (np.asarray(picture) == np.asarray(grid(images, names=["10"]))).all()
+
+
 def test_a_trajectory_and_errors_of_the_cascade(model):
     (picture,) = draw_trajectory(model, DrawSettings(n=2, steps=3))
     assert picture.width > picture.height
@@ -64,6 +79,8 @@ def test_a_trajectory_and_errors_of_the_cascade(model):
         draw_trajectory(model, DrawSettings(n=2), "up")
     with raises(SampleError, "sample-class-unknown"):
         draw_samples(model, DrawSettings(label="zebra"))
+    with raises(InputError, "input-demo-images", n=37):
+        draw_samples(model, DrawSettings(n=37))
     with raises(SampleError, "sample-sampler-unknown"):
         draw_samples(model, DrawSettings(sampler="none"))
 
@@ -102,6 +119,8 @@ def test_inpainting_keeps_what_is_not_painted(model):
     assert (pixels[:, 16:] != before[:, 16:]).any()
     with raises(InputError, "input-demo-no-picture"):
         inpaint_picture(model, settings, None, [])
+    with raises(InputError, "input-demo-picture-large", width=5000, height=4000):
+        inpaint_picture(model, settings, Image.new("L", (5000, 4000)), [])
     with raises(InputError, "input-demo-no-mask"):
         inpaint_picture(model, settings, picture, [Image.new("RGBA", picture.size)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
+import torch
 import yaml
 from errors_help import raises
 
@@ -49,6 +50,26 @@ def test_the_files_of_a_local_model_are_copied(tmp_path):
     assert str(tmp_path) not in (folder / "app.py").read_text()
     copied = folder / "models" / "shapes-tiny"
     assert model_digest(read_config(copied)) == models_of(folder)[row.reference]
+
+
+def test_models_of_one_name_have_folders_of_their_own(tmp_path):
+    cascade = Cascade.from_pretrained("shapes-tiny")
+    one = cascade.save_pretrained(tmp_path / "one")
+    with torch.no_grad():
+        next(cascade.stage("up").parameters()).mul_(1.5)
+    two = cascade.save_pretrained(tmp_path / "two")
+    folder = tmp_path / "space"
+    rows = export_space([str(one), str(two)], folder)
+    assert [row.reference for row in rows] == ["./models/shapes-tiny", "./models/shapes-tiny-2"]
+    assert rows[0].digest != rows[1].digest
+    for reference, digest in models_of(folder).items():
+        assert model_digest(read_config(folder / reference)) == digest
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with raises(InputError, "input-output-not-writable", path=tmp_path / "file" / "space"):
+        export_space(["shapes-tiny"], tmp_path / "file" / "space")
 
 
 def test_nothing_is_replaced_without_force(tmp_path):

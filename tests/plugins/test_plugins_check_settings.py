@@ -56,6 +56,20 @@ def test_settings_of_an_editable_installation(
     (info / "direct_url.json").write_text(json.dumps(data))
     monkeypatch.syspath_prepend(str(site))
     assert set(find_settings("cascadezoo-wave")) == {"wave.v1"}
+    (project / "pyproject.toml").write_text("[project")
+    with raises(InputError, "input-check-settings", path=project / "pyproject.toml"):
+        find_settings("cascadezoo-wave")
+
+
+@pytest.mark.parametrize(
+    "text", ["[project", "project = 3", 'tool = 3\n[project]\nname = "cascadezoo-wave"']
+)
+def test_a_strange_file_in_the_current_folder_has_no_settings(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pyproject.toml").write_text(text)
+    assert find_settings("cascadezoo-wave") == {}
 
 
 @pytest.mark.parametrize(

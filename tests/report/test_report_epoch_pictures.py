@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from errors_help import raises
 from PIL import Image
 from test_report_by_class import LATENT
 
 from cascadezoo import Cascade
 from cascadezoo.data.pixels import to_float
 from cascadezoo.data.split import load_split
+from cascadezoo.errors import DataError
 from cascadezoo.evaluate.real_features import choose_real
 from cascadezoo.report.epoch_pictures import EpochPicture, draw_epoch_pictures, read_epoch_pictures
 from cascadezoo.report.images import to_pil
@@ -60,3 +63,15 @@ def test_a_page_shows_a_few_epochs_in_order(tmp_path: Path) -> None:
     assert at[:6] == sorted(at[:6])
     assert len(set(at)) == 7
     assert [p.image.getpixel((0, 0)) for p in read] == [20 * p.index + p.epoch for p in read]
+
+
+@pytest.mark.parametrize(
+    "content",
+    # Pillow would start Ghostscript for the second one.
+    [b"not a picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"],
+)
+def test_a_strange_picture_of_a_run_from_elsewhere_is_refused(tmp_path: Path, content) -> None:
+    path = tmp_path / "samples-0-base-000001.png"
+    path.write_bytes(content)
+    with raises(DataError, "data-image-unreadable", path=path):
+        read_epoch_pictures(tmp_path)
