@@ -177,7 +177,7 @@ def test_the_network_compiles_into_one_graph(case: Case) -> None:
     assert torch.allclose(compiled(inputs), run(inputs), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["flow.v1", "diffusion.v1"])
+@pytest.mark.parametrize("kind", ["flow.v1", "mean-flow.v1", "diffusion.v1"])
 @pytest.mark.parametrize("settings", [{}, {"conditional": False}])
 def test_generators_do_without_labels(kind: str, settings: dict[str, object]) -> None:
     num_classes = CLASSES if settings else None
@@ -189,7 +189,7 @@ def test_generators_do_without_labels(kind: str, settings: dict[str, object]) ->
     assert stage.eval().sample(None, request(case, 0, 2)).shape == (2, 3, 12, 12)
 
 
-@pytest.mark.parametrize("kind", ["flow.v1", "diffusion.v1", "diffusion-sr.v1"])
+@pytest.mark.parametrize("kind", ["flow.v1", "mean-flow.v1", "diffusion.v1", "diffusion-sr.v1"])
 def test_forward_needs_the_inputs_from_preprocess(kind: str) -> None:
     with pytest.raises(TypeError):
         SMALL[kind].stage()(StageInputs(target=SMALL[kind].target(2)))
