@@ -1,9 +1,9 @@
 """MeanFlow (Geng et al. 2025, "Mean Flows for One-step Generative Modeling").
 
 Time runs from 0 (data) to 1 (noise), as in :mod:`cascadezoo.diffusion.flow`. The average velocity
-between an earlier time r and a time t, ``u(x_t, r, t) = integral of v from r to t / (t - r)``, takes
-x_t to x_r in one step: ``x_r = x_t - (t - r) * u`` (eq. 12). A network learns it from the identity
-``u = v - (t - r) * du/dt``, whose right-hand side is its target (eqs. 6 and 11).
+``u(x_t, r, t)`` is the integral of the velocity from an earlier time r to t, divided by t - r. It
+takes x_t to x_r in one step: ``x_r = x_t - (t - r) * u``. A network learns it from the identity
+``u = v - (t - r) * du/dt``, whose right-hand side is its target.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def averaged_rows(
 def total_derivative(
     network: AverageNetwork, x: Tensor, times: Tensor, spans: Tensor, velocity: Tensor
 ) -> Tensor:
-    """The derivative of the average velocity along the flow, ``v * du/dx + du/dt`` (eq. 8).
+    """The derivative of the average velocity along the flow, ``v * du/dx + du/dt``.
 
     One forward pass in forward-mode differentiation, without a graph. With r fixed, the span grows
     as fast as t. Compiled parts of the network run eagerly: compilers do not support this mode.
@@ -98,9 +98,9 @@ def total_derivative(
 def span_target(
     network: AverageNetwork, x: Tensor, times: Tensor, spans: Tensor, velocity: Tensor
 ) -> Tensor:
-    """The target of the average velocity, ``v - (t - r) * (v * du/dx + du/dt)`` (eq. 11).
+    """The target of the average velocity, ``v - (t - r) * (v * du/dx + du/dt)``.
 
-    Without gradient, as in the paper. With a span of 0 it is ``v``. The arguments are those of
+    The paper's section 4.1; without gradient, as there. With a span of 0 it is ``v``. The arguments are those of
     :func:`total_derivative`.
     """
     slope = total_derivative(network, x, times, spans, velocity).to(velocity)
@@ -112,8 +112,9 @@ def guided_velocity(
 ) -> Tensor:
     """The velocity of a field with guidance, from which a target with guidance follows.
 
-    Appendix B.1, eq. 20: ``omega * v + kappa * u(x, t, t | c) + (1 - omega - kappa) * u(x, t, t)``,
-    whose scale of guidance is ``omega / (1 - kappa)``. Eq. 18 is the case of a kappa of 0.
+    The paper's guidance with kappa (its appendix):
+    ``omega * v + kappa * u(x, t, t | c) + (1 - omega - kappa) * u(x, t, t)``, whose scale of guidance
+    is ``omega / (1 - kappa)``. Section 4.2 is the case of a kappa of 0.
 
     Args:
         velocity: of the sample's own path, [N, C, H, W].
@@ -126,7 +127,7 @@ def guided_velocity(
 
 
 def adaptive_weights(errors: Tensor, power: float, floor: float) -> Tensor:
-    """Weights ``1 / (error + floor) ** power`` without gradient (eq. 22).
+    """Weights ``1 / (error + floor) ** power`` without gradient (the paper's adaptive weights).
 
     Args:
         errors: squared errors, of any shape.
@@ -137,7 +138,7 @@ def adaptive_weights(errors: Tensor, power: float, floor: float) -> Tensor:
 
 
 def average_steps(average: Average, x: Tensor, times: Sequence[float]) -> Iterator[Tensor]:
-    """Steps of the average velocity (eq. 12), exact for any number of them if it is.
+    """Steps of the average velocity, exact for any number of them if it is.
 
     Args:
         average: the average velocity.

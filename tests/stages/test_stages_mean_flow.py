@@ -36,9 +36,7 @@ def stage_of(case: Case) -> MeanFlowGenerator:
     return stage
 
 
-def inputs_of(
-    stage: MeanFlowGenerator, case: Case, part: int = 0, parts: int = 1
-) -> StageInputs:
+def inputs_of(stage: MeanFlowGenerator, case: Case, part: int = 0, parts: int = 1) -> StageInputs:
     each = COUNT // parts
     rows = slice(part * each, (part + 1) * each)
     labels = case.labels(COUNT)
@@ -173,9 +171,7 @@ class Labelled(nn.Module):
         return (labels + times).view(-1, 1, 1, 1).expand_as(x) + 0 * x
 
 
-@pytest.mark.parametrize(
-    ("omega", "kappa", "calls"), [(1.0, 0.0, 0), (2.0, 0.0, 1), (1.0, 0.5, 2)]
-)
+@pytest.mark.parametrize(("omega", "kappa", "calls"), [(1.0, 0.0, 0), (2.0, 0.0, 1), (1.0, 0.5, 2)])
 def test_guidance_is_part_of_the_targets(omega: float, kappa: float, calls: int) -> None:
     case = case_of(flow_ratio=1.0, omega=omega, kappa=kappa, label_drop=0.5)
     stage = stage_of(case)
@@ -189,9 +185,7 @@ def test_guidance_is_part_of_the_targets(omega: float, kappa: float, calls: int)
     assert dropped.any()
     assert not dropped.all()
     velocity = velocity_target(inputs.target, inputs.noise)
-    given, without = (
-        (each + inputs.times).view(-1, 1, 1, 1) for each in (inputs.labels, CLASSES)
-    )
+    given, without = ((each + inputs.times).view(-1, 1, 1, 1) for each in (inputs.labels, CLASSES))
     guided = omega * velocity + kappa * given + (1 - omega - kappa) * without
     expected = torch.where(dropped.view(-1, 1, 1, 1), velocity, guided)
     assert torch.allclose(stage.targets(inputs), expected, atol=1e-5)

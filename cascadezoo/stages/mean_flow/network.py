@@ -15,7 +15,7 @@ __all__ = ["AverageUNet"]
 class AverageUNet(nn.Module):
     """The U-Net of ``flow.v1`` with a second embedding, that of t - r.
 
-    The paper compares pairs of embedded times; (t, t - r) is the best (table 1c).
+    The paper compares pairs of embedded times, of which (t, t - r) is the best.
 
     Args:
         config: the fields of the U-Net.

@@ -145,7 +145,7 @@ class MeanFlowGenerator(FlowStage):
         without = self._network(noisy, times, torch.full_like(labels, null), spans)
         given = self._network(noisy, times, labels, spans) if config.kappa else without
         guided = guided_velocity(velocity, given, without, config.omega, config.kappa)
-        # Images without label learn the field without guidance (the paper's algorithm of B.1).
+        # Images without label learn the field without guidance (as in the paper).
         return torch.where((labels == null).view(-1, 1, 1, 1), velocity, guided)
 
     # --- sampling
