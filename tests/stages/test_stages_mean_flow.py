@@ -173,7 +173,7 @@ class Labelled(nn.Module):
 
 @pytest.mark.parametrize(("omega", "kappa", "calls"), [(1.0, 0.0, 0), (2.0, 0.0, 1), (1.0, 0.5, 2)])
 def test_guidance_is_part_of_the_targets(omega: float, kappa: float, calls: int) -> None:
-    case = case_of(flow_ratio=1.0, omega=omega, kappa=kappa, label_drop=0.5)
+    case = case_of(flow_ratio=1.0, omega=omega, kappa=kappa, label_drop=0.8)
     stage = stage_of(case)
     network = Labelled()
     stage.network = network  # type: ignore[assignment]
