@@ -100,8 +100,8 @@ def span_target(
 ) -> Tensor:
     """The target of the average velocity, ``v - (t - r) * (v * du/dx + du/dt)``.
 
-    The paper's section 4.1; without gradient, as there. With a span of 0 it is ``v``. The arguments are those of
-    :func:`total_derivative`.
+    The paper's section 4.1; without gradient, as there. With a span of 0 it is ``v``. The arguments
+    are those of :func:`total_derivative`.
     """
     slope = total_derivative(network, x, times, spans, velocity).to(velocity)
     return velocity - spans.view(-1, 1, 1, 1) * slope
@@ -113,8 +113,8 @@ def guided_velocity(
     """The velocity of a field with guidance, from which a target with guidance follows.
 
     The paper's guidance with kappa (its appendix):
-    ``omega * v + kappa * u(x, t, t | c) + (1 - omega - kappa) * u(x, t, t)``, whose scale of guidance
-    is ``omega / (1 - kappa)``. Section 4.2 is the case of a kappa of 0.
+    ``omega * v + kappa * u(x, t, t | c) + (1 - omega - kappa) * u(x, t, t)``, whose scale of
+    guidance is ``omega / (1 - kappa)``. Section 4.2 is the case of a kappa of 0.
 
     Args:
         velocity: of the sample's own path, [N, C, H, W].
