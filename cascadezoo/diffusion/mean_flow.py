@@ -9,7 +9,6 @@ takes x_t to x_r in one step: ``x_r = x_t - (t - r) * u``. A network learns it f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
@@ -69,7 +68,7 @@ def total_derivative(
     """The derivative of the average velocity along the flow, ``v * du/dx + du/dt``.
 
     One forward pass in forward-mode differentiation, without a graph. With r fixed, the span grows
-    as fast as t. Compiled parts of the network run eagerly: compilers do not support this mode.
+    as fast as t.
 
     Args:
         network: the average velocity.
@@ -81,10 +80,7 @@ def total_derivative(
     Returns:
         [N, C, H, W], of the type of the network's output.
     """
-    # A program that is being traced cannot change how others are compiled.
-    tracing = torch.compiler.is_compiling()
-    eager = nullcontext() if tracing else torch.compiler.set_stance("force_eager")
-    with torch.no_grad(), eager, forward_ad.dual_level():
+    with torch.no_grad(), forward_ad.dual_level():
         ones = torch.ones_like(times)
         output = network(
             forward_ad.make_dual(x, velocity.to(x)),

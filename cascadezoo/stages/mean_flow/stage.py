@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from cascadezoo.diffusion.mean_flow import (
     guided_velocity,
     span_target,
 )
+from cascadezoo.nn.compiled import eagerly
 from cascadezoo.stages.base import (
     SampleRequest,
     StageGeometry,
@@ -120,7 +122,10 @@ class MeanFlowGenerator(FlowStage):
             return self._network(x, at, labels, spans)
 
         spans = inputs.extra["level"][rows]
-        averaged = span_target(network, noisy[rows], times[rows], spans, targets[rows])
+        # A program that is being traced cannot change how a part of it is compiled.
+        tracing = torch.compiler.is_compiling()
+        with nullcontext() if tracing else eagerly(self.network):
+            averaged = span_target(network, noisy[rows], times[rows], spans, targets[rows])
         return targets.index_copy(0, rows, averaged)
 
     def _drawn_times(self, context: TrainContext, count: int) -> Tensor:
