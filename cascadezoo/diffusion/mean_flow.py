@@ -82,13 +82,14 @@ def total_derivative(
     """
     with torch.no_grad(), forward_ad.dual_level():
         ones = torch.ones_like(times)
-        output = network(
-            forward_ad.make_dual(x, velocity.to(x)),
-            forward_ad.make_dual(times, ones),
-            forward_ad.make_dual(spans, ones),
-        )
-        value, tangent = forward_ad.unpack_dual(output)
+        output = network(_dual(x, velocity.to(x)), _dual(times, ones), _dual(spans, ones))
+        value, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]
     return torch.zeros_like(value) if tangent is None else tangent
+
+
+def _dual(value: Tensor, tangent: Tensor) -> Tensor:
+    dual: Tensor = forward_ad.make_dual(value, tangent)  # type: ignore[no-untyped-call]
+    return dual
 
 
 def span_target(

@@ -32,7 +32,8 @@ def has_tangent(x: Tensor) -> bool:
 
     Fused kernels do not support it; the operations that they are composed of do.
     """
-    return forward_ad.unpack_dual(x).tangent is not None
+    _, tangent = forward_ad.unpack_dual(x)  # type: ignore[no-untyped-call]
+    return tangent is not None
 
 
 class Norm(nn.GroupNorm):

@@ -58,7 +58,7 @@ class MeanFlowGenerator(FlowStage):
     traced_images = TRACED
 
     def __init__(self, config: MeanFlowConfig, geometry: StageGeometry) -> None:
-        super().__init__(config, geometry)  # type: ignore[arg-type]
+        super().__init__(config, geometry)
         self.network = AverageUNet(config, geometry, self.num_classes, config.time_scale)
 
     # --- training
