@@ -30,8 +30,11 @@ def _has_triton() -> bool:
 def has_tangent(x: Tensor) -> bool:
     """Whether a tensor carries a derivative of forward-mode differentiation.
 
-    Fused kernels do not support it; the operations that they are composed of do.
+    Fused kernels do not support it; the operations that they are composed of do. Compiled code
+    never runs in this mode.
     """
+    if torch.compiler.is_compiling():
+        return False
     _, tangent = forward_ad.unpack_dual(x)  # type: ignore[no-untyped-call]
     return tangent is not None
 
