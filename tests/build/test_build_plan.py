@@ -112,7 +112,10 @@ def test_super_resolution_is_traced(kind: str) -> None:
 
 
 def test_passes_without_gradients_have_no_backward_pass() -> None:
-    """A quarter of the images of a MeanFlow needs a forward-mode pass, which costs two forwards."""
+    """A quarter of the images of a MeanFlow needs a pass in forward mode.
+
+    It costs three forward passes: PyTorch also convolves with the tangents of the weights, zero.
+    """
 
     def draw(**config: Any) -> StagePlan:
         data = apply_settings(LATENT, [])
@@ -131,7 +134,7 @@ def test_passes_without_gradients_have_no_backward_pass() -> None:
     each = flow.flops_forward
     assert each is not None
     assert flow.flops_backward == quarter.flops_backward == 2 * each
-    assert quarter.flops_forward == pytest.approx(1.5 * each, rel=0.01)
+    assert quarter.flops_forward == pytest.approx(1.75 * each, rel=0.01)
     assert flow.flops_sample == quarter.flops_sample == 4 * each
     assert flow.activation_bytes == pytest.approx(quarter.activation_bytes, rel=0.01)
     guided = draw(flow_ratio=1.0, steps=1, omega=1.5, kappa=0.25)
