@@ -150,6 +150,7 @@ def test_recomputed_blocks_have_the_same_gradients() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 def test_the_derivative_goes_around_compiled_blocks() -> None:
     case = case_of()
     stage = stage_of(case)
