@@ -8,7 +8,9 @@ takes x_t to x_r in one step: ``x_r = x_t - (t - r) * u``. A network learns it f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -80,11 +82,20 @@ def total_derivative(
     Returns:
         [N, C, H, W], of the type of the network's output.
     """
+    _register_formulas()
     with torch.no_grad(), forward_ad.dual_level():
         ones = torch.ones_like(times)
         output = network(_dual(x, velocity.to(x)), _dual(times, ones), _dual(spans, ones))
         value, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]
     return torch.zeros_like(value) if tangent is None else tangent
+
+
+@cache
+def _register_formulas() -> None:
+    """Let PyTorch register its formulas, which warns of deprecated functions of its own."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", FutureWarning)
+        _dual(torch.zeros((), device="cpu"), torch.zeros((), device="cpu"))
 
 
 def _dual(value: Tensor, tangent: Tensor) -> Tensor:
