@@ -252,7 +252,7 @@ def test_one_step_draws_two_modes_in_their_shares() -> None:
         num_classes=None,
     )
     stage = case.stage(fresh=True)
-    steps, batch, samples = 1000, 256, 1000
+    steps, batch, samples = 500, 128, 1000
     optimizer = torch.optim.AdamW(stage.parameters(), lr=2e-3, fused=True)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
