@@ -81,7 +81,7 @@ class Plan:
         return asdict(self)
 
     def training_flops(self, batch_size: int, steps_per_epoch: int) -> float | None:
-        """FLOPs of the whole training: three forward passes for each trained stage and image.
+        """FLOPs of the whole training: forward and backward passes of each trained stage and image.
 
         Frozen stages are left out, so this is a lower bound.
 
@@ -93,7 +93,7 @@ class Plan:
         Returns:
             None if a trained stage cannot be traced.
         """
-        forward = {row.name: row.flops_forward for row in self.stages}
+        passes = {row.name: (row.flops_forward, row.flops_backward) for row in self.stages}
         total = 0.0
         for phase in self.phases:
             if phase["steps"] is None:
@@ -101,10 +101,10 @@ class Plan:
             else:
                 images = phase["steps"] * (phase["batch_size"] or batch_size)
             for name in phase["train"]:
-                flops = forward[name]
-                if flops is None:
+                forward, backward = passes[name]
+                if forward is None or backward is None:
                     return None
-                total += 3.0 * flops * images
+                total += float(forward + backward) * images
         return total
 
 

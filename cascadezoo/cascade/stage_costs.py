@@ -39,7 +39,10 @@ class StagePlan:
         output: the shape of its output.
         parameters: number of parameters.
         flops_forward: floating-point operations of one forward pass in training on one image (a
-            multiplication and an addition are two); None if it cannot be traced.
+            multiplication and an addition are two); None if it cannot be traced. With the passes
+            that only compute a target.
+        flops_backward: FLOPs of its backward pass, twice those of the operations that have
+            gradients.
         evaluations: number of forward passes to sample one image.
         flops_sample: FLOPs to sample one image, without the parts that only training uses.
         activation_bytes: memory that a training step keeps for the backward pass of one image.
@@ -52,6 +55,7 @@ class StagePlan:
     output: str
     parameters: int
     flops_forward: int | None
+    flops_backward: int | None
     evaluations: int
     flops_sample: int | None
     activation_bytes: int | None
@@ -96,12 +100,13 @@ class _Budget:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the FLOPs of all operations, by PyTorch's formulas."""
+    """Adds up the FLOPs of all operations, and of those with gradients, by PyTorch's formulas."""
 
     def __init__(self, budget: _Budget) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.budget = budget
         self.flops = 0
+        self.graded = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -112,7 +117,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
-            self.flops += formula(*args, **kwargs, out_val=out)
+            flops = formula(*args, **kwargs, out_val=out)
+            self.flops += flops
+            self.graded += flops if torch.is_grad_enabled() else 0
         return out
 
 
@@ -121,6 +128,7 @@ class _Cost:
     """FLOPs and memory for one image; None if they cannot be traced."""
 
     forward: int | None
+    graded: int | None
     kept: int | None
     sample: int | None
 
@@ -140,6 +148,7 @@ def _plan_stage(
         output=str(place.output),
         parameters=sum(p.numel() for p in stage.parameters()),
         flops_forward=cost.forward,
+        flops_backward=None if cost.graded is None else 2 * cost.graded,
         evaluations=evaluations,
         flops_sample=None if cost.sample is None else cost.sample * evaluations,
         activation_bytes=cost.kept,
@@ -152,7 +161,7 @@ def _cost(place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _
     many = {n: low for n, low in config.repeated.items() if getattr(config, n) > low + 1}
     if not many:
         return _traced(place, stage, num_classes, budget)
-    totals = [0, 0, 0]
+    totals = [0, 0, 0, 0]
     # Linear in each field: the corners of a cell of the grid determine all other points.
     for corner in itertools.product((0, 1), repeat=len(many)):
         update = {name: low + step for (name, low), step in zip(many.items(), corner, strict=True)}
@@ -165,33 +174,39 @@ def _cost(place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _
                 small = type(stage)(config.model_copy(update=update), stage.geometry).to("meta")
             small._owner = stage._owner
         cost = _traced(place, small, num_classes, budget)
-        if cost.forward is None or cost.kept is None or cost.sample is None:
-            return _Cost(None, None, None)
-        for index, value in enumerate((cost.forward, cost.kept, cost.sample)):
+        for index, value in enumerate((cost.forward, cost.graded, cost.kept, cost.sample)):
+            if value is None:
+                return _Cost(None, None, None, None)
             totals[index] += weight * value
     return _Cost(*totals)
 
 
 def _traced(place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _Budget) -> _Cost:
-    labels = None
-    if num_classes is not None:
-        labels = torch.zeros(1, dtype=torch.int64, device="meta")
-    forward, kept = _trace(place, stage, labels, budget)
+    counter, kept = _trace(place, stage, num_classes, budget)
     # A stage that draws candidates, encodes or has an adversary does more in training.
     differs = stage.network_evaluations() == 1
-    each = _trace_sample(place, stage, labels, budget) if differs else forward
-    return _Cost(forward, kept, each)
+    forward = None if counter is None else counter.flops // stage.traced_images
+    graded = None if counter is None else counter.graded // stage.traced_images
+    each = _trace_sample(place, stage, num_classes, budget) if differs else graded
+    return _Cost(forward, graded, kept, each)
 
 
-def _image(shape: ImageShape) -> Tensor:
-    return torch.empty(1, shape.channels, shape.size, shape.size, device="meta")
+def _image(shape: ImageShape, count: int = 1) -> Tensor:
+    return torch.empty(count, shape.channels, shape.size, shape.size, device="meta")
+
+
+def _labels(num_classes: int | None, count: int = 1) -> Tensor | None:
+    if num_classes is None:
+        return None
+    return torch.zeros(count, dtype=torch.int64, device="meta")
 
 
 def _trace_sample(
-    place: ResolvedStage, stage: Stage, labels: Tensor | None, budget: _Budget
+    place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _Budget
 ) -> int | None:
     """FLOPs to sample one image; None if it cannot be traced."""
-    request = SampleRequest(1, ImageDraw(0, place.name, 0, 1, "meta"), labels)
+    draw = ImageDraw(0, place.name, 0, 1, "meta")
+    request = SampleRequest(1, draw, _labels(num_classes))
     counter = _Counter(budget)
     try:
         with counter, torch.no_grad():
@@ -204,15 +219,16 @@ def _trace_sample(
 
 
 def _trace(
-    place: ResolvedStage, stage: Stage, labels: Tensor | None, budget: _Budget
-) -> tuple[int | None, int | None]:
-    """FLOPs of a forward pass and bytes kept for the backward pass, for one image.
+    place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _Budget
+) -> tuple[_Counter | None, int | None]:
+    """FLOPs of a forward pass for all traced images, and bytes kept for one image's backward pass.
 
     Recomputed blocks keep their inputs, and the largest block the rest while the backward pass is
     in it.
     """
-    upstream = None if place.input is None else _image(place.input)
-    context = TrainContext(Draw(0, device="meta"), labels)
+    count = stage.traced_images
+    upstream = None if place.input is None else _image(place.input, count)
+    context = TrainContext(Draw(0, device="meta"), _labels(num_classes, count))
     kept: dict[int, int] = {}
     inside: dict[nn.Module, dict[int, int]] = {}
     current: list[nn.Module] = []
@@ -240,8 +256,9 @@ def _trace(
 
     counter = _Counter(budget)
     try:
-        with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            stage(stage.preprocess(_image(place.output), upstream, context))
+        saving = torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
+        with counter, torch.enable_grad(), saving:
+            stage(stage.preprocess(_image(place.output, count), upstream, context))
     except (Exception, SystemExit) as error:
         if not _untraceable(stage, error):
             raise
@@ -250,7 +267,7 @@ def _trace(
         for hook in hooks:
             hook.remove()
     largest = max((sum(rows.values()) for rows in inside.values()), default=0)
-    return counter.flops, sum(kept.values()) + largest
+    return counter, (sum(kept.values()) + largest) // count
 
 
 def _untraceable(stage: Stage, error: BaseException) -> bool:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cascadezoo.nn.resnet import Norm, zero
+from cascadezoo.nn.resnet import Norm, has_tangent, zero
 from cascadezoo.nn.sizes import divisor_near
 
 __all__ = ["FEW_TOKENS", "CrossAttention", "SelfAttention", "TokenBlock", "attend"]
@@ -15,7 +15,8 @@ FEW_TOKENS = 64
 """Up to this number of tokens, CPUs compute attention by plain matrix products.
 
 PyTorch's fused kernel is not faster for so few tokens, and its backward pass in bfloat16 takes six
-times as long (measured with 64 tokens, 8 heads of width 32). GPUs always use the fused kernel.
+times as long (measured with 64 tokens, 8 heads of width 32). GPUs always use the fused kernel,
+except in forward-mode differentiation, which it does not support.
 """
 
 
@@ -37,7 +38,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         [..., L, E].
     """
-    if key.is_cuda or key.shape[-2] > FEW_TOKENS:
+    fused = key.is_cuda or key.shape[-2] > FEW_TOKENS
+    if fused and not has_tangent(query):
         return F.scaled_dot_product_attention(query, key, value)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return torch.softmax(scores, dim=-1) @ value

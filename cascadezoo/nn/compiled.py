@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +19,7 @@ __all__ = [
     "CompileScope",
     "compile_network",
     "compiler_problem",
+    "eagerly",
     "is_compiled",
     "uncompile_failed",
 ]
@@ -70,6 +72,23 @@ def compile_network(
 def is_compiled(network: nn.Module) -> bool:
     """Whether any module of the network has a compiled forward."""
     return any(module._compiled_call_impl is not None for module in network.modules())
+
+
+@contextmanager
+def eagerly(network: nn.Module) -> Iterator[None]:
+    """Run a network without its compiled code and CUDA graphs inside the block.
+
+    Neither supports forward-mode differentiation.
+    """
+    called = ((m, m._compiled_call_impl) for m in network.modules())
+    compiled = [(module, call) for module, call in called if call is not None]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call
 
 
 def uncompile_failed(network: nn.Module, error: Exception) -> bool:

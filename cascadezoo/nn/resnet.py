@@ -8,10 +8,11 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from cascadezoo.nn.sizes import divisor_near
 
-__all__ = ["BottleneckBlock", "Norm", "ResidualBlock", "zero"]
+__all__ = ["BottleneckBlock", "Norm", "ResidualBlock", "has_tangent", "zero"]
 
 L = TypeVar("L", nn.Conv2d, nn.Linear)
 
@@ -24,6 +25,18 @@ def _has_triton() -> bool:
     from torch.utils._triton import has_triton
 
     return has_triton()
+
+
+def has_tangent(x: Tensor) -> bool:
+    """Whether a tensor carries a derivative of forward-mode differentiation.
+
+    Fused kernels do not support it; the operations that they are composed of do. Compiled code
+    never runs in this mode.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    _, tangent = forward_ad.unpack_dual(x)  # type: ignore[no-untyped-call]
+    return tangent is not None
 
 
 class Norm(nn.GroupNorm):
@@ -65,7 +78,7 @@ class Norm(nn.GroupNorm):
         return F.silu(normal)
 
     def _fuses(self, x: Tensor) -> bool:
-        if not x.is_cuda or torch.compiler.is_compiling():
+        if not x.is_cuda or torch.compiler.is_compiling() or has_tangent(x):
             return False
         group = x.shape[2:].numel() * (self.num_channels // self.num_groups)
         return group <= LARGEST_GROUP and _has_triton()

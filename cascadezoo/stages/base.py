@@ -300,6 +300,10 @@ class Stage(nn.Module, ABC):
     mixes_labels: ClassVar[bool] = False
     """Whether :meth:`sample` supports ``SampleRequest.labels_to`` and ``mix``."""
 
+    traced_images: ClassVar[int] = 1
+    """Number of training images of which ``plan`` states the mean cost; more than one if a stage
+    treats a share of the images in another way."""
+
     sync_buffers: ClassVar[Literal["mean", "broadcast"] | None] = None
     """How processes share the persistent buffers that a training step changes: ``"mean"`` averages
     them after each step, ``"broadcast"`` copies those of the first process. None: they are equal

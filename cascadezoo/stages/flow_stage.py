@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import ClassVar, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,7 +37,10 @@ from cascadezoo.stages.conditional_stage import ConditionalStage
 from cascadezoo.stages.flow.config import FlowFields
 from cascadezoo.stages.request_options import bounded, chosen_sampler, chosen_steps
 
-__all__ = ["FlowStage"]
+__all__ = ["FlowStage", "Stepper"]
+
+Stepper: TypeAlias = Callable[[Tensor, Sequence[float]], Iterator[Tensor]]
+"""Maps x at the first time [N, C, H, W] and times in descending order to x at each further time."""
 
 # The U-Net's time embedding expects neighbours about 1 apart; times are in [0, 1].
 TIME_SCALE = 1000.0
@@ -118,17 +122,9 @@ class FlowStage(ConditionalStage):
 
         With an edit, ``request.edit.image`` is the data of the flow.
         """
-        solver = SOLVERS[chosen_sampler(request.sampler, self.config.sampler, SOLVERS)]
         end = self._end(request)
         times = self._times(request.steps, end)
-        predict = self.predictor(request, conditions)
-
-        def velocity(x: Tensor, time: float) -> Tensor:
-            return predict(x, time * TIME_SCALE, level_at(time))
-
-        def run(x: Tensor, part: Sequence[float]) -> Iterator[Tensor]:
-            return solver.run(velocity, x, part)
-
+        run = self.stepper(request, conditions)
         states = run(start, times)
         if (edit := request.edit) is not None:
             states = edited(
@@ -144,6 +140,16 @@ class FlowStage(ConditionalStage):
             )
         image = final(states, request.watch)
         return preserved(image, end) if end > 0 else self.limited(image)
+
+    def stepper(self, request: SampleRequest, conditions: Sequence[Tensor]) -> Stepper:
+        """The sampler of a request, under the network's conditions."""
+        solver = SOLVERS[chosen_sampler(request.sampler, self.config.sampler, SOLVERS)]
+        predict = self.predictor(request, conditions)
+
+        def velocity(x: Tensor, time: float) -> Tensor:
+            return predict(x, time * TIME_SCALE, level_at(time))
+
+        return partial(solver.run, velocity)
 
     def network_evaluations(self, steps: int | None = None, guidance: float | None = None) -> int:
         """The forward passes of all steps, for a labelled image if the stage has labels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from cascadezoo.build.plan import Plan, make_plan
 from cascadezoo.cascade.cascade import Cascade
+from cascadezoo.cascade.stage_costs import StagePlan
 from cascadezoo.spec import apply_settings, load_spec, resolve
 from cascadezoo.stages.base import TrainContext
 from cascadezoo.util.rng import Draw
@@ -107,6 +109,37 @@ def test_super_resolution_is_traced(kind: str) -> None:
     assert up.flops_forward is not None
     assert up.flops_sample == up.evaluations * up.flops_forward
     assert up.activation_bytes > 0
+
+
+def test_passes_without_gradients_have_no_backward_pass() -> None:
+    """A quarter of the images of a MeanFlow needs a pass in forward mode.
+
+    It costs three forward passes: PyTorch also convolves with the tangents of the weights, zero.
+    """
+
+    def draw(**config: Any) -> StagePlan:
+        data = apply_settings(LATENT, [])
+        shape = {"channels": 16, "multipliers": [1], **config}
+        data["stages"][0] = {"name": "draw", "kind": "mean-flow.v1", "config": shape}
+        result = plan(spec=data)
+        row = result.stages[0]
+        phases = [{"train": ["draw"], "steps": 3, "epochs": None, "batch_size": 4}]
+        result = dataclasses.replace(result, phases=phases)
+        assert row.flops_forward is not None
+        assert row.flops_backward is not None
+        assert result.training_flops(16, 1) == 12 * (row.flops_forward + row.flops_backward)
+        return row
+
+    flow, quarter = draw(flow_ratio=1.0, steps=4), draw(flow_ratio=0.75, steps=4)
+    each = flow.flops_forward
+    assert each is not None
+    assert flow.flops_backward == quarter.flops_backward == 2 * each
+    assert quarter.flops_forward == pytest.approx(1.75 * each, rel=0.01)
+    assert flow.flops_sample == quarter.flops_sample == 4 * each
+    assert flow.activation_bytes == pytest.approx(quarter.activation_bytes, rel=0.01)
+    guided = draw(flow_ratio=1.0, steps=1, omega=1.5, kappa=0.25)
+    assert guided.flops_forward == 3 * each
+    assert guided.flops_sample == each
 
 
 @pytest.mark.parametrize("name", ["shapes-demo", "diffusion-pixelshuffle-vit-tiny"])

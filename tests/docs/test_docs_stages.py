@@ -45,9 +45,9 @@ def test_numbers_of_the_table_are_those_of_the_plan() -> None:
 
 
 def test_every_kind_has_its_paragraph() -> None:
-    for kind in ("dae.v1", "resnet.v1", "resnet-upsampler.v1", "transposed.v1", "interpolate.v1"):
+    for kind in ("dae.v1", "resnet.v1", "mean-flow.v1", "resnet-upsampler.v1", "transposed.v1"):
         assert f"**`{kind}`**" in PAGE
-    for kind in ("conv-refiner.v1", "resnet-refiner.v1", "identity.v1", "vit.v1"):
+    for kind in ("interpolate.v1", "conv-refiner.v1", "resnet-refiner.v1", "identity.v1", "vit.v1"):
         assert f"**`{kind}`**" in PAGE
 
 

@@ -37,6 +37,7 @@ BATCH = 8
 UNET = {"channels": 8, "multipliers": [1, 2]}
 KINDS: dict[str, dict[str, Any]] = {
     "flow.v1": {**UNET, "steps": 3, "middle_attention": True},
+    "mean-flow.v1": {**UNET, "steps": 2, "flow_ratio": 0.5, "middle_attention": True},
     "diffusion.v1": {"channels": 8, "latent": 8, "layers": 2, "timesteps": 4},
     "diffusion.v2": {"channels": 8, "latent": 8, "layers": 2, "timesteps": 4},
     "unet-diffusion.v1": {**UNET, "timesteps": 8, "steps": 4, "loss": "hybrid"},

@@ -18,6 +18,7 @@ from cascadezoo.train.trainer import Trainer
 
 GRAPHED = [
     "flow.v1",
+    "mean-flow.v1",
     "flow-sr.v2",
     "unet-diffusion.v1",
     "diffusion.v1",

@@ -73,6 +73,7 @@ class Case:
 
 SMALL = {
     "flow.v1": Case("flow.v1", {"channels": 8, "steps": 3}),
+    "mean-flow.v1": Case("mean-flow.v1", {"channels": 8, "steps": 2, "flow_ratio": 0.5}),
     "diffusion.v1": Case("diffusion.v1", {"channels": 16, "latent": 16, "timesteps": 6}),
     "diffusion.v2": Case("diffusion.v2", {"channels": 16, "latent": 16, "timesteps": 6}),
     "unet-diffusion.v1": Case("unet-diffusion.v1", {"channels": 8, "timesteps": 6}),

@@ -75,5 +75,6 @@ def test_two_labels(case: Case) -> None:
 
 def test_the_kinds_that_edit() -> None:
     editing = {case.kind for case in KINDS if case.stage().edits}
-    assert {"flow.v1", "diffusion.v1", "unet-diffusion.v1", "flow-sr.v1"} <= editing
+    diffusions = {"diffusion.v1", "unet-diffusion.v1"}
+    assert {"flow.v1", "mean-flow.v1", "flow-sr.v1", *diffusions} <= editing
     assert not {"dae.v1", "resnet.v1", "vit.v1", "pixelshuffle.v1"} & editing

@@ -12,7 +12,7 @@ import pytest
 import torch
 from errors_help import raises
 from group_toys import duel_spec, resolved
-from parallel_cases import draw_together, networks, train
+from parallel_cases import draw_together, networks, single, train
 from process_cases import run_processes
 from toys import toy_spec
 
@@ -64,6 +64,18 @@ def test_the_number_of_processes_does_not_change_the_weights(
     for state in states:
         assert_equal(alone, state)
         assert all(np.array_equal(state[k], states[0][k]) for k in state)
+
+
+@pytest.mark.slow
+def test_derivatives_of_a_network_are_the_same_in_several_processes() -> None:
+    """MeanFlow: a pass in forward mode for half of the images, and trained guidance."""
+    config = {"size": 8, "channels": 8, "multipliers": [1], "flow_ratio": 0.5, "omega": 1.5}
+    stages = [{"name": "coarse", "kind": "mean-flow.v1", "config": config}]
+    (one,) = run_processes(1, train, {**single(6), "stages": stages})
+    assert isinstance(one, dict), one
+    for settings in ({"parallel": "ddp", "accumulate": 2}, {"parallel": "fsdp"}):
+        for state in run_processes(2, train, {**single(6, **settings), "stages": stages}):
+            assert_equal(one, state)
 
 
 @pytest.mark.slow
