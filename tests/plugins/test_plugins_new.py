@@ -79,7 +79,7 @@ def test_every_kind_passes_its_own_tests(projects: dict[str, Path], site: Path) 
 def test_every_kind_passes_the_checks(projects: dict[str, Path], tmp_path: Path) -> None:
     for kind in CHECKED:
         lay_out(projects[kind], tmp_path)
-    checked = cascadezoo("plugins", "check", "--json", site=tmp_path)
+    checked = cascadezoo("plugins", "check", "--json", site=tmp_path, timeout=1800)
     assert checked.returncode == 0, checked.stdout
     states: dict[str, list[str]] = {}
     for row in json.loads(checked.stdout):
