@@ -102,7 +102,11 @@ def environment(site: Path | None = None, **more: str) -> dict[str, str]:
 
 
 def cascadezoo(
-    *args: object, site: Path | None = None, cwd: Path | None = None, **more: str
+    *args: object,
+    site: Path | None = None,
+    cwd: Path | None = None,
+    timeout: float = 300,
+    **more: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line in a separate process."""
     return subprocess.run(
@@ -111,6 +115,6 @@ def cascadezoo(
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )

@@ -41,7 +41,7 @@ def run_tests(*folders: Path, cwd: Path, **env: str) -> subprocess.CompletedProc
         env=environment() | env,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
 
@@ -79,7 +79,7 @@ def test_every_kind_passes_its_own_tests(projects: dict[str, Path], site: Path) 
 def test_every_kind_passes_the_checks(projects: dict[str, Path], tmp_path: Path) -> None:
     for kind in CHECKED:
         lay_out(projects[kind], tmp_path)
-    checked = cascadezoo("plugins", "check", "--json", site=tmp_path)
+    checked = cascadezoo("plugins", "check", "--json", site=tmp_path, timeout=1800)
     assert checked.returncode == 0, checked.stdout
     states: dict[str, list[str]] = {}
     for row in json.loads(checked.stdout):
@@ -180,6 +180,24 @@ def test_the_command_says_what_it_wrote(kind: str, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert f"wrote a plugin with {described(kind)} to " in result.stdout
     assert "cascadezoo plugins check cascadezoo-tidal-wave" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "file", "line"),
+    [
+        ("callback", "callback", "callback.py", "class MyCallback(Callback):"),
+        ("stage", "refiner", "stage.py", "class MyStage(Stage):"),
+        ("data", "dataset", "config.py", "class MyDataConfig(DataConfig):"),
+        ("tensor", "loss", "loss.py", "class MyTensor(nn.Module):"),
+        ("call-back", "callback", "callback.py", "class CallBack(Callback):"),
+    ],
+)
+def test_classes_hide_no_imported_name(
+    name: str, kind: str, file: str, line: str, tmp_path: Path
+) -> None:
+    project = write_project(name, kind, tmp_path / "p")
+    package = project / project_name(name).replace("-", "_")
+    assert line in (package / file).read_text().splitlines()
 
 
 def test_names_of_built_in_commands_are_refused(tmp_path: Path) -> None:

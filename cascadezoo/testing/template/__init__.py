@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import cascadezoo
 from cascadezoo.errors import InputError
 from cascadezoo.model_folder.integrity import refuse_bundled
 from cascadezoo.plugins.manager import BUILTIN_DISTRIBUTION, canonical_name, get_host
@@ -172,7 +173,7 @@ def _texts(distribution: str, kind: str) -> dict[str, str]:
         "distribution": distribution,
         "package": distribution.replace("-", "_"),
         "name": bare,
-        "Class": "".join(part.capitalize() for part in bare.split("-")),
+        "Class": _class_name(bare),
         "role": kind,
         "what": described(kind),
         "What": described(kind).capitalize(),
@@ -189,6 +190,17 @@ def _texts(distribution: str, kind: str) -> dict[str, str]:
                 name = name.replace("__name__", bare)
                 texts[name] = Template(_read(file)).substitute(values)
     return texts
+
+
+_IMPORTED = {"Annotated", "Any", "ClassVar", "Field", "Iterable", "Literal", "Path", "Tensor"}
+"""Names that templates import from elsewhere than cascadezoo."""
+
+
+def _class_name(bare: str) -> str:
+    """The class of a plugin, which must not hide a name that its module imports."""
+    name = "".join(part.capitalize() for part in bare.split("-"))
+    taken = {*cascadezoo.__all__, *_IMPORTED}
+    return f"My{name}" if {name, f"{name}Config"} & taken else name
 
 
 def _files(folder: Traversable, before: str = "") -> list[tuple[str, Traversable]]:
