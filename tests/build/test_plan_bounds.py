@@ -159,6 +159,7 @@ def test_build_refuses_activations_that_cannot_fit(tmp_path: Path, batch_size: i
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
 def too_large() -> tuple[dict[str, Any], Plan]:
     """A spec whose batch needs 8 to 16 times the memory of this machine, and its plan."""
     data = spec("flow.v1", {"channels": 16, "multipliers": [1, 1], "blocks": 4}, size=16)
@@ -178,8 +179,8 @@ def offered(plan: Plan, **devices: Any) -> list[list[str]]:
     return [row.split(" and ") for row in hint.removeprefix("set ").split(", or ")]
 
 
-def test_each_offered_setting_fits() -> None:
-    data, plan = too_large()
+def test_each_offered_setting_fits(too_large: tuple[dict[str, Any], Plan]) -> None:
+    data, plan = too_large
     options = offered(plan)
     # Recomputed activations need fewer parts.
     (parts,), (fewer, recompute) = options
@@ -191,8 +192,10 @@ def test_each_offered_setting_fits() -> None:
         check_activations(fitting)
 
 
-def test_recomputed_activations_are_offered_alone_if_parts_do_not_suffice() -> None:
-    data, plan = too_large()
+def test_recomputed_activations_are_offered_alone_if_parts_do_not_suffice(
+    too_large: tuple[dict[str, Any], Plan],
+) -> None:
+    data, plan = too_large
     batch_size, (row,) = data["training"]["batch_size"], plan.stages
     state = plan.training_bytes - batch_size * row.activation_bytes
     tight = state + plan.recomputed_bytes["last"]
@@ -203,8 +206,8 @@ def test_recomputed_activations_are_offered_alone_if_parts_do_not_suffice() -> N
     (settings,) = offered(replace(plan, available_bytes=tight), processes=2)
     assert settings == [f"training.accumulate={batch_size // 2}", "training.recompute=true"]
     # A network that must be compiled cannot be recomputed.
-    data["training"]["compile"] = "network"
-    assert make_plan(load_spec(data), "cpu").recomputed_bytes is None
+    compiled = load_spec(data, settings=["training.compile=network"])
+    assert make_plan(compiled, "cpu").recomputed_bytes is None
 
 
 def test_dividing_the_weights_is_offered_if_it_suffices() -> None:
