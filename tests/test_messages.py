@@ -65,7 +65,7 @@ MESSAGES: dict[str, tuple[Callable[[], object], str]] = {
         "shapes-demo has 3 problems:\n"
         "  training.batch_size: input should be greater than or equal to 1, not 0\n"
         "  colour: unknown key\n"
-        "  stages.0.kind: unknown stage kind 'flwo.v1' (did you mean 'flow.v1' or 'flow-sr.v1'? A plugin may provide it: pip install DISTRIBUTION; cascadezoo stages list shows the installed ones)",
+        "  stages.0.kind: unknown stage kind 'flwo.v1' (did you mean 'flow.v1' or 'flow-sr.v1' or 'mean-flow.v1'? A plugin may provide it: pip install DISTRIBUTION; cascadezoo stages list shows the installed ones)",
     ),
     "broken JSON": (
         lambda: parse_json(b"{\n  oops: 1}", "x.json"),
