@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from cascadezoo.stages.flow_sr.config import FlowSRConfig as FlowSRConfig
     from cascadezoo.stages.identity.config import IdentityConfig as IdentityConfig
     from cascadezoo.stages.interpolate.config import InterpolateConfig as InterpolateConfig
+    from cascadezoo.stages.mean_flow.config import MeanFlowConfig as MeanFlowConfig
     from cascadezoo.stages.pixelshuffle.config import PixelShuffleConfig as PixelShuffleConfig
     from cascadezoo.stages.resnet.config import ResNetConfig as ResNetConfig
     from cascadezoo.stages.resnet_refiner.config import ResNetRefinerConfig as ResNetRefinerConfig
@@ -94,6 +95,7 @@ __all__ = [
     "InterpolateConfig",
     "LossSpec",
     "LpipsConfig",
+    "MeanFlowConfig",
     "MnistConfig",
     "NpzConfig",
     "OptimizerSpec",
@@ -135,6 +137,7 @@ _STAGES = {
     "FlowSRConfig": "flow_sr",
     "IdentityConfig": "identity",
     "InterpolateConfig": "interpolate",
+    "MeanFlowConfig": "mean_flow",
     "PixelShuffleConfig": "pixelshuffle",
     "PureNoiseDiffusionConfig": "diffusion",
     "ResNetConfig": "resnet",

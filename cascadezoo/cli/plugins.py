@@ -99,7 +99,8 @@ def list_(ctx: click.Context, everything: bool, as_json: bool) -> None:
     type=click.Choice(KINDS),
     default="generator",
     show_default=True,
-    help="What the plugin provides.",
+    metavar="KIND",
+    help=f"What the plugin provides: {', '.join(KINDS)}.",
 )
 @click.option(
     "-o",

@@ -26,11 +26,15 @@ def test_list_shows_every_kind_once(invoke):
 @pytest.mark.parametrize(
     ("args", "kinds"),
     [
-        (["d*"], ["dae.v1", "diffusion.v1", "diffusion.v2", "diffusion-sr.v1"]),
+        (
+            ["d*"],
+            ["dae.v1", "diffusion.v1", "diffusion.v2", "diffusion-sr.v1", "dit.v1", "dit-sr.v1"],
+        ),
         (
             ["*.v1", "--role", "upsampler"],
             [
                 "diffusion-sr.v1",
+                "dit-sr.v1",
                 "flow-sr.v1",
                 "interpolate.v1",
                 "pixelshuffle.v1",

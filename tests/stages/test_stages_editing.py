@@ -25,7 +25,7 @@ def test_any_size(case: Case) -> None:
     stage = case.stage().eval()
     shape = case.geometry().input
     if not stage.any_size or shape is None:
-        assert case.kind.startswith(("vit", "autoencoder")) or case.role == "generator"
+        assert case.kind.startswith(("vit", "dit", "autoencoder")) or case.role == "generator"
         return
     factor = case.size // shape.size
     wide = torch.rand(COUNT, shape.channels, shape.size + 5, 2 * shape.size + 1) * 2 - 1

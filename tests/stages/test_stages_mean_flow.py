@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import pytest
@@ -17,9 +16,9 @@ from cascadezoo.diffusion.mean_flow import total_derivative
 from cascadezoo.nn.compiled import compile_network
 from cascadezoo.nn.recompute import recompute_blocks
 from cascadezoo.spec.configs import ImageShape
-from cascadezoo.stages.base import SampleRequest, StageInputs, TrainContext
+from cascadezoo.stages.base import StageInputs, TrainContext
 from cascadezoo.stages.mean_flow.stage import MeanFlowGenerator
-from cascadezoo.util.rng import Draw, ImageDraw
+from cascadezoo.util.rng import Draw
 
 COUNT = 8
 KIND = "mean-flow.v1"
@@ -235,52 +234,3 @@ def test_the_number_of_evaluations() -> None:
     assert stage.network_evaluations(steps=4) == 4
     assert stage.network_evaluations(steps=4, guidance=2.0) == 8
     assert "sampler" not in stage.sampling_options
-
-
-MODES = (-math.sqrt(3 / 7) / 2, math.sqrt(7 / 3) / 2)
-FIRST = 0.7
-
-
-@pytest.mark.slow
-def test_one_step_draws_two_modes_in_their_shares() -> None:
-    """Images of one pixel of two values, 70 % and 30 %; the share within three standard errors.
-
-    Without adaptive weights, which on a single pixel favour the likelier value. A training of this
-    length still leaves a fifth of the samples between the values.
-    """
-    case = Case(
-        KIND,
-        {
-            "channels": 16,
-            "multipliers": [1],
-            "power": 0.0,
-            "flow_ratio": 0.5,
-            "time_sampling": "uniform",
-        },
-        size=1,
-        channels=1,
-        num_classes=None,
-    )
-    stage = case.stage(fresh=True)
-    steps, batch, samples = 800, 128, 1000
-    optimizer = torch.optim.AdamW(stage.parameters(), lr=4e-3, fused=True)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
-        draw = Draw(0, "modes", step)
-        low = draw.rand(batch) < FIRST
-        images = torch.where(low, *MODES).view(-1, 1, 1, 1)
-        inputs = stage.preprocess(images, None, TrainContext(draw))
-        optimizer.zero_grad()
-        stage(inputs).losses["average"].backward()
-        optimizer.step()
-        decay.step()
-    with torch.no_grad():
-        drawn = stage.eval().sample(
-            None, SampleRequest(samples, ImageDraw(1, "modes", 0, samples), steps=1)
-        )
-    values = drawn.flatten()
-    distances = torch.stack([(values - mode).abs() for mode in MODES])
-    share = float((distances[0] < distances[1]).float().mean())
-    astray = int((distances.amin(0) > 0.25).sum())
-    assert abs(share - FIRST) < 3 * math.sqrt(FIRST * (1 - FIRST) / samples)
-    assert astray <= samples // 4
