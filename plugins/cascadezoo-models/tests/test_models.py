@@ -17,7 +17,12 @@ FOLDER = ENTRY.models_folder()
 MEANS = json.loads((Path(__file__).parent / "means.json").read_text())
 
 
-SHAPES = {"cifar10": (3, 32, 32), "cifar10-fast": (3, 32, 32), "mnist": (1, 28, 28)}
+SHAPES = {
+    "cifar10": (3, 32, 32),
+    "cifar10-fast": (3, 32, 32),
+    "fashion": (1, 28, 28),
+    "mnist": (1, 28, 28),
+}
 
 
 def cascadezoo(*arguments, cwd):
@@ -70,9 +75,10 @@ def test_the_specs_of_the_models_resolve():
         assert [str(stage.output) for stage in resolved.stages] == ["1x14x14", "1x28x28"]
 
 
-def test_a_model_agrees_with_its_spec():
-    trained = Cascade.from_pretrained("mnist").spec
-    spec = load_spec("mnist").spec
+@pytest.mark.parametrize("name", ["mnist", "fashion"])
+def test_a_model_agrees_with_its_spec(name):
+    trained = Cascade.from_pretrained(name).spec
+    spec = load_spec(name).spec
     assert [s.kind for s in trained.stages] == [s.kind for s in spec.stages]
     assert [s.config for s in trained.stages] == [s.config for s in spec.stages]
     assert trained.training == spec.training
