@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +67,22 @@ def draw(command: str, folder: Path) -> np.ndarray:
     return np.asarray(Image.open(folder / words[-1]).convert("RGB"), float)
 
 
+DAY = datetime.now(tz=UTC).toordinal()
+
+
+def marks(number: int, command: str) -> list[pytest.MarkDecorator]:
+    """Pictures of small models are drawn each time, a third of the others each day."""
+    if QUICK in command:
+        return []
+    other = pytest.mark.skipif((number + DAY) % 3 != 0, reason="drawn on another day")
+    return [pytest.mark.slow, other]
+
+
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(c, marks=[] if QUICK in c else pytest.mark.slow, id=shlex.split(c)[-1])
-        for c in (*COMMANDS, *map(command_of, SHOWN))
+        pytest.param(c, marks=marks(number, c), id=shlex.split(c)[-1])
+        for number, c in enumerate((*COMMANDS, *map(command_of, SHOWN)))
     ],
 )
 def test_a_command_draws_its_picture(command: str, tmp_path: Path) -> None:
