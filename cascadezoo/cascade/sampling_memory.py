@@ -92,6 +92,9 @@ def fitting_batch(
     if available is None or results + wanted * bound <= available // 2:
         return batch_size
     each = {name: sampling_bytes(*row, num_classes) for name, row in stages.items()}
+    # Tracing the stages may have imported PyTorch's compiler, which takes memory, too.
+    rest = free_memory(device)
+    available = available if rest is None else rest
     largest = max(each, key=lambda name: each[name])
     per_image = max(each[largest], converted)
     usable = int(SHARE * available) - results

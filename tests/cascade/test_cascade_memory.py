@@ -33,7 +33,7 @@ KINDS: dict[str, list[dict[str, Any]]] = {
 
 CHILD = """
 import json, resource, sys, time
-import torch
+import torch, torch._dynamo  # imported when a stage is traced; not part of the room
 from cascadezoo import Cascade, CascadezooError
 from cascadezoo.cascade.free_memory import free_memory
 
