@@ -96,7 +96,7 @@ def test_a_command_that_is_killed_anywhere_ends_well_when_repeated(
     folder, arguments = COMMANDS[name]
     driver = str(Path(__file__).with_name("kill_driver.py"))
     # The campaign of kills takes all events in turn; here are others each day.
-    step = 3
+    step = 6
     numbers = [str(datetime.now(tz=UTC).toordinal() % step), str(step)]
     folders = [str(template), str(tmp_path / "work"), folder]
     done = subprocess.run(
