@@ -154,7 +154,10 @@ def best_text(result: Best) -> str:
     )
     if not tied:
         return f"{start}it differs from each of the others (p < 0.05)."
-    return f"{start}{len(tied)} of the other {others} do not differ from it: {', '.join(tied)}."
+    return (
+        f"{start}{len(tied)} of the other {others} cannot be distinguished from it: "
+        f"{', '.join(tied)}."
+    )
 
 
 def _effects(result: Variance) -> str:

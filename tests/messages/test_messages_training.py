@@ -173,8 +173,8 @@ def test_the_variance_and_the_best_of_a_sweep() -> None:
     ]
     assert best_text(Best(name="a", mean=0.1, rivals=rivals)) == (
         "a has the lowest KID of 3 combinations with several seeds, 100 x 10^-3. By Tukey's range "
-        "test over all pairs, which corrects for the choice of the best, 1 of the other 2 do not "
-        "differ from it: b (+5, p = 0.4)."
+        "test over all pairs, which corrects for the choice of the best, 1 of the other 2 "
+        "cannot be distinguished from it: b (+5, p = 0.4)."
     )
 
 
