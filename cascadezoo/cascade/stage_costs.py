@@ -75,7 +75,8 @@ def plan_stages(resolved: ResolvedSpec, cascade: Cascade) -> Iterator[StagePlan]
     """The cost of each stage of a cascade, from the generator on.
 
     A network of repeated parts (:attr:`StageConfig.repeated`) is traced with a few of them, and the
-    cost of the others is added. After 10,000 operations the other stages are not traced.
+    cost of the others is added. After 10,000 operations the other stages are not traced, and a
+    stage's sampling takes at most half of those that are left.
 
     Args:
         resolved: the spec of the cascade.
@@ -161,7 +162,7 @@ def _cost(place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _
     many = {n: low for n, low in config.repeated.items() if getattr(config, n) > low + 1}
     if not many:
         return _traced(place, stage, num_classes, budget)
-    totals = [0, 0, 0, 0]
+    totals: list[int | None] = [0, 0, 0, 0]
     # Linear in each field: the corners of a cell of the grid determine all other points.
     for corner in itertools.product((0, 1), repeat=len(many)):
         update = {name: low + step for (name, low), step in zip(many.items(), corner, strict=True)}
@@ -175,9 +176,8 @@ def _cost(place: ResolvedStage, stage: Stage, num_classes: int | None, budget: _
             small._owner = stage._owner
         cost = _traced(place, small, num_classes, budget)
         for index, value in enumerate((cost.forward, cost.graded, cost.kept, cost.sample)):
-            if value is None:
-                return _Cost(None, None, None, None)
-            totals[index] += weight * value
+            total = totals[index]
+            totals[index] = None if value is None or total is None else total + weight * value
     return _Cost(*totals)
 
 
@@ -207,7 +207,9 @@ def _trace_sample(
     """FLOPs to sample one image; None if it cannot be traced."""
     draw = ImageDraw(0, place.name, 0, 1, "meta")
     request = SampleRequest(1, draw, _labels(num_classes))
-    counter = _Counter(budget)
+    # A stage may sample in many steps. Half of the operations remain for the other stages.
+    part = _Budget(budget.left // 2)
+    counter = _Counter(part)
     try:
         with counter, torch.no_grad():
             stage.sample(None if place.input is None else _image(place.input), request)
@@ -215,6 +217,8 @@ def _trace_sample(
         if not _untraceable(stage, error):
             raise
         return None
+    finally:
+        budget.left -= budget.left // 2 - max(part.left, 0)
     return counter.flops
 
 
