@@ -98,7 +98,9 @@ def test_hints_say_whose_a_package_is() -> None:
     # The index is reviewed, so its address is shown and not the one that the model states.
     assert known == f"pip install 'cascadezoo-gan>=0.2' (cascadezoo-gan is {GAN})"
     advice = install_advice(["wave"], stated)
-    assert advice.startswith("pip install 'wave' (wave is https://example.org/wave, says the author")
+    assert advice.startswith(
+        "pip install 'wave' (wave is https://example.org/wave, says the author"
+    )
     unknown = install_advice(["blurry>=1"], stated)
     assert unknown.startswith(
         "the name blurry comes from the author of the spec or model and is not"
