@@ -46,7 +46,7 @@ def build_stage(
     geometry = StageGeometry(stage.output, stage.input, num_classes)
     # On the CPU first, so that the initial weights do not depend on the device.
     home = "meta" if torch.device(device).type == "meta" else "cpu"
-    with torch.random.fork_rng(devices=[]), torch.device(home), _initialised(home):
+    with torch.random.fork_rng(devices=[]), torch.device(home), _initialisation(home):
         seed_global(derive_seed(seed, "init", stage.name))
         try:
             with owner.guard("in __init__", impl.__init__, passes=_is_too_large):
@@ -73,7 +73,7 @@ def build_stage(
         with (
             torch.random.fork_rng(devices=[]),
             torch.device("meta"),
-            _initialised("meta"),
+            _initialisation("meta"),
             on_meta,
         ):
             twin = impl(stage.config, geometry)
@@ -110,7 +110,8 @@ def unsaved_buffers(stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{prefix}.{key}" if prefix else key, buffer
 
 
-def _initialised(device: str) -> AbstractContextManager[object]:
+def _initialisation(device: str) -> AbstractContextManager[object]:
+    """Of the weights in the block: none on the meta device, where they have no values."""
     return _NoInitialisation() if device == "meta" else nullcontext()
 
 

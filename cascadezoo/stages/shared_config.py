@@ -27,6 +27,8 @@ __all__ = [
     "ResidualScale",
     "SuperResolutionConfig",
     "UNetConfig",
+    "require_heads",
+    "require_patches",
 ]
 
 Count = Annotated[int, Field(ge=1, le=256)]
@@ -34,6 +36,30 @@ Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 Guidance = Annotated[float, Field(ge=0.0, le=1000.0)]
 Sigma = Annotated[float, Field(gt=0.0, le=2.0)]
 ResidualScale = Annotated[float, Field(gt=0.0, le=100.0)]
+
+
+def require_heads(heads: int, features: int) -> None:
+    """Check that attention heads divide the width of a token.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if features % heads:
+        raise ValueError(f"is {heads}, which does not divide {features} features")
+
+
+def require_patches(patch_size: int, size: int) -> None:
+    """Check that patches tile an image of this height and width.
+
+    Raises:
+        ConfigError: ``patch_size`` does not divide the size.
+    """
+    if size % patch_size:
+        raise ConfigError(
+            "patch_size",
+            f"is {patch_size}, which does not divide {size} pixels",
+            code="not-divisible",
+        )
 
 
 class ConditionalConfig(StageConfig):

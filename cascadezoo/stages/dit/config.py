@@ -8,10 +8,16 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from cascadezoo.spec.configs import ConfigError, ImageShape, StageConfig
+from cascadezoo.spec.configs import ImageShape, StageConfig
 from cascadezoo.stages.flow.config import FlowFields
 from cascadezoo.stages.flow_sr.config import FlowResidualFields
-from cascadezoo.stages.shared_config import ConditionalGeneratorConfig, Count, Dropout
+from cascadezoo.stages.shared_config import (
+    ConditionalGeneratorConfig,
+    Count,
+    Dropout,
+    require_heads,
+    require_patches,
+)
 
 __all__ = ["DiTConfig", "DiTFields", "DiTSRConfig"]
 
@@ -47,9 +53,7 @@ class DiTFields(StageConfig):
     @field_validator("heads")
     @classmethod
     def _divide_features(cls, heads: int, info: ValidationInfo) -> int:
-        features = info.data.get("features", heads)
-        if features % heads:
-            raise ValueError(f"is {heads}, which does not divide {features} features")
+        require_heads(heads, info.data.get("features", heads))
         return heads
 
     def width_step(self, field: str) -> int:
@@ -62,12 +66,7 @@ class DiTFields(StageConfig):
         Raises:
             ConfigError: ``patch_size`` does not divide the size.
         """
-        if output.size % self.patch_size:
-            raise ConfigError(
-                "patch_size",
-                f"is {self.patch_size}, which does not divide {output.size} pixels",
-                code="not-divisible",
-            )
+        require_patches(self.patch_size, output.size)
         return super().fit(output)
 
     def advice(self, output: ImageShape, num_classes: int | None) -> Iterable[str]:

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from cascadezoo.spec.configs import ConfigError, ImageShape, RefinerConfig, Width
-from cascadezoo.stages.shared_config import Dropout, ResidualScale
+from cascadezoo.spec.configs import ImageShape, RefinerConfig, Width
+from cascadezoo.stages.shared_config import Dropout, ResidualScale, require_heads, require_patches
 
 __all__ = ["ViTConfig"]
 
@@ -43,9 +43,7 @@ class ViTConfig(RefinerConfig):
     @field_validator("heads")
     @classmethod
     def _divide_features(cls, heads: int, info: ValidationInfo) -> int:
-        features = info.data.get("features", heads)
-        if features % heads:
-            raise ValueError(f"is {heads}, which does not divide {features} features")
+        require_heads(heads, info.data.get("features", heads))
         return heads
 
     def width_step(self, field: str) -> int:
@@ -58,10 +56,5 @@ class ViTConfig(RefinerConfig):
         Raises:
             ConfigError: ``patch_size`` does not divide the size.
         """
-        if output.size % self.patch_size:
-            raise ConfigError(
-                "patch_size",
-                f"is {self.patch_size}, which does not divide {output.size} pixels",
-                code="not-divisible",
-            )
+        require_patches(self.patch_size, output.size)
         return super().fit(output)
