@@ -25,7 +25,7 @@ from cascadezoo.build.converged import (
 )
 from cascadezoo.build.plan import Plan, check_activations, check_memory, make_plan
 from cascadezoo.build.run_folder import RunFolder, RunState
-from cascadezoo.build.write_model import read_figures, write_model
+from cascadezoo.build.write_model import read_built, write_model
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.reload_check import check_reload
 from cascadezoo.data.base import ImageData, Split
@@ -49,7 +49,7 @@ from cascadezoo.evaluate.shared_sampling import SharedSampling
 from cascadezoo.hub.publish.publish_model import check_publish, publish_built
 from cascadezoo.model_folder.data_trust import record_built
 from cascadezoo.model_folder.figures import Figure
-from cascadezoo.model_folder.layout import CARD, METRICS, read_config
+from cascadezoo.model_folder.layout import CARD, read_config
 from cascadezoo.model_folder.metrics_file import read_metrics
 from cascadezoo.nn.recompute import recompute_blocks
 from cascadezoo.report.course import read_course
@@ -260,9 +260,10 @@ class _Build:
         self._agree_on("spec", self.spec.training_digest())
         self._agree_on("version of cascadezoo", __version__)
         if state.state == "done" and state.spec_digest == self.spec.digest():
-            figures = read_figures(self.run.model / METRICS)
+            built = read_built(self.run.model)
+            self.warnings = tuple(built.training.warnings)
             self._record()
-            return self._result(figures, began, already_done=True)
+            return self._result(built.figures, began, already_done=True)
         self._load_data()
         for split, data in self.data.items():
             self._agree_on(f"{split} images", data.digest)
@@ -281,7 +282,13 @@ class _Build:
             for warning in self.warnings:
                 self.progress.say(f"warning: {warning}")
             write_model(
-                self.run, cascade, figures, self.data["train"], self.precision, self.trained_seconds
+                self.run,
+                cascade,
+                figures,
+                self.data["train"],
+                self.precision,
+                self.trained_seconds,
+                self.warnings,
             )
             self.run.write_state(replace(state, state="done"))
             for figure in figures:

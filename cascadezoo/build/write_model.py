@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from cascadezoo.train.events import read_event_rows
 from cascadezoo.train.skipped import count_skipped
 from cascadezoo.util.files import disk_full, write_atomically
 
-__all__ = ["read_figures", "write_model"]
+__all__ = ["read_built", "write_model"]
 
 SHOWN = 36
 
@@ -48,6 +48,7 @@ def write_model(
     data: ImageData,
     precision: str,
     seconds: float,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write ``model/`` and ``curves.png`` of a trained run.
 
@@ -58,6 +59,7 @@ def write_model(
         data: the training images.
         precision: the precision of the training.
         seconds: training time over all resumed runs.
+        warnings: what the build found wrong with the trained model.
 
     Raises:
         DiskFullError: the disk is full; the checkpoints and a former model are kept.
@@ -69,7 +71,7 @@ def write_model(
         spec_digest=spec.digest(),
         figures=figures,
         stages=stage_rows(cascade),
-        **_run_rows(read_event_rows(run.events).rows, cascade, data, precision, seconds),
+        **_run_rows(read_event_rows(run.events).rows, cascade, data, precision, seconds, warnings),
         environment={"cascadezoo": __version__, "torch": torch.__version__},
     )
     samples = cascade.sample(SHOWN, seed=spec.evaluation.seed, return_stages=True)
@@ -96,20 +98,20 @@ def write_model(
     record_built(config)
 
 
-def read_figures(path: Path) -> list[Figure]:
-    """Read the figures of a metrics.json.
+def read_built(model: Path) -> MetricsFile:
+    """Read the metrics.json of a model that was built.
 
     Raises:
         RunFolderError: the file cannot be read or is invalid.
     """
     try:
-        return read_metrics(path.parent).figures
+        return read_metrics(model)
     except ModelError as error:
         raise RunFolderError(
             error.what,
             hint="build again with --fresh",
             code="run-folder-model-damaged",
-            path=path,
+            path=model / METRICS,
         ) from error
 
 
@@ -119,6 +121,7 @@ def _run_rows(
     data: ImageData,
     precision: str,
     seconds: float,
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
     """The fields ``training``, ``course`` and ``data`` of a metrics.json.
 
@@ -162,6 +165,7 @@ def _run_rows(
         precision=precision,
         device_peak_bytes=_largest(epochs, "device_peak_bytes"),
         process_peak_bytes=_largest(epochs, "process_peak_bytes"),
+        warnings=[*warnings],
     )
     course = [
         CourseRow(

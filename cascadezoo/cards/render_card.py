@@ -367,6 +367,9 @@ def _training(spec: CascadeSpec, metrics: Row) -> str:
         f"The whole spec is in config.json: {_repeat(spec)} repeats the training from it."
     )
     parts = ["## Training", table(head, cells, right=(4,)), text]
+    if warnings := row.get("warnings"):
+        listed = "\n".join(f"- {plain(warning)}" for warning in warnings)
+        parts.append(f"The build warned:\n\n{listed}")
     course = metrics.get("course") or []
     if course:
         parts.append(_course(course))

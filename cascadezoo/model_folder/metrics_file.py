@@ -105,6 +105,10 @@ class TrainingRow(Model):
     """Largest resident set of the process until the end of the training, including Python, all
     libraries and the data. With several processes, that of the first."""
 
+    warnings: Annotated[list[Annotated[str, Field(max_length=10_000)]], Field(max_length=1000)] = []
+    """What the build found wrong with the trained model, such as a loss that still falls; absent
+    if nothing."""
+
 
 class DataRow(Model):
     """Information about the dataset at training time."""
@@ -199,6 +203,8 @@ class MetricsFile(Model):
             row |= {key: row.get(key) for key in ("real", "mismatch")}
         if not self.problems:
             del data["problems"]
+        if not self.training.warnings:
+            del data["training"]["warnings"]
         return data
 
     def to_json(self) -> str:

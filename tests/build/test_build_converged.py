@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from cascadezoo import load_spec
+from cascadezoo import build_cascade, load_spec
 from cascadezoo.build.converged import falling_losses, noiseless_stages, worse_without_noise
+from cascadezoo.cards.check_card import card_faults
 from cascadezoo.data.pixels import to_float
 from cascadezoo.data.split import load_split
 from cascadezoo.evaluate.features.base import load_extractor
 from cascadezoo.evaluate.options import EvaluationOptions
+from cascadezoo.model_folder.metrics_file import read_metrics
 from cascadezoo.report.course import Course, read_course
+from cascadezoo.util.text import markdown_text as plain
 
 
 def course(losses: list[float], *, phase: str = "base", index: int = 0, first: int = 0) -> Any:
@@ -113,3 +117,31 @@ def test_a_model_that_is_better_with_noise_is_found() -> None:
     assert worse_without_noise(draw(False), stages, real, options, small) is None
     single = replace(options, subsets=1)  # has no spread, so no difference is clear
     assert worse_without_noise(draw(True), stages, real, single, small) is None
+
+
+@pytest.mark.slow
+def test_a_build_warns_of_grain_in_its_result_and_on_the_card(tmp_path: Path) -> None:
+    """60 steps leave a network that removes too little noise."""
+    config = {"channels": 8, "timesteps": 50, "sampler": "ddim", "eta": 0, "steps": 20}
+    phase = {"name": "all", "train": ["draw"], "steps": 60}
+    spec = {
+        "name": "grain",
+        "data": {"source": "shapes", "config": {"size": 8, "count": 400}},
+        "stages": [{"name": "draw", "kind": "diffusion.v2", "config": config}],
+        "training": {"batch_size": 32, "optimizer": {"lr": 0.0005}, "phases": [phase]},
+        "evaluation": {
+            "metrics": ["kid"],
+            "extractor": "small",
+            "samples": 400,
+            "subset_size": 200,
+        },
+    }
+    built = build_cascade(spec, tmp_path / "run", device="cpu", precision="fp32")
+    (warning,) = built.warnings
+    assert read_metrics(built.model).training.warnings == [warning]
+    card = (built.model / "README.md").read_text()
+    assert f"- {plain(warning)}\n" in card
+    assert card_faults(card) == []
+    again = build_cascade(spec, tmp_path / "run", device="cpu", precision="fp32")
+    assert again.already_done
+    assert again.warnings == (warning,)
