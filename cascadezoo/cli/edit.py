@@ -18,6 +18,7 @@ from cascadezoo.cli.picture_files import (
     print_results,
     save_picture,
     settings_of,
+    show_progress,
 )
 
 __all__ = ["command", "count_option", "run", "strength_option"]
@@ -82,9 +83,11 @@ def run(
     seed: int,
     out: str,
     force: bool,
+    precision: str | None,
     device: str,
     revision: str | None,
     offline: bool,
+    quiet: bool,
     as_json: bool,
     mask: str | None = None,
     **options: Any,
@@ -102,28 +105,31 @@ def run(
     paths = output_paths(out, inputs, names, force)
     folder = locate(model, revision, offline or None)
     config = read_config(folder)
-    cascade = load_model(folder, device)
+    cascade = load_model(folder, device, precision=precision)
     number = label_of(label, cascade)
     request = settings_of(labels=number, **options)
     reference = reference_of(model, folder)
+    stated = settings_of(label=number, n=n, precision=precision, **options)
     rows = []
-    for place, image in enumerate(images):
-        if mask is None:
-            results = cascade.edit(image, seed=seed, n=n, **request)
-        else:
-            results = cascade.inpaint(image, mask, seed=seed, n=n, **request)
-        for index, result in enumerate(results):
-            path = paths[place * n + index]
-            settings = settings_of(label=number, n=n, index=index, **options)
-            save_picture(result, path, recipe_of(config, what, seed, settings, reference=reference))
-            rows.append(
-                {
-                    "input": image,
-                    "output": str(path),
-                    "width": result.width,
-                    "height": result.height,
-                }
-            )
+    total = len(images) * n
+    task = f"{'editing' if mask is None else 'inpainting'} {total} picture{'s' * (total != 1)}"
+    with show_progress(task, total, quiet=quiet or as_json) as advance:
+        for place, image in enumerate(images):
+
+            def drawn(done: int, before: int = place * n) -> None:
+                advance(before + done)
+
+            if mask is None:
+                results = cascade.edit(image, seed=seed, n=n, progress=drawn, **request)
+            else:
+                results = cascade.inpaint(image, mask, seed=seed, n=n, progress=drawn, **request)
+            for index, result in enumerate(results):
+                path = paths[place * n + index]
+                settings = {**stated, "index": index}
+                recipe = recipe_of(config, what, seed, settings, reference=reference)
+                save_picture(result, path, recipe)
+                row = {"input": image, "output": str(path)}
+                rows.append({**row, "width": result.width, "height": result.height})
     data = {
         "model": str(config.spec.get("name")),
         "folder": str(folder),

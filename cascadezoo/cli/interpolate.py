@@ -17,6 +17,7 @@ from cascadezoo.cli.picture_files import (
     print_results,
     save_picture,
     settings_of,
+    show_progress,
 )
 
 __all__ = ["command"]
@@ -66,9 +67,11 @@ def command(
     seed: int,
     out: str,
     force: bool,
+    precision: str | None,
     device: str,
     revision: str | None,
     offline: bool,
+    quiet: bool,
     as_json: bool,
     **sampling: Any,
 ) -> None:
@@ -91,20 +94,23 @@ def command(
     paths = output_paths(out, (), names, force)
     folder = locate(model, revision, offline or None)
     config = read_config(folder)
-    cascade = load_model(folder, device)
+    cascade = load_model(folder, device, precision=precision)
     if one_file:
         require_grid(n, cascade.resolved.image.size, "write single files: -o frames/")
     ends = (seed, seed if to_seed is None else to_seed)
     start, end = label_of(label, cascade), label_of(to_label, cascade)
     labels = None if start is None else (start, start if end is None else end)
     request = settings_of(labels=labels, **sampling)
-    images = cascade.interpolate(ends, n=n, output_type="pt", **request)
+    with show_progress(f"sampling {n} images", n, quiet=quiet or as_json) as advance:
+        images = cascade.interpolate(ends, n=n, output_type="pt", progress=advance, **request)
 
     from cascadezoo.data.pictures import to_pil
     from cascadezoo.report.images import grid
 
     reference = reference_of(model, folder)
-    settings = settings_of(to_seed=ends[1], label=start, to_label=end, n=n, **sampling)
+    settings = settings_of(
+        to_seed=ends[1], label=start, to_label=end, n=n, precision=precision, **sampling
+    )
     pictures = [grid(images, columns=n)] if one_file else to_pil(images)
     rows = []
     for index, (picture, path) in enumerate(zip(pictures, paths, strict=True)):

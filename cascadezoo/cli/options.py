@@ -23,6 +23,7 @@ __all__ = [
     "json_option",
     "model_argument",
     "per_stage_option",
+    "precision_option",
     "seed_option",
     "set_option",
     "spec_argument",
@@ -149,6 +150,16 @@ def seed_option(text: str, default: int | None = None) -> Callable[[F], F]:
 def device_option(text: str = "auto, cpu, cuda, cuda:N or mps.") -> Callable[[F], F]:
     """``--device D``."""
     return click.option("--device", default="auto", show_default=True, metavar="D", help=text)
+
+
+def precision_option(function: F) -> F:
+    """``--precision P``, for commands that sample."""
+    return click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        help="Precision of the weights and of the networks' arithmetic; fp16 needs a GPU.  "
+        "[default: fp32]",
+    )(function)
 
 
 def compile_option(function: F) -> F:

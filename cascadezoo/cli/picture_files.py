@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ from cascadezoo.cli.options import (
     hub_options,
     json_option,
     per_stage_option,
+    precision_option,
     seed_option,
 )
 from cascadezoo.cli.output import clean, echo, echo_json
@@ -38,17 +40,20 @@ __all__ = [
     "print_results",
     "save_picture",
     "settings_of",
+    "show_progress",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def file_options(function: F) -> F:
-    """``-o``, ``--force``, ``--device``, the Hub's options and ``--json``."""
+    """``-o``, ``--force``, ``--precision``, ``--device``, the Hub's options, ``-q``, ``--json``."""
     options: list[Callable[[Any], Any]] = [
         json_option,
+        click.option("-q", "--quiet", is_flag=True, help="Show no progress; --json shows none."),
         hub_options,
         device_option(),
+        precision_option,
         click.option("--force", is_flag=True, help="Replace existing files."),
         click.option(
             "-o",
@@ -101,6 +106,19 @@ def label_of(text: str | None, cascade: Cascade) -> int | None:
 def settings_of(**values: Any) -> dict[str, Any]:
     """Settings without those that were not given."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+@contextmanager
+def show_progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show a task on standard error; yields what reports the number of finished images."""
+    from cascadezoo.train.progress import make_progress
+
+    progress = make_progress(quiet)
+    try:
+        progress.task(what, total)
+        yield progress.advance
+    finally:
+        progress.close()
 
 
 def output_paths(out: str, inputs: Sequence[str], names: Sequence[str], force: bool) -> list[Path]:

@@ -20,6 +20,7 @@ from cascadezoo.cli.options import (
     json_option,
     model_argument,
     per_stage_option,
+    precision_option,
     seed_option,
 )
 from cascadezoo.cli.output import clean, echo, echo_json
@@ -139,12 +140,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Images per batch; does not affect the images.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Precision of the weights and of the networks' arithmetic; fp16 needs a GPU.  "
-    "[default: fp32]",
-)
+@precision_option
 @compile_option
 @click.option("--stages", is_flag=True, help="Show the output of each stage side by side.")
 @click.option(

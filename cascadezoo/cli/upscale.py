@@ -18,6 +18,7 @@ from cascadezoo.cli.picture_files import (
     print_results,
     save_picture,
     settings_of,
+    show_progress,
 )
 from cascadezoo.errors import InputError
 
@@ -77,9 +78,11 @@ def run(
     seed: int,
     out: str,
     force: bool,
+    precision: str | None,
     device: str,
     revision: str | None,
     offline: bool,
+    quiet: bool,
     as_json: bool,
     **sampling: Any,
 ) -> None:
@@ -101,18 +104,21 @@ def run(
     paths = output_paths(out, images, [Path(image).stem for image in images], force)
     folder = locate(chosen, revision, offline or None)
     config = read_config(folder)
-    cascade = load_model(folder, device)
+    cascade = load_model(folder, device, precision=precision)
     method = cascade.upscale if what == "upscale" else cascade.refine
     number = label_of(label, cascade)
     request = settings_of(stage=stage, tile=tile, labels=number, **sampling)
-    settings = settings_of(stage=stage, tile=tile, label=number, **sampling)
+    settings = settings_of(stage=stage, tile=tile, label=number, precision=precision, **sampling)
     recipe = recipe_of(config, what, seed, settings, reference=reference_of(chosen, folder))
     rows = []
-    for image, path in zip(images, paths, strict=True):
-        (result,) = method(image, seed=seed, **request)
-        save_picture(result, path, recipe)
-        rows.append(
-            {"input": image, "output": str(path), "width": result.width, "height": result.height}
-        )
+    doing = "upscaling" if what == "upscale" else "refining"
+    task = f"{doing} {len(images)} picture{'s' * (len(images) != 1)}"
+    with show_progress(task, len(images), quiet=quiet or as_json) as advance:
+        for image, path in zip(images, paths, strict=True):
+            (result,) = method(image, seed=seed, **request)
+            save_picture(result, path, recipe)
+            row = {"input": image, "output": str(path)}
+            rows.append({**row, "width": result.width, "height": result.height})
+            advance(len(rows))
     data = {"model": recipe.model, "folder": str(folder), "seed": seed, "digest": recipe.digest}
     print_results(rows, data, as_json, "upscaled" if what == "upscale" else "refined")

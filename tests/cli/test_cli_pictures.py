@@ -47,6 +47,32 @@ def test_upscale_one_file(invoke, photo):
     assert str(photo).encode() not in Path("large.png").read_bytes()
 
 
+def test_progress_and_precision(invoke, photo):
+    """Progress is on standard error; bf16 gives nearly the pictures of fp32, and is recorded."""
+    commands = {
+        "upscale": ["upscale", photo, "-m", MODEL],
+        "refine": ["refine", photo, "-m", MODEL],
+        "edit": ["edit", MODEL, photo, "--strength", 0.3, "--steps", 3],
+        "interpolate": ["interpolate", MODEL, "--to-seed", 1, "-n", 2, "--steps", 3],
+    }
+    Image.fromarray(pixels(photo)[:20, :20]).resize((32, 32)).save(photo)
+    for name, command in commands.items():
+        whole = invoke(*command, "-o", f"{name}.png")
+        half = invoke(*command, "-o", f"{name}-16.png", "--precision", "bf16", "-q")
+        assert (whole.exit_code, half.exit_code) == (0, 0), half.stderr
+        assert whole.stderr.count("\n") == 1
+        assert half.stderr == ""
+        assert read_recipe(f"{name}-16.png").settings["precision"] == "bf16"
+        assert "precision" not in read_recipe(f"{name}.png").settings
+        full, rounded = (pixels(f"{name}{end}.png").astype(int) for end in ("", "-16"))
+        assert 0 < np.abs(full - rounded).mean() < 6
+    check_failed(
+        invoke(*commands["upscale"], "-o", "x.png", "--precision", "fp16", "--device", "cpu"),
+        "sample-fp16-on-cpu",
+    )
+    assert not Path("x.png").exists()
+
+
 def test_several_files_as_json(invoke, photo, tmp_path):
     Image.new("L", (9, 5)).save("grey.jpg")
     args = ["-m", MODEL, "--stage", "up", "--json"]
