@@ -264,10 +264,10 @@ def _cells(listed: ListedModel) -> tuple[object, ...]:
 
 
 def _headline(model: ZooModel) -> str | None:
-    for key, figure in model.metrics.items():
-        if key.startswith("kid."):
-            return f"{key} {_figure(key, figure)}"
-    return None
+    """The KID, or else the first figure of quality."""
+    names = [name for name in model.metrics if not name.startswith("images-per-second")]
+    name = next((name for name in names if name.startswith("kid.")), next(iter(names), None))
+    return None if name is None else f"{name} {_figure(name, model.metrics[name])}"
 
 
 def _figure(name: str, figure: ZooFigure) -> str:

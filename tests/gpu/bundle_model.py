@@ -21,7 +21,7 @@ from cascadezoo.model_folder.metrics_file import DataRow, read_metrics
 from cascadezoo.report.images import samples_picture
 from cascadezoo.spec import load_spec
 from cascadezoo.zoo.entry import bundled_entry
-from cascadezoo.zoo.manifest import Manifest, write_manifest
+from cascadezoo.zoo.manifest import Manifest, read_manifest_file, write_manifest
 
 HERE = Path(__file__).parents[2] / "plugins" / "cascadezoo-models" / "cascadezoo_models"
 SHOWN = 36
@@ -77,7 +77,10 @@ def main() -> None:
     if args.run:
         make(args.run, args.name, args.description, args.settings)
     models = [bundled_entry(folder) for folder in sorted((HERE / "models").iterdir())]
-    write_manifest(HERE / "zoo_manifest.json", Manifest(version=1, models=models))
+    file = HERE / "zoo_manifest.json"
+    before = read_manifest_file(file)
+    manifest = Manifest(version=1, models=models, defaults=before.defaults if before else {})
+    write_manifest(file, manifest)
 
 
 if __name__ == "__main__":

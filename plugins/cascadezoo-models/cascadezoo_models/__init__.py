@@ -29,6 +29,7 @@ def register_specs() -> Iterable[SpecEntry]:
         for name, summary in (
             ("mnist", "MNIST digits at 28x28 by two rectified flows"),
             ("fashion", "Fashion-MNIST garments at 28x28 by two rectified flows"),
+            ("upscaler-x2", "an upsampler of pictures by convolutions, trained on CIFAR-10"),
         )
     ]
 
