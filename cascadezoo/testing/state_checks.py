@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import signal
@@ -101,7 +102,9 @@ def child() -> None:
     place = Place.load(entry, request["place"])
     rank, second = request["rank"], 0
     if rank is None:
+        # What both import: the stage and, for DistributedDataParallel, the compiler.
         entry.load()
+        importlib.import_module("torch._dynamo")
         second = os.fork()
         rank = 0 if second else 1
     files = _Files(Path(request["folder"]), rank)
