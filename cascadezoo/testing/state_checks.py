@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,6 +31,7 @@ from cascadezoo.train.checkpoint import CheckpointStore
 __all__ = ["processes", "resume", "round_trip"]
 
 _SECONDS = 300
+_FORKS = sys.platform == "linux"
 _CHILD = "from cascadezoo.testing.state_checks import child; child()"
 
 
@@ -84,16 +89,36 @@ def processes(place: Place) -> None:
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         raise CheckSkippedError("this PyTorch has no gloo")
     make_cascade(place)  # raises here what would end both processes, such as missing weights
-    first, second = _run_two(place)
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = _run_two(place, Path(folder))
     _compare_digests(first, second)
 
 
 def child() -> None:
-    """One process of :func:`processes`."""
+    """One or both processes of :func:`processes`; writes the digests of the stage's state."""
     torch.set_num_threads(1)
     request = json.loads(sys.argv[-1])
     entry = StageEntry(**request["entry"])
     place = Place.load(entry, request["place"])
+    rank, second = request["rank"], 0
+    if rank is None:
+        # What both import: the stage and, for DistributedDataParallel, the compiler.
+        entry.load()
+        importlib.import_module("torch._dynamo")
+        second = os.fork()
+        rank = 0 if second else 1
+    files = _Files(Path(request["folder"]), rank)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    try:
+        with files.errors.open("w") as errors:
+            os.dup2(errors.fileno(), sys.stderr.fileno())
+        files.digests.write_text(json.dumps(_trained(place)))
+    finally:
+        if second:
+            os.waitpid(second, 0)
+
+
+def _trained(place: Place) -> dict[str, str]:
     cascade = make_cascade(place)
     try:
         make_trainer(cascade).run()
@@ -106,45 +131,78 @@ def child() -> None:
         if isinstance(module, nn.modules.batchnorm._NormBase)
         for name in module._buffers
     }
-    state = {name: value for name, value in _state(stage).items() if name not in own}
-    print(json.dumps({name: _digest(value) for name, value in state.items()}))
+    return {name: _digest(value) for name, value in _state(stage).items() if name not in own}
 
 
-def _run_two(place: Place) -> list[dict[str, str]]:
+@dataclass(frozen=True)
+class _Files:
+    """What a process writes."""
+
+    folder: Path
+    rank: int
+
+    @property
+    def digests(self) -> Path:
+        return self.folder / f"digests-{self.rank}.json"
+
+    @property
+    def errors(self) -> Path:
+        return self.folder / f"errors-{self.rank}.txt"
+
+
+def _run_two(place: Place, folder: Path) -> list[dict[str, str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     path = os.pathsep.join(str(Path(part).absolute()) for part in sys.path)
+    names = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    names |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     entry = place.entry
     fields = ("name", "role", "summary", "impl", "config")
     request = {"entry": {f: getattr(entry, f) for f in fields}, "place": place.dump()}
-    workers = []
-    for rank in range(2):
-        names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": path}
-        workers.append(
-            subprocess.Popen(  # noqa: S603 - this interpreter, on the checked entry
-                [sys.executable, "-c", _CHILD, json.dumps(request)],
-                env={**os.environ, **names, "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+    workers = [
+        subprocess.Popen(  # noqa: S603 - this interpreter, on the checked entry
+            [
+                sys.executable,
+                "-c",
+                _CHILD,
+                json.dumps({**request, "folder": str(folder), "rank": rank}),
+            ],
+            env={**os.environ, **names},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-    rows = []
+        # Importing takes longer than this training, so one process imports and forks the other.
+        for rank in ((None,) if _FORKS else (0, 1))
+    ]
+    end = time.monotonic() + _SECONDS
     try:
-        outputs = [worker.communicate(timeout=_SECONDS) for worker in workers]
+        texts = [worker.communicate(timeout=end - time.monotonic())[1] for worker in workers]
     except subprocess.TimeoutExpired:
         raise CheckError(f"a training on two processes takes more than {_SECONDS} s") from None
     finally:
         for worker in workers:
-            worker.kill()
-    for worker, (out, err) in zip(workers, outputs, strict=True):
-        if worker.returncode:
-            last = (err.strip().splitlines() or ["no output"])[-1]
+            _end(worker)
+    rows = []
+    for rank in range(2):
+        files = _Files(folder, rank)
+        if not files.digests.is_file():
+            text = files.errors.read_text() if files.errors.is_file() else "".join(texts)
+            last = (text.strip().splitlines() or ["no output"])[-1]
             raise CheckError(f"a training on two processes fails: {last}")
-        rows.append(json.loads(out.splitlines()[-1]))
+        rows.append(json.loads(files.digests.read_text()))
     return rows
+
+
+def _end(worker: subprocess.Popen[str]) -> None:
+    """End a process and the one that it forked."""
+    if _FORKS:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+    worker.kill()
+    worker.wait()
 
 
 def _compare_digests(first: dict[str, str], second: dict[str, str]) -> None:

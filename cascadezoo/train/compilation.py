@@ -92,8 +92,8 @@ def choose_compilation(
                 device=device.type,
             )
         return CompileChoice("graphs", "CUDA graphs cost seconds and save every launch")
-    problem = compiler_problem(device)
     if requested != "auto":
+        problem = compiler_problem(device)
         if problem is not None:
             raise InputError(
                 f"training.compile is {requested!r}, but {problem}",
@@ -103,11 +103,11 @@ def choose_compilation(
             )
         scope: Acceleration = "network" if requested == "network" else "blocks"
         return CompileChoice(scope, f"training.compile is {requested!r}")
-    if problem is not None or device.type != "cpu":
-        return CompileChoice(None, problem or f"not tried on {device.type}")
+    if device.type != "cpu":
+        return CompileChoice(None, f"not tried on {device.type}")
     if flops is None:
         return CompileChoice(None, "the FLOPs of the training are not known")
-    return _by_gain(flops, networks)
+    return _by_gain(flops, networks, device)
 
 
 def compile_for_sampling(cascade: Cascade, requested: SamplingCompile, count: int) -> CompileChoice:
@@ -137,18 +137,22 @@ def compile_for_sampling(cascade: Cascade, requested: SamplingCompile, count: in
 
 
 def _sampling_choice(cascade: Cascade, count: int) -> CompileChoice:
-    problem = compiler_problem(cascade.device)
-    if problem is not None or cascade.device.type != "cpu":
-        return CompileChoice(None, problem or f"not tried on {cascade.device.type}")
+    if cascade.device.type != "cpu":
+        return CompileChoice(None, f"not tried on {cascade.device.type}")
     rows = stage_rows(cascade)
     flops = [row.flops for row in rows]
     if any(each is None for each in flops):
         return CompileChoice(None, "the FLOPs of an image are not known")
-    return _by_gain(count * float(sum(filter(None, flops))), sum(r.parameters > 0 for r in rows))
+    networks = sum(row.parameters > 0 for row in rows)
+    return _by_gain(count * float(sum(filter(None, flops))), networks, cascade.device)
 
 
-def _by_gain(flops: float, networks: int) -> CompileChoice:
+def _by_gain(flops: float, networks: int, device: torch.device) -> CompileChoice:
     saved = flops / (_RATE * torch.get_num_threads()) * _GAIN
     cost = _SECONDS * networks
     reason = f"expected to save {saved:,.0f} s and to cost {cost:,.0f} s"
-    return CompileChoice("blocks" if saved > 2 * cost else None, reason)
+    if saved <= 2 * cost:
+        return CompileChoice(None, reason)
+    # Only now, because it imports the compiler, which takes seconds.
+    problem = compiler_problem(device)
+    return CompileChoice("blocks" if problem is None else None, problem or reason)

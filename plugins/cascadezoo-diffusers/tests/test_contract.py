@@ -212,8 +212,16 @@ def test_the_network_compiles_into_one_graph(case: Case) -> None:
     assert torch.allclose(compiled(inputs), run(inputs), rtol=0, atol=1e-5)
 
 
-# They start processes and compile; `cascadezoo plugins check` runs them in CI.
-LONG = ("config-without-torch", "import-cost", "processes", "compile")
+# They start processes, compile or train; `cascadezoo plugins check` runs them in CI.
+LONG = (
+    "config-without-torch",
+    "import-cost",
+    "joint-training",
+    "resume",
+    "round-trip",
+    "processes",
+    "compile",
+)
 
 
 @cases

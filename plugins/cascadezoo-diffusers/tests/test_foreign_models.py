@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kl_cases import save
 
-from cascadezoo import Cascade, load_spec
+from cascadezoo import Cascade
 from cascadezoo.errors import SpecError
 
 DRAW = {"name": "draw", "kind": "flow.v1", "config": {"channels": 8, "multipliers": [1, 1], "steps": 2}}  # fmt: skip
@@ -49,18 +50,29 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def complete(kind: str, autoencoder: Path) -> dict[str, Any]:
-    """The resolved spec of a model with this kind."""
-    if kind == "diffusers-unet2d.v1":
-        stages = [{"name": "draw", "kind": kind, "config": {"unet": UNET, "conditional": False}}]
-    else:
-        stages = [DRAW, {"name": "decode", "kind": kind, "config": {"source": str(autoencoder)}}]
-    return load_spec(spec(*stages)).spec.to_dict()
+@pytest.fixture(scope="module")
+def models(autoencoder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model with each kind."""
+    source = {"source": str(autoencoder)}
+    folders = {}
+    for kind in OPEN:
+        stages = [DRAW, {"name": "decode", "kind": kind, "config": source}]
+        if kind == "diffusers-unet2d.v1":
+            config = {"unet": UNET, "conditional": False}
+            stages = [{"name": "draw", "kind": kind, "config": config}]
+        folder = tmp_path_factory.mktemp("models") / kind
+        folders[kind] = Cascade.from_spec(spec(*stages)).save_pretrained(folder)
+    return folders
 
 
-def loaded(raw: dict[str, Any], kind: str, autoencoder: Path, tmp_path: Path) -> Cascade:
-    """Load a model whose config.json was changed to this spec."""
-    folder = Cascade.from_spec(complete(kind, autoencoder)).save_pretrained(tmp_path / "model")
+def spec_of(model: Path) -> dict[str, Any]:
+    raw: dict[str, Any] = json.loads((model / "config.json").read_text())["spec"]
+    return raw
+
+
+def loaded(raw: dict[str, Any], model: Path, tmp_path: Path) -> Cascade:
+    """Load a copy of a model whose config.json was changed to this spec."""
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "spec": raw}))
     return Cascade.from_pretrained(folder)
@@ -71,25 +83,25 @@ def loaded(raw: dict[str, Any], kind: str, autoencoder: Path, tmp_path: Path) ->
     "source", ["TRAP", "TRAP/vae", "/dev/zero", "a\0b", "~nobody/x", "org/name"]
 )
 def test_a_complete_spec_needs_no_source(
-    kind: str, source: str, autoencoder: Path, trap: Path, tmp_path: Path
+    kind: str, source: str, models: dict[str, Path], trap: Path, tmp_path: Path
 ) -> None:
-    raw = complete(kind, autoencoder)
+    raw = spec_of(models[kind])
     raw["stages"][-1]["config"]["source"] = source.replace("TRAP", str(trap))
-    again = loaded(raw, kind, autoencoder, tmp_path).spec
+    again = loaded(raw, models[kind], tmp_path).spec
     assert again.stages[-1].config == raw["stages"][-1]["config"]
 
 
 @pytest.mark.parametrize(("kind", "field"), [(k, f) for k, fields in OPEN.items() for f in fields])
 @pytest.mark.parametrize("source", ["TRAP", "/", "a\0b", "~nobody/x", "org/name", "x" * 4000])
 def test_a_spec_that_leaves_fields_to_its_source_is_refused(
-    kind: str, field: str, source: str, autoencoder: Path, trap: Path, tmp_path: Path
+    kind: str, field: str, source: str, models: dict[str, Path], trap: Path, tmp_path: Path
 ) -> None:
-    raw = complete(kind, autoencoder)
+    raw = spec_of(models[kind])
     config = raw["stages"][-1]["config"]
     config["source"] = source.replace("TRAP", str(trap))
     del config[field]
     with pytest.raises(SpecError) as caught:
-        loaded(raw, kind, autoencoder, tmp_path)
+        loaded(raw, models[kind], tmp_path)
     place = f"stages.{len(raw['stages']) - 1}.config.{field}"
     assert (place, "unresolved") in {(p.path, p.code) for p in caught.value.problems}
 

@@ -87,16 +87,22 @@ def test_a_folder_gives_the_same_images_as_its_pipeline(
     assert expected.std() > 0.1
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("saved")
+    return folder, save_pipeline(folder)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_equals_that_of_diffusers(tmp_path: Path, name: str) -> None:
-    theirs = save_pipeline(tmp_path)
-    stage = stage_from(tmp_path)
+def test_every_sampler_equals_that_of_diffusers(saved: tuple[Path, Any], name: str) -> None:
+    folder, theirs = saved
+    stage = stage_from(folder)
     with torch.no_grad():
         mine = stage.sample(None, request_of(sampler=name, steps=6))
     sampler = SAMPLERS[name]
     cls = getattr(diffusers, sampler.scheduler)
-    saved = diffusers.DDPMScheduler.load_config(tmp_path / "scheduler")
-    scheduler = cls.from_config(saved, **sampler.settings)
+    settings = diffusers.DDPMScheduler.load_config(folder / "scheduler")
+    scheduler = cls.from_config(settings, **sampler.settings)
     scheduler.set_timesteps(6)
     generators = noise()
     rows = [torch.randn(1, 3, 8, 8, generator=g) for g in generators]

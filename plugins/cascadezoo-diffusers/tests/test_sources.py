@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,17 @@ OUTPUT = ImageShape(3, 8)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    save_pipeline(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    save_pipeline(tmp_path / "pipeline")
-    return tmp_path / "pipeline"
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of the pipeline that tests can damage."""
+    return Path(shutil.copytree(saved, tmp_path / "pipeline"))
 
 
 def edit(path: Path, **changes: Any) -> None:

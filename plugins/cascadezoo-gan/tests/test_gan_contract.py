@@ -54,8 +54,16 @@ def test_every_field_is_described() -> None:
         assert [name for name, row in rows.items() if not row.get("description")] == []
 
 
-# They start processes and compile; `cascadezoo plugins check` runs them in CI.
-LONG = ("config-without-torch", "import-cost", "processes", "compile")
+# They start processes, compile or train; `cascadezoo plugins check` runs them in CI.
+LONG = (
+    "config-without-torch",
+    "import-cost",
+    "joint-training",
+    "resume",
+    "round-trip",
+    "processes",
+    "compile",
+)
 
 
 @kinds

@@ -49,17 +49,18 @@ def test_a_model_is_small_and_measured(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_samples_the_same_images_as_when_it_was_made(name):
     model = Cascade.from_pretrained(name)
-    images = model.sample(4, seed=0)
-    assert images.shape == (4, *SHAPES[name])
+    images = model.sample(2, seed=0)
+    assert images.shape == (2, *SHAPES[name])
     assert all(p.dtype == torch.float32 for p in model.parameters())
     means = images.mean(dim=(2, 3))
-    torch.testing.assert_close(means, torch.tensor(MEANS[name]), rtol=0, atol=0.02)
+    torch.testing.assert_close(means, torch.tensor(MEANS[name][:2]), rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_model_agrees_with_the_manifest(name, tmp_path):
-    result = cascadezoo("zoo", "verify", name, cwd=tmp_path)
+def test_the_models_agree_with_the_manifest(tmp_path):
+    result = cascadezoo("zoo", "verify", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+    verified = {row["name"]: row["faults"] for row in json.loads(result.stdout)["models"]}
+    assert not any(verified[name] for name in MODELS)
 
 
 def test_commands_do_not_write_into_the_distribution(tmp_path):
