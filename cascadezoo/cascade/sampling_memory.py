@@ -20,7 +20,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cascadezoo.cascade.assemble import build_stage
 from cascadezoo.cascade.free_memory import free_memory
 from cascadezoo.errors import CascadezooError, ResourceError
-from cascadezoo.nn.late_compiler import import_compiler_late, trace_without_compiler
 from cascadezoo.spec import ResolvedStage
 from cascadezoo.spec.configs import ImageShape
 from cascadezoo.stages.base import SampleRequest, Stage
@@ -194,7 +193,6 @@ class _EnoughError(Exception):
 
 def _traced(place: ResolvedStage, num_classes: int | None) -> int:
     """The peak of the first step of a stage; what was traced before an error counts too."""
-    trace_without_compiler()
     try:
         stage = build_stage(place, num_classes, "meta", 0).to("meta").eval()
     except CascadezooError:
@@ -272,6 +270,3 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._live[key] = weakref.ref(storage, freed)
         self._now += size
         self.peak = max(self.peak, self._now)
-
-
-import_compiler_late(_LiveBytes.__torch_dispatch__)

@@ -15,7 +15,6 @@ from torch.utils.flop_counter import flop_registry
 from cascadezoo.cascade.cascade import Cascade
 from cascadezoo.cascade.stage_calls import guard
 from cascadezoo.model_folder.metrics_file import StageRow
-from cascadezoo.nn.late_compiler import import_compiler_late, trace_without_compiler
 from cascadezoo.nn.recompute import recomputed_blocks
 from cascadezoo.spec import ResolvedSpec, ResolvedStage
 from cascadezoo.spec.configs import ImageShape
@@ -68,7 +67,6 @@ def meta_cascade(resolved: ResolvedSpec) -> Cascade:
     Raises:
         ResourceError: a stage is larger than any possible memory.
     """
-    trace_without_compiler()
     with torch.random.fork_rng(devices=[]):
         return Cascade.from_spec(resolved, device="meta")
 
@@ -124,9 +122,6 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.flops += flops
             self.graded += flops if torch.is_grad_enabled() else 0
         return out
-
-
-import_compiler_late(_Counter.__torch_dispatch__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from cascadezoo.nn.compiled import COMPILED_BLOCKS
-from cascadezoo.nn.late_compiler import import_compiler_late
 
 __all__ = ["recompute_blocks", "recomputed_blocks"]
-
-import_compiler_late(checkpoint)
 
 
 def recomputed_blocks(network: nn.Module) -> list[nn.Module]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +14,6 @@ from torch import nn
 
 from cascadezoo.cascade.stage_calls import guard
 from cascadezoo.errors import InputError, PluginError, Problem, SpecError
-from cascadezoo.nn.late_compiler import import_compiler_late
 from cascadezoo.spec import OptimizerSpec, PhaseSpec, ScheduleSpec
 from cascadezoo.spec.models import GroupTraining, StageTraining, TrainingSpec
 from cascadezoo.stages.base import GROUP, GroupOptions, Stage
@@ -29,31 +27,6 @@ __all__ = [
     "make_optimizers",
     "schedule_factor",
 ]
-
-_Optimizer = torch.optim.Optimizer
-import_compiler_late(
-    _Optimizer.add_param_group,
-    _Optimizer.zero_grad,
-    _Optimizer.state_dict,
-    _Optimizer.load_state_dict,
-)
-_adam_step = inspect.unwrap(torch.optim.Adam.step)
-
-
-class _Step:
-    """The step of Adam and AdamW without PyTorch's wrapper, which imports the compiler."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        return _adam_step(self, closure)
-
-
-class _Adam(_Step, torch.optim.Adam):
-    pass
-
-
-class _AdamW(_Step, torch.optim.AdamW):
-    pass
 
 
 @dataclass(slots=True)
@@ -148,7 +121,7 @@ def make_optimizers(phase: PhaseSpec, stages: Mapping[str, Stage]) -> list[Group
             every.append(row.pop("every"))
             rows.append({"params": parameters, **row})
         flat = [p for _, parameters in members for p in parameters]
-        cls = _AdamW if spec.kind == "adamw" else _Adam
+        cls = torch.optim.AdamW if spec.kind == "adamw" else torch.optim.Adam
         fused = all(p.device.type in ("cpu", "cuda") for p in flat)
         optimizer = cls(rows, eps=spec.eps, fused=fused)
         base = [row["lr"] for row in rows]
