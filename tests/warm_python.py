@@ -115,6 +115,7 @@ def serve(address: str) -> None:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+    os._exit(0)  # at once: nothing is left to tidy
 
 
 def _attend(connection: socket.socket, paths: list[str]) -> None:
