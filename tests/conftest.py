@@ -10,6 +10,7 @@ from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 
 import pytest
+from warm_python import warm_processes
 
 CACHE = Path.home() / ".cache" / "cascadezoo-dev"
 
@@ -27,6 +28,19 @@ def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove environment variables of the developer that would change a test."""
     for name in ("CASCADEZOO_DEBUG", "CASCADEZOO_LOAD_PLUGINS", "CASCADEZOO_BLOCK_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with executables that start fast; see warm_python.py."""
+    with warm_processes(tmp_path_factory.mktemp("warm")) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def warm_python(warm: Path) -> str:
+    """In the place of ``sys.executable``: a Python in which torch is imported already."""
+    return str(warm / "warm-python")
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +111,35 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 def _is_in(module: object, site: Path) -> bool:
     return str(getattr(module, "__file__", None) or "").startswith(str(site))
+
+
+# Files whose slow tests take the longest, in this order. They start first, so that no process of
+# pytest-xdist ends alone with one of them: `-n 2 --dist loadfile --no-loadscope-reorder`.
+LONGEST = (
+    "docs/test_docs.py",
+    "model_folder/test_model_change.py",
+    "plugins/test_plugins_new.py",
+    "gpu/test_gpu_kinds.py",
+    "stages/test_stages_two_modes.py",
+    "docs/test_docs_gallery.py",
+    "testing/test_testing_stages.py",
+    "stages/test_stages_contract.py",
+    "cli/test_cli_evaluate.py",
+    "evaluate/metrics/test_evaluate_classified.py",
+    "campaigns/test_campaigns.py",
+    "evaluate/test_evaluate_stream.py",
+    "train/test_train_full_disk.py",
+    "cli/test_cli_torchrun.py",
+    "evaluate/features/test_evaluate_inception.py",
+    "cascade/test_cascade_memory.py",
+    "cli/test_cli_memory.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Collect the longest files first."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_configure() -> None:

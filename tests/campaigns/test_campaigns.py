@@ -73,22 +73,12 @@ def test_a_case_is_the_same_each_time() -> None:
 
 
 @pytest.mark.slow
-def test_files_of_strangers(tmp_path: Path) -> None:
-    check_cases(tmp_path, "folders", "specs", "data", cases=3)
-
-
-@pytest.mark.slow
-def test_servers(tmp_path: Path) -> None:
-    check_cases(tmp_path, "hub", "server", cases=3)
-
-
-@pytest.mark.slow
 def test_kills_and_full_disks(tmp_path: Path) -> None:
     check_cases(tmp_path, "kill", "disk", cases=8)
 
 
 @pytest.mark.slow
-def test_more_cases(tmp_path: Path) -> None:
+def test_files_of_strangers_and_servers(tmp_path: Path) -> None:
     check_cases(tmp_path, "folders", "specs", "data", "hub", "server", cases=10)
 
 

@@ -190,10 +190,12 @@ def test_full_disk_is_an_error_with_a_hint(lone, spec_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupt_exits_with_130_and_the_command_to_resume(invoke, lone, spec_file, tmp_path):
+def test_interrupt_exits_with_130_and_the_command_to_resume(
+    invoke, lone, spec_file, tmp_path, warm_python
+):
     lone["training"]["phases"][0]["steps"] = 600
     process = subprocess.Popen(
-        [sys.executable, "-m", "cascadezoo", "build", str(spec_file(lone)), "--json"],
+        [warm_python, "-m", "cascadezoo", "build", str(spec_file(lone)), "--json"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

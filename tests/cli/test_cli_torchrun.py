@@ -9,9 +9,8 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,31 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def torchrun(*arguments: object, folder: Path, options: tuple[str, ...] = ()) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run"]
-    if not options:
-        options = ("--standalone", "--nproc-per-node", "2")
-    return [*launcher, *options, "-m", "cascadezoo", *map(str, arguments)]
+TWO = ("--standalone", "--nproc-per-node", "2")
+FOLDER = "FOLDER_OF_THE_TEST"
+
+Start = Callable[..., contextlib.AbstractContextManager[subprocess.Popen[str]]]
+
+
+@pytest.fixture(name="started")
+def _started(warm_python: str, tmp_path: Path) -> Start:
+    """Starts `cascadezoo` under torchrun; the agent and its workers start fast."""
+
+    def start(
+        *arguments: object, options: tuple[str, ...] = TWO
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+        launcher = [warm_python, "-m", "torch.distributed.run", *options, "-m", "cascadezoo"]
+        env = {"PYTHON_EXEC": warm_python, FOLDER: str(tmp_path)}
+        return running([*launcher, *map(str, arguments)], tmp_path, env)
+
+    return start
 
 
 @contextlib.contextmanager
-def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CASCADEZOO_DEBUG": "0"}
+def running(
+    command: list[str], folder: Path, more: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CASCADEZOO_DEBUG": "0", **more}
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -73,19 +87,16 @@ def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]
         process.wait()
 
 
-def workers_of(agent: subprocess.Popen[str]) -> dict[int, int]:
-    """The process ids of an agent's workers, by rank."""
+def workers_of(folder: Path) -> dict[int, int]:
+    """The process ids of the workers of a test, by rank."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue
         with contextlib.suppress(OSError):
-            parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
-            if int(parent) != agent.pid:
-                continue
             rows = (entry / "environ").read_bytes().split(b"\0")
             names = dict(row.split(b"=", 1) for row in rows if b"=" in row)
-            if b"RANK" in names:
+            if b"RANK" in names and names.get(FOLDER.encode()) == str(folder).encode():
                 found[int(names[b"RANK"])] = int(entry.name)
     return found
 
@@ -109,12 +120,13 @@ def spec_path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_killed_process_ends_all_within_30_seconds(tmp_path: Path, spec_path: Path) -> None:
+def test_a_killed_process_ends_all_within_30_seconds(
+    tmp_path: Path, spec_path: Path, started: Start, warm_python: str
+) -> None:
     run = tmp_path / "run"
-    command = torchrun("build", spec_path, "-o", run, "--device", "cpu", "-q", folder=tmp_path)
-    with started(command, tmp_path) as agent:
+    with started("build", spec_path, "-o", run, "--device", "cpu", "-q") as agent:
         wait_for_checkpoint(run, agent)
-        workers = workers_of(agent)
+        workers = workers_of(tmp_path)
         os.kill(workers[1], signal.SIGKILL)
         began = time.monotonic()
         stderr = agent.communicate(timeout=HOURGLASS)[1]
@@ -124,7 +136,7 @@ def test_a_killed_process_ends_all_within_30_seconds(tmp_path: Path, spec_path: 
     assert stderr.count("Error: process 0 of 2 lost the connection") <= 1
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers.values())
     # One process goes on alone.
-    alone = [sys.executable, "-m", "cascadezoo", "build", str(spec_path), "-o", str(run)]
+    alone = [warm_python, "-m", "cascadezoo", "build", str(spec_path), "-o", str(run)]
     done = subprocess.run(
         [*alone, "--device", "cpu", "--json"], capture_output=True, text=True, cwd=tmp_path
     )
@@ -132,18 +144,13 @@ def test_a_killed_process_ends_all_within_30_seconds(tmp_path: Path, spec_path: 
     assert [e["step"] for e in events(run) if e["event"] == "log"] == [*range(10, 401, 10)]
 
 
-def test_torchrun_restarts_by_itself(tmp_path: Path, spec_path: Path) -> None:
+def test_torchrun_restarts_by_itself(tmp_path: Path, spec_path: Path, started: Start) -> None:
     """Also with --fresh, which begins anew only at the first start."""
     run = tmp_path / "run"
-    options = ("--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
-    command = torchrun(
-        *("build", spec_path, "-o", run, "--device", "cpu", "-q", "--fresh"),
-        folder=tmp_path,
-        options=options,
-    )
-    with started(command, tmp_path) as agent:
+    line = ("build", spec_path, "-o", run, "--device", "cpu", "-q", "--fresh")
+    with started(*line, options=(*TWO, "--max-restarts", "1")) as agent:
         wait_for_checkpoint(run, agent)
-        os.kill(workers_of(agent)[0], signal.SIGKILL)
+        os.kill(workers_of(tmp_path)[0], signal.SIGKILL)
         stderr = agent.communicate(timeout=HOURGLASS)[1]
     assert agent.returncode == 0, stderr
     assert json.loads((run / "run.json").read_text())["state"] == "done"
@@ -151,12 +158,13 @@ def test_torchrun_restarts_by_itself(tmp_path: Path, spec_path: Path) -> None:
 
 
 @pytest.mark.parametrize("whom", ["agent", "one"])
-def test_a_signal_stops_all_at_one_step(tmp_path: Path, spec_path: Path, whom: str) -> None:
+def test_a_signal_stops_all_at_one_step(
+    tmp_path: Path, spec_path: Path, whom: str, started: Start
+) -> None:
     run = tmp_path / "run"
-    command = torchrun("build", spec_path, "-o", run, "--device", "cpu", "-q", folder=tmp_path)
-    with started(command, tmp_path) as agent:
+    with started("build", spec_path, "-o", run, "--device", "cpu", "-q") as agent:
         wait_for_checkpoint(run, agent)
-        workers = workers_of(agent)
+        workers = workers_of(tmp_path)
         os.kill(agent.pid if whom == "agent" else workers[1], signal.SIGTERM)
         stderr = agent.communicate(timeout=HOURGLASS)[1]
     assert stderr.count("Error: stopped by SIGTERM in phase 'coarse' after step") == 1, stderr
@@ -171,22 +179,18 @@ def test_a_signal_stops_all_at_one_step(tmp_path: Path, spec_path: Path, whom: s
     ],
 )
 def test_an_error_of_all_processes_is_printed_once(
-    tmp_path: Path, spec_path: Path, settings: tuple[str, ...], shown: str
+    tmp_path: Path, spec_path: Path, settings: tuple[str, ...], shown: str, started: Start
 ) -> None:
     changes = [part for setting in settings for part in ("--set", setting)]
-    command = torchrun(
-        *("build", spec_path, "-o", tmp_path / "run", "--device", "cpu", "-q"),
-        *changes,
-        folder=tmp_path,
-    )
-    with started(command, tmp_path) as agent:
+    line = ("build", spec_path, "-o", tmp_path / "run", "--device", "cpu", "-q")
+    with started(*line, *changes) as agent:
         stderr = agent.communicate(timeout=HOURGLASS)[1]
     assert agent.returncode != 0
     assert len(re.findall("^Error: ", stderr, re.MULTILINE)) == 1, stderr
     assert shown in stderr
 
 
-def test_two_agents_train_as_two_machines(tmp_path: Path, spec_path: Path) -> None:
+def test_two_agents_train_as_two_machines(tmp_path: Path, spec_path: Path, started: Start) -> None:
     """Two agents on loopback; then both with different specs, which is an error printed once."""
 
     def agents(name: str, *paths: Path) -> list[subprocess.Popen[str]]:
@@ -195,22 +199,19 @@ def test_two_agents_train_as_two_machines(tmp_path: Path, spec_path: Path) -> No
         for path in paths:
             options = ("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d")
             options += ("--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", name)
-            command = torchrun(
-                *("build", path, "-o", tmp_path / name, "--device", "cpu", "-q"),
-                folder=tmp_path,
-                options=options,
-            )
-            made.append(stack.enter_context(started(command, tmp_path)))
+            line = ("build", path, "-o", tmp_path / name, "--device", "cpu", "-q")
+            made.append(stack.enter_context(started(*line, options=options)))
         return made
 
-    other = tmp_path / "other.json"
-    other.write_text(json.dumps(spec(410, checkpoint_seconds=0.5, log_steps=10)))
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    one.write_text(json.dumps(spec(40, log_steps=10)))
+    other.write_text(json.dumps(spec(50, log_steps=10)))
     with contextlib.ExitStack() as stack:
-        pair = agents("same", spec_path, spec_path)
+        pair = agents("same", one, one)
         outputs = [agent.communicate(timeout=HOURGLASS)[1] for agent in pair]
         assert [agent.returncode for agent in pair] == [0, 0], outputs
         assert json.loads((tmp_path / "same" / "run.json").read_text())["state"] == "done"
-        pair = agents("differ", spec_path, other)
+        pair = agents("differ", one, other)
         outputs = [agent.communicate(timeout=HOURGLASS)[1] for agent in pair]
     assert all(agent.returncode != 0 for agent in pair)
     printed = "\n".join(outputs)

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -20,7 +19,6 @@ import architecture
 import cascade_picture
 import pytest
 from PIL import Image
-from warm_cli import warm_commands
 
 import cascadezoo
 from cascadezoo.plugins import hookspecs
@@ -55,16 +53,17 @@ def blocks(path: Path) -> list[Block]:
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def commands(warm: Path) -> Path:
     """The folder of a `cascadezoo` that starts fast."""
-    with warm_commands(tmp_path_factory.mktemp("warm")) as folder:
-        yield folder
+    return warm / "bin"
 
 
 def shell(text: str, folder: Path, commands: Path) -> None:
     """Run a block with `cascadezoo` and `python` of this environment."""
     path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
     env = {**os.environ, "PATH": path}
+    if "cascadezoo sweep" in text:
+        env["WARM_CHILDREN"] = "1"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
         cwd=folder,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,12 +56,12 @@ def test_the_readme_shows_each_model_and_states_its_commands() -> None:
         assert stated in text
 
 
-def draw(command: str, folder: Path) -> np.ndarray:
+def draw(command: str, folder: Path, python: str) -> np.ndarray:
     """Run a command of the page, with the models of the checkout."""
     words = shlex.split(command)
     if words[1] != QUICK:
         words[1] = str(BUNDLED / words[1])
-    program = [sys.executable, "-m", "cascadezoo", *words]
+    program = [python, "-m", "cascadezoo", *words]
     subprocess.run(program, cwd=folder, check=True, capture_output=True)
     return np.asarray(Image.open(folder / words[-1]).convert("RGB"), float)
 
@@ -85,8 +84,8 @@ def marks(number: int, command: str) -> list[pytest.MarkDecorator]:
         for number, c in enumerate((*COMMANDS, *map(command_of, SHOWN)))
     ],
 )
-def test_a_command_draws_its_picture(command: str, tmp_path: Path) -> None:
-    drawn = draw(command, tmp_path)
+def test_a_command_draws_its_picture(command: str, tmp_path: Path, warm_python: str) -> None:
+    drawn = draw(command, tmp_path, warm_python)
     picture = Image.open(DOCS / "img" / shlex.split(command)[-1])
     shown = np.asarray(picture.convert("RGB"), float)
     assert drawn.shape == shown.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from cascadezoo.errors import StoppedError
 
 pytestmark = pytest.mark.slow
 
+DAY = datetime.now(tz=UTC).toordinal()
 # Images of the loaded and the trained model: the layout of the weights may differ.
 LOADED = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
 # Resumed and uninterrupted weights if an operator has no deterministic algorithm: Adam moves a
@@ -46,6 +48,8 @@ def test_every_built_in_kind_is_tested() -> None:
 def test_a_kind_trains_samples_is_saved_and_resumes(
     kind: str, precision: str, device: torch.device, steps: int, tmp_path: Path
 ) -> None:
+    if device.type == "cpu" and (DAY + [*KINDS].index(kind)) % 2 != [*DTYPES].index(precision):
+        pytest.skip("on a CPU each kind has one precision a day")
     check(f"{kind} {precision}", spec_of(kind, steps), precision, device, steps, tmp_path)
 
 

@@ -106,11 +106,12 @@ def cascadezoo(
     site: Path | None = None,
     cwd: Path | None = None,
     timeout: float = 300,
+    python: str = sys.executable,
     **more: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a separate process."""
+    """Run the command line in a separate process; ``python`` may be one that starts fast."""
     return subprocess.run(
-        [sys.executable, "-m", "cascadezoo", *map(str, args)],
+        [python, "-m", "cascadezoo", *map(str, args)],
         env=environment(site, **more),
         cwd=cwd,
         capture_output=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def spec(steps: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_build_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_survives_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", warm_python)
     site = install(tmp_path / "site", "cascadezoo-wave", "1", wave())
     monkeypatch.syspath_prepend(str(site))
     get_host.cache_clear()

@@ -76,10 +76,13 @@ def test_every_kind_passes_its_own_tests(projects: dict[str, Path], site: Path) 
 
 
 @pytest.mark.slow
-def test_every_kind_passes_the_checks(projects: dict[str, Path], tmp_path: Path) -> None:
+def test_every_kind_passes_the_checks(
+    projects: dict[str, Path], tmp_path: Path, warm_python: str
+) -> None:
     for kind in CHECKED:
         lay_out(projects[kind], tmp_path)
-    checked = cascadezoo("plugins", "check", "--json", site=tmp_path, timeout=1800)
+    line = ("plugins", "check", "--json")
+    checked = cascadezoo(*line, site=tmp_path, timeout=1800, python=warm_python)
     assert checked.returncode == 0, checked.stdout
     states: dict[str, list[str]] = {}
     for row in json.loads(checked.stdout):
@@ -308,14 +311,18 @@ def test_a_name_is_refused_or_becomes_valid_for_pip_and_python(name: str) -> Non
 # --- check
 
 
+COSTLY = ("compile", "joint-training", "resume", "round-trip", "processes")
+"""The checks that take the most time."""
+
+
 @pytest.mark.slow
-def test_check_of_a_faulty_plugin(tmp_path: Path) -> None:
+def test_check_of_a_faulty_plugin(tmp_path: Path, warm_python: str) -> None:
     files = wave()
     files["config.py"] = "import torch\n" + files["config.py"]
     files["stage.py"] = files["stage.py"].replace(".clamp(-1, 1)", "* 5")
     site = install(tmp_path / "site", "cascadezoo-wave", "1.0", files)
-    skip = ["--skip", "compile", "--skip", "joint-training"]
-    result = cascadezoo("plugins", "check", *skip, site=site)
+    skip = [word for name in COSTLY for word in ("--skip", name)]
+    result = cascadezoo("plugins", "check", *skip, site=site, python=warm_python)
     assert result.returncode == 1
     assert "cascadezoo_wave/config.py:1]" in result.stdout
     assert "sample() exceeds [-1, 1]" in result.stdout
@@ -323,38 +330,44 @@ def test_check_of_a_faulty_plugin(tmp_path: Path) -> None:
     assert re.search(r"22 checks, [34] failed", result.stdout)
     # Other settings.
     line = ["--set", "wave.v1:strength=0.001", *skip, "--json"]
-    rows = json.loads(cascadezoo("plugins", "check", "cascadezoo-wave", *line, site=site).stdout)
+    checked = cascadezoo(
+        "plugins", "check", "cascadezoo-wave", *line, site=site, python=warm_python
+    )
+    rows = json.loads(checked.stdout)
     assert [row["ok"] for row in rows] == [True, False, True]
 
 
 @pytest.mark.slow
-def test_check_of_unknown_names(tmp_path: Path) -> None:
+def test_check_of_unknown_names(tmp_path: Path, warm_python: str) -> None:
     site = install(tmp_path / "site", "cascadezoo-wave", "1.0", wave())
     for args, code, shown in (
         (["wabe"], "lookup-plugin", "cascadezoo, cascadezoo-wave"),
         (["wave", "--skip", "nonsense"], "usage", "'nonsense'"),
         (["wave", "--set", "wave.v2:x=1"], "input-setting-form", "wave.v1"),
     ):
-        result = cascadezoo("plugins", "check", *args, "--json", site=site)
+        line = ("plugins", "check", *args, "--json")
+        result = cascadezoo(*line, site=site, python=warm_python)
         assert result.returncode == 2
         assert json.loads(result.stderr)["error"]["code"] == code
         assert shown in result.stderr
-    result = cascadezoo("plugins", "check", site=site, CASCADEZOO_LOAD_PLUGINS="")
+    result = cascadezoo(
+        "plugins", "check", site=site, python=warm_python, CASCADEZOO_LOAD_PLUGINS=""
+    )
     assert result.returncode == 0
     assert "skipped loads:" in result.stdout
 
 
 @pytest.mark.slow
-def test_check_of_a_plugin_that_cannot_be_loaded(tmp_path: Path) -> None:
+def test_check_of_a_plugin_that_cannot_be_loaded(tmp_path: Path, warm_python: str) -> None:
     site = install(tmp_path / "site", "cascadezoo-wave", "1.0", {"__init__.py": "import nope"})
-    result = cascadezoo("plugins", "check", site=site)
+    result = cascadezoo("plugins", "check", site=site, python=warm_python)
     assert result.returncode == 1
     assert re.search("failed  loads: .*ModuleNotFoundError", result.stdout)
     assert "__init__.py:1" in result.stdout
 
 
 @pytest.mark.slow
-def test_pip_installs_the_project(tmp_path: Path) -> None:
+def test_pip_installs_the_project(tmp_path: Path, warm_python: str) -> None:
     pytest.importorskip("hatchling", reason="hatchling is not installed")
     project = write_project("wave", "upsampler", tmp_path / "wave")
     site = tmp_path / "site"
@@ -364,7 +377,9 @@ def test_pip_installs_the_project(tmp_path: Path) -> None:
         check=True,
     )
     assert "wave.v1" in cascadezoo("stages", "list", site=site).stdout
-    result = cascadezoo("plugins", "check", "cascadezoo-wave", site=site, cwd=tmp_path)
+    skip = [word for name in COSTLY for word in ("--skip", name)]
+    line = ("plugins", "check", "cascadezoo-wave", *skip)
+    result = cascadezoo(*line, site=site, cwd=tmp_path, python=warm_python)
     assert result.returncode == 0, result.stdout
     # The tests run on the installed package, not on the project folder.
     (project / "cascadezoo_wave").rename(tmp_path / "elsewhere")

@@ -23,6 +23,13 @@ from cascadezoo.sweep.spec import ResourceSpec
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="needs /proc")
 
 
+@pytest.fixture
+def fast_cells(warm_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of cells have imported torch already."""
+    monkeypatch.setattr(sys, "executable", warm_python)
+    monkeypatch.setenv("WARM_CHILDREN", "1")
+
+
 def job(folder: Path, spec: str = "{}") -> Job:
     (folder / "spec.json").write_text(spec)
     return Job("one", folder / "spec.json", folder / "run", folder / "one.log", folder, "cpu", 1)
@@ -38,6 +45,7 @@ def lost(folder: Path) -> Job:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fast_cells")
 def test_a_refused_build_reports_its_reason(tmp_path: Path):
     process = CellProcess(job(tmp_path))
     outcome = wait_for(process.poll)
@@ -100,6 +108,7 @@ def npz(path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fast_cells")
 def test_cells_that_fail_or_are_killed_are_named_and_retried_alone(tmp_path: Path):
     kept, gone = npz(tmp_path / "kept.npz"), npz(tmp_path / "gone.npz")
     data = base(data={"source": "npz", "config": {"path": str(kept)}})
@@ -147,10 +156,11 @@ def test_cells_that_fail_or_are_killed_are_named_and_retried_alone(tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fast_cells")
 def test_a_stopped_or_killed_sweep_resumes(tmp_path: Path):
     data = base()
     data["training"] |= {"log_steps": 1}
-    data["training"]["phases"][0]["steps"] = 800
+    data["training"]["phases"][0]["steps"] = 400
     (tmp_path / "sweep.json").write_text(json.dumps(sweep(axis("seed", "seed", [0]), base=data)))
     command = [
         sys.executable,
@@ -191,10 +201,10 @@ def test_a_stopped_or_killed_sweep_resumes(tmp_path: Path):
     wait_for(lambda: not processes("cascadezoo.sweep.watchdog", str(tmp_path)))
 
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"^s0 +done", done.stdout, re.M)
     log = (tmp_path / "out/cells/s0.log").read_text()
     first, second = (int(at) for at in re.findall(r"resumed at step (\d+)", log))
-    assert 0 < first < second < 800
+    assert 0 < first < second < 400

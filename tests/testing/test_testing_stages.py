@@ -371,7 +371,8 @@ def test_stages_with_state_pass(case: str, entry) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes(entry) -> None:
+def test_two_processes(entry, warm_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", warm_python)
     everything_else = [name for name in NAMES if name != "processes"]
     assert_stage(entry(VALID), skip=everything_else)
     # The training itself compares state that no optimizer trains.

@@ -201,7 +201,7 @@ def test_any_size_and_one_channel(size):
 @pytest.mark.slow
 def test_real_cifar10_images_as_samples(cifar10, real_cifar10, monkeypatch, means):
     monkeypatch.setattr(classifier, "MIN_STEPS", 120)
-    monkeypatch.setattr(classifier, "BATCH", 64)
+    monkeypatch.setattr(classifier, "BATCH", 32)
     labels = cifar10["test_labels"].numpy()
     parts = {"train": slice(0, 4000), "other": slice(4000, 8000), "test": slice(8000, 10000)}
     train, other, test = (
