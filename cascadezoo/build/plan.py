@@ -80,6 +80,16 @@ class Plan:
         """The plan as ``--json`` prints it."""
         return asdict(self)
 
+    @property
+    def sampling_flops(self) -> int | None:
+        """FLOPs to sample one image with all stages; None if a stage cannot be traced."""
+        total = 0
+        for row in self.stages:
+            if row.flops_sample is None:
+                return None
+            total += row.flops_sample
+        return total
+
     def training_flops(self, batch_size: int, steps_per_epoch: int) -> float | None:
         """FLOPs of the whole training: forward and backward passes of each trained stage and image.
 
