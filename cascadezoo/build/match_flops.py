@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cascadezoo.build.plan import make_plan
+from cascadezoo.build.plan import Plan, make_plan
 from cascadezoo.errors import InputError
 from cascadezoo.spec import ResolvedSpec, load_spec
 
@@ -50,13 +50,11 @@ def match_flops(data: Mapping[str, Any], flops: float) -> dict[str, Any]:
             flops=flops,
         )
     resolved = load_spec(data)
-    now = training_flops(resolved)
+    plan = _plan(resolved)
+    now = plan.total_flops or math.inf
     phases = resolved.spec.training.phases or []
     steps = [max(1, round((phase.steps or 0) * flops / now)) for phase in phases]
-    result: dict[str, Any] = copy.deepcopy(resolved.spec.to_dict())
-    for phase, count in zip(result["training"]["phases"], steps, strict=True):
-        phase["steps"] = count
-    nearest = training_flops(load_spec(result))
+    nearest = plan.with_steps(steps).total_flops or math.inf
     if abs(nearest - flops) > TOLERANCE * flops:
         listed = ", ".join(f"{p.name} {n}" for p, n in zip(phases, steps, strict=True))
         raise InputError(
@@ -67,6 +65,9 @@ def match_flops(data: Mapping[str, Any], flops: float) -> dict[str, Any]:
             flops=flops,
             nearest=nearest,
         )
+    result: dict[str, Any] = copy.deepcopy(resolved.spec.to_dict())
+    for phase, count in zip(result["training"]["phases"], steps, strict=True):
+        phase["steps"] = count
     return result
 
 
@@ -81,6 +82,11 @@ def training_flops(resolved: ResolvedSpec) -> float:
     Raises:
         InputError: a phase has epochs, nothing is trained, or a trained stage cannot be traced.
     """
+    return _plan(resolved).total_flops or 0.0
+
+
+def _plan(resolved: ResolvedSpec) -> Plan:
+    """A plan whose training has a number of FLOPs above 0."""
     name = resolved.spec.name
     for phase in resolved.spec.training.phases or []:
         if phase.steps is None:
@@ -90,22 +96,22 @@ def training_flops(resolved: ResolvedSpec) -> float:
                 code="input-match-flops-epochs",
                 name=phase.name,
             )
-    total = make_plan(resolved, "cpu").training_flops(resolved.spec.training.batch_size, 0)
-    if total is None or not math.isfinite(total):
+    plan = make_plan(resolved, "cpu")
+    if plan.phases and plan.total_flops is None:
         raise InputError(
             f"the FLOPs of {name} are unknown, because a trained stage cannot be traced",
             hint=f"see the warnings of: cascadezoo plan {name}",
             code="input-match-flops-untraced",
             name=name,
         )
-    if total <= 0:
+    if not plan.total_flops:
         raise InputError(
             f"the training of {name} has no FLOPs to match",
             hint="add a phase that trains a stage with convolutions or linear layers",
             code="input-match-flops-none",
             name=name,
         )
-    return total
+    return plan
 
 
 def steps_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

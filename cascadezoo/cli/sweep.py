@@ -13,8 +13,6 @@ from cascadezoo.cli.output import clean, echo, echo_json, table
 from cascadezoo.util.numbers import human_count, spread
 
 if TYPE_CHECKING:
-    from cascadezoo.build.plan import Plan
-    from cascadezoo.sweep.cells import Cell
     from cascadezoo.sweep.results import SweepResults
 
 
@@ -153,7 +151,7 @@ def _dry_run(source: str, settings: tuple[str, ...], only: tuple[str, ...], as_j
                 "name": cell.name,
                 "labels": cell.labels,
                 "parameters": plans[cell.name].parameters,
-                "training_flops": _training_flops(cell, plans[cell.name]),
+                "training_flops": plans[cell.name].total_flops,
                 "sampling_flops": plans[cell.name].sampling_flops,
                 "stages": [
                     {"name": s.name, "kind": s.kind, "parameters": s.parameters}
@@ -170,18 +168,11 @@ def _dry_run(source: str, settings: tuple[str, ...], only: tuple[str, ...], as_j
         counts = {s.name: s.parameters for s in plans[cell.name].stages}
         shown = [human_count(counts.get(name)) for name in stages]
         plan = plans[cell.name]
-        flops = (_training_flops(cell, plan), plan.sampling_flops)
+        flops = (plan.total_flops, plan.sampling_flops)
         lines.append((cell.name, *shown, human_count(plan.parameters), *map(human_count, flops)))
     head = ("CELL", *(name.upper() for name in stages), "PARAMETERS", "TO TRAIN", "TO SAMPLE")
     echo(table(head, lines, right=range(1, len(head))))
     echo(f"{len(cells)} of {len(sweep.cells)} cells of {sweep.name}; nothing was written")
-
-
-def _training_flops(cell: Cell, plan: Plan) -> float | None:
-    """FLOPs of a cell's training; None if they depend on the number of images, or are unknown."""
-    if not plan.phases or any(phase["steps"] is None for phase in plan.phases):
-        return None
-    return plan.training_flops(cell.spec["training"]["batch_size"], 0)
 
 
 def _show(results: SweepResults, folder: Path) -> None:

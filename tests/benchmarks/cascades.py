@@ -79,7 +79,7 @@ def read(folder: Path) -> list[Contender]:
     for name, rows in kids.items():
         resolved = load_spec(folder / "specs" / f"{next(iter(cells[name].values()))}.json")
         plan = make_plan(resolved, "cpu")
-        training = plan.training_flops(resolved.spec.training.batch_size, 0)
+        training = plan.total_flops
         if training is None or plan.sampling_flops is None:
             raise SystemExit(f"{folder}: the FLOPs of {name} are unknown")
         values = {seed: rows[seed] for seed in sorted(common)}
@@ -156,7 +156,7 @@ def samples(folder: Path, rows: Sequence[Contender], count: int = 10, scale: int
         pen.text((4, top + size // 2 - 6), row.name, fill="black")
         (run,) = (p for p in (folder / "cells").iterdir() if p.name == f"{seed}-{row.name}")
         cascade = Cascade.from_pretrained(run / "model", device="cpu")
-        for place, image in enumerate(cascade.sample(count, seed=0)):
+        for place, image in enumerate(cascade.sample(count, seed=0, output_type="pil")):
             large = image.resize((size, size), Image.Resampling.NEAREST)
             sheet.paste(large, (left + place * (size + gap), top))
     return sheet
