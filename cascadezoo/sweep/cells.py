@@ -304,7 +304,9 @@ class _CellMaker:
                 self.faults.of_cell(name, labels, problem)
             return None
         except InputError as error:
-            key = "match_flops" if error.code.startswith("input-match-flops") else "match_parameters"
+            key = (
+                "match_flops" if error.code.startswith("input-match-flops") else "match_parameters"
+            )
             problem = Problem(key, error.what, error.hint, code=error.code)
             self.faults.of_cell(name, labels, problem)
             return None
@@ -344,7 +346,6 @@ class _CellMaker:
         if isinstance(stages, InputError):
             raise stages
         return {**data, "stages": stages}
-
 
     def last(self, data: dict[str, Any]) -> dict[str, Any]:
         """The data with steps that give the training the requested FLOPs."""

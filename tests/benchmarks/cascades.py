@@ -84,9 +84,7 @@ def read(folder: Path) -> list[Contender]:
             raise SystemExit(f"{folder}: the FLOPs of {name} are unknown")
         values = {seed: rows[seed] for seed in sorted(common)}
         took = math.fsum(seconds[name]) / len(seconds[name])
-        made.append(
-            Contender(name, plan.parameters, training, plan.sampling_flops, took, values)
-        )
+        made.append(Contender(name, plan.parameters, training, plan.sampling_flops, took, values))
     return made
 
 
@@ -145,7 +143,9 @@ def charts(budgets: Sequence[Sequence[Contender]]) -> list[Chart]:
     return made
 
 
-def samples(folder: Path, rows: Sequence[Contender], count: int = 10, scale: int = 2) -> Image.Image:
+def samples(
+    folder: Path, rows: Sequence[Contender], count: int = 10, scale: int = 2
+) -> Image.Image:
     """The first samples of each contender with the first seed, a row each."""
     size, gap, left = 32 * scale, 4, 110
     seed = next(iter(rows[0].kids))

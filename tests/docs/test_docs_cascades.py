@@ -30,7 +30,7 @@ def plans(sweep: Sweep) -> dict[str, Plan]:
 
 
 def test_the_contenders_have_equal_flops_and_similar_parameters(plans: dict[str, Plan]) -> None:
-    assert list(plans)[0] == "single"
+    assert next(iter(plans)) == "single"
     flops = [plan.total_flops for plan in plans.values()]
     assert None not in flops
     assert max(flops) / min(flops) < 1.02
@@ -52,7 +52,9 @@ def test_the_contenders_differ_in_stages_and_phases_only(sweep: Sweep) -> None:
 
 def test_the_table_of_the_page_has_the_costs_of_the_plan(plans: dict[str, Plan]) -> None:
     for name, plan in plans.items():
-        row = re.search(rf"^\| `{name}` \| ([\d,]+) \| \S+ T \| ([\d.]+ [MG]) \|", PAGE, re.MULTILINE)
+        row = re.search(
+            rf"^\| `{name}` \| ([\d,]+) \| \S+ T \| ([\d.]+ [MG]) \|", PAGE, re.MULTILINE
+        )
         assert row is not None, name
         assert row[1] == f"{plan.parameters:,}"
         assert row[2] == human_count(plan.sampling_flops)
