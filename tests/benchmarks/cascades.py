@@ -127,13 +127,15 @@ def difference(row: Rival) -> str:
 
 
 def charts(budgets: Sequence[Sequence[Contender]]) -> list[Chart]:
-    """KID against training FLOPs and against sampling FLOPs."""
+    """KID against training FLOPs, if there are several budgets, and against sampling FLOPs."""
     names = list(dict.fromkeys(row.name for rows in budgets for row in rows))
     made = []
     for what, attribute, joined in (
         ("training", "training_flops", True),
         ("sampling an image", "sampling_flops", False),
     ):
+        if joined and len(budgets) == 1:
+            continue
         chosen = budgets if joined else budgets[-1:]
         series = [
             Series(
@@ -148,7 +150,8 @@ def charts(budgets: Sequence[Sequence[Contender]]) -> list[Chart]:
             )
             for name in names
         ]
-        x, y = Axis(f"FLOPs of {what}", log=True), Axis("KID x 1000", zero=True)
+        x = Axis(f"FLOPs of {what}", log=joined, zero=not joined)
+        y = Axis("KID x 1000", zero=True)
         made.append(Chart(f"KID against FLOPs of {what}", x, y, series, labelled=not joined))
     return made
 
