@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -80,6 +80,27 @@ class Plan:
         """The plan as ``--json`` prints it."""
         return asdict(self)
 
+    @property
+    def sampling_flops(self) -> int | None:
+        """FLOPs to sample one image with all stages; None if a stage cannot be traced."""
+        total = 0
+        for row in self.stages:
+            if row.flops_sample is None:
+                return None
+            total += row.flops_sample
+        return total
+
+    @property
+    def total_flops(self) -> float | None:
+        """:meth:`training_flops` of phases with steps.
+
+        None without phases, or if a phase has epochs, whose FLOPs depend on the data, or if a
+        trained stage cannot be traced.
+        """
+        if not self.phases or any(phase["steps"] is None for phase in self.phases):
+            return None
+        return self._flops_of(phase["steps"] * phase["images"] for phase in self.phases)
+
     def training_flops(self, batch_size: int, steps_per_epoch: int) -> float | None:
         """FLOPs of the whole training: forward and backward passes of each trained stage and image.
 
@@ -93,18 +114,32 @@ class Plan:
         Returns:
             None if a trained stage cannot be traced.
         """
+        return self._flops_of(
+            phase["epochs"] * steps_per_epoch * batch_size
+            if phase["steps"] is None
+            else phase["steps"] * (phase["batch_size"] or batch_size)
+            for phase in self.phases
+        )
+
+    def with_steps(self, steps: Sequence[int]) -> Plan:
+        """The plan of a training whose phases have these steps.
+
+        Args:
+            steps: one for each phase.
+        """
+        rows = zip(self.phases, steps, strict=True)
+        return replace(self, phases=[{**p, "steps": n, "epochs": None} for p, n in rows])
+
+    def _flops_of(self, images: Iterable[int]) -> float | None:
+        """FLOPs of phases with these numbers of images."""
         passes = {row.name: (row.flops_forward, row.flops_backward) for row in self.stages}
         total = 0.0
-        for phase in self.phases:
-            if phase["steps"] is None:
-                images = phase["epochs"] * steps_per_epoch * batch_size
-            else:
-                images = phase["steps"] * (phase["batch_size"] or batch_size)
+        for phase, count in zip(self.phases, images, strict=True):
             for name in phase["train"]:
                 forward, backward = passes[name]
                 if forward is None or backward is None:
                     return None
-                total += float(forward + backward) * images
+                total += float(forward + backward) * count
         return total
 
 

@@ -31,14 +31,22 @@ if TYPE_CHECKING:
 class _Memory(click.FloatRange):
     """GiB above 0; click's own type lets nan pass."""
 
+    unit = "GiB"
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Read the number."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
-            self.fail(f"{value!r} is not a number of GiB", param, ctx)
+            self.fail(f"{value!r} is not a number of {self.unit}", param, ctx)
         return number
+
+
+class _Flops(_Memory):
+    """FLOPs of a training."""
+
+    unit = "FLOPs"
 
 
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
@@ -61,6 +69,7 @@ def _count(text: str) -> int:
         "cascadezoo plan shapes-demo",
         "cascadezoo plan paper-baseline --set training.batch_size=512 --json",
         "cascadezoo plan paper-baseline --match-params coarse=500k --match-params up=250k",
+        "cascadezoo plan cifar10-flow --match-flops 1e16",
         "cascadezoo plan imagenet256-cdm --devices 8 --memory 80",
     ),
 )
@@ -71,6 +80,13 @@ def _count(text: str) -> int:
     _count,
     "a number such as 500000, 500k or 1.5M",
     "Choose widths that give this number of parameters, for a stage or for the whole cascade.",
+)
+@click.option(
+    "--match-flops",
+    "flops",
+    type=_Flops(1, 1e30),
+    metavar="F",
+    help="Choose steps of the phases that give this number of training FLOPs.",
 )
 @device_option("The device to plan memory for: auto, cpu, cuda, cuda:N or mps.")
 @click.option(
@@ -90,6 +106,7 @@ def command(
     spec: str,
     settings: tuple[str, ...],
     match_params: int | dict[str, int] | None,
+    flops: float | None,
     device: str,
     devices: int | None,
     memory: float | None,
@@ -101,7 +118,7 @@ def command(
     weights and optimizer alone need more memory than is available. With --devices or --memory the
     plan is for other machines, and names the settings that fit there; it exits with 2 if none do.
     """
-    run_plan(spec, settings, device, as_json, match_params, devices, memory)
+    run_plan(spec, settings, device, as_json, match_params, devices, memory, flops)
 
 
 def run_plan(
@@ -112,6 +129,7 @@ def run_plan(
     match: int | Mapping[str, int] | None = None,
     devices: int | None = None,
     memory: float | None = None,
+    flops: float | None = None,
 ) -> None:
     """Plan a spec and print the plan.
 
@@ -129,6 +147,10 @@ def run_plan(
     changes: list[str] = []
     if match is not None:
         resolved, changes = _matched(resolved, match)
+    if flops is not None:
+        resolved, lengths = _matched_flops(resolved, flops)
+        changes += lengths
+    matched = match is not None or flops is not None
     if device not in ("auto", "cpu"):
         from cascadezoo.train.engine import pick_device
 
@@ -137,14 +159,15 @@ def run_plan(
     placed = _placed(resolved, plan, devices, memory)
     if as_json:
         row: dict[str, Any] = plan.to_dict()
+        row |= {"training_flops": plan.total_flops, "sampling_flops": plan.sampling_flops}
         if placed is not None:
             row["devices"] = {**asdict(placed), "bytes": placed.bytes}
-        echo_json(row if match is None else {**row, "settings": changes})
+        echo_json({**row, "settings": changes} if matched else row)
     else:
         _show(plan, elsewhere=placed is not None)
         if placed is not None:
             _show_devices(placed)
-        if match is not None:
+        if matched:
             # A change is a path of names and a whole number, which needs no quoting for a shell.
             shown = " ".join(f"--set {change}" for change in changes)
             echo(f"\nsettings: {shown or 'none needed'}")
@@ -199,6 +222,16 @@ def _matched(
     return load_spec(matched), settings_between(data, matched)
 
 
+def _matched_flops(resolved: ResolvedSpec, flops: float) -> tuple[ResolvedSpec, list[str]]:
+    """The spec with steps that give the requested training FLOPs, and the settings for them."""
+    from cascadezoo.build.match_flops import match_flops, steps_between
+    from cascadezoo.spec import load_spec
+
+    data = resolved.spec.to_dict()
+    matched = match_flops(data, flops)
+    return load_spec(matched), steps_between(data, matched)
+
+
 def _show(plan: Plan, *, elsewhere: bool) -> None:
     """Print a plan as tables and sentences; ``elsewhere`` leaves out the memory of this machine."""
     echo(f"{clean(plan.name)}: {human_count(plan.parameters)} parameters\n")
@@ -230,6 +263,8 @@ def _show(plan: Plan, *, elsewhere: bool) -> None:
         ]
         echo()
         echo(table(("PHASE", "TRAINS", "LENGTH", "MEMORY"), phases, right=(3,)))
+        if plan.total_flops is not None:
+            echo(f"training: {human_count(plan.total_flops)} FLOPs")
     echo(
         f"\nmemory: about {human_bytes(plan.training_bytes)} to train, "
         f"{human_bytes(plan.weights_bytes)} of it weights"

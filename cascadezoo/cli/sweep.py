@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         "cascadezoo sweep shapes-ablation-tiny --dry-run",
         "cascadezoo sweep mine.json -o sweeps/mine --jobs 2",
         "cascadezoo sweep mine.json -o sweeps/mine --only generator=dae --fresh",
+        "cascadezoo sweep cifar10-cascades -o pay --set match_flops=1e15",
         "cascadezoo sweep paper-ablation --executor ray --ray-address auto",
     ),
 )
@@ -136,20 +137,22 @@ def _list(as_json: bool) -> None:
 
 
 def _dry_run(source: str, settings: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
-    """List the cells with their labels and parameters."""
+    """List the cells with their labels, parameters and FLOPs."""
     from cascadezoo.sweep.cell_plans import plan_cells
     from cascadezoo.sweep.cells import load_sweep
 
     sweep = load_sweep(source, settings=settings)
     cells = sweep.choose(only)
     plans = plan_cells(cells, device="cpu", memory=False)
-    stages = [stage.name for stage in sweep.base.stages]
+    stages = list(dict.fromkeys(s.name for cell in cells for s in plans[cell.name].stages))
     if as_json:
         rows = [
             {
                 "name": cell.name,
                 "labels": cell.labels,
                 "parameters": plans[cell.name].parameters,
+                "training_flops": plans[cell.name].total_flops,
+                "sampling_flops": plans[cell.name].sampling_flops,
                 "stages": [
                     {"name": s.name, "kind": s.kind, "parameters": s.parameters}
                     for s in plans[cell.name].stages
@@ -164,8 +167,10 @@ def _dry_run(source: str, settings: tuple[str, ...], only: tuple[str, ...], as_j
     for cell in cells:
         counts = {s.name: s.parameters for s in plans[cell.name].stages}
         shown = [human_count(counts.get(name)) for name in stages]
-        lines.append((cell.name, *shown, human_count(plans[cell.name].parameters)))
-    head = ("CELL", *(name.upper() for name in stages), "PARAMETERS")
+        plan = plans[cell.name]
+        flops = (plan.total_flops, plan.sampling_flops)
+        lines.append((cell.name, *shown, human_count(plan.parameters), *map(human_count, flops)))
+    head = ("CELL", *(name.upper() for name in stages), "PARAMETERS", "TO TRAIN", "TO SAMPLE")
     echo(table(head, lines, right=range(1, len(head))))
     echo(f"{len(cells)} of {len(sweep.cells)} cells of {sweep.name}; nothing was written")
 

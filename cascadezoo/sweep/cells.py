@@ -136,7 +136,8 @@ def load_sweep(
 
     Args:
         source: a sweep, its JSON data, a file, ``-``, or the name of a shipped sweep.
-        settings: ``path=value`` changes of the base, as for ``cascadezoo build --set``.
+        settings: ``path=value`` changes of the base, as for ``cascadezoo build --set``;
+            ``match_flops=value`` changes the sweep's own.
 
     Raises:
         SpecError: the file, its base or its cells are invalid; the error lists all problems.
@@ -149,9 +150,12 @@ def load_sweep(
     else:
         data = source.to_dict() if isinstance(source, SweepSpec) else dict(source)
     changes = tuple(settings)
+    own = [change for change in changes if _is_own(change)]
+    if own:
+        data = {**data, "match_flops": _value_of(own[-1])}
     faults = Faults(name)
     grid = make_grid(data, faults)
-    raw = _base(data, folder, changes, faults)
+    raw = _base(data, folder, [c for c in changes if not _is_own(c)], faults)
     base = _resolved(raw, faults) if raw is not None else None
     if raw is None or base is None:
         raise faults.error()
@@ -175,6 +179,20 @@ def load_sweep(
         source=str(source) if isinstance(source, (str, Path)) else None,
         settings=changes,
     )
+
+
+def _is_own(change: str) -> bool:
+    """Whether a setting changes the sweep and not its base."""
+    return change.partition("=")[0].strip() == "match_flops"
+
+
+def _value_of(change: str) -> Any:
+    """The value of a setting; text that is no JSON is left to the validation."""
+    text = change.partition("=")[2]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _base(
@@ -234,7 +252,9 @@ class _CellMaker:
         self.name = grid.spec.name if grid.spec is not None else "sweep"
         self.counts = grid.spec.match_parameters if grid.spec is not None else {}
         self.faults = faults
+        self.flops = grid.spec.match_flops if grid.spec is not None else None
         self.matched: dict[str, Any] = {}
+        self.lengths: dict[str, list[int] | InputError] = {}
 
     def cells(self) -> list[Cell]:
         """All valid cells; faults of the others are noted."""
@@ -278,15 +298,17 @@ class _CellMaker:
             return None
         try:
             _drop_parameterless(data)
-            resolved = resolve(self.match(data), source=name)
+            resolved = resolve(self.last(self.match(data)), source=name)
         except SpecError as error:
             for problem in error.problems:
                 self.faults.of_cell(name, labels, problem)
             return None
         except InputError as error:
-            self.faults.of_cell(
-                name, labels, Problem("match_parameters", error.what, error.hint, code=error.code)
+            key = (
+                "match_flops" if error.code.startswith("input-match-flops") else "match_parameters"
             )
+            problem = Problem(key, error.what, error.hint, code=error.code)
+            self.faults.of_cell(name, labels, problem)
             return None
         spec = resolved.spec
         return Cell(name, labels, spec.to_dict(), spec.digest(), spec.training_digest())
@@ -324,6 +346,30 @@ class _CellMaker:
         if isinstance(stages, InputError):
             raise stages
         return {**data, "stages": stages}
+
+    def last(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The data with steps that give the training the requested FLOPs."""
+        if self.flops is None:
+            return data
+        resolved = resolve(data)  # reports faults of the cell itself
+        spec = resolved.spec.to_dict()
+        key = json.dumps([spec["stages"], spec["data"], spec["training"]], sort_keys=True)
+        if key not in self.lengths:
+            from cascadezoo.build.match_flops import match_flops
+
+            try:
+                phases = match_flops(spec, self.flops)["training"]["phases"]
+                self.lengths[key] = [phase["steps"] for phase in phases]
+            except SpecError:
+                raise
+            except InputError as error:
+                self.lengths[key] = error
+        steps = self.lengths[key]
+        if isinstance(steps, InputError):
+            raise steps
+        for phase, count in zip(spec["training"]["phases"], steps, strict=True):
+            phase["steps"] = count
+        return spec
 
 
 def _parameterless(data: Mapping[str, Any]) -> set[str]:

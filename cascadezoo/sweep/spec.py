@@ -56,7 +56,8 @@ class AxisSpec(Model):
     values: dict[str, Any] | list[Any]
     """A list of values, or values by label; for `stages.NAME` whole stages without their name.
 
-    An alternative `{"stage": {...}, "settings": {"path": value}}` adds further settings."""
+    An alternative `{"stage": {...}, "settings": {"path": value}}` adds further settings; on other
+    paths it is `{"value": ..., "settings": {"path": value}}`."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -100,6 +101,11 @@ class AxisSpec(Model):
 
     def _alternative(self, place: str, label: str, value: Any) -> Alternative | Problem:
         if not self.whole_stage:
+            if isinstance(value, dict) and value.keys() == {"value", "settings"}:
+                if not isinstance(value["settings"], dict):
+                    message = 'is not of the form {"value": ..., "settings": {"path": value}}'
+                    return Problem(place, message, code="value-form")
+                return Alternative(label, value["value"], settings=value["settings"])
             return Alternative(label, value)
         if not isinstance(value, dict):
             message = 'is not a stage; write {"kind": "...", "config": {...}}'
@@ -145,6 +151,9 @@ class SweepSpec(Model):
     """Combinations to exclude, given as labels of some axes."""
     match_parameters: dict[str, Annotated[int, Field(ge=1, le=2**53)]] = {}
     """Number of parameters of a stage in every cell, by its name; sets its widths."""
+    match_flops: Annotated[float, Field(ge=1.0, le=1e30)] | None = None
+    """FLOPs of the training of every cell, within 2 %; scales the steps of all its phases by one
+    factor."""
     resources: ResourceSpec = ResourceSpec()
 
     def to_dict(self) -> dict[str, Any]:

@@ -205,6 +205,8 @@ def describe_settings(sweep: Sweep) -> dict[str, Any]:
     if sweep.spec.match_parameters:
         rows = [f"{name} {count:,}" for name, count in sweep.spec.match_parameters.items()]
         settings["parameters matched to"] = ", ".join(rows)
+    if sweep.spec.match_flops is not None:
+        settings["training FLOPs matched to"] = f"{sweep.spec.match_flops:.3g}"
     return settings
 
 

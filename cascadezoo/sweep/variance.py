@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Best", "Effect", "Rival", "Variance", "analyze_variance", "compare_with_best"]
+__all__ = [
+    "Best",
+    "Effect",
+    "Rival",
+    "Variance",
+    "analyze_variance",
+    "compare_with_best",
+    "paired_differences",
+]
 
 RESAMPLES = 400
 COVERAGE = 0.9
@@ -71,14 +79,14 @@ class Variance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rival:
-    """A combination beside the best one.
+    """A combination beside another one.
 
     Args:
         name: its name.
-        difference: its mean minus the best one's, at least 0.
-        low: lower end of the simultaneous 95 % interval of the difference.
+        difference: its mean minus the other one's; at least 0 beside the best one.
+        low: lower end of the 95 % interval of the difference; simultaneous beside the best one.
         high: its upper end.
-        p: p-value, corrected for the comparison of all pairs.
+        p: p-value; corrected for the comparison of all pairs beside the best one.
     """
 
     name: str
@@ -262,3 +270,41 @@ def compare_with_best(groups: Mapping[str, Sequence[float]]) -> Best | None:
         if name != best
     ]
     return Best(name=best, mean=means[best], rivals=sorted(rivals, key=lambda r: r.difference))
+
+
+def paired_differences(groups: Mapping[str, Mapping[str, float]], reference: str) -> list[Rival]:
+    """Compare each group with a reference that was chosen beforehand, seed by seed.
+
+    Student's paired t-test: what a seed does to both groups cancels. Each interval holds for its
+    own pair only; with k groups, one of k - 1 intervals misses more often than each of them. Use
+    :func:`compare_with_best` if the reference is chosen by its result.
+
+    Args:
+        groups: the value of each seed, by group.
+        reference: the group to compare with.
+
+    Returns:
+        A row for each other group that shares at least two seeds with the reference, in their
+        order. A ``difference`` below 0 means a lower mean than the reference's. Without any spread
+        of the differences the interval is a point, and p is 0, or 1 for equal values.
+
+    Raises:
+        KeyError: no group has the reference's name.
+    """
+    from scipy import stats
+
+    base = groups[reference]
+    rows = []
+    for name, values in groups.items():
+        changes = [values[seed] - base[seed] for seed in base if seed in values]
+        count = len(changes)
+        if name == reference or count < 2:
+            continue
+        mean = math.fsum(changes) / count
+        spread = math.sqrt(math.fsum((d - mean) ** 2 for d in changes) / (count - 1) / count)
+        reach = float(stats.t.ppf(1 - LEVEL / 2, count - 1)) * spread
+        p = float(mean == 0)
+        if spread > 0:
+            p = 2 * float(stats.t.sf(abs(mean) / spread, count - 1))
+        rows.append(Rival(name=name, difference=mean, low=mean - reach, high=mean + reach, p=p))
+    return rows

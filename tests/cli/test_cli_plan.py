@@ -5,6 +5,8 @@ import json
 import pytest
 from errors_help import check_failed
 
+from cascadezoo.util.numbers import human_count
+
 HUGE = "stages.coarse.config.channels=1000000000"
 
 
@@ -29,6 +31,17 @@ def test_json_agrees_with_the_cascade(invoke):
     assert [row["name"] for row in result["stages"]] == cascade.names
     assert sum(row["parameters"] for row in result["stages"]) == result["parameters"]
     assert result["available_bytes"] > 2**20
+
+
+def test_steps_for_a_number_of_flops(invoke, lone, spec_file):
+    path = spec_file(lone)
+    result = json.loads(invoke("plan", path, "--match-flops", "1e10", "--json").stdout)
+    assert result["training_flops"] == pytest.approx(1e10, rel=0.02)
+    settings = [word for row in result["settings"] for word in ("--set", row)]
+    shown = invoke("plan", path, *settings).stdout
+    assert f"\ntraining: {human_count(result['training_flops'])} FLOPs\n" in shown
+    check_failed(invoke("plan", path, "--match-flops", "nan"), "usage", shown="nan")
+    check_failed(invoke("plan", path, "--match-flops", "1"), "input-match-flops-unreachable")
 
 
 def test_warns_about_a_schedule_that_does_not_end_in_noise(invoke):

@@ -17,7 +17,10 @@ from cascadezoo.spec.files import apply_settings, read_spec
 from cascadezoo.sweep.spec import shipped_sweeps
 
 PAGE = (ROOT / "docs" / "papers.md").read_text()
-FIGURES = "".join((ROOT / "docs" / name).read_text() for name in ("benchmarks.md", "ablation.md"))
+FIGURES = "".join(
+    (ROOT / "docs" / name).read_text()
+    for name in ("benchmarks.md", "ablation.md", "does-a-cascade-pay.md")
+)
 VERDICTS = {"reproduced", "not reproduced", "open"}
 SCALES = {"test", "smaller", "cost", "hours"}
 """A scale of ``missing`` also names what is missing."""

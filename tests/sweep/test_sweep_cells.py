@@ -159,6 +159,56 @@ def test_parameters_that_cannot_be_matched_name_the_alternative():
     assert faults(data) == [("cell shuffle: match_parameters", "input-match-unreachable")]
 
 
+def test_alternatives_of_any_path_have_their_own_settings():
+    data = base()
+    alone = [data["stages"][0] | {"config": data["stages"][0]["config"] | {"size": 8}}]
+    phases = [{"name": "only", "train": ["coarse"], "steps": 9}]
+    values = {
+        "two": data["stages"],
+        "one": {"value": alone, "settings": {"training.phases": phases}},
+    }
+    two, one = load_sweep(sweep(axis("cascade", "stages", values))).cells
+    assert [stage["name"] for stage in two.spec["stages"]] == ["coarse", "up"]
+    assert [phase["name"] for phase in two.spec["training"]["phases"]] == ["first", "last"]
+    assert [stage["name"] for stage in one.spec["stages"]] == ["coarse"]
+    assert [phase["steps"] for phase in one.spec["training"]["phases"]] == [9]
+    values["one"]["settings"] = {"training.nothing": 1}
+    assert faults(sweep(axis("cascade", "stages", values))) == [
+        ("axes.0.values.one.settings.training.nothing", "unknown-path")
+    ]
+    values["one"]["settings"] = 3
+    assert ("axes.0.values.one", "value-form") in faults(sweep(axis("cascade", "stages", values)))
+
+
+def test_the_training_flops_of_every_cell_are_matched():
+    from cascadezoo.sweep.cell_plans import plan_cells
+
+    made = load_sweep(sweep(match_flops=1e9))
+    plans = plan_cells(made.cells, device="cpu")
+    flops = [plans[cell.name].training_flops(16, 0) for cell in made.cells]
+    assert flops == pytest.approx([1e9] * 4, rel=0.02)
+    steps = [[p["steps"] for p in cell.spec["training"]["phases"]] for cell in made.cells]
+    assert steps[0] == steps[1]
+    assert steps[0][0] == pytest.approx(steps[0][1], abs=1)
+    assert len(steps[2]) == 1
+    assert steps[2][0] > steps[0][0]
+    more = load_sweep(sweep(match_flops=1e9), settings=["match_flops=2e9", "seed=5"])
+    assert more.cells[0].spec["training"]["phases"][0]["steps"] == pytest.approx(
+        2 * steps[0][0], abs=1
+    )
+    assert more.settings == ("match_flops=2e9", "seed=5")
+
+
+def test_training_flops_that_cannot_be_matched_name_the_alternative():
+    data = sweep(axis("up", "stages.up", UPSAMPLERS), match_flops=1e6)
+    rows = faults(data)
+    assert {code for _, code in rows} == {"input-match-flops-unreachable"}
+    assert all(path.endswith("match_flops") for path, _ in rows)
+    with pytest.raises(SpecError) as caught:
+        load_sweep(sweep(), settings=["match_flops=many"])
+    assert [problem.path for problem in caught.value.problems] == ["match_flops"]
+
+
 def test_changed_evaluation_is_the_same_training():
     first, other = load_sweep(sweep()), load_sweep(sweep(), settings=["evaluation.seed=20"])
     assert first.digest == other.digest

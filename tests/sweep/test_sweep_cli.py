@@ -37,9 +37,10 @@ def test_dry_run_lists_cells_and_writes_nothing(invoke: Invoke, tmp_path: Path):
     result = invoke("mine.json", "--dry-run", "--only", "seed=s1")
     assert result.exit_code == 0
     head, *rows, last = result.stdout.splitlines()
-    assert head.split() == ["CELL", "COARSE", "UP", "PARAMETERS"]
+    assert head.split() == ["CELL", "COARSE", "UP", "PARAMETERS", "TO", "TRAIN", "TO", "SAMPLE"]
     assert [row.split()[0] for row in rows] == ["pixelshuffle-s1", "interpolate-s1"]
-    assert rows[1].split()[-3] == "0"
+    assert rows[1].split()[3] == "0"
+    assert rows[1].split()[-1] in ("k", "M")
     assert last == "2 of 4 cells of mini; nothing was written"
     assert [p.name for p in tmp_path.iterdir()] == ["mine.json"]
 
@@ -50,6 +51,7 @@ def test_dry_run_as_json(invoke: Invoke):
     first = plan["cells"][0]
     assert first["labels"] == {"upsampler": "pixelshuffle", "seed": "s0"}
     assert first["parameters"] == sum(s["parameters"] for s in first["stages"]) > 0
+    assert first["training_flops"] > first["sampling_flops"] > 0
 
 
 def test_from_standard_input(invoke: Invoke):

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cascadezoo.sweep.variance import LEVEL, analyze_variance, compare_with_best
+from cascadezoo.sweep.variance import (
+    LEVEL,
+    analyze_variance,
+    compare_with_best,
+    paired_differences,
+)
 
 AXES = ["generator", "up", "refiner"]
 
@@ -162,3 +167,30 @@ def test_nothing_to_compare():
     assert compare_with_best({"a": [1.0], "b": [2.0]}) is None
     assert compare_with_best({"a": [1.0, 2.0]}) is None
     assert compare_with_best({"a": [1.0, 1.0], "b": [2.0, 2.0]}) is None
+
+
+def test_paired_differences_are_those_of_a_paired_t_test() -> None:
+    one, other = [3.0, 5.0, 10.0], [2.5, 4.0, 9.5]
+    seeds = ("s0", "s1", "s2")
+    groups = {
+        "one": dict(zip(seeds, one, strict=True)),
+        "other": dict(zip(seeds, other, strict=True)),
+        "alone": {"s1": 7.0},
+    }
+    (row,) = paired_differences(groups, "one")
+    expected = stats.ttest_rel(other, one)
+    interval = expected.confidence_interval(0.95)
+    assert row.name == "other"
+    assert row.difference == pytest.approx(-2 / 3)
+    assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
+    assert row.p == pytest.approx(expected.pvalue)
+    with pytest.raises(KeyError):
+        paired_differences(groups, "nobody")
+
+
+def test_paired_differences_without_a_spread() -> None:
+    groups = {"one": {"s0": 1.0, "s1": 2.0}, "same": {"s0": 1.0, "s1": 2.0}}
+    groups["more"] = {"s0": 2.0, "s1": 3.0}
+    same, more = paired_differences(groups, "one")
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert (more.difference, more.low, more.high, more.p) == (1, 1, 1, 0)
