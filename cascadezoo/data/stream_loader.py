@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -263,7 +264,10 @@ class _Feed:
             self._batches = self._start(plan)
         try:
             decoded = next(self._batches)
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # Without its process, the memory of a batch that is already queued is out of reach.
+            if not isinstance(error, RuntimeError) and not self._has_dead_worker():
+                raise
             self.close()
             raise DataError(
                 f"{self._data.source.name}: a process that decodes images has ended: "
@@ -281,6 +285,10 @@ class _Feed:
 
     def close(self) -> None:
         self._batches = self._next = None
+
+    def _has_dead_worker(self) -> bool:
+        sentinels = [worker.sentinel for worker in getattr(self._batches, "_workers", ())]
+        return bool(sentinels and wait(sentinels, timeout=1.0))
 
     def _start(self, plan: _Plan) -> Iterator[Decoded]:
         source, workers = self._data.source, self._workers

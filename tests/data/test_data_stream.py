@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -374,13 +375,17 @@ def test_images_of_another_size_are_bad(tmp_path):
     assert list(data.skipped) == ["c3/00039.png"]
 
 
-def test_a_killed_worker_is_an_error(tmp_path):
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_killed_worker_is_an_error(tmp_path, queued):
+    """Before or after it has queued batches, whose memory ends with it."""
     import signal
 
     write_folder(tmp_path, pictures(200))
     made = loader(streamed(tmp_path, workers=1), 4)
     made.batch(0, 0)
     (worker,) = made._feed._batches._workers
+    if queued:
+        time.sleep(0.5)
     os.kill(worker.pid, signal.SIGKILL)
     with raises(DataError, "data-worker-ended"):
         [made.batch(0, index) for index in range(1, 50)]

@@ -19,6 +19,10 @@ TEXT = (DOCS / "gallery.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^cascadezoo (sample .*)$", TEXT, re.MULTILINE)
 PICTURES = re.findall(r"!\[[^\]]+\]\(img/([\w-]+\.png)\)", TEXT)
 QUICK = "shapes-tiny"
+UPSCALER = "upscaler-x2"
+"""Enlarges pictures; docs/upscale.md shows it."""
+DRAWING = {p.name for p in BUNDLED.iterdir()} - {UPSCALER} | {QUICK}
+"""The models that draw."""
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"\(docs/img/((?:row|stages)-[\w-]+\.png)\)", README)
 """The pictures of the README; it states the command of each kind."""
@@ -32,7 +36,7 @@ def test_each_picture_has_the_command_that_drew_it() -> None:
 
 def test_each_model_of_the_zoo_has_a_picture() -> None:
     drawn = {shlex.split(command)[1] for command in COMMANDS}
-    assert drawn == {p.name for p in BUNDLED.iterdir()} | {QUICK}
+    assert drawn == DRAWING
 
 
 def command_of(picture: str) -> str:
@@ -44,8 +48,7 @@ def command_of(picture: str) -> str:
 
 
 def test_the_readme_shows_each_model_and_states_its_commands() -> None:
-    models = {p.name for p in BUNDLED.iterdir()} | {QUICK}
-    assert {f"row-{name}.png" for name in models} == {n for n in SHOWN if n.startswith("row-")}
+    assert {f"row-{name}.png" for name in DRAWING} == {n for n in SHOWN if n.startswith("row-")}
     assert sum(name.startswith("stages-") for name in SHOWN) == 3
     text = " ".join(README.split())
     for stated in (
@@ -85,8 +88,23 @@ def marks(number: int, command: str) -> list[pytest.MarkDecorator]:
     ],
 )
 def test_a_command_draws_its_picture(command: str, tmp_path: Path, warm_python: str) -> None:
-    drawn = draw(command, tmp_path, warm_python)
-    picture = Image.open(DOCS / "img" / shlex.split(command)[-1])
+    check_picture(draw(command, tmp_path, warm_python), shlex.split(command)[-1])
+
+
+def test_the_upscaler_draws_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (DOCS / "upscale.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if UPSCALER in b)
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace(UPSCALER, str(BUNDLED / UPSCALER)), {})
+    check_picture(np.asarray(Image.open("upscaled.png"), float), "upscaled.png")
+    left, middle, right = np.split(np.asarray(Image.open("upscaled.png"), float), 3, axis=1)
+    blurred, ours = (np.square(part - right).mean() for part in (left, middle))
+    assert ours < 0.7 * blurred
+
+
+def check_picture(drawn: np.ndarray, name: str) -> None:
+    """Compare with a picture of the docs."""
+    picture = Image.open(DOCS / "img" / name)
     shown = np.asarray(picture.convert("RGB"), float)
     assert drawn.shape == shown.shape
     difference = np.abs(drawn - shown)
