@@ -45,7 +45,7 @@ def _busy(trial: Trial) -> None:
 
 
 def _grows(trial: Trial) -> None:
-    _do(trial, lambda: bytearray(os.urandom(1 << 20) * 200) and None)
+    _do(trial, lambda: bytearray(os.urandom(1 << 20) * 80) and None)
 
 
 def _asks_too_much(trial: Trial) -> None:
