@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from cascadezoo.spec import ResolvedSpec
 
 
-class _Memory(click.FloatRange):
-    """GiB above 0; click's own type lets nan pass."""
+class _Amount(click.FloatRange):
+    """A number within bounds; click's own type lets nan pass."""
 
-    unit = "GiB"
+    unit = ""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -43,9 +43,11 @@ class _Memory(click.FloatRange):
         return number
 
 
-class _Flops(_Memory):
-    """FLOPs of a training."""
+class _Memory(_Amount):
+    unit = "GiB"
 
+
+class _Flops(_Amount):
     unit = "FLOPs"
 
 

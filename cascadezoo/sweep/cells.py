@@ -298,7 +298,7 @@ class _CellMaker:
             return None
         try:
             _drop_parameterless(data)
-            resolved = resolve(self.last(self.match(data)), source=name)
+            resolved = resolve(self.match_steps(self.match(data)), source=name)
         except SpecError as error:
             for problem in error.problems:
                 self.faults.of_cell(name, labels, problem)
@@ -347,7 +347,7 @@ class _CellMaker:
             raise stages
         return {**data, "stages": stages}
 
-    def last(self, data: dict[str, Any]) -> dict[str, Any]:
+    def match_steps(self, data: dict[str, Any]) -> dict[str, Any]:
         """The data with steps that give the training the requested FLOPs."""
         if self.flops is None:
             return data
